@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything happens inside .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types docs bench clean
+
+demo: $(STAMP)
+	$(BIN)/v3s demo --out demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -W -q docs docs/_build
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.data_path --quick
+	$(BIN)/python -m benchmarks.train_step --quick
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,dev,eval]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo docs/_build .mypy_cache .ruff_cache .pytest_cache

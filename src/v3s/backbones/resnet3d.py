@@ -1,0 +1,153 @@
+"""R3D and R(2+1)D: one residual network with the convolution as a parameter (paper 4.1.1).
+
+``r3d`` and ``r2plus1d`` have one block a stage, which gives the 14.4M parameters of the paper's Table 2. ``r3d18`` and
+``r2plus1d18`` have two, in torchvision's layout: rename its ``stem`` to ``conv1`` and ``layer1`` .. ``layer4`` to
+``conv2`` .. ``conv5``, leave out its ``fc``, and its tensors fit name by name.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3s.backbones.contract import StagedBackbone, scale_channels
+
+Triple = tuple[int, int, int]  # time, height, width
+Convolution = Callable[[int, int, Triple, Triple], nn.Module]  # num_in, num_out, kernel, stride
+Block = Callable[[int, int, int], nn.Module]  # num_in, num_out, stride
+
+CHANNELS = (64, 128, 256, 512)
+STEM_KERNEL, STEM_STRIDE = (3, 7, 7), (1, 2, 2)
+TORCHVISION_STEM_MID_CHANNELS = 45  # the formula would give 83
+
+
+def r3d(width: float = 1.0) -> StagedBackbone:
+    """Build R3D: plain 3D convolutions, one block a stage; 14,361,792 parameters.
+
+    A clip of 16x112x112 gives 512x2x7x7 at conv5.
+
+    Args:
+        width: multiplier of all numbers of channels.
+    """
+    return _resnet(full_convolution, 1, width)
+
+
+def r2plus1d(width: float = 1.0) -> StagedBackbone:
+    """Build R(2+1)D: R3D with every convolution factored, the shortcuts' too; 14,365,303 parameters.
+
+    Args:
+        width: multiplier of all numbers of channels; the middle channels of a factored convolution follow from them.
+    """
+    return _resnet(factored_convolution, 1, width)
+
+
+def r3d18(width: float = 1.0) -> StagedBackbone:
+    """Build R3D-18: R3D with two blocks a stage; 33,166,272 parameters, named as in torchvision's ``r3d_18``.
+
+    Args:
+        width: multiplier of all numbers of channels.
+    """
+    return _resnet(full_convolution, 2, width)
+
+
+def r2plus1d18(width: float = 1.0) -> StagedBackbone:
+    """Build R(2+1)D-18, two blocks a stage; 31,300,125 parameters, named as in torchvision's ``r2plus1d_18``.
+
+    It differs from ``r2plus1d`` in torchvision's ways: 45 middle channels in the stem, plain shortcuts, and both
+    convolutions of a block with the middle channels of its first.
+
+    Args:
+        width: multiplier of all numbers of channels.
+    """
+    num_out, num_mid = scale_channels(CHANNELS[0], width), max(1, int(TORCHVISION_STEM_MID_CHANNELS * width))
+    factored = factored_convolution(3, num_out, STEM_KERNEL, STEM_STRIDE, num_mid)
+    return _chain(nn.Sequential(*factored, *_normalised(num_out)), _torchvision_block, 2, width)
+
+
+def full_convolution(num_in: int, num_out: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
+    """Make a 3D convolution without bias, padded so that stride 1 keeps the size; sizes are (time, height, width)."""
+    time, height, width = kernel
+    return nn.Conv3d(num_in, num_out, kernel, stride, (time // 2, height // 2, width // 2), bias=False)
+
+
+def factored_convolution(
+    num_in: int, num_out: int, kernel: Triple, stride: Triple, num_mid: int | None = None
+) -> nn.Sequential:
+    """Make the (2+1)D factors of a convolution: in space, batch normalisation, ReLU, in time.
+
+    Args:
+        num_in: input channels.
+        num_out: output channels.
+        kernel: (time, height, width) of the convolution to factor.
+        stride: (time, height, width); each factor takes its own part.
+        num_mid: channels between the factors; by default :func:`num_middle_channels`.
+    """
+    num_mid = num_mid or num_middle_channels(num_in, num_out, kernel)
+    return nn.Sequential(
+        full_convolution(num_in, num_mid, (1, *kernel[1:]), (1, *stride[1:])),
+        *_normalised(num_mid),
+        full_convolution(num_mid, num_out, (kernel[0], 1, 1), (stride[0], 1, 1)),
+    )
+
+
+def num_middle_channels(num_in: int, num_out: int, kernel: Triple) -> int:
+    """Count the channels between two factors that give them as many weights as the full convolution, rounded down."""
+    time, area = kernel[0], kernel[1] * kernel[2]
+    return time * area * num_in * num_out // (area * num_in + time * num_out)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3x3 convolutions added to a shortcut, which is a 1x1x1 convolution where the shape changes.
+
+    Args:
+        num_in: input channels.
+        num_out: output channels.
+        stride: stride in time, height and width of the first convolution.
+        convolution: makes the two convolutions.
+        shortcut: makes the convolution of the shortcut.
+    """
+
+    def __init__(self, num_in: int, num_out: int, stride: int, convolution: Convolution, shortcut: Convolution):
+        super().__init__()
+        strides = (stride, stride, stride)
+        self.conv1 = nn.Sequential(convolution(num_in, num_out, (3, 3, 3), strides), *_normalised(num_out))
+        self.conv2 = nn.Sequential(convolution(num_out, num_out, (3, 3, 3), (1, 1, 1)), nn.BatchNorm3d(num_out))
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or num_in != num_out:
+            self.downsample = nn.Sequential(shortcut(num_in, num_out, (1, 1, 1), strides), nn.BatchNorm3d(num_out))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``(B, num_in, t, h, w)`` to ``(B, num_out, ceil(t / stride), ceil(h / stride), ceil(w / stride))``."""
+        return F.relu(self.conv2(self.conv1(inputs)) + self.downsample(inputs), inplace=True)
+
+
+def _torchvision_block(num_in: int, num_out: int, stride: int) -> ResidualBlock:
+    """Make a block of torchvision's R(2+1)D: middle channels shared by both convolutions, a plain shortcut."""
+    num_mid = num_middle_channels(num_in, num_out, (3, 3, 3))
+    return ResidualBlock(num_in, num_out, stride, partial(factored_convolution, num_mid=num_mid), full_convolution)
+
+
+def _resnet(convolution: Convolution, num_blocks: int, width: float) -> StagedBackbone:
+    """Make the network of one kind of convolution."""
+    num_out = scale_channels(CHANNELS[0], width)
+    stem = nn.Sequential(convolution(3, num_out, STEM_KERNEL, STEM_STRIDE), *_normalised(num_out))
+    block = partial(ResidualBlock, convolution=convolution, shortcut=convolution)
+    return _chain(stem, block, num_blocks, width)
+
+
+def _chain(stem: nn.Sequential, block: Block, num_blocks: int, width: float) -> StagedBackbone:
+    """Put four residual stages behind a stem; all but the first halve time, height and width."""
+    channels = [scale_channels(num_channels, width) for num_channels in CHANNELS]
+    stages: dict[str, tuple[nn.Module, int]] = {"conv1": (stem, channels[0])}
+    for number, (num_in, num_out) in enumerate(pairwise([channels[0], *channels]), start=2):
+        first = block(num_in, num_out, 1 if number == 2 else 2)
+        others = [block(num_out, num_out, 1) for _ in range(num_blocks - 1)]
+        stages[f"conv{number}"] = nn.Sequential(first, *others), num_out
+    return StagedBackbone(stages)
+
+
+def _normalised(num_channels: int) -> tuple[nn.BatchNorm3d, nn.ReLU]:
+    """Make what follows a convolution."""
+    return nn.BatchNorm3d(num_channels), nn.ReLU(inplace=True)

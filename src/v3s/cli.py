@@ -1,0 +1,188 @@
+"""The command line: one verb for each job, one dataclass for each verb.
+
+Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av.logging
+from jsonargparse import ArgumentParser
+
+from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
+from v3s.pretext.task import closest
+from v3s.recipes import RECIPES
+from v3s.train.fit import TrainingStoppedError
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose options are shown and taken with dashes, and whose errors are one line."""
+
+    def format_help(self, formatter: Any = None) -> str:
+        """Help with dashes in the options' names."""
+        return _dashed(super().format_help(formatter)).replace(" {true,false}", "")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line, with the option that was probably meant, and exit with 2."""
+        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", " ".join(str(message).split()))
+        unknown = re.search(r"[Uu]nrecognized arguments: (--\w+)", text)
+        hint = closest(unknown[1], self._option_string_actions) if unknown else ""
+        self.exit(2, f"error: {_dashed(text + hint)}\nSee: {self.prog} --help\n")
+
+
+def _dashed(text: str) -> str:
+    return re.sub(r"(?<![\w/])--[a-z_0-9]+", lambda found: found[0].replace("_", "-"), text)
+
+
+def _underscored(argument: str) -> str:
+    return re.sub(r"^--[a-z0-9-]+", lambda found: "--" + found[0][2:].replace("-", "_"), argument)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A verb: its configuration's type, what it runs, and its line in the help."""
+
+    config: type[Any]
+    run: Callable[[Any], int]
+    summary: str
+
+
+def _pretrain(config: PretrainConfig) -> int:
+    from v3s.pretrain import pretrain
+
+    if ":" in config.backbone:
+        raise ValueError(
+            f"backbone {config.backbone!r} names code of your own, which is run from Python only: "
+            "v3s.pretrain(config, backbone=your_network())"
+        )
+    pretrain(config)
+    return 0
+
+
+def _preview(config: PreviewConfig) -> int:
+    from v3s.preview import preview
+
+    print(preview(config))
+    return 0
+
+
+def _evaluate(config: EvaluateConfig) -> int:
+    from v3s.evaluate import evaluate
+
+    evaluate(config)
+    return 0
+
+
+def _demo(config: DemoConfig) -> int:
+    from v3s.demo import demo
+
+    print(demo(config))
+    return 0
+
+
+def _check(config: CheckConfig) -> int:
+    from v3s.data.check import check
+
+    found = check(
+        config.data,
+        splits=config.splits,
+        split=config.split,
+        subset=config.subset,
+        allow_missing=config.allow_missing,
+        min_frames=config.min_frames,
+        out=None if config.out is None else Path(config.out),
+        workers=config.workers,
+    )
+    return 0 if found.num_usable else 1
+
+
+COMMANDS = {
+    "demo": Command(DemoConfig, _demo, "the whole road in minutes, on clips it makes or on yours, with a report"),
+    "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
+    "preview": Command(PreviewConfig, _preview, "show your videos under each transform, with labels"),
+    "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
+    "evaluate": Command(EvaluateConfig, _evaluate, "measure both heads of a trained model on other videos"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    av.logging.set_level(None)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("v3s"))
+        return 0
+    name, *options = given
+    if name not in COMMANDS:
+        print(f"error: no command is called {name!r}{closest(name, COMMANDS)}; see: v3s --help", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    try:
+        return command.run(read_config(name, command.config, options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, TrainingStoppedError):
+        return 130
+
+
+def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
+    """The configuration that options ask for: defaults, then the recipe, then ``--config`` files, then options."""
+    parser = Parser(prog=f"v3s {name}", description=_first_line(kind))
+    parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
+    parser.add_class_arguments(kind)
+    given = _with_flags(kind, [_underscored(option) for option in options])
+    if kind is PretrainConfig:
+        parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
+        given = _resumed(given)
+        recipe = _value_of("--recipe", given)
+        parser.set_defaults(RECIPES.get(recipe or "", {}))
+    values = parser.parse_args(given)
+    return kind(**{name: value for name, value in values.as_dict().items() if name not in ("config", "recipe")})
+
+
+def _first_line(kind: type[Any]) -> str:
+    return (kind.__doc__ or "").split("\n")[0]
+
+
+def _with_flags(kind: type[Any], given: list[str]) -> list[str]:
+    """Let ``--resume`` mean ``--resume=true``."""
+    flags = {f"--{field.name}" for field in fields(kind) if field.type is bool}
+    followers = [*given[1:], ""]
+    pairs = zip(given, followers, strict=True)
+    return [
+        f"{option}=true" if option in flags and value not in ("true", "false") else option for option, value in pairs
+    ]
+
+
+def _resumed(given: list[str]) -> list[str]:
+    """With ``--resume``, the run's own configuration comes first, so that ``--out RUN --resume`` is enough."""
+    out = _value_of("--out", given)
+    if "--resume=true" not in given or out is None or not (Path(out) / "config.yaml").is_file():
+        return given
+    return ["--config", str(Path(out) / "config.yaml"), *given]
+
+
+def _value_of(option: str, given: list[str]) -> str | None:
+    for place, argument in enumerate(given):
+        if argument == option and place + 1 < len(given):
+            return given[place + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
+
+
+def _overview() -> str:
+    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: v3s COMMAND [options]", "", "commands:", *lines, "", "v3s COMMAND --help lists its options."]
+    )

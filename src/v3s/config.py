@@ -1,0 +1,257 @@
+"""The configuration of each command: one frozen dataclass is its command line, its YAML and its Python argument."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from v3s.data.clips import Short, seed_problem
+from v3s.pretext.plan import LabelPrior, PreResize, Sampling, Zoom
+from v3s.pretext.temporal import Seam
+from v3s.train.device import Precision
+
+Subset = Literal["train", "test", "all"]
+BatchNorm = Literal["auto", "local", "sync", "frozen"]
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Which videos.
+
+    Attributes:
+        data: A folder of videos, nested in any way, or a list file with one path a line.
+        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
+        split: Number of the official split.
+        subset: Part of the split.
+        allow_missing: Go on although videos of the list are missing.
+    """
+
+    data: str
+    splits: str | None = None
+    split: int = 1
+    subset: Subset = "train"
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """Where and how fast.
+
+    Attributes:
+        workers: Processes that read videos; 0 reads in the main process. Default: one for each core, at most 8.
+        device: auto, cpu, cuda or cuda:N.
+        precision: auto takes bf16 where the device multiplies matrices in it, else fp32.
+        seed: Of everything random: the same seed gives the same samples on any number of workers and processes.
+    """
+
+    workers: int | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problem = seed_problem(self.seed)
+        if problem is None and self.workers is not None and self.workers < 0:
+            problem = f"workers is {self.workers}; it must be 0 or more"
+        if problem is not None:
+            raise ValueError(problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """How clips are cut from videos; sizes left out are what the backbone expects.
+
+    Attributes:
+        clip_frames: Frames of a clip.
+        clip_size: Side of a clip in pixels.
+        canvas_size: Side of the square that frames are resized to before the transform; default twice the clip's side,
+            for s3dg 256.
+        zoom: paper crops a projection by its head's length, even draws one zoom for all classes.
+        pre_resize: squash resizes the whole frame to the canvas; short-side keeps its shape and takes the middle.
+        trim_bars: Find constant borders (letterbox bars) of every video and leave them out.
+        flip: Mirror half of the clips, before the transform.
+        seam: Whose step crosses the seam of a temporal projection.
+        label_prior: class draws all rows of a table alike, family first draws scale or projection.
+        short: leave-out drops (and counts) videos shorter than the task's longest span; fit draws among the videos that
+            are long enough for each label.
+    """
+
+    clip_frames: int | None = None
+    clip_size: int | None = None
+    canvas_size: int | None = None
+    zoom: Zoom = "paper"
+    pre_resize: PreResize = "squash"
+    trim_bars: bool = False
+    flip: bool = False
+    seam: Seam = "first"
+    label_prior: LabelPrior = "class"
+    short: Short = "leave-out"
+
+    def sampling(self, clip_frames: int, clip_size: int) -> Sampling:
+        """The clips of a backbone that expects ``clip_frames`` frames of ``clip_size`` pixels."""
+        size = self.clip_size or clip_size
+        canvas = self.canvas_size or (round(size * 256 / 224) if clip_size == 224 else 2 * size)
+        return Sampling(
+            clip_frames=self.clip_frames or clip_frames,
+            clip_size=size,
+            canvas_size=canvas,
+            zoom=self.zoom,
+            pre_resize=self.pre_resize,
+            flip=self.flip,
+            seam=self.seam,
+            label_prior=self.label_prior,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
+    """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
+
+    Attributes:
+        out: Folder of the run.
+        backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
+        width: Multiplies the number of channels of every layer.
+        task: The pretext task: v3s, or a row of the paper's Tables 1 and 3.
+        epochs: Passes over the videos.
+        batch_size: Clips in a step, over all processes.
+        learning_rate: Of SGD; default 0.005 for r3d, 0.01 for the others.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        patience: Epochs without a better validation loss after which the learning rate falls to a tenth.
+        validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
+        validation_clips: Fixed clips of each validation video.
+        batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
+            sync on several GPUs, else local.
+        compile: Compile the network with torch.compile.
+        checkpoint_seconds: At most this long between two checkpoints.
+        resume: Go on with the run in the folder, or start it if there is none.
+        overwrite: Replace the run in the folder.
+    """
+
+    out: str
+    backbone: str = "r3d"
+    width: float = 1.0
+    task: str = "v3s"
+    epochs: int = 300
+    batch_size: int = 32
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    patience: int = 50
+    validation_videos: int | None = None
+    validation_clips: int = 1
+    batch_norm: BatchNorm = "auto"
+    compile: bool = False
+    checkpoint_seconds: float = 300.0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "batch_size", "width", "validation_clips", "patience"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
+
+    @property
+    def initial_rate(self) -> float:
+        """The learning rate to start with (paper section 4.1.2)."""
+        return self.learning_rate or (0.005 if self.backbone == "r3d" else 0.01)
+
+
+FREE_ON_RESUME = (
+    "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
+)
+"""Options that may differ when a run is resumed: they change no sample and no weight up to the checkpoint."""
+
+
+def changed_options(before: PretrainConfig, now: PretrainConfig) -> dict[str, tuple[Any, Any]]:
+    """What a resumed run was given that does not fit the run in the folder: name -> (before, now)."""
+    old, new = asdict(before), asdict(now)
+    return {name: (old[name], new[name]) for name in old if name not in FREE_ON_RESUME and old[name] != new[name]}
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML that ``--config`` reads back."""
+    values = Namespace(asdict(config))  # type: ignore[no-untyped-call]
+    text = _parser(type(config)).dump(values, skip_validation=True)
+    assert isinstance(text, str)
+    return text
+
+
+def from_yaml(kind: type[Config], text: str) -> Config:
+    """The inverse of `to_yaml`."""
+    values = _parser(kind).parse_string(text)
+    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def _parser(kind: type[Any]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    return parser
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(VideoOptions):
+    """Read every video once and report which are usable, too short or unreadable.
+
+    Attributes:
+        min_frames: Frames that a usable video needs; 69 is the longest span of the paper's task.
+        out: File for one JSON line for each video.
+        workers: Processes that read. Default: one for each core.
+    """
+
+    min_frames: int = 69
+    out: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig(ClipOptions, VideoOptions):
+    """Show real clips under each of the four transforms, with their labels: the paper's Figure 2, of your videos.
+
+    Attributes:
+        out: The HTML page to write.
+        task: The pretext task.
+        num_videos: How many videos to show, evenly spaced over the list.
+        seed: Of the clips.
+    """
+
+    out: str = "preview.html"
+    task: str = "v3s"
+    num_videos: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ComputeOptions, VideoOptions):
+    """Measure both heads of a pre-trained model on videos that it has not seen.
+
+    Attributes:
+        backbone: A run's folder.
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
+        out: JSON file for the accuracies and confusion matrices.
+    """
+
+    backbone: str
+    clips: int = 4
+    batch_size: int = 32
+    out: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(ComputeOptions):
+    """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
+
+    Attributes:
+        out: Folder of the demo.
+        data: A folder of your own videos; without it 64 short clips are made.
+        epochs: Passes over the videos; default as many as a few minutes on two cores allow.
+        overwrite: Replace the demo in the folder.
+    """
+
+    out: str = "demo"
+    data: str | None = None
+    epochs: int | None = None
+    overwrite: bool = False

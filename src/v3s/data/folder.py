@@ -1,0 +1,74 @@
+"""A folder of videos, nested in any way, with no lists."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+VIDEO_SUFFIXES = (
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
+"""The endings, in lower case, by which a file counts as a video. Whether it is one, a scan tells."""
+
+
+def video_files(root: Path) -> tuple[str, ...]:
+    """List the video files below a folder, at any depth.
+
+    Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
+    skipped. A link that leads nowhere is listed, so that a scan reports it.
+
+    Returns:
+        Paths relative to `root`, posix, in alphabetical order.
+
+    Raises:
+        ValueError: There is no such folder, it cannot be read, or it holds no video.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
+    files: list[str] = []
+    others: list[str] = []
+    _walk(root, "", (), files, others)
+    if not files:
+        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        content = f"it holds {len(others):,} other files, e.g. {others[0]}" if others else "it holds no file at all"
+        raise ValueError(f"{root} holds no video: looked, at any depth, for files that end in {suffixes}; {content}")
+    return tuple(sorted(files))
+
+
+def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], files: list[str], others: list[str]) -> None:
+    """Collect the files of one folder and of those in it; `parents` are the folders on the way here."""
+    folder = root / below
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in parents:
+            return
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
+    for entry in entries:
+        if entry.is_dir():
+            _walk(root, f"{below}{entry.name}/", (*parents, here), files, others)
+        elif entry.is_file() or entry.is_symlink():
+            is_video = PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES
+            (files if is_video else others).append(f"{below}{entry.name}")
+
+
+def folder_label(path: str) -> str | None:
+    """Return the name of the folder that holds a file; ``None`` for a file at the top."""
+    return PurePosixPath(path).parent.name or None
+
+
+def subset_folders(root: Path) -> dict[str, str]:
+    """Return the folders that split a dataset, if they are all that `root` holds: ``train`` with ``test`` or ``val``.
+
+    Returns:
+        ``{"train": "train", "test": "test"}``, with ``"val"`` as the test folder where there is no ``test``; empty if
+        `root` holds any other folder, a video of its own or only one of them.
+    """
+    inside = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    folders = {entry.name for entry in inside if entry.is_dir()}
+    has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in inside if not entry.is_dir())
+    if has_videos or not folders <= {"train", "test", "val"} or "train" not in folders or len(folders) == 1:
+        return {}
+    return {"train": "train", "test": "test" if "test" in folders else "val"}

@@ -1,0 +1,104 @@
+"""What scans have learned of a folder's files, kept in the user's cache: a file is decoded once, not once a run."""
+
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import av
+
+from v3s.video import index as index_module
+from v3s.video.index import VideoIndex
+
+Outcome = VideoIndex | str
+"""What reading a file gave: its index, or the reason why it cannot be read."""
+
+FileKey = tuple[str, int, int]
+"""A file as it stood when it was read: path below the data folder, size in bytes, time of change in nanoseconds."""
+
+
+def default_cache(root: Path) -> Path:
+    """Return the cache file of a data folder, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    The name also tells the decoder's version and the code that reads the files: another may count other frames.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    reader = f"{av.__version__}\n{inspect.getsource(index_module)}"
+    name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
+    return base / "v3s" / "index" / f"{name}.jsonl"
+
+
+def file_key(root: Path, path: str) -> FileKey | None:
+    """Return the key of a file as it stands now; ``None`` if there is no such file."""
+    try:
+        status = (root / path).stat()
+    except OSError:
+        return None
+    return path, status.st_size, status.st_mtime_ns
+
+
+def read_cache(file: Path | None, root: Path) -> dict[FileKey, Outcome]:
+    """Read what is known; a line that another version wrote, or that a killed process left half, is unknown."""
+    known: dict[FileKey, Outcome] = {}
+    try:
+        lines = file.read_text("ascii", errors="replace").splitlines() if file else []
+    except OSError:
+        return known
+    for line in lines:
+        try:
+            path, num_bytes, mtime_ns, reason, index = json.loads(line)
+            # The folder may be reached by another way than last time, so the path is not the one that was kept.
+            outcome = reason if index is None else replace(VideoIndex.from_json(index), path=str(root / path))
+            known[path, num_bytes, mtime_ns] = outcome
+        except (ValueError, TypeError, KeyError):
+            continue
+    return known
+
+
+@dataclass(slots=True)
+class CacheWriter:
+    """Adds lines to a cache file, each in one write, so that several processes may add to it at once.
+
+    A folder that cannot be written costs the caching and one warning, nothing else. ``None`` keeps nothing.
+    """
+
+    file: Path | None
+    _descriptor: int | None = field(default=None, init=False)
+
+    def __enter__(self) -> "CacheWriter":
+        if self.file is not None:
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                os.write(self._descriptor, b"\n")  # ends a line that a killed process left half
+            except OSError as error:
+                self._give_up(error)
+        return self
+
+    def add(self, key: FileKey, outcome: Outcome) -> None:
+        """Write down what reading one file gave."""
+        if self._descriptor is None:
+            return
+        index = outcome.to_json() if isinstance(outcome, VideoIndex) else None
+        line = json.dumps([*key, None if index else outcome, index])
+        try:
+            os.write(self._descriptor, f"{line}\n".encode())
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Say once that this scan is not kept."""
+        warnings.warn(
+            f"{self.file} cannot be written ({error.strerror}): the next run reads all files again; "
+            "set XDG_CACHE_HOME to a folder that can be written",
+            stacklevel=2,
+        )
+        self.__exit__()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

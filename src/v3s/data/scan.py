@@ -1,0 +1,185 @@
+"""Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
+from v3s.data.index_table import IndexTable
+from v3s.data.splits import VideoList
+from v3s.video.index import VideoError, VideoIndex, index_video
+
+Verdict = Literal["usable", "too short", "unreadable"]
+
+FILES_PER_CHUNK = 4
+"""How many files a process is handed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What a scan says of one file. The numbers of an unreadable file are 0 and its codec is empty.
+
+    Attributes:
+        path: As in the list of videos.
+        verdict: ``"usable"``, ``"too short"`` or ``"unreadable"``.
+        reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
+        frames: True length in frames.
+        height: In pixels, as displayed.
+        width: In pixels, as displayed.
+        fps: Frames per second.
+        codec: FFmpeg's name of it.
+        seconds: Length in seconds.
+    """
+
+    path: str
+    verdict: Verdict
+    reason: str
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    codec: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What reading all files of a list gave.
+
+    Attributes:
+        videos: The list.
+        min_frames: How many frames a usable video has at least.
+        reports: One report a video, in the order of the list.
+        readable: int64, the positions in the list of the videos that can be read, usable or too short.
+        table: The indices of the readable videos, in the order of `readable`.
+    """
+
+    videos: VideoList
+    min_frames: int
+    reports: tuple[FileReport, ...]
+    readable: NDArray[np.int64]
+    table: IndexTable
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """The positions in the list of the usable videos."""
+        return self.readable[self.table.num_frames >= self.min_frames]
+
+    @property
+    def num_usable(self) -> int:
+        """How many videos can be read and are long enough."""
+        return len(self.usable)
+
+    @property
+    def usable_table(self) -> IndexTable:
+        """The indices of the usable videos, in the order of `usable`."""
+        return self.table.subset(np.flatnonzero(self.table.num_frames >= self.min_frames))
+
+    @property
+    def usable_labels(self) -> tuple[str | None, ...]:
+        """The labels of the usable videos, in the order of `usable`."""
+        return tuple(self.videos.labels[position] for position in self.usable)
+
+
+def scan(
+    videos: VideoList,
+    *,
+    min_frames: int,
+    workers: int = 0,
+    cache: Path | Literal["default"] | None = "default",
+    progress: Callable[[int, int], None] | None = None,
+) -> Scan:
+    """Decode every file once, from end to end, or recall what an earlier scan of the same file found.
+
+    Args:
+        videos: The files.
+        min_frames: The longest span of the task, in frames; a shorter video is not usable.
+        workers: How many processes decode; 0 decodes in this one. More than 0 needs a main module that can be
+            imported, as every use of :mod:`multiprocessing` with new processes does.
+        cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
+            ``None`` keeps nothing. A file that changed its size or its time is read again.
+        progress: Called with (files done, files in all), first and after every file that had to be read.
+
+    Returns:
+        A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
+    """
+    cache_file = default_cache(videos.root) if cache == "default" else cache
+    known = read_cache(cache_file, videos.root)
+    keys = [file_key(videos.root, path) for path in videos.paths]
+    outcomes: list[Outcome | None] = [known.get(key) if key else None for key in keys]
+    unknown = [position for position, outcome in enumerate(outcomes) if outcome is None]
+    done = len(outcomes) - len(unknown)
+    if progress:
+        progress(done, len(outcomes))
+    with CacheWriter(cache_file) as writer:
+        files = [str(videos.root / videos.paths[position]) for position in unknown]
+        for position, outcome in zip(unknown, _read_all(files, workers), strict=True):
+            outcomes[position] = outcome
+            if (key := keys[position]) and key == file_key(videos.root, videos.paths[position]):
+                writer.add(key, outcome)
+            done += 1
+            if progress:
+                progress(done, len(outcomes))
+    return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
+
+
+def default_workers() -> int:
+    """Return how many processes scan best: one a processor that this process may use, 16 at most."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 16)
+
+
+def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
+    """Read files in their order, in this process or in others."""
+    workers = min(workers, len(files) // FILES_PER_CHUNK)
+    if workers < 2:
+        yield from map(_read, files)
+        return
+    # New processes, not forked ones: the parent's threads may hold locks.
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from executor.map(_read, files, chunksize=FILES_PER_CHUNK)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _read(file: str) -> Outcome:
+    """Read one file: its index, or the reason why there is none."""
+    try:
+        return index_video(file)
+    except VideoError as error:
+        return str(error).removeprefix(f"{file}: ")
+
+
+def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
+    """Judge every file and put the indices into a table."""
+    reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
+    readable = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, VideoIndex)]
+    table = IndexTable.of(outcome for outcome in outcomes if isinstance(outcome, VideoIndex))
+    return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
+
+
+def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
+    """Judge one file."""
+    if isinstance(outcome, str):
+        return FileReport(path, "unreadable", outcome)
+    enough = outcome.num_frames >= min_frames
+    reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
+    return FileReport(
+        path,
+        "usable" if enough else "too short",
+        reason,
+        frames=outcome.num_frames,
+        height=outcome.height,
+        width=outcome.width,
+        fps=outcome.fps,
+        codec=outcome.codec,
+        seconds=outcome.duration_seconds,
+    )

@@ -1,0 +1,191 @@
+"""``v3s evaluate``: how often both heads are right about videos that the model has not seen (paper section 3.3)."""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from v3s.config import EvaluateConfig
+from v3s.data.clips import PretextClips, load_batches, validation_batches
+from v3s.data.scan import Scan, default_workers
+from v3s.data.splits import list_videos
+from v3s.data.usable import usable_videos
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import LabelPrior
+from v3s.train.checkpoint import write_json
+from v3s.train.device import Compute, choose_compute
+from v3s.train.trained import Trained, load_pretext_model
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadScores:
+    """What one head answered.
+
+    Attributes:
+        labels: the text of each row of the head's table.
+        confusion: int64, shape (rows, rows): how many clips of each true row (down) got each answer (across).
+        standard_error: of the accuracy, from its spread over the videos: clips of one video are no independent draws.
+            With one video, as if they were.
+        chance: the accuracy of the best answer that does not look at the clip.
+    """
+
+    labels: tuple[str, ...]
+    confusion: Counts
+    standard_error: float
+    chance: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of clips whose row was named, in [0, 1]."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "accuracy": self.accuracy,
+            "standard_error": self.standard_error,
+            "chance": self.chance,
+            "labels": list(self.labels),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PretextScores:
+    """How a pre-trained model does on given videos.
+
+    Attributes:
+        num_videos: how many were usable.
+        num_clips: how many clips were cut from them.
+        left_out: path and reason of each video that was not usable.
+        spatial: the scores of the spatial head.
+        temporal: the scores of the temporal head.
+    """
+
+    num_videos: int
+    num_clips: int
+    left_out: dict[str, str]
+    spatial: HeadScores
+    temporal: HeadScores
+
+
+def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> PretextScores:
+    """Cut fixed clips from videos and ask both heads for their labels.
+
+    Labels, starts and crops are drawn by the seed in an epoch of their own, as those of validation are, so that the
+    same clips are asked again at every call.
+
+    Args:
+        config: which model, which videos, how many clips of each.
+        console: where to report; the terminal by default.
+
+    Raises:
+        CheckpointError: the folder holds no trained model with both heads.
+        ValueError: the videos cannot be listed, or none of them is usable.
+    """
+    console = console or Console()
+    compute = choose_compute(config.device, config.precision)
+    model, trained = load_pretext_model(config.backbone)
+    found = _read_videos(config, trained, console)
+    table = found.usable_table
+    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
+    batches = validation_batches(len(table), config.clips, config.batch_size)
+    workers = min(default_workers(), 8) if config.workers is None else config.workers
+    loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
+    answers, truth = _ask(model, loader, compute)
+    videos = np.array([number % len(table) for batch in batches for _, number in batch])
+    task, prior = trained.task, trained.sampling.label_prior
+    spatial, temporal = (
+        score_head(rows, prior, truth[:, head], answers[:, head], videos)
+        for head, rows in enumerate((task.spatial, task.temporal))
+    )
+    left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
+    scores = PretextScores(len(table), len(truth), left_out, spatial, temporal)
+    console.print(scores_table(scores))
+    if config.out is not None:
+        write_json(Path(config.out), _description(config, scores))
+    return scores
+
+
+def score_head(
+    rows: tuple[object, ...], prior: LabelPrior, truth: Counts, answers: Counts, videos: Counts
+) -> HeadScores:
+    """Count the answers of one head.
+
+    Args:
+        rows: its table.
+        prior: how rows were drawn.
+        truth: true row numbers, shape (N,).
+        answers: named row numbers, shape (N,).
+        videos: number of the video that each clip was cut from, 0 to M - 1 and each of them, shape (N,).
+    """
+    confusion = np.zeros((len(rows), len(rows)), np.int64)
+    np.add.at(confusion, (truth, answers), 1)
+    hits = truth == answers
+    error = sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
+    if videos.max() > 0:
+        shares = np.bincount(videos, hits) / np.bincount(videos)
+        error = float(shares.std(ddof=1) / sqrt(len(shares)))
+    return HeadScores(tuple(map(str, rows)), confusion, error, chance(rows, prior))
+
+
+def chance(rows: tuple[object, ...], prior: LabelPrior) -> float:
+    """The share of clips that carry the most frequent row."""
+    if prior == "class":
+        return 1 / len(rows)
+    families = Counter(type(row) for row in rows)
+    return 1 / (len(families) * min(families.values()))
+
+
+def scores_table(scores: PretextScores) -> Table:
+    """The accuracies of both heads beside chance."""
+    table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
+    for column in ("head", "labels", "accuracy", "standard error", "chance"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
+        numbers = (f"{share:.1%}" for share in (head.accuracy, head.standard_error, head.chance))
+        table.add_row(name, str(len(head.labels)), *numbers)
+    return table
+
+
+def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:
+    listed = list_videos(
+        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
+    )
+    needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
+    return usable_videos(listed, min_frames=needed, console=console)
+
+
+@torch.no_grad()
+def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
+    """The rows that both heads name, and the true ones, each of shape (N, 2)."""
+    model = model.to(compute.device, memory_format=torch.channels_last_3d)
+    answers, truth = [], []
+    for clips, labels in loader:
+        with compute.autocast():
+            logits = model(compute.clips(clips))
+        answers.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
+        truth.append(labels)
+    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+
+
+def _description(config: EvaluateConfig, scores: PretextScores) -> dict[str, Any]:
+    return {
+        "backbone": config.backbone,
+        "data": config.data,
+        "seed": config.seed,
+        "num_videos": scores.num_videos,
+        "num_clips": scores.num_clips,
+        "left_out": scores.left_out,
+        "spatial": scores.spatial.to_json(),
+        "temporal": scores.temporal.to_json(),
+    }

@@ -1,0 +1,167 @@
+"""Pixels to bytes: PNG, JPEG, GIF and MP4 in memory, contact sheets and outlines.
+
+Convention: an image is uint8 RGB of shape (H, W, 3), a clip is (T, H, W, 3); arrays or tensors on the CPU.
+"""
+
+import base64
+import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.filter
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+
+
+def png(image: ArrayLike | Tensor) -> bytes:
+    """Encode an image without loss."""
+    return _encode_still(_pixels(image, 3), "png", "rgb24")
+
+
+def jpeg(image: ArrayLike | Tensor, *, quantiser: int = 3) -> bytes:
+    """Encode an image with loss; ``quantiser`` runs from 1 (best) to 31 (smallest)."""
+    if not 1 <= quantiser <= 31:
+        raise ValueError(f"the JPEG quantiser must lie in 1..31, got {quantiser}")
+    return _encode_still(_pixels(image, 3), "mjpeg", "yuvj444p", quantiser)
+
+
+def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
+    """Encode a clip as H.264 that any browser plays: 4:2:0, index in front.
+
+    An odd side grows by one pixel, which repeats the last row or column: 4:2:0 has no odd sizes.
+    """
+    clip = _pixels(clip, 4)
+    clip = np.pad(clip, ((0, 0), (0, clip.shape[1] % 2), (0, clip.shape[2] % 2), (0, 0)), mode="edge")
+    with tempfile.TemporaryDirectory() as folder:  # the index moves to the front in a second pass over a real file
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=_rate(fps), options={"preset": "veryfast", "crf": "20"})
+            stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], "yuv420p"
+            stream.codec_context.thread_count = 1  # the same bytes on every machine
+            for pixels in clip:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path.read_bytes()
+
+
+def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:
+    """Encode a clip as an endless GIF with one palette of its own; GIF rounds frame times to 0.01 s."""
+    clip = _pixels(clip, 4)
+    rate = _rate(fps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.gif"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("gif", rate=rate)
+            stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], "pal8"
+            for frame in _with_palette(clip, rate):
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path.read_bytes()
+
+
+def data_uri(data: bytes, mime: str) -> str:
+    """Pack bytes into a URI that a page can hold, for example ``data_uri(png(image), "image/png")``."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def tile(images: ArrayLike | Tensor, columns: int, gap: int = 2) -> Pixels:
+    """Lay equal images (N, H, W, 3) out row by row on one white sheet.
+
+    Args:
+        images: The images, in reading order; a clip makes a contact sheet of its frames.
+        columns: Images in a row, at least 1.
+        gap: White pixels between neighbours.
+
+    Returns:
+        One image; unused places of the last row stay white.
+
+    Raises:
+        ValueError: If ``images`` has another shape or ``columns`` is below 1 or ``gap`` below 0.
+    """
+    images = _pixels(images, 4)
+    if columns < 1 or gap < 0:
+        raise ValueError(f"a sheet needs columns >= 1 and gap >= 0, got {columns = }, {gap = }")
+    num_images, height, width, _ = images.shape
+    rows = -(-num_images // columns)
+    sheet = np.full((rows, height + gap, columns, width + gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        sheet[index // columns, :height, index % columns, :width] = image
+    return sheet.reshape(rows * (height + gap), columns * (width + gap), 3)[: -gap or None, : -gap or None]
+
+
+def outline(
+    image: ArrayLike | Tensor, corners: ArrayLike, *, colour: tuple[int, int, int] = (230, 159, 0), thickness: float = 2
+) -> Pixels:
+    """Draw a closed polygon onto a copy of an image, with soft edges.
+
+    Convention: corners (N, 2) are (x, y) in pixels, continuous, with (0, 0) at the frame's top left corner; they may
+    lie outside the frame.
+    """
+    pixels, points = _pixels(image, 3), np.asarray(corners, np.float64)
+    height, width, _ = pixels.shape
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
+    distance = np.full((height, width), np.inf)
+    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+        edge, offset = end - start, centres - start
+        along = np.clip(offset @ edge / max(float(edge @ edge), 1e-12), 0, 1)
+        distance = np.minimum(distance, np.linalg.norm(offset - along[..., None] * edge, axis=-1))
+    cover = np.clip(thickness / 2 + 0.5 - distance, 0, 1)[..., None]
+    return np.rint(pixels + cover * (np.asarray(colour) - pixels)).astype(np.uint8)
+
+
+def _pixels(values: ArrayLike | Tensor, num_axes: int) -> Pixels:
+    """Check that values are a uint8 RGB image (3 axes) or clip (4 axes) and return them as a contiguous array."""
+    array = np.asarray(values)
+    if array.dtype != np.uint8 or array.ndim != num_axes or array.shape[-1] != 3 or not array.size:
+        needed = "(H, W, 3)" if num_axes == 3 else "(T, H, W, 3)"
+        raise ValueError(f"needed uint8 pixels of shape {needed}, not empty; got {array.dtype} {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def _rate(fps: float) -> Fraction:
+    """Frames per second as the fraction a container stores."""
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"frames per second must be positive and finite, got {fps}")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _encode_still(image: Pixels, codec: str, pixel_format: str, quantiser: int | None = None) -> bytes:
+    """Run one frame through a still-image encoder."""
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.height, context.width = image.shape[:2]
+    context.pix_fmt, context.time_base = pixel_format, Fraction(1)
+    if quantiser is not None:
+        context.qmin = context.qmax = quantiser
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def _with_palette(clip: Pixels, rate: Fraction) -> Iterable[av.VideoFrame]:
+    """Reduce a clip to the 256 colours that suit it best; yields paletted frames."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=clip.shape[2], height=clip.shape[1], format=av.VideoFormat("rgb24"), time_base=1 / rate
+    )
+    split, palette, use = graph.add("split"), graph.add("palettegen"), graph.add("paletteuse")
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    for number, pixels in enumerate(clip):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts, frame.time_base = number, 1 / rate
+        graph.push(frame)
+    graph.push(None)
+    for _ in clip:
+        paletted = graph.pull()
+        assert isinstance(paletted, av.VideoFrame)
+        yield paletted

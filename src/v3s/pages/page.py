@@ -1,0 +1,124 @@
+"""One self-contained HTML page: sections, figures, videos, tables.
+
+Every text argument is escaped here. Blocks and sections are HTML that these functions (or ``charts``) returned.
+"""
+
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5d9de; --quiet: #57606a; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --paper: #15181c; --faint: #3a4048; --quiet: #9aa4af; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 60rem; padding: 1.5rem 1rem 4rem; color: var(--ink); background: var(--paper);
+  font: 1rem/1.55 system-ui, sans-serif; }
+h1 { line-height: 1.2; }
+h2 { margin-top: 2.5rem; border-top: 1px solid var(--faint); padding-top: 1rem; }
+figure { margin: 1rem 0; overflow-x: auto; }
+figure > img, figure > video { max-width: 100%; height: auto; }
+figcaption { color: var(--quiet); font-size: .9rem; }
+.strip { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
+.strip figure { margin: 0; }
+.strip img, .strip video { width: 100%; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align: left; }
+"""
+
+
+def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
+    """Put sections under a title, and a lead sentence if there is one, in one HTML document without outside links."""
+    opening = f"<h1>{escape(title)}</h1>{paragraph(lead) if lead else ''}"
+    body = "\n".join([opening, *sections])
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
+        "</html>\n"
+    )
+
+
+def section(heading: str, *blocks: str) -> str:
+    """Put blocks under a heading."""
+    return "\n".join(["<section>", f"<h2>{escape(heading)}</h2>", *blocks, "</section>"])
+
+
+def paragraph(text: str) -> str:
+    """One paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def figure(image: str, caption: str, alt: str = "") -> str:
+    """Show an image or a chart with a caption.
+
+    Args:
+        image: An ``<svg>`` element from ``charts``, a data URI, or a path relative to the page.
+        caption: Printed below.
+        alt: What a reader who cannot see the image should know; the caption if empty. A chart has its own.
+    """
+    return _captioned(image if image.startswith("<svg") else _media(image, alt or caption), caption)
+
+
+def video(uri: str, caption: str) -> str:
+    """Show a video that loops without sound; ``uri`` is a data URI or a path relative to the page."""
+    return _captioned(_player(uri, caption), caption)
+
+
+def strip(columns: Sequence[tuple[str, str]]) -> str:
+    """Show images or videos side by side, from (caption, uri) pairs; they wrap on a narrow screen."""
+    shown = "\n".join(_captioned(_media(uri, caption), caption) for caption, uri in columns)
+    return f'<div class="strip">\n{shown}\n</div>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Show rows of plain values under a header.
+
+    Raises:
+        ValueError: If a row has another number of cells than the header.
+    """
+    lines = []
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(
+                f"the table has {len(header)} columns {list(header)}, but a row has {len(row)}: {list(row)}"
+            )
+        lines.append("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>")
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(lines)}</tbody></table></div>'
+    )
+
+
+def write_page(path: str | Path, html: str) -> None:
+    """Write a page whole or not at all: a reader never sees half of it. Makes the folder if it is absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(path)
+
+
+def _captioned(shown: str, caption: str) -> str:
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _media(uri: str, alt: str) -> str:
+    """An image, or a player where the URI holds a video."""
+    if uri.startswith("data:video/") or uri.endswith((".mp4", ".webm")):
+        return _player(uri, alt)
+    return f'<img src="{_own(uri)}" alt="{escape(alt)}">'
+
+
+def _player(uri: str, label: str) -> str:
+    return f'<video src="{_own(uri)}" aria-label="{escape(label)}" controls autoplay loop muted playsinline></video>'
+
+
+def _own(uri: str) -> str:
+    """Escape a URI for an attribute; refuse one that leads outside the page's own folder."""
+    if not uri.startswith("data:") and (":" in uri or uri.startswith(("/", "\\"))):
+        raise ValueError(f"a page holds its own media: needed a data URI or a relative path, got {uri[:80]!r}")
+    return escape(uri)

@@ -1,0 +1,180 @@
+"""Draw everything random about a clip and write it down (touches no pixels).
+
+``to_clip = crop @ transform @ resize`` is section 4.1.2 of the paper in one expression, read right to left.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from v3s.pretext.spatial import SpatialTransform, Window
+from v3s.pretext.task import PretextTask
+from v3s.pretext.temporal import Seam, offsets, span
+from v3s.video.homography import Homography, crop_and_resize, identity, mirror
+
+Zoom = Literal["paper", "even"]
+PreResize = Literal["squash", "short-side"]
+LabelPrior = Literal["class", "family"]
+
+EVEN_ZOOM = 0.75  # the smallest side drawn by zoom="even", as a share of the largest that fits every class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How clips are cut from videos: every decision of the paper that is not a label.
+
+    Attributes:
+        clip_frames: frames of a clip (l = 16 in the paper).
+        clip_size: side of a clip in pixels (112).
+        canvas_size: side of the canvas that frames are resized to first, in pixels (224).
+        zoom: "paper" crops a projection by its head's length, so that the zoom differs between classes; "even" draws
+            the side of the crop from one distribution for all classes.
+        pre_resize: "squash" resizes the whole frame to the canvas, as the paper does, and so changes the aspect ratio;
+            "short-side" keeps it and takes a centred square.
+        flip: mirror half of the clips, before the transform, so that labels stay true.
+        seam: whose step crosses the seam of a temporal projection.
+        label_prior: "class" draws every row of a table alike; "family" draws scale or projection first.
+    """
+
+    clip_frames: int = 16
+    clip_size: int = 112
+    canvas_size: int = 224
+    zoom: Zoom = "paper"
+    pre_resize: PreResize = "squash"
+    flip: bool = False
+    seam: Seam = "first"
+    label_prior: LabelPrior = "class"
+
+    def __post_init__(self) -> None:
+        if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:
+            raise ValueError(
+                f"a clip needs at least 2 frames and a canvas no smaller than itself; got {self.clip_frames} frames, "
+                f"clip size {self.clip_size}, canvas size {self.canvas_size}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The two row numbers of a clip in its task's tables."""
+
+    spatial: int
+    temporal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Constant borders of a video, in source pixels: what trimming takes off each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+NO_BARS = Bars()
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPlan:
+    """Every random choice behind one clip, as data: loggable, replayable, testable.
+
+    Attributes:
+        frames: source frame numbers, in clip order.
+        to_clip: the map from source pixels to clip pixels.
+        labels: the rows of the task's tables.
+    """
+
+    frames: tuple[int, ...]
+    to_clip: Homography
+    labels: Labels
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample: a function of the run's seed, the epoch and the sample's number, nothing else."""
+    return np.random.default_rng((seed, epoch, index))
+
+
+def draw_labels(task: PretextTask, prior: LabelPrior, generator: np.random.Generator) -> Labels:
+    """Draw a row of each table."""
+    return Labels(_draw_row(task.spatial, prior, generator), _draw_row(task.temporal, prior, generator))
+
+
+def _draw_row(table: tuple[object, ...], prior: LabelPrior, generator: np.random.Generator) -> int:
+    rows = list(range(len(table)))
+    if prior == "family":
+        families = sorted({type(row).__name__ for row in table})
+        family = families[generator.integers(len(families))]
+        rows = [row for row in rows if type(table[row]).__name__ == family]
+    return rows[generator.integers(len(rows))]
+
+
+def plan_clip(
+    task: PretextTask,
+    labels: Labels,
+    *,
+    num_frames: int,
+    width: int,
+    height: int,
+    sampling: Sampling,
+    generator: np.random.Generator,
+    bars: Bars = NO_BARS,
+) -> ClipPlan:
+    """Draw where a clip of given labels starts and is cropped.
+
+    Args:
+        task: the two tables.
+        labels: the rows to show.
+        num_frames: of the source video.
+        width: of the source frames, in pixels.
+        height: of the source frames, in pixels.
+        sampling: how clips are cut.
+        generator: every random choice comes from it.
+        bars: borders to leave out.
+
+    Raises:
+        ValueError: the video is too short for the temporal label.
+
+    Source: paper sections 3.1, 3.2 and 4.1.2.
+    """
+    temporal, spatial = task.temporal[labels.temporal], task.spatial[labels.spatial]
+    needed = span(temporal, sampling.clip_frames, sampling.seam)
+    if num_frames < needed:
+        raise ValueError(f"the video has {num_frames} frames; {temporal} needs {needed}")
+    start = int(generator.integers(num_frames - needed + 1))
+    frames = tuple(start + offset for offset in offsets(temporal, sampling.clip_frames, sampling.seam))
+    flipped = bool(generator.random() < 0.5) if sampling.flip else False
+    side_fraction, u, v = generator.random(3)
+    side = _crop_side(task, spatial, sampling, side_fraction)
+    window = spatial.window(sampling.canvas_size, side, u, v)
+    to_canvas = _resize(width, height, sampling, bars)
+    to_clip = compose(spatial, window, to_canvas, sampling, flipped=flipped)
+    return ClipPlan(frames, to_clip, labels)
+
+
+def compose(
+    spatial: SpatialTransform, window: Window, to_canvas: Homography, sampling: Sampling, *, flipped: bool = False
+) -> Homography:
+    """The one map of a clip: ``crop @ transform @ (flip) @ resize``."""
+    canvas, size = sampling.canvas_size, sampling.clip_size
+    flip = mirror(canvas) if flipped else identity()
+    crop = crop_and_resize(window.x, window.y, window.side, window.side, size, size)
+    return crop @ spatial.homography(canvas, canvas) @ flip @ to_canvas
+
+
+def _crop_side(task: PretextTask, spatial: SpatialTransform, sampling: Sampling, fraction: float) -> float:
+    if sampling.zoom == "paper":
+        return spatial.paper_side(sampling.canvas_size, sampling.clip_size)
+    largest = min(float(sampling.clip_size), *(row.largest_side(sampling.canvas_size) for row in task.spatial))
+    return largest * (EVEN_ZOOM + (1 - EVEN_ZOOM) * fraction)
+
+
+def _resize(width: int, height: int, sampling: Sampling, bars: Bars) -> Homography:
+    """The map from source frames, less their bars, to the canvas."""
+    inner_width, inner_height = width - bars.left - bars.right, height - bars.top - bars.bottom
+    canvas = sampling.canvas_size
+    if sampling.pre_resize == "squash":
+        return crop_and_resize(bars.left, bars.top, inner_width, inner_height, canvas, canvas)
+    side = min(inner_width, inner_height)
+    x, y = bars.left + (inner_width - side) / 2, bars.top + (inner_height - side) / 2
+    return crop_and_resize(x, y, side, side, canvas, canvas)

@@ -1,0 +1,111 @@
+"""Spatial scale and spatial projection: labels that name a map of the frame (paper section 3.1).
+
+Both work on a canvas: the frame resized to ``size x size`` pixels (224 in the paper). A crop window is drawn on the
+transformed canvas, wholly inside the picture, and becomes the clip.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from v3s.video.homography import FloatArray, Homography, corners, from_corners
+
+Head = Literal["right", "left", "top", "bottom"]
+HEADS: tuple[Head, ...] = ("right", "left", "top", "bottom")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square cut from the transformed canvas: its corner (x, y) and side, in canvas pixels."""
+
+    x: float
+    y: float
+    side: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialScale:
+    """S_S: the frame becomes ``a`` times as wide and ``b`` times as high.
+
+    Source: paper section 3.1, "Scale".
+    """
+
+    a: float
+    b: float
+
+    def output_corners(self, width: float, height: float) -> FloatArray:
+        """Where the four corners of a frame go, in the paper's order. Shape (4, 2)."""
+        return corners(self.a * width, self.b * height)
+
+    def homography(self, width: float, height: float) -> Homography:
+        """The map of a (width, height) frame."""
+        return from_corners(corners(width, height), self.output_corners(width, height))
+
+    def paper_side(self, size: float, clip_size: float) -> float:
+        """The side of the paper's crop: the clip's own size, never resized again (section 4.1.2)."""
+        return clip_size
+
+    def largest_side(self, size: float) -> float:
+        """The side of the largest square that fits the transformed canvas wherever it is placed."""
+        return min(self.a, self.b) * size
+
+    def window(self, size: float, side: float, u: float, v: float) -> Window:
+        """Place a square of the given side: ``u`` and ``v`` in [0, 1] are its place across and down."""
+        return Window(u * (self.a * size - side), v * (self.b * size - side), side)
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialProjection:
+    """S_P: the frame becomes a trapezoid whose ``head`` side shrinks to ``c`` times its length.
+
+    Source: paper section 3.1, "Projection"; the formulas printed there are for ``head="right"``.
+    """
+
+    c: float
+    head: Head
+
+    def output_corners(self, width: float, height: float) -> FloatArray:
+        """Where the four corners (0, 0), (0, H), (W, H), (W, 0) go. Shape (4, 2)."""
+        moved = corners(width, height)
+        x, y = (1 - self.c) * width / 2, (1 - self.c) * height / 2
+        shift = {
+            "right": ((2, 0, -y), (3, 0, y)),
+            "left": ((0, 0, y), (1, 0, -y)),
+            "top": ((0, x, 0), (3, -x, 0)),
+            "bottom": ((1, x, 0), (2, -x, 0)),
+        }
+        for corner, dx, dy in shift[self.head]:
+            moved[corner] += (dx, dy)
+        return moved
+
+    def homography(self, width: float, height: float) -> Homography:
+        """The map of a (width, height) frame."""
+        return from_corners(corners(width, height), self.output_corners(width, height))
+
+    def paper_side(self, size: float, clip_size: float) -> float:
+        """The side of the paper's crop: the length of the head end (section 4.1.2)."""
+        return self.c * size
+
+    def largest_side(self, size: float) -> float:
+        """The side of the largest square that fits the trapezoid at every place along its axis: the head's length."""
+        return self.c * size
+
+    def window(self, size: float, side: float, u: float, v: float) -> Window:
+        """Place a square of the given side inside the trapezoid: no pixel of it is black.
+
+        ``u`` in [0, 1] is its place across the canvas, ``v`` down. Along the trapezoid's axis every place is open;
+        across it, the slack is what the square's narrower end leaves.
+        """
+        if self.head in ("right", "left"):
+            x = u * (size - side)
+            return Window(x, self._across(size, side, x, v), side)
+        y = v * (size - side)
+        return Window(self._across(size, side, y, u), y, side)
+
+    def _across(self, size: float, side: float, along: float, fraction: float) -> float:
+        """The coordinate across the axis of a square that starts at ``along``, from a fraction of the slack there."""
+        narrow = along + side if self.head in ("right", "bottom") else size - along
+        loss = (1 - self.c) / 2 * narrow
+        return loss + fraction * (size - 2 * loss - side)
+
+
+SpatialTransform = SpatialScale | SpatialProjection

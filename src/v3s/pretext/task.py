@@ -1,0 +1,130 @@
+"""Pretext tasks as two finite tables of labels (paper section 3.3, Tables 1 and 3).
+
+A label is a row number. A head has as many outputs as its table has rows, an ablation is another table, and a table of
+one row has nothing to learn.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from v3s.pretext.spatial import HEADS, SpatialProjection, SpatialScale, SpatialTransform
+from v3s.pretext.temporal import Seam, TemporalProjection, TemporalScale, TemporalTransform, span
+
+
+@dataclass(frozen=True, slots=True)
+class PretextTask:
+    """What the two heads tell apart.
+
+    Attributes:
+        spatial: the rows of the spatial head.
+        temporal: the rows of the temporal head.
+    """
+
+    spatial: tuple[SpatialTransform, ...]
+    temporal: tuple[TemporalTransform, ...]
+
+    def longest_span(self, length: int, seam: Seam = "first") -> int:
+        """Source frames that the longest clip of ``length`` frames covers."""
+        return max(span(row, length, seam) for row in self.temporal)
+
+    def shortest_span(self, length: int, seam: Seam = "first") -> int:
+        """Source frames that the shortest clip of ``length`` frames covers."""
+        return min(span(row, length, seam) for row in self.temporal)
+
+    def to_table(self) -> dict[str, list[dict[str, Any]]]:
+        """Both tables as plain values, as a checkpoint stores them."""
+        return {
+            "spatial": [_row(entry) for entry in self.spatial],
+            "temporal": [_row(entry) for entry in self.temporal],
+        }
+
+
+def task_from_table(table: dict[str, list[dict[str, Any]]]) -> PretextTask:
+    """The inverse of `PretextTask.to_table`."""
+    spatial = tuple(_KINDS[row["kind"]](**_arguments(row)) for row in table["spatial"])
+    temporal = tuple(_KINDS[row["kind"]](**_arguments(row)) for row in table["temporal"])
+    return PretextTask(spatial, temporal)
+
+
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (SpatialScale, SpatialProjection, TemporalScale, TemporalProjection)
+}
+
+
+def _row(transform: SpatialTransform | TemporalTransform) -> dict[str, Any]:
+    return {"kind": type(transform).__name__, **asdict(transform)}
+
+
+def _arguments(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name != "kind"}
+
+
+def scales(*stretches: float) -> tuple[SpatialScale, ...]:
+    """S_S of Table 1: the height stretched by each value, then the width."""
+    return tuple(SpatialScale(1.0, b) for b in stretches) + tuple(SpatialScale(a, 1.0) for a in stretches)
+
+
+def projections(*heads: float) -> tuple[SpatialProjection, ...]:
+    """S_P of Table 1: each head length on each of the four sides."""
+    return tuple(SpatialProjection(c, side) for c in heads for side in HEADS)
+
+
+def speeds(*values: int) -> tuple[TemporalScale, ...]:
+    """T_S of Table 1: each playback speed."""
+    return tuple(TemporalScale(s) for s in values)
+
+
+def patterns(*pairs: tuple[int, int]) -> tuple[TemporalProjection, ...]:
+    """T_P of Table 1: each pattern of two speeds."""
+    return tuple(TemporalProjection(p) for p in pairs)
+
+
+SAME_SIZE = (SpatialScale(1.0, 1.0),)
+SAME_SPEED = speeds(1)
+S_S = scales(1.15, 1.3, 1.45)
+S_P = projections(0.8, 0.65, 0.5)
+T_S = speeds(1, 2, 3)
+T_P = patterns((1, 2), (2, 3), (3, 4), (4, 5), (2, 1), (3, 2), (4, 3), (5, 4))
+
+TASKS: dict[str, PretextTask] = {
+    # the rows of Table 3
+    "ss": PretextTask(S_S, SAME_SPEED),
+    "sp": PretextTask(S_P, SAME_SPEED),
+    "ss+sp": PretextTask(S_S + S_P, SAME_SPEED),
+    "ts": PretextTask(SAME_SIZE, T_S),
+    "tp": PretextTask(SAME_SIZE, T_P),
+    "ts+tp": PretextTask(SAME_SIZE, T_S + T_P),
+    "v3s": PretextTask(S_S + S_P, T_S + T_P),
+    # the rows of Table 1, named by their largest stretch, smallest head, number of speeds or of patterns
+    "ss-1.45": PretextTask(S_S, SAME_SPEED),
+    "ss-1.9": PretextTask(scales(1.3, 1.6, 1.9), SAME_SPEED),
+    "ss-2.35": PretextTask(scales(1.45, 1.9, 2.35), SAME_SPEED),
+    "sp-0.7": PretextTask(projections(0.8, 0.75, 0.7), SAME_SPEED),
+    "sp-0.6": PretextTask(projections(0.8, 0.7, 0.6), SAME_SPEED),
+    "sp-0.5": PretextTask(S_P, SAME_SPEED),
+    "ts-2": PretextTask(SAME_SIZE, speeds(1, 2)),
+    "ts-3": PretextTask(SAME_SIZE, T_S),
+    "ts-4": PretextTask(SAME_SIZE, speeds(1, 2, 3, 4)),
+    "tp-4": PretextTask(SAME_SIZE, patterns((1, 2), (2, 3), (2, 1), (3, 2))),
+    "tp-6": PretextTask(SAME_SIZE, patterns((1, 2), (2, 3), (3, 4), (2, 1), (3, 2), (4, 3))),
+    "tp-8": PretextTask(SAME_SIZE, T_P),
+}
+
+
+def get_task(name: str) -> PretextTask:
+    """The task of that name.
+
+    Raises:
+        ValueError: no task has that name; the message lists those that exist.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no pretext task is called {name!r}{closest(name, TASKS)}; there are: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing."""
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {found[0]!r}?" if found else ""

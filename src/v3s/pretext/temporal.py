@@ -1,0 +1,64 @@
+"""Temporal scale and temporal projection: labels that name a choice of frames (paper section 3.2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Seam = Literal["first", "second"]
+"""Whose step crosses the seam between the two stages of a projection: the first's (our reading) or the second's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalScale:
+    """T_S: every frame is ``speed`` source frames after the one before it.
+
+    Source: paper section 3.2, "Scale"; the printed index is off by one, see docs/paper.md.
+    """
+
+    speed: int
+
+    def steps(self, length: int, seam: Seam = "first") -> tuple[int, ...]:
+        """The ``length - 1`` gaps between the frames of a clip, in source frames."""
+        return (self.speed,) * (length - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalProjection:
+    """T_P: the first half of a clip plays at speed ``p[0]``, the second half at speed ``p[1]``.
+
+    Source: paper section 3.2, "Projection"; 8 + 8 frames is our reading, see docs/paper.md.
+    """
+
+    p: tuple[int, int]
+
+    def steps(self, length: int, seam: Seam = "first") -> tuple[int, ...]:
+        """The ``length - 1`` gaps between the frames of a clip, in source frames.
+
+        With ``seam="first"`` the gap between the halves still belongs to the first.
+        """
+        first = length // 2
+        gaps_at_first = first if seam == "first" else first - 1
+        return (self.p[0],) * gaps_at_first + (self.p[1],) * (length - 1 - gaps_at_first)
+
+
+TemporalTransform = TemporalScale | TemporalProjection
+
+
+def offsets(transform: TemporalTransform, length: int, seam: Seam = "first") -> tuple[int, ...]:
+    """The frames of a clip, counted from its first, in source frames.
+
+    >>> offsets(TemporalProjection((1, 2)), length=6)
+    (0, 1, 2, 3, 5, 7)
+    """
+    places = [0]
+    for step in transform.steps(length, seam):
+        places.append(places[-1] + step)
+    return tuple(places)
+
+
+def span(transform: TemporalTransform, length: int, seam: Seam = "first") -> int:
+    """How many source frames a clip covers, its first and last included.
+
+    >>> span(TemporalScale(3), length=16)
+    46
+    """
+    return sum(transform.steps(length, seam)) + 1

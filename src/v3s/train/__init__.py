@@ -1,0 +1,1 @@
+"""How weights move: steps, epochs, checkpoints, processes. Knows no task."""

@@ -1,0 +1,124 @@
+"""One training step, one epoch, one validation pass. Knows no task: an objective says what is minimised.
+
+An objective is a function ``(model, inputs, targets) -> dict of scalar tensors``; the loop minimises ``"loss"`` and
+averages the rest over samples.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from v3s.train.device import Compute
+from v3s.train.distributed import Processes, sum_over
+
+Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums over the samples of an epoch, kept on the device so that a step never waits for it.
+
+    Attributes:
+        terms: the sum of each term times its batch's size.
+        samples: how many samples were added.
+    """
+
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+
+    def add(self, terms: dict[str, Tensor], num_samples: int) -> None:
+        """Add a batch's mean terms."""
+        for name, value in terms.items():
+            weighted = value.detach().double() * num_samples
+            self.terms[name] = self.terms[name] + weighted if name in self.terms else weighted
+        self.samples += num_samples
+
+    def means(self, processes: Processes, device: torch.device) -> dict[str, float]:
+        """The means over the samples of all processes: every process calls it at the same point."""
+        values = [self.terms[name] for name in sorted(self.terms)]
+        flat = torch.stack([*values, torch.tensor(float(self.samples), dtype=torch.float64, device=device)])
+        *totals, samples = sum_over(flat, processes).tolist()
+        return {name: total / max(samples, 1) for name, total in zip(sorted(self.terms), totals, strict=True)}
+
+    def local_means(self) -> dict[str, float]:
+        """The means over this process's samples, for a progress line."""
+        return {name: value.item() / self.samples for name, value in self.terms.items()}
+
+
+@dataclass(slots=True)
+class Clock:
+    """How an epoch's seconds were spent.
+
+    Attributes:
+        waiting_seconds: spent waiting for the next batch.
+        seconds: in all.
+        steps: finished in that time.
+        samples: trained on in that time, in this process.
+    """
+
+    waiting_seconds: float = 0.0
+    seconds: float = 0.0
+    steps: int = 0
+    samples: int = 0
+
+    @property
+    def waiting_share(self) -> float:
+        """The share of time that went into waiting for data, 0..1."""
+        return self.waiting_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        """Samples trained on per second, in this process."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+
+def train_step(
+    model: nn.Module, batch: Batch, objective: Objective, optimizer: torch.optim.Optimizer, compute: Compute
+) -> dict[str, Tensor]:
+    """One optimisation step; returns the objective's terms, detached."""
+    inputs, targets = compute.clips(batch[0]), batch[1].to(compute.device, non_blocking=True)
+    with compute.autocast():
+        terms = objective(model, inputs, targets)
+    optimizer.zero_grad(set_to_none=True)
+    terms["loss"].backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def timed(batches: Iterator[Batch], num_batches: int, clock: Clock) -> Iterator[Batch]:
+    """Yield that many batches and book the time: waiting for the next one, and all of it."""
+    for _ in range(num_batches):
+        start = time.perf_counter()
+        batch = next(batches)
+        clock.waiting_seconds += time.perf_counter() - start
+        yield batch
+        clock.seconds += time.perf_counter() - start
+        clock.steps += 1
+        clock.samples += len(batch[0])
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], objective: Objective, compute: Compute, processes: Processes
+) -> dict[str, float]:
+    """The mean of every term over all samples of all processes, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    sums = Sums()
+    for clips, targets in batches:
+        with compute.autocast():
+            terms = objective(model, compute.clips(clips), targets.to(compute.device, non_blocking=True))
+        sums.add(terms, len(clips))
+    model.train(was_training)
+    return sums.means(processes, compute.device)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Use the running statistics of every batch norm, and stop updating them; call it after ``model.train()``."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -1,0 +1,100 @@
+"""What a training shows while it runs: a bar on a terminal, plain lines elsewhere."""
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from v3s.train.loop import Clock, Sums
+
+LINE_SECONDS = 30.0  # between two plain lines
+BAR_SECONDS = 0.5  # between two updates of the bar: reading a loss waits for the device
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Tells of steps and epochs, and writes each epoch's line to the log.
+
+    Args:
+        num_epochs: in all.
+        steps_per_epoch: batches in an epoch.
+        finished_steps: steps that were done before this process.
+        log: gets a line for each epoch.
+        console: where to show; None shows nothing.
+    """
+
+    def __init__(
+        self,
+        num_epochs: int,
+        steps_per_epoch: int,
+        finished_steps: int,
+        log: logging.Logger,
+        console: Console | None,
+    ) -> None:
+        self._num_epochs, self._steps, self._log, self._console = num_epochs, steps_per_epoch, log, console
+        self._told = time.monotonic()
+        self._bar: Bar | None = None
+        if console is not None and console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=console)
+            self._task = self._bar.add_task("starting", total=num_epochs * steps_per_epoch, completed=finished_steps)
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
+        """Tell of a finished step, unless something was told just before."""
+        now = time.monotonic()
+        if self._console is None or now - self._told < (LINE_SECONDS if self._bar is None else BAR_SECONDS):
+            return
+        self._told = now
+        text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"
+        if self._bar is None:
+            self._console.print(
+                f"{text} step {step}/{self._steps} {self._remaining(epoch, step, clock)}", highlight=False
+            )
+        else:
+            self._bar.update(self._task, description=text, completed=epoch * self._steps + step)
+
+    def _remaining(self, epoch: int, step: int, clock: Clock) -> str:
+        steps_left = (self._num_epochs - epoch) * self._steps - step
+        minutes = clock.seconds / max(1, clock.steps) * steps_left / 60
+        return f"about {minutes:.0f} min left"
+
+    def end_epoch(self, line: dict[str, Any]) -> None:
+        """Tell of a finished epoch, given its line of metrics.jsonl."""
+        text = (
+            f"epoch {line['epoch']}/{self._num_epochs} train {describe(line['train'])} | "
+            f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
+            f"{line['waiting_share']:.0%} waiting for data | best epoch {line['best_epoch']}"
+        )
+        self._log.info(text)
+        if self._console is not None:
+            self._console.print(text, highlight=False, soft_wrap=True)
+        self._told = time.monotonic()
+
+
+def describe(means: dict[str, float]) -> str:
+    """The terms of an objective in one short text: the loss, then the accuracies."""
+    parts = [f"loss {means['loss']:.3f}"] if "loss" in means else []
+    accuracies = (name for name in sorted(means) if name.startswith("accuracy"))
+    parts += [
+        f"{name.removeprefix('accuracy').removeprefix('_') or 'accuracy'} {means[name]:.1%}" for name in accuracies
+    ]
+    return " ".join(parts)
+
+
+def _speed(clock: Clock) -> str:
+    return f"{clock.samples_per_second:.1f} clips/s, {clock.waiting_share:.0%} waiting"

@@ -1,0 +1,132 @@
+"""A run's folder: what was asked for, what was found, what was measured, and the weights.
+
+======================  ================================================================================
+config.yaml             the resolved configuration; ``--config`` takes it again
+manifest.json           versions, threads, seeds, hash of the file list, numbers of files left out
+metrics.jsonl           one line for each epoch
+train.log               what was printed
+checkpoints/last.pt     everything that ``--resume`` needs
+backbone.safetensors    the weights of the best epoch, with config.json that says how to use them
+======================  ================================================================================
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from v3s.train.checkpoint import write_atomically, write_json
+
+CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+LAST = Path("checkpoints/last.pt")
+_FILES = (CONFIG, MANIFEST, METRICS, LOG, "backbone.safetensors", "heads.safetensors", "config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run starts from."""
+        return self.path / LAST
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def keep_metrics(self, num_epochs: int) -> None:
+        """Drop the lines of epochs that a resumed run will repeat."""
+        path = self.path / METRICS
+        lines = [line for line in read_metrics(path) if line["epoch"] <= num_epochs] if path.exists() else []
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Make the folder of a new run, or take up an old one.
+
+    Raises:
+        ValueError: the folder holds a run and neither ``resume`` nor ``overwrite`` was given, or it holds something
+            else, which is never deleted.
+    """
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; a run needs a folder")
+    if path.is_dir() and any(path.iterdir()):
+        if not (path / CONFIG).is_file():
+            raise ValueError(f"{path} is not empty and holds no run; choose another folder with --out")
+        if not resume and not overwrite:
+            raise ValueError(f"{path} holds a run; continue it with --resume, replace it with --overwrite")
+        if overwrite and not resume:
+            _clear(path)
+    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return RunFolder(path)
+
+
+def _clear(path: Path) -> None:
+    for name in _FILES:
+        (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+
+
+def open_log(run: RunFolder | None) -> logging.Logger:
+    """A logger that prints, and writes train.log where there is a run folder; silent below warnings without one."""
+    logger = logging.Logger("v3s.run")
+    if run is not None:
+        handler = logging.FileHandler(run.path / LOG, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+def hash_of_files(paths: Iterable[str]) -> str:
+    """SHA-256 of a list of paths, in order: two runs with the same hash saw the same list."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
+    """Write manifest.json: the environment, and the facts of this run."""
+    environment = {
+        "v3s": version("v3s"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "av": av.__version__,
+        "ffmpeg": {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()},
+        "machine": platform.platform(),
+        "cpu": torch.cpu.get_capabilities().get("cpu_name"),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(run.path / MANIFEST, {**environment, **facts})

@@ -1,0 +1,1 @@
+"""File to pixels: exact frames, projective maps, one resampling. Knows neither labels nor networks."""

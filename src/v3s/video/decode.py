@@ -1,0 +1,145 @@
+"""Chosen frames of an indexed video, exact to the pixel, for the least decoding.
+
+Where the index allows it, decoding starts at the nearest safe key frame, passes over frames that no other frame needs,
+and ends with the last wanted frame; only wanted frames are converted to RGB.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from v3s.video.index import VideoError, VideoIndex, index_video, open_video, packets_from
+
+__all__ = ["VideoError", "VideoIndex", "index_video", "read_frames"]
+
+# Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
+SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+_CHANGED = "is not the file that was indexed: it changed since; index it again"
+MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
+
+
+class Run(NamedTuple):
+    """A stretch of decoding: the key frame where it starts, ``None`` for the file's start, and the frames wanted."""
+
+    start: int | None
+    frames: list[int]
+
+
+def read_frames(index: VideoIndex, frames: Sequence[int]) -> Tensor:
+    """Read chosen frames of a video.
+
+    The pixels are those of a sequential decode followed by swscale's conversion to RGB, with the matrix and range that
+    the file states; 10 and 12 bit video is reduced to 8 bit. The display rotation is applied, the sample aspect ratio
+    is not: pixels stay as stored.
+
+    Args:
+        index: What :func:`index_video` returned for the file.
+        frames: Frame numbers, each in [0, ``index.num_frames``), in any order, repeats allowed.
+
+    Returns:
+        uint8, shape (T, 3, H, W), RGB, in the order asked for: a view of memory laid out (T, H, W, 3).
+
+    Raises:
+        VideoError: If a number is out of range, the file cannot be read, or it changed since it was indexed.
+    """
+    positions: dict[int, list[int]] = {}
+    for position, number in enumerate(map(int, frames)):
+        if not 0 <= number < index.num_frames:
+            raise VideoError(f"{index.path}: has frames 0 to {index.num_frames - 1}; frame {number} was asked for")
+        positions.setdefault(number, []).append(position)
+    clip = np.empty((len(frames), index.height, index.width, 3), np.uint8)
+    # A decoder may lose frames after a seek that it gives in a pass from the start: then only that pass is left.
+    for way in (index, replace(index, packets_match=False, key_frames=())):
+        if _fill(clip, way, positions):
+            return torch.from_numpy(clip).permute(0, 3, 1, 2)
+    raise VideoError(f"{index.path}: {_CHANGED}")
+
+
+def _fill(clip: np.ndarray, index: VideoIndex, positions: dict[int, list[int]]) -> bool:
+    """Write every wanted frame to its positions in the clip; ``False`` if one did not arrive."""
+    reformatter = VideoReformatter()
+    num_missing = len(positions)
+    with open_video(index.path) as (container, stream):
+        if Path(index.path).stat().st_size != index.num_bytes:
+            raise VideoError(f"{index.path}: {_CHANGED}")
+        for run in plan_runs(index, sorted(positions)):
+            for number, frame in _decode_run(index, container, stream, run):
+                # One thread: starting threads for each frame costs more than they save on frames of this size.
+                image = _upright(reformatter.reformat(frame, format="rgb24", threads=1), index.rotation)
+                if image.shape != clip.shape[1:]:
+                    raise VideoError(f"{index.path}: {_CHANGED}")
+                for position in positions[number]:
+                    clip[position] = image
+                num_missing -= 1
+    return num_missing == 0
+
+
+def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:
+    """Divide wanted frames, ascending, into runs: a new one where jumping to a key frame saves decoding."""
+    runs: list[Run] = []
+    next_frame = 0
+    for number in wanted:
+        start = max((key for key in index.key_frames if key <= number), default=None)
+        if start is not None and start - next_frame >= MIN_FRAMES_SAVED:
+            runs.append(Run(start, []))
+        elif not runs:
+            runs.append(Run(None, []))
+        runs[-1].frames.append(number)
+        next_frame = number + 1
+    return runs
+
+
+def _decode_run(
+    index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decode one run and yield its wanted frames with their numbers."""
+    timed = bool(index.timestamps)
+    wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in run.frames}
+    arrival = count()
+    for packet in _packets(index, container, stream, run):
+        for frame in stream.decode(packet):
+            number = wanted.pop(frame.pts if timed else next(arrival), None)
+            if number is not None:
+                yield number, frame
+        if not wanted:
+            return
+
+
+def _packets(
+    index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
+) -> "Iterator[Packet[VideoStream] | None]":
+    """Yield what the decoder needs for a run; ``None`` tells it to give what it holds back.
+
+    Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
+    """
+    start_time = None if run.start is None else index.timestamps[run.start]
+    unsent = {index.timestamps[number] for number in run.frames} if index.packets_match else set()
+    for packet in packets_from(container, stream, start_time):
+        if not index.packets_match:
+            yield packet
+            continue
+        if index.codec in SKIPPING_CODECS:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in unsent else "NONREF"
+        unsent.discard(packet.pts)
+        yield packet
+        if not unsent:
+            yield None
+            return
+
+
+def _upright(frame: VideoFrame, rotation: int) -> np.ndarray:
+    """The pixels of an RGB frame, (H, W, 3), without the padding of its lines, turned as it is to be shown."""
+    plane = frame.planes[0]
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+    return np.rot90(lines[:, : frame.width * 3].reshape(frame.height, frame.width, 3), rotation // 90)

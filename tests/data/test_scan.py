@@ -1,0 +1,222 @@
+"""A scan tells good files from bad, reads each once, and survives whatever befalls its cache."""
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import v3s.data.scan as scan_module
+from v3s.data.index_cache import CacheWriter, default_cache, file_key, read_cache
+from v3s.data.scan import Scan, scan
+from v3s.data.splits import list_videos
+from v3s.video.index import VideoIndex, index_video
+
+GOOD = "v_Archery_g01_c01.avi"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded, as they are."""
+    names: list[str] = []
+
+    def counted(path: str) -> VideoIndex:
+        names.append(Path(path).name)
+        return index_video(path)
+
+    monkeypatch.setattr(scan_module, "index_video", counted)
+    return names
+
+
+@pytest.fixture
+def folder(shared: Path, tmp_path: Path) -> Path:
+    """A good file, a truncated one, a text, a short one, an empty one and a link to nowhere."""
+    root = tmp_path / "videos"
+    (root / "a").mkdir(parents=True)
+    good = shared / "data/UCF-101/Archery" / GOOD
+    shutil.copy(good, root / "a/good.avi")
+    shutil.copy(shared / "data/UCF-101/Archery/v_Archery_g05_c04.avi", root / "short.avi")  # 51 frames
+    (root / "cut.avi").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (root / "text.mp4").write_text("not a video\n" * 100)
+    (root / "empty.mp4").touch()
+    (root / "nowhere.mp4").symlink_to(root / "nothing")
+    return root
+
+
+def scan_folder(root: Path, min_frames: int = 69, **options: object) -> Scan:
+    return scan(list_videos(root), min_frames=min_frames, **options)  # type: ignore[arg-type]
+
+
+def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:
+    result = scan_folder(folder)
+    reports = {report.path: report for report in result.reports}
+    assert tuple(reports) == result.videos.paths
+    assert {path: report.verdict for path, report in reports.items()} == {
+        "a/good.avi": "usable",
+        "cut.avi": "unreadable",
+        "empty.mp4": "unreadable",
+        "nowhere.mp4": "unreadable",
+        "short.avi": "too short",
+        "text.mp4": "unreadable",
+    }
+    assert reports["short.avi"].reason == "51 frames; the task needs 69"
+    assert reports["a/good.avi"].reason == ""
+    good = reports["a/good.avi"]
+    assert (good.width, good.height, good.codec) == (176, 132, "h264")
+    assert all(report.reason for report in result.reports if report.verdict == "unreadable")
+    assert not any(str(folder) in report.reason for report in result.reports)
+    assert "damaged" in reports["cut.avi"].reason
+
+
+def test_tables_hold_the_readable_and_the_usable(folder: Path) -> None:
+    result = scan_folder(folder)
+    assert result.readable.tolist() == [0, 4]
+    assert result.usable.tolist() == [0]
+    assert (result.num_usable, result.usable_labels) == (1, ("a",))
+    assert result.table[1] == index_video(folder / "short.avi")
+    assert [index.path for index in result.usable_table] == [str(folder / "a/good.avi")]
+    assert scan_folder(folder, min_frames=51).num_usable == 2
+    assert scan_folder(folder, min_frames=10_000).num_usable == 0
+
+
+def test_second_scan_reads_nothing_and_says_the_same(folder: Path, reads: list[str]) -> None:
+    first = scan_folder(folder)
+    assert len(reads) == 6
+    reads.clear()
+    second = scan_folder(folder)
+    assert reads == ["nowhere.mp4"]  # nothing is known of a file that is not there
+    assert second.reports == first.reports
+    assert list(second.table) == list(first.table)
+    assert scan_folder(folder, min_frames=51).num_usable == 2
+    assert default_cache(folder).parent == Path(os.environ["XDG_CACHE_HOME"]) / "v3s/index"
+
+
+def test_changed_file_is_read_again(folder: Path, reads: list[str]) -> None:
+    scan_folder(folder)
+    reads.clear()
+    os.utime(folder / "short.avi", ns=(0, 1_234_567_890))
+    shutil.copy(folder / "a/good.avi", folder / "text.mp4")
+    result = scan_folder(folder)
+    assert sorted(reads) == ["nowhere.mp4", "short.avi", "text.mp4"]
+    assert [report.path for report in result.reports if report.verdict == "usable"] == ["a/good.avi", "text.mp4"]
+
+
+def test_folder_reached_by_another_way_shares_the_cache(
+    folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan_folder(folder)
+    reads.clear()
+    monkeypatch.chdir(folder.parent)
+    result = scan_folder(Path("videos"))
+    assert reads == ["nowhere.mp4"]
+    assert result.table[0].path == "videos/a/good.avi"
+
+
+def test_killed_scan_goes_on_where_it_was(folder: Path, reads: list[str]) -> None:
+    def kill(done: int, total: int) -> None:
+        assert total == 6
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_folder(folder, progress=kill)
+    with default_cache(folder).open("a") as file:
+        file.write('["short.avi", 123, 4')  # as a killed process may leave it
+    reads.clear()
+    assert len(scan_folder(folder).reports) == 6
+    assert reads == ["empty.mp4", "nowhere.mp4", "short.avi", "text.mp4"]
+    reads.clear()
+    scan_folder(folder)
+    assert reads == ["nowhere.mp4"]
+
+
+def test_lines_that_are_not_ours_are_ignored(folder: Path, reads: list[str]) -> None:
+    scan_folder(folder)
+    cache = default_cache(folder)
+    odd = [
+        b"\xff\xfe",
+        b"[]",
+        b'{"a": 1}',
+        b'["short.avi", 1, 2, null, "{}"]',
+        b'["short.avi", 1, 2, null, "{\\"path\\": 3}"]',
+        b'[[], 1, 2, "", null]',
+    ]
+    cache.write_bytes(b"\n".join([*odd, cache.read_bytes()]))
+    reads.clear()
+    scan_folder(folder)
+    assert reads == ["nowhere.mp4"]
+
+
+def test_no_cache(folder: Path, reads: list[str]) -> None:
+    scan_folder(folder, cache=None)
+    scan_folder(folder, cache=None)
+    assert len(reads) == 12
+    assert not default_cache(folder).exists()
+
+
+def test_cache_that_cannot_be_written_costs_one_warning(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="cannot be written .*set XDG_CACHE_HOME") as caught:
+        result = scan_folder(folder)
+    assert len(caught) == 1
+    assert result.num_usable == 1
+
+
+def test_disk_that_is_full_costs_one_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("v3s.data.index_cache.os.write", full)
+    with pytest.warns(UserWarning, match="No space left on device") as caught:
+        assert scan_folder(folder).num_usable == 1
+    assert len(caught) == 1
+
+
+def test_writers_at_once_do_not_mix_their_lines(folder: Path, tmp_path: Path) -> None:
+    index = replace(index_video(folder / "short.avi"), timestamps=tuple(n * n for n in range(2_000)))
+    cache = tmp_path / "shared.jsonl"
+
+    def add_many(writer_number: int) -> None:
+        with CacheWriter(cache) as writer:
+            for number in range(50):
+                writer.add((f"{writer_number}/{number}.mp4", 1, 2), index)
+
+    threads = [threading.Thread(target=add_many, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    known = read_cache(cache, folder)
+    assert len(known) == 200
+    assert known["3/49.mp4", 1, 2] == replace(index, path=str(folder / "3/49.mp4"))
+
+
+def test_file_that_changes_while_it_is_read_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touching(path: str) -> VideoIndex:
+        index = index_video(path)
+        os.utime(path, ns=(0, 77))
+        return index
+
+    monkeypatch.setattr(scan_module, "index_video", touching)
+    scan_folder(folder)
+    kept = read_cache(default_cache(folder), folder)
+    assert file_key(folder, "a/good.avi") not in kept
+    assert {path for path, _, _ in kept} == {"cut.avi", "empty.mp4", "text.mp4"}
+
+
+def test_several_processes_say_the_same_as_one(shared: Path) -> None:
+    videos = list_videos(shared / "data/UCF-101/Archery")
+    videos = replace(videos, paths=videos.paths[:12], labels=videos.labels[:12])
+    seen: list[tuple[int, int]] = []
+    several = scan(videos, min_frames=69, workers=2, cache=None, progress=lambda *counts: seen.append(counts))
+    one = scan(videos, min_frames=69, workers=0, cache=None)
+    assert several.reports == one.reports
+    assert list(several.table) == list(one.table)
+    assert seen == [(done, 12) for done in range(13)]

@@ -1,0 +1,125 @@
+"""Charts parse as XML, put points where the axes say, carry their names and refuse what cannot be drawn."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from v3s.pages.charts import bar_chart, confusion_matrix, line_chart
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parse(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)
+
+
+def texts(svg: str) -> dict[str, ElementTree.Element]:
+    return {element.text or "": element for element in parse(svg).iter(f"{SVG}text")}
+
+
+def lines(**series: list[tuple[float, float]]) -> str:
+    return line_chart(series, title="Loss", x_label="epoch", y_label="nats")
+
+
+def test_line_chart_names_everything() -> None:
+    svg = line_chart(
+        {"train <1>": [(0, 3), (10, 1)], "val": [(0, 3), (10, 2)]},
+        title="Loss & <script>",
+        x_label="epoch",
+        y_label="nats",
+        reference_lines={"chance": 2.5},
+        markers={"best": 7},
+    )
+    root = parse(svg)
+    assert root.get("aria-label") == "Loss & <script>"
+    assert root.get("role") == "img"
+    title = root.find(f"{SVG}title")
+    assert title is not None
+    assert title.text == "Loss & <script>"
+    assert {"epoch", "nats", "train <1>", "val", "chance 2.5", "best"} <= texts(svg).keys()
+    assert "<script>" not in svg
+
+
+def test_points_agree_with_the_ticks() -> None:
+    svg = lines(a=[(0, 0), (5, 20), (10, 10)])
+    tick = texts(svg)
+    circles = [(float(c.get("cx", "")), float(c.get("cy", ""))) for c in parse(svg).iter(f"{SVG}circle")]
+    assert circles[2][0] == pytest.approx(float(tick["10"].get("x", "")), abs=0.1)
+    assert circles[1][1] == pytest.approx(float(tick["20"].get("y", "")) - 4, abs=0.1)
+    assert circles[1][1] < circles[2][1] < circles[0][1], "larger values are drawn higher"
+
+
+def test_a_y_range_keeps_points_at_its_edge() -> None:
+    svg = line_chart({"a": [(0, -5), (1, 0), (2, 9)]}, title="t", x_label="x", y_label="y", y_range=(0, 1))
+    heights = [float(c.get("cy", "")) for c in parse(svg).iter(f"{SVG}circle")]
+    assert heights[0] == heights[1] > heights[2]
+
+
+@pytest.mark.parametrize("points", [[(3.0, 0.0)], [(3.0, 1e-9)], [(0.0, 5.0), (1.0, 5.0)], [(0.0, 1e6), (1e6, 3e6)]])
+def test_one_point_and_constant_series_are_drawn(points: list[tuple[float, float]]) -> None:
+    svg = lines(a=points)
+    assert len(list(parse(svg).iter(f"{SVG}circle"))) == len(points)
+    assert "nan" not in svg
+    assert "inf" not in svg.replace("infinite", "")
+
+
+def test_many_series_have_distinct_strokes() -> None:
+    svg = lines(**{f"series {n}": [(0.0, float(n)), (1.0, float(n))] for n in range(8)})
+    strokes = [(p.get("stroke"), p.get("stroke-dasharray")) for p in parse(svg).iter(f"{SVG}polyline")]
+    assert len(set(strokes)) == 9  # eight series and the corner of the axes
+
+
+def test_lines_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one series"):
+        lines()
+    with pytest.raises(ValueError, match="series 'val' has no points"):
+        lines(train=[(0, 1)], val=[])
+    with pytest.raises(ValueError, match=r"y of series train at x = 3 is nan"):
+        lines(train=[(3, math.nan)])
+    with pytest.raises(ValueError, match="x of series train is inf"):
+        lines(train=[(math.inf, 1)])
+    with pytest.raises(ValueError, match="y_range must go from low to high"):
+        line_chart({"a": [(0, 1)]}, title="t", x_label="x", y_label="y", y_range=(1, 1))
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    svg = bar_chart({"v3s": 40, "scratch": 10, "worse": -10}, title="t", reference={"v3s": 79.1}, note="paper")
+    widths = [float(bar.get("width", "")) for bar in parse(svg).iter(f"{SVG}rect")]
+    assert widths[0] == pytest.approx(4 * widths[1], abs=0.3)
+    assert widths[1] == pytest.approx(widths[2], abs=0.2)
+    assert {"v3s", "scratch", "40", "10", "-10", "dashed: paper"} <= texts(svg).keys()
+    assert len(list(parse(svg).iter(f"{SVG}line"))) == 1
+    everywhere = bar_chart({"a": 1, "b": 2}, title="t", reference=1.5)
+    assert len(list(parse(everywhere).iter(f"{SVG}line"))) == 2
+
+
+def test_bars_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs bars"):
+        bar_chart({}, title="t")
+    with pytest.raises(ValueError, match="a is nan"):
+        bar_chart({"a": math.nan}, title="t")
+    with pytest.raises(ValueError, match=r"needs bars for \['b'\]"):
+        bar_chart({"a": 1}, title="t", reference={"b": 1})
+    assert bar_chart({"a": 0}, title="t").count("<rect") == 1
+
+
+def test_confusion_matrix_shades_by_row_and_prints_counts() -> None:
+    svg = confusion_matrix([[3, 1], [0, 0]], ["walk", "run <b>"], title="t")
+    cells = list(parse(svg).iter(f"{SVG}rect"))
+    assert [cell.get("fill-opacity") for cell in cells] == ["0.750", "0.250", "0.000", "0.000"]
+    assert cells[1][0].text == "truth walk, predicted run <b>: 1 of 4 (25%)"
+    assert {"3", "1", "walk", "run <b>", "truth", "predicted"} <= texts(svg).keys()
+
+
+def test_large_confusion_matrix_has_no_numbers_in_its_cells() -> None:
+    svg = confusion_matrix(np.full((13, 13), 777), [f"class {n}" for n in range(13)], title="t")
+    assert "777" not in texts(svg)
+    assert len(list(parse(svg).iter(f"{SVG}rect"))) == 169
+
+
+@pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [0, 1]], [[math.nan, 1], [0, 1]], [1, 2]])
+def test_counts_that_make_no_matrix_are_refused(counts: list[object]) -> None:
+    with pytest.raises(ValueError, match=r"needs finite counts >= 0 of shape \(2, 2\)"):
+        confusion_matrix(np.asarray(counts), ["a", "b"], title="t")

@@ -1,0 +1,117 @@
+"""A page is well formed, self-contained, escaped, and written whole."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from v3s.pages.charts import line_chart
+from v3s.pages.page import figure, page, paragraph, section, strip, table, video, write_page
+
+EVIL = "<script>alert('x')</script> & \"quotes\""
+GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+MP4 = "data:video/mp4;base64,AAAA"
+VOID = {"meta", "img"}
+
+
+class Checker(HTMLParser):
+    """Follows the open tags; keeps the attributes of every tag and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open a tag."""
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the innermost tag, which must be this one."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect text."""
+        self.text += data
+
+
+def check(html: str) -> Checker:
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def full_page() -> str:
+    chart = line_chart({EVIL: [(0, 1), (1, 2)]}, title=EVIL, x_label="x", y_label="y")
+    blocks = [
+        paragraph(EVIL),
+        figure(GIF, EVIL, alt=EVIL),
+        figure(chart, EVIL),
+        video(MP4, EVIL),
+        strip([(EVIL, GIF), (EVIL, MP4)]),
+        table(["name", EVIL], [["a", EVIL], ["b", 0.5]]),
+    ]
+    return page(EVIL, [section(EVIL, *blocks)], lead=EVIL)
+
+
+def test_tags_are_balanced_and_text_comes_out_as_it_went_in() -> None:
+    checker = check(full_page())
+    tags = [tag for tag, _ in checker.tags]
+    assert "script" not in tags
+    assert checker.text.count(EVIL) >= 10
+    assert (tags.count("img"), tags.count("video"), tags.count("svg")) == (2, 2, 1)
+    assert all(attributes["alt"] == EVIL for tag, attributes in checker.tags if tag == "img")
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    html = full_page()
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?\s*(https?:)?//""", html)
+    assert re.findall(r"https?://[^\"' ]+", html) == ["http://www.w3.org/2000/svg"]  # a name space, never fetched
+
+
+def test_head_says_what_a_browser_needs() -> None:
+    html = full_page()
+    assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
+    assert '<meta charset="utf-8">' in html
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme: dark" in html
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/a.png", "//example.org/a.png", "/a.png", "file:a.png"])
+def test_media_from_outside_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="data URI or a relative path"):
+        figure(uri, "caption")
+    with pytest.raises(ValueError, match="data URI or a relative path"):
+        video(uri, "caption")
+
+
+def test_a_relative_path_is_escaped() -> None:
+    attributes = dict(check(video('clips/a"b & c.mp4', "caption")).tags)["video"]
+    assert attributes["src"] == 'clips/a"b & c.mp4'
+
+
+def test_a_ragged_table_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 columns .* has 1"):
+        table(["a", "b"], [["x"]])
+
+
+def test_write_page_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "report.html"
+    write_page(target, "first")
+    write_page(target, "später")
+    assert target.read_text(encoding="utf-8") == "später"
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+
+
+def test_a_failed_write_keeps_the_old_page(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    write_page(target, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_page(target, "broken \ud800")
+    assert target.read_text(encoding="utf-8") == "old"

@@ -1,0 +1,232 @@
+"""Reading frames: every pixel against a plain sequential decode, whatever was asked for in whatever order."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from v3s.video.decode import VideoError, VideoIndex, index_video, plan_runs, read_frames
+
+HEIGHT, WIDTH = 80, 112
+ENCODINGS = {
+    "mpeg4.avi": ("mpeg4", {"g": "12"}),
+    "mpeg4_b_frames.mp4": ("mpeg4", {"bf": "2", "g": "15"}),
+    "mpeg2.mpg": ("mpeg2video", {"bf": "2", "g": "15"}),
+    "h264_long_groups.mp4": ("libx264", {"bf": "3", "g": "30", "sc_threshold": "0"}),
+    "h264_open_groups.mkv": ("libx264", {"bf": "3", "g": "15", "x264-params": "open-gop=1:scenecut=0"}),
+    "h264_pyramid.mp4": ("libx264", {"bf": "8", "g": "20", "x264-params": "b-pyramid=normal:b-adapt=0"}),
+    "h264_intra_refresh.mp4": ("libx264", {"g": "20", "x264-params": "intra-refresh=1"}),
+    "h264_b_frames.avi": ("libx264", {"bf": "3", "g": "15"}),
+    "h264.ts": ("libx264", {"bf": "3", "g": "15"}),
+    "h264.flv": ("libx264", {"bf": "3", "g": "15"}),
+    "hevc.mp4": ("libx265", {"g": "20", "x265-params": "log-level=none:open-gop=1"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "20", "cpu-used": "8"}),
+    "mjpeg.avi": ("mjpeg", {}),
+    "animation.gif": ("gif", {}),
+    "windows.wmv": ("wmv2", {"g": "15"}),
+}
+
+
+def write_video(path: Path, codec: str, times: Sequence[int], rotation: int = 0, **options: str) -> Path:
+    """Encode a moving pattern under a bright top edge, one frame at each time in thirtieths of a second."""
+    pattern = np.random.default_rng(0).integers(0, 200, (8, 14, 3), dtype=np.uint8)
+    pixel_format = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=30, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixel_format
+        stream.codec_context.time_base = Fraction(1, 30)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, time in enumerate(times):
+            image = np.kron(pattern, np.ones((10, 8, 1), np.uint8))
+            image = np.roll(image, 3 * number, axis=1)
+            image[:10] = 250
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            output.mux(stream.encode(frame.reformat(format=pixel_format)))
+        output.mux(stream.encode(None))
+    return path
+
+
+def decode_in_sequence(path: Path, numbers: Sequence[int]) -> Tensor:
+    """The oracle: decode everything in order and convert as PyAV does by default."""
+    wanted = {}
+    with av.open(str(path), metadata_errors="ignore") as container:
+        container.streams.video[0].codec_context.thread_count = 1  # damage is patched up differently on several
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in numbers:
+                wanted[number] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return torch.from_numpy(np.stack([wanted[number] for number in numbers])).permute(0, 3, 1, 2)
+
+
+def draw_requests(num_frames: int, generator: random.Random) -> list[list[int]]:
+    """A strided clip backwards, the last frames, and frames in any order with repeats."""
+    stride = generator.randint(1, 5)
+    start, late = generator.randrange(num_frames), max(0, num_frames - 10)
+    clip = [min(start + stride * step, num_frames - 1) for step in range(16)]
+    anywhere = [generator.randrange(num_frames) for _ in range(4)]
+    return [clip[::-1], list(range(late, num_frames)), anywhere + anywhere[:2]]
+
+
+def assert_exact(path: Path, generator: random.Random) -> VideoIndex:
+    index = index_video(path)
+    requests = draw_requests(index.num_frames, generator)
+    numbers = sorted({number for request in requests for number in request})
+    oracle = dict(zip(numbers, decode_in_sequence(path, numbers), strict=True))
+    for request in requests:
+        frames = read_frames(index, request)
+        assert frames.shape == (len(request), 3, index.height, index.width)
+        assert frames.dtype == torch.uint8
+        assert torch.equal(frames, torch.stack([oracle[number] for number in request])), (
+            f"{path.name}: frames {request}"
+        )
+    return index
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_encodings_are_exact(tmp_path: Path, name: str) -> None:
+    codec, options = ENCODINGS[name]
+    index = assert_exact(write_video(tmp_path / name, codec, range(70), 0, **options), random.Random(0))
+    assert index.num_frames == 70
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_variable_frame_rate_is_exact(tmp_path: Path, suffix: str) -> None:
+    times = np.cumsum(np.random.default_rng(1).integers(1, 6, 80)).tolist()
+    index = assert_exact(write_video(tmp_path / f"a.{suffix}", "libx264", times, g="15", bf="2"), random.Random(1))
+    assert (index.num_frames, index.packets_match) == (80, True)
+    assert index.key_frames
+
+
+def test_skipping_and_seeking_change_no_pixel(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", range(90), bf="3", g="30", sc_threshold="0")
+    index = index_video(path)
+    assert index.packets_match
+    assert index.key_frames == (30, 60)
+    plain = read_frames(replace(index, packets_match=False, key_frames=()), range(90))
+    for stride in range(1, 6):
+        for start in range(0, 90 - 3 * stride, 7):
+            numbers = range(start, start + 4 * stride, stride)
+            assert torch.equal(read_frames(index, numbers), plain[list(numbers)])
+
+
+def test_damaged_bytes_are_refused_or_read_in_sequence(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", range(60), g="20", sc_threshold="0", bf="2")
+    data, generator, num_patched = path.read_bytes(), random.Random(5), 0
+    for place in range(1000, len(data) - 3000, 800):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            index = assert_exact(path, generator)
+        except VideoError:
+            continue
+        num_patched += index.num_corrupt > 0
+        assert index.num_corrupt == 0 or (index.key_frames, index.packets_match) == ((), False)
+    assert num_patched > 0
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, -90])
+def test_rotation_is_applied_counter_clockwise(tmp_path: Path, turn: int) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", range(3), turn)
+    frame = read_frames(index_video(path), [1])[0].float().mean(0)
+    edges = {"top": frame[:6], "left": frame[:, :6], "bottom": frame[-6:], "right": frame[:, -6:]}
+    brightest = max(edges, key=lambda name: edges[name].mean().item())
+    assert brightest == {0: "top", 90: "left", 180: "bottom", -90: "right"}[turn]
+
+
+def test_frames_are_a_view_of_channel_last_memory(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "a.mp4", "libx264", range(5)))
+    assert read_frames(index, [3, 1]).permute(0, 2, 3, 1).is_contiguous()
+    assert read_frames(index, []).shape == (0, 3, HEIGHT, WIDTH)
+
+
+def test_runs_jump_only_where_that_saves_decoding(tmp_path: Path) -> None:
+    index = index_video(write_video(tmp_path / "a.mp4", "libx264", range(90), g="30", sc_threshold="0"))
+    assert plan_runs(index, [0, 29]) == [(None, [0, 29])]
+    assert plan_runs(index, [35, 59]) == [(30, [35, 59])]
+    assert plan_runs(index, [28, 31]) == [(None, [28, 31])]
+    assert plan_runs(index, [3, 35, 36, 89]) == [(None, [3]), (30, [35, 36]), (60, [89])]
+
+
+@pytest.mark.parametrize("number", [-1, 5])
+def test_number_out_of_range(tmp_path: Path, number: int) -> None:
+    index = index_video(write_video(tmp_path / "a.mp4", "libx264", range(5)))
+    with pytest.raises(VideoError, match=rf"a\.mp4: has frames 0 to 4; frame {number} was asked for"):
+        read_frames(index, [0, number])
+
+
+def test_changed_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    index = index_video(write_video(path, "libx264", range(20)))
+    write_video(path, "libx264", range(10))
+    with pytest.raises(VideoError, match="changed since; index it again"):
+        read_frames(index, [2])
+    with pytest.raises(VideoError, match="changed since; index it again"):  # the same size, but not the frames
+        read_frames(replace(index, num_bytes=path.stat().st_size), [15])
+    path.unlink()
+    with pytest.raises(VideoError, match="does not exist"):
+        read_frames(index, [2])
+
+
+def test_wrong_key_frame_costs_time_but_no_exactness(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", range(60), g="30", sc_threshold="0", bf="2")
+    index = index_video(path)
+    assert index.key_frames == (30,)
+    assert torch.equal(read_frames(replace(index, key_frames=(40,)), [50]), decode_in_sequence(path, [50]))
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("this system does not say how much memory a process holds")
+    index = index_video(write_video(tmp_path / "a.mp4", "libx264", range(60), g="20", bf="2"))
+
+    def resident_after(num_reads: int) -> int:
+        for start in range(num_reads):
+            read_frames(index, range(start % 40, start % 40 + 16))
+        return int(status.read_text().split()[1]) * 4096
+
+    before = resident_after(50)
+    assert resident_after(300) - before < 10e6
+
+
+def test_every_real_clip_is_exact(shared: Path) -> None:
+    generator = random.Random(2)
+    videos = [path for path in sorted((shared / "data" / "clips").iterdir()) if path.suffix]
+    assert len(videos) == 16
+    for path in videos:
+        assert_exact(path, generator)
+
+
+def test_random_ucf101_clips_are_exact(shared: Path) -> None:
+    generator = random.Random(3)
+    for path in generator.sample(sorted((shared / "data" / "UCF-101").glob("*/*.avi")), 20):
+        assert_exact(path, generator)
+
+
+def test_every_odd_file_is_exact_or_refused_with_a_reason(shared: Path) -> None:
+    generator, refused = random.Random(4), []
+    for path in sorted((shared / "data" / "odd").iterdir()):
+        try:
+            assert_exact(path, generator)
+        except VideoError as error:
+            refused.append(str(error).removeprefix(f"{path.parent}/").split(":")[0])
+    assert refused == [
+        "decord_corrupted.mp4",
+        "reproduce_seek_bug.wav",
+        "small_AudioVideoInterleave.avi",
+        "small_FlashVideo.flv",
+        "small_Mpeg4.mp4",
+        "small_WindowsMediaVideo.wmv",
+        "small_gif.gif",
+        "small_mp3.mp3",
+        "small_mp4-with-audio.mp4",
+        "small_wav.wav",
+    ]
