@@ -168,7 +168,8 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
 @torch.no_grad()
 def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
     """The rows that both heads name, and the true ones, each of shape (N, 2)."""
-    model = model.to(compute.device, memory_format=torch.channels_last_3d)
+    model.to(compute.device)
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     answers, truth = [], []
     for clips, labels in loader:
         with compute.autocast():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from v3s.video.homography import (
     FloatArray,
@@ -20,6 +21,7 @@ from v3s.video.homography import (
 )
 
 WIDTH, HEIGHT = 320.0, 240.0
+TRAPEZOID = np.array([[0.0, 0.0], [0.0, HEIGHT], [WIDTH, 180.0], [WIDTH, 60.0]])
 POINTS = np.array([[0.0, 0.0], [17.5, 3.0], [319.0, 0.5], [160.0, 200.0], [320.0, 240.0]])
 quick = settings(deadline=None, max_examples=50)
 
@@ -28,11 +30,11 @@ quick = settings(deadline=None, max_examples=50)
 def quadrilaterals(draw: st.DrawFn) -> FloatArray:
     """The corners of a frame, each moved by less than a quarter of its size: never three on one line."""
     moves = draw(st.lists(st.floats(-0.24, 0.24), min_size=8, max_size=8))
-    return corners(WIDTH, HEIGHT) + np.reshape(moves, (4, 2)) * [WIDTH, HEIGHT]
+    return np.asarray(corners(WIDTH, HEIGHT) + np.reshape(moves, (4, 2)) * [WIDTH, HEIGHT])
 
 
-def close(actual: FloatArray, wanted: object) -> None:
-    np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=1e-7)
+def close(actual: FloatArray, wanted: ArrayLike) -> None:
+    np.testing.assert_allclose(actual, np.asarray(wanted, np.float64), rtol=1e-9, atol=1e-7)
 
 
 @quick
@@ -90,7 +92,7 @@ def test_right_headed_projection_in_closed_form(c: float) -> None:
     slant = (1 / c - 1) / WIDTH
     by_hand = [[1 / c, 0, 0], [slant * HEIGHT / 2, 1, 0], [slant, 0, 1]]
     loss = (1 - c) * HEIGHT / 2
-    output = [[0, 0], [0, HEIGHT], [WIDTH, HEIGHT - loss], [WIDTH, loss]]
+    output = [[0.0, 0.0], [0.0, HEIGHT], [WIDTH, HEIGHT - loss], [WIDTH, loss]]
     close(from_corners(corners(WIDTH, HEIGHT), output).matrix, by_hand)
 
 
@@ -101,7 +103,7 @@ def test_crop_and_resize_takes_the_window_to_the_whole_output() -> None:
 
 
 def test_mirror_swaps_left_and_right_and_undoes_itself() -> None:
-    close(mirror(WIDTH)([[0, 7], [WIDTH, 7], [WIDTH / 4, 9]]), [[WIDTH, 7], [0, 7], [0.75 * WIDTH, 9]])
+    close(mirror(320)([[0, 7], [320, 7], [80, 9]]), [[320, 7], [0, 7], [240, 9]])
     assert mirror(WIDTH) @ mirror(WIDTH) == identity()
 
 
@@ -112,7 +114,7 @@ def test_corners_are_in_the_papers_order() -> None:
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (3, 4, 2)])
 def test_points_of_any_shape(shape: tuple[int, ...]) -> None:
     points = np.random.default_rng(0).uniform(0, 200, shape)
-    projection = from_corners(corners(WIDTH, HEIGHT), [[0, 0], [0, HEIGHT], [WIDTH, 180], [WIDTH, 60]])
+    projection = from_corners(corners(WIDTH, HEIGHT), TRAPEZOID)
     one_by_one = [projection(point) for point in points.reshape(-1, 2)]
     assert projection(points).shape == shape
     close(projection(points).reshape(-1, 2), one_by_one)
@@ -126,7 +128,7 @@ def test_three_points_on_a_line_are_refused(
     flat = points.copy()
     first, second, third = order[:3]
     flat[third] = flat[first] + place * (flat[second] - flat[first])
-    with pytest.raises(ValueError, match="no projective map takes .* three points lie on one line"):
+    with pytest.raises(ValueError, match=r"no projective map takes .* three points lie on one line"):
         from_corners(*((points, flat) if in_output else (flat, points)))
 
 
@@ -137,7 +139,7 @@ def test_frame_without_area_is_refused(points: FloatArray) -> None:
 
 
 def test_origin_sent_to_infinity_is_refused_by_the_papers_system() -> None:
-    """u = 1/x, v = y/x is a fine map of these four points, but its m_8 is 0."""
+    """The map u = 1/x, v = y/x suits these four points, but its m_8 is 0."""
     source = np.array([[1.0, 0.0], [1.0, 1.0], [2.0, 2.0], [2.0, 0.0]])
     output = np.stack([1 / source[:, 0], source[:, 1] / source[:, 0]], axis=1)
     with pytest.raises(ValueError, match=r"\(0, 0\) would go to infinity"):
@@ -146,7 +148,7 @@ def test_origin_sent_to_infinity_is_refused_by_the_papers_system() -> None:
 
 def test_chain_may_send_the_origin_to_infinity() -> None:
     """The short side of a 3:1 frame under the strongest projection: exactly this happens, outside of the window."""
-    projection = from_corners(corners(2, 1), [[0, 0], [0, 1], [2, 0.75], [2, 0.25]])
+    projection = from_corners(corners(2, 1), [[0.0, 0.0], [0.0, 1.0], [2.0, 0.75], [2.0, 0.25]])
     chained = projection @ translation(-2, 0)
     assert np.isfinite(chained.matrix).all()
     close(chained([[3.0, 0.2]]), projection([[1.0, 0.2]]))
@@ -162,7 +164,7 @@ def test_equal_maps_have_equal_hashes() -> None:
 
 
 def test_pickle_keeps_the_map() -> None:
-    before = from_corners(corners(WIDTH, HEIGHT), [[0, 0], [0, HEIGHT], [WIDTH, 180], [WIDTH, 60]])
+    before = from_corners(corners(WIDTH, HEIGHT), TRAPEZOID)
     after: Homography = pickle.loads(pickle.dumps(before))
     assert after == before
     assert after.matrix.dtype == np.float64

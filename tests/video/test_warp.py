@@ -206,7 +206,7 @@ def signal_to_noise(clip: Tensor, reference: Tensor) -> float:
 
 
 def test_composed_map_is_close_to_two_antialiased_steps() -> None:
-    """PSNR on a 1/f texture, which is sharper than compressed video: 29 to 37 dB, the more the map shrinks the better."""
+    """PSNR on a 1/f texture, sharper than compressed video: 29 to 37 dB, more where the map shrinks more."""
     frames, task = natural_texture(240, 320), TASKS["ss+sp"]
     for row, spatial in enumerate(task.spatial):
         generator, sampling = np.random.default_rng(row), Sampling()

@@ -20,7 +20,7 @@ h1 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-top: 1px solid var(--faint); padding-top: 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure > img, figure > video { max-width: 100%; height: auto; }
-figcaption { color: var(--quiet); font-size: .9rem; }
+figcaption { color: var(--quiet); font-size: .9rem; overflow-wrap: anywhere; }
 .strip { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .strip figure { margin: 0; }
 .strip img, .strip video { width: 100%; }

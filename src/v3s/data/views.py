@@ -1,0 +1,129 @@
+"""How a whole video is shown to a trained network: plain clips, evenly spaced or from a sliding window.
+
+Nothing is random here. A video shorter than a clip repeats its last frame, so that no video is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from v3s.data.clips import start_worker
+from v3s.data.index_table import IndexTable
+from v3s.video.decode import read_frames
+from v3s.video.homography import Homography, crop_and_resize, translation
+from v3s.video.warp import warp
+
+PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame, in sides of the clip (section 4.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The clips that stand for a video.
+
+    Attributes:
+        clip_frames: frames of a clip, at stride 1.
+        clip_size: side of a clip in pixels.
+        num_clips: clips of a video, their centres evenly spaced from its first frame to its last.
+        stride: frames between the starts of a sliding window's clips; 0 takes ``num_clips`` clips instead.
+
+    Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
+    """
+
+    clip_frames: int = 16
+    clip_size: int = 112
+    num_clips: int = 10
+    stride: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
+            raise ValueError(f"a view needs positive numbers and a stride of 0 or more; got {self}")
+
+    def starts(self, num_frames: int) -> list[int]:
+        """First frames of the clips of a video."""
+        room = num_frames - self.clip_frames
+        if room <= 0:
+            return [0] if self.stride else [0] * self.num_clips
+        if self.stride:
+            return list(range(0, room + 1, self.stride))
+        return evenly_spaced(room, self.num_clips)
+
+    def clips(self, num_frames: int) -> list[tuple[int, ...]]:
+        """Frame numbers of each clip; numbers beyond the end are those of the last frame."""
+        last = num_frames - 1
+        return [tuple(min(start + step, last) for step in range(self.clip_frames)) for start in self.starts(num_frames)]
+
+    def to_clip(
+        self, width: int, height: int, *, left: float = 0.5, top: float = 0.5, flip: bool = False
+    ) -> Homography:
+        """The map from a (width, height) frame: resize to 128 x 171 (times clip_size / 112), then crop.
+
+        Networks of 224 pixels get a resize to 256 x 256. ``left`` and ``top`` in [0, 1] place the crop; the default is
+        the centre. ``flip`` mirrors the clip.
+        """
+        size = self.clip_size
+        resized_height, resized_width = (
+            (size * 256 / 224, size * 256 / 224) if size == 224 else (size * ratio for ratio in PAPER_RESIZE)
+        )
+        whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
+        crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole
+        return _mirror(size) @ crop if flip else crop
+
+
+def _mirror(size: int) -> Homography:
+    return crop_and_resize(size, 0, -size, size, size, size)
+
+
+def evenly_spaced(room: int, count: int) -> list[int]:
+    """``count`` numbers from 0 to ``room``, rounded to the nearest (halves up); a single one sits in the middle.
+
+    >>> evenly_spaced(9, 4)
+    [0, 3, 6, 9]
+    """
+    steps = count - 1
+    return [room // 2] if steps == 0 else [(2 * i * room + steps) // (2 * steps) for i in range(count)]
+
+
+def read_clips(table: IndexTable, video: int, view: View, clips: Sequence[Sequence[int]]) -> Tensor:
+    """Read clips of one video, each frame decoded once; uint8, shape (clips, 3, T, size, size)."""
+    source = table[video]
+    wanted = sorted({frame for clip in clips for frame in clip})
+    place = {frame: number for number, frame in enumerate(wanted)}
+    warped = warp(
+        read_frames(source, wanted), view.to_clip(source.width, source.height), view.clip_size, view.clip_size
+    )
+    return torch.stack([warped[:, [place[frame] for frame in clip]] for clip in clips])
+
+
+class ViewedVideos(Dataset[tuple[int, Tensor]]):
+    """Videos by number, each as (number, clips of shape (clips, 3, T, size, size), uint8)."""
+
+    def __init__(self, table: IndexTable, view: View) -> None:
+        self.table, self.view = table, view
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, video: int) -> tuple[int, Tensor]:
+        return video, read_clips(self.table, video, self.view, self.view.clips(int(self.table.num_frames[video])))
+
+
+def load_views(
+    table: IndexTable, view: View, *, num_workers: int, videos: Sequence[int] | None = None
+) -> DataLoader[tuple[int, Tensor]]:
+    """A loader that gives one video at a time, in the order of ``videos`` (all by default)."""
+    return DataLoader(
+        ViewedVideos(table, view),
+        batch_size=None,
+        sampler=list(range(len(table)) if videos is None else videos),
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
+    )
+
+
+def count_padded(table: IndexTable, view: View) -> int:
+    """How many videos are shorter than a clip, so that their last frame is repeated."""
+    return int(np.count_nonzero(table.num_frames < view.clip_frames))

@@ -1,0 +1,107 @@
+"""Constant borders are found to the pixel, and nothing else is taken for one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from v3s.data.letterbox import MAX_RANGE, detect_bars, find_bars
+from v3s.pages.images import mp4
+from v3s.pretext.plan import NO_BARS, Bars
+from v3s.video.decode import index_video
+
+HEIGHT, WIDTH, NUM_FRAMES = 96, 128, 5
+BLACK, BLUE, WHITE = (16, 16, 16), (20, 30, 200), (245, 245, 245)
+
+
+def random_frames(low: int = 0, high: int = 256) -> Tensor:
+    values = np.random.default_rng(0).integers(low, high, (NUM_FRAMES, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    return torch.from_numpy(values)
+
+
+def with_bars(frames: Tensor, bars: Bars, colour: tuple[int, int, int] = BLACK, noise: int = MAX_RANGE // 2) -> Tensor:
+    """Paint bars of a colour that varies by ``noise`` levels either way, as compression leaves it."""
+    grain = np.random.default_rng(1).integers(-noise, noise + 1, frames.shape)
+    painted = torch.from_numpy((np.array(colour)[:, None, None] + grain).clip(0, 255).astype(np.uint8))
+    rows, columns = slice(bars.top, HEIGHT - bars.bottom), slice(bars.left, WIDTH - bars.right)
+    painted[:, :, rows, columns] = frames[:, :, rows, columns]
+    return painted
+
+
+@pytest.mark.parametrize("colour", [BLACK, BLUE, WHITE])
+@pytest.mark.parametrize(
+    "bars",
+    [
+        Bars(top=12, bottom=13),
+        Bars(left=16, right=9),
+        Bars(left=5, top=1, right=20, bottom=38),
+        Bars(right=51),
+        NO_BARS,
+    ],
+)
+def test_bars_are_found_to_the_pixel(bars: Bars, colour: tuple[int, int, int]) -> None:
+    assert find_bars(with_bars(random_frames(), bars, colour)) == bars
+
+
+def test_noise_beyond_the_limit_is_picture() -> None:
+    assert find_bars(with_bars(random_frames(), Bars(top=12), noise=MAX_RANGE)) == NO_BARS
+
+
+def test_dark_scene_has_no_bars() -> None:
+    assert find_bars(random_frames(0, MAX_RANGE)) == NO_BARS
+
+
+def test_dark_half_of_a_scene_is_no_bar() -> None:
+    assert find_bars(with_bars(random_frames(), Bars(top=HEIGHT // 2))) == NO_BARS
+    assert find_bars(with_bars(random_frames(), Bars(top=HEIGHT // 2, right=30))) == Bars(right=30)
+
+
+def test_one_frame_with_picture_in_the_border_is_enough() -> None:
+    frames = with_bars(random_frames(), Bars(top=12, bottom=12))
+    frames[3, :, :6] = random_frames()[3, :, :6]
+    assert find_bars(frames) == Bars(bottom=12)
+
+
+def test_dark_frames_at_the_start_do_not_hide_bars() -> None:
+    frames = with_bars(random_frames(), Bars(left=10, right=12))
+    frames[:2] = 16
+    assert find_bars(frames) == Bars(left=10, right=12)
+
+
+def test_bars_that_flicker_are_picture() -> None:
+    frames = with_bars(random_frames(), Bars(top=12), noise=2)
+    frames[2, :, :12] += MAX_RANGE
+    assert find_bars(frames) == NO_BARS
+
+
+def test_smooth_sky_is_no_bar() -> None:
+    """Every line of it is constant, all lines together are not."""
+    frames = random_frames()
+    frames[:, :, :30] = torch.linspace(200, 80, 30).to(torch.uint8)[:, None]
+    assert find_bars(frames).top <= 4
+
+
+def test_memory_layout_changes_nothing() -> None:
+    frames = with_bars(random_frames(), Bars(left=5, top=1, right=20, bottom=38))
+    channels_last = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert find_bars(channels_last) == find_bars(frames)
+
+
+@pytest.mark.parametrize("bars", [Bars(top=12, bottom=14), Bars(left=20, right=16), NO_BARS])
+def test_bars_of_a_compressed_video(tmp_path: Path, bars: Bars) -> None:
+    """Within two pixels: compression blurs the edge."""
+    blocks = np.random.default_rng(0).integers(0, 256, (30, 12, 16, 3), dtype=np.uint8)
+    frames = torch.from_numpy(blocks.repeat(8, axis=1).repeat(8, axis=2)).permute(0, 3, 1, 2)
+    video = with_bars(frames, bars, noise=0).permute(0, 2, 3, 1)
+    (tmp_path / "boxed.mp4").write_bytes(mp4(video, 25))
+    found = detect_bars(index_video(tmp_path / "boxed.mp4"))
+    for side in ("left", "top", "right", "bottom"):
+        wanted = getattr(bars, side)
+        assert max(0, wanted - 2) <= getattr(found, side) <= wanted
+
+
+def test_video_of_one_frame(tmp_path: Path) -> None:
+    (tmp_path / "still.mp4").write_bytes(mp4(with_bars(random_frames(), Bars(top=16)).permute(0, 2, 3, 1)[:1], 25))
+    assert detect_bars(index_video(tmp_path / "still.mp4")).left == 0
