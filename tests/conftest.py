@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from v3s.data.synthetic import make_clips
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -13,6 +15,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def _one_thread() -> None:
     """One thread a process: results are exact at a named thread count, and tests run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what tests find about files out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +35,11 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 16 small generated videos in 8 class folders, 40 frames of 48 x 64 pixels."""
+    folder = tmp_path_factory.mktemp("videos")
+    make_clips(folder, num_videos=16, num_frames=40, height=48, width=64)
+    return folder

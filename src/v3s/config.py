@@ -119,6 +119,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         momentum: Of SGD.
         weight_decay: Of SGD.
         patience: Epochs without a better validation loss after which the learning rate falls to a tenth.
+        train_clips: Clips of each training video in an epoch; more than 1 gives few videos epochs of some length.
         validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
         validation_clips: Fixed clips of each validation video.
         batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
@@ -139,6 +140,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     patience: int = 50
+    train_clips: int = 1
     validation_videos: int | None = None
     validation_clips: int = 1
     batch_norm: BatchNorm = "auto"
@@ -149,7 +151,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "width", "validation_clips", "patience"):
+        for name in ("epochs", "batch_size", "width", "train_clips", "validation_clips", "patience"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
 

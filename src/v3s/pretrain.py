@@ -232,7 +232,7 @@ def _train(job: _Job, network: nn.Module, run: RunFolder) -> PretrainResult:
     training = _training(job, model)
     position = resume_position(training, run, resume=config.resume)
     order = BatchOrder(
-        num_samples=len(job.train),
+        num_samples=len(job.train) * config.train_clips,
         batch_size=config.batch_size,
         num_epochs=config.epochs,
         seed=config.seed,
@@ -262,10 +262,12 @@ def _train(job: _Job, network: nn.Module, run: RunFolder) -> PretrainResult:
             results=results,
         )
 
-    log = open_log(run if processes.is_first else None)
-    _announce(job, model, log.info)
     finished = position.epoch * order.steps_per_epoch + position.step
-    with Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress:
+    with (
+        open_log(run if processes.is_first else None) as log,
+        Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
+    ):
+        _announce(job, model, log.info)
         fit(
             training,
             run,

@@ -11,6 +11,7 @@ from v3s.data.index_table import IndexTable
 from v3s.video.decode import VideoIndex
 
 INDEX = VideoIndex(
+    num_corrupt=0,
     path="a/é #1.mp4",
     num_bytes=1234,
     num_frames=29,

@@ -10,6 +10,7 @@ from v3s.video.index import VideoIndex
 
 NUM_FRAMES = 5  # frames looked at, evenly spaced: a dark scene in one of them is no bar
 MAX_RANGE = 16  # levels that each channel of a bar may vary by, over all its pixels and frames (compression noise)
+EDGE = 4  # lines beside a bar that compression has blurred; they go with it
 MAX_SHARE = 0.4  # a bar wider than this share of the frame is a picture
 
 
@@ -20,7 +21,7 @@ def find_bars(frames: Tensor) -> Bars:
         frames: uint8, shape (T, 3, H, W).
 
     Returns:
-        The pixels to take off each side; all zero for a video without bars.
+        The pixels to take off each side, the blurred edge of a bar included; all zero for a video without bars.
     """
     low, high = frames.amin(dim=0).int(), frames.amax(dim=0).int()
     rows = torch.stack([low.amin(dim=2), high.amax(dim=2)])
@@ -29,7 +30,7 @@ def find_bars(frames: Tensor) -> Bars:
 
 
 def _run(lines: Tensor) -> int:
-    """How many lines from the border on are constant together; none where that would be a whole dark picture.
+    """How many lines to take off: those constant together, and the edge; none where that would be a dark picture.
 
     Args:
         lines: shape (2, 3, number of lines), the least and the greatest value of every line and channel.
@@ -37,7 +38,8 @@ def _run(lines: Tensor) -> int:
     low, high = lines[0].cummin(dim=1).values, lines[1].cummax(dim=1).values
     constant = (high - low).amax(dim=0) <= MAX_RANGE
     length = int(constant.sum())
-    return length if length <= MAX_SHARE * len(constant) else 0
+    trimmed = length + EDGE if length else 0
+    return trimmed if trimmed <= MAX_SHARE * len(constant) else 0
 
 
 def detect_bars(video: VideoIndex) -> Bars:

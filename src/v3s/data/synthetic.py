@@ -21,6 +21,8 @@ PERIOD_FRAMES = 40.0
 
 PERIOD_SPREAD = 0.15
 
+FRAMES_PER_HEIGHT = 60
+TILES_PER_HEIGHT = 8
 Floats = NDArray[np.floating]
 Field = Callable[[Floats, Floats], Floats]
 
@@ -97,17 +99,19 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
     cycles = (np.arange(num_frames) / period).astype(np.float32)
     poses = MOTIONS[kind](rng, cycles, width / height)
     looks = [_look(rng) for _ in poses.x]
+    travel = np.arange(num_frames) * height / FRAMES_PER_HEIGHT  # of the camera, in pixels
+    across = travel if rng.random() < 0.5 else travel[-1] - travel
     reach = max(2, height // 16)
-    phase = rng.uniform(0, 2 * np.pi, (2, 1))
-    camera = (reach * np.sin(np.pi * cycles + phase)).astype(np.float32)  # (x, y) in pixels, at half the pace
-    scene = _background(rng, height + 2 * reach + 1, width + 2 * reach + 1)
+    down = reach * np.sin(np.pi * cycles + rng.uniform(0, 2 * np.pi))
+    camera = np.stack([across, down], axis=1)
+    scene = _background(rng, height + 2 * reach + 1, width + math.ceil(travel[-1]) + 1, height / TILES_PER_HEIGHT)
     grain = rng.normal(0, 2, (3, height + 32, width + 32)).astype(np.float32)
     corners = rng.integers(0, 32, (num_frames, 2))
     film = np.empty((num_frames, 3, height, width), np.uint8)
-    for t, (dx, dy) in enumerate(camera.T):
-        frame = _view(scene, reach + dy, reach + dx, height, width)
+    for t, (dx, dy) in enumerate(camera):
+        frame = _view(scene, reach + dy, dx, height, width)
         for n, look in enumerate(looks):
-            x, y = poses.x[n, t] * height - dx, poses.y[n, t] * height - dy
+            x, y = poses.x[n, t] * height, poses.y[n, t] * height
             _paint(frame, look, x, y, poses.radius[n, t] * height, poses.angle[n, t])
         top, left = corners[t]
         frame += grain[:, top : top + height, left : left + width]
@@ -115,7 +119,7 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
     return np.moveaxis(film, 1, -1)
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
+def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> Floats:
     """A still scene of natural statistics: 1/f texture around one colour, under a gradient of light; (3, H, W)."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, across)
@@ -124,9 +128,11 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
     texture /= texture.std(axis=(1, 2), keepdims=True)
     turn = rng.uniform(0, 2 * np.pi)
     light = np.cos(turn) * np.linspace(-1, 1, height)[:, None] + np.sin(turn) * np.linspace(-1, 1, width)
-    grey = 32 * texture[0] + 25 * light
+    grey = 10 * texture[0] + 20 * light
     colour = rng.uniform(80, 170, (3, 1, 1))
-    scene: Floats = (colour + grey + 12 * texture[1:]).astype(np.float32)
+    row, column = (np.sin(np.pi * (np.arange(n) / tile + rng.uniform(0, 2))) for n in (height, width))
+    tiles = 38 * np.clip(2 * np.outer(row, column), -1, 1)
+    scene: Floats = (colour + grey + tiles + 4 * texture[1:]).astype(np.float32)
     return scene
 
 

@@ -1,6 +1,7 @@
 """The configuration of the downstream commands: one frozen dataclass each."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from v3s.config import ComputeOptions
@@ -207,6 +208,14 @@ class SpeedinessConfig(ComputeOptions):
     stride: int = 2
     batch_size: int = 16
     out: str = "speediness.html"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("stride", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if Path(self.out).suffix == ".json":
+            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written beside it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -96,14 +97,17 @@ def _clear(path: Path) -> None:
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
 
 
-def open_log(run: RunFolder | None) -> logging.Logger:
-    """A logger that prints, and writes train.log where there is a run folder; silent below warnings without one."""
+@contextmanager
+def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
+    """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
-    if run is not None:
-        handler = logging.FileHandler(run.path / LOG, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.addHandler(handler)
-    return logger
+    handler = logging.NullHandler() if run is None else logging.FileHandler(run.path / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        handler.close()
 
 
 def hash_of_files(paths: Iterable[str]) -> str:

@@ -1,0 +1,91 @@
+"""What a user sees of mistakes: one clear line, an exit code that is not 0, no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from v3s.cli import main, read_config
+from v3s.config import PretrainConfig
+from v3s.recipes import PAPER_ACCURACY, RECIPES
+
+
+def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code and the error text of a command line."""
+    try:
+        code = main(arguments.split())
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("pretrian", "did you mean 'pretrain'?"),
+        ("pretrain --data x --out y --batch-sise 3", "did you mean '--batch-size'?"),
+        ("pretrain --data x --out y --batch-size many", "--batch-size: Expected a <class 'int'>. Got value: many"),
+        ("pretrain --data x --out y --batch-size 0", "batch_size is 0; it must be more than 0"),
+        ("pretrain --data x --out y --seed -1", "seed is -1"),
+        ("pretrain --data x", "the following arguments are required: out"),
+        ("pretrain --data x --out y --recipe ucf", "invalid choice: 'ucf'"),
+        ("pretrain --data x --out y --task v3", "no pretext task is called 'v3', did you mean 'v3s'?"),
+        ("pretrain --data x --out y --backbone r3", "did you mean 'r3d'?"),
+        ("pretrain --data x --out y --backbone os:getcwd", "names code of your own"),
+        ("pretrain --data x --out y --device tpu", "device is 'tpu'"),
+        ("pretrain --data {tmp}/missing --out y", "does not exist"),
+        ("pretrain --data {tmp}/empty --out y", "holds no video"),
+        ("pretrain --data {tmp}/text --out {tmp}/run", "no usable video: 0 too short, 1 unreadable"),
+        ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
+        ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
+        ("check --data {tmp}/missing", "does not exist"),
+        ("evaluate --data {tmp}/text --backbone {tmp}/nothing", "no such run folder or file of weights"),
+    ],
+)
+def test_mistakes(
+    arguments: str, message: str, tmp_path: Path, small_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("empty", "text", "truncated"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "text/notes.mp4").write_text("this is no video")
+    whole = next(small_videos.rglob("*.mp4")).read_bytes()
+    (tmp_path / "truncated/half.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "list.txt").write_text("missing/a.avi\n")
+    code, error = run(arguments.format(tmp=tmp_path), capsys)
+    assert code != 0
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data: videos\nout: run\nepochs: 7\nflip: true\n")
+    options = ["--recipe", "ucf101-r3d", "--config", str(file), "--batch-size=16", "--trim-bars"]
+    config = read_config("pretrain", PretrainConfig, options)
+    assert (config.backbone, config.learning_rate, config.validation_videos) == ("r3d", 0.005, 800)
+    assert (config.epochs, config.flip, config.batch_size, config.trim_bars) == (7, True, 16, True)
+
+
+def test_every_recipe_is_a_configuration() -> None:
+    assert RECIPES.keys() == PAPER_ACCURACY.keys()
+    for values in RECIPES.values():
+        PretrainConfig(data="videos", out="run", **values)
+
+
+def test_resume_takes_the_runs_own_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"data: videos\nout: {tmp_path}\nepochs: 7\n")
+    config = read_config("pretrain", PretrainConfig, ["--out", str(tmp_path), "--resume", "--epochs", "9"])
+    assert (config.data, config.epochs, config.resume) == ("videos", 9, True)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "pretrain" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["pretrain", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--batch-size" in shown
+    assert "_size" not in shown.replace("BATCH_SIZE", "").replace("CLIP_SIZE", "").replace("CANVAS_SIZE", "")
+    assert main(["--version"]) == 0

@@ -1,0 +1,222 @@
+"""Whole small runs: the files they leave, exact resume after a kill, and two processes against one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from v3s import PretrainConfig, load_backbone, pretrain
+from v3s.backbones import create_backbone
+from v3s.train.checkpoint import fingerprint
+from v3s.train.run import read_metrics
+from v3s.train.trained import describe_trained, load_pretext_model
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def config(small_videos: Path) -> PretrainConfig:
+    return PretrainConfig(
+        data=str(small_videos),
+        out="",
+        backbone="r3d",
+        width=0.125,
+        task="ts",
+        clip_frames=8,
+        clip_size=32,
+        epochs=2,
+        batch_size=4,
+        validation_videos=4,
+        workers=0,
+        checkpoint_seconds=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    pretrain(replace(config, out=str(out)), console=QUIET)
+    return out
+
+
+def weights_of(run: Path) -> str:
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (2, 0)
+    return fingerprint(state["model"])
+
+
+def command(config: PretrainConfig, out: Path, *options: str) -> list[str]:
+    given = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
+    given["out"] = str(out)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return [sys.executable, "-m", "v3s", "pretrain", *flags, *options]
+
+
+def run_command(arguments: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["videos"] == {
+        "listed": 16, "missing": 0, "unreadable": 0, "too_short": 0, "train": 12, "validation": 4
+    }  # fmt: skip
+    assert manifest["threads"] == 1
+    assert len(manifest["files_sha256"]) == 64
+    metrics = read_metrics(finished / "metrics.jsonl")
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert set(metrics[0]["train"]) == {
+        "loss", "loss_spatial", "loss_temporal", "accuracy_spatial", "accuracy_temporal"
+    }  # fmt: skip
+    assert "epoch 2/2" in (finished / "train.log").read_text()
+
+
+def test_backbone_is_that_of_the_best_epoch(finished: Path) -> None:
+    trained = describe_trained(finished)
+    best = max(
+        read_metrics(finished / "metrics.jsonl"),
+        key=lambda line: line["validation"]["accuracy_spatial"] + line["validation"]["accuracy_temporal"],
+    )
+    assert trained.results == {"epoch": best["epoch"], **best["validation"]}
+    backbone = load_backbone(finished / "backbone.safetensors")
+    assert fingerprint(backbone.state_dict()) == trained.fingerprint
+    assert not backbone.training
+    model, _ = load_pretext_model(finished)
+    logits = model(torch.rand(2, 3, 8, 32, 32))
+    assert (logits.spatial.shape, logits.temporal.shape) == ((2, 1), (2, 3))
+
+
+def test_a_run_is_the_same_twice(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path / "again")), console=QUIET)
+    assert weights_of(tmp_path / "again") == weights_of(finished)
+
+
+def test_another_seed_gives_other_weights(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path / "other"), seed=1), console=QUIET)
+    assert weights_of(tmp_path / "other") != weights_of(finished)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
+    out, given = tmp_path / "killed", replace(config, workers=workers)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(given, out), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints/last.pt").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
+    assert weights_of(out) == weights_of(finished)
+    assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+
+
+def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    """Stop as an epoch ends, before its checkpoint, twice: the weights and the metrics are the same."""
+    out = tmp_path / "steps"
+    for stop_after in (1, 2):
+        with pytest.raises(_StopError):
+            pretrain(replace(config, out=str(out), resume=True), console=_StopAfter(stop_after))
+    pretrain(replace(config, out=str(out), resume=True), console=QUIET)
+    assert weights_of(out) == weights_of(finished)
+    timeless = ("seconds", "clips_per_second", "waiting_share")
+    for ours, theirs in zip(read_metrics(out / "metrics.jsonl"), read_metrics(finished / "metrics.jsonl"), strict=True):
+        assert {k: v for k, v in ours.items() if k not in timeless} == {
+            k: v for k, v in theirs.items() if k not in timeless
+        }
+
+
+class _StopError(Exception):
+    """Ends a run from within."""
+
+
+class _StopAfter(Console):
+    """A console that ends the run when an epoch's line is printed for the n-th time."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__(quiet=True)
+        self.lines = lines
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if objects and str(objects[0]).startswith("epoch "):
+            self.lines -= 1
+            if self.lines == 0:
+                raise _StopError
+
+
+def test_two_processes_train_as_one(config: PretrainConfig, tmp_path: Path) -> None:
+    """With batch norm frozen, the weights differ only by the rounding of a sum in another order."""
+    frozen = replace(config, batch_norm="frozen", epochs=2)
+    run_command(command(frozen, tmp_path / "one", "--batch-norm=frozen"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "v3s"]
+    run_command(launch + command(frozen, tmp_path / "two", "--batch-norm=frozen")[3:])
+    one = torch.load(tmp_path / "one/checkpoints/last.pt", weights_only=True)["model"]
+    two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)["model"]
+    assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one) < 1e-5
+    assert one.keys() == two.keys()
+    first, second = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours["train"] == pytest.approx(theirs["train"], abs=1e-4)
+        assert ours["validation"] == pytest.approx(theirs["validation"], abs=1e-4)
+
+
+def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
+    given = replace(config, out=str(tmp_path / "run"), epochs=1)
+    pretrain(given, console=QUIET)
+    with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
+        pretrain(given, console=QUIET)
+    pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["seed"] == 5
+
+
+def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds no run"):
+        pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tmp_path: Path) -> None:
+    given = replace(config, out=str(tmp_path / "run"), epochs=1)
+    pretrain(given, console=QUIET)
+    with pytest.raises(ValueError, match=r"task was 'ts', now 'tp'"):
+        pretrain(replace(given, task="tp", resume=True), console=QUIET)
+    manifest = tmp_path / "run/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "0'))
+    with pytest.raises(ValueError, match="the list of videos has changed"):
+        pretrain(replace(given, resume=True), console=QUIET)
+
+
+def test_users_own_network(config: PretrainConfig, tmp_path: Path) -> None:
+    own = create_backbone("s3dg", 0.125)
+    pretrain(replace(config, out=str(tmp_path / "own"), epochs=1), backbone=own, console=QUIET)
+    trained = describe_trained(tmp_path / "own")
+    assert trained.backbone == "v3s.backbones.contract:StagedBackbone"
+    with pytest.raises(ValueError, match="a network of your own; give it"):
+        load_backbone(tmp_path / "own")
+    loaded = load_backbone(tmp_path / "own", backbone=create_backbone("s3dg", 0.125, seed=9))
+    assert fingerprint(loaded.state_dict()) == trained.fingerprint
+
+
+def test_weights_are_plain_safetensors(finished: Path) -> None:
+    names = load_file(finished / "backbone.safetensors")
+    assert isinstance(create_backbone("r3d", 0.125), nn.Module)
+    assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()
