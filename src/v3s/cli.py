@@ -14,6 +14,7 @@ import av.logging
 from jsonargparse import ArgumentParser
 
 from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
+from v3s.downstream.config import ExplainConfig, SpeedinessConfig
 from v3s.pretext.task import closest
 from v3s.recipes import RECIPES
 from v3s.train.fit import TrainingStoppedError
@@ -84,6 +85,20 @@ def _demo(config: DemoConfig) -> int:
     return 0
 
 
+def _explain(config: ExplainConfig) -> int:
+    from v3s.downstream.explain import explain
+
+    print(explain(config))
+    return 0
+
+
+def _speediness(config: SpeedinessConfig) -> int:
+    from v3s.downstream.speediness import speediness
+
+    speediness(config)
+    return 0
+
+
 def _check(config: CheckConfig) -> int:
     from v3s.data.check import check
 
@@ -106,6 +121,8 @@ COMMANDS = {
     "preview": Command(PreviewConfig, _preview, "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _evaluate, "measure both heads of a trained model on other videos"),
+    "explain": Command(ExplainConfig, _explain, "show where a network looks in a video (Grad-CAM)"),
+    "speediness": Command(SpeedinessConfig, _speediness, "draw how fast a video seems over its time"),
 }
 
 

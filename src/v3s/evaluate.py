@@ -14,13 +14,13 @@ from rich.table import Table
 
 from v3s.config import EvaluateConfig
 from v3s.data.clips import PretextClips, load_batches, validation_batches
-from v3s.data.scan import Scan, default_workers
+from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import LabelPrior
 from v3s.train.checkpoint import write_json
-from v3s.train.device import Compute, choose_compute
+from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.trained import Trained, load_pretext_model
 
 Counts = NDArray[np.int64]
@@ -99,7 +99,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     table = found.usable_table
     clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
     batches = validation_batches(len(table), config.clips, config.batch_size)
-    workers = min(default_workers(), 8) if config.workers is None else config.workers
+    workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
     answers, truth = _ask(model, loader, compute)
     videos = np.array([number % len(table) for batch in batches for _, number in batch])

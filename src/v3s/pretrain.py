@@ -15,14 +15,14 @@ from v3s.config import PretrainConfig, changed_options, from_yaml, to_yaml
 from v3s.data.clips import BatchOrder, PretextClips, hold_out, load_batches, validation_batches
 from v3s.data.index_table import IndexTable
 from v3s.data.letterbox import detect_bars
-from v3s.data.scan import Scan, default_workers
+from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pretext.model import PretextModel, pretext_terms
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.train.checkpoint import read_json, write_atomically
-from v3s.train.device import Compute, choose_compute
+from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes, launched_processes, process_group, wait_for_all, wrap
 from v3s.train.fit import Training, TrainingStoppedError, fit, resume_position
 from v3s.train.loop import evaluate
@@ -62,10 +62,7 @@ class _Job:
     compute: Compute
     processes: Processes
     console: Console
-
-    @property
-    def num_workers(self) -> int:
-        return min(default_workers(), 8) if self.config.workers is None else self.config.workers
+    num_workers: int
 
     def loader(self, clips: PretextClips, order: Any) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
         on_gpu = self.compute.device.type == "cuda"
@@ -102,7 +99,8 @@ def pretrain(
     with process_group(processes, compute.device):
         found = _read_videos(config, task, sampling, processes, console)
         train, validation = _divide(config, task, sampling, found)
-        job = _Job(config, task, sampling, found, train, validation, compute, processes, console)
+        num_workers = divide_cores(config.workers, compute.device)
+        job = _Job(config, task, sampling, found, train, validation, compute, processes, console, num_workers)
         run = _open(job)
         try:
             return _train(job, network, run)

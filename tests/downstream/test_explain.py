@@ -16,6 +16,7 @@ from v3s.data.views import View
 from v3s.downstream.config import ExplainConfig
 from v3s.downstream.explain import Head, Subject, class_number, clip_frames, explain, explain_clip, open_subject
 from v3s.downstream.gradcam import grad_cam, overlay
+from v3s.downstream.recognition import Recognizer, save_recognizer
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS, PretextTask
@@ -67,12 +68,30 @@ def test_the_heat_is_that_of_the_logit_asked_for(run: Path, video: VideoIndex, h
     logits = getattr(model, f"{head}_head")(model.backbone(shown))[0]
     number = {None: int(logits.argmax()), "7": 7, "last": len(rows) - 1}[target]
     assert found.frames == tuple(range(6, 14))
+    assert found.places == (2, 5, 5)  # 8 x 40 x 40, halved in conv3 and conv4, and conv1 halves height and width
     assert (found.target, found.predicted) == (number, int(logits.argmax()))
     assert found.classes == tuple(map(str, rows))
     assert found.probabilities == pytest.approx(logits.softmax(dim=0).tolist(), abs=1e-5)
     expected = grad_cam(model.backbone, getattr(model, f"{head}_head"), shown, "conv4", number)  # type: ignore[arg-type]
     torch.testing.assert_close(found.heat, expected[0], atol=1e-5, rtol=0)
     assert torch.equal(found.clip, clip.permute(1, 2, 3, 0))
+
+
+def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_path: Path) -> None:
+    recognizer = Recognizer(create_backbone("r3d", 0.125), 3).eval()
+    classes = ("Archery", "Diving", "Swing")
+    save_recognizer(tmp_path, recognizer, backbone="r3d", width=0.125, classes=classes, view=VIEW, results={})
+    subject = open_subject(tmp_path)
+    found = explain_clip(subject, video, target="Swing", stage="conv3")
+    assert (found.head, found.classes, found.target) == ("recognition", classes, 2)
+    with torch.no_grad():
+        logits = recognizer(found.clip.permute(3, 0, 1, 2)[None].float() / 255)
+    assert found.probabilities == pytest.approx(logits[0].softmax(dim=0).tolist(), abs=1e-5)
+    assert 0 <= found.heat.min() < found.heat.max() == 1
+    with pytest.raises(ValueError, match=r"no temporal head with several classes; it has: recognition"):
+        explain_clip(subject, video, head="temporal")
+    with pytest.raises(ValueError, match=r"there are: 0 Archery, 1 Diving, 2 Swing"):
+        explain_clip(subject, video, target="Swinging")
 
 
 def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -> None:
@@ -91,7 +110,7 @@ def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -
     html = page.read_text()
     assert html.count("data:video/mp4") == 2
     assert html.count("data:image/png") == 1
-    assert "of heat" in html
+    assert "conv5 sees 1 x 3 x 3 places" in html
     assert facts["predicted"] in said.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -17,10 +17,10 @@ from v3s.pretext.plan import (
     Labels,
     PreResize,
     Sampling,
-    _resize,
     compose,
     draw_labels,
     plan_clip,
+    resize_to_canvas,
     sample_generator,
 )
 from v3s.pretext.spatial import SpatialProjection, SpatialTransform, Window
@@ -170,7 +170,7 @@ def test_flip_is_a_mirror_of_the_source(row: int) -> None:
     """The frame is mirrored before the transform, so the label stays true."""
     spatial, sampling = V3S.spatial[row], Sampling()
     window = spatial.window(224, 100, 0.2, 0.7)
-    to_canvas = _resize(WIDTH, HEIGHT, sampling, NO_BARS)
+    to_canvas = resize_to_canvas(WIDTH, HEIGHT, sampling, NO_BARS)
     flipped = compose(spatial, window, to_canvas, sampling, flipped=True)
     by_hand = compose(spatial, window, to_canvas, sampling) @ mirror(WIDTH)
     points = corners(250, 150) + 30.0
@@ -209,7 +209,9 @@ def test_short_side_keeps_the_shape_of_things(width: int, height: int, bars: Bar
 
 
 def test_short_side_takes_the_middle() -> None:
-    to_canvas = _resize(640, 300, Sampling(pre_resize="short-side"), Bars(left=20, top=30, right=40, bottom=10))
+    to_canvas = resize_to_canvas(
+        640, 300, Sampling(pre_resize="short-side"), Bars(left=20, top=30, right=40, bottom=10)
+    )
     np.testing.assert_allclose(
         to_canvas([[180, 30], [310, 160], [440, 290]]), [[0, 0], [112, 112], [224, 224]], atol=1e-9
     )
@@ -243,7 +245,9 @@ def test_bars_are_never_in_a_clip(pre_resize: PreResize, flip: bool) -> None:
 
 def crop_side(plan: ClipPlan, spatial: SpatialTransform, sampling: Sampling) -> float:
     """The side of the plan's crop in canvas pixels, read off its map."""
-    whole = compose(spatial, Window(0, 0, sampling.clip_size), _resize(WIDTH, HEIGHT, sampling, NO_BARS), sampling)
+    whole = compose(
+        spatial, Window(0, 0, sampling.clip_size), resize_to_canvas(WIDTH, HEIGHT, sampling, NO_BARS), sampling
+    )
     return sampling.clip_size / float((plan.to_clip @ whole.inverse()).matrix[0, 0])
 
 

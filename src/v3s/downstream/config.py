@@ -67,6 +67,12 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
     page: str | None = None
     page_queries: int = 12
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_clips", "batch_size", "page_queries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(BackboneOptions, LabelledOptions):
@@ -87,6 +93,14 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
     out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_clips", "batch_size", "k", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if any(number < 1 for number in self.few_labels):
+            raise ValueError(f"few_labels is {self.few_labels}; each number must be 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +145,12 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "batch_size", "decay_epochs", "test_clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(BackboneOptions):
@@ -138,8 +158,8 @@ class SimilarityConfig(BackboneOptions):
 
     Attributes:
         data: Folder of the videos.
-        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold; without it, pairs are drawn from
-            the labelled videos in data so that no class is in two folds.
+        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths below data; without it,
+            pairs are drawn from the labelled videos in data so that no class is in two folds.
         view1_train: ASLAN's train_pairs.mat, to choose the SVM's C on View-1.
         view1_test: ASLAN's test_pairs.mat.
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400, for the labels of drawn pairs.
@@ -148,7 +168,7 @@ class SimilarityConfig(BackboneOptions):
         num_folds: Folds of drawn pairs.
         pairs_per_fold: Pairs in a fold, half of them of one class.
         stages: The backbone's stages that are compared.
-        stride: Frames between the starts of a video's clips.
+        stride: Frames between the starts of a video's clips; 0 takes num_clips clips instead.
         c: The SVM's C where View-1 does not choose it.
         out: JSON file for the result.
     """
@@ -166,6 +186,19 @@ class SimilarityConfig(BackboneOptions):
     stride: int = 8
     c: float = 1.0
     out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_clips", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.stride < 0 or self.c <= 0 or not self.stages:
+            given = f"stride {self.stride}, c {self.c}, stages {self.stages}"
+            raise ValueError(f"{given} given; a stride of 0 or more, a c above 0 and at least one stage are needed")
+        if (self.view1_train is None) != (self.view1_test is None) or (self.view1_train and not self.pairs):
+            raise ValueError("View-1 needs both its lists, view1_train and view1_test, and the pairs of View-2")
+        if self.pairs and self.splits:
+            raise ValueError(f"both pairs {self.pairs} and splits {self.splits} were given; give one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +287,12 @@ class EmbedConfig(BackboneOptions):
     export: Literal["npy", "csv", "parquet"] | None = None
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "shard_videos"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
@@ -271,6 +310,11 @@ class IndexConfig:
     k: int = 10
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("recall_queries", "k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ComputeOptions):
@@ -280,7 +324,7 @@ class SearchConfig(ComputeOptions):
         query: The video to search with.
         vectors: Folder of the vectors that embed wrote.
         backbone: The network of these vectors; default the one that embed used.
-        k: Videos to find.
+        k: Videos to find, fewer where there are not so many.
         approximate: Use the index that v3s index built.
         out: JSON file for the result.
         page: HTML page with thumbnails.
@@ -293,3 +337,8 @@ class SearchConfig(ComputeOptions):
     approximate: bool = False
     out: str | None = None
     page: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}; it must be 1 or more")

@@ -66,7 +66,7 @@ def clip_features(
         For each kind, float32 on the CPU, shape (N, D).
     """
     parts: list[list[Tensor]] = [[] for _ in features]
-    for batch in clips.split(batch_size):
+    for batch in torch.split(clips, batch_size):
         with compute.autocast():
             stages = backbone.forward_stages(compute.clips(batch))  # type: ignore[operator]
         for part, feature in zip(parts, features, strict=True):

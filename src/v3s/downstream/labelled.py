@@ -53,6 +53,17 @@ class Parts:
         """How many test videos are of a class that no training video has."""
         return int((self.test_labels == UNKNOWN).sum())
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of a guess: one over the number of classes."""
+        return 1 / len(self.classes)
+
+    @property
+    def majority(self) -> float:
+        """The test accuracy of always answering the most frequent training class."""
+        most = torch.bincount(self.train_labels).argmax()
+        return float((self.test_labels == most).double().mean())
+
 
 def labelled_parts(options: LabelledOptions, *, console: Console) -> Parts:
     """List and read both parts; every video that can be read is in, however short.

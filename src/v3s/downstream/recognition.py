@@ -125,7 +125,7 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
         """The choices behind a sample."""
         room = max(0, int(self.table.num_frames[index]) - self.view.clip_frames)
         if self.seed is None:
-            return Cut(*evenly_spaced(room, 1))
+            return Cut(evenly_spaced(room, 1)[0])
         return draw_cut(room, seed=self.seed, epoch=epoch, index=index, flip=self.flip)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:

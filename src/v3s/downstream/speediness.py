@@ -16,16 +16,16 @@ from torch import Tensor
 
 from v3s.downstream.config import SpeedinessConfig
 from v3s.pages.charts import line_chart
-from v3s.pages.images import data_uri, jpeg
-from v3s.pages.page import figure, page, paragraph, section, strip, write_page
+from v3s.pages.images import data_uri, jpeg, tile
+from v3s.pages.page import figure, page, paragraph, section, write_page
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import NO_BARS, Sampling, _resize, compose
+from v3s.pretext.plan import NO_BARS, Sampling, compose, resize_to_canvas
 from v3s.pretext.spatial import SpatialScale
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
 from v3s.train.checkpoint import write_json
 from v3s.train.device import Compute, choose_compute
-from v3s.train.trained import Trained, load_pretext_model
+from v3s.train.trained import Trained, describe_trained, load_pretext_model
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, scale
 from v3s.video.index import VideoIndex, index_video
@@ -33,7 +33,8 @@ from v3s.video.warp import warp
 
 READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
 WARP_FRAMES = 16  # warped at once, as float
-PICTURE_WIDTH = 320  # of the frames on the page, in pixels
+PICTURE_WIDTH = 160  # of the frames on the page, in pixels
+FRAMES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,13 @@ class SpeedinessCurve:
         return {name: values for name, values in both.items() if values is not None}
 
     def moments(self) -> dict[str, int]:
-        """Windows worth a look, by name: where the first curve is lowest, highest, and just after its steepest rise."""
+        """Windows worth a look, in order: where the first curve is lowest, highest, just after its steepest rise."""
         values = np.array(next(iter(self.curves.values())))
         found = {"lowest": int(values.argmin()), "highest": int(values.argmax())}
         rises = np.diff(values)
         if rises.size and rises.max() > 0:
             found["steepest rise"] = int(rises.argmax()) + 1
-        return found
+        return dict(sorted(found.items(), key=lambda moment: moment[1]))
 
 
 def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> SpeedinessCurve:
@@ -99,11 +100,12 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
-    model, trained = load_pretext_model(config.backbone)
+    rows = describe_trained(config.backbone).task.temporal
     try:
-        questions(trained.task.temporal)
+        questions(rows)
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
+    model, trained = load_pretext_model(config.backbone)
     video = index_video(config.video)
     curve = measure_speediness(
         model,
@@ -183,8 +185,9 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     }
     found = {name: share for name, share in shares.items() if 0 < len(share.part) < len(share.whole)}
     if not found:
+        known = ", ".join(map(str, rows)) or "nothing"
         raise ValueError(
-            f"its temporal head tells {', '.join(map(str, rows))}; a speediness curve needs speed 1 and a faster one, "
+            f"its temporal head tells {known}; a speediness curve needs speed 1 and a faster one, "
             "an acceleration curve rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
         )
     return found
@@ -199,7 +202,7 @@ def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
     """
     untransformed, middle = SpatialScale(1.0, 1.0), 0.5
     window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)
-    return compose(untransformed, window, _resize(width, height, sampling, NO_BARS), sampling)
+    return compose(untransformed, window, resize_to_canvas(width, height, sampling, NO_BARS), sampling)
 
 
 def _read_small(video: VideoIndex, sampling: Sampling, console: Console) -> Tensor:
@@ -261,11 +264,17 @@ def _page(config: SpeedinessConfig, trained: Trained, video: VideoIndex, curve: 
         f"windows of {trained.sampling.clip_frames} frames. Network: {config.backbone} ({trained.backbone})."
     )
     reading = [meaning[name] for name in curve.curves]
-    reading.append("A network that cannot tell stays near the even guess, or wherever its training left it.")
-    stills = [(f"{name}: {_moment(curve, window)}", _still(video, curve, window)) for name, window in moments.items()]
+    reading.append(
+        "The network answers for changes of pixels: a flash of light or a cut can look like speed. A network that "
+        "cannot tell stays near the even guess."
+    )
+    shown = [
+        figure(_window_picture(video, curve.frames[window], trained), f"{name}: {_moment(curve, window)}")
+        for name, window in moments.items()
+    ]
     blocks = [
         section("Curve", figure(chart, f"One point for each window, at its middle; every {config.stride} frames.")),
-        section("Frames at the marked moments", strip(stills)),
+        section("The windows at the marked moments, frame by frame", *shown),
         section("How to read it", *map(paragraph, reading)),
     ]
     return page("How fast it seems to play", blocks, lead=lead)
@@ -276,12 +285,14 @@ def _moment(curve: SpeedinessCurve, window: int) -> str:
     return f"{values} at {curve.seconds[window]:.2f} s (frame {int(curve.frames[window])})"
 
 
-def _still(video: VideoIndex, curve: SpeedinessCurve, window: int) -> str:
-    """The frame in the middle of a window as a data URI."""
+def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
+    """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
+    length = trained.sampling.clip_frames
+    first = round(middle - (length - 1) / 2)
     shrink = min(1.0, PICTURE_WIDTH / video.width)
     height, width = max(1, round(shrink * video.height)), max(1, round(shrink * video.width))
-    frame = read_frames(video, [int(curve.frames[window])])
-    return data_uri(jpeg(warp(frame, scale(shrink, shrink), height, width)[:, 0].permute(1, 2, 0)), "image/jpeg")
+    frames = warp(read_frames(video, range(first, first + length)), scale(shrink, shrink), height, width)
+    return data_uri(jpeg(tile(frames.permute(1, 2, 3, 0), FRAMES_IN_A_ROW)), "image/jpeg")
 
 
 def _description(

@@ -147,7 +147,7 @@ def plan_clip(
     side_fraction, u, v = generator.random(3)
     side = _crop_side(task, spatial, sampling, side_fraction)
     window = spatial.window(sampling.canvas_size, side, u, v)
-    to_canvas = _resize(width, height, sampling, bars)
+    to_canvas = resize_to_canvas(width, height, sampling, bars)
     to_clip = compose(spatial, window, to_canvas, sampling, flipped=flipped)
     return ClipPlan(frames, to_clip, labels)
 
@@ -169,7 +169,7 @@ def _crop_side(task: PretextTask, spatial: SpatialTransform, sampling: Sampling,
     return largest * (EVEN_ZOOM + (1 - EVEN_ZOOM) * fraction)
 
 
-def _resize(width: int, height: int, sampling: Sampling, bars: Bars) -> Homography:
+def resize_to_canvas(width: int, height: int, sampling: Sampling, bars: Bars) -> Homography:
     """The map from source frames, less their bars, to the canvas."""
     inner_width, inner_height = width - bars.left - bars.right, height - bars.top - bars.bottom
     canvas = sampling.canvas_size

@@ -1,5 +1,6 @@
 """Where and in which precision a network runs, and how a batch gets there."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -60,6 +61,26 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
         torch.cuda.set_device(chosen)
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
+
+
+def divide_cores(num_workers: int | None, device: torch.device) -> int:
+    """Share the cores between torch and the processes that read videos; returns the number of these processes.
+
+    On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
+    slower. A thread count set from outside (OMP_NUM_THREADS, which ``torchrun`` sets too) is left alone.
+
+    Args:
+        num_workers: reading processes; None takes half of the cores on a CPU, and one for each core, at most 8, beside
+            a GPU.
+        device: where the network lives.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    on_cpu = device.type == "cpu"
+    if num_workers is None:
+        num_workers = max(1, cores // 2) if on_cpu else min(cores, 8)
+    if on_cpu and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, cores - num_workers))
+    return num_workers
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

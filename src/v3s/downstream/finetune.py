@@ -1,0 +1,409 @@
+"""``v3s finetune``: train a backbone to recognise actions, test it once with ten clips a video (paper section 4.3).
+
+The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from v3s.config import FREE_ON_RESUME, from_yaml, to_yaml
+from v3s.data.clips import BatchOrder, hold_out, load_batches, validation_batches
+from v3s.data.views import View
+from v3s.downstream.config import FinetuneConfig
+from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
+from v3s.downstream.recognition import (
+    CLASSIFIER,
+    LabelledClips,
+    RecognitionScores,
+    Recognizer,
+    load_recognizer,
+    recognition_objective,
+    recognize,
+    save_recognizer,
+)
+from v3s.downstream.source import RANDOM, Source, open_source
+from v3s.pages.charts import confusion_matrix, line_chart
+from v3s.pages.page import figure, page, paragraph, section, table, write_page
+from v3s.train.checkpoint import read_json, write_atomically, write_json
+from v3s.train.device import Compute, choose_compute, divide_cores
+from v3s.train.distributed import Processes
+from v3s.train.fit import Training, TrainingStoppedError, fit, resume_position
+from v3s.train.loop import evaluate
+from v3s.train.progress import Progress
+from v3s.train.run import (
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    RunFolder,
+    hash_of_files,
+    open_log,
+    open_run,
+    read_metrics,
+    write_manifest,
+)
+from v3s.train.trained import TEMPORAL_HEAD, describe_trained
+
+PAPER_VALIDATION = 800
+PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+RESULT, REPORT = "result.json", "report.html"
+_FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecognitionResult:
+    """What a fine-tuning reached.
+
+    Attributes:
+        run: its folder.
+        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights were kept.
+        validation: the means of that epoch's validation: loss and accuracy.
+        scores: of the test videos.
+        chance: top-1 accuracy of a guess.
+        majority: test accuracy of always answering the most frequent training class.
+    """
+
+    run: Path
+    best_epoch: int
+    validation: dict[str, float]
+    scores: RecognitionScores
+    chance: float
+    majority: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A fine-tuning, read and checked but not begun."""
+
+    config: FinetuneConfig
+    source: Source
+    view: View
+    parts: Parts
+    train: LabelledClips
+    validation: LabelledClips
+    compute: Compute
+    num_workers: int
+    console: Console
+
+    def loader(self, clips: LabelledClips, order: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+        on_gpu = self.compute.device.type == "cuda"
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu)
+
+
+def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
+    """Fine-tune a backbone with a new linear head, keep the epoch of the best validation accuracy, and test it.
+
+    Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
+
+    Args:
+        config: everything that can be chosen.
+        console: where to report; the terminal by default.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos; nothing was written.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+
+    Source: paper section 4.3.
+    """
+    console = console or Console()
+    if (Path(config.out) / TEMPORAL_HEAD).is_file():
+        raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
+    job = _prepare(config, console)
+    run = _open(job)
+    try:
+        _train(job, run)
+    except TrainingStoppedError as stopped:
+        console.print(f"{stopped}; go on with: v3s finetune --out {run.path} --resume", highlight=False)
+        raise
+    return _test(job, run)
+
+
+def _prepare(config: FinetuneConfig, console: Console) -> _Job:
+    compute = choose_compute(config.device, config.precision)
+    source = open_source(config.backbone, seed=config.seed)
+    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
+    parts = labelled_parts(config, console=console)
+    tell_padded(parts, view, console)
+    train, validation = _divide(config, view, parts)
+    num_workers = divide_cores(config.workers, compute.device)
+    return _Job(config, source, view, parts, train, validation, compute, num_workers, console)
+
+
+def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
+    """Random clips of some training videos, and the centre clips of those held out."""
+    held_out = config.validation_videos
+    if held_out is None:
+        held_out = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * len(parts.train_table))))
+    train, validation = hold_out(len(parts.train_table), held_out, config.seed)
+    return (
+        LabelledClips(
+            parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip
+        ),
+        LabelledClips(parts.train_table.subset(validation), parts.train_labels[validation], view),
+    )
+
+
+def _open(job: _Job) -> RunFolder:
+    """The run's folder, with config.yaml and manifest.json written, or checked where there is a run to resume."""
+    config, parts = job.config, job.parts
+    run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
+    labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
+    files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
+    files_hash = hash_of_files(f"{path} {label}" for path, label in files)
+    if config.resume and run.last.is_file():
+        _check_same(config, run, files_hash)
+        return run
+    for name in (CLASSIFIER, RESULT, REPORT):
+        (run.path / name).unlink(missing_ok=True)
+    text = to_yaml(config)
+    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_manifest(run, {**_facts(job), "files_sha256": files_hash})
+    return run
+
+
+def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None:
+    before = asdict(from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8")))
+    now = asdict(config)
+    changed = [name for name in now if name not in _FREE and before[name] != now[name]]
+    if changed:
+        listed = "; ".join(f"{name} was {before[name]!r}, now {now[name]!r}" for name in changed)
+        raise ValueError(f"{run.path} cannot be resumed with other options: {listed}")
+    if read_json(run.path / MANIFEST)["files_sha256"] != files_hash:
+        raise ValueError(f"{run.path} cannot be resumed: the videos or their labels have changed since it began")
+
+
+def _facts(job: _Job) -> dict[str, Any]:
+    """What manifest.json says of this run beside the environment."""
+    parts = job.parts
+    return {
+        "seed": job.config.seed,
+        "workers": job.num_workers,
+        "compute": str(job.compute),
+        "backbone": job.source.name,
+        "backbone_fingerprint": job.source.fingerprint,
+        "train_source": parts.train_source,
+        "test_source": parts.test_source,
+        "videos": {"train": len(job.train), "validation": len(job.validation), "test": len(parts.test_table)},
+        "left_out": parts.left_out,
+    }
+
+
+def _train(job: _Job, run: RunFolder) -> None:
+    config = job.config
+    training = _training(job)
+    position = resume_position(training, run, resume=config.resume)
+    order = BatchOrder(
+        num_samples=len(job.train),
+        batch_size=config.batch_size,
+        num_epochs=config.epochs,
+        seed=config.seed,
+        first_epoch=position.epoch,
+        first_step=position.step,
+    )
+    fixed = job.loader(job.validation, validation_batches(len(job.validation), 1, config.batch_size))
+    backbone, width = _architecture(config.backbone)
+    model = training.model
+    assert isinstance(model, Recognizer)
+
+    def keep_best(epoch: int, validation: dict[str, float]) -> None:
+        results = {"epoch": epoch, **validation}
+        save_recognizer(
+            run.path,
+            model,
+            backbone=backbone,
+            width=width,
+            classes=job.parts.classes,
+            view=job.view,
+            results=results,
+        )
+
+    finished = position.epoch * order.steps_per_epoch + position.step
+    with (
+        open_log(run) as log,
+        Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
+    ):
+        _announce(job, log.info)
+        fit(
+            training,
+            run,
+            position,
+            batches=iter(job.loader(job.train, order)),
+            steps_per_epoch=order.steps_per_epoch,
+            num_epochs=config.epochs,
+            validate=lambda: evaluate(model, fixed, recognition_objective, job.compute, training.processes),
+            score=lambda validation: validation["accuracy"],
+            keep_best=keep_best,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+
+
+def _training(job: _Job) -> Training:
+    config = job.config
+    model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=initial_rate(config), momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    return Training(
+        model=model,
+        trained=model,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, config.decay_epochs, gamma=0.1),
+        objective=recognition_objective,
+        compute=job.compute,
+        processes=Processes(),
+    )
+
+
+def initial_rate(config: FinetuneConfig) -> float:
+    """The learning rate to start with (paper section 4.3)."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return 0.01 if _architecture(config.backbone)[0] == "s3dg" else 0.001
+
+
+def _architecture(given: str) -> tuple[str, float]:
+    """Name and width of the network that ``backbone`` names; `open_source` has checked it."""
+    name = given.removeprefix(RANDOM)
+    if given == name or Path(name).exists():
+        trained = describe_trained(name)
+        return trained.backbone, trained.width
+    name, _, width = name.partition("@")
+    return name, float(width or 1)
+
+
+def _announce(job: _Job, log: Any) -> None:
+    parts, view = job.parts, job.view
+    text = (
+        f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
+        f"learning rate {initial_rate(job.config):g}; {len(job.train):,} training, {len(job.validation):,} validation "
+        f"and {len(parts.test_table):,} test videos in {len(parts.classes):,} classes; chance is {parts.chance:.1%}"
+    )
+    lost = len(parts.classes) - len(set(job.train.labels.tolist()))
+    if lost:
+        text += f"; {lost:,} classes have all their videos in validation and are not learned: hold out fewer"
+    log(text)
+    job.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _test(job: _Job, run: RunFolder) -> RecognitionResult:
+    """Test the best epoch, for the first time."""
+    config, parts = job.config, job.parts
+    model, classes, _ = load_recognizer(run.path)
+    job.console.print(f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each", highlight=False)
+    probabilities = recognize(
+        model.to(job.compute.device),
+        parts.test_table,
+        job.view,
+        job.compute,
+        num_workers=job.num_workers,
+        average=config.average,
+        console=job.console,
+    )
+    validation = dict(describe_trained(run.path).results)
+    best_epoch = int(validation.pop("epoch"))
+    scores = RecognitionScores(classes, parts.test_labels, probabilities)
+    result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
+    job.console.print(result_table(result))
+    write_json(run.path / RESULT, _description(job, result))
+    html = _report(job, result, read_metrics(run.path / METRICS))
+    write_page(run.path / REPORT, html.encode(errors="replace").decode())  # names may hold any bytes
+    job.console.print(str(run.path / REPORT), highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def result_table(result: RecognitionResult) -> Table:
+    """The test's accuracies beside chance."""
+    scores = result.scores
+    shown = Table(title=f"{len(scores.labels):,} test videos, best epoch {result.best_epoch}", title_justify="left")
+    for column in ("", "accuracy", "standard error", "chance", "most frequent class"):
+        shown.add_column(column, justify="left" if not column else "right")
+    for row in _rows(result):
+        shown.add_row(*row)
+    return shown
+
+
+def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
+    scores, chance = result.scores, result.chance
+    five = min(5 * chance, 1.0)
+    return [
+        (
+            "test, top-1",
+            f"{scores.top_1:.1%}",
+            f"{scores.standard_error:.1%}",
+            f"{chance:.1%}",
+            f"{result.majority:.1%}",
+        ),
+        ("test, top-5", f"{scores.top_5:.1%}", "", f"{five:.1%}", ""),
+        ("validation, one clip", f"{result.validation['accuracy']:.1%}", "", f"{chance:.1%}", ""),
+    ]
+
+
+def _description(job: _Job, result: RecognitionResult) -> dict[str, Any]:
+    parts, scores = job.parts, result.scores
+    return {
+        "backbone": job.source.name,
+        "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
+        "fingerprint": describe_trained(result.run).fingerprint,
+        "train_source": parts.train_source,
+        "test_source": parts.test_source,
+        "view": asdict(job.view),
+        "average": job.config.average,
+        "seed": job.config.seed,
+        "num_train": len(job.train),
+        "num_validation": len(job.validation),
+        "num_test": len(parts.test_table),
+        "num_unknown": parts.num_unknown,
+        "left_out": parts.left_out,
+        "best_epoch": result.best_epoch,
+        "validation": result.validation,
+        "top_1": scores.top_1,
+        "standard_error": scores.standard_error,
+        "top_5": scores.top_5,
+        "chance": result.chance,
+        "majority": result.majority,
+        "per_class": scores.per_class,
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def _report(job: _Job, result: RecognitionResult, metrics: list[dict[str, Any]]) -> str:
+    """The run's page: accuracies, curves, and what is mixed up."""
+
+    def curves(term: str) -> dict[str, list[tuple[float, float]]]:
+        return {part: [(line["epoch"], line[part][term]) for line in metrics] for part in ("train", "validation")}
+
+    kept = {"kept": float(result.best_epoch)}
+    loss = line_chart(curves("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=kept)
+    accuracy = line_chart(
+        curves("accuracy"),
+        title="Accuracy of single clips",
+        x_label="epoch",
+        y_label="accuracy",
+        reference_lines={"chance": result.chance},
+        markers=kept,
+    )
+    scores, parts = result.scores, job.parts
+    mixed = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
+    by_class = [
+        (name, "no test video" if share is None else f"{share:.1%}") for name, share in scores.per_class.items()
+    ]
+    sections = [
+        section("The test", table(("", "accuracy", "standard error", "chance", "most frequent class"), _rows(result))),
+        section("How it learned", figure(loss, "Loss"), figure(accuracy, "Random training clips, centre clips")),
+        section("What it mixes up", figure(mixed, "Rows are the truth, columns what it said")),
+        section("Class by class", table(("class", "top-1"), by_class)),
+        section("The videos", paragraph(parts.train_source), paragraph(parts.test_source)),
+    ]
+    lead = (
+        f"{job.source.name}, fine-tuned on {len(job.train):,} videos; epoch {result.best_epoch} of {len(metrics)} was "
+        f"best on {len(job.validation):,} validation videos and was tested on {len(scores.labels):,} others, "
+        f"{job.config.test_clips} clips each."
+    )
+    return page("Action recognition", sections, lead=lead)

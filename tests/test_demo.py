@@ -1,0 +1,30 @@
+"""The demo on a tiny scale: the whole road, and what its page holds."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from v3s.config import DemoConfig
+from v3s.demo import demo
+
+QUIET = Console(quiet=True)
+
+
+def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path) -> None:
+    report = demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo"), epochs=1, workers=0), console=QUIET)
+    html = report.read_text()
+    assert html.count("data:video/mp4;base64,") >= 6
+    for heading in ("On videos that it never saw", "How it learned", "What it mixes up", "What the network is shown"):
+        assert heading in html
+    train, test = ((tmp_path / "demo" / name).read_text().splitlines() for name in ("train.txt", "test.txt"))
+    assert (len(train), len(test), set(train) & set(test)) == (12, 4, set())
+    with pytest.raises(ValueError, match="holds a demo; replace it with --overwrite"):
+        demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo")), console=QUIET)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no demo"):
+        demo(DemoConfig(out=str(tmp_path), overwrite=True), console=QUIET)
+    assert (tmp_path / "notes.txt").exists()
