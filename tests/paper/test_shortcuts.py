@@ -133,7 +133,7 @@ def test_borders_do_not_tell_the_label(zoom: Zoom) -> None:
 
 
 def test_borders_of_a_careless_crop_tell_the_label() -> None:
-    """The same probe reads black corners easily: it would notice them."""
+    """The same probe reads black corners at three times chance: it would notice them."""
     clips, labels = draw_careless_clips(540)
     assert read_linearly(border_statistics(clips), labels) > beyond_chance(18, 270)
 

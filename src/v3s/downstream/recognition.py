@@ -179,6 +179,27 @@ class RecognitionScores:
         return {name: None if share != share else share for name, share in zip(self.classes, shares, strict=True)}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RecognitionResult:
+    """What a fine-tuning reached.
+
+    Attributes:
+        run: its folder.
+        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights were kept.
+        validation: the means of that epoch's validation: loss and accuracy.
+        scores: of the test videos.
+        chance: top-1 accuracy of a guess.
+        majority: test accuracy of always answering the most frequent training class.
+    """
+
+    run: Path
+    best_epoch: int
+    validation: dict[str, float]
+    scores: RecognitionScores
+    chance: float
+    majority: float
+
+
 def recognize(
     model: Recognizer,
     table: IndexTable,
