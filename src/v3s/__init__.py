@@ -11,6 +11,7 @@ from importlib.metadata import version
 from v3s.backbones import BACKBONES, check_backbone, create_backbone
 from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
 from v3s.data.check import check
+from v3s.downstream.encoder import load_encoder
 from v3s.pretext.task import TASKS
 from v3s.pretrain import pretrain
 from v3s.train.trained import load_backbone
@@ -29,5 +30,6 @@ __all__ = [
     "check_backbone",
     "create_backbone",
     "load_backbone",
+    "load_encoder",
     "pretrain",
 ]

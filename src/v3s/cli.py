@@ -14,7 +14,17 @@ import av.logging
 from jsonargparse import ArgumentParser
 
 from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
-from v3s.downstream.config import ExplainConfig, SpeedinessConfig
+from v3s.downstream.config import (
+    EmbedConfig,
+    ExplainConfig,
+    FinetuneConfig,
+    IndexConfig,
+    ProbeConfig,
+    RetrieveConfig,
+    SearchConfig,
+    SimilarityConfig,
+    SpeedinessConfig,
+)
 from v3s.pretext.task import closest
 from v3s.recipes import RECIPES
 from v3s.train.fit import TrainingStoppedError
@@ -99,6 +109,55 @@ def _speediness(config: SpeedinessConfig) -> int:
     return 0
 
 
+def _retrieve(config: RetrieveConfig) -> int:
+    from v3s.downstream.retrieval import retrieve
+
+    retrieve(config)
+    return 0
+
+
+def _probe(config: ProbeConfig) -> int:
+    from v3s.downstream.probe import probe
+
+    probe(config)
+    return 0
+
+
+def _finetune(config: FinetuneConfig) -> int:
+    from v3s.downstream.finetune import finetune
+
+    finetune(config)
+    return 0
+
+
+def _similarity(config: SimilarityConfig) -> int:
+    from v3s.downstream.action_similarity import similarity
+
+    similarity(config)
+    return 0
+
+
+def _embed(config: EmbedConfig) -> int:
+    from v3s.downstream.embed import embed
+
+    embed(config)
+    return 0
+
+
+def _index(config: IndexConfig) -> int:
+    from v3s.downstream.ann import build_index
+
+    build_index(config)
+    return 0
+
+
+def _search(config: SearchConfig) -> int:
+    from v3s.downstream.searching import search_videos
+
+    search_videos(config)
+    return 0
+
+
 def _check(config: CheckConfig) -> int:
     from v3s.data.check import check
 
@@ -121,6 +180,13 @@ COMMANDS = {
     "preview": Command(PreviewConfig, _preview, "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _evaluate, "measure both heads of a trained model on other videos"),
+    "finetune": Command(FinetuneConfig, _finetune, "train a backbone to recognise actions, and test it"),
+    "probe": Command(ProbeConfig, _probe, "classify frozen features: linear probe, neighbours, few labels"),
+    "retrieve": Command(RetrieveConfig, _retrieve, "find videos of the same class by nearest neighbours"),
+    "similarity": Command(SimilarityConfig, _similarity, "tell whether two videos show the same action"),
+    "embed": Command(EmbedConfig, _embed, "turn every video into a vector"),
+    "search": Command(SearchConfig, _search, "find the videos most like one: v3s search a.mp4 --in VECTORS"),
+    "index": Command(IndexConfig, _index, "build an approximate index over vectors (FAISS)"),
     "explain": Command(ExplainConfig, _explain, "show where a network looks in a video (Grad-CAM)"),
     "speediness": Command(SpeedinessConfig, _speediness, "draw how fast a video seems over its time"),
 }
@@ -158,6 +224,8 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
     given = _with_flags(kind, [_underscored(option) for option in options])
+    if kind is SearchConfig:
+        given = _search_words(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
         given = _resumed(given)
@@ -165,6 +233,13 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)
     return kind(**{name: value for name, value in values.as_dict().items() if name not in ("config", "recipe")})
+
+
+def _search_words(given: list[str]) -> list[str]:
+    """Let ``search QUERY --in VECTORS -k 10`` stand for its long form."""
+    short = {"--in": "--vectors", "-k": "--k"}
+    words = [short.get(word, word) for word in given]
+    return ["--query", *words] if words and not words[0].startswith("-") else words
 
 
 def _first_line(kind: type[Any]) -> str:

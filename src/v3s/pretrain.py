@@ -100,6 +100,11 @@ def pretrain(
         found = _read_videos(config, task, sampling, processes, console)
         train, validation = _divide(config, task, sampling, found)
         num_workers = divide_cores(config.workers, compute.device)
+        if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
+            raise ValueError(
+                f"{len(train)} training videos give less than one batch of {config.batch_size}, which "
+                f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
+            )
         job = _Job(config, task, sampling, found, train, validation, compute, processes, console, num_workers)
         run = _open(job)
         try:

@@ -20,7 +20,8 @@ def write_report(path: Path, outcome: Outcome) -> None:
     """Write the page of a finished demo; it needs no other file."""
     trained = describe_trained(outcome.trained.run)
     metrics = read_metrics(outcome.trained.run / METRICS)
-    videos = "64 clips that the demo made" if outcome.made else f"{outcome.scan.num_usable:,} videos of yours"
+    kind = "clips that the demo made" if outcome.made else "videos of yours"
+    videos = f"{outcome.scan.num_usable - outcome.scores.num_videos:,} {kind}"
     lead = (
         f"{trained.backbone}, {trained.width:g} of its width, trained without labels on {videos} for {len(metrics)} "
         f"epochs; {outcome.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."

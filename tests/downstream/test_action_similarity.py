@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from torch import nn
 
 from v3s.data.synthetic import make_clips
 from v3s.data.views import ViewedVideos
-from v3s.downstream import action_similarity
 from v3s.downstream.action_similarity import SimilarityReport, similarity
 from v3s.downstream.config import SimilarityConfig
+from v3s.downstream.similarity import pair_features
 from v3s.downstream.source import Source
 
 NUM_CLASSES, NUM_VIDEOS = 8, 32
@@ -54,7 +53,7 @@ def write_csv(path: Path, rows: list[tuple[str, str, int, int]]) -> str:
 
 
 @pytest.fixture
-def embedded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The videos that are read, by name."""
     seen: list[str] = []
     original = ViewedVideos.__getitem__
@@ -122,10 +121,9 @@ def test_features_are_unit_vectors_of_each_stage(videos: Path, monkeypatch: pyte
 
     def spy(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
         seen.extend([*a, *b])
-        return original(a, b)
+        return pair_features(a, b)
 
-    original = action_similarity.pair_features
-    monkeypatch.setattr(action_similarity, "pair_features", spy)
+    monkeypatch.setattr("v3s.downstream.action_similarity.pair_features", spy)
     run(videos, num_folds=2, pairs_per_fold=10)
     assert [tuple(side.shape) for side in seen] == [(20, 16), (20, 32), (20, 64)] * 2
     for side in seen:
@@ -236,11 +234,13 @@ class Negative(nn.Module):
         self.stages = {"conv5": 3}
 
     def forward_stages(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Clips in [0, 1] less one."""
         return {"conv5": clips - 1}
 
 
 def test_negative_features_are_refused(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(action_similarity, "open_source", lambda *_, **__: Source(Negative(), "mine", "", 8, 32))
+    source = Source(Negative(), "mine", "", 8, 32)
+    monkeypatch.setattr("v3s.downstream.action_similarity.open_source", lambda *_, **__: source)
     with pytest.raises(ValueError, match=r"stage 'conv5' of mine gives -0\.\d+ for .*\.mp4; .* end in a ReLU"):
         run(videos, stages=("conv5",), num_folds=2, pairs_per_fold=10)
 

@@ -1,10 +1,8 @@
-"""Classification on fixed features: against scikit-learn, by hand, and the spacing of the ten clips."""
+"""Classification on fixed features: against scikit-learn and by hand."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -19,7 +17,6 @@ from v3s.downstream.classify import (
     linear_probe,
     logistic_regression,
     per_class_accuracy,
-    ten_clip_starts,
     top_k,
 )
 
@@ -31,25 +28,6 @@ def blobs(num_rows: int, num_classes: int, spread: float, seed: int) -> tuple[Te
     centres = torch.randn(num_classes, 10, generator=torch.Generator().manual_seed(99))
     rows = centres[labels] + spread * torch.randn(num_rows, 10, generator=generator)
     return rows * torch.logspace(-2, 2, 10) + 3, labels
-
-
-def test_ten_clip_starts_of_a_real_length() -> None:
-    assert ten_clip_starts(164, 16) == [0, 16, 33, 49, 66, 82, 99, 115, 132, 148]
-    assert ten_clip_starts(16, 16) == [0] * 10
-    assert ten_clip_starts(100, 64, num_clips=1) == [18]
-
-
-@given(st.integers(1, 80), st.integers(0, 3000), st.integers(2, 12))
-def test_clip_starts_are_even_and_reach_both_ends(span: int, room: int, num_clips: int) -> None:
-    starts = ten_clip_starts(span + room, span, num_clips)
-    assert len(starts) == num_clips
-    assert (starts[0], starts[-1]) == (0, room)
-    assert np.abs(np.array(starts) - np.linspace(0, room, num_clips)).max() <= 0.5 + 1e-9
-
-
-def test_a_video_shorter_than_a_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a video of 15 frames, clips of 16, 10 of them given; .* at least 16 frames"):
-        ten_clip_starts(15, 16)
 
 
 def test_few_label_subset_takes_the_same_number_of_each_class() -> None:

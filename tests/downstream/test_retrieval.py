@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
+from v3s.data.index_table import IndexTable
 from v3s.data.synthetic import make_clips
-from v3s.downstream import retrieval
+from v3s.data.views import View, read_clips
 from v3s.downstream.config import RetrieveConfig
-from v3s.downstream.ranking import PAPER_KS, mean_average_precision, top_k_accuracy
+from v3s.downstream.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
 from v3s.downstream.retrieval import RetrievalResult, chance_accuracy, chance_precision, retrieve, score
+from v3s.downstream.source import open_source
+from v3s.downstream.vector_search import Neighbours
+from v3s.video.index import index_video
 
 
 @pytest.fixture(scope="module")
@@ -56,39 +60,30 @@ def test_a_copy_is_found_first(labelled: Path, pool: str) -> None:
     assert re.search(r"top 20 \(all there are\) +│ +100.0% +│ +100.0%", printed)
 
 
-def test_features_are_those_of_the_last_pooling_layer(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_those_of_the_last_pooling_layer(labelled: Path) -> None:
     """Paper section 4.4: 512 x 2 x 3 x 3 = 9,216 numbers of 16 frames of 112 x 112; an eighth at a width of 1/8."""
-    for path in labelled.glob("*/*"):
-        assert path.is_dir()
-    seen: list[torch.Size] = []
-    monkeypatch.setattr(retrieval, "rank", _spy(retrieval.rank, seen))
     result, _ = run(labelled, clip_frames=16, clip_size=112, num_clips=1)
     assert result.dimension == 9216 // 8
-    assert seen == [torch.Size((8, 1152)), torch.Size((16, 1152))]
 
 
-def _spy(function: Any, seen: list[torch.Size]) -> Any:
-    def call(queries: torch.Tensor, gallery: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        seen.extend((queries.shape, gallery.shape))
-        return function(queries, gallery, *rest, **named)
+def test_ranking_sees_the_mean_over_clips(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the network run by hand on each clip of a query."""
+    asked: list[tuple[Tensor, int, bool]] = []
 
-    return call
+    def spy(queries: Tensor, gallery: Tensor, k: int, *, centre: bool) -> Neighbours:
+        asked.append((queries, k, centre))
+        return rank(queries, gallery, k, centre=centre)
 
-
-def test_features_average_the_clips_and_centring_is_passed_on(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def spy(queries: torch.Tensor, gallery: torch.Tensor, k: int, *, centre: bool) -> Any:
-        asked.append((queries, gallery, k, centre))
-        return original(queries, gallery, k, centre=centre)
-
-    original = retrieval.rank
-    monkeypatch.setattr(retrieval, "rank", spy)
-    plain, _ = run(labelled, centre=False)
-    centred, _ = run(labelled, centre=True)
-    assert [(k, centre) for _, _, k, centre in asked] == [(16, False), (16, True)]
-    assert plain.accuracy[1] == centred.accuracy[1] == 1
-    assert plain.mean_average_precision != centred.mean_average_precision
+    monkeypatch.setattr("v3s.downstream.retrieval.rank", spy)
+    run(labelled, centre=True, pool="mean")
+    ((queries, k, centre),) = asked
+    assert (k, centre) == (16, True)
+    table = IndexTable.of([index_video(labelled / "test/bounce/copy.mp4")])
+    view = View(clip_frames=8, clip_size=32, num_clips=2)
+    clips = read_clips(table, 0, view, [range(8), range(12, 20)])  # the first and the last 8 of 20 frames
+    with torch.inference_mode():
+        expected = open_source("random:r3d@0.125").backbone(clips.float() / 255).mean(dim=0)
+    torch.testing.assert_close(queries[0], expected)
 
 
 def test_every_query_counts_and_unknown_classes_are_wrong(labelled: Path, tmp_path: Path) -> None:
@@ -223,13 +218,14 @@ def test_mistakes_are_explained(labelled: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["num_clips", "batch_size", "page_queries"])
 def test_counts_are_positive(name: str) -> None:
+    given: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} is 0; it must be 1 or more"):
-        RetrieveConfig(data="x", backbone="random:r3d", **{name: 0})
+        RetrieveConfig(data="x", backbone="random:r3d", **given)
 
 
 def test_a_network_of_nan_is_refused(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = retrieval.open_source("random:r3d@0.125")
+    opened = open_source("random:r3d@0.125")
     nn.init.constant_(next(opened.backbone.parameters()), math.nan)
-    monkeypatch.setattr(retrieval, "open_source", lambda *_, **__: opened)
+    monkeypatch.setattr("v3s.downstream.retrieval.open_source", lambda *_, **__: opened)
     with pytest.raises(ValueError, match=r"random:r3d@0.125 gives NaN or infinity for 16 videos, first: .*\.mp4"):
         run(labelled)

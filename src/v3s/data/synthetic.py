@@ -1,8 +1,9 @@
 """Synthetic videos: a small labelled collection for trying every command without a download.
 
-The scenes are made so that the pretext task (paper, section 3) has something to learn. Every shape is regular,
-so that a change of aspect ratio or a projection shows. Every motion has one canonical pace, so that playback speed
-shows. The texture falls off as 1/f, as in natural images. The class of a clip is its kind of motion.
+The scenes are made so that the pretext task (paper, section 3) can be learned in minutes, more easily than on real
+videos. Every shape is regular and the background is tiled in squares of one size, so that a change of scale or a
+projection shows. Every motion and the camera have one pace, so that playback speed shows. Under the tiles lies texture
+that falls off as 1/f, as in natural images. The class of a clip is its kind of motion.
 """
 
 import math
@@ -22,7 +23,11 @@ PERIOD_FRAMES = 40.0
 PERIOD_SPREAD = 0.15
 
 FRAMES_PER_HEIGHT = 60
+"""Frames in which the camera pans one frame height to a side: the same pace in every clip."""
+
 TILES_PER_HEIGHT = 8
+"""Tiles of the background in one frame height: the same size in every clip."""
+
 Floats = NDArray[np.floating]
 Field = Callable[[Floats, Floats], Floats]
 
@@ -94,7 +99,7 @@ def make_clips(
 
 
 def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Film one scene: background, objects, a slowly drifting camera and sensor noise; (T, H, W, 3)."""
+    """Film one scene: a background under a panning camera, objects that it follows, sensor noise; (T, H, W, 3)."""
     period = PERIOD_FRAMES * rng.uniform(1 - PERIOD_SPREAD, 1 + PERIOD_SPREAD)
     cycles = (np.arange(num_frames) / period).astype(np.float32)
     poses = MOTIONS[kind](rng, cycles, width / height)
@@ -120,7 +125,7 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
 
 
 def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> Floats:
-    """A still scene of natural statistics: 1/f texture around one colour, under a gradient of light; (3, H, W)."""
+    """A still scene: tiles and 1/f texture around one colour, under a gradient of light; (3, H, W). Lengths in pixels."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, across)
     frequency[0, 0] = np.inf  # the mean comes from the colour below

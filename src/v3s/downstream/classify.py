@@ -27,31 +27,6 @@ class LinearProbe:
     validation_accuracy: float
 
 
-def ten_clip_starts(num_frames: int, span: int, num_clips: int = 10) -> list[int]:
-    """First frames of the clips that represent a video at test time.
-
-    The centres are evenly spaced, the first clip starts at frame 0 and the last one ends at the last frame: clip i
-    starts at ``i (L - span) / (num_clips - 1)``, rounded to the nearest frame (halves up). A single clip sits in the
-    middle.
-    Clips overlap, or coincide, in short videos.
-
-    Args:
-        num_frames: length L of the video, frames.
-        span: frames from the first to the last of a clip, both counted; 16 for 16 frames at stride 1.
-        num_clips: number of clips.
-
-    Raises:
-        ValueError: the video is shorter than a clip, or a number is not positive.
-
-    Source: paper section 4.3, "we sample 10 clips for each video".
-    """
-    if min(span, num_clips) < 1 or num_frames < span:
-        given = f"a video of {num_frames} frames, clips of {span}, {num_clips} of them"
-        raise ValueError(f"{given} given; positive numbers and at least {span} frames are needed")
-    room, steps = num_frames - span, num_clips - 1
-    return [room // 2] if steps == 0 else [(2 * i * room + steps) // (2 * steps) for i in range(num_clips)]
-
-
 def few_label_subset(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
     """Draw the same number of rows from each class.
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,6 +20,7 @@ from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
 from v3s.downstream.recognition import (
     CLASSIFIER,
     LabelledClips,
+    RecognitionResult,
     RecognitionScores,
     Recognizer,
     load_recognizer,
@@ -28,9 +28,9 @@ from v3s.downstream.recognition import (
     recognize,
     save_recognizer,
 )
+from v3s.downstream.recognition_page import recognition_page, result_table
 from v3s.downstream.source import RANDOM, Source, open_source
-from v3s.pages.charts import confusion_matrix, line_chart
-from v3s.pages.page import figure, page, paragraph, section, table, write_page
+from v3s.pages.page import write_page
 from v3s.train.checkpoint import read_json, write_atomically, write_json
 from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes
@@ -54,27 +54,6 @@ PAPER_VALIDATION = 800
 PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 RESULT, REPORT = "result.json", "report.html"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RecognitionResult:
-    """What a fine-tuning reached.
-
-    Attributes:
-        run: its folder.
-        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights were kept.
-        validation: the means of that epoch's validation: loss and accuracy.
-        scores: of the test videos.
-        chance: top-1 accuracy of a guess.
-        majority: test accuracy of always answering the most frequent training class.
-    """
-
-    run: Path
-    best_epoch: int
-    validation: dict[str, float]
-    scores: RecognitionScores
-    chance: float
-    majority: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,37 +291,20 @@ def _test(job: _Job, run: RunFolder) -> RecognitionResult:
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
     job.console.print(result_table(result))
     write_json(run.path / RESULT, _description(job, result))
-    html = _report(job, result, read_metrics(run.path / METRICS))
+    html = recognition_page(
+        result,
+        read_metrics(run.path / METRICS),
+        name=job.source.name,
+        num_clips=config.test_clips,
+        sources={
+            f"{len(job.train):,} to train on": parts.train_source,
+            f"{len(job.validation):,} to choose the epoch by": parts.train_source,
+            f"{len(parts.test_table):,} to test on": parts.test_source,
+        },
+    )
     write_page(run.path / REPORT, html.encode(errors="replace").decode())  # names may hold any bytes
     job.console.print(str(run.path / REPORT), highlight=False, markup=False, soft_wrap=True)
     return result
-
-
-def result_table(result: RecognitionResult) -> Table:
-    """The test's accuracies beside chance."""
-    scores = result.scores
-    shown = Table(title=f"{len(scores.labels):,} test videos, best epoch {result.best_epoch}", title_justify="left")
-    for column in ("", "accuracy", "standard error", "chance", "most frequent class"):
-        shown.add_column(column, justify="left" if not column else "right")
-    for row in _rows(result):
-        shown.add_row(*row)
-    return shown
-
-
-def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
-    scores, chance = result.scores, result.chance
-    five = min(5 * chance, 1.0)
-    return [
-        (
-            "test, top-1",
-            f"{scores.top_1:.1%}",
-            f"{scores.standard_error:.1%}",
-            f"{chance:.1%}",
-            f"{result.majority:.1%}",
-        ),
-        ("test, top-5", f"{scores.top_5:.1%}", "", f"{five:.1%}", ""),
-        ("validation, one clip", f"{result.validation['accuracy']:.1%}", "", f"{chance:.1%}", ""),
-    ]
 
 
 def _description(job: _Job, result: RecognitionResult) -> dict[str, Any]:
@@ -371,39 +333,3 @@ def _description(job: _Job, result: RecognitionResult) -> dict[str, Any]:
         "per_class": scores.per_class,
         "confusion": scores.confusion.tolist(),
     }
-
-
-def _report(job: _Job, result: RecognitionResult, metrics: list[dict[str, Any]]) -> str:
-    """The run's page: accuracies, curves, and what is mixed up."""
-
-    def curves(term: str) -> dict[str, list[tuple[float, float]]]:
-        return {part: [(line["epoch"], line[part][term]) for line in metrics] for part in ("train", "validation")}
-
-    kept = {"kept": float(result.best_epoch)}
-    loss = line_chart(curves("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=kept)
-    accuracy = line_chart(
-        curves("accuracy"),
-        title="Accuracy of single clips",
-        x_label="epoch",
-        y_label="accuracy",
-        reference_lines={"chance": result.chance},
-        markers=kept,
-    )
-    scores, parts = result.scores, job.parts
-    mixed = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
-    by_class = [
-        (name, "no test video" if share is None else f"{share:.1%}") for name, share in scores.per_class.items()
-    ]
-    sections = [
-        section("The test", table(("", "accuracy", "standard error", "chance", "most frequent class"), _rows(result))),
-        section("How it learned", figure(loss, "Loss"), figure(accuracy, "Random training clips, centre clips")),
-        section("What it mixes up", figure(mixed, "Rows are the truth, columns what it said")),
-        section("Class by class", table(("class", "top-1"), by_class)),
-        section("The videos", paragraph(parts.train_source), paragraph(parts.test_source)),
-    ]
-    lead = (
-        f"{job.source.name}, fine-tuned on {len(job.train):,} videos; epoch {result.best_epoch} of {len(metrics)} was "
-        f"best on {len(job.validation):,} validation videos and was tested on {len(scores.labels):,} others, "
-        f"{job.config.test_clips} clips each."
-    )
-    return page("Action recognition", sections, lead=lead)

@@ -1,0 +1,278 @@
+"""``v3s embed``: every video of a collection to a unit vector on disk, or to one for each clip."""
+
+import csv
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from v3s.data.index_table import IndexTable
+from v3s.data.scan import Scan, default_workers
+from v3s.data.splits import list_videos
+from v3s.data.usable import usable_videos
+from v3s.data.views import count_padded
+from v3s.downstream.config import EmbedConfig
+from v3s.downstream.encoder import Encoder, make_encoder
+from v3s.downstream.features import Feature
+from v3s.downstream.source import RANDOM, open_source
+from v3s.downstream.vectors import (
+    DTYPES,
+    Description,
+    Shard,
+    Vectors,
+    VectorsError,
+    Video,
+    open_vectors,
+    prepare_folder,
+    read_shard,
+    shard_path,
+    video_lines,
+    write_shard,
+)
+from v3s.train.checkpoint import write_atomically
+from v3s.train.device import choose_compute
+from v3s.train.trained import describe_trained
+
+ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
+
+
+def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
+    """Turn videos into vectors; a run that was killed goes on where it was.
+
+    Args:
+        config: which network, which videos, which vectors, where to.
+        console: where to report; the terminal by default.
+
+    Returns:
+        The vectors, memory-mapped.
+
+    Raises:
+        ValueError: the network or the videos cannot be opened, none can be read, or the folder holds other vectors.
+    """
+    console = console or Console()
+    if config.export == "parquet":
+        _import_pyarrow()  # hours before it is needed
+    encoder = _open_encoder(config)
+    listed = list_videos(
+        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
+    )
+    found = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+    lines = video_lines(_videos(found))
+    description = _describe(config, encoder, found, lines)
+    folder = Path(config.out)
+    prepare_folder(folder, description, lines, overwrite=config.overwrite)
+    _write_shards(config, encoder, found.usable_table, description, console)
+    vectors = open_vectors(folder)
+    if config.export is not None:
+        EXPORTS[config.export](vectors)
+    _tell(vectors, config, console)
+    return vectors
+
+
+def network_name(given: str) -> str:
+    """Name and width of the network that ``--backbone`` names, e.g. ``r2plus1d@0.25``."""
+    name = given.removeprefix(RANDOM)
+    if not Path(name).exists():
+        return name
+    trained = describe_trained(name)
+    return f"{trained.backbone}@{trained.width:g}"
+
+
+def absolute_backbone(given: str) -> str:
+    """What ``--backbone`` names, such that it holds from any working folder."""
+    name = given.removeprefix(RANDOM)
+    return given.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else given
+
+
+def _open_encoder(config: EmbedConfig) -> Encoder:
+    source = open_source(config.backbone, seed=config.seed)
+    view = source.view(
+        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips, stride=config.stride
+    )
+    return make_encoder(
+        source, view, Feature(config.stage, config.pool), choose_compute(config.device, config.precision)
+    )
+
+
+def _videos(found: Scan) -> Iterator[Video]:
+    for position, index, label in zip(found.usable, found.usable_table, found.usable_labels, strict=True):
+        yield Video(found.videos.paths[position], label, index.num_frames, index.duration_seconds)
+
+
+def _describe(config: EmbedConfig, encoder: Encoder, found: Scan, lines: bytes) -> Description:
+    table, view = found.usable_table, encoder.space.view
+    clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
+    return Description(
+        backbone=absolute_backbone(config.backbone),
+        seed=config.seed,
+        network=network_name(config.backbone),
+        stages=dict(encoder.backbone.stages),  # type: ignore[arg-type]
+        space=encoder.space,
+        per_clip=config.per_clip,
+        dimension=encoder.dimension,
+        dtype=config.dtype,
+        root=str(found.videos.root.resolve()),
+        source=found.videos.source,
+        files_sha256=hashlib.sha256(lines).hexdigest(),
+        num_videos=len(table),
+        num_vectors=sum(clips) if config.per_clip else len(table),
+        num_padded=count_padded(table, view),
+        num_missing=found.videos.num_missing,
+        left_out={report.path: report.reason for report in found.reports if report.verdict != "usable"},
+        shard_videos=config.shard_videos,
+    )
+
+
+def _write_shards(
+    config: EmbedConfig, encoder: Encoder, table: IndexTable, description: Description, console: Console
+) -> None:
+    """Write the shards that are not there yet, and say how fast that went."""
+    folder, size = Path(config.out), description.shard_videos
+    parts = {
+        number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
+    }
+    missing = [number for number in parts if not _is_whole(folder, number, description, console)]
+    num_videos = sum(len(parts[number]) for number in missing)
+    if num_videos < len(table):
+        console.print(f"{len(table) - num_videos:,} of {len(table):,} videos were done before", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    began = time.perf_counter()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("embedding", total=num_videos)
+        for number in missing:
+            shard = _encode_shard(config, encoder, table, parts[number], lambda: progress.advance(bar))
+            write_shard(folder, number, shard, description)
+    seconds = time.perf_counter() - began
+    if missing:
+        console.print(f"{num_videos:,} videos in {seconds:.1f} s: {num_videos / seconds:.1f} videos/s", highlight=False)
+
+
+def _is_whole(folder: Path, number: int, description: Description, console: Console) -> bool:
+    if not shard_path(folder, number).exists():
+        return False
+    try:
+        read_shard(folder, number, description)
+    except VectorsError as error:
+        console.print(f"computed again: {error}", highlight=False, markup=False, soft_wrap=True)
+        return False
+    return True
+
+
+def _encode_shard(
+    config: EmbedConfig, encoder: Encoder, table: IndexTable, videos: range, advance: Callable[[], object]
+) -> Shard:
+    view, per_clip, vectors, spans = encoder.space.view, config.per_clip, [], []
+    for video, found in encoder.encode_table(
+        table,
+        per_clip=per_clip,
+        videos=videos,
+        num_workers=min(default_workers(), 8) if config.workers is None else config.workers,
+        batch_size=config.batch_size,
+    ):
+        vectors.append(found.to(DTYPES[config.dtype]))
+        num_frames = int(table.num_frames[video])
+        starts = view.starts(num_frames) if per_clip else [0]
+        length = view.clip_frames if per_clip else num_frames
+        spans += [(video, start, min(start + length, num_frames)) for start in starts]
+        advance()
+    numbers, starts_of, ends_of = torch.tensor(spans, dtype=torch.int32).T
+    return Shard(torch.cat(vectors), numbers, starts_of, ends_of)
+
+
+def _tell(vectors: Vectors, config: EmbedConfig, console: Console) -> None:
+    told = vectors.description
+    if told.num_padded:
+        short = f"{told.num_padded:,} of {told.num_videos:,} videos are shorter than a clip"
+        console.print(f"{short}: their last frame is repeated", highlight=False)
+    left_out = f"; {len(told.left_out):,} videos left out" if told.left_out else ""
+    console.print(
+        f"{len(vectors):,} vectors of {told.dimension:,} numbers ({told.dtype}) of {told.num_videos:,} videos in "
+        f"{vectors.folder}{left_out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def export_npy(vectors: Vectors) -> None:
+    """Write vectors.npy, shape (N, D), and rows.csv, which says in the same order what each row is."""
+    told = vectors.description
+
+    def write(path: Path) -> None:
+        kind = np.dtype(told.dtype)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), told.dimension))
+        for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
+            array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
+        array.flush()
+
+    write_atomically(vectors.folder / "vectors.npy", write)
+    write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, ROW_COLUMNS, _rows(vectors)))
+
+
+def export_csv(vectors: Vectors) -> None:
+    """Write vectors.csv: what each row is, then its numbers in the columns v0, v1, ..."""
+    header = (*ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
+    numbers = (row for shard in vectors.shards for row in shard.vectors)
+    rows = ((*told, *vector.tolist()) for told, vector in zip(_rows(vectors), numbers, strict=True))
+    write_atomically(vectors.folder / "vectors.csv", lambda path: _write_csv(path, header, rows))
+
+
+def export_parquet(vectors: Vectors) -> None:
+    """Write vectors.parquet: what each row is, and the column ``vector``, a list of D numbers.
+
+    A file name that is not UTF-8 has "?" for the bytes that are not.
+    """
+    arrow, parquet = _import_pyarrow()
+    kinds = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
+    number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
+    columns = [*zip(ROW_COLUMNS, kinds, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
+    schema = arrow.schema(columns)
+
+    def write(path: Path) -> None:
+        rows = _rows(vectors)
+        with parquet.ParquetWriter(path, schema) as writer:
+            for shard in vectors.shards:
+                told = [
+                    (row[0].encode(errors="replace").decode(), *row[1:]) for row in islice(rows, len(shard.vectors))
+                ]
+                lists = arrow.FixedSizeListArray.from_arrays(
+                    arrow.array(shard.vectors.numpy().reshape(-1)), vectors.description.dimension
+                )
+                writer.write_table(arrow.table([*map(list, zip(*told, strict=True)), lists], schema=schema))
+
+    write_atomically(vectors.folder / "vectors.parquet", write)
+
+
+EXPORTS = {"npy": export_npy, "csv": export_csv, "parquet": export_parquet}
+
+
+def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, float]]:
+    """What each row is: the values of `ROW_COLUMNS`."""
+    for shard in vectors.shards:
+        for number, start, end in zip(shard.videos.tolist(), shard.starts.tolist(), shard.ends.tolist(), strict=True):
+            video = vectors.video(number)
+            yield video.path, video.label, start, end, video.num_frames, video.seconds
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ValueError(
+            f"parquet files need pyarrow, which is not installed ({error}): pip install 'v3s[parquet]'"
+        ) from error
