@@ -125,7 +125,7 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
 
 
 def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> Floats:
-    """A still scene: tiles and 1/f texture around one colour, under a gradient of light; (3, H, W). Lengths in pixels."""
+    """A still scene: tiles and 1/f texture around one colour, under a gradient of light; (3, H, W), sizes in pixels."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, across)
     frequency[0, 0] = np.inf  # the mean comes from the colour below
