@@ -44,3 +44,12 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     make_clips(folder, num_videos=16, num_frames=40, height=48, width=64)
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``train`` (16 videos) and ``test`` (8) of 8 classes; 20 frames of 32 x 48 pixels."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for part, num_videos, seed in (("train", 16, 1), ("test", 8, 2)):
+        make_clips(folder / part, num_videos=num_videos, num_frames=20, height=32, width=48, seed=seed)
+    return folder

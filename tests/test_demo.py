@@ -11,7 +11,9 @@ from v3s.demo import demo
 QUIET = Console(quiet=True)
 
 
-def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path) -> None:
+def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLIPS_AN_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
+        monkeypatch.setattr(f"v3s.demo.{name}", 24)
     report = demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo"), epochs=1, workers=0), console=QUIET)
     html = report.read_text()
     assert html.count("data:video/mp4;base64,") >= 6
@@ -28,3 +30,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no demo"):
         demo(DemoConfig(out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_too_few_videos_are_an_error(small_videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 2 usable videos; a demo needs 6"):
+        demo(DemoConfig(data=str(small_videos / "spin"), out=str(tmp_path / "demo"), workers=0), console=QUIET)

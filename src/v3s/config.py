@@ -225,6 +225,11 @@ class PreviewConfig(ClipOptions, VideoOptions):
     num_videos: int = 3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_videos")
+        if problem := seed_problem(self.seed):
+            raise ValueError(problem)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ComputeOptions, VideoOptions):
@@ -242,6 +247,10 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
     batch_size: int = 32
     out: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(self, "clips", "batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
@@ -258,3 +267,14 @@ class DemoConfig(ComputeOptions):
     data: str | None = None
     epochs: int | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is not None:
+            _require_positive(self, "epochs")
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be more than 0")

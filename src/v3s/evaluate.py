@@ -162,7 +162,7 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
         config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
     )
     needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
-    return usable_videos(listed, min_frames=needed, console=console)
+    return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
 
 
 @torch.no_grad()

@@ -241,10 +241,10 @@ def _left_out(found: Scan) -> list[str]:
     bad = [(report.path, report.reason) for report in found.reports if report.verdict != "usable"]
     if not bad:
         return []
-    more = (
-        [paragraph(f"and {len(bad) - MOST_LEFT_OUT:,} more; v3s check names all")] if len(bad) > MOST_LEFT_OUT else []
-    )
-    return [section(f"Not usable: {len(bad):,} videos", table(("video", "why"), bad[:MOST_LEFT_OUT]), *more)]
+    num_more = len(bad) - MOST_LEFT_OUT
+    more = [paragraph(f"and {num_more:,} more; v3s check names all")] if num_more > 0 else []
+    heading = f"Not usable: {len(bad):,} of {len(found.reports):,} videos"
+    return [section(heading, table(("video", "why"), bad[:MOST_LEFT_OUT]), *more)]
 
 
 def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:

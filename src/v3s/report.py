@@ -12,7 +12,8 @@ from v3s.evaluate import HeadScores
 from v3s.pages.charts import confusion_matrix, line_chart
 from v3s.pages.page import figure, page, paragraph, section, table, write_page
 from v3s.preview import cut_examples, show_examples
-from v3s.train.run import METRICS, read_metrics
+from v3s.train.checkpoint import read_json
+from v3s.train.run import MANIFEST, METRICS, read_metrics
 from v3s.train.trained import Trained, describe_trained
 
 
@@ -20,11 +21,14 @@ def write_report(path: Path, outcome: Outcome) -> None:
     """Write the page of a finished demo; it needs no other file."""
     trained = describe_trained(outcome.trained.run)
     metrics = read_metrics(outcome.trained.run / METRICS)
+    counts = read_json(outcome.trained.run / MANIFEST)["videos"]
     kind = "clips that the demo made" if outcome.made else "videos of yours"
-    videos = f"{outcome.scan.num_usable - outcome.scores.num_videos:,} {kind}"
+    num_left_out = len(outcome.scan.reports) - outcome.scan.num_usable
+    left_out = f"{num_left_out:,} could not be used: see check.jsonl. " if num_left_out else ""
     lead = (
-        f"{trained.backbone}, {trained.width:g} of its width, trained without labels on {videos} for {len(metrics)} "
-        f"epochs; {outcome.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."
+        f"{trained.backbone}, {trained.width:g} of its width, trained for {len(metrics)} epochs without labels on "
+        f"{counts['train']:,} {kind}; {counts['validation']:,} others chose the epoch to keep. {left_out}"
+        f"{outcome.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."
     )
     sections = [
         _held_out(outcome),

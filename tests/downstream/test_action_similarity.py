@@ -20,7 +20,7 @@ from v3s.data.synthetic import make_clips
 from v3s.data.views import ViewedVideos
 from v3s.downstream.action_similarity import SimilarityReport, similarity
 from v3s.downstream.config import SimilarityConfig
-from v3s.downstream.similarity import pair_features
+from v3s.downstream.similarity import C_GRID, pair_features
 from v3s.downstream.source import Source
 
 NUM_CLASSES, NUM_VIDEOS = 8, 32
@@ -157,9 +157,10 @@ def test_aslan_lists_and_view_1(videos: Path, tmp_path: Path) -> None:
     savemat(tmp_path / "train_pairs.mat", {"a": rows[2::4]})
     savemat(tmp_path / "test_pairs.mat", {"b": rows[3::4]})
     view1 = {"view1_train": str(tmp_path / "train_pairs.mat"), "view1_test": str(tmp_path / "test_pairs.mat")}
-    report, printed = run(tmp_path, pairs=str(tmp_path / "View2.mat"), **view1)
+    report, printed = run(tmp_path, pairs=str(tmp_path / "View2.mat"), **view1, c=0.5)
     assert (report.num_pairs, len(report.result.fold_accuracy), report.chance) == (40, 2, 0.5)
     assert report.chosen
+    assert report.c in C_GRID  # which 0.5 is not
     assert f"C = {report.c:g} (chosen on View-1)" in printed
     given, _ = run(tmp_path, pairs=str(tmp_path / "View2.mat"), c=report.c)
     assert (given.result, given.chosen) == (report.result, False)

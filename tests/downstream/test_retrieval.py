@@ -1,13 +1,15 @@
 """Retrieval from files to page: exact answers where they are known, chance by simulation, and mistakes."""
 
+import base64
 import json
 import math
 import re
 import shutil
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,12 @@ from v3s.downstream.retrieval import RetrievalResult, chance_accuracy, chance_pr
 from v3s.downstream.source import open_source
 from v3s.downstream.vector_search import Neighbours
 from v3s.video.index import index_video
+
+
+@pytest.fixture(autouse=True)
+def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan in this process: starting others takes longer than reading these files."""
+    monkeypatch.setattr("v3s.data.check.default_workers", lambda: 0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +106,7 @@ def test_every_query_counts_and_unknown_classes_are_wrong(labelled: Path, tmp_pa
     assert result.chance[50] == 7 / 8
     assert "1 of 8 test videos are of classes that no training video has: walk (1)" in printed
     assert "14 of 14 training videos are shorter than 24 frames" in printed
-    assert "a class that the gallery does not have" in (tmp_path / "page.html").read_text()
+    assert "a class that the gallery lacks" in (tmp_path / "page.html").read_text()
 
 
 def test_what_is_written(labelled: Path, tmp_path: Path) -> None:
@@ -131,6 +139,17 @@ def test_page_holds_its_own_pictures_and_marks_right_and_wrong(labelled: Path, t
         assert neighbours[0].startswith(f"✓ {name}, cosine 1.000; ")
         assert all((caption[0] == "✓") == (caption[2:].split(",")[0] == name) for caption in neighbours)
         assert sum(caption[0] == "✗" for caption in neighbours) >= 3  # two gallery videos of each class
+    for caption, source in zip(captions, sources, strict=True):
+        green = left_border(source) @ [-1, 1, 0] > 0  # green is (0, 158, 115), orange (213, 94, 0)
+        assert caption[0] == "q" or green == (caption[0] == "✓")
+
+
+def left_border(uri: str) -> np.ndarray:
+    """The mean colour of the four leftmost columns of a JPEG."""
+    with av.open(BytesIO(base64.b64decode(uri.partition(",")[2])), "r") as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    mean: np.ndarray = picture[:, :4].mean(axis=(0, 1))
+    return mean
 
 
 def test_page_is_drawn_by_the_seed(labelled: Path, tmp_path: Path) -> None:

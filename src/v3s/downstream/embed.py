@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.data.scan import Scan, default_workers
+from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
-from v3s.data.views import count_padded
+from v3s.data.views import View, count_padded
 from v3s.downstream.config import EmbedConfig
 from v3s.downstream.encoder import Encoder, make_encoder
 from v3s.downstream.features import Feature
@@ -38,7 +39,7 @@ from v3s.downstream.vectors import (
     write_shard,
 )
 from v3s.train.checkpoint import write_atomically
-from v3s.train.device import choose_compute
+from v3s.train.device import choose_compute, divide_cores
 from v3s.train.trained import describe_trained
 
 ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
@@ -140,19 +141,25 @@ def _write_shards(
         number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
     }
     missing = [number for number in parts if not _is_whole(folder, number, description, console)]
-    num_videos = sum(len(parts[number]) for number in missing)
-    if num_videos < len(table):
-        console.print(f"{len(table) - num_videos:,} of {len(table):,} videos were done before", highlight=False)
+    videos = [video for number in missing for video in parts[number]]
+    if len(videos) < len(table):
+        console.print(f"{len(table) - len(videos):,} of {len(table):,} videos were done before", highlight=False)
+    num_workers = divide_cores(config.workers, encoder.compute.device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.perf_counter()
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("embedding", total=num_videos)
+        encoded = encoder.encode_table(
+            table, per_clip=config.per_clip, videos=videos, num_workers=num_workers, batch_size=config.batch_size
+        )
+        found = iter(progress.track(encoded, len(videos), description="embedding"))
         for number in missing:
-            shard = _encode_shard(config, encoder, table, parts[number], lambda: progress.advance(bar))
+            shard = _collect(islice(found, len(parts[number])), table, encoder.space.view, description)
             write_shard(folder, number, shard, description)
     seconds = time.perf_counter() - began
     if missing:
-        console.print(f"{num_videos:,} videos in {seconds:.1f} s: {num_videos / seconds:.1f} videos/s", highlight=False)
+        console.print(
+            f"{len(videos):,} videos in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s", highlight=False
+        )
 
 
 def _is_whole(folder: Path, number: int, description: Description, console: Console) -> bool:
@@ -166,25 +173,15 @@ def _is_whole(folder: Path, number: int, description: Description, console: Cons
     return True
 
 
-def _encode_shard(
-    config: EmbedConfig, encoder: Encoder, table: IndexTable, videos: range, advance: Callable[[], object]
-) -> Shard:
-    view, per_clip, vectors, spans = encoder.space.view, config.per_clip, [], []
-    for video, found in encoder.encode_table(
-        table,
-        per_clip=per_clip,
-        videos=videos,
-        num_workers=min(default_workers(), 8) if config.workers is None else config.workers,
-        batch_size=config.batch_size,
-    ):
-        vectors.append(found.to(DTYPES[config.dtype]))
+def _collect(found: Iterable[tuple[int, Tensor]], table: IndexTable, view: View, description: Description) -> Shard:
+    """A shard of encoded videos."""
+    vectors, spans = [], []
+    for video, encoded in found:
+        vectors.append(encoded.to(DTYPES[description.dtype]))
         num_frames = int(table.num_frames[video])
-        starts = view.starts(num_frames) if per_clip else [0]
-        length = view.clip_frames if per_clip else num_frames
+        starts, length = (view.starts(num_frames), view.clip_frames) if description.per_clip else ([0], num_frames)
         spans += [(video, start, min(start + length, num_frames)) for start in starts]
-        advance()
-    numbers, starts_of, ends_of = torch.tensor(spans, dtype=torch.int32).T
-    return Shard(torch.cat(vectors), numbers, starts_of, ends_of)
+    return Shard(torch.cat(vectors), *torch.tensor(spans, dtype=torch.int32).T)
 
 
 def _tell(vectors: Vectors, config: EmbedConfig, console: Console) -> None:

@@ -51,11 +51,13 @@ class FewLabels:
 
     Attributes:
         per_class: labels of each class.
+        num_draws: how often they were drawn; once where there are no others to draw.
         mean: top-1 accuracy over the draws.
-        standard_error: of that mean; None after a single draw.
+        standard_error: of that mean, over the draws; None after a single one.
     """
 
     per_class: int
+    num_draws: int
     mean: float
     standard_error: float | None
 
@@ -75,7 +77,7 @@ class ProbeResult:
         neighbours: of the nearest neighbours.
         k: neighbours that voted.
         few_labels: with few labels.
-        shuffled: top-1 accuracy of a linear probe that learned from shuffled labels: near chance, or something leaks.
+        shuffled: of a linear probe that learned from shuffled labels: near chance, or something leaks.
         chance: of a guess.
         majority: of always answering the most frequent training class.
         minutes: from first to last.
@@ -91,7 +93,7 @@ class ProbeResult:
     neighbours: Accuracy
     k: int
     few_labels: tuple[FewLabels, ...]
-    shuffled: float
+    shuffled: Accuracy
     chance: float
     majority: float
     minutes: float
@@ -127,7 +129,9 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     train, test = embed(parts.train_table, "training videos"), embed(parts.test_table, "test videos")
     result = judge(train, test, parts, config, started=started, console=console)
     console.print(result_table(result))
-    control = f"shuffled labels: {result.shuffled:.1%} (must be near chance, {result.chance:.1%})"
+    shuffled = result.shuffled
+    control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
+    control += f" (must be near chance, {result.chance:.1%})"
     console.print(f"{control}; {result.minutes:.1f} minutes", highlight=False)
     if config.out is not None:
         write_json(Path(config.out), _description(config, source, view, parts, result))
@@ -166,7 +170,7 @@ def judge(
         neighbours=_accuracy(knn_predict(test, train, labels, k), parts.test_labels),
         k=k,
         few_labels=tuple(few),
-        shuffled=top_k(control.probabilities, parts.test_labels, 1),
+        shuffled=_accuracy(control.probabilities, parts.test_labels),
         chance=parts.chance,
         majority=parts.majority,
         minutes=(time.monotonic() - started) / 60,
@@ -191,8 +195,9 @@ def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[i
 
 def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, config: ProbeConfig) -> FewLabels:
     generator = torch.Generator().manual_seed(config.seed)
+    takes_all = per_class * len(parts.classes) == len(train)
     accuracies = []
-    for _ in range(config.repeats):
+    for _ in range(1 if takes_all else config.repeats):
         rows = few_label_subset(parts.train_labels, per_class, generator)
         probabilities = logistic_regression(
             train[rows], parts.train_labels[rows], test, FEW_LABEL_C, len(parts.classes)
@@ -200,7 +205,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
         accuracies.append(top_k(probabilities, parts.test_labels, 1))
     drawn = torch.tensor(accuracies, dtype=torch.float64)
     error = float(drawn.std() / sqrt(len(drawn))) if len(drawn) > 1 else None
-    return FewLabels(per_class, float(drawn.mean()), error)
+    return FewLabels(per_class, len(drawn), float(drawn.mean()), error)
 
 
 def result_table(result: ProbeResult) -> Table:
@@ -209,13 +214,17 @@ def result_table(result: ProbeResult) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("", "top-1", "standard error", "top-5"):
         table.add_column(column, justify="right" if column else "left")
-    probes = ((f"linear (C = {result.c:g})", result.linear), (f"{result.k} nearest neighbours", result.neighbours))
-    for name, found in probes:
+    probes = {
+        f"linear (C = {result.c:g})": result.linear,
+        f"{result.k} nearest neighbours": result.neighbours,
+        "linear, shuffled labels": result.shuffled,
+    }
+    for name, found in probes.items():
         table.add_row(name, f"{found.top_1:.1%}", f"{found.standard_error:.1%}", f"{found.top_5:.1%}")
     for run in result.few_labels:
         error = "" if run.standard_error is None else f"{run.standard_error:.1%}"
-        table.add_row(f"linear, {run.per_class} labels a class", f"{run.mean:.1%}", error, "")
-    table.add_row("linear, shuffled labels", f"{result.shuffled:.1%}", "", "")
+        name = f"linear, labels of each class: {run.per_class} (draws: {run.num_draws})"
+        table.add_row(name, f"{run.mean:.1%}", error, "")
     table.add_row("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}")
     table.add_row("most frequent class", f"{result.majority:.1%}", "", "")
     return table

@@ -35,7 +35,7 @@ from v3s.video.warp import warp
 
 NUM_SHOWN = 5  # neighbours of a query on the page
 PICTURE_WIDTH, BORDER = 240, 6  # of a thumbnail, in pixels
-RIGHT, WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and red, which colour-blind readers can tell apart
+RIGHT, WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and orange, for colour-blind readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
     lead = (
         f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. "
         f"{count} queries drawn at random (seed {config.seed}). A neighbour of the query's class has a green border "
-        "and a ✓, any other a red border and a ✗."
+        "and a ✓, any other an orange border and a ✗."
     )
     scores = section("Scores", table(("score", "retrieved", "chance"), _rows(result)))
     return page(
@@ -222,16 +222,18 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
 
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     label = int(parts.test_labels[query])
-    name = "a class that the gallery does not have" if label == UNKNOWN else parts.classes[label]
+    name = "a class that the gallery lacks" if label == UNKNOWN else parts.classes[label]
     columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
     nearest = ranked.indices[query, :NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
     for row, found, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
         right = found == label
-        caption = f"{'✓' if right else '✗'} {parts.classes[found]}, cosine {cosine:.3f}; {parts.train_paths[row]}"
+        caption = (
+            f"{'✓' if right else '✗'} {parts.classes[found]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
+        )
         columns.append((caption, _thumbnail(parts.train_table[row], RIGHT if right else WRONG)))
-    text = f"{labels.count(label)} of the first {len(nearest)} are of its class."
-    return section(parts.test_paths[query], paragraph(text), strip(columns))
+    text = f"{parts.test_paths[query]}: {labels.count(label)} of the first {len(nearest)} are of its class."
+    return section(name, paragraph(text), strip(columns))
 
 
 def _thumbnail(video: VideoIndex, colour: tuple[int, int, int] | None = None) -> str:

@@ -309,8 +309,9 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
         raise VectorsError(f"{path}: damaged ({error}); run v3s embed again with the same options") from error
     if metadata.get("stamp") != description.stamp:
         other = metadata.get("fingerprint") != description.space.fingerprint
+        differing = "another network or preprocessing" if other else "another list of videos, or stored otherwise,"
         raise VectorsError(
-            f"{path}: of {'another network or preprocessing' if other else 'another list of videos'} than "
+            f"{path}: of {differing} than "
             f"{folder / DESCRIPTION} says: vectors of two cannot be mixed; embed again with --overwrite"
         )
     return shard
