@@ -81,7 +81,7 @@ def test_recall_tells_a_bad_index(vectors: Vectors, monkeypatch: pytest.MonkeyPa
 def test_compressed_lists_beyond_a_graph(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ann, "LARGEST_GRAPH", 500)
     report = build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=QUIET)
-    assert report.kind == "OPQ64_64,IVF128,PQ64"
+    assert report.kind == "PCAR64,IVF128,PQ64np"
     assert report.recall > 0.9
     queries = vectors.take(torch.arange(3))
     found = open_index(vectors).search(queries, 528)  # more than the visited lists hold
@@ -92,9 +92,9 @@ def test_compressed_lists_beyond_a_graph(vectors: Vectors, monkeypatch: pytest.M
     ("num_vectors", "dimension", "kind"),
     [
         (1_000_000, 512, "HNSW32,SQfp16"),
-        (1_000_001, 512, "OPQ64_256,IVF4096,PQ64"),
-        (100_000_000, 9216, "OPQ64_256,IVF32768,PQ64"),
-        (2_000_000, 120, "OPQ8_120,IVF4096,PQ8"),
+        (1_000_001, 512, "PCAR256,IVF4096,PQ64np"),
+        (100_000_000, 9216, "PCAR256,IVF32768,PQ64np"),
+        (2_000_000, 120, "PCAR120,IVF4096,PQ8np"),
     ],
 )
 def test_kind_by_size(num_vectors: int, dimension: int, kind: str) -> None:

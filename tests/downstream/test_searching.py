@@ -197,6 +197,27 @@ def test_random_weights_come_back_by_their_seed(small_videos: Path, tmp_path: Pa
         assert find(vectors, small_videos / path, k=1)[0][0].path == path
 
 
+def test_real_videos(run: Path, shared: Path, tmp_path: Path) -> None:
+    """Clips of one recording are more alike than clips of two classes, even to an untrained network."""
+    names = [
+        f"{kind}/v_{kind}_g01_c0{clip}.avi"
+        for kind in ("Archery", "PlayingPiano", "Surfing", "Punch")
+        for clip in (1, 2)
+    ]
+    root = shared / "data/UCF-101"
+    (tmp_path / "list.txt").write_text("".join(f"{root / name}\n" for name in names))
+    config = EmbedConfig(
+        data=str(tmp_path / "list.txt"), out=str(tmp_path / "vectors"), backbone=str(run), num_clips=2, workers=0
+    )
+    vectors = embed(config, console=QUIET)
+    firsts, seconds = zip(*(find(vectors, root / name, k=2)[0] for name in names), strict=True)
+    assert [hit.file for hit in firsts] == [str(root / name) for name in names]
+    recordings = [name[:-6] for name in names]
+    assert (
+        sum(hit.file.endswith(f"{start}{hit.file[-6:]}") for hit, start in zip(seconds, recordings, strict=True)) >= 6
+    )
+
+
 def test_a_bad_query_is_named(made: dict[bool, Vectors], tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"bad\.mp4: is not a video"):

@@ -1,7 +1,7 @@
 """``v3s index``: an approximate index (FAISS) over stored vectors, and how much of the exact answer it finds.
 
 Up to a million vectors a graph (HNSW) keeps them in half precision; beyond, they are grouped into lists and compressed
-(IVF with product quantisation). In both cases the index only names candidates: they are ranked by exact cosine.
+(PCA, IVF and product quantisation). In both cases the index only names candidates: they are ranked by exact cosine.
 """
 
 import math
@@ -104,6 +104,7 @@ def build_index(config: IndexConfig, *, console: Console | None = None) -> Index
         f"of the {report.k} exact neighbours ({report.num_queries:,} queries); {report.search_ms:.2f} ms a query, "
         f"exact {report.exact_ms:.2f} ms",
         highlight=False,
+        soft_wrap=True,
     )
     return report
 
@@ -136,6 +137,8 @@ def open_index(vectors: Vectors) -> ApproximateIndex:
 def choose_kind(num_vectors: int, dimension: int) -> str:
     """FAISS's description of the index that suits so many vectors.
 
+    "np" leaves out the training of polysemous codes, which takes minutes and which this search does not use.
+
     >>> choose_kind(50_000, 512)
     'HNSW32,SQfp16'
     """
@@ -143,7 +146,7 @@ def choose_kind(num_vectors: int, dimension: int) -> str:
         return "HNSW32,SQfp16"
     reduced = min(dimension, 256)
     num_codes = math.gcd(reduced, 64)  # bytes of a compressed vector
-    return f"OPQ{num_codes}_{reduced},IVF{_num_lists(num_vectors)},PQ{num_codes}"
+    return f"PCAR{reduced},IVF{_num_lists(num_vectors)},PQ{num_codes}np"
 
 
 def _num_lists(num_vectors: int) -> int:
@@ -185,7 +188,8 @@ def _others(found: Neighbours, own: Tensor, k: int) -> Tensor:
 
 
 def _build(faiss: Any, kind: str, vectors: Vectors, generator: np.random.Generator, console: Console) -> Any:
-    index = faiss.index_factory(vectors.description.dimension, kind, faiss.METRIC_INNER_PRODUCT)
+    # Between unit vectors the order is that of cosines, and PCA, which moves the origin, does not change it.
+    index = faiss.index_factory(vectors.description.dimension, kind, faiss.METRIC_L2)
     if not index.is_trained:
         wanted = min(len(vectors), TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
         rows = np.sort(generator.choice(len(vectors), wanted, replace=False))

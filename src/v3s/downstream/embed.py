@@ -189,7 +189,7 @@ def _tell(vectors: Vectors, config: EmbedConfig, console: Console) -> None:
     if told.num_padded:
         short = f"{told.num_padded:,} of {told.num_videos:,} videos are shorter than a clip"
         console.print(f"{short}: their last frame is repeated", highlight=False)
-    left_out = f"; {len(told.left_out):,} videos left out" if told.left_out else ""
+    left_out = f"; left out: {len(told.left_out):,}" if told.left_out else ""
     console.print(
         f"{len(vectors):,} vectors of {told.dimension:,} numbers ({told.dtype}) of {told.num_videos:,} videos in "
         f"{vectors.folder}{left_out}",
