@@ -6,6 +6,7 @@ import pytest
 
 from v3s.cli import main, read_config
 from v3s.config import PretrainConfig
+from v3s.downstream.config import FinetuneConfig
 from v3s.recipes import PAPER_ACCURACY, RECIPES
 
 
@@ -89,3 +90,9 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--batch-size" in shown
     assert "_size" not in shown.replace("BATCH_SIZE", "").replace("CLIP_SIZE", "").replace("CANVAS_SIZE", "")
     assert main(["--version"]) == 0
+
+
+def test_finetune_is_resumed_as_its_message_says(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"data: videos\nout: {tmp_path}\nbackbone: random:r3d\nepochs: 7\n")
+    config = read_config("finetune", FinetuneConfig, ["--out", str(tmp_path), "--resume"])
+    assert (config.data, config.backbone, config.epochs, config.resume) == ("videos", "random:r3d", 7, True)

@@ -14,6 +14,10 @@ import av.logging
 from jsonargparse import ArgumentParser
 
 from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
+from v3s.data.check import check
+from v3s.demo import demo
+from v3s.downstream.action_similarity import similarity
+from v3s.downstream.ann import build_index
 from v3s.downstream.config import (
     EmbedConfig,
     ExplainConfig,
@@ -25,7 +29,17 @@ from v3s.downstream.config import (
     SimilarityConfig,
     SpeedinessConfig,
 )
+from v3s.downstream.embed import embed
+from v3s.downstream.explain import explain
+from v3s.downstream.finetune import finetune
+from v3s.downstream.probe import probe
+from v3s.downstream.retrieval import retrieve
+from v3s.downstream.searching import search_videos
+from v3s.downstream.speediness import speediness
+from v3s.evaluate import evaluate
 from v3s.pretext.task import closest
+from v3s.pretrain import pretrain
+from v3s.preview import preview
 from v3s.recipes import RECIPES
 from v3s.train.fit import TrainingStoppedError
 
@@ -62,9 +76,19 @@ class Command:
     summary: str
 
 
-def _pretrain(config: PretrainConfig) -> int:
-    from v3s.pretrain import pretrain
+def _finishing(job: Callable[[Any], object]) -> Callable[[Any], int]:
+    """A job as a command: it prints the file that it returns, if it does, and exits with 0."""
 
+    def run(config: Any) -> int:
+        result = job(config)
+        if isinstance(result, Path):
+            print(result)
+        return 0
+
+    return run
+
+
+def _pretrain(config: PretrainConfig) -> int:
     if ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} names code of your own, which is run from Python only: "
@@ -74,93 +98,7 @@ def _pretrain(config: PretrainConfig) -> int:
     return 0
 
 
-def _preview(config: PreviewConfig) -> int:
-    from v3s.preview import preview
-
-    print(preview(config))
-    return 0
-
-
-def _evaluate(config: EvaluateConfig) -> int:
-    from v3s.evaluate import evaluate
-
-    evaluate(config)
-    return 0
-
-
-def _demo(config: DemoConfig) -> int:
-    from v3s.demo import demo
-
-    print(demo(config))
-    return 0
-
-
-def _explain(config: ExplainConfig) -> int:
-    from v3s.downstream.explain import explain
-
-    print(explain(config))
-    return 0
-
-
-def _speediness(config: SpeedinessConfig) -> int:
-    from v3s.downstream.speediness import speediness
-
-    speediness(config)
-    return 0
-
-
-def _retrieve(config: RetrieveConfig) -> int:
-    from v3s.downstream.retrieval import retrieve
-
-    retrieve(config)
-    return 0
-
-
-def _probe(config: ProbeConfig) -> int:
-    from v3s.downstream.probe import probe
-
-    probe(config)
-    return 0
-
-
-def _finetune(config: FinetuneConfig) -> int:
-    from v3s.downstream.finetune import finetune
-
-    finetune(config)
-    return 0
-
-
-def _similarity(config: SimilarityConfig) -> int:
-    from v3s.downstream.action_similarity import similarity
-
-    similarity(config)
-    return 0
-
-
-def _embed(config: EmbedConfig) -> int:
-    from v3s.downstream.embed import embed
-
-    embed(config)
-    return 0
-
-
-def _index(config: IndexConfig) -> int:
-    from v3s.downstream.ann import build_index
-
-    build_index(config)
-    return 0
-
-
-def _search(config: SearchConfig) -> int:
-    from v3s.downstream.searching import search_videos
-
-    search_videos(config)
-    return 0
-
-
 def _check(config: CheckConfig) -> int:
-    from v3s.data.check import check
-
     found = check(
         config.data,
         splits=config.splits,
@@ -175,20 +113,24 @@ def _check(config: CheckConfig) -> int:
 
 
 COMMANDS = {
-    "demo": Command(DemoConfig, _demo, "the whole road in minutes, on clips it makes or on yours, with a report"),
+    "demo": Command(
+        DemoConfig, _finishing(demo), "the whole road in minutes, on clips it makes or on yours, with a report"
+    ),
     "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
-    "preview": Command(PreviewConfig, _preview, "show your videos under each transform, with labels"),
+    "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
-    "evaluate": Command(EvaluateConfig, _evaluate, "measure both heads of a trained model on other videos"),
-    "finetune": Command(FinetuneConfig, _finetune, "train a backbone to recognise actions, and test it"),
-    "probe": Command(ProbeConfig, _probe, "classify frozen features: linear probe, neighbours, few labels"),
-    "retrieve": Command(RetrieveConfig, _retrieve, "find videos of the same class by nearest neighbours"),
-    "similarity": Command(SimilarityConfig, _similarity, "tell whether two videos show the same action"),
-    "embed": Command(EmbedConfig, _embed, "turn every video into a vector"),
-    "search": Command(SearchConfig, _search, "find the videos most like one: v3s search a.mp4 --in VECTORS"),
-    "index": Command(IndexConfig, _index, "build an approximate index over vectors (FAISS)"),
-    "explain": Command(ExplainConfig, _explain, "show where a network looks in a video (Grad-CAM)"),
-    "speediness": Command(SpeedinessConfig, _speediness, "draw how fast a video seems over its time"),
+    "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
+    "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
+    "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
+    "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
+    "similarity": Command(SimilarityConfig, _finishing(similarity), "tell whether two videos show the same action"),
+    "embed": Command(EmbedConfig, _finishing(embed), "turn every video into a vector"),
+    "search": Command(
+        SearchConfig, _finishing(search_videos), "find the videos most like one: v3s search a.mp4 --in VECTORS"
+    ),
+    "index": Command(IndexConfig, _finishing(build_index), "build an approximate index over vectors (FAISS)"),
+    "explain": Command(ExplainConfig, _finishing(explain), "show where a network looks in a video (Grad-CAM)"),
+    "speediness": Command(SpeedinessConfig, _finishing(speediness), "draw how fast a video seems over its time"),
 }
 
 
@@ -226,9 +168,10 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     given = _with_flags(kind, [_underscored(option) for option in options])
     if kind is SearchConfig:
         given = _search_words(given)
+    if "resume" in {field.name for field in fields(kind)}:
+        given = _resumed(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
-        given = _resumed(given)
         recipe = _value_of("--recipe", given)
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)

@@ -1,6 +1,8 @@
 """The configuration of each command: one frozen dataclass is its command line, its YAML and its Python argument."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
@@ -152,9 +154,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "width", "train_clips", "validation_clips", "patience"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        _require_positive(self, "epochs", "batch_size", "width", "train_clips", "validation_clips", "patience")
 
     @property
     def initial_rate(self) -> float:
@@ -168,10 +168,23 @@ FREE_ON_RESUME = (
 """Options that may differ when a run is resumed: they change no sample and no weight up to the checkpoint."""
 
 
-def changed_options(before: PretrainConfig, now: PretrainConfig) -> dict[str, tuple[Any, Any]]:
-    """What a resumed run was given that does not fit the run in the folder: name -> (before, now)."""
+def check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
+    """Refuse to resume a run with other options than it was begun with.
+
+    Args:
+        run: its folder.
+        before: the configuration that it was begun with.
+        now: the one that was given, of the same type.
+        free: names of the options that may differ.
+
+    Raises:
+        ValueError: others differ; the message has their values before and now.
+    """
     old, new = asdict(before), asdict(now)
-    return {name: (old[name], new[name]) for name in old if name not in FREE_ON_RESUME and old[name] != new[name]}
+    changed = [name for name in old if name not in free and old[name] != new[name]]
+    if changed:
+        listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)
+        raise ValueError(f"{run} cannot be resumed with other options: {listed}")
 
 
 def to_yaml(config: Any) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
-from v3s.config import PretrainConfig, changed_options, from_yaml, to_yaml
+from v3s.config import PretrainConfig, check_resumable, from_yaml, to_yaml
 from v3s.data.clips import BatchOrder, PretextClips, hold_out, load_batches, validation_batches
 from v3s.data.index_table import IndexTable
 from v3s.data.letterbox import detect_bars
@@ -29,9 +29,6 @@ from v3s.train.loop import evaluate
 from v3s.train.progress import Progress, describe
 from v3s.train.run import CONFIG, MANIFEST, RunFolder, hash_of_files, open_log, open_run, write_manifest
 from v3s.train.trained import describe_trained, save_trained
-
-PAPER_VALIDATION = 800
-PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +147,7 @@ def _divide(
 ) -> tuple[PretextClips, PretextClips]:
     """Training and validation clips of different videos."""
     table = found.usable_table
-    held_out = config.validation_videos
-    if held_out is None:
-        held_out = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * len(table))))
-    parts = hold_out(len(table), held_out, config.seed)
+    parts = hold_out(len(table), config.validation_videos, config.seed)
     bars = _detect_all_bars(table) if config.trim_bars else None
     train, validation = (
         PretextClips(
@@ -194,10 +188,7 @@ def _open(job: _Job) -> RunFolder:
 
 def _check_same(config: PretrainConfig, run: RunFolder, files_hash: str) -> None:
     before = from_yaml(PretrainConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
-    changed = changed_options(before, config)
-    if changed:
-        listed = "; ".join(f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(f"{run.path} cannot be resumed with other options: {listed}")
+    check_resumable(run.path, before, config)
     old_hash = read_json(run.path / MANIFEST)["files_sha256"]
     if old_hash != files_hash:
         raise ValueError(

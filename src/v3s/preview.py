@@ -22,9 +22,9 @@ from v3s.pretext.spatial import SpatialProjection, SpatialScale
 from v3s.pretext.task import SAME_SIZE, SAME_SPEED, PretextTask, get_task
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, span
 from v3s.video.decode import read_frames
-from v3s.video.homography import FloatArray, corners, scale
+from v3s.video.homography import FloatArray, corners
 from v3s.video.index import VideoIndex
-from v3s.video.warp import warp
+from v3s.video.warp import to_width, warp
 
 CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
 PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
@@ -197,9 +197,7 @@ def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
 def _cut(video: VideoIndex, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
     frames = read_frames(video, plan.frames)
     clip = warp(frames, plan.to_clip, clip_size, clip_size)
-    shrink = min(1.0, PICTURE_WIDTH / video.width)
-    to_picture = scale(shrink, shrink)
-    height, width = max(1, round(shrink * video.height)), max(1, round(shrink * video.width))
+    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
     picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
     outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))
     return Example(kind, label, plan, clip.permute(1, 2, 3, 0).numpy(), outlined)

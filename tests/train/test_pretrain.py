@@ -183,7 +183,9 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished
     pretrain(given, console=QUIET)
     with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
         pretrain(given, console=QUIET)
+    (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
+    assert not (tmp_path / "run/old_head.safetensors").exists()
     assert json.loads((tmp_path / "run/manifest.json").read_text())["seed"] == 5
 
 

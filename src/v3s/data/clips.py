@@ -35,6 +35,8 @@ SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
 VALIDATION_EPOCH = 2**32 - 1  # the epoch whose clips validation sees: drawn once, the same at every pass
+PAPER_VALIDATION = 800
+PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _ORDER, _HOLD_OUT = 2, 3  # domains that keep these draws apart from the samples' own
 
 
@@ -43,12 +45,14 @@ def seed_problem(seed: int) -> str | None:
     return None if 0 <= seed < 2**32 else f"seed is {seed}; it must be in 0 .. 2**32 - 1"
 
 
-def hold_out(num_videos: int, num_validation: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split video numbers into training and validation, both sorted.
+def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split video numbers into training and validation, both sorted; None holds out the paper's share.
 
     Raises:
         ValueError: nothing would be left to train on.
     """
+    if num_validation is None:
+        num_validation = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * num_videos)))
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were asked for as validation videos: training and "

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from v3s.data.clips import start_worker
 from v3s.data.index_table import IndexTable
 from v3s.video.decode import read_frames
-from v3s.video.homography import Homography, crop_and_resize, translation
+from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.warp import warp
 
 PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame, in sides of the clip (section 4.3)
@@ -51,10 +51,13 @@ class View:
             return list(range(0, room + 1, self.stride))
         return evenly_spaced(room, self.num_clips)
 
+    def frames(self, start: int, num_frames: int) -> tuple[int, ...]:
+        """Frame numbers of the clip from a start; numbers beyond the end are those of the last frame."""
+        return tuple(min(start + step, num_frames - 1) for step in range(self.clip_frames))
+
     def clips(self, num_frames: int) -> list[tuple[int, ...]]:
-        """Frame numbers of each clip; numbers beyond the end are those of the last frame."""
-        last = num_frames - 1
-        return [tuple(min(start + step, last) for step in range(self.clip_frames)) for start in self.starts(num_frames)]
+        """Frame numbers of each clip of a video."""
+        return [self.frames(start, num_frames) for start in self.starts(num_frames)]
 
     def to_clip(
         self, width: int, height: int, *, left: float = 0.5, top: float = 0.5, flip: bool = False
@@ -70,11 +73,7 @@ class View:
         )
         whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
         crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole
-        return _mirror(size) @ crop if flip else crop
-
-
-def _mirror(size: int) -> Homography:
-    return crop_and_resize(size, 0, -size, size, size, size)
+        return mirror(size) @ crop if flip else crop
 
 
 def evenly_spaced(room: int, count: int) -> list[int]:

@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable
-from v3s.data.scan import default_workers
 from v3s.data.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.downstream.aslan import locate_samples, read_aslan_pairs
 from v3s.downstream.config import SimilarityConfig
-from v3s.downstream.features import Feature, check_stage, mean_features, video_features
+from v3s.downstream.features import Feature, check_stage, mean_features
 from v3s.downstream.similarity import (
     BoolArray,
     FloatArray,
@@ -36,7 +34,7 @@ from v3s.downstream.similarity import (
     pair_features,
     read_pairs_csv,
 )
-from v3s.downstream.source import Source, open_source
+from v3s.downstream.source import Source, open_source, source_features
 from v3s.train.checkpoint import write_json
 from v3s.train.device import choose_compute
 
@@ -228,17 +226,9 @@ def _tell(videos: PairedVideos, view: View, console: Console) -> None:
 def _embed(config: SimilarityConfig, source: Source, view: View, table: IndexTable, console: Console) -> list[Tensor]:
     """For each stage the videos' vectors: global average, mean over clips, length 1; float32, shape (videos, D)."""
     compute = choose_compute(config.device, config.precision)
-    found = video_features(
-        source.on(compute),
-        table,
-        view,
-        [Feature(stage, "mean") for stage in config.stages],
-        compute,
-        num_workers=min(default_workers(), 8) if config.workers is None else config.workers,
-        batch_size=config.batch_size,
-    )
-    checked = _check_signs(found, table, config.stages, source.name)
-    vectors = mean_features(track(checked, "videos", total=len(table), console=console, transient=True))
+    features = [Feature(stage, "mean") for stage in config.stages]
+    found = source_features(source, table, view, features, compute, config, console=console, what="videos")
+    vectors = mean_features(_check_signs(found, table, config.stages, source.name))
     return [F.normalize(stage, dim=1) for stage in vectors]
 
 

@@ -69,9 +69,7 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_clips", "batch_size", "page_queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "num_clips", "batch_size", "page_queries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +94,7 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_clips", "batch_size", "k", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "num_clips", "batch_size", "k", "repeats")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be 1 or more")
 
@@ -147,9 +143,7 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "decay_epochs", "test_clips"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "epochs", "batch_size", "decay_epochs", "test_clips")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +183,7 @@ class SimilarityConfig(BackboneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_clips", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "num_clips", "batch_size")
         if self.stride < 0 or self.c <= 0 or not self.stages:
             given = f"stride {self.stride}, c {self.c}, stages {self.stages}"
             raise ValueError(f"{given} given; a stride of 0 or more, a c above 0 and at least one stage are needed")
@@ -244,9 +236,7 @@ class SpeedinessConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("stride", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "stride", "batch_size")
         if Path(self.out).suffix == ".json":
             raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written beside it")
 
@@ -289,9 +279,7 @@ class EmbedConfig(BackboneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "shard_videos"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "batch_size", "shard_videos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,9 +299,7 @@ class IndexConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("recall_queries", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        _require_counts(self, "recall_queries", "k")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,3 +328,9 @@ class SearchConfig(ComputeOptions):
         super().__post_init__()
         if self.k < 1:
             raise ValueError(f"k is {self.k}; it must be 1 or more")
+
+
+def _require_counts(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be 1 or more")

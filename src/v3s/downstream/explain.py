@@ -222,7 +222,7 @@ def clip_frames(video: VideoIndex, view: View, start: int | None) -> tuple[int, 
             f"{video.path}: has {video.num_frames} frames; a clip of {view.clip_frames} starts at frame 0 to {room}, "
             f"and {first} was asked for"
         )
-    return tuple(min(first + step, video.num_frames - 1) for step in range(view.clip_frames))
+    return view.frames(first, video.num_frames)
 
 
 def _page(config: ExplainConfig, found: Explanation, pictures: list[tuple[str, bytes]], sheet: bytes) -> str:

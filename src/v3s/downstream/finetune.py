@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from v3s.config import FREE_ON_RESUME, from_yaml, to_yaml
+from v3s.config import FREE_ON_RESUME, check_resumable, from_yaml, to_yaml
 from v3s.data.clips import BatchOrder, hold_out, load_batches, validation_batches
 from v3s.data.views import View
 from v3s.downstream.config import FinetuneConfig
@@ -50,8 +50,6 @@ from v3s.train.run import (
 )
 from v3s.train.trained import TEMPORAL_HEAD, describe_trained
 
-PAPER_VALIDATION = 800
-PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 RESULT, REPORT = "result.json", "report.html"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
 
@@ -116,10 +114,7 @@ def _prepare(config: FinetuneConfig, console: Console) -> _Job:
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
     """Random clips of some training videos, and the centre clips of those held out."""
-    held_out = config.validation_videos
-    if held_out is None:
-        held_out = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * len(parts.train_table))))
-    train, validation = hold_out(len(parts.train_table), held_out, config.seed)
+    train, validation = hold_out(len(parts.train_table), config.validation_videos, config.seed)
     return (
         LabelledClips(
             parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip
@@ -147,12 +142,8 @@ def _open(job: _Job) -> RunFolder:
 
 
 def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None:
-    before = asdict(from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8")))
-    now = asdict(config)
-    changed = [name for name in now if name not in _FREE and before[name] != now[name]]
-    if changed:
-        listed = "; ".join(f"{name} was {before[name]!r}, now {now[name]!r}" for name in changed)
-        raise ValueError(f"{run.path} cannot be resumed with other options: {listed}")
+    before = from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
+    check_resumable(run.path, before, config, free=_FREE)
     if read_json(run.path / MANIFEST)["files_sha256"] != files_hash:
         raise ValueError(f"{run.path} cannot be resumed: the videos or their labels have changed since it began")
 

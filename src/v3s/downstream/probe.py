@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -20,11 +19,11 @@ from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.downstream.config import ProbeConfig
-from v3s.downstream.features import Feature, check_stage, mean_features, video_features
+from v3s.downstream.features import Feature, check_stage, mean_features
 from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
-from v3s.downstream.source import Source, open_source
+from v3s.downstream.source import Source, open_source, source_features
 from v3s.train.checkpoint import write_json
-from v3s.train.device import choose_compute, divide_cores
+from v3s.train.device import choose_compute
 
 FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs: with a label or two a class there is none to spare for choosing it."""
@@ -117,14 +116,10 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
     parts = labelled_parts(config, console=console)
     tell_padded(parts, view, console)
-    num_workers = divide_cores(config.workers, compute.device)
-    backbone = source.on(compute)
 
-    def embed(table: IndexTable, name: str) -> Tensor:
-        found = video_features(
-            backbone, table, view, [feature], compute, num_workers=num_workers, batch_size=config.batch_size
-        )
-        return mean_features(track(found, name, total=len(table), console=console, transient=True))[0]
+    def embed(table: IndexTable, what: str) -> Tensor:
+        found = source_features(source, table, view, [feature], compute, config, console=console, what=what)
+        return mean_features(found)[0]
 
     train, test = embed(parts.train_table, "training videos"), embed(parts.test_table, "test videos")
     result = judge(train, test, parts, config, started=started, console=console)

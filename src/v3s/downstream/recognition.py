@@ -131,8 +131,7 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
         """The clip, uint8 of shape (3, T, size, size), and its label, int64 of shape ()."""
         source, cut = self.table[key[1]], self.cut(*key)
-        last, size = source.num_frames - 1, self.view.clip_size
-        frames = [min(cut.start + step, last) for step in range(self.view.clip_frames)]
+        frames, size = self.view.frames(cut.start, source.num_frames), self.view.clip_size
         to_clip = self.view.to_clip(source.width, source.height, left=cut.left, top=cut.top, flip=cut.flip)
         return warp(read_frames(source, frames), to_clip, size, size), self.labels[key[1]]
 

@@ -11,27 +11,25 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.data.scan import default_workers
 from v3s.data.views import View
 from v3s.downstream.config import RetrieveConfig
-from v3s.downstream.features import Feature, check_stage, mean_features, video_features
+from v3s.downstream.features import Feature, check_stage, mean_features
 from v3s.downstream.labelled import UNKNOWN, Parts, labelled_parts, tell_padded
 from v3s.downstream.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
-from v3s.downstream.source import Source, open_source
+from v3s.downstream.source import Source, open_source, source_features
 from v3s.downstream.vector_search import Neighbours
 from v3s.pages.images import data_uri, jpeg, outline
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.train.checkpoint import write_json
 from v3s.train.device import choose_compute
 from v3s.video.decode import read_frames
-from v3s.video.homography import corners, scale
+from v3s.video.homography import corners
 from v3s.video.index import VideoIndex
-from v3s.video.warp import warp
+from v3s.video.warp import to_width, warp
 
 NUM_SHOWN = 5  # neighbours of a query on the page
 PICTURE_WIDTH, BORDER = 240, 6  # of a thumbnail, in pixels
@@ -170,16 +168,10 @@ def _embed(
 ) -> Tensor:
     """One vector for each video: float32, shape (videos, D)."""
     compute = choose_compute(config.device, config.precision)
-    found = video_features(
-        source.on(compute),
-        videos,
-        view,
-        [Feature(config.stage, config.pool)],
-        compute,
-        num_workers=min(default_workers(), 8) if config.workers is None else config.workers,
-        batch_size=config.batch_size,
+    features = [Feature(config.stage, config.pool)]
+    (vectors,) = mean_features(
+        source_features(source, videos, view, features, compute, config, console=console, what=what)
     )
-    (vectors,) = mean_features(track(found, what, total=len(videos), console=console, transient=True))
     bad = (~vectors.isfinite().all(dim=1)).nonzero()
     if len(bad):
         path = videos[int(bad[0])].path
@@ -238,10 +230,9 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
 
 def _thumbnail(video: VideoIndex, colour: tuple[int, int, int] | None = None) -> str:
     """The frame in the middle of a video as a data URI, with a border if a colour is given."""
-    shrink = min(1.0, PICTURE_WIDTH / video.width)
-    height, width = max(1, round(shrink * video.height)), max(1, round(shrink * video.width))
+    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
     frame = read_frames(video, [video.num_frames // 2])
-    picture = warp(frame, scale(shrink, shrink), height, width)[:, 0].permute(1, 2, 0)
+    picture = warp(frame, to_picture, height, width)[:, 0].permute(1, 2, 0)
     bordered = (
         picture if colour is None else outline(picture, corners(width, height), colour=colour, thickness=2 * BORDER)
     )

@@ -21,9 +21,8 @@ from v3s.pages.page import page, section, strip, write_page
 from v3s.train.checkpoint import CheckpointError, write_json
 from v3s.train.device import choose_compute
 from v3s.video.decode import read_frames
-from v3s.video.homography import scale
 from v3s.video.index import VideoError, index_video
-from v3s.video.warp import warp
+from v3s.video.warp import to_width, warp
 
 PICTURE_WIDTH = 320  # of a thumbnail, in pixels
 GREY = data_uri(
@@ -223,6 +222,5 @@ def thumbnail(file: str, frame: int | None = None) -> str:
     """
     video = index_video(file)
     pixels = read_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame])
-    shrink = min(1.0, PICTURE_WIDTH / video.width)
-    height, width = max(1, round(shrink * video.height)), max(1, round(shrink * video.width))
-    return data_uri(jpeg(warp(pixels, scale(shrink, shrink), height, width)[:, 0].permute(1, 2, 0)), "image/jpeg")
+    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
+    return data_uri(jpeg(warp(pixels, to_picture, height, width)[:, 0].permute(1, 2, 0)), "image/jpeg")

@@ -1,15 +1,21 @@
 """The backbone that a command was given: a run, a file of weights, or random weights as the baseline."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
 
 from v3s.backbones import create_backbone
+from v3s.data.index_table import IndexTable
 from v3s.data.views import View
+from v3s.downstream.config import BackboneOptions
+from v3s.downstream.features import Feature, video_features
 from v3s.train.checkpoint import fingerprint
-from v3s.train.device import Compute
+from v3s.train.device import Compute, divide_cores
 from v3s.train.trained import describe_trained, load_backbone
 
 RANDOM = "random:"
@@ -76,6 +82,41 @@ def open_source(given: str, *, seed: int = 0) -> Source:
     except ValueError as error:
         raise ValueError(f"backbone {given!r}: {error}") from error
     return _source(network, given, network.clip_frames, network.clip_size)
+
+
+def source_features(
+    source: Source,
+    videos: IndexTable,
+    view: View,
+    features: Sequence[Feature],
+    compute: Compute,
+    options: BackboneOptions,
+    *,
+    console: Console,
+    what: str,
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """`video_features` of an opened source, read as the options of a command ask, under a progress bar.
+
+    Args:
+        source: the network.
+        videos: what it looks at.
+        view: the clips that it is shown.
+        features: the kinds of vector wanted.
+        compute: device and precision.
+        options: reading processes and batch size.
+        console: where the bar is shown.
+        what: its text.
+    """
+    found = video_features(
+        source.on(compute),
+        videos,
+        view,
+        features,
+        compute,
+        num_workers=divide_cores(options.workers, compute.device),
+        batch_size=options.batch_size,
+    )
+    yield from track(found, what, total=len(videos), console=console, transient=True)
 
 
 def _source(network: nn.Module, name: str, clip_frames: int, clip_size: int) -> Source:

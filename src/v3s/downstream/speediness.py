@@ -27,9 +27,9 @@ from v3s.train.checkpoint import write_json
 from v3s.train.device import Compute, choose_compute
 from v3s.train.trained import Trained, describe_trained, load_pretext_model
 from v3s.video.decode import read_frames
-from v3s.video.homography import Homography, scale
+from v3s.video.homography import Homography
 from v3s.video.index import VideoIndex, index_video
-from v3s.video.warp import warp
+from v3s.video.warp import to_width, warp
 
 READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
 WARP_FRAMES = 16  # warped at once, as float
@@ -289,9 +289,8 @@ def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
     """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
     length = trained.sampling.clip_frames
     first = round(middle - (length - 1) / 2)
-    shrink = min(1.0, PICTURE_WIDTH / video.width)
-    height, width = max(1, round(shrink * video.height)), max(1, round(shrink * video.width))
-    frames = warp(read_frames(video, range(first, first + length)), scale(shrink, shrink), height, width)
+    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
+    frames = warp(read_frames(video, range(first, first + length)), to_picture, height, width)
     return data_uri(jpeg(tile(frames.permute(1, 2, 3, 0), FRAMES_IN_A_ROW)), "image/jpeg")
 
 

@@ -32,7 +32,7 @@ from v3s.train.checkpoint import write_atomically, write_json
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
 LAST = Path("checkpoints/last.pt")
-_FILES = (CONFIG, MANIFEST, METRICS, LOG, "backbone.safetensors", "heads.safetensors", "config.json")
+_FILES = (CONFIG, MANIFEST, METRICS, LOG, "config.json", "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,9 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
 
 
 def _clear(path: Path) -> None:
-    for name in _FILES:
-        (path / name).unlink(missing_ok=True)
+    for pattern in _FILES:
+        for file in path.glob(pattern):
+            file.unlink()
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
 
 

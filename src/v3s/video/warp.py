@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.video.homography import FloatArray, Homography
+from v3s.video.homography import FloatArray, Homography, scale
 
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
 
@@ -45,6 +45,12 @@ def warp(frames: Tensor, to_output: Homography, height: int, width: int, *, anti
         sampled = F.avg_pool2d(sampled, (samples_y, samples_x))
     num_frames, channels = frames.shape[:2]
     return sampled[0].round_().to(torch.uint8).view(num_frames, channels, height, width).transpose(0, 1)
+
+
+def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
+    """The map that shrinks a frame to at most ``most`` pixels of width, with its new height and width."""
+    shrink = min(1.0, most / width)
+    return scale(shrink, shrink), max(1, round(shrink * height)), max(1, round(shrink * width))
 
 
 def _centres(height: int, width: int) -> FloatArray:
