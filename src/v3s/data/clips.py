@@ -22,6 +22,7 @@ from v3s.pretext.plan import (
     Labels,
     Sampling,
     draw_labels,
+    most_samples,
     plan_clip,
     sample_generator,
 )
@@ -136,9 +137,12 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
             height=source.height,
             sampling=self.sampling,
             generator=generator,
-            bars=NO_BARS if self.bars is None else Bars(*self.bars[video].tolist()),
+            bars=self._bars(video),
         )
         return video, plan
+
+    def _bars(self, video: int) -> Bars:
+        return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
@@ -150,7 +154,9 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         """The clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
-        clip = warp(frames, plan.to_clip, self.sampling.clip_size, self.sampling.clip_size)
+        size = self.sampling.clip_size
+        samples = most_samples(self.task, self.sampling, frames.width, frames.height, self._bars(video))
+        clip = warp(frames, plan.to_clip, size, size, samples=samples)
         return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
 
 

@@ -45,4 +45,4 @@ def _run(lines: Tensor) -> int:
 def detect_bars(video: VideoIndex) -> Bars:
     """Read a few frames of a video and find its bars."""
     places = np.linspace(0, video.num_frames - 1, NUM_FRAMES).round().astype(int)
-    return find_bars(torch.as_tensor(read_frames(video, sorted(set(places.tolist())))))
+    return find_bars(read_frames(video, sorted(set(places.tolist()))).rgb())
