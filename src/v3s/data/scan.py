@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.splits import VideoList
-from v3s.video.index import VideoError, VideoIndex, index_video
+from v3s.data.store import Store, is_store, open_store
+from v3s.video.index import VideoError, index_video
 
 Verdict = Literal["usable", "too short", "unreadable"]
 
@@ -110,6 +111,9 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    if is_store(videos.root):
+        store = open_store(videos.root)
+        return _assemble(videos, min_frames, [_stored(store, path) for path in videos.paths])
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
@@ -128,6 +132,11 @@ def scan(
             if progress:
                 progress(done, len(outcomes))
     return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
+
+
+def _stored(store: Store, path: str) -> Outcome:
+    """What a store holds of one file, unless the file has changed since."""
+    return "changed since it was stored; run v3s prepare again" if store.changed(path) else store.files[path].outcome
 
 
 def default_workers() -> int:
@@ -161,8 +170,8 @@ def _read(file: str) -> Outcome:
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
     """Judge every file and put the indices into a table."""
     reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
-    readable = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, VideoIndex)]
-    table = IndexTable.of(outcome for outcome in outcomes if isinstance(outcome, VideoIndex))
+    readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+    table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, str))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 

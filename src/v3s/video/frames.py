@@ -17,8 +17,6 @@ _MATRICES = {
     "smpte240m": (0.212, 0.087),
     "bt2020": (0.2627, 0.0593),
 }
-MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
-"""The matrix of each of FFmpeg's colour spaces; all others, the unspecified one among them, are BT.601 to swscale."""
 
 
 @dataclass(frozen=True, slots=True)
