@@ -171,7 +171,7 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
-        parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
+        parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
         recipe = _value_of("--recipe", given)
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)

@@ -76,6 +76,10 @@ class ClipOptions:
         flip: Mirror half of the clips, before the transform.
         seam: Whose step crosses the seam of a temporal projection.
         label_prior: class draws all rows of a table alike, family first draws scale or projection.
+        scale_jitter: Crops up to 1 + this many times smaller, alike for all classes: size then tells less.
+        blur: Average pixels over up to this many pixels of the clip, drawn for each clip.
+        colour_jitter: Brightness, contrast and saturation from 1 - this to 1 + this, drawn for each clip.
+        grey: Share of clips without colour.
         short: leave-out drops (and counts) videos shorter than the task's longest span; fit draws among the videos that
             are long enough for each label.
     """
@@ -89,6 +93,10 @@ class ClipOptions:
     flip: bool = False
     seam: Seam = "first"
     label_prior: LabelPrior = "class"
+    scale_jitter: float = 0.0
+    blur: float = 0.0
+    colour_jitter: float = 0.0
+    grey: float = 0.0
     short: Short = "leave-out"
 
     def sampling(self, clip_frames: int, clip_size: int) -> Sampling:
@@ -104,6 +112,10 @@ class ClipOptions:
             flip=self.flip,
             seam=self.seam,
             label_prior=self.label_prior,
+            scale_jitter=self.scale_jitter,
+            blur=self.blur,
+            colour_jitter=self.colour_jitter,
+            grey=self.grey,
         )
 
 

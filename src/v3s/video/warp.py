@@ -16,7 +16,9 @@ from v3s.video.homography import FloatArray, Homography, scale
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
 
 
-def warp(frames: Tensor, to_output: Homography, height: int, width: int, *, antialias: bool = True) -> Tensor:
+def warp(
+    frames: Tensor, to_output: Homography, height: int, width: int, *, antialias: bool = True, blur: float = 0.0
+) -> Tensor:
     """Sample every frame once through one map.
 
     Args:
@@ -25,6 +27,8 @@ def warp(frames: Tensor, to_output: Homography, height: int, width: int, *, anti
         height: of the output, in pixels.
         width: of the output, in pixels.
         antialias: average a grid of samples for each output pixel where the map shrinks the source.
+        blur: side, in output pixels, of the square about each output pixel that is averaged; up to 1 it is the pixel's
+            own square.
 
     Returns:
         uint8, shape (C, T, height, width). Output pixels that fall outside the source repeat its border.
@@ -32,9 +36,12 @@ def warp(frames: Tensor, to_output: Homography, height: int, width: int, *, anti
     Convention: the centre of the output pixel in row i and column j is (j + 0.5, i + 0.5).
     """
     to_source = to_output.inverse()
-    samples_x, samples_y = _samples(to_source, height, width) if antialias else (1, 1)
+    samples_x, samples_y = _samples(to_source, height, width, max(1.0, blur)) if antialias else (1, 1)
     grid_height, grid_width = height * samples_y, width * samples_x
     centres = _centres(grid_height, grid_width) / np.array([samples_x, samples_y])
+    if blur > 1:
+        own = np.floor(centres) + 0.5
+        centres = own + (centres - own) * blur
     points = to_source(centres)
     left, top, window = _cut(frames, points)
     size = np.array([window.shape[-1], window.shape[-2]])
@@ -58,8 +65,8 @@ def _centres(height: int, width: int) -> FloatArray:
     return np.stack([x, y], axis=-1)
 
 
-def _samples(to_source: Homography, height: int, width: int) -> tuple[int, int]:
-    """How many samples across and down an output pixel averages: one for each source pixel that it covers.
+def _samples(to_source: Homography, height: int, width: int, blur: float) -> tuple[int, int]:
+    """How many samples across and down an output pixel averages: one for each source pixel that its square covers.
 
     Measured at the output's middle: one number for the whole clip keeps the filter the same across it.
     """
@@ -68,11 +75,13 @@ def _samples(to_source: Homography, height: int, width: int) -> tuple[int, int]:
     down = to_source([[x, y - 0.5], [x, y + 0.5]])
     shrink_x = float(np.linalg.norm(across[1] - across[0]))
     shrink_y = float(np.linalg.norm(down[1] - down[0]))
-    return _whole(shrink_x), _whole(shrink_y)
+    return _whole(shrink_x, blur), _whole(shrink_y, blur)
 
 
-def _whole(shrink: float) -> int:
-    return min(MAX_SAMPLES, max(1, math.ceil(shrink - 0.3)))
+def _whole(shrink: float, blur: float) -> int:
+    if blur == 1:
+        return min(MAX_SAMPLES, max(1, math.ceil(shrink - 0.3)))
+    return max(math.ceil(blur), min(math.ceil(blur * MAX_SAMPLES), math.ceil(blur * shrink)))
 
 
 def _cut(frames: Tensor, points: FloatArray) -> tuple[int, int, Tensor]:
