@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import av.logging
 from jsonargparse import ArgumentParser
 
-from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
+from v3s.audit import audit
+from v3s.config import AuditConfig, CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -120,6 +121,7 @@ COMMANDS = {
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
+    "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),

@@ -278,6 +278,35 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
+    """Measure how much of each label can be read without looking at what a video shows.
+
+    With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
+    clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
+    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+
+    Attributes:
+        backbone: A run's folder; give videos that it has not seen.
+        task: The pretext task.
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
+        out: JSON file for the scores.
+        page: HTML page with tables, charts and, for a backbone, what it was shown.
+    """
+
+    backbone: str | None = None
+    task: str = "v3s"
+    clips: int = 4
+    batch_size: int = 16
+    out: str | None = None
+    page: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(self, "clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
     """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
 
