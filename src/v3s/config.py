@@ -307,6 +307,32 @@ class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResultsConfig:
+    """Print a table of a study as Markdown, made from its runs' own files.
+
+    Attributes:
+        study: Folder of runs named NETWORK-ROW-SEED, as benchmarks/study.py makes it.
+        table: Which one; curves draws how both heads learned.
+        charts: Folder for the SVG files of the curves.
+    """
+
+    study: str
+    table: Literal[
+        "budget",
+        "recognition",
+        "retrieval",
+        "probe",
+        "similarity",
+        "pretext",
+        "pixels",
+        "audit-spatial",
+        "audit-temporal",
+        "curves",
+    ]
+    charts: str = "."
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
     """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
 
