@@ -13,7 +13,17 @@ from typing import Any, NoReturn
 import av.logging
 from jsonargparse import ArgumentParser
 
-from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PrepareConfig, PretrainConfig, PreviewConfig
+from v3s.audit import audit
+from v3s.config import (
+    AuditConfig,
+    CheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    PretrainConfig,
+    PreviewConfig,
+    ResultsConfig,
+)
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -42,6 +52,7 @@ from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
+from v3s.results import results
 from v3s.train.fit import TrainingStoppedError
 
 
@@ -122,6 +133,8 @@ COMMANDS = {
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
+    "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
+    "results": Command(ResultsConfig, _finishing(results), "print a table of a study as Markdown"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
@@ -173,7 +186,7 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
-        parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
+        parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
         recipe = _value_of("--recipe", given)
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)

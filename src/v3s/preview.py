@@ -17,6 +17,7 @@ from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import NO_BARS, Bars, ClipPlan, Labels, Sampling, plan_clip, sample_generator
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
 from v3s.pretext.task import SAME_SIZE, SAME_SPEED, PretextTask, get_task
@@ -196,7 +197,7 @@ def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
 
 def _cut(video: Video, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
     frames = read_frames(video, plan.frames)
-    clip = warp(frames, plan.to_clip, clip_size, clip_size)
+    clip = cut_clip(frames, plan, clip_size)
     to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
     picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
     outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v3s.data.index_table import IndexTable
 from v3s.pretext.plan import Bars
 from v3s.video.decode import read_frames
 from v3s.video.store import Video
@@ -46,3 +47,9 @@ def detect_bars(video: Video) -> Bars:
     """Read a few frames of a video and find its bars."""
     places = np.linspace(0, video.num_frames - 1, NUM_FRAMES).round().astype(int)
     return find_bars(read_frames(video, sorted(set(places.tolist()))).rgb())
+
+
+def detect_all_bars(table: IndexTable) -> np.ndarray:
+    """The bars of each video as left, top, right, bottom: int32, shape (len(table), 4)."""
+    found = [detect_bars(video) for video in table]
+    return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)

@@ -20,7 +20,7 @@ _MATRICES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
+class ColourSpace:
     """How brightness and colour differences (Y, U, V) make red, green and blue.
 
     Attributes:
@@ -55,7 +55,7 @@ class Frames:
     """
 
     planes: tuple[Tensor, ...]
-    colour: Colour | None
+    colour: ColourSpace | None
 
     def __len__(self) -> int:
         return len(self.planes[0])
@@ -94,7 +94,7 @@ def subsampling(first: Tensor, plane: Tensor) -> tuple[int, int]:
     return round(first.shape[-2] / plane.shape[-2]), round(first.shape[-1] / plane.shape[-1])
 
 
-def to_rgb(channels: list[Tensor], colour: Colour | None) -> list[Tensor]:
+def to_rgb(channels: list[Tensor], colour: ColourSpace | None) -> list[Tensor]:
     """Three float channels of one shape, 0..255, to uint8 R, G and B, rounded to the nearest; may write to them."""
     if colour is not None:
         y, u, v = channels

@@ -5,7 +5,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 
-from v3s.video.frames import Colour
+from v3s.video.frames import ColourSpace
 
 PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
 FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
@@ -21,7 +21,7 @@ class PlaneReader:
     """
 
     def __init__(self) -> None:
-        self.colour: Colour | None = None
+        self.colour: ColourSpace | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> list[list[np.ndarray]]:
@@ -38,10 +38,10 @@ class PlaneReader:
         return [[luma], chroma]
 
 
-def colour_of(frame: VideoFrame) -> Colour:
+def colour_of(frame: VideoFrame) -> ColourSpace:
     """Matrix and range of a decoded frame, as swscale takes them."""
     full = frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL_RANGE
-    return Colour(MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
+    return ColourSpace(MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
 
 
 def planar_format(frame: VideoFrame) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 
-from v3s.video.frames import Colour, Frames
+from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import VideoError, VideoIndex
 from v3s.video.planes import plane_lines
 
@@ -39,8 +39,8 @@ class StoredVideo:
         num_frames: The number of frames that a full sequential decode gave.
         height: Of the stored frames in pixels, after the display rotation.
         width: Of the stored frames in pixels.
-        matrix: As in :class:`v3s.video.frames.Colour`.
-        full: As in :class:`v3s.video.frames.Colour`.
+        matrix: As in :class:`v3s.video.frames.ColourSpace`.
+        full: As in :class:`v3s.video.frames.ColourSpace`.
         fps: Mean frame rate of the source in frames per second.
         duration_seconds: Of the source.
         codec: Of the source: FFmpeg's name of its decoder.
@@ -111,7 +111,7 @@ def read_stored(video: StoredVideo, frames: Sequence[int]) -> Frames:
             read(video, shard.fileno(), frames, clip)
     except OSError as error:
         raise VideoError(f"{video.path}: its frames cannot be read from {video.shard}: {error.strerror}") from error
-    colour = None if video.pixel_format == "rgb" else Colour(video.matrix, video.full)
+    colour = None if video.pixel_format == "rgb" else ColourSpace(video.matrix, video.full)
     return Frames(tuple(map(torch.from_numpy, clip)), colour)
 
 

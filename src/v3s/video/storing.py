@@ -15,7 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from v3s.video.frames import Colour, Frames
+from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
 from v3s.video.planes import colour_of, planar_format, plane_lines
 from v3s.video.store import PixelFormat, StoredVideo, stored_size
@@ -122,7 +122,7 @@ class _FrameWriter:
     """
 
     def __init__(self, shard: ShardWriter, pixel_format: PixelFormat, short_side: int) -> None:
-        self.size, self.colour, self.places = (0, 0), Colour(), list[int]()
+        self.size, self.colour, self.places = (0, 0), ColourSpace(), list[int]()
         self._shard, self._pixel_format, self._short_side = shard, pixel_format, short_side
         self._reformatter = VideoReformatter()
         self._encoder: VideoCodecContext | None = None
@@ -138,7 +138,7 @@ class _FrameWriter:
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
         """The planes to store, contiguous, upright and not too large."""
         name, has_colour = frame.format.name, planar_format(frame) != "gbrp"
-        self.colour = colour_of(frame) if has_colour else Colour()
+        self.colour = colour_of(frame) if has_colour else ColourSpace()
         target = "yuvj420p" if self.colour.full else "yuv420p"
         if self._pixel_format == "rgb":
             target = planar_format(frame)
