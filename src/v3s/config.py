@@ -11,7 +11,7 @@ from v3s.data.clips import Short, seed_problem
 from v3s.pretext.plan import LabelPrior, PreResize, Sampling, Zoom
 from v3s.pretext.temporal import Seam
 from v3s.train.device import Precision
-from v3s.video.store import PixelFormat
+from v3s.video.store import SHORT_SIDE, PixelFormat
 
 Subset = Literal["train", "test", "all"]
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
@@ -252,7 +252,7 @@ class PrepareConfig(VideoOptions):
     out: str
     subset: Subset = "all"
     pixel_format: PixelFormat = "yuv"
-    short_side: int = 256
+    short_side: int = SHORT_SIDE
     workers: int | None = None
     overwrite: bool = False
 

@@ -16,6 +16,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.splits import VideoList
 from v3s.data.store import Store, is_store, open_store
 from v3s.video.index import VideoError, index_video
+from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "unreadable"]
 
@@ -96,6 +97,7 @@ def scan(
     workers: int = 0,
     cache: Path | Literal["default"] | None = "default",
     progress: Callable[[int, int], None] | None = None,
+    verify: bool = False,
 ) -> Scan:
     """Decode every file once, from end to end, or recall what an earlier scan of the same file found.
 
@@ -107,13 +109,14 @@ def scan(
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
             ``None`` keeps nothing. A file that changed its size or its time is read again.
         progress: Called with (files done, files in all), first and after every file that had to be read.
+        verify: Compare the frames in a store with their checksums.
 
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
     if is_store(videos.root):
         store = open_store(videos.root)
-        return _assemble(videos, min_frames, [_stored(store, path) for path in videos.paths])
+        return _assemble(videos, min_frames, [_stored(store, path, verify) for path in videos.paths])
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
@@ -134,9 +137,17 @@ def scan(
     return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
 
 
-def _stored(store: Store, path: str) -> Outcome:
-    """What a store holds of one file, unless the file has changed since."""
-    return "changed since it was stored; run v3s prepare again" if store.changed(path) else store.files[path].outcome
+def _stored(store: Store, path: str, verify: bool) -> Outcome:
+    """What a store holds of one file, unless the file has changed since or the frames are damaged."""
+    outcome = store.files[path].outcome
+    if store.changed(path):
+        return "changed since it was stored; run v3s prepare again"
+    try:
+        if verify and isinstance(outcome, StoredVideo):
+            verify_stored(outcome)
+    except VideoError as error:
+        return str(error).removeprefix(f"{store.folder / path}: ")
+    return outcome
 
 
 def default_workers() -> int:

@@ -22,6 +22,7 @@ from v3s.video.index import VideoError, VideoIndex
 from v3s.video.planes import plane_lines
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]
+SHORT_SIDE = 256  # stored frames have at most so many pixels on their short side, unless asked otherwise
 _PADDING = bytes(64)  # FFmpeg's readers look ahead
 
 
