@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -23,17 +24,38 @@ from av.video.stream import VideoStream
 MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
+MAX_STREAMS = 32
+"""Most streams of a file: each is probed with a decoder of its own before the first frame is known."""
+
+MAX_SECONDS = 1e6
+"""Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
+
 # Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
 FORMATS = (
     "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
     "wtv,yuv4mpegpipe"
 )
+FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
 MIN_FRAMES_BETWEEN_KEYS = 12
 NUM_CHECKED_FRAMES = 3
 
 
+Stage = Literal["open", "demux", "decode"]
+"""Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
+
+
 class VideoError(ValueError):
-    """A video that cannot be read, with the file and the reason in its message."""
+    """A video that cannot be read, with the file and the reason in its message.
+
+    Attributes:
+        stage: Where reading failed.
+        num_frames: How many frames of a damaged file decode all the same; 0 where it is refused as a whole.
+    """
+
+    def __init__(self, message: str, stage: Stage = "decode", num_frames: int = 0) -> None:
+        super().__init__(message)
+        self.stage: Stage = stage
+        self.num_frames = num_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +127,19 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
     """
     if not Path(path).is_file():
-        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}")
+        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}", "open")
     if Path(path).stat().st_size == 0:
-        raise VideoError(f"{path}: is an empty file")
+        raise VideoError(f"{path}: is an empty file", "open")
+    stage: Stage = "open"
     try:
         with _open_container(path) as container:
-            yield container, _video_stream(container, path)
+            stream = _video_stream(container, path)
+            stage = "decode"
+            yield container, stream
     except (VideoError, AssertionError):
         raise
     except Exception as error:
-        raise VideoError(f"{path}: is not a video, or is damaged: {_reason(error)}") from error
+        raise VideoError(f"{path}: is not a video, or is damaged: {_reason(error)}", stage) from error
 
 
 def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
@@ -147,8 +172,10 @@ def index_video(path: str | Path) -> VideoIndex:
 
     Raises:
         VideoError: If the file is missing, empty, not a video, damaged, changes its frame size on the way or has
-            frames of more than :data:`MAX_PIXELS`. A file counts as damaged if decoding fails anywhere, or if more
-            than 8 frames and more than 10 % of what its header promises do not decode; smaller lies are common.
+            frames of more than :data:`MAX_PIXELS`, more than :data:`MAX_STREAMS` streams or a duration beyond
+            :data:`MAX_SECONDS`. A file counts as damaged if decoding fails anywhere, or if more than 8 frames and more
+            than 10 % of what it promises do not decode; smaller lies are common. Of a damaged file the error tells how
+            many frames decode.
     """
     with open_video(path) as (container, stream):
         seen = _decode_all(path, container, stream)
@@ -179,26 +206,41 @@ def index_video(path: str | Path) -> VideoIndex:
 
 def _open_container(path: str | Path) -> InputContainer:
     # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_pixels": str(MAX_PIXELS),
+        "max_streams": str(MAX_STREAMS),
+    }
     try:
         return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
     except av.ArgumentError as error:
-        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}") from error
+        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
 
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        raise VideoError(f"{path}: has no video stream")
+        raise VideoError(f"{path}: has no video stream", "open")
     decoder = streams[0].codec_context
     if decoder is None:
-        raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode")
-    if decoder.width * decoder.height > MAX_PIXELS:
-        raise VideoError(f"{path}: frames of {decoder.width}x{decoder.height} exceed the limit of {MAX_PIXELS} pixels")
+        raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
+    if (width := decoder.width) * (height := decoder.height) > MAX_PIXELS:
+        raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
+    seconds = _stated_seconds(container, streams[0])
+    if seconds > MAX_SECONDS:
+        raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     decoder.thread_type = "NONE"
     decoder.thread_count = 1
     return streams[0]
+
+
+def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The length that the stream states, else the container's; 0 where neither does."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 def _reason(error: Exception) -> str:
@@ -210,12 +252,17 @@ class _Pass:
 
     def __init__(self) -> None:
         self.frame_times: list[int | None] = []
+        self.failure: tuple[Stage, str] | None = None  # the first
         self.packet_times: list[int] = []
         self.num_packets = self.num_discarded = self.num_corrupt = 0
         self.size, self.rotation, self.pixel_format = (0, 0), 0, ""  # (width, height) as stored
         self.key_times: list[int] = []  # of key packets, not nearer than they pay
         self.fingerprints: dict[int, int] = {}  # time -> checksum of the first frames from each key frame on
         self._last_key = self._num_keys_reached = self._num_to_check = 0
+
+    def note_failure(self, stage: Stage, error: Exception) -> None:
+        reason = f"{stage} failed at frame {len(self.frame_times)} ({_reason(error)})"
+        self.failure = self.failure or (stage, reason)
 
     def add_packet(self, packet: "Packet[VideoStream]") -> None:
         if packet.pts is not None:
@@ -244,28 +291,55 @@ class _Pass:
 
 def _decode_all(path: str | Path, container: InputContainer, stream: VideoStream) -> _Pass:
     seen = _Pass()
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                seen.add_packet(packet)
-            for frame in stream.decode(packet):
-                seen.add_frame(frame)
-                if (frame.width, frame.height) != seen.size:
-                    sizes = f"{seen.size[0]}x{seen.size[1]} to {frame.width}x{frame.height}"
-                    raise VideoError(f"{path}: frame size changes from {sizes} at frame {len(seen.frame_times) - 1}")
-    except VideoError:
-        raise
-    except Exception as error:
-        num_decoded = len(seen.frame_times)
-        raise VideoError(f"{path}: is damaged: decoding failed at frame {num_decoded} ({_reason(error)})") from error
-    num_decoded, num_promised = len(seen.frame_times), stream.frames - seen.num_discarded
-    if num_promised - num_decoded > max(8, num_promised / 10):
-        raise VideoError(f"{path}: is damaged: its header promises {num_promised} frames, only {num_decoded} decode")
+    for packet in _demux(container, stream, seen):
+        if packet.size:
+            seen.add_packet(packet)
+        for frame in _decode(stream, packet, seen):
+            seen.add_frame(frame)
+            if (frame.width, frame.height) != seen.size:
+                sizes = f"{seen.size[0]}x{seen.size[1]} to {frame.width}x{frame.height}"
+                raise VideoError(f"{path}: frame size changes from {sizes} at frame {len(seen.frame_times) - 1}")
+    num_decoded, num_promised = len(seen.frame_times), _num_promised(container, stream, seen)
+    if seen.failure is None and num_promised - num_decoded > max(8, num_promised / 10):
+        seen.failure = ("demux" if seen.num_packets < num_promised else "decode"), "frames are missing"
+    if seen.failure:
+        stage, reason = seen.failure
+        counts = f"of {num_promised} promised frames {num_decoded} decode"
+        raise VideoError(f"{path}: is damaged: {reason}; {counts}", stage, num_decoded)
     if num_decoded == 0:
         raise VideoError(f"{path}: has a video stream without a frame that decodes")
     if seen.rotation % 90:
         raise VideoError(f"{path}: display rotation of {seen.rotation} degrees is not a multiple of 90")
     return seen
+
+
+def _demux(container: InputContainer, stream: VideoStream, seen: _Pass) -> "Iterator[Packet[VideoStream]]":
+    """Yield packets as far as they can be read."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        seen.note_failure("demux", error)
+
+
+def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: _Pass) -> list[VideoFrame]:
+    """Decode one packet; one that cannot be decoded gives no frame, and those after it are still tried."""
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError as error:
+        seen.note_failure("decode", error)
+        return []
+
+
+def _num_promised(container: InputContainer, stream: VideoStream, seen: _Pass) -> int:
+    """How many frames a file has by its own account: its header's number, its packets, its length at a steady rate.
+
+    A length counts only where the header states it (elsewhere FFmpeg guesses) and no sound may have set it.
+    """
+    promised = [stream.frames, seen.num_packets]
+    states_length = container.format.name in FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
+    if states_length and stream.average_rate and stream.average_rate == stream.base_rate:
+        promised.append(round(_stated_seconds(container, stream) * stream.average_rate))
+    return max(promised) - seen.num_discarded
 
 
 def _timestamps(times: list[int | None]) -> Sequence[int]:
