@@ -212,11 +212,12 @@ def _facts(job: _Job, files_hash: str) -> dict[str, Any]:
             "listed": len(reports) + listed.num_missing,
             "missing": listed.num_missing,
             "unreadable": counts["unreadable"],
+            "partial": counts["partial"],
             "too_short": counts["too short"],
             "train": len(job.train),
             "validation": len(job.validation),
         },
-        "unreadable": {report.path: report.reason for report in reports if report.verdict == "unreadable"},
+        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in reports if report.is_bad},
     }
 
 

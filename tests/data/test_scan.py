@@ -60,7 +60,7 @@ def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:
     assert tuple(reports) == result.videos.paths
     assert {path: report.verdict for path, report in reports.items()} == {
         "a/good.avi": "usable",
-        "cut.avi": "unreadable",
+        "cut.avi": "partial",
         "empty.mp4": "unreadable",
         "nowhere.mp4": "unreadable",
         "short.avi": "too short",
@@ -70,9 +70,11 @@ def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:
     assert reports["a/good.avi"].reason == ""
     good = reports["a/good.avi"]
     assert (good.width, good.height, good.codec) == (176, 132, "h264")
-    assert all(report.reason for report in result.reports if report.verdict == "unreadable")
+    assert all(report.reason for report in result.reports if report.is_bad)
     assert not any(str(folder) in report.reason for report in result.reports)
     assert "damaged" in reports["cut.avi"].reason
+    assert 0 < reports["cut.avi"].frames < good.frames
+    assert [report.stage for report in result.reports] == ["", "demux", "open", "open", "", "open"]
 
 
 def test_tables_hold_the_readable_and_the_usable(folder: Path) -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.splits import VideoList
-from v3s.video.index import VideoError, VideoIndex, index_video
+from v3s.video.container import Failure, VideoError
+from v3s.video.index import VideoIndex, index_video
 
-Verdict = Literal["usable", "too short", "unreadable"]
+Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
 FILES_PER_CHUNK = 4
 """How many files a process is handed at once."""
@@ -24,29 +25,39 @@ FILES_PER_CHUNK = 4
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What a scan says of one file. The numbers of an unreadable file are 0 and its codec is empty.
+    """What a scan says of one file. What is not known of a bad file is 0 or empty.
 
     Attributes:
         path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"`` or ``"unreadable"``.
+        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames decode and others do not: it is left
+            out like an unreadable one) or ``"unreadable"``.
         reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
-        frames: True length in frames.
+        stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
+        frames: True length in frames; of a partial file, how many frames decode.
         height: In pixels, as displayed.
         width: In pixels, as displayed.
         fps: Frames per second.
         codec: FFmpeg's name of it.
+        pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
     """
 
     path: str
     verdict: Verdict
     reason: str
+    stage: str = ""
     frames: int = 0
     height: int = 0
     width: int = 0
     fps: float = 0.0
     codec: str = ""
+    pixel_format: str = ""
     seconds: float = 0.0
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the file itself is at fault: partial or unreadable, not merely too short."""
+        return self.verdict in ("partial", "unreadable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +166,7 @@ def _read(file: str) -> Outcome:
     try:
         return index_video(file)
     except VideoError as error:
-        return str(error).removeprefix(f"{file}: ")
+        return Failure.of(error, file)
 
 
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
@@ -168,8 +179,9 @@ def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Sc
 
 def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
     """Judge one file."""
-    if isinstance(outcome, str):
-        return FileReport(path, "unreadable", outcome)
+    if isinstance(outcome, Failure):
+        verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
+        return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(
@@ -181,5 +193,6 @@ def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
         width=outcome.width,
         fps=outcome.fps,
         codec=outcome.codec,
+        pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
     )

@@ -1,4 +1,4 @@
-"""A video file as FFmpeg reads it, and the index of one: true length, size, timing, and where it may be entered.
+"""The index of a video: true length, size, timing, and where it may be entered.
 
 Containers overstate their length, timestamps mislead, and a key frame is not always a safe place to start. So a file
 is decoded once from end to end, and what that pass learned is kept in a :class:`VideoIndex`.
@@ -7,55 +7,24 @@ is decoded once from end to end, and what that pass learned is kept in a :class:
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-MAX_PIXELS = 4096 * 4096
-"""Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
+from v3s.video.container import Stage, VideoError, open_video, packets_from, reason_of, stated_seconds
 
-MAX_STREAMS = 32
-"""Most streams of a file: each is probed with a decoder of its own before the first frame is known."""
+__all__ = ["VideoError", "VideoIndex", "index_video", "open_video", "packets_from"]
 
-MAX_SECONDS = 1e6
-"""Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
-
-# Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
-FORMATS = (
-    "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
-    "wtv,yuv4mpegpipe"
-)
 FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
 MIN_FRAMES_BETWEEN_KEYS = 12
 NUM_CHECKED_FRAMES = 3
-
-
-Stage = Literal["open", "demux", "decode"]
-"""Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
-
-
-class VideoError(ValueError):
-    """A video that cannot be read, with the file and the reason in its message.
-
-    Attributes:
-        stage: Where reading failed.
-        num_frames: How many frames of a damaged file decode all the same; 0 where it is refused as a whole.
-    """
-
-    def __init__(self, message: str, stage: Stage = "decode", num_frames: int = 0) -> None:
-        super().__init__(message)
-        self.stage: Stage = stage
-        self.num_frames = num_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,48 +85,6 @@ class VideoIndex:
         return cls(**values | {"key_frames": tuple(values["key_frames"])})
 
 
-@contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's first video stream for decoding on one thread, and close it in any case.
-
-    This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
-    whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
-
-    Raises:
-        VideoError: If the file is missing, empty, not a video, or fails while it is read.
-    """
-    if not Path(path).is_file():
-        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}", "open")
-    if Path(path).stat().st_size == 0:
-        raise VideoError(f"{path}: is an empty file", "open")
-    stage: Stage = "open"
-    try:
-        with _open_container(path) as container:
-            stream = _video_stream(container, path)
-            stage = "decode"
-            yield container, stream
-    except (VideoError, AssertionError):
-        raise
-    except Exception as error:
-        raise VideoError(f"{path}: is not a video, or is damaged: {_reason(error)}", stage) from error
-
-
-def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
-    """Yield a stream's packets from a key frame's on, ``None`` for all; nothing where seeking does not reach it."""
-    if time is None:
-        yield from container.demux(stream)
-        return
-    container.seek(time, stream=stream)
-    packets = container.demux(stream)
-    for packet in packets:
-        if packet.pts is None or packet.pts > time:
-            return
-        if packet.pts == time:
-            yield packet
-            break
-    yield from packets
-
-
 def index_video(path: str | Path) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
@@ -204,49 +131,6 @@ def index_video(path: str | Path) -> VideoIndex:
         )
 
 
-def _open_container(path: str | Path) -> InputContainer:
-    # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": FORMATS,
-        "max_pixels": str(MAX_PIXELS),
-        "max_streams": str(MAX_STREAMS),
-    }
-    try:
-        return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
-    except av.ArgumentError as error:
-        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
-
-
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoError(f"{path}: has no video stream", "open")
-    decoder = streams[0].codec_context
-    if decoder is None:
-        raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
-    if (width := decoder.width) * (height := decoder.height) > MAX_PIXELS:
-        raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
-    seconds = _stated_seconds(container, streams[0])
-    if seconds > MAX_SECONDS:
-        raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
-    decoder.options = {"max_pixels": str(MAX_PIXELS)}
-    decoder.thread_type = "NONE"
-    decoder.thread_count = 1
-    return streams[0]
-
-
-def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """The length that the stream states, else the container's; 0 where neither does."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-
-
 class _Pass:
     """What the pass over the whole file saw, packet by packet and frame by frame."""
 
@@ -261,7 +145,7 @@ class _Pass:
         self._last_key = self._num_keys_reached = self._num_to_check = 0
 
     def note_failure(self, stage: Stage, error: Exception) -> None:
-        reason = f"{stage} failed at frame {len(self.frame_times)} ({_reason(error)})"
+        reason = f"{stage} failed at frame {len(self.frame_times)} ({reason_of(error)})"
         self.failure = self.failure or (stage, reason)
 
     def add_packet(self, packet: "Packet[VideoStream]") -> None:
@@ -338,7 +222,7 @@ def _num_promised(container: InputContainer, stream: VideoStream, seen: _Pass) -
     promised = [stream.frames, seen.num_packets]
     states_length = container.format.name in FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
     if states_length and stream.average_rate and stream.average_rate == stream.base_rate:
-        promised.append(round(_stated_seconds(container, stream) * stream.average_rate))
+        promised.append(round(stated_seconds(container, stream) * stream.average_rate))
     return max(promised) - seen.num_discarded
 
 
