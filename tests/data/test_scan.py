@@ -5,6 +5,7 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded, as they are."""
     names: list[str] = []
 
-    def counted(path: str) -> VideoIndex:
+    def counted(path: str, **options: Any) -> VideoIndex:
         names.append(Path(path).name)
-        return index_video(path)
+        return index_video(path, **options)
 
     monkeypatch.setattr(scan_module, "index_video", counted)
     return names
@@ -201,8 +202,8 @@ def test_writers_at_once_do_not_mix_their_lines(folder: Path, tmp_path: Path) ->
 
 
 def test_file_that_changes_while_it_is_read_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def touching(path: str) -> VideoIndex:
-        index = index_video(path)
+    def touching(path: str, **options: Any) -> VideoIndex:
+        index = index_video(path, **options)
         os.utime(path, ns=(0, 77))
         return index
 

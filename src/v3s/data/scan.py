@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +11,16 @@ from numpy.typing import NDArray
 
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
+from v3s.data.loading import load, still_reading
+from v3s.data.quarantine import Quarantine
 from v3s.data.splits import VideoList
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import VideoIndex, index_video
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_PER_CHUNK = 4
-"""How many files a process is handed at once."""
+FILES_PER_WORKER = 4
+"""How many files a process is handed ahead, and the fewest for which it is worth starting one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,9 @@ def scan(
     Args:
         videos: The files.
         min_frames: The longest span of the task, in frames; a shorter video is not usable.
-        workers: How many processes decode; 0 decodes in this one. More than 0 needs a main module that can be
-            imported, as every use of :mod:`multiprocessing` with new processes does.
+        workers: How many processes decode; 0 decodes in this one, where a file that crashes or hangs FFmpeg ends or
+            holds up all. More than 0 needs a main module that can be imported, as every use of
+            :mod:`multiprocessing` with new processes does.
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
             ``None`` keeps nothing. A file that changed its size or its time is read again.
         progress: Called with (files done, files in all), first and after every file that had to be read.
@@ -148,25 +149,41 @@ def default_workers() -> int:
 
 
 def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
-    """Read files in their order, in this process or in others."""
-    workers = min(workers, len(files) // FILES_PER_CHUNK)
-    if workers < 2:
-        yield from map(_read, files)
-        return
-    # New processes, not forked ones: the parent's threads may hold locks.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield from executor.map(_read, files, chunksize=FILES_PER_CHUNK)
-    finally:
-        executor.shutdown(cancel_futures=True)
+    """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
+    deadly = Quarantine(tell=lambda text: None)
+    found = load(
+        _Files(files),
+        [[position] for position in range(len(files))],
+        num_workers=min(workers, len(files) // FILES_PER_WORKER),  # too few are read before processes have started
+        quarantine=deadly,
+        collate=_only,
+        prefetch=FILES_PER_WORKER,
+        context="spawn",  # new processes, not forked ones: the parent's threads may hold locks
+    )
+    for file, (_, outcome) in zip(files, found, strict=True):
+        yield deadly.failures[file] if outcome is None else outcome
 
 
-def _read(file: str) -> Outcome:
-    """Read one file: its index, or the reason why there is none."""
-    try:
-        return index_video(file)
-    except VideoError as error:
-        return Failure.of(error, file)
+class _Files:
+    """Files by their position, each as what reading it gives."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+
+    def path(self, position: int) -> str:
+        return self.files[position]
+
+    def __getitem__(self, position: int) -> Outcome:
+        file = self.files[position]
+        try:
+            return index_video(file, tick=still_reading)
+        except VideoError as error:
+            return Failure.of(error, file)
+
+
+def _only(outcomes: list[Outcome]) -> Outcome:
+    (outcome,) = outcomes
+    return outcome
 
 
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:

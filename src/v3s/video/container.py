@@ -55,7 +55,7 @@ class Failure:
         num_frames: How many of its frames decode all the same; 0 where it is refused as a whole.
     """
 
-    stage: str
+    stage: Stage
     reason: str
     num_frames: int = 0
 

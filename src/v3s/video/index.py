@@ -6,7 +6,7 @@ is decoded once from end to end, and what that pass learned is kept in a :class:
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -85,7 +85,7 @@ class VideoIndex:
         return cls(**values | {"key_frames": tuple(values["key_frames"])})
 
 
-def index_video(path: str | Path) -> VideoIndex:
+def index_video(path: str | Path, *, tick: Callable[[], None] = lambda: None) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
     A key frame is kept only if seeking to it in a newly opened file gives the pixels that the pass from the start gave:
@@ -93,6 +93,7 @@ def index_video(path: str | Path) -> VideoIndex:
 
     Args:
         path: Any container that FFmpeg reads, except playlists and numbered images.
+        tick: Called again and again: a long file takes long, and this tells it from a hang.
 
     Returns:
         The index from which :func:`v3s.video.decode.read_frames` reads.
@@ -105,7 +106,7 @@ def index_video(path: str | Path) -> VideoIndex:
             many frames decode.
     """
     with open_video(path) as (container, stream):
-        seen = _decode_all(path, container, stream)
+        seen = _decode_all(path, container, stream, tick)
         timestamps = _timestamps(seen.frame_times)
         fps = _frame_rate(path, stream, timestamps)
         duration = len(seen.frame_times) / fps
@@ -127,7 +128,7 @@ def index_video(path: str | Path) -> VideoIndex:
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
             packets_match=shortcuts and sorted(seen.packet_times) == list(timestamps),
-            key_frames=tuple(_safe_key_frames(path, timestamps, seen)) if shortcuts else (),
+            key_frames=tuple(_safe_key_frames(path, timestamps, seen, tick)) if shortcuts else (),
         )
 
 
@@ -173,9 +174,10 @@ class _Pass:
             self._num_to_check -= 1
 
 
-def _decode_all(path: str | Path, container: InputContainer, stream: VideoStream) -> _Pass:
+def _decode_all(path: str | Path, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> _Pass:
     seen = _Pass()
     for packet in _demux(container, stream, seen):
+        tick()
         if packet.size:
             seen.add_packet(packet)
         for frame in _decode(stream, packet, seen):
@@ -255,11 +257,14 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
-def _safe_key_frames(path: str | Path, timestamps: Sequence[int], seen: _Pass) -> Iterator[int]:
+def _safe_key_frames(
+    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
+) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
     numbers = {time: number for number, time in enumerate(timestamps)}
     with open_video(path) as (container, stream):
         for time in filter(numbers.__contains__, seen.key_times):
+            tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
             expected = [(checked_time, seen.fingerprints.get(checked_time)) for checked_time in checked]
             if _fingerprints_from(container, stream, time, len(checked)) == expected:
