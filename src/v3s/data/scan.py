@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.data.folder import link_outside
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.loading import load, still_reading
@@ -19,7 +20,7 @@ from v3s.video.index import VideoIndex, index_video
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_PER_WORKER = 4
+FILES_PER_WORKER = 16
 """How many files a process is handed ahead, and the fewest for which it is worth starting one."""
 
 
@@ -126,6 +127,11 @@ def scan(
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
     outcomes: list[Outcome | None] = [known.get(key) if key else None for key in keys]
+    if videos.stays_inside:
+        for position, path in enumerate(videos.paths):
+            if target := link_outside(videos.root / path, videos.root):
+                reason = f"links out of the data folder to {target}; a list file may name it"
+                outcomes[position] = Failure("open", reason)
     unknown = [position for position, outcome in enumerate(outcomes) if outcome is None]
     done = len(outcomes) - len(unknown)
     if progress:
