@@ -222,7 +222,7 @@ def _parser(kind: type[Any]) -> ArgumentParser:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig(VideoOptions):
-    """Read every video once and report which are usable, too short or unreadable.
+    """Read every video once and report which are usable, too short, partial or unreadable.
 
     Attributes:
         min_frames: Frames that a usable video needs; 69 is the longest span of the paper's task.

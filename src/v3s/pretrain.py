@@ -1,6 +1,8 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
 from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.config import PretrainConfig, check_resumable, from_yaml, to_yaml
-from v3s.data.clips import BatchOrder, PretextClips, hold_out, load_batches, validation_batches
+from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.letterbox import detect_all_bars
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
@@ -25,7 +29,7 @@ from v3s.train.distributed import Processes, launched_processes, process_group, 
 from v3s.train.fit import Training, TrainingStoppedError, fit, resume_position
 from v3s.train.loop import evaluate
 from v3s.train.progress import Progress, describe
-from v3s.train.run import CONFIG, MANIFEST, RunFolder, hash_of_files, open_log, open_run, write_manifest
+from v3s.train.run import CONFIG, MANIFEST, QUARANTINE, RunFolder, hash_of_files, open_log, open_run, write_manifest
 from v3s.train.trained import describe_trained, save_trained
 
 
@@ -59,9 +63,20 @@ class _Job:
     console: Console
     num_workers: int
 
-    def loader(self, clips: PretextClips, order: Any) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+    def batches(
+        self, clips: PretextClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         on_gpu = self.compute.device.type == "cuda"
-        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu)
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
+
+    def quarantine(self, clips: PretextClips, run: RunFolder, stream: str, tell: Callable[[str], None]) -> Quarantine:
+        return Quarantine(
+            num_files=len(clips),
+            log=run.path / QUARANTINE,
+            stream=f"{stream} {self.processes.rank}",
+            repeats=clips is self.validation,
+            tell=tell,
+        )
 
 
 def pretrain(
@@ -205,11 +220,12 @@ def _facts(job: _Job, files_hash: str) -> dict[str, Any]:
             "listed": len(reports) + listed.num_missing,
             "missing": listed.num_missing,
             "unreadable": counts["unreadable"],
+            "partial": counts["partial"],
             "too_short": counts["too short"],
             "train": len(job.train),
             "validation": len(job.validation),
         },
-        "unreadable": {report.path: report.reason for report in reports if report.verdict == "unreadable"},
+        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in reports if report.is_bad},
     }
 
 
@@ -235,7 +251,6 @@ def _train(job: _Job, network: nn.Module, run: RunFolder) -> PretrainResult:
         rank=processes.rank,
         num_processes=processes.count,
     )
-    validation_loader = job.loader(job.validation, fixed)
 
     def keep_best(epoch: int, validation: dict[str, float]) -> None:
         results = {"epoch": epoch, **validation}
@@ -254,25 +269,30 @@ def _train(job: _Job, network: nn.Module, run: RunFolder) -> PretrainResult:
         open_log(run if processes.is_first else None) as log,
         Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
     ):
-        _announce(job, model, log.info)
-        fit(
-            training,
-            run,
-            position,
-            batches=iter(job.loader(job.train, order)),
-            steps_per_epoch=order.steps_per_epoch,
-            num_epochs=config.epochs,
-            validate=lambda: evaluate(model, validation_loader, pretext_objective, job.compute, processes),
-            score=mean_accuracy,
-            keep_best=keep_best,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
-        )
+        _announce(job, model, progress.tell)
+        held_out = job.quarantine(job.validation, run, "validation", progress.tell)
+        left_out = job.quarantine(job.train, run, "train", progress.tell)
+        with closing(job.batches(job.train, order, left_out)) as batches:
+            fit(
+                training,
+                run,
+                position,
+                batches=batches,
+                steps_per_epoch=order.steps_per_epoch,
+                num_epochs=config.epochs,
+                validate=lambda: evaluate(
+                    model, job.batches(job.validation, fixed, held_out), pretext_objective, job.compute, processes
+                ),
+                score=mean_accuracy,
+                keep_best=keep_best,
+                checkpoint_seconds=config.checkpoint_seconds,
+                progress=progress,
+            )
     wait_for_all(processes)
     return _result(run, job.console)
 
 
-def _announce(job: _Job, model: PretextModel, log: Any) -> None:
+def _announce(job: _Job, model: PretextModel, tell: Callable[[str], None]) -> None:
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     sampling, task = job.sampling, job.task
     text = (
@@ -281,8 +301,7 @@ def _announce(job: _Job, model: PretextModel, log: Any) -> None:
         f"{len(job.train):,} training and {len(job.validation):,} validation videos; "
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )
-    log(text)
-    job.console.print(text, highlight=False, soft_wrap=True)
+    tell(text)
 
 
 def _result(run: RunFolder, console: Console) -> PretrainResult:

@@ -73,7 +73,7 @@ def run_command(arguments: list[str]) -> None:
 def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["videos"] == {
-        "listed": 16, "missing": 0, "unreadable": 0, "too_short": 0, "train": 12, "validation": 4
+        "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
     }  # fmt: skip
     assert manifest["threads"] == 1
     assert len(manifest["files_sha256"]) == 64

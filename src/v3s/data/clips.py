@@ -4,15 +4,14 @@ A sample is named by (epoch, index). Its generator comes from (seed, epoch, inde
 over processes and exact resume need no code of their own.
 """
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
 from v3s.pretext.cut import cut_clip
@@ -84,6 +83,11 @@ class BatchOrder:
         """Batches in an epoch."""
         return max(1, self.num_samples // self.batch_size)
 
+    @property
+    def first_batch(self) -> int:
+        """The number of the first batch, counted from the start of the run."""
+        return self.first_epoch * self.steps_per_epoch + self.first_step
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield this process's share of every batch, from (first_epoch, first_step) on."""
         for epoch in range(self.first_epoch, self.num_epochs):
@@ -143,6 +147,12 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
     def _bars(self, video: int) -> Bars:
         return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        epoch, index = key
+        video = index % len(self.table) if self.short == "leave-out" else self.plan(epoch, index)[0]
+        return self.table[video].path
+
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
         if self.short == "leave-out" or self.table.num_frames[video] >= needed:
@@ -155,30 +165,6 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
         return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
-
-
-def load_batches(
-    clips: Dataset[tuple[Tensor, Tensor]],
-    order: BatchOrder | Sequence[list[SampleKey]],
-    *,
-    num_workers: int,
-    pin_memory: bool = False,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader over given batches. Workers open files themselves and use one thread each."""
-    return DataLoader(
-        clips,
-        batch_sampler=order,
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-    )
-
-
-def start_worker(worker: int) -> None:
-    """What a process that reads videos does first: one thread, and no say about Ctrl-C."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the main one decides when to stop
 
 
 def validation_batches(

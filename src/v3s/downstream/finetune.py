@@ -3,6 +3,8 @@
 The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
 """
 
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from v3s.config import FREE_ON_RESUME, check_resumable, from_yaml, to_yaml
-from v3s.data.clips import BatchOrder, hold_out, load_batches, validation_batches
+from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
@@ -41,6 +44,7 @@ from v3s.train.run import (
     CONFIG,
     MANIFEST,
     METRICS,
+    QUARANTINE,
     RunFolder,
     hash_of_files,
     open_log,
@@ -68,9 +72,15 @@ class _Job:
     num_workers: int
     console: Console
 
-    def loader(self, clips: LabelledClips, order: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+    def batches(
+        self, clips: LabelledClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         on_gpu = self.compute.device.type == "cuda"
-        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu)
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
+
+    def quarantine(self, clips: LabelledClips, run: RunFolder, stream: str, tell: Callable[[str], None]) -> Quarantine:
+        log, repeats = run.path / QUARANTINE, clips is self.validation
+        return Quarantine(num_files=len(clips), log=log, stream=stream, repeats=repeats, tell=tell)
 
 
 def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
@@ -176,7 +186,7 @@ def _train(job: _Job, run: RunFolder) -> None:
         first_epoch=position.epoch,
         first_step=position.step,
     )
-    fixed = job.loader(job.validation, validation_batches(len(job.validation), 1, config.batch_size))
+    fixed = validation_batches(len(job.validation), 1, config.batch_size)
     backbone, width = _architecture(config.backbone)
     model = training.model
     assert isinstance(model, Recognizer)
@@ -198,20 +208,29 @@ def _train(job: _Job, run: RunFolder) -> None:
         open_log(run) as log,
         Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
     ):
-        _announce(job, log.info)
-        fit(
-            training,
-            run,
-            position,
-            batches=iter(job.loader(job.train, order)),
-            steps_per_epoch=order.steps_per_epoch,
-            num_epochs=config.epochs,
-            validate=lambda: evaluate(model, fixed, recognition_objective, job.compute, training.processes),
-            score=lambda validation: validation["accuracy"],
-            keep_best=keep_best,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
-        )
+        _announce(job, progress.tell)
+        held_out = job.quarantine(job.validation, run, "validation", progress.tell)
+        left_out = job.quarantine(job.train, run, "train", progress.tell)
+        with closing(job.batches(job.train, order, left_out)) as batches:
+            fit(
+                training,
+                run,
+                position,
+                batches=batches,
+                steps_per_epoch=order.steps_per_epoch,
+                num_epochs=config.epochs,
+                validate=lambda: evaluate(
+                    model,
+                    job.batches(job.validation, fixed, held_out),
+                    recognition_objective,
+                    job.compute,
+                    training.processes,
+                ),
+                score=lambda validation: validation["accuracy"],
+                keep_best=keep_best,
+                checkpoint_seconds=config.checkpoint_seconds,
+                progress=progress,
+            )
 
 
 def _training(job: _Job) -> Training:
@@ -248,7 +267,7 @@ def _architecture(given: str) -> tuple[str, float]:
     return name, float(width or 1)
 
 
-def _announce(job: _Job, log: Any) -> None:
+def _announce(job: _Job, tell: Callable[[str], None]) -> None:
     parts, view = job.parts, job.view
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
@@ -258,8 +277,7 @@ def _announce(job: _Job, log: Any) -> None:
     lost = len(parts.classes) - len(set(job.train.labels.tolist()))
     if lost:
         text += f"; {lost:,} classes have all their videos in validation and are not learned: hold out fewer"
-    log(text)
-    job.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    tell(text)
 
 
 def _test(job: _Job, run: RunFolder) -> RecognitionResult:

@@ -121,6 +121,10 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.table)
 
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.table[key[1]].path
+
     def cut(self, epoch: int, index: int) -> Cut:
         """The choices behind a sample."""
         room = max(0, int(self.table.num_frames[index]) - self.view.clip_frames)

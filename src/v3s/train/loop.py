@@ -79,7 +79,9 @@ class Clock:
 def train_step(
     model: nn.Module, batch: Batch, objective: Objective, optimizer: torch.optim.Optimizer, compute: Compute
 ) -> dict[str, Tensor]:
-    """One optimisation step; returns the objective's terms, detached."""
+    """One optimisation step; returns the objective's terms, detached. An empty batch changes nothing and has none."""
+    if not len(batch[0]):
+        return {}
     inputs, targets = compute.clips(batch[0]), batch[1].to(compute.device, non_blocking=True)
     with compute.autocast():
         terms = objective(model, inputs, targets)
@@ -110,6 +112,8 @@ def evaluate(
     model.eval()
     sums = Sums()
     for clips, targets in batches:
+        if not len(clips):  # all its files are in quarantine
+            continue
         with compute.autocast():
             terms = objective(model, compute.clips(clips), targets.to(compute.device, non_blocking=True))
         sums.add(terms, len(clips))

@@ -4,6 +4,7 @@
 config.yaml             the resolved configuration; ``--config`` takes it again
 manifest.json           versions, threads, seeds, hash of the file list, numbers of files left out
 metrics.jsonl           one line for each epoch
+quarantine.jsonl        one line for each file that went bad after the scan: from which batch on it is left out, and why
 train.log               what was printed
 checkpoints/last.pt     everything that ``--resume`` needs
 backbone.safetensors    the weights of the best epoch, with config.json that says how to use them
@@ -31,8 +32,9 @@ import torch
 from v3s.train.checkpoint import write_atomically, write_json
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+QUARANTINE = "quarantine.jsonl"
 LAST = Path("checkpoints/last.pt")
-_FILES = (CONFIG, MANIFEST, METRICS, LOG, "config.json", "*.safetensors")
+_FILES = (CONFIG, MANIFEST, METRICS, QUARANTINE, LOG, "config.json", "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
