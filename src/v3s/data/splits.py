@@ -132,9 +132,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     below = [subsets[part] for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     for folder in filter(None, below):
         if target := link_outside(data / folder, data):
-            raise ValueError(
-                f"{data / folder} links out of the data folder to {target}; give that folder, or a list file"
-            )
+            raise ValueError(f"{data / folder} links out of the data folder to {target}; give that folder or a list")
     entries = [
         Entry((f"{folder}/{file}" if folder else file,), folder_label(file))
         for folder in below
