@@ -239,10 +239,9 @@ def test_length_of_many_years_is_refused(tmp_path: Path) -> None:
 def test_too_many_streams_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     with av.open(str(path), "w") as output:
-        streams = [output.add_stream("mpeg4", rate=30) for _ in range(40)]
+        streams = [output.add_stream("mpeg4", rate=30, width=32, height=32, pix_fmt="yuv420p") for _ in range(40)]
         for stream in streams:
             assert isinstance(stream, av.VideoStream)
-            stream.width = stream.height = 32
             output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
             output.mux(stream.encode(None))
     with pytest.raises(VideoError, match="has 32 streams or more"):
