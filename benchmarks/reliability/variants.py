@@ -1,6 +1,7 @@
 """Small videos in many codecs, and what may befall a file: the material of ``videos.py``."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,7 @@ KINDS = {  # name -> encoder, pixel format, options
     "vp8.webm": ("libvpx", "yuv420p", {"deadline": "realtime", "cpu-used": "8", "g": "25"}),
     "vp9.webm": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8", "g": "25"}),
 }
+STATE_LENGTH = ("matroska,webm", "flv")  # in seconds, instead of a number of frames
 Damage = Callable[[bytes, bytes, np.random.Generator], bytes]
 
 
@@ -107,23 +109,17 @@ def write_variants(folder: Path, originals: list[Path], number: int, seed: int) 
     return sources
 
 
-def count_frames(path: Path) -> int:
-    """How many frames a patient reader gets: one that goes on after every error it can go on after."""
+def count_frames(path: Path) -> tuple[int, bool]:
+    """How many frames a patient reader gets, which goes on after every error, and whether the header promised any."""
+    count = 0
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
-            packets, count = container.demux(stream), 0
-            while True:
-                try:
-                    packet = next(packets)
-                except StopIteration:
-                    return count
-                except Exception:
-                    return count
-                try:
+            promises = stream.frames > 0 or (container.format.name in STATE_LENGTH and bool(container.duration))
+            for packet in container.demux(stream):
+                with suppress(Exception):
                     count += len(stream.decode(packet))
-                except Exception:
-                    continue
+            return count, promises
     except Exception:
-        return 0
+        return count, False
