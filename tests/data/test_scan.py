@@ -215,29 +215,24 @@ def test_file_that_changes_while_it_is_read_is_not_kept(folder: Path, monkeypatc
     assert {path for path, _, _ in kept} == {"cut.avi", "empty.mp4", "text.mp4"}
 
 
-def test_several_processes_say_the_same_as_one(shared: Path) -> None:
+def test_several_processes_say_the_same_as_one_and_one_that_dies_costs_a_file(shared: Path) -> None:
     videos = list_videos(shared / "data/UCF-101/Archery")
     videos = replace(videos, paths=videos.paths[:32], labels=videos.labels[:32])
     seen: list[tuple[int, int]] = []
-    several = scan(videos, min_frames=69, workers=2, cache=None, progress=lambda *counts: seen.append(counts))
-    one = scan(videos, min_frames=69, workers=0, cache=None)
-    assert several.reports == one.reports
-    assert list(several.table) == list(one.table)
-    assert seen == [(done, 32) for done in range(33)]
-
-
-def test_process_that_dies_costs_at_most_the_file_it_was_at(shared: Path) -> None:
-    videos = list_videos(shared / "data/UCF-101/Archery")
-    videos = replace(videos, paths=videos.paths[:20], labels=videos.labels[:20])
 
     def kill_once(done: int, total: int) -> None:
+        seen.append((done, total))
         if done == 5:
             multiprocessing.active_children()[0].kill()
 
-    result = scan(videos, min_frames=1, workers=1, cache=None, progress=kill_once)
-    bad = [report.reason for report in result.reports if report.is_bad]
+    several = scan(videos, min_frames=69, workers=2, cache=None, progress=kill_once)
+    one = scan(videos, min_frames=69, workers=0, cache=None)
+    assert seen == [(done, 32) for done in range(33)]
+    bad = [report.reason for report in several.reports if report.is_bad]
     assert bad in ([], ["the process that read it was killed by signal 9"])
-    assert result.num_usable + len(bad) == 20
+    readable = [number for number, report in enumerate(several.reports) if not report.is_bad]
+    assert [several.reports[number] for number in readable] == [one.reports[number] for number in readable]
+    assert list(several.table) == [one.table[number] for number in readable]
 
 
 def test_what_is_no_file_of_the_folder_is_refused_and_not_opened(shared: Path, tmp_path: Path) -> None:

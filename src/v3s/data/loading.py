@@ -69,7 +69,6 @@ def load(
     collate: Callable[[list[Any]], Any] = default_collate,
     pin_memory: bool = False,
     prefetch: int = 2,
-    context: str | None = None,
 ) -> Iterator[tuple[list[Key], Any]]:
     """Read batches in their order, without the samples of files in quarantine.
 
@@ -84,7 +83,6 @@ def load(
         collate: makes one value of the samples of a batch, in the process that read them.
         pin_memory: copy tensors to page-locked memory.
         prefetch: batches that each process reads ahead.
-        context: how processes start, see :mod:`multiprocessing`; ``None`` is the platform's way.
 
     Yields:
         (the keys that were read, their samples collated: ``None`` if there is none left).
@@ -109,7 +107,6 @@ def load(
             worker_init_fn=start_worker,
             pin_memory=pin_memory,
             prefetch_factor=prefetch,
-            multiprocessing_context=context,
         )
         with _Workers(loader, notes) as workers:
             for read in workers:

@@ -1,13 +1,16 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from v3s.data.folder import link_outside
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
@@ -22,8 +25,11 @@ from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_PER_WORKER = 16
-"""How many files a process is handed ahead, and the fewest for which it is worth starting one."""
+FILES_AHEAD = 16
+"""How many files a process is handed ahead."""
+
+MAX_BYTES = 2**30
+"""How much memory reading one file may take, in a process that does only that. A header may ask for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +122,8 @@ def scan(
     Args:
         videos: The files.
         min_frames: The longest span of the task, in frames; a shorter video is not usable.
-        workers: How many processes decode; 0 decodes in this one, where a file that crashes or hangs FFmpeg ends or
-            holds up all. More than 0 needs a main module that can be imported, as every use of
-            :mod:`multiprocessing` with new processes does.
+        workers: How many processes decode; 0 decodes in this one, where a file that crashes or hangs FFmpeg, or asks
+            for much memory, gets its way.
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
             ``None`` keeps nothing. A file that changed its size or its time is read again.
         progress: Called with (files done, files in all), first and after every file that had to be read.
@@ -180,11 +185,10 @@ def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
     found = load(
         _Files(files),
         [[position] for position in range(len(files))],
-        num_workers=min(workers, len(files) // FILES_PER_WORKER),  # too few are read before processes have started
+        num_workers=min(workers, len(files)),
         quarantine=deadly,
         collate=_only,
-        prefetch=FILES_PER_WORKER,
-        context="spawn",  # new processes, not forked ones: the parent's threads may hold locks
+        prefetch=FILES_AHEAD,
     )
     for file, (_, outcome) in zip(files, found, strict=True):
         yield deadly.failures[file] if outcome is None else outcome
@@ -201,10 +205,23 @@ class _Files:
 
     def __getitem__(self, position: int) -> Outcome:
         file = self.files[position]
+        if get_worker_info() is not None:
+            _limit_memory()
         try:
             return index_video(file, tick=still_reading)
         except VideoError as error:
             return Failure.of(error, file)
+
+
+@cache
+def _limit_memory() -> None:
+    """Let this process take so much more memory than it has now, and no more; Linux only."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        held = int(status.read_text().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = held + MAX_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 def _only(outcomes: list[Outcome]) -> Outcome:

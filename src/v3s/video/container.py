@@ -16,7 +16,7 @@ MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
 MAX_STREAMS = 32
-"""Most streams of a file: each is probed with a decoder of its own before the first frame is known."""
+"""A file has fewer streams: each is probed with a decoder of its own before the first frame is known."""
 
 MAX_SECONDS = 1e6
 """Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
@@ -119,6 +119,9 @@ def _open_container(path: str | Path) -> InputContainer:
         return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
     except av.ArgumentError as error:
         raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
+    except MemoryError as error:
+        told = f"asks for too much memory, or has {MAX_STREAMS} streams or more"
+        raise VideoError(f"{path}: {told}", "open") from error
 
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
@@ -130,6 +133,10 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
     if (width := decoder.width) * (height := decoder.height) > MAX_PIXELS:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
+    if len(container.streams) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
+    if streams[0].frames > Path(path).stat().st_size:
+        raise VideoError(f"{path}: states {streams[0].frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, streams[0])
     if seconds > MAX_SECONDS:
         raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")

@@ -1,0 +1,1 @@
+"""Promises of reliability, each with the command that proves it."""
