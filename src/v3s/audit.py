@@ -314,5 +314,5 @@ def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console:
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
     if found.num_usable < 2:
-        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {listed.source} has 1")
+        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {config.data} has 1")
     return found
