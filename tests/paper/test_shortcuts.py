@@ -211,7 +211,7 @@ def test_known_shortcut_head_length_shows_in_the_texture_under_the_papers_zoom_a
 
 
 def test_scale_jitter_and_blur_hide_the_energy_of_the_scales_but_not_its_ratio() -> None:
-    """Naming one of six scales: by the sum of both energies 38 % falls to 23 % (chance 17 %); by their ratio 88 % stay."""
+    """Naming one of six scales: by both energies' sum 38 % falls to 23 % (chance 17 %), by their ratio 88 % stay."""
     plus = RECIPES["v3s-plus"]
     plain, labels = draw_clips(SCALES, 360, "paper")
     hidden, _ = draw_clips(SCALES, 360, plus["zoom"], scale_jitter=plus["scale_jitter"], blur=plus["blur"])
