@@ -19,6 +19,7 @@ from v3s.config import (
     CheckConfig,
     DemoConfig,
     EvaluateConfig,
+    PrepareConfig,
     PretrainConfig,
     PreviewConfig,
     ResultsConfig,
@@ -46,6 +47,7 @@ from v3s.downstream.retrieval import retrieve
 from v3s.downstream.searching import search_videos
 from v3s.downstream.speediness import speediness
 from v3s.evaluate import evaluate
+from v3s.prepare import prepare
 from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
@@ -127,6 +129,7 @@ COMMANDS = {
         DemoConfig, _finishing(demo), "the whole road in minutes, on clips it makes or on yours, with a report"
     ),
     "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
+    "prepare": Command(PrepareConfig, _finishing(prepare), "decode every video once, to train without decoding"),
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),

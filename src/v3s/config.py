@@ -11,6 +11,7 @@ from v3s.data.clips import Short, seed_problem
 from v3s.pretext.plan import LabelPrior, PreResize, Sampling, Zoom
 from v3s.pretext.temporal import Seam
 from v3s.train.device import Precision
+from v3s.video.store import SHORT_SIDE, PixelFormat
 
 Subset = Literal["train", "test", "all"]
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
@@ -232,6 +233,31 @@ class CheckConfig(VideoOptions):
     min_frames: int = 69
     out: str | None = None
     workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(VideoOptions):
+    """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
+
+    Attributes:
+        out: Folder of the store; what it holds already is kept.
+        subset: Part of the split.
+        pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
+            loss, rgb takes 3 bytes a pixel.
+        short_side: Frames with a longer short side are shrunk to it; smaller ones are kept as they are.
+        workers: Processes that decode. Default: one for each core.
+        overwrite: Replace the store in the folder.
+    """
+
+    out: str
+    subset: Subset = "all"
+    pixel_format: PixelFormat = "yuv"
+    short_side: int = SHORT_SIDE
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "short_side")
 
 
 @dataclass(frozen=True, kw_only=True)

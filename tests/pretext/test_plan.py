@@ -20,6 +20,7 @@ from v3s.pretext.plan import (
     Zoom,
     compose,
     draw_labels,
+    most_samples,
     plan_clip,
     resize_to_canvas,
     sample_generator,
@@ -29,6 +30,7 @@ from v3s.pretext.task import TASKS, PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
 from v3s.video.colour import UNCHANGED
 from v3s.video.homography import FloatArray, corners, mirror
+from v3s.video.warp import samples_for
 
 WIDTH, HEIGHT = 320, 240
 V3S = TASKS["v3s"]
@@ -358,3 +360,20 @@ def test_defaults_are_the_papers() -> None:
     sampling = Sampling()
     assert (sampling.clip_frames, sampling.clip_size, sampling.canvas_size) == (16, 112, 224)
     assert (sampling.zoom, sampling.pre_resize, sampling.flip) == ("paper", "squash", False)
+
+
+@pytest.mark.parametrize("zoom", ["paper", "even"])
+def test_one_number_of_samples_for_all_labels(zoom: Zoom) -> None:
+    """No clip needs more than all get, up to where its crop lies; a larger frame needs more."""
+    sampling = Sampling(zoom=zoom)
+    across, down = most_samples(V3S, sampling, 320, 240)
+    for row in range(len(V3S.spatial)):
+        generator = np.random.default_rng(row)
+        plan = plan_clip(
+            V3S, Labels(row, 0), num_frames=16, width=320, height=240, sampling=sampling, generator=generator
+        )
+        own = samples_for(plan.to_clip, 112, 112)
+        assert own[0] <= across + 1
+        assert own[1] <= down + 1
+    assert most_samples(V3S, sampling, 112, 112) == (1, 1)
+    assert most_samples(V3S, sampling, 1920, 1080) > (across, down)

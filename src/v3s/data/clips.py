@@ -136,9 +136,12 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
             height=source.height,
             sampling=self.sampling,
             generator=generator,
-            bars=NO_BARS if self.bars is None else Bars(*self.bars[video].tolist()),
+            bars=self._bars(video),
         )
         return video, plan
+
+    def _bars(self, video: int) -> Bars:
+        return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
 from v3s.video.colour import UNCHANGED, Colour
 from v3s.video.homography import Homography, crop_and_resize, identity, mirror
+from v3s.video.warp import Samples, samples_for
 
 Zoom = Literal["paper", "even"]
 PreResize = Literal["squash", "short-side"]
@@ -98,6 +100,7 @@ class ClipPlan:
         frames: source frame numbers, in clip order.
         to_clip: the map from source pixels to clip pixels.
         labels: the rows of the task's tables.
+        samples: how many across and down a clip pixel averages, the same for all labels.
         blur: side in clip pixels of the square that each pixel averages; up to 1 is none.
         colour: of all frames.
     """
@@ -105,6 +108,7 @@ class ClipPlan:
     frames: tuple[int, ...]
     to_clip: Homography
     labels: Labels
+    samples: Samples
     blur: float = 0.0
     colour: Colour = UNCHANGED
 
@@ -169,7 +173,8 @@ def plan_clip(
     window = spatial.window(sampling.canvas_size, side, u, v)
     to_canvas = resize_to_canvas(width, height, sampling, bars)
     to_clip = compose(spatial, window, to_canvas, sampling, flipped=flipped)
-    return ClipPlan(frames, to_clip, labels, float(blur * sampling.blur), _colour(sampling, *colours))
+    samples = most_samples(task, sampling, width, height, bars)
+    return ClipPlan(frames, to_clip, labels, samples, float(blur * sampling.blur), _colour(sampling, *colours))
 
 
 def compose(
@@ -180,6 +185,19 @@ def compose(
     flip = mirror(canvas) if flipped else identity()
     crop = crop_and_resize(window.x, window.y, window.side, window.side, size, size)
     return crop @ spatial.homography(canvas, canvas) @ flip @ to_canvas
+
+
+@lru_cache(maxsize=64)
+def most_samples(task: PretextTask, sampling: Sampling, width: int, height: int, bars: Bars = NO_BARS) -> Samples:
+    """How many samples a pixel of any clip averages: what the spatial label needs that shrinks the frame most.
+
+    One number for all labels: if each had its own, the sharpness of a clip would tell its label.
+    """
+    to_canvas, size = resize_to_canvas(width, height, sampling, bars), sampling.clip_size
+    windows = [row.window(sampling.canvas_size, _crop_side(task, row, sampling, 1.0), 0.5, 0.5) for row in task.spatial]
+    maps = (compose(row, window, to_canvas, sampling) for row, window in zip(task.spatial, windows, strict=True))
+    across, down = zip(*(samples_for(to_clip, size, size) for to_clip in maps), strict=True)
+    return max(across), max(down)
 
 
 def _crop_side(task: PretextTask, spatial: SpatialTransform, sampling: Sampling, fraction: float) -> float:
