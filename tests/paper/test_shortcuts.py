@@ -58,7 +58,8 @@ def draw_clips(
             sampling=sampling,
             generator=generator,
         )
-        clips.append(warp(draw_frame(generator), plan.to_clip, SIZE, SIZE, blur=plan.blur)[0, 0])
+        clip = warp(draw_frame(generator), plan.to_clip, SIZE, SIZE, samples=plan.samples, blur=plan.blur)
+        clips.append(clip[0, 0])
     return torch.stack(clips).double(), labels
 
 
@@ -210,16 +211,20 @@ def test_known_shortcut_head_length_shows_in_the_texture_under_the_papers_zoom_a
     assert accuracy["even"] < min(beyond_chance(3, 300), accuracy["paper"] - 0.05)
 
 
-def test_scale_jitter_and_blur_hide_the_energy_of_the_scales_but_not_its_ratio() -> None:
-    """Naming one of six scales: by both energies' sum 38 % falls to 23 % (chance 17 %), by their ratio 88 % stay."""
+def test_scale_jitter_and_blur_hide_the_scale_of_the_texture_but_not_its_direction() -> None:
+    """Telling S_S and the three head lengths apart by gradient energy: 55 % under the paper's zoom, 29 % hidden.
+
+    Guessing S_S, the most frequent of the four, is right for a third. The ratio across / down still names the scales.
+    """
     plus = RECIPES["v3s-plus"]
-    plain, labels = draw_clips(SCALES, 360, "paper")
-    hidden, _ = draw_clips(SCALES, 360, plus["zoom"], scale_jitter=plus["scale_jitter"], blur=plus["blur"])
-    before, after = (read_by_nearest_mean(gradient_energies(clips).sum(axis=1), labels) for clips in (plain, hidden))
-    assert before > 0.33
-    assert after < min(beyond_chance(6, 180), before - 0.08)
-    energies = gradient_energies(hidden)
-    assert read_by_nearest_mean(energies[:, 0] - energies[:, 1], labels) > 0.75
+    plain, labels = draw_clips(range(18), 720, "paper")
+    hidden, _ = draw_clips(range(18), 720, plus["zoom"], scale_jitter=plus["scale_jitter"], blur=plus["blur"])
+    kinds = np.array([0 if row in SCALES else _head_length(row) for row in labels])
+    before, after = (read_by_nearest_mean(gradient_energies(clips).sum(axis=1), kinds) for clips in (plain, hidden))
+    assert before > 0.46
+    assert after < beyond_chance(3, 360)
+    energies, scaled = gradient_energies(hidden), labels < len(SCALES)
+    assert read_by_nearest_mean((energies[:, 0] - energies[:, 1])[scaled], labels[scaled]) > 0.75
 
 
 def _head_length(row: int) -> float:
