@@ -254,7 +254,7 @@ def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) 
     if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
         return [f"{start}: it scores as high there; it reads {what}"]
     if not _is_above_chance(other):
-        return [f"{start}, not above chance ({other.chance:.1%}): no shortcut there"]
+        return [f"{start}, not above chance ({other.chance:.1%}): nothing is read from that"]
     kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
     return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
 
