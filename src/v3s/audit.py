@@ -256,7 +256,7 @@ def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) 
     if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
         return [f"{start}: it scores as high there; it reads {what}"]
     if not _is_above_chance(other):
-        return [f"{start}, not above chance ({other.chance:.1%}): no shortcut there"]
+        return [f"{start}, not above chance ({other.chance:.1%}): nothing is read from that"]
     kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
     return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
 
@@ -316,5 +316,5 @@ def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console:
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
     if found.num_usable < 2:
-        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {listed.source} has 1")
+        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {config.data} has 1")
     return found

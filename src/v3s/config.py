@@ -330,6 +330,8 @@ class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_positive(self, "clips", "batch_size")
+        if self.short != "leave-out":
+            raise ValueError(f"short is {self.short!r}; an audit leaves short videos out")
 
 
 @dataclass(frozen=True, kw_only=True)
