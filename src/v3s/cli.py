@@ -1,11 +1,24 @@
 """The command line: one verb for each job, one dataclass for each verb.
 
 Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores.
+
+====  ====================================================================================
+exit  meaning
+====  ====================================================================================
+0     done
+1     refused, failed or nothing usable found: one message on stderr says what and why
+2     the command line is wrong
+130   stopped by SIGINT; a training has saved what it needs for ``--resume``
+143   stopped by SIGTERM; the same
+====  ====================================================================================
 """
 
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +54,7 @@ from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
-from v3s.train.fit import TrainingStoppedError
+from v3s.train.stop import TrainingStoppedError
 
 
 class Parser(ArgumentParser):
@@ -152,12 +165,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     command = COMMANDS[name]
     try:
-        return command.run(read_config(name, command.config, options))
+        with _ended_by_sigterm():
+            return command.run(read_config(name, command.config, options))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, TrainingStoppedError):
-        return 130
+    except TrainingStoppedError as stopped:
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End like after Ctrl-C, with everything closed, where training does not listen for the signal itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:

@@ -87,10 +87,19 @@ class BatchOrder:
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield this process's share of every batch, from (first_epoch, first_step) on."""
         for epoch in range(self.first_epoch, self.num_epochs):
-            order = np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+            order = self._permutation(epoch)
             for step in range(self.first_step if epoch == self.first_epoch else 0, self.steps_per_epoch):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in batch[self.rank :: self.num_processes]]
+                yield self._cut(order, epoch, step)[self.rank :: self.num_processes]
+
+    def batch(self, epoch: int, step: int) -> list[SampleKey]:
+        """One batch of all processes."""
+        return self._cut(self._permutation(epoch), epoch, step)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+
+    def _cut(self, order: np.ndarray, epoch: int, step: int) -> list[SampleKey]:
+        return [(epoch, int(index)) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
