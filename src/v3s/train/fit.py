@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -266,7 +267,9 @@ def _train_epoch(
 def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(loss)
-    else:
+        return
+    with warnings.catch_warnings():  # an earlier process may have made all steps of this epoch
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`")
         scheduler.step()
 
 
