@@ -266,6 +266,19 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Run the batch that stopped a training with a NaN or an infinity once more, and say what was not finite.
+
+    Attributes:
+        run: The run's folder.
+        device: auto, cpu, cuda or cuda:N; by default the run's own.
+    """
+
+    run: str
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
     """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
 
