@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from v3s import pretrain as pretraining
 from v3s.config import PretrainConfig, ReplayConfig, from_yaml
 from v3s.data.clips import SampleKey
 from v3s.downstream import finetune as finetuning
 from v3s.downstream.config import FinetuneConfig
+from v3s.pretrain import describe_sample, prepare, prepare_training
 from v3s.train.device import choose_compute
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
@@ -117,12 +117,12 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
             f"v3s.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
         )
     compute = choose_compute(given.device, given.precision)
-    job = pretraining.prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
+    job = prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
     on_gpu = compute.device.type == "cuda"
     return _Setting(
-        pretraining.prepare_training(job),
+        prepare_training(job),
         lambda keys: next(iter(job.loader(job.train, [keys]))),
-        lambda key: pretraining.describe_sample(job.train, key),
+        lambda key: describe_sample(job.train, key),
         whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and on_gpu),
     )
 
@@ -166,7 +166,7 @@ def _replay_share(setting: _Setting, keys: list[SampleKey]) -> tuple[list[Replay
                 str(setting.describe(key)["video"]), first, {name: value.item() for name, value in terms.items()}
             )
         )
-    return found, float(loss)
+    return found, loss.item()
 
 
 def _part(answer: Any, number: int) -> Any:
