@@ -9,7 +9,16 @@ backbone = v3s.load_backbone("run")  # clips (B, 3, T, H, W) in [0, 1] -> featur
 from importlib.metadata import version
 
 from v3s.backbones import BACKBONES, check_backbone, create_backbone
-from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig, ReplayConfig
+from v3s.config import (
+    CheckConfig,
+    ConvertConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    PreviewConfig,
+    ReplayConfig,
+)
+from v3s.convert import convert
 from v3s.data.check import check
 from v3s.downstream.encoder import load_encoder
 from v3s.pretext.task import TASKS
@@ -23,6 +32,7 @@ __all__ = [
     "BACKBONES",
     "TASKS",
     "CheckConfig",
+    "ConvertConfig",
     "DemoConfig",
     "EvaluateConfig",
     "PretrainConfig",
@@ -30,6 +40,7 @@ __all__ = [
     "ReplayConfig",
     "check",
     "check_backbone",
+    "convert",
     "create_backbone",
     "load_backbone",
     "load_encoder",

@@ -26,7 +26,16 @@ from typing import Any, NoReturn
 import av.logging
 from jsonargparse import ArgumentParser
 
-from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig, ReplayConfig
+from v3s.config import (
+    CheckConfig,
+    ConvertConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    PreviewConfig,
+    ReplayConfig,
+)
+from v3s.convert import convert
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -134,6 +143,7 @@ COMMANDS = {
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
+    "convert": Command(ConvertConfig, _finishing(convert), "take the weights of another project's network"),
     "replay": Command(ReplayConfig, _finishing(replay), "run the batch that gave a NaN again, and say where it arose"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
@@ -170,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _ended_by_sigterm():
             return command.run(read_config(name, command.config, options))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error).encode(errors="backslashreplace").decode()  # file names may hold any bytes
+        print(f"error: {text}", file=sys.stderr)
         return 1
     except TrainingStoppedError as stopped:
         return 128 + stopped.number
