@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,9 +75,12 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     except RuntimeError as error:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
-        lost = ", ".join(_absent(joined)) or "none: the connection failed"
-        reason = str(error).splitlines()[0]
-        raise ProcessLostError(f"an exchange between the processes failed; gone: {lost} ({reason})") from error
+        lost = ", ".join(_absent(joined)) or "none"
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).split(". ")[0]
+        raise ProcessLostError(
+            f"an exchange between the processes of the run failed ({reason}); no longer there: {lost}. "
+            "What it said last, if it did, is above"
+        ) from error
     finally:
         distributed.destroy_process_group()
 
@@ -84,17 +89,25 @@ def _absent(processes: Processes) -> list[str]:
     """Names of the processes that do not answer: every one that met a failed exchange says so in the store."""
     store = processes.store
     assert store is not None
-    others = [rank for rank in range(processes.count) if rank != processes.rank]
-    try:
-        store.set(f"here/{processes.rank}", "")
-        deadline = time.monotonic() + _ROLL_CALL_SECONDS
-        while missing := [rank for rank in others if not store.check([f"here/{rank}"])]:
-            if time.monotonic() > deadline:
-                return [processes.names[rank] for rank in missing]
-            time.sleep(0.1)
-    except distributed.DistError:  # without torchrun the store is in the first process
+    if not _store_answers():
         return [processes.names[0]]
+    others = [rank for rank in range(processes.count) if rank != processes.rank]
+    store.set(f"here/{processes.rank}", "")
+    deadline = time.monotonic() + _ROLL_CALL_SECONDS
+    while missing := [rank for rank in others if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > deadline:
+            return [processes.names[rank] for rank in missing]
+        time.sleep(0.1)
     return []
+
+
+def _store_answers() -> bool:
+    """Whether the store is still there: without ``torchrun`` it is in the first process, and dies with it."""
+    try:
+        socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def wrap(model: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
