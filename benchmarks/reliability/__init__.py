@@ -1,1 +1,1 @@
-"""Promises of reliability, each with the command that proves it."""
+"""What is promised of runs and of videos, proved by breaking them; one command each."""

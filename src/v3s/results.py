@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from v3s.config import PretrainConfig, ResultsConfig, from_yaml
+from v3s.config import PretrainConfig, ResultsConfig
+from v3s.config_file import from_yaml
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
 from v3s.pretext.task import TASKS

@@ -5,8 +5,8 @@ over processes and exact resume need no code of their own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,10 +91,19 @@ class BatchOrder:
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield this process's share of every batch, from (first_epoch, first_step) on."""
         for epoch in range(self.first_epoch, self.num_epochs):
-            order = np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+            order = self._permutation(epoch)
             for step in range(self.first_step if epoch == self.first_epoch else 0, self.steps_per_epoch):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in batch[self.rank :: self.num_processes]]
+                yield self._cut(order, epoch, step)[self.rank :: self.num_processes]
+
+    def batch(self, epoch: int, step: int) -> list[SampleKey]:
+        """One batch of all processes."""
+        return self._cut(self._permutation(epoch), epoch, step)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+
+    def _cut(self, order: np.ndarray, epoch: int, step: int) -> list[SampleKey]:
+        return [(epoch, int(index)) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
@@ -152,6 +161,20 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         epoch, index = key
         video = index % len(self.table) if self.short == "leave-out" else self.plan(epoch, index)[0]
         return self.table[video].path
+
+    def describe(self, key: SampleKey) -> dict[str, Any]:
+        """Everything that was drawn for a sample, as plain values."""
+        video, plan = self.plan(*key)
+        return {
+            "index": key[1],
+            "video": self.table[video].path,
+            "frames": list(plan.frames),
+            "to_clip": plan.to_clip.matrix.tolist(),
+            "labels": [plan.labels.spatial, plan.labels.temporal],
+            "samples": list(plan.samples),
+            "blur": plan.blur,
+            "colour": asdict(plan.colour),
+        }
 
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
