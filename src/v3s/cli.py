@@ -26,16 +26,18 @@ from typing import Any, NoReturn
 import av.logging
 from jsonargparse import ArgumentParser
 
+from v3s.audit import audit
 from v3s.config import (
+    AuditConfig,
     CheckConfig,
-    ConvertConfig,
     DemoConfig,
     EvaluateConfig,
+    PrepareConfig,
     PretrainConfig,
     PreviewConfig,
-    ReplayConfig,
+    ResultsConfig,
 )
-from v3s.convert import convert
+from v3s.convert import ConvertConfig, convert
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -59,11 +61,13 @@ from v3s.downstream.retrieval import retrieve
 from v3s.downstream.searching import search_videos
 from v3s.downstream.speediness import speediness
 from v3s.evaluate import evaluate
+from v3s.prepare import prepare
 from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
-from v3s.replay import replay
+from v3s.replay import ReplayConfig, replay
+from v3s.results import results
 from v3s.train.stop import TrainingStoppedError
 
 
@@ -140,11 +144,14 @@ COMMANDS = {
         DemoConfig, _finishing(demo), "the whole road in minutes, on clips it makes or on yours, with a report"
     ),
     "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
+    "prepare": Command(PrepareConfig, _finishing(prepare), "decode every video once, to train without decoding"),
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
     "convert": Command(ConvertConfig, _finishing(convert), "take the weights of another project's network"),
     "replay": Command(ReplayConfig, _finishing(replay), "run the batch that gave a NaN again, and say where it arose"),
+    "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
+    "results": Command(ResultsConfig, _finishing(results), "print a table of a study as Markdown"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
@@ -213,7 +220,7 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
-        parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
+        parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
         recipe = _value_of("--recipe", given)
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)

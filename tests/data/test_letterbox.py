@@ -99,7 +99,7 @@ def test_memory_layout_changes_nothing() -> None:
 def test_bars_of_a_compressed_video(tmp_path: Path, bars: Bars) -> None:
     """All of a bar goes, and at most its edge of the picture with it, although the codec smears it over a block."""
     path, *_ = make_clips(tmp_path, num_videos=1, num_frames=30, height=HEIGHT, width=WIDTH)
-    frames = read_frames(index_video(path), range(30))
+    frames = read_frames(index_video(path), range(30)).rgb()
     video = with_bars(frames, bars, noise=0).permute(0, 2, 3, 1)
     (tmp_path / "boxed.mp4").write_bytes(mp4(video, 25))
     found = detect_bars(index_video(tmp_path / "boxed.mp4"))
@@ -115,7 +115,9 @@ def test_bars_of_real_videos(shared: Path) -> None:
         index = index_video(videos / f"{name}.avi")
         bars = detect_bars(index)
         assert bars.left == bars.right == 0
-        picture = read_frames(index, [0, index.num_frames // 2])[:, :, bars.top : index.height - bars.bottom].double()
+        picture = (
+            read_frames(index, [0, index.num_frames // 2]).rgb()[:, :, bars.top : index.height - bars.bottom].double()
+        )
         assert 94 <= picture.shape[2] <= 100  # 176 x 132 that holds 16:9
         lines = picture.mean(dim=(0, 1, 3))
         assert lines[0] > 0.8 * lines[2:6].mean()

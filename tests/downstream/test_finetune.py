@@ -27,6 +27,7 @@ from v3s.train.progress import Progress
 from v3s.train.run import read_metrics
 from v3s.train.trained import save_trained
 from v3s.video import decode
+from v3s.video.frames import Frames
 
 QUIET = Console(quiet=True)
 
@@ -122,7 +123,7 @@ def test_test_videos_are_read_only_after_training(
     read: list[tuple[str, str]] = []
 
     def record(name: str) -> Any:
-        def read_frames(index: Any, frames: Any) -> torch.Tensor:
+        def read_frames(index: Any, frames: Any) -> Frames:
             read.append((name, index.path))
             return decode.read_frames(index, frames)
 

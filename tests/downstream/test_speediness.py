@@ -118,7 +118,7 @@ def test_the_curve_is_what_the_network_says_of_each_window(tmp_path: Path) -> No
     task = PretextTask(SAME_SIZE, speeds(1, 2))
     model = model_with_logits(task, [0.0, 1.0], [0.0, -2.5])
     curve = measure_speediness(model, task, SAMPLING, video, stride=3, batch_size=4, console=quiet())
-    grey = read_frames(video, range(video.num_frames)).double().mean(dim=(1, 2, 3))
+    grey = read_frames(video, range(video.num_frames)).rgb().double().mean(dim=(1, 2, 3))
     change = grey.diff().abs()
     starts = range(0, video.num_frames - 7, 3)
     expected = torch.stack([change[start : start + 7].mean() for start in starts]).sub(2.5).sigmoid()

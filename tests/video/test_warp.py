@@ -101,7 +101,7 @@ def test_mirror_is_a_flip() -> None:
 
 
 def test_projection_against_the_oracle() -> None:
-    clip = warp(noise(), TILT, 31, 47, antialias=False)
+    clip = warp(noise(), TILT, 31, 47, samples=(1, 1))
     assert np.abs(clip.numpy() - warp_slowly(noise(), TILT, 31, 47)).max() <= 0.51
 
 
@@ -138,7 +138,7 @@ def test_averaging_takes_off_most_of_the_distance_to_an_antialiased_resize(heigh
     frames, smaller = natural_texture(240, 320), scale(width / 320, height / 240)
     resized = as_clip(F.interpolate(frames.double(), size=(height, width), mode="bilinear", antialias=True))
     smooth = (warp(frames, smaller, height, width).double() - resized).abs().mean()
-    rough = (warp(frames, smaller, height, width, antialias=False).double() - resized).abs().mean()
+    rough = (warp(frames, smaller, height, width, samples=(1, 1)).double() - resized).abs().mean()
     assert smooth < 0.4 * rough
     assert smooth < 4
 
@@ -153,11 +153,11 @@ def test_frames_do_not_mix() -> None:
     assert torch.equal(together, torch.cat([warp(frame[None], TILT, 30, 41) for frame in noise(4)], dim=1))
 
 
-@pytest.mark.parametrize("antialias", [True, False])
-def test_outside_repeats_the_border_and_is_never_black(antialias: bool) -> None:
+@pytest.mark.parametrize("samples", [None, (1, 1)])
+def test_outside_repeats_the_border_and_is_never_black(samples: tuple[int, int] | None) -> None:
     white = torch.full((2, 3, HEIGHT, WIDTH), 255, dtype=torch.uint8)
     for leaving in (TILT, translation(30, -20), scale(0.3, 0.3), scale(0.05, 0.5) @ TILT):
-        assert (warp(white, leaving, 60, 70, antialias=antialias) == 255).all()
+        assert (warp(white, leaving, 60, 70, samples=samples) == 255).all()
     moved = warp(noise(), translation(5, -3), HEIGHT, WIDTH)
     assert torch.equal(moved[:, :, :-3, :5], as_clip(noise())[:, :, 3:, :1].expand(-1, -1, -1, 5))
 
@@ -215,8 +215,42 @@ def test_composed_map_is_close_to_two_antialiased_steps() -> None:
         )
         reference = two_steps(frames, plan.to_clip, 112)
         smooth = signal_to_noise(warp(frames, plan.to_clip, 112, 112)[:, 0][None], reference)
-        rough = signal_to_noise(warp(frames, plan.to_clip, 112, 112, antialias=False)[:, 0][None], reference)
+        rough = signal_to_noise(warp(frames, plan.to_clip, 112, 112, samples=(1, 1))[:, 0][None], reference)
         assert smooth > 28.5, spatial
         assert smooth > rough - 0.1, spatial
         if isinstance(spatial, SpatialProjection) and spatial.c == 0.8:
             assert smooth > max(34, rough + 5), spatial
+
+
+# Blur
+
+
+def test_blur_up_to_a_pixel_is_none() -> None:
+    frames = noise()
+    for to_output in (TILT, scale(0.3, 0.7)):
+        plain = warp(frames, to_output, 20, 24)
+        assert torch.equal(plain, warp(frames, to_output, 20, 24, blur=0.4))
+        assert torch.equal(plain, warp(frames, to_output, 20, 24, blur=1.0))
+
+
+@pytest.mark.parametrize("blur", [3, 5])
+def test_odd_blur_of_the_identity_is_a_box_filter(blur: int) -> None:
+    frames = noise()
+    blurred = as_clip(warp(frames, identity(), HEIGHT, WIDTH, blur=blur)).double()
+    box = F.avg_pool2d(frames.double(), blur, stride=1)
+    inner = slice(blur // 2, -(blur // 2))
+    assert (blurred[..., inner, inner] - box).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("stretch", [(1.0, 1.45), (1.45, 1.0), (0.4, 0.6), (2.0, 3.0)])
+def test_blur_is_measured_in_the_output_however_the_source_is_stretched(stretch: tuple[float, float]) -> None:
+    """An edge becomes a ramp as wide as the blur, across and down."""
+    frames = torch.zeros(1, 3, 200, 200, dtype=torch.uint8)
+    for across in (True, False):
+        edge = frames.clone()
+        edge[(..., slice(100, None)) if across else (..., slice(100, None), slice(None))] = 255
+        height, width = round(200 * stretch[1]), round(200 * stretch[0])
+        clip = warp(edge, scale(*stretch), height, width, blur=8.0)[0, 0].double()
+        line = clip[height // 2] if across else clip[:, width // 2]
+        ramp = int(((line > 0.02 * 255) & (line < 0.98 * 255)).sum())
+        assert 6 <= ramp <= 10

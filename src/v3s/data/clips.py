@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from v3s.data.index_table import IndexTable
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     NO_BARS,
     Bars,
@@ -28,7 +29,6 @@ from v3s.pretext.plan import (
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import span
 from v3s.video.decode import read_frames
-from v3s.video.warp import warp
 
 Short = Literal["leave-out", "fit"]
 SampleKey = tuple[int, int]
@@ -145,9 +145,12 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
             height=source.height,
             sampling=self.sampling,
             generator=generator,
-            bars=NO_BARS if self.bars is None else Bars(*self.bars[video].tolist()),
+            bars=self._bars(video),
         )
         return video, plan
+
+    def _bars(self, video: int) -> Bars:
+        return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
@@ -159,7 +162,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         """The clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
-        clip = warp(frames, plan.to_clip, self.sampling.clip_size, self.sampling.clip_size)
+        clip = cut_clip(frames, plan, self.sampling.clip_size)
         return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
 
 

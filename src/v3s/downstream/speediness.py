@@ -214,7 +214,7 @@ def _read_small(video: VideoIndex, sampling: Sampling, console: Console) -> Tens
         range(0, video.num_frames, at_once), "reading", console=console, transient=True, disable=not console.is_terminal
     ):
         frames = read_frames(video, range(first, min(first + at_once, video.num_frames)))
-        parts += [warp(some, to_clip, size, size) for some in torch.split(frames, WARP_FRAMES)]
+        parts += [warp(some, to_clip, size, size) for some in frames.split(WARP_FRAMES)]
     return torch.cat(parts, dim=1)
 
 

@@ -1,7 +1,7 @@
 """Chosen frames of an indexed video, exact to the pixel, for the least decoding.
 
 Where the index allows it, decoding starts at the nearest safe key frame, passes over frames that no other frame needs,
-and ends with the last wanted frame; only wanted frames are converted to RGB.
+and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,14 @@ import torch
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from torch import Tensor
 
+from v3s.video.frames import Frames
 from v3s.video.index import VideoError, VideoIndex, index_video, open_video, packets_from
+from v3s.video.planes import PlaneReader
+from v3s.video.store import StoredVideo, Video, read_stored
 
-__all__ = ["VideoError", "VideoIndex", "index_video", "read_frames"]
+__all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
 SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -36,53 +37,67 @@ class Run(NamedTuple):
     frames: list[int]
 
 
-def read_frames(index: VideoIndex, frames: Sequence[int]) -> Tensor:
-    """Read chosen frames of a video.
+def read_frames(index: Video, frames: Sequence[int]) -> Frames:
+    """Read chosen frames of a video: of a file, or of a store.
 
-    The pixels are those of a sequential decode followed by swscale's conversion to RGB, with the matrix and range that
-    the file states; 10 and 12 bit video is reduced to 8 bit. The display rotation is applied, the sample aspect ratio
-    is not: pixels stay as stored.
+    The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
+    bits and makes RGB of palettes and greys. The display rotation is applied, the sample aspect ratio is not: pixels
+    stay as stored.
 
     Args:
-        index: What :func:`index_video` returned for the file.
+        index: What :func:`index_video` returned for the file, or an entry of a store.
         frames: Frame numbers, each in [0, ``index.num_frames``), in any order, repeats allowed.
 
     Returns:
-        uint8, shape (T, 3, H, W), RGB, in the order asked for: a view of memory laid out (T, H, W, 3).
+        T frames of ``index.height`` x ``index.width``, in the order asked for.
 
     Raises:
         VideoError: If a number is out of range, the file cannot be read, or it changed since it was indexed.
     """
+    if isinstance(index, StoredVideo):
+        return read_stored(index, frames)
     positions: dict[int, list[int]] = {}
     for position, number in enumerate(map(int, frames)):
         if not 0 <= number < index.num_frames:
             raise VideoError(f"{index.path}: has frames 0 to {index.num_frames - 1}; frame {number} was asked for")
         positions.setdefault(number, []).append(position)
-    clip = np.empty((len(frames), index.height, index.width, 3), np.uint8)
+    if not positions:
+        return Frames((torch.empty(0, 3, index.height, index.width, dtype=torch.uint8),), None)
     # A decoder may lose frames after a seek that it gives in a pass from the start: then only that pass is left.
     for way in (index, replace(index, packets_match=False, key_frames=())):
-        if _fill(clip, way, positions):
-            return torch.from_numpy(clip).permute(0, 3, 1, 2)
+        if filled := _fill(way, positions):
+            return filled
     raise VideoError(f"{index.path}: {_CHANGED}")
 
 
-def _fill(clip: np.ndarray, index: VideoIndex, positions: dict[int, list[int]]) -> bool:
-    """Write every wanted frame to its positions in the clip; ``False`` if one did not arrive."""
-    reformatter = VideoReformatter()
+def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
+    """Write every wanted frame to its positions in the clip; ``None`` if one did not arrive."""
+    to_planes = PlaneReader()
+    clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
     with open_video(index.path) as (container, stream):
         if Path(index.path).stat().st_size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
         for run in plan_runs(index, sorted(positions)):
             for number, frame in _decode_run(index, container, stream, run):
-                # One thread: starting threads for each frame costs more than they save on frames of this size.
-                image = _upright(reformatter.reformat(frame, format="rgb24", threads=1), index.rotation)
-                if image.shape != clip.shape[1:]:
-                    raise VideoError(f"{index.path}: {_CHANGED}")
-                for position in positions[number]:
-                    clip[position] = image
+                planes = to_planes(frame)
+                if not clip:
+                    length = sum(map(len, positions.values()))
+                    clip = tuple(np.empty((length, *_shape(group, index.rotation)), np.uint8) for group in planes)
+                    if clip[0].shape[2:] != (index.height, index.width):
+                        raise VideoError(f"{index.path}: {_CHANGED}")
+                for whole, group in zip(clip, planes, strict=True):
+                    for channel, plane in enumerate(group):
+                        whole[positions[number], channel] = np.rot90(plane, index.rotation // 90)
                 num_missing -= 1
-    return num_missing == 0
+    if num_missing:
+        return None
+    return Frames(tuple(map(torch.from_numpy, clip)), to_planes.colour)
+
+
+def _shape(group: list[np.ndarray], rotation: int) -> tuple[int, int, int]:
+    height, width = group[0].shape
+    return (len(group), height, width) if rotation % 180 == 0 else (len(group), width, height)
 
 
 def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:
@@ -136,10 +151,3 @@ def _packets(
         if not unsent:
             yield None
             return
-
-
-def _upright(frame: VideoFrame, rotation: int) -> np.ndarray:
-    """The pixels of an RGB frame, (H, W, 3), without the padding of its lines, turned as it is to be shown."""
-    plane = frame.planes[0]
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
-    return np.rot90(lines[:, : frame.width * 3].reshape(frame.height, frame.width, 3), rotation // 90)

@@ -1,50 +1,107 @@
 """Frames and one map to a clip: the only resampling in the project.
 
 Every clip is read from its source frames once, whatever was composed into its map, so that no class of the pretext
-task carries the blur of a second resampling. Where the map shrinks, several samples are averaged for each output pixel.
+task carries the blur of a second resampling. A map is the same for all frames of a clip: it is one sparse matrix, a row
+of weights for each output pixel, and multiplies all frames at once.
 """
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.video.homography import FloatArray, Homography, scale
+from v3s.video.frames import Frames, subsampling, to_rgb
+from v3s.video.homography import Homography, scale
 
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
+TOLERATED = 0.3  # what shrinking may exceed a whole number of samples by
+
+Samples = tuple[int, int]
+"""How many samples across and down an output pixel averages, spread evenly over it."""
 
 
-def warp(frames: Tensor, to_output: Homography, height: int, width: int, *, antialias: bool = True) -> Tensor:
+def warp(
+    frames: Frames | Tensor,
+    to_output: Homography,
+    height: int,
+    width: int,
+    *,
+    samples: Samples | None = None,
+    blur: float = 0.0,
+) -> Tensor:
     """Sample every frame once through one map.
 
     Args:
-        frames: uint8, shape (T, C, H, W).
+        frames: the source; also an RGB tensor, uint8 of shape (T, 3, H, W).
         to_output: the map from source pixels to output pixels.
         height: of the output, in pixels.
         width: of the output, in pixels.
-        antialias: average a grid of samples for each output pixel where the map shrinks the source.
+        samples: how many an output pixel averages; by default :func:`samples_for` this map.
+        blur: side, in output pixels, of the square about each output pixel that is averaged; up to 1 it is the pixel's
+            own square. Its samples lie no further apart.
 
     Returns:
-        uint8, shape (C, T, height, width). Output pixels that fall outside the source repeat its border.
+        uint8 RGB, shape (3, T, height, width). Output pixels that fall outside the source repeat its border.
 
     Convention: the centre of the output pixel in row i and column j is (j + 0.5, i + 0.5).
     """
-    to_source = to_output.inverse()
-    samples_x, samples_y = _samples(to_source, height, width) if antialias else (1, 1)
-    grid_height, grid_width = height * samples_y, width * samples_x
-    centres = _centres(grid_height, grid_width) / np.array([samples_x, samples_y])
-    points = to_source(centres)
-    left, top, window = _cut(frames, points)
-    size = np.array([window.shape[-1], window.shape[-2]])
-    lookup = torch.from_numpy((points - [left, top]) / size * 2 - 1).to(torch.float32)
-    planes = window.flatten(0, 1).to(torch.float32)[None]
-    sampled = F.grid_sample(planes, lookup[None], padding_mode="border", align_corners=False)
-    if samples_x * samples_y > 1:
-        sampled = F.avg_pool2d(sampled, (samples_y, samples_x))
-    num_frames, channels = frames.shape[:2]
-    return sampled[0].round_().to(torch.uint8).view(num_frames, channels, height, width).transpose(0, 1)
+    if isinstance(frames, Tensor):
+        frames = Frames((frames,), None)
+    to_source = torch.from_numpy(to_output.inverse().matrix)[None]
+    blur = max(1.0, blur)
+    across, down = (blur * number for number in samples or samples_for(to_output, height, width))
+    channels: list[Tensor] = []
+    for plane in frames.planes:
+        tall, wide = subsampling(frames.planes[0], plane)
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), blur)
+        part, places = _cut(plane, _places(points, plane, tall, wide))
+        channels += _look_up(part[None], places)
+    clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
+    for part, colour in zip(clip, to_rgb(channels, frames.colour), strict=True):
+        part.copy_(colour.view(height, width, -1).permute(2, 0, 1))
+    return clip
+
+
+def warp_batch(frames: Frames, to_output: Sequence[Homography], height: int, width: int, samples: Samples) -> Tensor:
+    """Warp many clips at once, each through its own map, on the device where their frames are.
+
+    Args:
+        frames: planes of shape (B, T, channels, H, W).
+        to_output: B maps from source pixels to output pixels.
+        height: of the output, in pixels.
+        width: of the output, in pixels.
+        samples: how many an output pixel averages.
+
+    Returns:
+        uint8 RGB, shape (B, 3, T, height, width), on the same device: :func:`warp` of each clip, up to rounding.
+    """
+    first, (across, down) = frames.planes[0], samples
+    matrices = np.stack([one.inverse().matrix for one in to_output])
+    to_source = torch.from_numpy(matrices).to(first.device, torch.float32, non_blocking=True)
+    channels: list[Tensor] = []
+    for plane in frames.planes:
+        tall, wide = subsampling(first, plane)
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), 1.0)
+        channels += _look_up(plane, _places(points, plane, tall, wide))
+    clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
+    return clips.permute(1, 0, 4, 2, 3)
+
+
+def samples_for(to_output: Homography, height: int, width: int) -> Samples:
+    """How many samples an output pixel averages: across and down, one for each source pixel that it covers.
+
+    Measured at the output's middle: one number for the whole clip keeps the filter the same across it.
+    """
+    to_source, x, y = to_output.inverse(), width / 2, height / 2
+    across = to_source([[x - 0.5, y], [x + 0.5, y]])
+    down = to_source([[x, y - 0.5], [x, y + 0.5]])
+    shrink_x = float(np.linalg.norm(across[1] - across[0]))
+    shrink_y = float(np.linalg.norm(down[1] - down[0]))
+    return _whole(shrink_x), _whole(shrink_y)
 
 
 def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
@@ -53,35 +110,88 @@ def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
     return scale(shrink, shrink), max(1, round(shrink * height)), max(1, round(shrink * width))
 
 
-def _centres(height: int, width: int) -> FloatArray:
-    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    return np.stack([x, y], axis=-1)
-
-
-def _samples(to_source: Homography, height: int, width: int) -> tuple[int, int]:
-    """How many samples across and down an output pixel averages: one for each source pixel that it covers.
-
-    Measured at the output's middle: one number for the whole clip keeps the filter the same across it.
-    """
-    x, y = width / 2, height / 2
-    across = to_source([[x - 0.5, y], [x + 0.5, y]])
-    down = to_source([[x, y - 0.5], [x, y + 0.5]])
-    shrink_x = float(np.linalg.norm(across[1] - across[0]))
-    shrink_y = float(np.linalg.norm(down[1] - down[0]))
-    return _whole(shrink_x), _whole(shrink_y)
-
-
 def _whole(shrink: float) -> int:
-    return min(MAX_SAMPLES, max(1, math.ceil(shrink - 0.3)))
+    return min(MAX_SAMPLES, max(1, math.ceil(shrink - TOLERATED)))
 
 
-def _cut(frames: Tensor, points: FloatArray) -> tuple[int, int, Tensor]:
-    """The part of the frames that the points touch, with its corner: what lies outside need not be converted."""
-    height, width = frames.shape[-2:]
-    low = np.floor(points.min(axis=(0, 1)) - 1).astype(int)
-    high = np.ceil(points.max(axis=(0, 1)) + 1).astype(int)
-    left, right = np.clip([low[0], high[0]], 0, width)
-    top, bottom = np.clip([low[1], high[1]], 0, height)
-    left, top = min(int(left), width - 1), min(int(top), height - 1)
-    right, bottom = max(int(right), left + 1), max(int(bottom), top + 1)
-    return left, top, frames[:, :, top:bottom, left:right]
+@lru_cache(maxsize=16)
+def _grid(height: int, width: int, across: int, down: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The samples of all output pixels: their pixels' centres as (x, y, 1), and how far from them each one lies.
+
+    Both float32 of shape (3, pixels * samples), the samples of a pixel side by side.
+    """
+    column, row = np.arange(width)[None, :, None, None] + 0.5, np.arange(height)[:, None, None, None] + 0.5
+    right, below = ((np.arange(number) + 0.5) / number - 0.5 for number in (across, down))
+    whole = np.zeros((height, width, down, across))
+    centres, offsets = (
+        np.stack([(whole + axis).ravel() for axis in axes]).astype(np.float32)
+        for axes in ((column, row, 1), (right, below[:, None], 0))
+    )
+    return torch.from_numpy(centres).to(device), torch.from_numpy(offsets).to(device)
+
+
+def _points(to_source: Tensor, height: int, width: int, samples: Samples, blur: float) -> Tensor:
+    """Where the samples of every output pixel lie in the source.
+
+    Args:
+        to_source: maps from output to source pixels, shape (B, 3, 3).
+        height: of the output, in pixels.
+        width: of the output, in pixels.
+        samples: of an output pixel.
+        blur: side of the square that they are spread over, in output pixels.
+
+    Returns:
+        float32, shape (2, B, height * width, samples of a pixel): x and y in source pixels.
+    """
+    centres, offsets = _grid(height, width, *samples, to_source.device)
+    x, y, depth = (to_source.to(torch.float32) @ torch.add(centres, offsets, alpha=blur)).unbind(1)
+    return torch.stack([x, y]).div_(depth).view(2, len(to_source), height * width, -1)
+
+
+def _places(points: Tensor, plane: Tensor, tall: int, wide: int) -> Tensor:
+    """Points of the source in the samples of a plane, with (0, 0) at the *centre* of the first; none outside."""
+    x = (points[0] / wide).sub_(0.5).clamp_(0, plane.shape[-1] - 1)
+    y = (points[1] / tall).sub_(0.5).clamp_(0, plane.shape[-2] - 1)
+    return torch.stack([x, y])
+
+
+def _cut(plane: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of a plane that the places touch, and the places in it: what lies outside is not looked at."""
+    low, high = torch.aminmax(places.flatten(1), dim=1)
+    (left, top), (right, bottom) = low.int().tolist(), high.int().tolist()
+    return plane[..., top : bottom + 2, left : right + 2], places - torch.tensor([left, top]).view(2, 1, 1, 1)
+
+
+def _look_up(planes: Tensor, places: Tensor) -> list[Tensor]:
+    """Bilinear samples of planes, averaged for each output pixel.
+
+    Args:
+        planes: uint8, shape (B, T, channels, H, W).
+        places: float32, shape (2, B, pixels, samples), columns and rows as :func:`_places` has them.
+
+    Returns:
+        For each channel float32, shape (B * pixels, T), 0..255.
+    """
+    batch, num_frames, channels, height, width = planes.shape
+    column, row = places.to(torch.int32)
+    right, below = places - places.floor()
+    left, above = 1 - right, 1 - below
+    above, below = above / places.shape[-1], below / places.shape[-1]
+    start = torch.arange(0, batch * height * width, height * width, device=planes.device, dtype=torch.int32)
+    corner = row.mul_(width).add_(column).add_(start[:, None, None])
+    steps = torch.tensor([0, 1, width, width + 1], device=planes.device, dtype=torch.int32)
+    # A place on the last column or row gives its neighbour the weight 0: which sample that is does not matter.
+    taps = (corner[..., None] + steps).clamp_(max=batch * height * width - 1)
+    weights = torch.empty(taps.shape, device=planes.device)
+    for tap, (y, x) in enumerate(((above, left), (above, right), (below, left), (below, right))):
+        torch.mul(y, x, out=weights[..., tap])
+    num_taps = 4 * places.shape[-1]
+    return [
+        F.embedding_bag(
+            taps.view(-1, num_taps),
+            planes[:, :, channel].permute(0, 2, 3, 1).reshape(-1, num_frames).to(torch.float32),
+            per_sample_weights=weights.view(-1, num_taps),
+            mode="sum",
+        )
+        for channel in range(channels)
+    ]
