@@ -11,19 +11,17 @@ from importlib.metadata import version
 from v3s.backbones import BACKBONES, check_backbone, create_backbone
 from v3s.config import (
     CheckConfig,
-    ConvertConfig,
     DemoConfig,
     EvaluateConfig,
     PretrainConfig,
     PreviewConfig,
-    ReplayConfig,
 )
-from v3s.convert import convert
+from v3s.convert import ConvertConfig, convert
 from v3s.data.check import check
 from v3s.downstream.encoder import load_encoder
 from v3s.pretext.task import TASKS
 from v3s.pretrain import pretrain
-from v3s.replay import replay
+from v3s.replay import ReplayConfig, replay
 from v3s.train.trained import load_backbone
 
 __version__ = version("v3s")

@@ -30,16 +30,14 @@ from v3s.audit import audit
 from v3s.config import (
     AuditConfig,
     CheckConfig,
-    ConvertConfig,
     DemoConfig,
     EvaluateConfig,
     PrepareConfig,
     PretrainConfig,
     PreviewConfig,
-    ReplayConfig,
     ResultsConfig,
 )
-from v3s.convert import convert
+from v3s.convert import ConvertConfig, convert
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -68,7 +66,7 @@ from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
-from v3s.replay import replay
+from v3s.replay import ReplayConfig, replay
 from v3s.results import results
 from v3s.train.stop import TrainingStoppedError
 

@@ -312,32 +312,6 @@ class ResultsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
-    """Take weights of VCOP, PRP, PacePred, RSPNet or torchvision, where their network is ours tensor for tensor.
-
-    Attributes:
-        weights: A .pt or .pth file; no code in it is run.
-        out: A new folder for backbone.safetensors and config.json, which every --backbone takes.
-    """
-
-    weights: str
-    out: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """Run the batch that stopped a training with a NaN or an infinity once more, and say what was not finite.
-
-    Attributes:
-        run: The run's folder.
-        device: auto, cpu, cuda or cuda:N; by default the run's own.
-    """
-
-    run: str
-    device: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
     """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
 

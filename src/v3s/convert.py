@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones import BACKBONES, create_backbone
-from v3s.config import ClipOptions, ConvertConfig
+from v3s.config import ClipOptions
 from v3s.train.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
@@ -29,6 +29,19 @@ from v3s.train.trained import FORMAT
 
 Tensors = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Take weights of VCOP, PRP, PacePred, RSPNet or torchvision, where their network is ours tensor for tensor.
+
+    Attributes:
+        weights: A .pt or .pth file; no code in it is run.
+        out: A new folder for backbone.safetensors and config.json, which every --backbone takes.
+    """
+
+    weights: str
+    out: str
 
 
 @dataclass(frozen=True, slots=True)

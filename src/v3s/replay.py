@@ -9,20 +9,33 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from v3s.config import PretrainConfig, ReplayConfig
+from v3s.config import PretrainConfig
 from v3s.config_file import from_yaml
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.loading import load
 from v3s.downstream import finetune as finetuning
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.recognition import LabelledClips
-from v3s.pretrain import prepare, prepare_training
+from v3s.pretrain_job import prepare, prepare_training
 from v3s.train.device import choose_compute
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
 from v3s.train.fit import Training
 from v3s.train.loop import freeze_batch_norm
 from v3s.train.run import CONFIG, NONFINITE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Run the batch that stopped a training with a NaN or an infinity once more, and say what was not finite.
+
+    Attributes:
+        run: The run's folder.
+        device: auto, cpu, cuda or cuda:N; by default the run's own.
+    """
+
+    run: str
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
