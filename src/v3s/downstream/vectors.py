@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -289,7 +289,7 @@ def write_shard(folder: Path, number: int, shard: Shard, description: Descriptio
     """Write one shard whole or not at all."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
     metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
-    write_atomically(shard_path(folder, number), lambda beside: save_file(tensors, beside, metadata))
+    write_atomically(shard_path(folder, number), lambda beside: beside.write_bytes(save(tensors, metadata)))
 
 
 def read_shard(folder: Path, number: int, description: Description) -> Shard:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 WEIGHTS, DESCRIPTION = "backbone.safetensors", "config.json"
@@ -80,7 +80,7 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 def save_weights(path: Path, module: nn.Module) -> str:
     """Write a module's tensors as safetensors; returns their fingerprint."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    write_atomically(path, lambda beside: save_file(tensors, beside))
+    write_atomically(path, lambda beside: beside.write_bytes(save(tensors)))
     return fingerprint(tensors)
 
 
