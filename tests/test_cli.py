@@ -69,7 +69,7 @@ def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:
 
 
 def test_every_recipe_is_a_configuration() -> None:
-    assert RECIPES.keys() == PAPER_ACCURACY.keys()
+    assert RECIPES.keys() - PAPER_ACCURACY.keys() == {"v3s-plus"}
     for values in RECIPES.values():
         PretrainConfig(data="videos", out="run", **values)
 

@@ -15,7 +15,17 @@ from typing import Any, NoReturn
 import av.logging
 from jsonargparse import ArgumentParser
 
-from v3s.config import CheckConfig, DemoConfig, EvaluateConfig, PretrainConfig, PreviewConfig
+from v3s.audit import audit
+from v3s.config import (
+    AuditConfig,
+    CheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    PretrainConfig,
+    PreviewConfig,
+    ResultsConfig,
+)
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -41,10 +51,12 @@ from v3s.downstream.retrieval import retrieve
 from v3s.downstream.searching import search_videos
 from v3s.downstream.speediness import speediness
 from v3s.evaluate import evaluate
+from v3s.prepare import prepare
 from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
+from v3s.results import results
 from v3s.train.fit import TrainingStoppedError
 
 
@@ -121,9 +133,12 @@ COMMANDS = {
         DemoConfig, _finishing(demo), "the whole road in minutes, on clips it makes or on yours, with a report"
     ),
     "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
+    "prepare": Command(PrepareConfig, _finishing(prepare), "decode every video once, to train without decoding"),
     "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
+    "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
+    "results": Command(ResultsConfig, _finishing(results), "print a table of a study as Markdown"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
@@ -176,7 +191,7 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
-        parser.add_argument("--recipe", choices=sorted(RECIPES), help="The paper's settings of that name as defaults.")
+        parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
         recipe = _value_of("--recipe", given)
         parser.set_defaults(RECIPES.get(recipe or "", {}))
     values = parser.parse_args(given)

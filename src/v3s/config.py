@@ -11,6 +11,7 @@ from v3s.data.clips import Short, seed_problem
 from v3s.pretext.plan import LabelPrior, PreResize, Sampling, Zoom
 from v3s.pretext.temporal import Seam
 from v3s.train.device import Precision
+from v3s.video.store import SHORT_SIDE, PixelFormat
 
 Subset = Literal["train", "test", "all"]
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
@@ -76,6 +77,10 @@ class ClipOptions:
         flip: Mirror half of the clips, before the transform.
         seam: Whose step crosses the seam of a temporal projection.
         label_prior: class draws all rows of a table alike, family first draws scale or projection.
+        scale_jitter: Crops up to 1 + this many times smaller, alike for all classes: size then tells less.
+        blur: Average pixels over up to this many pixels of the clip, drawn for each clip.
+        colour_jitter: Brightness, contrast and saturation from 1 - this to 1 + this, drawn for each clip.
+        grey: Share of clips without colour.
         short: leave-out drops (and counts) videos shorter than the task's longest span; fit draws among the videos that
             are long enough for each label.
     """
@@ -89,6 +94,10 @@ class ClipOptions:
     flip: bool = False
     seam: Seam = "first"
     label_prior: LabelPrior = "class"
+    scale_jitter: float = 0.0
+    blur: float = 0.0
+    colour_jitter: float = 0.0
+    grey: float = 0.0
     short: Short = "leave-out"
 
     def sampling(self, clip_frames: int, clip_size: int) -> Sampling:
@@ -104,6 +113,10 @@ class ClipOptions:
             flip=self.flip,
             seam=self.seam,
             label_prior=self.label_prior,
+            scale_jitter=self.scale_jitter,
+            blur=self.blur,
+            colour_jitter=self.colour_jitter,
+            grey=self.grey,
         )
 
 
@@ -223,6 +236,31 @@ class CheckConfig(VideoOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareConfig(VideoOptions):
+    """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
+
+    Attributes:
+        out: Folder of the store; what it holds already is kept.
+        subset: Part of the split.
+        pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
+            loss, rgb takes 3 bytes a pixel.
+        short_side: Frames with a longer short side are shrunk to it; smaller ones are kept as they are.
+        workers: Processes that decode. Default: one for each core.
+        overwrite: Replace the store in the folder.
+    """
+
+    out: str
+    subset: Subset = "all"
+    pixel_format: PixelFormat = "yuv"
+    short_side: int = SHORT_SIDE
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "short_side")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreviewConfig(ClipOptions, VideoOptions):
     """Show real clips under each of the four transforms, with their labels: the paper's Figure 2, of your videos.
 
@@ -263,6 +301,61 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_positive(self, "clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
+    """Measure how much of each label can be read without looking at what a video shows.
+
+    With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
+    clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
+    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+
+    Attributes:
+        backbone: A run's folder; give videos that it has not seen.
+        task: The pretext task.
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
+        out: JSON file for the scores.
+        page: HTML page with tables, charts and, for a backbone, what it was shown.
+    """
+
+    backbone: str | None = None
+    task: str = "v3s"
+    clips: int = 4
+    batch_size: int = 16
+    out: str | None = None
+    page: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(self, "clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsConfig:
+    """Print a table of a study as Markdown, made from its runs' own files.
+
+    Attributes:
+        study: Folder of runs named NETWORK-ROW-SEED, as benchmarks/study.py makes it.
+        table: Which one; curves draws how both heads learned.
+        charts: Folder for the SVG files of the curves.
+    """
+
+    study: str
+    table: Literal[
+        "budget",
+        "recognition",
+        "retrieval",
+        "probe",
+        "similarity",
+        "pretext",
+        "pixels",
+        "audit-spatial",
+        "audit-temporal",
+        "curves",
+    ]
+    charts: str = "."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 from v3s.backbones import create_backbone, import_backbone
 from v3s.config import PretrainConfig, check_resumable, from_yaml, to_yaml
 from v3s.data.clips import BatchOrder, PretextClips, hold_out, load_batches, validation_batches
-from v3s.data.index_table import IndexTable
-from v3s.data.letterbox import detect_bars
+from v3s.data.letterbox import detect_all_bars
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
@@ -148,7 +146,7 @@ def _divide(
     """Training and validation clips of different videos."""
     table = found.usable_table
     parts = hold_out(len(table), config.validation_videos, config.seed)
-    bars = _detect_all_bars(table) if config.trim_bars else None
+    bars = detect_all_bars(table) if config.trim_bars else None
     train, validation = (
         PretextClips(
             table.subset(part),
@@ -161,11 +159,6 @@ def _divide(
         for part in parts
     )
     return train, validation
-
-
-def _detect_all_bars(table: IndexTable) -> np.ndarray:
-    found = [detect_bars(table[number]) for number in range(len(table))]
-    return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)
 
 
 def _open(job: _Job) -> RunFolder:

@@ -17,13 +17,14 @@ from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import NO_BARS, Bars, ClipPlan, Labels, Sampling, plan_clip, sample_generator
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
 from v3s.pretext.task import SAME_SIZE, SAME_SPEED, PretextTask, get_task
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, span
 from v3s.video.decode import read_frames
 from v3s.video.homography import FloatArray, corners
-from v3s.video.index import VideoIndex
+from v3s.video.store import Video
 from v3s.video.warp import to_width, warp
 
 CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
@@ -96,7 +97,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
 
 
 def cut_examples(
-    video: VideoIndex, task: PretextTask, sampling: Sampling, *, bars: Bars = NO_BARS, seed: int, number: int
+    video: Video, task: PretextTask, sampling: Sampling, *, bars: Bars = NO_BARS, seed: int, number: int
 ) -> list[Example]:
     """Cut one video as it is, under one drawn row of each kind, and under one of both tables at once.
 
@@ -133,7 +134,7 @@ def cut_examples(
     return examples
 
 
-def show_examples(video: VideoIndex, examples: Sequence[Example]) -> list[str]:
+def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
     """The blocks of a page that show examples: playing at the source's rate, where they were cut, frame by frame."""
     start = examples[0].plan.frames[0]
     facts = (
@@ -194,9 +195,9 @@ def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
     ]
 
 
-def _cut(video: VideoIndex, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
+def _cut(video: Video, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
     frames = read_frames(video, plan.frames)
-    clip = warp(frames, plan.to_clip, clip_size, clip_size)
+    clip = cut_clip(frames, plan, clip_size)
     to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
     picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
     outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))
@@ -213,14 +214,14 @@ def _caption(example: Example) -> str:
     return f"{example.kind}: {example.label}"
 
 
-def _extent(example: Example, video: VideoIndex) -> str:
+def _extent(example: Example, video: Video) -> str:
     """From where to where a clip sees, in words."""
     seen = seen_corners(example.plan, example.clip.shape[1])
     (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
     return f"x {left:.1f} to {right:.1f} of {video.width}, y {top:.1f} to {bottom:.1f} of {video.height}"
 
 
-def _too_short(video: VideoIndex, task: PretextTask, sampling: Sampling) -> list[str]:
+def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]:
     """Say which rows of the task a video is too short for, if there are any."""
     spans = {str(row): span(row, sampling.clip_frames, sampling.seam) for row in task.temporal}
     missing = [f"{row} needs {frames}" for row, frames in spans.items() if frames > video.num_frames]

@@ -28,6 +28,7 @@ from v3s.pretext.plan import (
 from v3s.pretext.spatial import SpatialProjection, SpatialTransform, Window
 from v3s.pretext.task import TASKS, PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
+from v3s.video.colour import UNCHANGED
 from v3s.video.homography import FloatArray, corners, mirror
 from v3s.video.warp import samples_for
 
@@ -281,6 +282,66 @@ def test_zoom_moves_no_other_choice() -> None:
     for index in range(10):
         paper, even = (draw_plan((0, 0, index), sampling=Sampling(zoom=zoom)) for zoom in ("paper", "even"))
         assert (paper.frames, paper.labels) == (even.frames, even.labels)
+
+
+# What hides the label: each is off unless asked for, and moves no choice but its own
+
+HIDING = {"scale_jitter": 0.5, "blur": 3.0, "colour_jitter": 0.4, "grey": 0.2}
+
+
+def test_nothing_is_hidden_unless_asked_for() -> None:
+    plans = [draw_plan((0, 0, index)) for index in range(20)]
+    assert {(plan.blur, plan.colour) for plan in plans} == {(0.0, UNCHANGED)}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_hiding_one_thing_moves_nothing_else(name: str) -> None:
+    both = Sampling(**HIDING)  # type: ignore[arg-type]
+    alone = replace(Sampling(), **{name: HIDING[name]})  # type: ignore[arg-type]
+    for index in range(10):
+        plain, one, all_ = (draw_plan((0, 0, index), sampling=sampling) for sampling in (Sampling(), alone, both))
+        assert plain.frames == one.frames == all_.frames
+        assert plain.labels == one.labels == all_.labels
+        assert one.to_clip == (all_ if name == "scale_jitter" else plain).to_clip
+        assert one.blur == (all_ if name == "blur" else plain).blur
+
+
+@pytest.mark.parametrize("zoom", ["paper", "even"])
+def test_scale_jitter_shrinks_the_crops_of_all_classes_alike(zoom: Zoom) -> None:
+    """Log-uniformly between 1 and 1 / (1 + j) of the side that the crop had."""
+    plain, jittered = Sampling(zoom=zoom), Sampling(zoom=zoom, scale_jitter=0.5)
+    shrink = np.array(
+        [
+            crop_side(draw_plan((0, 0, index), V3S, Labels(row, 0), sampling=jittered), spatial, jittered)
+            / crop_side(draw_plan((0, 0, index), V3S, Labels(row, 0), sampling=plain), spatial, plain)
+            for row, spatial in enumerate(V3S.spatial)
+            for index in range(60)
+        ]
+    ).reshape(18, 60)
+    np.testing.assert_allclose(shrink, np.broadcast_to(shrink[0], shrink.shape))
+    low = np.log(1 / 1.5)
+    assert low <= np.log(shrink).min() < 0.9 * low
+    assert 0.1 * low < np.log(shrink).max() <= 0
+    assert np.log(shrink[0]).mean() == pytest.approx(low / 2, abs=4 * -low / np.sqrt(12 * 60))
+
+
+def test_blur_and_colour_are_drawn_from_their_ranges() -> None:
+    plans = [draw_plan((0, 0, index), sampling=Sampling(blur=3, colour_jitter=0.4, grey=0.2)) for index in range(400)]
+    blurs = np.array([plan.blur for plan in plans])
+    factors = np.array([(plan.colour.brightness, plan.colour.contrast, plan.colour.saturation) for plan in plans])
+    coloured = factors[factors[:, 2] > 0]
+    for drawn, low, high in [(blurs, 0, 3), *((column, 0.6, 1.4) for column in coloured.T)]:
+        assert low <= drawn.min() < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < drawn.max() <= high
+    assert abs((factors[:, 2] == 0).sum() - 80) < 4 * 8  # four standard deviations
+    assert np.abs(np.corrcoef(np.column_stack([blurs[factors[:, 2] > 0], coloured]).T) - np.eye(4)).max() < 0.25
+
+
+@pytest.mark.parametrize("wrong", [{"scale_jitter": -0.1}, {"blur": -1.0}, {"colour_jitter": 1.0}, {"grey": 1.1}])
+def test_impossible_hiding_is_refused(wrong: dict[str, float]) -> None:
+    value = next(iter(wrong.values()))
+    with pytest.raises(ValueError, match=rf"scale_jitter and blur must be 0 or more.* got .*{value}"):
+        replace(Sampling(), **wrong)  # type: ignore[arg-type]
 
 
 # Sampling

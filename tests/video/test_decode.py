@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from v3s.video.decode import PlaneReader, VideoError, VideoIndex, index_video, plan_runs, read_frames
+from v3s.video.decode import VideoError, VideoIndex, index_video, plan_runs, read_frames
 from v3s.video.frames import Frames
+from v3s.video.planes import PlaneReader
 
 HEIGHT, WIDTH = 80, 112
 ENCODINGS = {

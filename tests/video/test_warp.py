@@ -220,3 +220,37 @@ def test_composed_map_is_close_to_two_antialiased_steps() -> None:
         assert smooth > rough - 0.1, spatial
         if isinstance(spatial, SpatialProjection) and spatial.c == 0.8:
             assert smooth > max(34, rough + 5), spatial
+
+
+# Blur
+
+
+def test_blur_up_to_a_pixel_is_none() -> None:
+    frames = noise()
+    for to_output in (TILT, scale(0.3, 0.7)):
+        plain = warp(frames, to_output, 20, 24)
+        assert torch.equal(plain, warp(frames, to_output, 20, 24, blur=0.4))
+        assert torch.equal(plain, warp(frames, to_output, 20, 24, blur=1.0))
+
+
+@pytest.mark.parametrize("blur", [3, 5])
+def test_odd_blur_of_the_identity_is_a_box_filter(blur: int) -> None:
+    frames = noise()
+    blurred = as_clip(warp(frames, identity(), HEIGHT, WIDTH, blur=blur)).double()
+    box = F.avg_pool2d(frames.double(), blur, stride=1)
+    inner = slice(blur // 2, -(blur // 2))
+    assert (blurred[..., inner, inner] - box).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("stretch", [(1.0, 1.45), (1.45, 1.0), (0.4, 0.6), (2.0, 3.0)])
+def test_blur_is_measured_in_the_output_however_the_source_is_stretched(stretch: tuple[float, float]) -> None:
+    """An edge becomes a ramp as wide as the blur, across and down."""
+    frames = torch.zeros(1, 3, 200, 200, dtype=torch.uint8)
+    for across in (True, False):
+        edge = frames.clone()
+        edge[(..., slice(100, None)) if across else (..., slice(100, None), slice(None))] = 255
+        height, width = round(200 * stretch[1]), round(200 * stretch[0])
+        clip = warp(edge, scale(*stretch), height, width, blur=8.0)[0, 0].double()
+        line = clip[height // 2] if across else clip[:, width // 2]
+        ramp = int(((line > 0.02 * 255) & (line < 0.98 * 255)).sum())
+        assert 6 <= ramp <= 10

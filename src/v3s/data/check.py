@@ -17,6 +17,7 @@ from rich.text import Text
 from v3s.data.listing import Subset
 from v3s.data.scan import FileReport, Scan, default_workers, scan
 from v3s.data.splits import VideoList, list_videos
+from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
 NUM_BAD_SHOWN = 20
 NUM_KINDS_SHOWN = 5
@@ -56,7 +57,7 @@ def check(
         raise ValueError(f"{out} is a folder; give the report the name of a file, e.g. {out / 'report.jsonl'}")
     videos = list_videos(data, splits=splits, split=split, subset=subset, allow_missing=allow_missing)
     console.print(Text(_printable(videos.source)))
-    result = scan_with_bar(videos, min_frames=min_frames, workers=workers, console=console)
+    result = scan_with_bar(videos, min_frames=min_frames, workers=workers, console=console, verify=True)
     console.print(summary(result))
     _print_bad(result, console, out)
     if out is not None:
@@ -64,7 +65,9 @@ def check(
     return result
 
 
-def scan_with_bar(videos: VideoList, *, min_frames: int, workers: int | None, console: Console) -> Scan:
+def scan_with_bar(
+    videos: VideoList, *, min_frames: int, workers: int | None, console: Console, verify: bool = False
+) -> Scan:
     """Scan while a bar shows the files done; `workers` is one a processor by default."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:  # the bar vanishes when all are done
@@ -74,6 +77,7 @@ def scan_with_bar(videos: VideoList, *, min_frames: int, workers: int | None, co
             min_frames=min_frames,
             workers=default_workers() if workers is None else workers,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
+            verify=verify,
         )
 
 
@@ -95,8 +99,16 @@ def summary(result: Scan) -> Table:
         table.add_row("codecs", _most_common(report.codec for report in readable))
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
+        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
+
+
+def _store_bytes(readable: Iterable[FileReport]) -> int:
+    """What the frames of readable files take in a store of the default format."""
+    return sum(
+        report.frames * frame_bytes("yuv", *stored_size(report.height, report.width, SHORT_SIDE)) for report in readable
+    )
 
 
 def write_report(reports: Iterable[FileReport], out: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from v3s.data.index_table import IndexTable
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     NO_BARS,
     Bars,
@@ -22,14 +23,12 @@ from v3s.pretext.plan import (
     Labels,
     Sampling,
     draw_labels,
-    most_samples,
     plan_clip,
     sample_generator,
 )
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import span
 from v3s.video.decode import read_frames
-from v3s.video.warp import warp
 
 Short = Literal["leave-out", "fit"]
 SampleKey = tuple[int, int]
@@ -154,9 +153,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         """The clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
-        size = self.sampling.clip_size
-        samples = most_samples(self.task, self.sampling, frames.width, frames.height, self._bars(video))
-        clip = warp(frames, plan.to_clip, size, size, samples=samples)
+        clip = cut_clip(frames, plan, self.sampling.clip_size)
         return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
 
 

@@ -1,7 +1,10 @@
 """A folder of videos, nested in any way, with no lists."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+from v3s.data.store import is_store, open_store
 
 VIDEO_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
@@ -11,7 +14,7 @@ VIDEO_SUFFIXES = (
 
 
 def video_files(root: Path) -> tuple[str, ...]:
-    """List the video files below a folder, at any depth.
+    """List the video files below a folder, at any depth; of a store those that it was made from.
 
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
     skipped. A link that leads nowhere is listed, so that a scan reports it.
@@ -22,6 +25,8 @@ def video_files(root: Path) -> tuple[str, ...]:
     Raises:
         ValueError: There is no such folder, it cannot be read, or it holds no video.
     """
+    if is_store(root):
+        return tuple(sorted(open_store(root).files))
     if not root.is_dir():
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
     files: list[str] = []
@@ -59,16 +64,17 @@ def folder_label(path: str) -> str | None:
     return PurePosixPath(path).parent.name or None
 
 
-def subset_folders(root: Path) -> dict[str, str]:
-    """Return the folders that split a dataset, if they are all that `root` holds: ``train`` with ``test`` or ``val``.
+def subset_folders(files: Sequence[str]) -> dict[str, str]:
+    """Return the folders that split a dataset, if all videos lie in them: ``train`` with ``test`` or ``val``.
+
+    Args:
+        files: What :func:`video_files` gave.
 
     Returns:
-        ``{"train": "train", "test": "test"}``, with ``"val"`` as the test folder where there is no ``test``; empty if
-        `root` holds any other folder, a video of its own or only one of them.
+        ``{"train": "train", "test": "test"}``, with ``"val"`` as the test folder where there is no ``test``; empty if a
+        video lies anywhere else, or only one of the folders holds any.
     """
-    inside = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    folders = {entry.name for entry in inside if entry.is_dir()}
-    has_videos = any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in inside if not entry.is_dir())
-    if has_videos or not folders <= {"train", "test", "val"} or "train" not in folders or len(folders) == 1:
+    folders = {file.partition("/")[0] if "/" in file else "" for file in files}
+    if not folders <= {"train", "test", "val"} or "train" not in folders or len(folders) == 1:
         return {}
     return {"train": "train", "test": "test" if "test" in folders else "val"}

@@ -12,8 +12,9 @@ import av
 
 from v3s.video import index as index_module
 from v3s.video.index import VideoIndex
+from v3s.video.store import Video
 
-Outcome = VideoIndex | str
+Outcome = Video | str
 """What reading a file gave: its index, or the reason why it cannot be read."""
 
 FileKey = tuple[str, int, int]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.video.index import VideoIndex
+from v3s.video.store import Video, video_from_json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexTable:
-    """A read-only sequence of :class:`VideoIndex`, kept as text in one buffer.
+    """A read-only sequence of :data:`~v3s.video.store.Video`, kept as text in one buffer.
 
     A list of objects is copied page by page into every forked worker as its reference counts change, and pickles
     slowly; three arrays do neither.
@@ -27,7 +27,7 @@ class IndexTable:
     num_frames: NDArray[np.int32]
 
     @classmethod
-    def of(cls, indices: Iterable[VideoIndex]) -> "IndexTable":
+    def of(cls, indices: Iterable[Video]) -> "IndexTable":
         """Collect indices in their order."""
         lines: list[bytes] = []
         num_frames: list[int] = []
@@ -40,14 +40,14 @@ class IndexTable:
     def __len__(self) -> int:
         return len(self.num_frames)
 
-    def __iter__(self) -> Iterator[VideoIndex]:
+    def __iter__(self) -> Iterator[Video]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, number: int) -> VideoIndex:
+    def __getitem__(self, number: int) -> Video:
         if not 0 <= number < len(self):
             raise IndexError(f"the table holds {len(self)} videos, numbered from 0; {number} is none of them")
         start, end = self.offsets[number : number + 2]
-        return VideoIndex.from_json(self.text[start:end].tobytes().decode())
+        return video_from_json(self.text[start:end].tobytes().decode())
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> "IndexTable":
         """Return the table of the chosen videos, in the given order."""

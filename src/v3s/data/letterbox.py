@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v3s.data.index_table import IndexTable
 from v3s.pretext.plan import Bars
 from v3s.video.decode import read_frames
-from v3s.video.index import VideoIndex
+from v3s.video.store import Video
 
 NUM_FRAMES = 5  # frames looked at, evenly spaced: a dark scene in one of them is no bar
 MAX_RANGE = 16  # levels that each channel of a bar may vary by, over all its pixels and frames (compression noise)
@@ -42,7 +43,13 @@ def _run(lines: Tensor) -> int:
     return trimmed if trimmed <= MAX_SHARE * len(constant) else 0
 
 
-def detect_bars(video: VideoIndex) -> Bars:
+def detect_bars(video: Video) -> Bars:
     """Read a few frames of a video and find its bars."""
     places = np.linspace(0, video.num_frames - 1, NUM_FRAMES).round().astype(int)
     return find_bars(read_frames(video, sorted(set(places.tolist()))).rgb())
+
+
+def detect_all_bars(table: IndexTable) -> np.ndarray:
+    """The bars of each video as left, top, right, bottom: int32, shape (len(table), 4)."""
+    found = [detect_bars(video) for video in table]
+    return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.splits import VideoList
-from v3s.video.index import VideoError, VideoIndex, index_video
+from v3s.data.store import Store, is_store, open_store
+from v3s.video.index import VideoError, index_video
+from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "unreadable"]
 
@@ -95,6 +97,7 @@ def scan(
     workers: int = 0,
     cache: Path | Literal["default"] | None = "default",
     progress: Callable[[int, int], None] | None = None,
+    verify: bool = False,
 ) -> Scan:
     """Decode every file once, from end to end, or recall what an earlier scan of the same file found.
 
@@ -106,10 +109,14 @@ def scan(
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
             ``None`` keeps nothing. A file that changed its size or its time is read again.
         progress: Called with (files done, files in all), first and after every file that had to be read.
+        verify: Compare the frames in a store with their checksums.
 
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    if is_store(videos.root):
+        store = open_store(videos.root)
+        return _assemble(videos, min_frames, [_stored(store, path, verify) for path in videos.paths])
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
@@ -128,6 +135,19 @@ def scan(
             if progress:
                 progress(done, len(outcomes))
     return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
+
+
+def _stored(store: Store, path: str, verify: bool) -> Outcome:
+    """What a store holds of one file, unless the file has changed since or the frames are damaged."""
+    outcome = store.files[path].outcome
+    if store.changed(path):
+        return "changed since it was stored; run v3s prepare again"
+    try:
+        if verify and isinstance(outcome, StoredVideo):
+            verify_stored(outcome)
+    except VideoError as error:
+        return str(error).removeprefix(f"{store.folder / path}: ")
+    return outcome
 
 
 def default_workers() -> int:
@@ -161,8 +181,8 @@ def _read(file: str) -> Outcome:
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
     """Judge every file and put the indices into a table."""
     reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
-    readable = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, VideoIndex)]
-    table = IndexTable.of(outcome for outcome in outcomes if isinstance(outcome, VideoIndex))
+    readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+    table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, str))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 

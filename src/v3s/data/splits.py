@@ -119,17 +119,19 @@ def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
 
 def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     """List a folder, or one of the folders ``train`` and ``test`` in it."""
-    subsets = subset_folders(data)
+    files = video_files(data)
+    subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
             f"{data} has no test subset: it does not consist of the folders train and test (or val); "
             "give the official lists as splits, or the subset 'all'"
         )
-    below = [subsets[part] for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
+    below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     entries = [
-        Entry((f"{folder}/{file}" if folder else file,), folder_label(file))
+        Entry((file,), folder_label(file.removeprefix(folder)))
         for folder in below
-        for file in video_files(data / folder)
+        for file in files
+        if file.startswith(folder)
     ]
     title = f"folder {data}{f' {subset}' if subsets else ''}"
     return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries))

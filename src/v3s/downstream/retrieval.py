@@ -28,7 +28,7 @@ from v3s.train.checkpoint import write_json
 from v3s.train.device import choose_compute
 from v3s.video.decode import read_frames
 from v3s.video.homography import corners
-from v3s.video.index import VideoIndex
+from v3s.video.store import Video
 from v3s.video.warp import to_width, warp
 
 NUM_SHOWN = 5  # neighbours of a query on the page
@@ -228,7 +228,7 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     return section(name, paragraph(text), strip(columns))
 
 
-def _thumbnail(video: VideoIndex, colour: tuple[int, int, int] | None = None) -> str:
+def _thumbnail(video: Video, colour: tuple[int, int, int] | None = None) -> str:
     """The frame in the middle of a video as a data URI, with a border if a colour is given."""
     to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
     frame = read_frames(video, [video.num_frames // 2])

@@ -12,6 +12,7 @@ import numpy as np
 from v3s.pretext.spatial import SpatialTransform, Window
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
+from v3s.video.colour import UNCHANGED, Colour
 from v3s.video.homography import Homography, crop_and_resize, identity, mirror
 from v3s.video.warp import Samples, samples_for
 
@@ -37,6 +38,11 @@ class Sampling:
         flip: mirror half of the clips, before the transform, so that labels stay true.
         seam: whose step crosses the seam of a temporal projection.
         label_prior: "class" draws every row of a table alike; "family" draws scale or projection first.
+        scale_jitter: j makes the crop smaller by a factor drawn log-uniformly from 1 to 1 + j, alike for all classes,
+            so that the size of things tells less about the class.
+        blur: b averages each clip's pixels over a square whose side is drawn from 0 to b clip pixels; up to 1 is none.
+        colour_jitter: j draws brightness, contrast and saturation from 1 - j to 1 + j, once for all frames of a clip.
+        grey: the share of clips without colour.
     """
 
     clip_frames: int = 16
@@ -47,12 +53,21 @@ class Sampling:
     flip: bool = False
     seam: Seam = "first"
     label_prior: LabelPrior = "class"
+    scale_jitter: float = 0.0
+    blur: float = 0.0
+    colour_jitter: float = 0.0
+    grey: float = 0.0
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:
             raise ValueError(
                 f"a clip needs at least 2 frames and a canvas no smaller than itself; got {self.clip_frames} frames, "
                 f"clip size {self.clip_size}, canvas size {self.canvas_size}"
+            )
+        if min(self.scale_jitter, self.blur) < 0 or not (0 <= self.colour_jitter < 1 and 0 <= self.grey <= 1):
+            raise ValueError(
+                "scale_jitter and blur must be 0 or more, colour_jitter from 0 to below 1, grey from 0 to 1; "
+                f"got {self.scale_jitter}, {self.blur}, {self.colour_jitter} and {self.grey}"
             )
 
 
@@ -85,11 +100,17 @@ class ClipPlan:
         frames: source frame numbers, in clip order.
         to_clip: the map from source pixels to clip pixels.
         labels: the rows of the task's tables.
+        samples: how many across and down a clip pixel averages, the same for all labels.
+        blur: side in clip pixels of the square that each pixel averages; up to 1 is none.
+        colour: of all frames.
     """
 
     frames: tuple[int, ...]
     to_clip: Homography
     labels: Labels
+    samples: Samples
+    blur: float = 0.0
+    colour: Colour = UNCHANGED
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -122,7 +143,7 @@ def plan_clip(
     generator: np.random.Generator,
     bars: Bars = NO_BARS,
 ) -> ClipPlan:
-    """Draw where a clip of given labels starts and is cropped.
+    """Draw where a clip of given labels starts and is cropped, its blur and its colour.
 
     Args:
         task: the two tables.
@@ -147,11 +168,13 @@ def plan_clip(
     frames = tuple(start + offset for offset in offsets(temporal, sampling.clip_frames, sampling.seam))
     flipped = bool(generator.random() < 0.5) if sampling.flip else False
     side_fraction, u, v = generator.random(3)
-    side = _crop_side(task, spatial, sampling, side_fraction)
+    jitter, blur, *colours = generator.random(6)  # last, so that they move no other choice
+    side = _crop_side(task, spatial, sampling, side_fraction) / (1 + sampling.scale_jitter) ** jitter
     window = spatial.window(sampling.canvas_size, side, u, v)
     to_canvas = resize_to_canvas(width, height, sampling, bars)
     to_clip = compose(spatial, window, to_canvas, sampling, flipped=flipped)
-    return ClipPlan(frames, to_clip, labels)
+    samples = most_samples(task, sampling, width, height, bars)
+    return ClipPlan(frames, to_clip, labels, samples, float(blur * sampling.blur), _colour(sampling, *colours))
 
 
 def compose(
@@ -182,6 +205,11 @@ def _crop_side(task: PretextTask, spatial: SpatialTransform, sampling: Sampling,
         return spatial.paper_side(sampling.canvas_size, sampling.clip_size)
     largest = min(float(sampling.clip_size), *(row.largest_side(sampling.canvas_size) for row in task.spatial))
     return largest * (EVEN_ZOOM + (1 - EVEN_ZOOM) * fraction)
+
+
+def _colour(sampling: Sampling, grey: float, *fractions: float) -> Colour:
+    brightness, contrast, saturation = (float(1 + sampling.colour_jitter * (2 * share - 1)) for share in fractions)
+    return Colour(brightness, contrast, 0.0 if grey < sampling.grey else saturation)
 
 
 def resize_to_canvas(width: int, height: int, sampling: Sampling, bars: Bars) -> Homography:

@@ -15,19 +15,17 @@ import torch
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from v3s.video.frames import MATRIX_OF_SPACE, Colour, Frames
+from v3s.video.frames import Frames
 from v3s.video.index import VideoError, VideoIndex, index_video, open_video, packets_from
+from v3s.video.planes import PlaneReader
+from v3s.video.store import StoredVideo, Video, read_stored
 
-__all__ = ["VideoError", "VideoIndex", "index_video", "read_frames"]
+__all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
 SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
-PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
-FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
 MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
@@ -39,15 +37,15 @@ class Run(NamedTuple):
     frames: list[int]
 
 
-def read_frames(index: VideoIndex, frames: Sequence[int]) -> Frames:
-    """Read chosen frames of a video.
+def read_frames(index: Video, frames: Sequence[int]) -> Frames:
+    """Read chosen frames of a video: of a file, or of a store.
 
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
     bits and makes RGB of palettes and greys. The display rotation is applied, the sample aspect ratio is not: pixels
     stay as stored.
 
     Args:
-        index: What :func:`index_video` returned for the file.
+        index: What :func:`index_video` returned for the file, or an entry of a store.
         frames: Frame numbers, each in [0, ``index.num_frames``), in any order, repeats allowed.
 
     Returns:
@@ -56,6 +54,8 @@ def read_frames(index: VideoIndex, frames: Sequence[int]) -> Frames:
     Raises:
         VideoError: If a number is out of range, the file cannot be read, or it changed since it was indexed.
     """
+    if isinstance(index, StoredVideo):
+        return read_stored(index, frames)
     positions: dict[int, list[int]] = {}
     for position, number in enumerate(map(int, frames)):
         if not 0 <= number < index.num_frames:
@@ -98,50 +98,6 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
 def _shape(group: list[np.ndarray], rotation: int) -> tuple[int, int, int]:
     height, width = group[0].shape
     return (len(group), height, width) if rotation % 180 == 0 else (len(group), width, height)
-
-
-class PlaneReader:
-    """Takes the planes out of decoded frames of one video.
-
-    Attributes:
-        colour: of the frames read so far.
-    """
-
-    def __init__(self) -> None:
-        self.colour: Colour | None = None
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: VideoFrame) -> list[list[np.ndarray]]:
-        """The planes of a frame without the padding of their lines: [[Y], [U, V]], or [[R, G, B]]. Views of it."""
-        name, planes = _planar_format(frame), frame.planes
-        if name != frame.format.name:
-            # One thread: starting threads for each frame costs more than they save on frames of this size.
-            planes = self._reformatter.reformat(frame, format=name, threads=1).planes
-        if name == "gbrp":
-            green, blue, red = map(_lines, planes)
-            return [[red, green, blue]]
-        self.colour = Colour(
-            MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"),
-            full=frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL_RANGE,
-        )
-        luma, *chroma = map(_lines, planes)
-        return [[luma], chroma]
-
-
-def _planar_format(frame: VideoFrame) -> str:
-    """The 8-bit planar format that holds a frame without loss of resolution."""
-    given = frame.format
-    if given.name in PLANAR_FORMATS:
-        return given.name
-    if given.is_rgb or given.has_palette or len(given.components) < 3:
-        return "gbrp"
-    tall, wide = (size(16) for size in (given.chroma_height, given.chroma_width))
-    return {(8, 8): "yuv420p", (16, 8): "yuv422p"}.get((tall, wide), "yuv444p")
-
-
-def _lines(plane: VideoPlane) -> np.ndarray:
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
-    return lines[:, : plane.width]
 
 
 def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:

@@ -17,12 +17,10 @@ _MATRICES = {
     "smpte240m": (0.212, 0.087),
     "bt2020": (0.2627, 0.0593),
 }
-MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
-"""The matrix of each of FFmpeg's colour spaces; all others, the unspecified one among them, are BT.601 to swscale."""
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
+class ColourSpace:
     """How brightness and colour differences (Y, U, V) make red, green and blue.
 
     Attributes:
@@ -57,7 +55,7 @@ class Frames:
     """
 
     planes: tuple[Tensor, ...]
-    colour: Colour | None
+    colour: ColourSpace | None
 
     def __len__(self) -> int:
         return len(self.planes[0])
@@ -96,7 +94,7 @@ def subsampling(first: Tensor, plane: Tensor) -> tuple[int, int]:
     return round(first.shape[-2] / plane.shape[-2]), round(first.shape[-1] / plane.shape[-1])
 
 
-def to_rgb(channels: list[Tensor], colour: Colour | None) -> list[Tensor]:
+def to_rgb(channels: list[Tensor], colour: ColourSpace | None) -> list[Tensor]:
     """Three float channels of one shape, 0..255, to uint8 R, G and B, rounded to the nearest; may write to them."""
     if colour is not None:
         y, u, v = channels

@@ -6,7 +6,7 @@ is decoded once from end to end, and what that pass learned is kept in a :class:
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -133,7 +133,9 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
     yield from packets
 
 
-def index_video(path: str | Path) -> VideoIndex:
+def index_video(
+    path: str | Path, *, each_frame: Callable[[VideoFrame], None] | None = None, find_key_frames: bool = True
+) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
     A key frame is kept only if seeking to it in a newly opened file gives the pixels that the pass from the start gave:
@@ -141,6 +143,8 @@ def index_video(path: str | Path) -> VideoIndex:
 
     Args:
         path: Any container that FFmpeg reads, except playlists and numbered images.
+        each_frame: Called with every frame, in order; it belongs to the decoder once the call is over.
+        find_key_frames: Try the key frames; without, the index has none.
 
     Returns:
         The index from which :func:`v3s.video.decode.read_frames` reads.
@@ -151,14 +155,14 @@ def index_video(path: str | Path) -> VideoIndex:
             than 8 frames and more than 10 % of what its header promises do not decode; smaller lies are common.
     """
     with open_video(path) as (container, stream):
-        seen = _decode_all(path, container, stream)
+        seen = _decode_all(path, container, stream, each_frame)
         timestamps = _timestamps(seen.frame_times)
         fps = _frame_rate(path, stream, timestamps)
         duration = len(seen.frame_times) / fps
         if timestamps:
             duration = float((timestamps[-1] - timestamps[0]) * (stream.time_base or 0)) + 1 / fps
         upright = seen.rotation % 180 == 0
-        shortcuts = bool(timestamps) and seen.num_corrupt == 0
+        shortcuts = find_key_frames and bool(timestamps) and seen.num_corrupt == 0
         return VideoIndex(
             path=str(path),
             num_bytes=Path(path).stat().st_size,
@@ -242,7 +246,12 @@ class _Pass:
             self._num_to_check -= 1
 
 
-def _decode_all(path: str | Path, container: InputContainer, stream: VideoStream) -> _Pass:
+def _decode_all(
+    path: str | Path,
+    container: InputContainer,
+    stream: VideoStream,
+    each_frame: Callable[[VideoFrame], None] | None,
+) -> _Pass:
     seen = _Pass()
     try:
         for packet in container.demux(stream):
@@ -253,6 +262,8 @@ def _decode_all(path: str | Path, container: InputContainer, stream: VideoStream
                 if (frame.width, frame.height) != seen.size:
                     sizes = f"{seen.size[0]}x{seen.size[1]} to {frame.width}x{frame.height}"
                     raise VideoError(f"{path}: frame size changes from {sizes} at frame {len(seen.frame_times) - 1}")
+                if each_frame:
+                    each_frame(frame)
     except VideoError:
         raise
     except Exception as error:

@@ -25,7 +25,13 @@ Samples = tuple[int, int]
 
 
 def warp(
-    frames: Frames | Tensor, to_output: Homography, height: int, width: int, *, samples: Samples | None = None
+    frames: Frames | Tensor,
+    to_output: Homography,
+    height: int,
+    width: int,
+    *,
+    samples: Samples | None = None,
+    blur: float = 0.0,
 ) -> Tensor:
     """Sample every frame once through one map.
 
@@ -35,6 +41,8 @@ def warp(
         height: of the output, in pixels.
         width: of the output, in pixels.
         samples: how many an output pixel averages; by default :func:`samples_for` this map.
+        blur: side, in output pixels, of the square about each output pixel that is averaged; up to 1 it is the pixel's
+            own square. Its samples lie no further apart.
 
     Returns:
         uint8 RGB, shape (3, T, height, width). Output pixels that fall outside the source repeat its border.
@@ -44,11 +52,12 @@ def warp(
     if isinstance(frames, Tensor):
         frames = Frames((frames,), None)
     to_source = torch.from_numpy(to_output.inverse().matrix)[None]
-    across, down = samples or samples_for(to_output, height, width)
+    blur = max(1.0, blur)
+    across, down = (blur * number for number in samples or samples_for(to_output, height, width))
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)))
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), blur)
         part, places = _cut(plane, _places(points, plane, tall, wide))
         channels += _look_up(part[None], places)
     clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
@@ -76,7 +85,7 @@ def warp_batch(frames: Frames, to_output: Sequence[Homography], height: int, wid
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(first, plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)))
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), 1.0)
         channels += _look_up(plane, _places(points, plane, tall, wide))
     clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
     return clips.permute(1, 0, 4, 2, 3)
@@ -106,15 +115,22 @@ def _whole(shrink: float) -> int:
 
 
 @lru_cache(maxsize=16)
-def _grid(height: int, width: int, across: int, down: int, device: torch.device) -> Tensor:
-    """The samples of all output pixels as (x, y, 1): float32, shape (3, pixels * samples), a pixel's side by side."""
-    x = np.arange(width)[:, None] + (np.arange(across) + 0.5) / across
-    y = np.arange(height)[:, None] + (np.arange(down) + 0.5) / down
-    axes = np.broadcast_arrays(x[None, :, None, :], y[:, None, :, None], np.ones(()))
-    return torch.from_numpy(np.stack([axis.reshape(-1) for axis in axes]).astype(np.float32)).to(device)
+def _grid(height: int, width: int, across: int, down: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The samples of all output pixels: their pixels' centres as (x, y, 1), and how far from them each one lies.
+
+    Both float32 of shape (3, pixels * samples), the samples of a pixel side by side.
+    """
+    column, row = np.arange(width)[None, :, None, None] + 0.5, np.arange(height)[:, None, None, None] + 0.5
+    right, below = ((np.arange(number) + 0.5) / number - 0.5 for number in (across, down))
+    whole = np.zeros((height, width, down, across))
+    centres, offsets = (
+        np.stack([(whole + axis).ravel() for axis in axes]).astype(np.float32)
+        for axes in ((column, row, 1), (right, below[:, None], 0))
+    )
+    return torch.from_numpy(centres).to(device), torch.from_numpy(offsets).to(device)
 
 
-def _points(to_source: Tensor, height: int, width: int, samples: Samples) -> Tensor:
+def _points(to_source: Tensor, height: int, width: int, samples: Samples, blur: float) -> Tensor:
     """Where the samples of every output pixel lie in the source.
 
     Args:
@@ -122,11 +138,13 @@ def _points(to_source: Tensor, height: int, width: int, samples: Samples) -> Ten
         height: of the output, in pixels.
         width: of the output, in pixels.
         samples: of an output pixel.
+        blur: side of the square that they are spread over, in output pixels.
 
     Returns:
         float32, shape (2, B, height * width, samples of a pixel): x and y in source pixels.
     """
-    x, y, depth = (to_source.to(torch.float32) @ _grid(height, width, *samples, to_source.device)).unbind(1)
+    centres, offsets = _grid(height, width, *samples, to_source.device)
+    x, y, depth = (to_source.to(torch.float32) @ torch.add(centres, offsets, alpha=blur)).unbind(1)
     return torch.stack([x, y]).div_(depth).view(2, len(to_source), height * width, -1)
 
 

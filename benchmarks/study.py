@@ -1,0 +1,142 @@
+"""The study behind docs/results.md: train its rows under one budget, then ask all networks the same questions.
+
+    python -m benchmarks.study --out STUDY --data UCF-101 --splits LISTS --rows random,v3s,v3s-plus --seeds 0,1,2
+
+Options that are not listed by ``--help`` go to every ``v3s pretrain``. Each step is one command of v3s, printed before
+it runs. What is finished is skipped, and a training that was stopped or killed goes on from its last checkpoint: the
+same line may be given again and again. ``v3s results --study STUDY`` makes the tables.
+
+    STUDY/pixels.json                 what can be read without a network
+    STUDY/<network>-<row>-<seed>/     a run of pretrain (only a folder for the row "random"), and beside its files
+        retrieve.json probe.json evaluate.json audit.json finetune/result.json
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from v3s.cli import main as v3s
+from v3s.pretext.task import TASKS
+from v3s.train.run import METRICS, read_metrics
+
+RANDOM = "random"
+CHANGES = {"v3s-even": ["--zoom=even"], "v3s-plus": ["--recipe=v3s-plus"]}
+"""Rows that are not a task: what they change of the task v3s."""
+ROWS = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
+NEED_HEADS = ("evaluate", "audit")  # which random weights do not have
+PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of v3s: its arguments, and the file whose presence (or last epoch) says that it is done."""
+
+    arguments: list[str]
+    written: Path
+    epochs: int = 0
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        if not self.written.is_file():
+            return False
+        return not self.epochs or ((lines := read_metrics(self.written)) != [] and lines[-1]["epoch"] >= self.epochs)
+
+
+def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Iterator[Step]:
+    """Yield the steps of a study in their order: seed by seed, row by row, fine-tuning last.
+
+    Args:
+        options: of the study.
+        pretraining: further options of every ``v3s pretrain``.
+    """
+    study = Path(options.out)
+    compute = [f"--{name}={value}" for name in ("workers", "device") if (value := getattr(options, name)) is not None]
+    videos = [f"--data={options.data}", f"--splits={options.splits}", f"--split={options.split}", *compute]
+    size = [f"--clip-frames={options.clip_frames}", f"--clip-size={options.clip_size}"]
+    pixels = study / "pixels.json"
+    page = f"--page={study / 'pixels.html'}"
+    yield Step(["audit", *videos, *size, "--trim-bars", f"--out={pixels}", page], pixels)
+    last = []
+    for seed in options.seeds.split(","):
+        for network in options.networks.split(","):
+            for row in options.rows.split(","):
+                run = study / f"{network}-{row}-{seed}"
+                backbone = f"--backbone=random:{network}@{options.width}" if row == RANDOM else f"--backbone={run}"
+                if row != RANDOM:
+                    own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={options.epochs}"]
+                    own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
+                    yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
+                asked = [*videos, backbone, f"--seed={seed}"]
+                for name in options.protocols.split(","):
+                    if row != RANDOM or name not in NEED_HEADS:
+                        written = run / f"{name}.json"
+                        extra = _protocol_options(name, run, options, size)
+                        yield Step([name, *asked, *extra, f"--out={written}"], written)
+                if options.finetune is not None:
+                    folder = run / "finetune"
+                    own = [*size, *shlex.split(options.finetune), f"--out={folder}", "--resume"]
+                    last.append(Step(["finetune", *asked, *own], folder / "result.json"))
+    yield from last
+
+
+def _protocol_options(name: str, run: Path, options: argparse.Namespace, size: list[str]) -> list[str]:
+    if name == "evaluate":
+        return ["--subset=test"]
+    if name == "audit":
+        return ["--subset=test", "--clips=2", f"--page={run / 'audit.html'}"]
+    view = [*size, f"--num-clips={options.num_clips}"]
+    return view + {
+        "retrieve": [f"--page={run / 'retrieve.html'}"],
+        "similarity": ["--subset=test", "--stride=0"],
+    }.get(name, [])
+
+
+def conduct(steps: Sequence[Step]) -> int:
+    """Run the steps that are not done; stop at the first that fails, with its exit code."""
+    for number, step in enumerate(steps, 1):
+        head = f"[{number}/{len(steps)}] v3s {shlex.join(step.arguments)}"
+        if step.is_done():
+            print(f"{head}\n  done before", flush=True)
+            continue
+        print(f"{head}\n  started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        start = time.monotonic()
+        step.written.parent.mkdir(parents=True, exist_ok=True)
+        if code := v3s(step.arguments):
+            print(f"  exit code {code}", flush=True)
+            return code
+        print(f"  done in {(time.monotonic() - start) / 60:.1f} min", flush=True)
+    return 0
+
+
+def main() -> int:
+    """Read the command line and run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, help="folder of the study")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--splits", required=True)
+    parser.add_argument("--split", type=int, default=1)
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}, or any other task")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--networks", default="r2plus1d")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--clip-frames", type=int, default=16)
+    parser.add_argument("--clip-size", type=int, default=112)
+    parser.add_argument("--epochs", type=int, default=300, help="of pre-training")
+    parser.add_argument("--protocols", default="retrieve,probe,evaluate,audit", help=f"of {', '.join(PROTOCOLS)}")
+    parser.add_argument("--num-clips", type=int, default=10, help="of each video, for retrieve, probe and similarity")
+    parser.add_argument("--finetune", help='fine-tune at the end, with such options: --finetune="--epochs=20"')
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--device")
+    options, pretraining = parser.parse_known_args()
+    unknown = set(options.rows.split(",")) - {*ROWS, *TASKS} or set(options.protocols.split(",")) - set(PROTOCOLS)
+    if unknown:
+        parser.error(f"no row or protocol is called {', '.join(sorted(unknown))}")
+    return conduct(list(plan_steps(options, pretraining)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

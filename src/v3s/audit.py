@@ -1,0 +1,318 @@
+"""``v3s audit``: how much of each label can be read without looking at what a video shows.
+
+Without a network: a linear probe on a few numbers of each clip (`v3s.pixel_cues`). Of a trained network: both heads on
+real videos, and on clips that hold no objects, no change or no order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import hypot, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from v3s.config import AuditConfig
+from v3s.data.clips import PretextClips, SampleKey, hold_out, load_batches, validation_batches
+from v3s.data.letterbox import detect_all_bars
+from v3s.data.scan import Scan
+from v3s.data.splits import list_videos
+from v3s.data.usable import usable_videos
+from v3s.evaluate import HeadScores, score_head
+from v3s.pages.charts import bar_chart
+from v3s.pages.images import data_uri, mp4
+from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pixel_cues import CueClips, probe_cues
+from v3s.pretext.cut import cut_clip
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import PretextTask, get_task
+from v3s.recipes import RECIPES
+from v3s.train.checkpoint import write_json
+from v3s.train.device import Compute, choose_compute, divide_cores
+from v3s.train.trained import load_pretext_model
+from v3s.video.decode import read_frames
+
+CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
+TEST_SHARE = 1 / 3  # of the videos, for the probe
+STIMULI = ("video", "frozen", "shuffled", "still noise", "moving noise")
+SHORTEST_WAVE = 4  # pixels: no noise finer than what compression leaves of a real video
+FASTEST = 3  # pixels a frame that moving noise drifts at most, across and down
+_STIMULUS = 4  # a domain that keeps these draws apart from the samples' own
+_CERTAIN = 2  # standard errors that make a difference
+
+HEADS = ("spatial", "temporal")
+Scores = tuple[HeadScores, HeadScores]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        title: what was audited, in words.
+        rows: the scores of both heads under each name: of a setting and a cue, or of a stimulus.
+        conclusions: what the scores of a network say, one sentence each.
+        shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
+    """
+
+    title: str
+    rows: dict[str, Scores]
+    conclusions: list[str]
+    shown: Tensor | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures as plain values."""
+        rows = {
+            name: {
+                head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
+                for head, score in zip(HEADS, scores, strict=True)
+            }
+            for name, scores in self.rows.items()
+        }
+        return {"title": self.title, "rows": rows, "conclusions": self.conclusions}
+
+
+def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
+    """Audit the clips of a task, or with ``backbone`` a trained network.
+
+    Args:
+        config: which videos; how clips are cut, or which network.
+        console: where to report; the terminal by default.
+
+    Raises:
+        CheckpointError: the folder holds no trained model with both heads.
+        ValueError: the videos cannot be listed, or too few of them are usable.
+    """
+    console = console or Console()
+    found = audit_clips(config, console) if config.backbone is None else audit_network(config, console)
+    console.print(_terminal_table(found))
+    for sentence in found.conclusions:
+        console.print(sentence, highlight=False)
+    if config.out is not None:
+        write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **found.to_json()})
+    if config.page is not None:
+        write_page(config.page, _page(found).encode(errors="replace").decode())  # file names may hold any bytes
+    return found
+
+
+# Without a network
+
+
+def audit_clips(config: AuditConfig, console: Console) -> Audit:
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again less bars, if bars occur."""
+    task = get_task(config.task)
+    samplings = {
+        "paper": replace(config, zoom="paper"),
+        "even": replace(config, zoom="even"),
+        "v3s-plus": replace(config, **RECIPES["v3s-plus"]),
+    }
+    found = _usable(config, task, config.sampling(CLIP_FRAMES, CLIP_SIZE), console)
+    videos = found.usable_table
+    bars = detect_all_bars(videos) if config.trim_bars else None
+    trims = {"": None, ", bars trimmed": bars} if bars is not None and bars.any() else {"": None}
+    settings = {
+        f"{name}{suffix}": PretextClips(
+            videos, task, options.sampling(CLIP_FRAMES, CLIP_SIZE), seed=config.seed, bars=trim
+        )
+        for suffix, trim in trims.items()
+        for name, options in samplings.items()
+    }
+    batches = validation_batches(len(videos), config.clips, config.batch_size)
+    clips = list(settings.values())
+    workers = divide_cores(config.workers, torch.device("cpu"))
+    cues, labels, numbers = _collect(load_batches(CueClips(clips), batches, num_workers=workers))  # type: ignore[arg-type]
+    _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
+    rows = {}
+    for place, name in enumerate(settings):
+        own = {cue: values[:, place] for cue, values in cues.items()}
+        for cue, scores in probe_cues(clips[place], own, labels, numbers, tested.tolist()).items():
+            rows[f"{name}: {cue}"] = scores
+    title = f"Linear probe on a few numbers of a clip: {config.clips * len(tested):,} clips of {len(tested):,} videos"
+    num_bars = 0 if bars is None else int(bars.any(axis=1).sum())
+    told = [] if bars is None else [f"{num_bars:,} of {len(videos):,} videos have bars."]
+    return Audit(f"{title}, trained on {len(videos) - len(tested):,} others", rows, told)
+
+
+def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """All batches as one: cues by kind (N, settings, numbers), labels (N, 2), videos (N,)."""
+    cues, labels, videos = zip(*loader, strict=True)
+    return {name: torch.cat([batch[name] for batch in cues]) for name in cues[0]}, torch.cat(labels), torch.cat(videos)
+
+
+# With a network
+
+
+def audit_network(config: AuditConfig, console: Console) -> Audit:
+    """Ask both heads of a trained network about every stimulus, made from the same plans."""
+    assert config.backbone is not None
+    compute = choose_compute(config.device, config.precision)
+    model, trained = load_pretext_model(config.backbone)
+    found = _usable(config, trained.task, trained.sampling, console)
+    videos = found.usable_table
+    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
+    stimuli = Stimuli(clips)
+    batches = validation_batches(len(videos), config.clips, config.batch_size)
+    loader = load_batches(stimuli, batches, num_workers=divide_cores(config.workers, compute.device))
+    answers, truth = _ask(model, loader, compute)
+    numbers = np.arange(len(truth)) % len(videos)
+    tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
+    rows = {}
+    for place, name in enumerate(STIMULI):
+        spatial, temporal = (
+            score_head(tables[head], prior, truth[:, head], answers[:, place, head], numbers) for head in (0, 1)
+        )
+        rows[name] = spatial, temporal
+    title = f"{config.backbone}: both heads on {len(truth):,} clips of {len(videos):,} videos"
+    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
+
+
+class Stimuli(Dataset[tuple[Tensor, Tensor]]):
+    """Each sample as video and in four ways that take something away: uint8 (stimuli, 3, T, size, size), and labels.
+
+    frozen: every frame is the first; shuffled: the frames in a drawn order; still noise: the sample's map on an
+    isotropic texture; moving noise: its map and its frame numbers on such a texture that drifts at a drawn speed.
+    """
+
+    def __init__(self, clips: PretextClips) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
+        video, plan = self.clips.plan(*key)
+        source, size = self.clips.table[video], self.clips.sampling.clip_size
+        generator = np.random.default_rng((self.clips.seed, *key, _STIMULUS))
+        clip = cut_clip(read_frames(source, plan.frames), plan, size)
+        texture = draw_texture(generator, source.height, source.width)
+        speed = generator.uniform(-FASTEST, FASTEST, size=2)
+        places = np.outer(np.array(plan.frames) - plan.frames[0], speed).round().astype(int)
+        drifting = torch.stack([texture.roll((down, across), dims=(1, 2)) for down, across in places.tolist()])
+        frozen = clip[:, :1].expand_as(clip)
+        shuffled = clip[:, generator.permutation(clip.shape[1])]
+        still = cut_clip(texture[None], plan, size).expand_as(clip)
+        shown = torch.stack([clip, frozen, shuffled, still, cut_clip(drifting, plan, size)])
+        return shown, torch.tensor([plan.labels.spatial, plan.labels.temporal])
+
+
+def draw_texture(generator: np.random.Generator, height: int, width: int) -> Tensor:
+    """Grey noise without direction whose amplitude falls as 1/f, as in natural images, uint8 (3, H, W).
+
+    It continues over its borders, and has nothing finer than `SHORTEST_WAVE` pixels.
+    """
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
+    amplitude[frequency > 1 / SHORTEST_WAVE] = 0
+    texture = np.fft.irfft2(np.fft.rfft2(generator.normal(size=(height, width))) * amplitude, s=(height, width))
+    texture = 128 + 40 * texture / texture.std()
+    return torch.from_numpy(texture.clip(0, 255).round().astype(np.uint8)).expand(3, height, width)
+
+
+@torch.no_grad()
+def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that both heads name, shape (N, stimuli, 2), and the true ones, (N, 2)."""
+    model.to(compute.device)
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    answers, truth = [], []
+    for shown, labels in loader:
+        with compute.autocast():
+            logits = model(compute.clips(shown.flatten(0, 1)))
+        named = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
+        answers.append(named.view(len(labels), len(STIMULI), 2))
+        truth.append(labels)
+    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+
+
+def conclude(rows: Mapping[str, Scores]) -> list[str]:
+    """Say in words what both heads read, from their scores on every stimulus."""
+    spatial, temporal = ({name: scores[head] for name, scores in rows.items()} for head in (0, 1))
+    told = []
+    if len(spatial["video"].labels) > 1:
+        told += _compare("spatial", spatial, "still noise", "its texture: that is a shortcut, nothing was recognised")
+        told += _compare("spatial", spatial, "moving noise", "its texture: that is a shortcut, nothing was recognised")
+    if len(temporal["video"].labels) > 1:
+        for name in ("frozen", "still noise"):
+            if _is_above_chance(temporal[name]):
+                told.append(f"temporal head: {_percent(temporal[name])} on {name}: something other than time leaks")
+        told += _compare("temporal", temporal, "moving noise", "the speed of its pixels, whatever it is that moves")
+        told += _compare("temporal", temporal, "shuffled", "how much frames differ, not their course")
+    return list(dict.fromkeys(told))
+
+
+def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) -> list[str]:
+    """One sentence about a head on video and on a stimulus that lacks something."""
+    real, other = scores["video"], scores[name]
+    if not _is_above_chance(real):
+        return [f"{head} head: {_percent(real)} on video, not above chance ({real.chance:.1%}): it has learned nothing"]
+    start = f"{head} head: {_percent(real)} on video, {_percent(other)} on {name}"
+    if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
+        return [f"{start}: it scores as high there; it reads {what}"]
+    if not _is_above_chance(other):
+        return [f"{start}, not above chance ({other.chance:.1%}): no shortcut there"]
+    kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
+    return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
+
+
+def _is_above_chance(score: HeadScores) -> bool:
+    by_chance = sqrt(score.chance * (1 - score.chance) / score.confusion.sum())
+    return score.accuracy > score.chance + _CERTAIN * max(by_chance, score.standard_error)
+
+
+# Showing
+
+
+def _percent(score: HeadScores) -> str:
+    return f"{score.accuracy:.1%} ± {score.standard_error:.1%}"
+
+
+def _cells(found: Audit) -> list[tuple[str, ...]]:
+    return [
+        (name, *(text for score in scores for text in (_percent(score), f"{score.chance:.1%}")))
+        for name, scores in found.rows.items()
+    ]
+
+
+_HEADER = ("shown", "spatial head", "chance", "temporal head", "chance")
+
+
+def _terminal_table(found: Audit) -> Table:
+    shown = Table(title=found.title, title_justify="left")
+    for column in _HEADER:
+        shown.add_column(column, justify="left" if column == "shown" else "right")
+    for row in _cells(found):
+        shown.add_row(*row)
+    return shown
+
+
+def _page(found: Audit) -> str:
+    blocks = [paragraph(sentence) for sentence in found.conclusions]
+    for place, head in enumerate(HEADS):
+        scores = {name: pair[place] for name, pair in found.rows.items()}
+        if len(next(iter(scores.values())).labels) > 1:
+            values = {name: score.accuracy for name, score in scores.items()}
+            chance = next(iter(scores.values())).chance
+            chart = bar_chart(values, title=f"Accuracy of the {head} head", reference=chance, note="chance")
+            blocks.append(figure(chart, f"{head} head"))
+    sections = [section("What can be read", *blocks, table(_HEADER, _cells(found)))]
+    if found.shown is not None:
+        clips = found.shown.permute(0, 2, 3, 4, 1).numpy()
+        columns = [(name, data_uri(mp4(clip, 8), "video/mp4")) for name, clip in zip(STIMULI, clips, strict=True)]
+        sections.append(section("One sample as it was shown", strip(columns)))
+    return page("Audit", sections, lead=found.title)
+
+
+def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
+    listed = list_videos(
+        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
+    )
+    needed = task.longest_span(sampling.clip_frames, sampling.seam)
+    found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
+    if found.num_usable < 2:
+        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {listed.source} has 1")
+    return found

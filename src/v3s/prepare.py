@@ -1,0 +1,182 @@
+"""``v3s prepare``: decode every video once into a store, from which training reads frames without decoding."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from v3s.config import PrepareConfig
+from v3s.data.index_cache import file_key
+from v3s.data.scan import default_workers
+from v3s.data.splits import VideoList, list_videos
+from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, is_store, open_store
+from v3s.train.checkpoint import write_atomically
+from v3s.video.index import VideoError, open_video
+from v3s.video.store import StoredVideo, frame_bytes, stored_size
+from v3s.video.storing import ShardWriter, store_video
+
+VIDEOS_PER_SHARD = 32
+"""How many videos a shard holds: what a killed run loses at most, for each process."""
+
+
+def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
+    """Decode every video that the store does not hold yet, or that changed since, and add it.
+
+    Args:
+        config: Which videos, where to, in which format.
+        console: Where to report; the terminal by default.
+
+    Raises:
+        ValueError: There are no videos, the disk is too small, or the folder holds something else or a store that was
+            made otherwise.
+    """
+    console = console or Console()
+    listed = list_videos(
+        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
+    )
+    if is_store(listed.root):
+        raise ValueError(f"{listed.root} is a store already; give the folder of videos that it was made from")
+    folder = Path(config.out)
+    store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
+    wanted = [path for path in listed.paths if path not in store.files or store.changed(path)]
+    console.print(f"{listed.source}; {len(listed) - len(wanted):,} are stored already", highlight=False, soft_wrap=True)
+    if wanted:
+        _check_space(folder, listed.root, wanted, config, console)
+        _write_all(folder, listed.root, wanted, config, store.num_shards, console)
+        store = open_store(folder)
+    _report(store, console)
+    return store
+
+
+def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    decoder = f"libavcodec {codec}, PyAV {av.__version__}"
+    return StoreSettings(str(listed.root.resolve()), config.pixel_format, config.short_side, decoder)
+
+
+def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
+    """The store in the folder as it is, or an empty one."""
+    if is_store(folder):
+        if not overwrite:
+            store = open_store(folder)
+            if store.settings != settings:
+                raise ValueError(
+                    f"{folder} holds a store made otherwise: {store.settings}, now {settings}; "
+                    "choose another --out, or replace it with --overwrite"
+                )
+            return store
+        shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(settings), indent=2) + "\n"
+    write_atomically(folder / "store.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    return open_store(folder)
+
+
+def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:
+    """Refuse to begin what the disk cannot hold, as far as the files' headers tell."""
+    needed = sum(_promised_bytes(root / path, config) for path in paths)
+    free = shutil.disk_usage(folder).free
+    console.print(f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB", highlight=False)
+    if needed > free:
+        raise ValueError(
+            f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, the disk has "
+            f"{free / 1e9:,.1f} GB free; choose a smaller --short-side, or --pixel-format jpeg"
+        )
+
+
+def _promised_bytes(path: Path, config: PrepareConfig) -> int:
+    try:
+        with open_video(path) as (container, stream):
+            seconds = (container.duration or 0) / av.time_base
+            num_frames = stream.frames or int(seconds * float(stream.average_rate or 25))
+            height, width = stored_size(stream.height, stream.width, config.short_side)
+            return num_frames * frame_bytes(config.pixel_format, height, width)
+    except VideoError:
+        return 0
+
+
+def _write_all(
+    folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, first_shard: int, console: Console
+) -> None:
+    """Write shards, several at once, each in a process of its own."""
+    parts = [paths[start : start + VIDEOS_PER_SHARD] for start in range(0, len(paths), VIDEOS_PER_SHARD)]
+    stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(paths))
+        for num_videos in _run(stems, root, parts, config):
+            progress.advance(task, num_videos)
+
+
+def _run(stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig) -> Iterator[int]:
+    workers = min(default_workers() if config.workers is None else config.workers, len(parts))
+    if workers < 2:
+        yield from map(write_shard, stems, repeat(root), parts, repeat(config))
+        return
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
+    """Write one shard and its list; returns the number of its videos.
+
+    Args:
+        stem: Of both files; what a killed process left there is replaced.
+        root: The folder of the videos.
+        paths: The videos, below it.
+        config: How to store them.
+    """
+    torch.set_num_threads(1)
+    unfinished, shard, files = stem.with_suffix(".part"), stem.with_suffix(".bin"), []
+    unfinished.unlink(missing_ok=True)
+    try:
+        with ShardWriter(unfinished) as writer:
+            for path in paths:
+                outcome = _store(root / path, writer, shard, config)
+                key = file_key(root, path) or (path, 0, 0)
+                files.append(StoredFile(key, outcome))
+        os.replace(unfinished, shard)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); what was complete is kept") from error
+    lines = "".join(f"{file.to_json()}\n" for file in files)
+    write_atomically(stem.with_suffix(".jsonl"), lambda beside: beside.write_text(lines, encoding="utf-8"))
+    return len(files)
+
+
+def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | str:
+    try:
+        return store_video(
+            path, writer, pixel_format=config.pixel_format, short_side=config.short_side, shard_name=shard.name
+        )
+    except VideoError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _report(store: Store, console: Console) -> None:
+    held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
+    num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
+    for path, file in store.files.items():
+        if isinstance(file.outcome, str):
+            console.print(f"left out: {path}: {file.outcome}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
+        f"{store.settings.pixel_format}; use it as --data {store.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,50 @@
+"""Brightness, contrast and saturation of a clip: one change for all its frames."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # the grey of a colour, BT.601
+MIDDLE = 127.5
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """Factors of a change of colour; 1 changes nothing.
+
+    Attributes:
+        brightness: multiplies every value, last.
+        contrast: multiplies the distance from the middle of the range, so that it asks nothing of the clip.
+        saturation: multiplies the distance from grey, first; 0 leaves a grey clip.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+    def affine(self) -> tuple[Tensor, float]:
+        """The same as ``matrix @ rgb + offset`` for values in 0..255: shape (3, 3), and one number."""
+        grey = torch.tensor([LUMA] * 3)
+        saturate = self.saturation * torch.eye(3) + (1 - self.saturation) * grey
+        return self.brightness * self.contrast * saturate, self.brightness * (1 - self.contrast) * MIDDLE
+
+
+UNCHANGED = Colour()
+
+
+def recolour(clip: Tensor, colour: Colour) -> Tensor:
+    """Change the colour of a clip.
+
+    Args:
+        clip: uint8, shape (3, T, H, W).
+        colour: the change.
+
+    Returns:
+        A clip of the same type and shape; values beyond 0..255 are cut off there.
+    """
+    if colour == UNCHANGED:
+        return clip
+    matrix, offset = colour.affine()
+    changed = torch.addmm(torch.tensor(offset), matrix, clip.flatten(1).float())
+    return changed.round_().clamp_(0, 255).to(torch.uint8).view(clip.shape)

@@ -1,0 +1,143 @@
+"""A store stands for its folder: the same lists, the same clips; made once, resumed, never silently out of date."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from v3s import prepare as prepare_module
+from v3s.cli import main
+from v3s.config import PrepareConfig
+from v3s.data.clips import PretextClips
+from v3s.data.scan import scan
+from v3s.data.splits import list_videos
+from v3s.data.store import open_store
+from v3s.prepare import prepare
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import TASKS
+
+QUIET = Console(quiet=True)
+SAMPLING = Sampling(clip_frames=4, clip_size=24, canvas_size=48)
+
+
+def run(data: Path, out: Path, **options: object) -> None:
+    prepare(PrepareConfig(data=str(data), out=str(out), workers=0, **options), console=QUIET)  # type: ignore[arg-type]
+
+
+def clips_of(folder: Path) -> PretextClips:
+    found = scan(list_videos(folder, subset="all"), min_frames=20)
+    return PretextClips(found.usable_table, TASKS["v3s"], SAMPLING, seed=0)
+
+
+def test_clips_from_the_store_are_those_of_the_videos(small_videos: Path, tmp_path: Path) -> None:
+    run(small_videos, tmp_path / "store")
+    stored, decoded = clips_of(tmp_path / "store"), clips_of(small_videos)
+    for number in range(len(decoded)):
+        for some, other in zip(stored[3, number], decoded[3, number], strict=True):
+            assert torch.equal(some, other)
+
+
+def test_lists_are_those_of_the_folder(labelled_videos: Path, tmp_path: Path) -> None:
+    run(labelled_videos, tmp_path / "store")
+    for subset in ("train", "test", "all"):
+        ours = list_videos(tmp_path / "store", subset=subset)
+        theirs = list_videos(labelled_videos, subset=subset)
+        assert (ours.paths, ours.labels, ours.classes) == (theirs.paths, theirs.labels, theirs.classes)
+
+
+def test_official_lists_find_stored_videos(shared: Path, tmp_path: Path) -> None:
+    data, classes = tmp_path / "UCF-101", ("Archery", "Punch")
+    for name in classes:
+        (data / name).mkdir(parents=True)
+        for path in sorted((shared / "data/UCF-101" / name).iterdir())[::60]:
+            shutil.copy(path, data / name)
+    splits = shared / "data/splits/ucf101-21"
+    run(data, tmp_path / "store", short_side=48)
+    for subset in ("train", "test"):
+        ours, theirs = (
+            list_videos(folder, splits=splits, subset=subset, allow_missing=True)
+            for folder in (tmp_path / "store", data)
+        )
+        assert (ours.paths, ours.labels, ours.num_missing) == (theirs.paths, theirs.labels, theirs.num_missing)
+    assert scan(list_videos(tmp_path / "store"), min_frames=1).table[0].height == 48
+
+
+def test_second_run_decodes_only_what_is_new_or_changed(small_videos: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "videos", tmp_path / "store"
+    shutil.copytree(small_videos, data)
+    videos = sorted(data.rglob("*.mp4"))
+    held_back = videos.pop()
+    held_back.rename(tmp_path / held_back.name)
+    run(data, out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
+    run(data, out)
+    assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == before
+    (tmp_path / held_back.name).rename(held_back)
+    shutil.copy(videos[1], videos[0])
+    (changed,) = (report for report in scan(list_videos(out), min_frames=1).reports if report.verdict != "usable")
+    assert "changed since it was stored" in changed.reason
+    run(data, out)
+    assert scan(list_videos(out), min_frames=1).num_usable == 16
+    assert len(list((out / "shards").glob("*.bin"))) == 2
+
+
+def test_unfinished_shard_does_not_count(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before the list of a shard is written: the next run writes that shard anew."""
+    monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
+    run(small_videos, tmp_path / "whole")
+    run(small_videos, tmp_path / "store")
+    (tmp_path / "store/shards/00002.jsonl").unlink()
+    (tmp_path / "store/shards/00002.part").write_bytes(b"half")
+    assert len(open_store(tmp_path / "store").files) == 12
+    run(small_videos, tmp_path / "store")
+    for path in (tmp_path / "whole/shards").glob("*.bin"):
+        assert path.read_bytes() == (tmp_path / "store/shards" / path.name).read_bytes()
+
+
+def test_bad_file_is_named_with_its_reason(small_videos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "videos"
+    shutil.copytree(small_videos, data)
+    (data / "bad.mp4").write_text("no video")
+    run(data, tmp_path / "store")
+    reports = {report.path: report for report in scan(list_videos(tmp_path / "store"), min_frames=1).reports}
+    assert reports["bad.mp4"].verdict == "unreadable"
+    assert reports["bad.mp4"].reason
+
+
+def test_disk_too_small_is_refused_before_work_starts(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
+    with pytest.raises(ValueError, match=r"take about 0\.0 GB, the disk has"):
+        run(small_videos, tmp_path / "store")
+    assert not list((tmp_path / "store/shards").iterdir())
+
+
+def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:
+    run(small_videos, tmp_path / "store")
+    with pytest.raises(ValueError, match="made otherwise"):
+        run(small_videos, tmp_path / "store", pixel_format="jpeg")
+    run(small_videos, tmp_path / "store", pixel_format="jpeg", overwrite=True)
+    with pytest.raises(ValueError, match="is a store already"):
+        run(tmp_path / "store", tmp_path / "again")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(ValueError, match="not empty and holds no store"):
+        run(small_videos, tmp_path / "other")
+
+
+def test_check_verifies_every_byte(small_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "store"
+    assert main(["prepare", "--data", str(small_videos), "--out", str(out), "--workers", "2"]) == 0
+    assert main(["check", "--data", str(out), "--min-frames", "1"]) == 0
+    shard = out / "shards/00000.bin"
+    data = bytearray(shard.read_bytes())
+    data[5] ^= 255
+    shard.write_bytes(data)
+    capsys.readouterr()
+    assert main(["check", "--data", str(out), "--min-frames", "1"]) == 0
+    assert "damaged" in capsys.readouterr().out

@@ -1,0 +1,134 @@
+"""Frames in a store: those of the video, bit for bit or with a measured loss, and damage that is noticed."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from v3s.data.synthetic import make_clips
+from v3s.video.decode import index_video, read_frames
+from v3s.video.frames import Frames
+from v3s.video.index import VideoError
+from v3s.video.store import (
+    PixelFormat,
+    StoredVideo,
+    frame_bytes,
+    plane_shapes,
+    stored_size,
+    verify_stored,
+    video_from_json,
+)
+from v3s.video.storing import ShardWriter, store_video
+
+NUMBERS = [17, 3, 3, 19, 0]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    make_clips(folder, num_videos=1, num_frames=20, height=50, width=66)
+    (path,) = folder.rglob("*.mp4")
+    return path
+
+
+def store(path: Path, folder: Path, pixel_format: PixelFormat = "yuv", short_side: int = 1000) -> StoredVideo:
+    shard = folder / f"{path.stem}-{pixel_format}-{short_side}.bin"
+    with ShardWriter(shard) as writer:
+        writer.write([b"before"])
+        return store_video(path, writer, pixel_format=pixel_format, short_side=short_side, shard_name=str(shard))
+
+
+def psnr(some: Frames, others: Frames) -> float:
+    error = float((some.rgb().double() - others.rgb().double()).square().mean())
+    return 10 * math.log10(255**2 / max(error, 1e-9))
+
+
+def test_planes_are_kept_bit_for_bit(video: Path, tmp_path: Path) -> None:
+    stored, index = store(video, tmp_path), index_video(video)
+    ours, decoded = read_frames(stored, NUMBERS), read_frames(index, NUMBERS)
+    assert ours.colour == decoded.colour
+    assert all(map(torch.equal, ours.planes, decoded.planes))
+    assert (stored.num_frames, stored.fps, stored.codec) == (index.num_frames, index.fps, index.codec)
+
+
+def test_rgb_is_the_same_picture(video: Path, tmp_path: Path) -> None:
+    ours = read_frames(store(video, tmp_path, "rgb"), NUMBERS)
+    assert ours.colour is None
+    assert torch.equal(ours.rgb(), read_frames(index_video(video), NUMBERS).rgb())
+
+
+def test_jpeg_loses_little_and_takes_little(video: Path, tmp_path: Path) -> None:
+    stored = store(video, tmp_path, "jpeg")
+    assert psnr(read_frames(stored, NUMBERS), read_frames(index_video(video), NUMBERS)) > 36
+    assert stored.num_bytes < 0.35 * store(video, tmp_path).num_bytes
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv", "jpeg", "rgb"])
+def test_large_frames_shrink_and_keep_their_shape(video: Path, tmp_path: Path, pixel_format: PixelFormat) -> None:
+    stored = store(video, tmp_path, pixel_format, short_side=25)
+    assert (stored.height, stored.width) == (25, 33)
+    small = read_frames(stored, NUMBERS).rgb().double()
+    large = read_frames(index_video(video), NUMBERS).rgb().double()
+    assert small.shape == (5, 3, 25, 33)
+    assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean() < 6
+
+
+def test_bytes_of_a_frame_are_those_of_its_planes(video: Path, tmp_path: Path) -> None:
+    for pixel_format, per_pixel in (("yuv", 1.5), ("rgb", 3.0)):
+        assert frame_bytes(pixel_format, 50, 66) == 50 * 66 * per_pixel  # type: ignore[arg-type]
+        assert store(video, tmp_path, pixel_format).num_bytes == 20 * 50 * 66 * per_pixel  # type: ignore[arg-type]
+    assert plane_shapes("yuv", 5, 7) == ((1, 5, 7), (2, 3, 4))
+    assert (stored_size(240, 320, 256), stored_size(1080, 1920, 256)) == ((240, 320), (256, 455))
+
+
+@pytest.mark.parametrize("name", ["bt709_full_range.mp4", "decord_video_90.mov", "animated.gif", "h264_10bits.mp4"])
+def test_ranges_rotations_palettes_and_depths(shared: Path, tmp_path: Path, name: str) -> None:
+    path = shared / "data" / "odd" / name
+    stored, index = store(path, tmp_path), index_video(path)
+    assert (stored.height, stored.width, stored.num_frames) == (index.height, index.width, index.num_frames)
+    assert psnr(read_frames(stored, [0, 1]), read_frames(index, [0, 1])) > 40
+    small = read_frames(store(path, tmp_path, short_side=24), [0])
+    for some, other, most in zip(small.planes, read_frames(stored, [0]).planes, (1, 4), strict=False):
+        assert (some.double().mean(dim=(2, 3)) - other.double().mean(dim=(2, 3))).abs().max() < most
+
+
+def test_entry_survives_its_json(video: Path, tmp_path: Path) -> None:
+    stored, index = store(video, tmp_path), index_video(video)
+    assert video_from_json(stored.to_json()) == stored
+    assert video_from_json(index.to_json()) == index
+
+
+def test_damage_is_noticed(video: Path, tmp_path: Path) -> None:
+    stored = store(video, tmp_path, "jpeg")
+    verify_stored(stored)
+    shard = Path(stored.shard)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(VideoError, match="damaged"):
+        verify_stored(stored)
+    shard.write_bytes(data[:100])
+    for read in (lambda: read_frames(stored, [19]), lambda: verify_stored(stored)):
+        with pytest.raises(VideoError, match=r"shorter than|damaged"):
+            read()
+    shard.unlink()
+    with pytest.raises(VideoError, match="cannot be read from"):
+        read_frames(stored, [0])
+
+
+def test_number_out_of_range(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="has frames 0 to 19; frame 20"):
+        read_frames(store(video, tmp_path), [20])
+
+
+def test_video_that_fails_leaves_nothing_in_the_shard(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(np.random.default_rng(0).bytes(2000))
+    with ShardWriter(tmp_path / "shard") as writer:
+        writer.write([b"kept"])
+        with pytest.raises(VideoError, match=r"not a video|none of the video formats"):
+            store_video(bad, writer, pixel_format="yuv", short_side=100, shard_name="shard")
+        assert writer.size == 4
+    assert (tmp_path / "shard").read_bytes() == b"kept"
