@@ -56,6 +56,7 @@ from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
+from v3s.reproduce import ReproduceConfig, reproduce
 from v3s.results import results
 from v3s.train.fit import TrainingStoppedError
 
@@ -144,6 +145,7 @@ COMMANDS = {
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
     "similarity": Command(SimilarityConfig, _finishing(similarity), "tell whether two videos show the same action"),
     "embed": Command(EmbedConfig, _finishing(embed), "turn every video into a vector"),
+    "reproduce": Command(ReproduceConfig, _finishing(reproduce), "run a table of the paper, its numbers beside ours"),
     "merge": Command(MergeConfig, _finishing(merge), "put folders of vectors together: v3s merge A B --out ALL"),
     "search": Command(
         SearchConfig, _finishing(search_videos), "find the videos most like one: v3s search a.mp4 --in VECTORS"
@@ -198,7 +200,7 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     return kind(**{name: value for name, value in values.as_dict().items() if name not in ("config", "recipe")})
 
 
-POSITIONAL: dict[type[Any], str] = {SearchConfig: "query", MergeConfig: "parts"}
+POSITIONAL: dict[type[Any], str] = {SearchConfig: "query", MergeConfig: "parts", ReproduceConfig: "table"}
 """The option that words before the first option stand for."""
 
 
