@@ -26,6 +26,8 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.data_path --quick
 	$(BIN)/python -m benchmarks.train_step --quick
+	$(BIN)/python -m benchmarks.embed --quick
+	$(BIN)/python -m benchmarks.search --quick
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

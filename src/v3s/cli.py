@@ -13,6 +13,7 @@ exit  meaning
 ====  ====================================================================================
 """
 
+import json
 import re
 import signal
 import sys
@@ -20,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +49,7 @@ from v3s.downstream.config import (
     ExplainConfig,
     FinetuneConfig,
     IndexConfig,
+    MergeConfig,
     ProbeConfig,
     RetrieveConfig,
     SearchConfig,
@@ -56,6 +59,7 @@ from v3s.downstream.config import (
 from v3s.downstream.embed import embed
 from v3s.downstream.explain import explain
 from v3s.downstream.finetune import finetune
+from v3s.downstream.merging import merge
 from v3s.downstream.probe import probe
 from v3s.downstream.retrieval import retrieve
 from v3s.downstream.searching import search_videos
@@ -67,6 +71,7 @@ from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
 from v3s.replay import ReplayConfig, replay
+from v3s.reproduce import ReproduceConfig, reproduce
 from v3s.results import results
 from v3s.train.stop import TrainingStoppedError
 
@@ -157,6 +162,8 @@ COMMANDS = {
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
     "similarity": Command(SimilarityConfig, _finishing(similarity), "tell whether two videos show the same action"),
     "embed": Command(EmbedConfig, _finishing(embed), "turn every video into a vector"),
+    "reproduce": Command(ReproduceConfig, _finishing(reproduce), "run a table of the paper, its numbers beside ours"),
+    "merge": Command(MergeConfig, _finishing(merge), "put folders of vectors together: v3s merge A B --out ALL"),
     "search": Command(
         SearchConfig, _finishing(search_videos), "find the videos most like one: v3s search a.mp4 --in VECTORS"
     ),
@@ -215,8 +222,8 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
     given = _with_flags(kind, [_underscored(option) for option in options])
-    if kind is SearchConfig:
-        given = _search_words(given)
+    if kind in POSITIONAL:
+        given = _positional(POSITIONAL[kind], given)
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
@@ -227,11 +234,18 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     return kind(**{name: value for name, value in values.as_dict().items() if name not in ("config", "recipe")})
 
 
-def _search_words(given: list[str]) -> list[str]:
-    """Let ``search QUERY --in VECTORS -k 10`` stand for its long form."""
+POSITIONAL: dict[type[Any], str] = {SearchConfig: "query", MergeConfig: "parts", ReproduceConfig: "table"}
+"""The option that words before the first option stand for."""
+
+
+def _positional(name: str, given: list[str]) -> list[str]:
+    """Let ``search QUERY --in VECTORS -k 10`` and ``merge A B --out ALL`` stand for their long forms."""
     short = {"--in": "--vectors", "-k": "--k"}
-    words = [short.get(word, word) for word in given]
-    return ["--query", *words] if words and not words[0].startswith("-") else words
+    words = list(takewhile(lambda word: not word.startswith("-"), given))
+    options = [short.get(word, word) for word in given[len(words) :]]
+    if not words:
+        return options
+    return [f"--{name}={json.dumps(words) if name == 'parts' else ' '.join(words)}", *options]
 
 
 def _first_line(kind: type[Any]) -> str:

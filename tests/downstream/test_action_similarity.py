@@ -240,7 +240,7 @@ class Negative(nn.Module):
 
 
 def test_negative_features_are_refused(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source(Negative(), "mine", "", 8, 32)
+    source = Source(Negative(), "mine", "mine", 1.0, "", 8, 32)
     monkeypatch.setattr("v3s.downstream.action_similarity.open_source", lambda *_, **__: source)
     with pytest.raises(ValueError, match=r"stage 'conv5' of mine gives -0\.\d+ for .*\.mp4; .* end in a ReLU"):
         run(videos, stages=("conv5",), num_folds=2, pairs_per_fold=10)

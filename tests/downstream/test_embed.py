@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -248,17 +250,29 @@ def test_parquet_without_its_package_fails_before_the_work(
 
 def test_a_shard_is_written_whole_or_not_at_all(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk in the middle of a file leaves no shard that looks like one."""
+    write_bytes = Path.write_bytes
 
-    def full_disk(tensors: Any, path: Path, metadata: Any) -> None:
-        path.write_bytes(b"half")
-        raise OSError("no space left")
+    def full_disk(path: Path, data: bytes) -> int:
+        if path.name.startswith(".shard-"):
+            write_bytes(path, data[: len(data) // 2])
+            raise OSError("no space left")
+        return write_bytes(path, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr("v3s.downstream.vectors.save_file", full_disk)
+        patched.setattr(Path, "write_bytes", full_disk)
         with pytest.raises(OSError, match="no space left"):
             embed(config, console=QUIET)
     assert sorted(path.name for path in Path(config.out).iterdir()) == ["vectors.json", "videos.jsonl"]
     assert len(embed(config, console=QUIET)) == 16
+
+
+def test_others_may_read_what_the_umask_lets_them(config: EmbedConfig) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = embed(config, console=QUIET).folder
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
 
 
 def test_workers_change_nothing(config: EmbedConfig, tmp_path: Path) -> None:

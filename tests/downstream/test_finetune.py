@@ -18,6 +18,7 @@ from v3s.downstream import recognition
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.finetune import finetune, initial_rate
 from v3s.downstream.recognition import RecognitionResult, load_recognizer
+from v3s.downstream.source import open_source
 from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
@@ -238,9 +239,9 @@ def test_another_average_needs_no_other_training(
 
 
 def test_learning_rate_is_the_paper_s(config: FinetuneConfig) -> None:
-    assert initial_rate(replace(config, backbone="random:r3d")) == 0.001
-    assert initial_rate(replace(config, backbone="random:s3dg@0.5")) == 0.01
-    assert initial_rate(replace(config, learning_rate=0.3)) == 0.3
+    assert initial_rate(config, open_source("random:r3d@0.125")) == 0.001
+    assert initial_rate(config, open_source("random:s3dg@0.125")) == 0.01
+    assert initial_rate(replace(config, learning_rate=0.3), open_source("random:r3d@0.125")) == 0.3
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"test_clips": -1}, {"decay_epochs": 0}])

@@ -3,10 +3,13 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from v3s.data.check import scan_with_bar
+from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS
 from v3s.data.views import View
 from v3s.downstream.config import LabelledOptions
@@ -124,3 +127,15 @@ def test_one_class_is_not_enough(labelled_videos: Path, tmp_path: Path, lists: t
     only = write_list(tmp_path / "one.txt", [(video, "walk") for video in videos])
     with pytest.raises(ValueError, match="only the class 'walk'; at least two are needed"):
         read(data=only, test_data=lists[1])
+
+
+def test_the_scan_has_the_processes_that_were_asked_for(labelled_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def noted(*arguments: Any, workers: int | None, **options: Any) -> Scan:
+        given.append(workers)
+        return scan_with_bar(*arguments, workers=0, **options)
+
+    monkeypatch.setattr("v3s.data.usable.scan_with_bar", noted)
+    labelled_parts(LabelledOptions(data=str(labelled_videos)), workers=3, console=Console(quiet=True))
+    assert given == [3, 3]

@@ -34,6 +34,14 @@ def test_agrees_with_scikit_learn_over_many_blocks(k: int) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_parts_are_searched_as_one_matrix() -> None:
+    queries, vectors = unit_vectors(8, 32, 0), unit_vectors(100, 32, 1)
+    found, whole = search(queries, torch.split(vectors, [3, 0, 40, 57]), 20), search(queries, vectors, 20)
+    assert torch.equal(found.indices, whole.indices)
+    torch.testing.assert_close(found.scores, whole.scores)
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("k", [1, 3, 10, 60])
 def test_equal_scores_come_in_order_of_their_rows(k: int) -> None:
     rows = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))  # 60 vectors, 4 different ones

@@ -257,6 +257,8 @@ class EmbedConfig(BackboneOptions):
         stride: Frames between the starts of a sliding window's clips; 0 takes num_clips clips.
         per_clip: Keep a vector for each clip instead of their mean.
         dtype: Type of the numbers in the files.
+        shard: Embed part i of n of the list only, as i/n from 1/n to n/n, each into a folder of its own; v3s merge
+            puts the folders together.
         shard_videos: Videos in a file: a killed run loses at most one file's.
         export: Also write the vectors as npy, csv or parquet.
         overwrite: Replace the vectors in the folder.
@@ -273,6 +275,7 @@ class EmbedConfig(BackboneOptions):
     stride: int = 0
     per_clip: bool = False
     dtype: Literal["float16", "float32"] = "float16"
+    shard: str = "1/1"
     shard_videos: int = 1000
     export: Literal["npy", "csv", "parquet"] | None = None
     overwrite: bool = False
@@ -280,6 +283,22 @@ class EmbedConfig(BackboneOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_counts(self, "batch_size", "shard_videos")
+        parse_shard(self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """Put folders of vectors together, such as those of embed --shard: v3s merge PART PART ... --out ALL.
+
+    Attributes:
+        parts: Folders of vectors, in the order that their videos are to have.
+        out: Folder for all of them.
+        overwrite: Replace the vectors in the folder.
+    """
+
+    parts: tuple[str, ...]
+    out: str
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +347,18 @@ class SearchConfig(ComputeOptions):
         super().__post_init__()
         if self.k < 1:
             raise ValueError(f"k is {self.k}; it must be 1 or more")
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """``"2/5"`` to (2, 5).
+
+    Raises:
+        ValueError: it is not of that form, or not from 1/n to n/n.
+    """
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"shard is {shard!r}; it must be i/n from 1/n to n/n, such as 2/5")
+    return int(number), int(count)
 
 
 def _require_counts(config: object, *names: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from v3s.data.index_table import IndexTable
 from v3s.data.scan import Scan
-from v3s.data.splits import list_videos
+from v3s.data.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
-from v3s.downstream.config import EmbedConfig
+from v3s.downstream.config import EmbedConfig, parse_shard
 from v3s.downstream.encoder import Encoder, make_encoder
 from v3s.downstream.features import Feature
-from v3s.downstream.source import RANDOM, open_source
+from v3s.downstream.source import RANDOM, Source, open_source
 from v3s.downstream.vectors import (
     DTYPES,
     Description,
@@ -41,7 +42,6 @@ from v3s.downstream.vectors import (
 from v3s.train.checkpoint import write_atomically
 from v3s.train.device import choose_compute, divide_cores
 from v3s.train.lock import only_writer
-from v3s.train.trained import describe_trained
 
 ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
 
@@ -62,13 +62,15 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     console = console or Console()
     if config.export == "parquet":
         _import_pyarrow()  # hours before it is needed
-    encoder = _open_encoder(config)
+    source = open_source(config.backbone, seed=config.seed)
+    encoder = _encoder(config, source)
     listed = list_videos(
         config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
     )
-    found = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+    part = take_shard(listed, *parse_shard(config.shard))
+    found = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     lines = video_lines(_videos(found))
-    description = _describe(config, encoder, found, lines)
+    description = _describe(config, source.network, encoder, found, lines)
     folder = Path(config.out)
     with only_writer(folder):
         prepare_folder(folder, description, lines, overwrite=config.overwrite)
@@ -80,13 +82,25 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     return vectors
 
 
-def network_name(given: str) -> str:
-    """Name and width of the network that ``--backbone`` names, e.g. ``r2plus1d@0.25``."""
-    name = given.removeprefix(RANDOM)
-    if not Path(name).exists():
-        return name
-    trained = describe_trained(name)
-    return f"{trained.backbone}@{trained.width:g}"
+def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
+    """Part ``number`` (from 1) of ``count`` equal parts of a list, in its order; all parts in a row are the list.
+
+    Raises:
+        ValueError: there are fewer videos than parts.
+    """
+    if count == 1:
+        return listed
+    if len(listed) < count:
+        raise ValueError(f"{listed.source}: cannot be divided into {count:,} parts; give a smaller --shard i/n")
+    part = slice((number - 1) * len(listed) // count, number * len(listed) // count)
+    paths = listed.paths[part]
+    return replace(
+        listed,
+        paths=paths,
+        labels=listed.labels[part],
+        source=f"{listed.source}; part {number} of {count}: {len(paths):,} videos",
+        num_missing=listed.num_missing if number == 1 else 0,  # so that the parts together miss as many
+    )
 
 
 def absolute_backbone(given: str) -> str:
@@ -95,8 +109,7 @@ def absolute_backbone(given: str) -> str:
     return given.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else given
 
 
-def _open_encoder(config: EmbedConfig) -> Encoder:
-    source = open_source(config.backbone, seed=config.seed)
+def _encoder(config: EmbedConfig, source: Source) -> Encoder:
     view = source.view(
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips, stride=config.stride
     )
@@ -110,13 +123,13 @@ def _videos(found: Scan) -> Iterator[Video]:
         yield Video(found.videos.paths[position], label, index.num_frames, index.duration_seconds)
 
 
-def _describe(config: EmbedConfig, encoder: Encoder, found: Scan, lines: bytes) -> Description:
+def _describe(config: EmbedConfig, network: str, encoder: Encoder, found: Scan, lines: bytes) -> Description:
     table, view = found.usable_table, encoder.space.view
     clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
     return Description(
         backbone=absolute_backbone(config.backbone),
         seed=config.seed,
-        network=network_name(config.backbone),
+        network=network,
         stages=dict(encoder.backbone.stages),  # type: ignore[arg-type]
         space=encoder.space,
         per_clip=config.per_clip,

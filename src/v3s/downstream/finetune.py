@@ -32,7 +32,7 @@ from v3s.downstream.recognition import (
     save_recognizer,
 )
 from v3s.downstream.recognition_page import recognition_page, result_table
-from v3s.downstream.source import RANDOM, Source, open_source
+from v3s.downstream.source import Source, open_source
 from v3s.pages.page import write_page
 from v3s.train.checkpoint import read_json, write_atomically, write_json
 from v3s.train.device import Compute, choose_compute, divide_cores
@@ -132,7 +132,7 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     compute = choose_compute(config.device, config.precision, training=True)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
-    parts = labelled_parts(config, console=console)
+    parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
     num_workers = divide_cores(config.workers, compute.device)
@@ -239,12 +239,11 @@ def _train(job: FinetuneJob, run: RunFolder) -> None:
 
 
 def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
-    backbone, width = _architecture(job.config.backbone)
     save_recognizer(
         run.path,
         model,
-        backbone=backbone,
-        width=width,
+        backbone=job.source.architecture,
+        width=job.source.width,
         classes=job.parts.classes,
         view=job.view,
         results=results,
@@ -253,14 +252,10 @@ def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dic
 
 def prepare_training(job: FinetuneJob) -> Training:
     """The model on its device, with all that moves it."""
-    config = job.config
+    config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
     optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=initial_rate(config),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=True,
+        model.parameters(), lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
     return Training(
         model=model,
@@ -273,29 +268,20 @@ def prepare_training(job: FinetuneJob) -> Training:
     )
 
 
-def initial_rate(config: FinetuneConfig) -> float:
+def initial_rate(config: FinetuneConfig, source: Source) -> float:
     """The learning rate to start with (paper section 4.3)."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return 0.01 if _architecture(config.backbone)[0] == "s3dg" else 0.001
-
-
-def _architecture(given: str) -> tuple[str, float]:
-    """Name and width of the network that ``backbone`` names; `open_source` has checked it."""
-    name = given.removeprefix(RANDOM)
-    if given == name or Path(name).exists():
-        trained = describe_trained(name)
-        return trained.backbone, trained.width
-    name, _, width = name.partition("@")
-    return name, float(width or 1)
+    return 0.01 if source.architecture == "s3dg" else 0.001
 
 
 def _announcement(job: FinetuneJob) -> str:
     parts, view = job.parts, job.view
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
-        f"learning rate {initial_rate(job.config):g}; {len(job.train):,} training, {len(job.validation):,} validation "
-        f"and {len(parts.test_table):,} test videos in {len(parts.classes):,} classes; chance is {parts.chance:.1%}"
+        f"learning rate {initial_rate(job.config, job.source):g}; {len(job.train):,} training, "
+        f"{len(job.validation):,} validation and {len(parts.test_table):,} test videos in {len(parts.classes):,} "
+        f"classes; chance is {parts.chance:.1%}"
     )
     lost = len(parts.classes) - len(set(job.train.labels.tolist()))
     if lost:

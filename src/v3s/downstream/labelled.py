@@ -65,11 +65,12 @@ class Parts:
         return float((self.test_labels == most).double().mean())
 
 
-def labelled_parts(options: LabelledOptions, *, console: Console) -> Parts:
+def labelled_parts(options: LabelledOptions, *, workers: int | None = None, console: Console) -> Parts:
     """List and read both parts; every video that can be read is in, however short.
 
     Args:
         options: where the videos and their labels are.
+        workers: processes that read files which are not known yet; None takes one a processor.
         console: where to say what was read, what is left out, and which test labels are unknown.
 
     Raises:
@@ -97,7 +98,7 @@ def labelled_parts(options: LabelledOptions, *, console: Console) -> Parts:
     for listed in lists:
         _check_labels(listed)
     _check_disjoint(*lists)
-    train, test = (usable_videos(listed, min_frames=1, console=console) for listed in lists)
+    train, test = (usable_videos(listed, min_frames=1, console=console, workers=workers) for listed in lists)
     parts = _collect(train, test)
     if len(parts.classes) < 2:
         raise ValueError(f"{parts.train_source}: only the class {parts.classes[0]!r}; at least two are needed")

@@ -114,7 +114,7 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
     check_stage(source.backbone, feature.stage)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
-    parts = labelled_parts(config, console=console)
+    parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
 
     def embed(table: IndexTable, what: str) -> Tensor:

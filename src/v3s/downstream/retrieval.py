@@ -78,7 +78,7 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
     check_stage(source.backbone, feature.stage)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
-    parts = labelled_parts(config, console=console)
+    parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
     gallery = _embed(config, source, view, parts.train_table, console, "gallery")
     queries = _embed(config, source, view, parts.test_table, console, "queries")

@@ -16,7 +16,7 @@ from v3s.downstream.config import BackboneOptions
 from v3s.downstream.features import Feature, video_features
 from v3s.train.checkpoint import fingerprint
 from v3s.train.device import Compute, divide_cores
-from v3s.train.trained import describe_trained, load_backbone
+from v3s.train.trained import Trained, describe_trained, load_backbone
 
 RANDOM = "random:"
 
@@ -28,6 +28,8 @@ class Source:
     Attributes:
         backbone: in evaluation mode.
         name: what was given, for reports.
+        architecture: the network's name in `v3s.BACKBONES`.
+        width: its width multiplier.
         fingerprint: SHA-256 of its weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
@@ -35,9 +37,16 @@ class Source:
 
     backbone: nn.Module
     name: str
+    architecture: str
+    width: float
     fingerprint: str
     clip_frames: int
     clip_size: int
+
+    @property
+    def network(self) -> str:
+        """Name and width of the network, e.g. ``r2plus1d@0.25``."""
+        return f"{self.architecture}@{self.width:g}"
 
     def view(
         self, *, clip_frames: int | None = None, clip_size: int | None = None, num_clips: int = 10, stride: int = 0
@@ -68,20 +77,19 @@ def open_source(given: str, *, seed: int = 0) -> Source:
         ValueError: there is no such run, file or network.
     """
     if not given.startswith(RANDOM):
-        trained = describe_trained(given)
-        sampling = trained.sampling
-        return _source(load_backbone(given), given, sampling.clip_frames, sampling.clip_size)
+        return _like(describe_trained(given), load_backbone(given), given)
     name = given.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
-        network = create_backbone(trained.backbone, trained.width, seed=seed)
-        return _source(network, given, trained.sampling.clip_frames, trained.sampling.clip_size)
-    name, _, width = name.partition("@")
+        return _like(trained, create_backbone(trained.backbone, trained.width, seed=seed), given)
+    name, _, given_width = name.partition("@")
     try:
-        network = create_backbone(name, float(width or 1), seed=seed)
+        width = float(given_width or 1)
+        network = create_backbone(name, width, seed=seed)
     except ValueError as error:
         raise ValueError(f"backbone {given!r}: {error}") from error
-    return _source(network, given, network.clip_frames, network.clip_size)
+    weights = fingerprint(network.state_dict())
+    return Source(network.eval(), given, name, width, weights, network.clip_frames, network.clip_size)
 
 
 def source_features(
@@ -119,5 +127,9 @@ def source_features(
     yield from track(found, what, total=len(videos), console=console, transient=True)
 
 
-def _source(network: nn.Module, name: str, clip_frames: int, clip_size: int) -> Source:
-    return Source(network.eval(), name, fingerprint(network.state_dict()), clip_frames, clip_size)
+def _like(trained: Trained, network: nn.Module, given: str) -> Source:
+    """A network of a run's kind, with the run's weights or with random ones."""
+    sampling, weights = trained.sampling, fingerprint(network.state_dict())
+    return Source(
+        network.eval(), given, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
+    )

@@ -4,6 +4,7 @@ Vectors are stored in float16 as a rule, and are turned into float32 block by bl
 cache: on processors without half-precision arithmetic that costs less than any other way (see ``BLOCK_ELEMENTS``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class Neighbours:
     scores: Tensor
 
 
-def search(queries: Tensor, vectors: Tensor, k: int) -> Neighbours:
+def search(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neighbours:
     """Find the ``k`` vectors with the largest inner product with each query; between equal scores the lower row wins.
 
     Every vector is compared with every query. The matrix is read once for each 1024 queries and never copied as a
@@ -39,35 +40,39 @@ def search(queries: Tensor, vectors: Tensor, k: int) -> Neighbours:
     Args:
         queries: floating point, shape (Q, D), unit length; the search runs on their device.
         vectors: floating point, shape (N, D), unit length; float16 is enough. A tensor on a memory-mapped file
-            will do.
+            will do, and so will several tensors, whose rows are numbered on.
         k: number of neighbours, 1 to N.
 
     Raises:
         ValueError: the shapes do not fit, ``k`` is out of range, or a score is not finite.
     """
-    if queries.ndim != 2 or vectors.ndim != 2 or queries.shape[1] != vectors.shape[1]:
-        given = f"queries {tuple(queries.shape)} and vectors {tuple(vectors.shape)}"
-        raise ValueError(f"{given} given; shapes (Q, D) and (N, D) with one D are needed")
-    if not 1 <= k <= len(vectors):
-        raise ValueError(f"k = {k} neighbours asked of {len(vectors)} vectors; give k from 1 to {len(vectors)}")
-    found = [_search_chunk(chunk.float(), vectors, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
+    parts = [vectors] if isinstance(vectors, Tensor) else list(vectors)
+    for part in parts:
+        if queries.ndim != 2 or part.ndim != 2 or queries.shape[1] != part.shape[1]:
+            given = f"queries {tuple(queries.shape)} and vectors {tuple(part.shape)}"
+            raise ValueError(f"{given} given; shapes (Q, D) and (N, D) with one D are needed")
+    num_vectors = sum(map(len, parts))
+    if not 1 <= k <= num_vectors:
+        raise ValueError(f"k = {k} neighbours asked of {num_vectors} vectors; give k from 1 to {num_vectors}")
+    found = [_search_chunk(chunk.float(), parts, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
     indices, scores = zip(*found, strict=True)
     return Neighbours(torch.cat(indices), torch.cat(scores))
 
 
-def _search_chunk(queries: Tensor, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _search_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Read all vectors once, keeping the best ``k`` of each query."""
     best_scores = queries.new_full((len(queries), k), -torch.inf)
     best_indices = torch.full((len(queries), k), -1, device=queries.device)
-    num_rows = max(1, BLOCK_ELEMENTS // max(1, vectors.shape[1]))
-    buffer = queries.new_empty(min(num_rows, len(vectors)), vectors.shape[1])
-    for start in range(0, len(vectors), num_rows):
-        rows = vectors[start : start + num_rows].detach()
+    num_rows = max(1, BLOCK_ELEMENTS // max(1, queries.shape[1]))
+    buffer = queries.new_empty(min(num_rows, max(map(len, parts))), queries.shape[1])
+    start = 0
+    for rows in (block for part in parts for block in torch.split(part.detach(), num_rows)):
         scores = queries @ buffer[: len(rows)].copy_(rows).T
         if not scores.sum().isfinite():
             last = start + len(rows) - 1
             raise ValueError(f"NaN or infinity in the queries or in vectors {start} to {last}; compute them again")
         best_indices, best_scores = _merge(best_indices, best_scores, scores, start)
+        start += len(rows)
     return best_indices, best_scores
 
 

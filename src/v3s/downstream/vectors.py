@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -201,12 +201,8 @@ class Vectors:
         """
         if not 1 <= k <= len(self):
             raise ValueError(f"k = {k} vectors asked of the {len(self):,} in {self.folder}")
-        wanted = min(k + NUM_SPARE, len(self))
-        found = [search(queries, shard.vectors, min(wanted, len(shard.vectors))) for shard in self.shards]
-        numbered = [part.indices + int(offset) for part, offset in zip(found, self.offsets[:-1], strict=True)]
-        rows, scores = torch.cat(numbered, dim=1), torch.cat([part.scores for part in found], dim=1)
-        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :wanted]
-        return self.rank(queries, rows.gather(1, best), k)
+        found = search(queries, [shard.vectors for shard in self.shards], min(k + NUM_SPARE, len(self)))
+        return self.rank(queries, found.indices, k)
 
     def rank(self, queries: Tensor, candidates: Tensor, k: int) -> Neighbours:
         """The best ``k`` of each query's candidates by exact cosine; between equal ones the lower row wins.
@@ -290,7 +286,7 @@ def write_shard(folder: Path, number: int, shard: Shard, description: Descriptio
     """Write one shard whole or not at all."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
     metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
-    write_atomically(shard_path(folder, number), lambda beside: save_file(tensors, beside, metadata))
+    write_atomically(shard_path(folder, number), lambda beside: beside.write_bytes(save(tensors, metadata)))
 
 
 def read_shard(folder: Path, number: int, description: Description) -> Shard:
