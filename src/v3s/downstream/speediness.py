@@ -28,7 +28,8 @@ from v3s.train.device import Compute, choose_compute
 from v3s.train.trained import Trained, describe_trained, load_pretext_model
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography
-from v3s.video.index import VideoIndex, index_video
+from v3s.video.index import index_video
+from v3s.video.store import Video
 from v3s.video.warp import to_width, warp
 
 READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
@@ -129,7 +130,7 @@ def measure_speediness(
     model: PretextModel,
     task: PretextTask,
     sampling: Sampling,
-    video: VideoIndex,
+    video: Video,
     *,
     stride: int = 2,
     batch_size: int = 16,
@@ -205,7 +206,7 @@ def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
     return compose(untransformed, window, resize_to_canvas(width, height, sampling, NO_BARS), sampling)
 
 
-def _read_small(video: VideoIndex, sampling: Sampling, console: Console) -> Tensor:
+def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
     to_clip, size = middle_crop(video.width, video.height, sampling), sampling.clip_size
     at_once = max(WARP_FRAMES, READ_BYTES // (3 * video.height * video.width))
@@ -241,18 +242,31 @@ def _ask(
     return torch.cat(logits)
 
 
-def _page(config: SpeedinessConfig, trained: Trained, video: VideoIndex, curve: SpeedinessCurve) -> str:
-    asked = questions(trained.task.temporal)
-    moments = curve.moments()
-    chart = line_chart(
+def curve_chart(curve: SpeedinessCurve, task: PretextTask, *, video: str, markers: dict[str, float]) -> str:
+    """The curves over seconds beside an even guess, as SVG.
+
+    Args:
+        curve: what the network said.
+        task: the tables that it was trained on.
+        video: its name, for the title.
+        markers: moments in seconds, by label.
+    """
+    asked = questions(task.temporal)
+    return line_chart(
         {name: list(zip(curve.seconds, values, strict=True)) for name, values in curve.curves.items()},
-        title=f"{' and '.join(curve.curves)} of {Path(config.video).name}",
+        title=f"{' and '.join(curve.curves)} of {video}",
         x_label="seconds",
         y_label="share of probability",
         y_range=(0, 1),
         reference_lines={f"{name}: even guess": asked[name].of_even_guess for name in curve.curves},
-        markers={name: curve.seconds[window] for name, window in moments.items()},
+        markers=markers,
     )
+
+
+def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: SpeedinessCurve) -> str:
+    moments = curve.moments()
+    markers = {name: curve.seconds[window] for name, window in moments.items()}
+    chart = curve_chart(curve, trained.task, video=Path(config.video).name, markers=markers)
     meaning = {
         "speediness": "Speediness is 1 - P(s = 1) / P(all speeds): near 0 the network sees the usual pace, near 1 a "
         "sped-up one.",
@@ -285,7 +299,7 @@ def _moment(curve: SpeedinessCurve, window: int) -> str:
     return f"{values} at {curve.seconds[window]:.2f} s (frame {int(curve.frames[window])})"
 
 
-def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
+def _window_picture(video: Video, middle: float, trained: Trained) -> str:
     """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
     length = trained.sampling.clip_frames
     first = round(middle - (length - 1) / 2)
@@ -294,9 +308,7 @@ def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
     return data_uri(jpeg(tile(frames.permute(1, 2, 3, 0), FRAMES_IN_A_ROW)), "image/jpeg")
 
 
-def _description(
-    config: SpeedinessConfig, trained: Trained, video: VideoIndex, curve: SpeedinessCurve
-) -> dict[str, Any]:
+def _description(config: SpeedinessConfig, trained: Trained, video: Video, curve: SpeedinessCurve) -> dict[str, Any]:
     return {
         "video": config.video,
         "num_frames": video.num_frames,
