@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from v3s.data.letterbox import detect_bars
 from v3s.downstream.config import SpeedinessConfig
 from v3s.pages.charts import line_chart
 from v3s.pages.images import data_uri, jpeg, tile
 from v3s.pages.page import figure, page, paragraph, section, write_page
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import NO_BARS, Sampling, compose, resize_to_canvas
+from v3s.pretext.plan import NO_BARS, Bars, Sampling, compose, resize_to_canvas
 from v3s.pretext.spatial import SpatialScale
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
@@ -194,7 +195,7 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     return found
 
 
-def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
+def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BARS) -> Homography:
     """The map from source frames to a clip with no spatial transform: the middle of the canvas at its own scale.
 
     Motion looks slower the smaller it is shown, so a window is cut at the scale of training, not at that of the
@@ -203,12 +204,13 @@ def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
     """
     untransformed, middle = SpatialScale(1.0, 1.0), 0.5
     window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)
-    return compose(untransformed, window, resize_to_canvas(width, height, sampling, NO_BARS), sampling)
+    return compose(untransformed, window, resize_to_canvas(width, height, sampling, bars), sampling)
 
 
 def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
-    to_clip, size = middle_crop(video.width, video.height, sampling), sampling.clip_size
+    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
+    to_clip, size = middle_crop(video.width, video.height, sampling, bars), sampling.clip_size
     at_once = max(WARP_FRAMES, READ_BYTES // (3 * video.height * video.width))
     parts = []
     for first in track(
