@@ -21,6 +21,7 @@ from pathlib import Path
 
 from v3s.cli import main as v3s
 from v3s.pretext.task import TASKS
+from v3s.train.checkpoint import WEIGHTS
 from v3s.train.run import METRICS, read_metrics
 
 RANDOM = "random"
@@ -33,17 +34,29 @@ PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of v3s: its arguments, and the file whose presence (or last epoch) says that it is done."""
+    """One command of v3s, and how to see that it is done.
+
+    Attributes:
+        arguments: of the command.
+        written: the file that it writes.
+        epochs: for a training, whose file is metrics.jsonl: how many it must hold.
+        weights: what the file was made from, if anything: a file older than these is made anew.
+    """
 
     arguments: list[str]
     written: Path
     epochs: int = 0
+    weights: Path | None = None
 
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
         if not self.written.is_file():
             return False
-        return not self.epochs or ((lines := read_metrics(self.written)) != [] and lines[-1]["epoch"] >= self.epochs)
+        if self.epochs:
+            lines = read_metrics(self.written)
+            return bool(lines) and lines[-1]["epoch"] >= self.epochs
+        older_than = self.weights.stat().st_mtime if self.weights is not None and self.weights.is_file() else 0
+        return self.written.stat().st_mtime >= older_than
 
 
 def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Iterator[Step]:
@@ -70,12 +83,13 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
                     own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={options.epochs}"]
                     own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
                     yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
+                weights = None if row == RANDOM else run / WEIGHTS
                 asked = [*videos, backbone, f"--seed={seed}"]
                 for name in options.protocols.split(","):
                     if row != RANDOM or name not in NEED_HEADS:
                         written = run / f"{name}.json"
                         extra = _protocol_options(name, run, options, size)
-                        yield Step([name, *asked, *extra, f"--out={written}"], written)
+                        yield Step([name, *asked, *extra, f"--out={written}"], written, weights=weights)
                 if options.finetune is not None:
                     folder = run / "finetune"
                     own = [*size, *shlex.split(options.finetune), f"--out={folder}", "--resume"]
@@ -112,8 +126,8 @@ def conduct(steps: Sequence[Step]) -> int:
     return 0
 
 
-def main() -> int:
-    """Read the command line and run the study."""
+def read_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The options of the study, and those that go to every ``v3s pretrain``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of the study")
     parser.add_argument("--data", required=True)
@@ -131,12 +145,12 @@ def main() -> int:
     parser.add_argument("--finetune", help='fine-tune at the end, with such options: --finetune="--epochs=20"')
     parser.add_argument("--workers", type=int)
     parser.add_argument("--device")
-    options, pretraining = parser.parse_known_args()
+    options, pretraining = parser.parse_known_args(arguments)
     unknown = set(options.rows.split(",")) - {*ROWS, *TASKS} or set(options.protocols.split(",")) - set(PROTOCOLS)
     if unknown:
         parser.error(f"no row or protocol is called {', '.join(sorted(unknown))}")
-    return conduct(list(plan_steps(options, pretraining)))
+    return options, pretraining
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct(list(plan_steps(*read_options()))))

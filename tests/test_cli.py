@@ -35,7 +35,10 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("pretrain --data x --out y --device tpu", "device is 'tpu'"),
         ("pretrain --data {tmp}/missing --out y", "does not exist"),
         ("pretrain --data {tmp}/empty --out y", "holds no video"),
-        ("pretrain --data {tmp}/text --out {tmp}/run", "no usable video: 0 too short, 1 unreadable"),
+        (
+            "pretrain --data {tmp}/text --out {tmp}/run",
+            "no usable video: 0 usable, 0 too short, 0 partial, 1 unreadable",
+        ),
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
         ("check --data {tmp}/missing", "does not exist"),

@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from v3s.config import AuditConfig
-from v3s.data.clips import PretextClips, SampleKey, hold_out, load_batches, validation_batches
+from v3s.data.clips import PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.letterbox import detect_all_bars
+from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
@@ -126,7 +126,7 @@ def audit_clips(config: AuditConfig, console: Console) -> Audit:
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     clips = list(settings.values())
     workers = divide_cores(config.workers, torch.device("cpu"))
-    cues, labels, numbers = _collect(load_batches(CueClips(clips), batches, num_workers=workers))  # type: ignore[arg-type]
+    cues, labels, numbers = _collect(load(CueClips(clips), batches, num_workers=workers, quarantine=None))
     _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
     rows = {}
     for place, name in enumerate(settings):
@@ -141,7 +141,7 @@ def audit_clips(config: AuditConfig, console: Console) -> Audit:
 
 def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """All batches as one: cues by kind (N, settings, numbers), labels (N, 2), videos (N,)."""
-    cues, labels, videos = zip(*loader, strict=True)
+    cues, labels, videos = zip(*(data for _, data in loader), strict=True)
     return {name: torch.cat([batch[name] for batch in cues]) for name in cues[0]}, torch.cat(labels), torch.cat(videos)
 
 
@@ -158,7 +158,8 @@ def audit_network(config: AuditConfig, console: Console) -> Audit:
     clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
     stimuli = Stimuli(clips)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
-    loader = load_batches(stimuli, batches, num_workers=divide_cores(config.workers, compute.device))
+    workers = divide_cores(config.workers, compute.device)
+    loader = load(stimuli, batches, num_workers=workers, quarantine=None)
     answers, truth = _ask(model, loader, compute)
     numbers = np.arange(len(truth)) % len(videos)
     tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
@@ -172,7 +173,7 @@ def audit_network(config: AuditConfig, console: Console) -> Audit:
     return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
 
 
-class Stimuli(Dataset[tuple[Tensor, Tensor]]):
+class Stimuli:
     """Each sample as video and in four ways that take something away: uint8 (stimuli, 3, T, size, size), and labels.
 
     frozen: every frame is the first; shuffled: the frames in a drawn order; still noise: the sample's map on an
@@ -182,8 +183,9 @@ class Stimuli(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, clips: PretextClips) -> None:
         self.clips = clips
 
-    def __len__(self) -> int:
-        return len(self.clips)
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.clips.path(key)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
         video, plan = self.clips.plan(*key)
@@ -220,7 +222,7 @@ def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray
     model.to(compute.device)
     model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     answers, truth = [], []
-    for shown, labels in loader:
+    for _, (shown, labels) in loader:
         with compute.autocast():
             logits = model(compute.clips(shown.flatten(0, 1)))
         named = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
@@ -254,7 +256,7 @@ def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) 
     if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
         return [f"{start}: it scores as high there; it reads {what}"]
     if not _is_above_chance(other):
-        return [f"{start}, not above chance ({other.chance:.1%}): no shortcut there"]
+        return [f"{start}, not above chance ({other.chance:.1%}): nothing is read from that"]
     kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
     return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
 
@@ -314,5 +316,5 @@ def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console:
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
     if found.num_usable < 2:
-        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {listed.source} has 1")
+        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {config.data} has 1")
     return found

@@ -1,12 +1,25 @@
 """The command line: one verb for each job, one dataclass for each verb.
 
 Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores.
+
+====  ====================================================================================
+exit  meaning
+====  ====================================================================================
+0     done
+1     refused, failed or nothing usable found: one message on stderr says what and why
+2     the command line is wrong
+130   stopped by SIGINT; a training has saved what it needs for ``--resume``
+143   stopped by SIGTERM; the same
+====  ====================================================================================
 """
 
 import json
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +39,7 @@ from v3s.config import (
     PreviewConfig,
     ResultsConfig,
 )
+from v3s.convert import ConvertConfig, convert
 from v3s.data.check import check
 from v3s.demo import demo
 from v3s.downstream.action_similarity import similarity
@@ -56,9 +70,10 @@ from v3s.pretext.task import closest
 from v3s.pretrain import pretrain
 from v3s.preview import preview
 from v3s.recipes import RECIPES
+from v3s.replay import ReplayConfig, replay
 from v3s.reproduce import ReproduceConfig, reproduce
 from v3s.results import results
-from v3s.train.fit import TrainingStoppedError
+from v3s.train.stop import TrainingStoppedError
 
 
 class Parser(ArgumentParser):
@@ -140,6 +155,8 @@ COMMANDS = {
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
     "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
     "results": Command(ResultsConfig, _finishing(results), "print a table of a study as Markdown"),
+    "convert": Command(ConvertConfig, _finishing(convert), "take the weights of another project's network"),
+    "replay": Command(ReplayConfig, _finishing(replay), "run the batch that gave a NaN again, and say where it arose"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
     "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
     "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
@@ -174,12 +191,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     command = COMMANDS[name]
     try:
-        return command.run(read_config(name, command.config, options))
+        with _ended_by_sigterm():
+            return command.run(read_config(name, command.config, options))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error).encode(errors="backslashreplace").decode()  # file names may hold any bytes
+        print(f"error: {text}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, TrainingStoppedError):
-        return 130
+    except TrainingStoppedError as stopped:
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End like after Ctrl-C, with everything closed, where training does not listen for the signal itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from v3s.config import EvaluateConfig
-from v3s.data.clips import PretextClips, load_batches, validation_batches
+from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.letterbox import detect_all_bars
+from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos

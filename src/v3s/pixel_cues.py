@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.downstream.classify import logistic_regression
@@ -50,7 +49,7 @@ def clip_cues(clip: Tensor) -> dict[str, Tensor]:
     }
 
 
-class CueClips(Dataset[tuple[dict[str, Tensor], Tensor, int]]):
+class CueClips:
     """Samples as their cues under each setting: tensors of shape (settings, numbers), the labels, the video.
 
     Args:
@@ -60,8 +59,9 @@ class CueClips(Dataset[tuple[dict[str, Tensor], Tensor, int]]):
     def __init__(self, settings: Sequence[PretextClips]) -> None:
         self.settings = settings
 
-    def __len__(self) -> int:
-        return len(self.settings[0])
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.settings[0].path(key)
 
     def __getitem__(self, key: SampleKey) -> tuple[dict[str, Tensor], Tensor, int]:
         plans = [clips.plan(*key) for clips in self.settings]

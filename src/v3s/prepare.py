@@ -21,7 +21,7 @@ from v3s.data.scan import default_workers
 from v3s.data.splits import VideoList, list_videos
 from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, is_store, open_store
 from v3s.train.checkpoint import write_atomically
-from v3s.video.index import VideoError, open_video
+from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import StoredVideo, frame_bytes, stored_size
 from v3s.video.storing import ShardWriter, store_video
 
@@ -159,21 +159,21 @@ def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareCon
     return len(files)
 
 
-def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | str:
+def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | Failure:
     try:
         return store_video(
             path, writer, pixel_format=config.pixel_format, short_side=config.short_side, shard_name=shard.name
         )
     except VideoError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return Failure.of(error, str(path))
 
 
 def _report(store: Store, console: Console) -> None:
     held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
     num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
     for path, file in store.files.items():
-        if isinstance(file.outcome, str):
-            console.print(f"left out: {path}: {file.outcome}", highlight=False, markup=False, soft_wrap=True)
+        if isinstance(file.outcome, Failure):
+            console.print(f"left out: {path}: {file.outcome.reason}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",

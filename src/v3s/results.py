@@ -5,6 +5,7 @@ folder), with what its network was asked beside it: retrieve.json, probe.json, e
 similarity.json and finetune/result.json.
 """
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from v3s.config import PretrainConfig, ResultsConfig, from_yaml
+from v3s.config import PretrainConfig, ResultsConfig
+from v3s.config_file import from_yaml
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
 from v3s.pretext.task import TASKS
@@ -64,15 +66,17 @@ class Layout:
 
     Attributes:
         file: what the protocol writes into a run's folder.
-        columns: how to find the share in [0, 1] that each column shows.
+        columns: how to find the share in [0, 1] that each column shows; NaN where there is nothing to show.
         chance: the same for a last line, or None.
         paper: the paper's number in percent beside the first column.
+        asks_heads: whether the protocol asks the heads of pre-training, which random weights do not have.
     """
 
     file: str
     columns: dict[str, Callable[[Result], float]]
     chance: dict[str, Callable[[Result], float]] | None = None
     paper: Mapping[Group, float] | None = None
+    asks_heads: bool = False
 
 
 def _at(*path: str) -> Callable[[Result], float]:
@@ -85,10 +89,14 @@ def _at(*path: str) -> Callable[[Result], float]:
     return look_up
 
 
+def _of_head(value: str, *path: str) -> Callable[[Result], float]:
+    """What a head scored; nothing for a head of one label, which has nothing to tell apart."""
+    look_up, chance = _at(*path, value), _at(*path, "chance")
+    return lambda found: look_up(found) if chance(found) < 1 else math.nan
+
+
 def _few(per_class: int) -> Callable[[Result], float]:
-    return lambda found: next(
-        (run["mean"] for run in found["few_labels"] if run["per_class"] == per_class), float("nan")
-    )
+    return lambda found: next((run["mean"] for run in found["few_labels"] if run["per_class"] == per_class), math.nan)
 
 
 _HEADS = ("spatial", "temporal")
@@ -116,13 +124,19 @@ LAYOUTS = {
     "similarity": Layout("similarity.json", {"accuracy": _at("result", "mean")}, {"accuracy": _at("chance")}),
     "pretext": Layout(
         "evaluate.json",
-        {f"{head}{text}": _at(head, key) for head in _HEADS for text, key in (("", "accuracy"), (" chance", "chance"))},
+        {
+            f"{head}{text}": _of_head(key, head)
+            for head in _HEADS
+            for text, key in (("", "accuracy"), (" chance", "chance"))
+        },
+        asks_heads=True,
     ),
     **{
         f"audit-{head}": Layout(
             "audit.json",
-            {name: _at("rows", name, head, "accuracy") for name in _STIMULI}
-            | {"chance": _at("rows", "video", head, "chance")},
+            {name: _of_head("accuracy", "rows", name, head) for name in _STIMULI}
+            | {"chance": _of_head("chance", "rows", "video", head)},
+            asks_heads=True,
         )
         for head in _HEADS
     },
@@ -194,7 +208,10 @@ def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> 
     header += [*(["paper (all of UCF101)"] if layout.paper else []), "seeds"]
     rows = []
     for (network, row), given in found.items():
-        cells = [spread([look_up(result) for result in given]) for look_up in layout.columns.values()]
+        cells = [
+            spread([look_up(result) for result in (given[:1] if name.endswith("chance") else given)])
+            for name, look_up in layout.columns.items()
+        ]
         if compared:
             cells.append(_lead(layout.columns[first], given, found.get((network, RANDOM)), row))
         if layout.paper:
@@ -204,13 +221,20 @@ def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> 
         any_result = next(iter(found.values()))[0]
         cells = [f"{layout.chance[name](any_result):.1%}" if name in layout.chance else "" for name in layout.columns]
         rows.append(["", "chance", *cells, *[""] * (len(header) - 2 - len(cells))])
-    missing = [run.folder.name for runs in groups.values() for run in runs if run.result(layout.file) is None]
+    missing = [
+        run.folder.name
+        for runs in groups.values()
+        for run in runs
+        if run.result(layout.file) is None and not (layout.asks_heads and run.row == RANDOM)
+    ]
     note = f"\n\nWithout {layout.file} so far: {', '.join(missing)}." if missing else ""
     return markdown(header, rows) + note
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds, in percent; the mean alone of a single one."""
+    """Mean and standard deviation over the seeds, in percent; the mean alone of a single one; a dash for NaN."""
+    if any(map(math.isnan, shares)):
+        return "-"
     mean = f"{100 * statistics.fmean(shares):.1f}"
     return f"{mean} ± {100 * statistics.stdev(shares):.1f} %" if len(shares) > 1 else f"{mean} %"
 
@@ -224,14 +248,15 @@ def _lead(
 
 
 def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:
-    """How each group was trained: what differs between its runs is told by all values."""
+    """How each group was trained: all values where its runs differ, and the mean of their minutes."""
     header = ["network", "row", "width", "clip", "epochs", "batch", "rate", "videos", "clips seen", "minutes", "seeds"]
     rows = []
     for (network, row), runs in groups.items():
         trained = [_budget(run) for run in runs if (run.folder / METRICS).is_file()]
         if trained:
             cells = [", ".join(dict.fromkeys(values)) for values in zip(*trained, strict=True)]
-            rows.append([network, row, *cells, ", ".join(str(run.seed) for run in runs)])
+            minutes = statistics.fmean(_minutes(run) for run in runs if (run.folder / METRICS).is_file())
+            rows.append([network, row, *cells, f"{minutes:.1f}", ", ".join(str(run.seed) for run in runs)])
     if not rows:
         raise ValueError("no run of the study has ended an epoch yet")
     return markdown(header, rows)
@@ -245,9 +270,13 @@ def _budget(run: StudyRun) -> list[str]:
     epochs = f"{len(lines)}" if len(lines) >= config.epochs else f"{len(lines)} of {config.epochs}"
     clip = f"{described['clip_frames']}x{described['clip_size']}x{described['clip_size']}"
     clips_seen = len(lines) * steps * min(config.batch_size, num_videos * config.train_clips)
-    minutes = sum(line["seconds"] for line in lines) / 60
     numbers = [f"{config.width:g}", clip, epochs, str(config.batch_size), f"{config.initial_rate:g}"]
-    return [*numbers, f"{num_videos:,}", f"{clips_seen:,}", f"{minutes:.1f}"]
+    return [*numbers, f"{num_videos:,}", f"{clips_seen:,}"]
+
+
+def _minutes(run: StudyRun) -> float:
+    """Of training, without validation."""
+    return math.fsum(line["seconds"] for line in read_metrics(run.folder / METRICS)) / 60
 
 
 def pixels_table(study: Path) -> str:

@@ -18,11 +18,11 @@ from v3s.data.clips import (
     SampleKey,
     Short,
     hold_out,
-    load_batches,
     seed_problem,
     validation_batches,
 )
 from v3s.data.index_table import IndexTable
+from v3s.data.loading import load_batches
 from v3s.data.synthetic import make_clips
 from v3s.pages.images import mp4
 from v3s.pretext.plan import Sampling, most_samples, sample_generator

@@ -1,10 +1,12 @@
 """A scan tells good files from bad, reads each once, and survives whatever befalls its cache."""
 
+import multiprocessing
 import os
 import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +29,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are decoded, as they are."""
     names: list[str] = []
 
-    def counted(path: str) -> VideoIndex:
+    def counted(path: str, **options: Any) -> VideoIndex:
         names.append(Path(path).name)
-        return index_video(path)
+        return index_video(path, **options)
 
     monkeypatch.setattr(scan_module, "index_video", counted)
     return names
@@ -60,7 +62,7 @@ def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:
     assert tuple(reports) == result.videos.paths
     assert {path: report.verdict for path, report in reports.items()} == {
         "a/good.avi": "usable",
-        "cut.avi": "unreadable",
+        "cut.avi": "partial",
         "empty.mp4": "unreadable",
         "nowhere.mp4": "unreadable",
         "short.avi": "too short",
@@ -70,9 +72,11 @@ def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:
     assert reports["a/good.avi"].reason == ""
     good = reports["a/good.avi"]
     assert (good.width, good.height, good.codec) == (176, 132, "h264")
-    assert all(report.reason for report in result.reports if report.verdict == "unreadable")
+    assert all(report.reason for report in result.reports if report.is_bad)
     assert not any(str(folder) in report.reason for report in result.reports)
     assert "damaged" in reports["cut.avi"].reason
+    assert 0 < reports["cut.avi"].frames < good.frames
+    assert [report.stage for report in result.reports] == ["", "demux", "open", "open", "", "open"]
 
 
 def test_tables_hold_the_readable_and_the_usable(folder: Path) -> None:
@@ -199,8 +203,8 @@ def test_writers_at_once_do_not_mix_their_lines(folder: Path, tmp_path: Path) ->
 
 
 def test_file_that_changes_while_it_is_read_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def touching(path: str) -> VideoIndex:
-        index = index_video(path)
+    def touching(path: str, **options: Any) -> VideoIndex:
+        index = index_video(path, **options)
         os.utime(path, ns=(0, 77))
         return index
 
@@ -211,12 +215,61 @@ def test_file_that_changes_while_it_is_read_is_not_kept(folder: Path, monkeypatc
     assert {path for path, _, _ in kept} == {"cut.avi", "empty.mp4", "text.mp4"}
 
 
-def test_several_processes_say_the_same_as_one(shared: Path) -> None:
+def test_several_processes_say_the_same_as_one_and_one_that_dies_costs_a_file(shared: Path) -> None:
     videos = list_videos(shared / "data/UCF-101/Archery")
-    videos = replace(videos, paths=videos.paths[:12], labels=videos.labels[:12])
+    videos = replace(videos, paths=videos.paths[:32], labels=videos.labels[:32])
     seen: list[tuple[int, int]] = []
-    several = scan(videos, min_frames=69, workers=2, cache=None, progress=lambda *counts: seen.append(counts))
+
+    def kill_once(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 5:
+            multiprocessing.active_children()[0].kill()
+
+    several = scan(videos, min_frames=69, workers=2, cache=None, progress=kill_once)
     one = scan(videos, min_frames=69, workers=0, cache=None)
-    assert several.reports == one.reports
-    assert list(several.table) == list(one.table)
-    assert seen == [(done, 12) for done in range(13)]
+    assert seen == [(done, 32) for done in range(33)]
+    bad = [report.reason for report in several.reports if report.is_bad]
+    assert bad in ([], ["the process that read it was killed by signal 9"])
+    readable = [number for number, report in enumerate(several.reports) if not report.is_bad]
+    assert [several.reports[number] for number in readable] == [one.reports[number] for number in readable]
+    assert list(several.table) == [one.table[number] for number in readable]
+
+
+def test_what_is_no_file_of_the_folder_is_refused_and_not_opened(shared: Path, tmp_path: Path) -> None:
+    good = shared / "data/UCF-101/Archery" / GOOD
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copy(good, root / "a.avi")
+    (root / "inside.avi").symlink_to("a.avi")
+    (root / "outside.avi").symlink_to(good)
+    (root / "others").symlink_to(good.parent)
+    os.mkfifo(root / "pipe.mp4")
+    (root / "device.mp4").symlink_to("/dev/zero")
+    (root / "folder.mp4").mkdir()
+    result = scan_folder(root)
+    assert {report.path: report.verdict for report in result.reports} == {
+        "a.avi": "usable",
+        "inside.avi": "usable",
+    } | dict.fromkeys(("device.mp4", "folder.mp4", "others", "outside.avi", "pipe.mp4"), "unreadable")
+    reasons = {report.path: report.reason for report in result.reports}
+    assert reasons["outside.avi"] == f"links out of the data folder to {good.resolve()}; a list file may name it"
+    assert reasons["others"] == f"links out of the data folder to {good.parent.resolve()}; a list file may name it"
+    assert reasons["pipe.mp4"] == reasons["folder.mp4"] == "is not a file"
+    listed = tmp_path / "list.txt"
+    listed.write_text("data/outside.avi\n/dev/zero\n")
+    assert [report.verdict for report in scan_folder(listed).reports] == ["usable", "unreadable"]
+
+
+def test_data_folder_may_be_a_link_itself(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(shared / "data/UCF-101/Archery" / GOOD, tmp_path / "data/a.avi")
+    (tmp_path / "link").symlink_to("data")
+    assert scan_folder(tmp_path / "link").num_usable == 1
+
+
+def test_subset_folder_may_not_link_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data/test").mkdir(parents=True)
+    (tmp_path / "data/train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"train links out of the data folder to .*elsewhere; give that folder"):
+        list_videos(tmp_path / "data")

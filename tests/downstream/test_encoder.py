@@ -31,7 +31,7 @@ QUIET = Console(quiet=True)
 def encoder() -> Encoder:
     """Two clips of 8 x 32 x 32 a video."""
     view = View(clip_frames=8, clip_size=32, num_clips=2)
-    return make_encoder(open_source(NETWORK), view, Feature(), choose_compute("cpu"))
+    return make_encoder(open_source(NETWORK), view, Feature(), choose_compute("cpu", "fp32"))
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_test_videos_are_read_only_after_training(
 
 
 def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
-    job = module._prepare(replace(config, out=str(tmp_path)), QUIET)
+    job = module.prepare(replace(config, out=str(tmp_path)), QUIET)
     train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
     assert (len(train), len(validation), train & validation) == (12, 4, set())
     for clips in (job.train, job.validation):

@@ -83,7 +83,7 @@ def test_ranking_sees_the_mean_over_clips(labelled: Path, monkeypatch: pytest.Mo
         return rank(queries, gallery, k, centre=centre)
 
     monkeypatch.setattr("v3s.downstream.retrieval.rank", spy)
-    run(labelled, centre=True, pool="mean")
+    run(labelled, centre=True, pool="mean", precision="fp32")
     ((queries, k, centre),) = asked
     assert (k, centre) == (16, True)
     table = IndexTable.of([index_video(labelled / "test/bounce/copy.mp4")])

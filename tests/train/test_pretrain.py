@@ -1,5 +1,6 @@
 """Whole small runs: the files they leave, exact resume after a kill, and two processes against one."""
 
+import io
 import json
 import os
 import signal
@@ -73,7 +74,7 @@ def run_command(arguments: list[str]) -> None:
 def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["videos"] == {
-        "listed": 16, "missing": 0, "unreadable": 0, "too_short": 0, "train": 12, "validation": 4
+        "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
     }  # fmt: skip
     assert manifest["threads"] == 1
     assert len(manifest["files_sha256"]) == 64
@@ -110,23 +111,64 @@ def test_another_seed_gives_other_weights(finished: Path, config: PretrainConfig
     assert weights_of(tmp_path / "other") != weights_of(finished)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
-    out, given = tmp_path / "killed", replace(config, workers=workers)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        command(given, out), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(config, out),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while not (out / "checkpoints/last.pt").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.poll() is None, "the run ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "killed"
+    process = start_and_wait_for_a_checkpoint(replace(config, workers=workers), out)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
     assert weights_of(out) == weights_of(finished)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends(
+    finished: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "stopped"
+    process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert "go on with: v3s pretrain --out" in told
+    assert "Traceback" not in told
+    run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
+    assert weights_of(out) == weights_of(finished)
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    finished: Path, config: PretrainConfig, tmp_path: Path
+) -> None:
+    """The newest checkpoint is of the first epoch's end, the one before of its last step."""
+    out, told = tmp_path / "damaged", Console(file=io.StringIO())
+    with pytest.raises(_StopError):
+        pretrain(replace(config, out=str(out)), console=_StopAfter(2))
+    last = out / "checkpoints/last.pt"
+    pretrain(replace(config, out=str(out), resume=True, epochs=1), console=QUIET)
+    last.write_bytes(last.read_bytes()[:-1])
+    pretrain(replace(config, out=str(out), resume=True), console=told)
+    assert weights_of(out) == weights_of(finished)
+    assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+    assert last.with_name("damaged.pt").exists()
+    for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
+        assert "the one before it is used: going on in epoch" in " ".join(text.split())
 
 
 def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 import pytest
 
+from v3s.video import container as container_module
 from v3s.video import index as index_module
 from v3s.video.index import VideoError, VideoIndex, index_video
 
@@ -177,14 +179,12 @@ def test_truncated_file_is_damaged(tmp_path: Path, codec: str, suffix: str) -> N
 
 def test_header_may_lie_a_little_but_not_more(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", "mpeg4", range(60))
-    data = path.read_bytes()
-    stated = data.index(b"strh") + 8 + 32  # dwLength, the number of frames
-    for lie, accepted in ((68, True), (75, False)):
-        path.write_bytes(data[:stated] + lie.to_bytes(4, "little") + data[stated + 4 :])
+    for number, accepted in ((68, True), (75, False)):
+        lie(path, b"strh", 8 + 32, number, "little")  # dwLength, the number of frames
         if accepted:
             assert index_video(path).num_frames == 60
         else:
-            with pytest.raises(VideoError, match="header promises 75 frames, only 60 decode"):
+            with pytest.raises(VideoError, match="frames are missing; of 75 promised frames 60 decode"):
                 index_video(path)
 
 
@@ -199,7 +199,7 @@ def test_size_that_changes_on_the_way_is_refused(tmp_path: Path) -> None:
 
 def test_huge_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", range(5))
-    monkeypatch.setattr(index_module, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr(container_module, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     with pytest.raises(VideoError, match="frames of 112x80 exceed the limit of 8959 pixels"):
         index_video(path)
 
@@ -209,12 +209,62 @@ def test_frames_that_become_huge_are_refused_by_the_decoder(tmp_path: Path, monk
     huge = write_video(tmp_path / "b.h264", "libx264", range(10), size=(HEIGHT * 4, WIDTH * 4), bf="0")
     both = tmp_path / "both.h264"
     both.write_bytes(small.read_bytes() + huge.read_bytes())
-    monkeypatch.setattr(index_module, "MAX_PIXELS", HEIGHT * WIDTH * 2)
-    with pytest.raises(VideoError, match="damaged: decoding failed at frame"):
+    monkeypatch.setattr(container_module, "MAX_PIXELS", HEIGHT * WIDTH * 2)
+    with pytest.raises(VideoError, match="damaged: decode failed at frame"):
         index_video(both)
 
 
+def lie(path: Path, after: bytes, offset: int, number: int, byteorder: Literal["little", "big"]) -> Path:
+    """Overwrite four bytes of a header."""
+    data = bytearray(path.read_bytes())
+    place = data.index(after) + offset
+    data[place : place + 4] = number.to_bytes(4, byteorder)
+    path.write_bytes(data)
+    return path
+
+
+def test_more_frames_than_bytes_are_refused_at_once(tmp_path: Path) -> None:
+    avi = lie(write_video(tmp_path / "a.avi", "mpeg4", range(9)), b"strh", 8 + 32, 2**31 - 1, "little")
+    with pytest.raises(VideoError, match=r"a\.avi: states 2147483647 frames, more than it has bytes") as caught:
+        index_video(avi)
+    assert (caught.value.stage, caught.value.num_frames) == ("open", 0)
+
+
+def test_length_of_many_years_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"a\.mkv: states a length of 1e\+07 seconds; the limit is 1e\+06"):
+        index_video(write_video(tmp_path / "a.mkv", "libx264", [0, 3 * 10**8]))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_too_many_streams_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("mpeg4", rate=30, width=32, height=32, pix_fmt="yuv420p") for _ in range(40)]
+        for stream in streams:
+            assert isinstance(stream, av.VideoStream)
+            output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+            output.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="has 32 streams or more"):
+        index_video(path)
+
+
+def test_damage_tells_its_stage_and_how_many_frames_decode(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mkv", "libx264", range(90), g="15")
+    with pytest.raises(VideoError) as caught:
+        index_video(truncate(whole, tmp_path / "cut.mkv", 0.5))
+    assert caught.value.stage == "demux"
+    assert 20 < caught.value.num_frames < 70
+    data = whole.read_bytes()
+    (tmp_path / "hole.mkv").write_bytes(data[: len(data) // 3] + bytes(len(data) // 3) + data[2 * len(data) // 3 :])
+    with pytest.raises(VideoError) as caught:
+        index_video(tmp_path / "hole.mkv")
+    assert 20 < caught.value.num_frames < 90
+    with pytest.raises(VideoError) as caught:
+        index_video(tmp_path / "nothing.mkv")
+    assert (caught.value.stage, caught.value.num_frames) == ("open", 0)
+
+
 def test_nothing_is_printed(shared: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(VideoError, match="decoding failed at frame 28"):
+    with pytest.raises(VideoError, match=r"decode failed at frame 28 .*; of 50 promised frames 49 decode"):
         index_video(shared / "data" / "odd" / "decord_corrupted.mp4")
     assert capfd.readouterr() == ("", "")

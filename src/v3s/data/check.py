@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from v3s.data.listing import Subset
-from v3s.data.scan import FileReport, Scan, default_workers, scan
+from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
 from v3s.data.splits import VideoList, list_videos
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
@@ -35,7 +36,7 @@ def check(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Scan:
-    """Read every file once and print what is usable, too short and unreadable.
+    """Read every file once and print what is usable, too short, partial and unreadable.
 
     Args:
         data: A folder or a list file, as in :func:`v3s.data.splits.list_videos`; so are `splits`, `split`, `subset` and
@@ -83,11 +84,11 @@ def scan_with_bar(
 
 def summary(result: Scan) -> Table:
     """Return the table of counts, hours, sizes, rates, codecs and lengths."""
-    readable = [report for report in result.reports if report.verdict != "unreadable"]
+    readable = [report for report in result.reports if report.verdict in ("usable", "too short")]
     verdicts = Counter(report.verdict for report in result.reports)
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
-    for verdict in ("usable", "too short", "unreadable"):
+    for verdict in get_args(Verdict):
         table.add_row(verdict, f"{verdicts[verdict]:,} files, {_hours(result.reports, verdict)}")
     if result.videos.num_missing:
         table.add_row("missing", f"{result.videos.num_missing:,} listed files")
@@ -97,6 +98,7 @@ def summary(result: Scan) -> Table:
         table.add_row("sizes", _most_common(f"{report.width}x{report.height}" for report in readable))
         table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
         table.add_row("codecs", _most_common(report.codec for report in readable))
+        table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
         table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
@@ -125,11 +127,12 @@ def write_report(reports: Iterable[FileReport], out: Path) -> None:
 
 
 def _print_bad(result: Scan, console: Console, out: Path | None) -> None:
-    """Name the files that are not usable, unreadable ones first."""
+    """Name the files that are not usable, those that are too short last."""
     bad = [report for report in result.reports if report.verdict != "usable"]
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:NUM_BAD_SHOWN]:
-        console.print(Text(_printable(f"{report.verdict}: {report.path}: {report.reason}")), soft_wrap=True)
+        stage = f" ({report.stage})" if report.stage else ""
+        console.print(Text(_printable(f"{report.verdict}: {report.path}: {report.reason}{stage}")), soft_wrap=True)
     if len(bad) > NUM_BAD_SHOWN:
         where = f"all are in {out}" if out else "give --out report.jsonl to see all"
         console.print(Text(f"and {len(bad) - NUM_BAD_SHOWN:,} more; {where}"))

@@ -4,15 +4,14 @@ A sample is named by (epoch, index). Its generator comes from (seed, epoch, inde
 over processes and exact resume need no code of their own.
 """
 
-import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
 from v3s.pretext.cut import cut_clip
@@ -84,13 +83,27 @@ class BatchOrder:
         """Batches in an epoch."""
         return max(1, self.num_samples // self.batch_size)
 
+    @property
+    def first_batch(self) -> int:
+        """The number of the first batch, counted from the start of the run."""
+        return self.first_epoch * self.steps_per_epoch + self.first_step
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield this process's share of every batch, from (first_epoch, first_step) on."""
         for epoch in range(self.first_epoch, self.num_epochs):
-            order = np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+            order = self._permutation(epoch)
             for step in range(self.first_step if epoch == self.first_epoch else 0, self.steps_per_epoch):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in batch[self.rank :: self.num_processes]]
+                yield self._cut(order, epoch, step)[self.rank :: self.num_processes]
+
+    def batch(self, epoch: int, step: int) -> list[SampleKey]:
+        """One batch of all processes."""
+        return self._cut(self._permutation(epoch), epoch, step)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+
+    def _cut(self, order: np.ndarray, epoch: int, step: int) -> list[SampleKey]:
+        return [(epoch, int(index)) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
@@ -143,6 +156,26 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
     def _bars(self, video: int) -> Bars:
         return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        epoch, index = key
+        video = index % len(self.table) if self.short == "leave-out" else self.plan(epoch, index)[0]
+        return self.table[video].path
+
+    def describe(self, key: SampleKey) -> dict[str, Any]:
+        """Everything that was drawn for a sample, as plain values."""
+        video, plan = self.plan(*key)
+        return {
+            "index": key[1],
+            "video": self.table[video].path,
+            "frames": list(plan.frames),
+            "to_clip": plan.to_clip.matrix.tolist(),
+            "labels": [plan.labels.spatial, plan.labels.temporal],
+            "samples": list(plan.samples),
+            "blur": plan.blur,
+            "colour": asdict(plan.colour),
+        }
+
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
         if self.short == "leave-out" or self.table.num_frames[video] >= needed:
@@ -155,30 +188,6 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
         return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
-
-
-def load_batches(
-    clips: Dataset[tuple[Tensor, Tensor]],
-    order: BatchOrder | Sequence[list[SampleKey]],
-    *,
-    num_workers: int,
-    pin_memory: bool = False,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader over given batches. Workers open files themselves and use one thread each."""
-    return DataLoader(
-        clips,
-        batch_sampler=order,
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-    )
-
-
-def start_worker(worker: int) -> None:
-    """What a process that reads videos does first: one thread, and no say about Ctrl-C."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the main one decides when to stop
 
 
 def validation_batches(

@@ -13,11 +13,17 @@ VIDEO_SUFFIXES = (
 """The endings, in lower case, by which a file counts as a video. Whether it is one, a scan tells."""
 
 
-def video_files(root: Path) -> tuple[str, ...]:
+def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
     """List the video files below a folder, at any depth; of a store those that it was made from.
 
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
-    skipped. A link that leads nowhere is listed, so that a scan reports it.
+    skipped. A link that leads nowhere, a pipe, a device and a folder without videos are
+    listed if they are named like a video, so that a scan reports them.
+
+    Args:
+        root: The folder.
+        inside: A folder that links may not leave: one to a folder outside is listed and not entered. ``None`` follows
+            links everywhere.
 
     Returns:
         Paths relative to `root`, posix, in alphabetical order.
@@ -31,7 +37,7 @@ def video_files(root: Path) -> tuple[str, ...]:
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
     files: list[str] = []
     others: list[str] = []
-    _walk(root, "", (), files, others)
+    _walk(root, "", (), inside, files, others)
     if not files:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         content = f"it holds {len(others):,} other files, e.g. {others[0]}" if others else "it holds no file at all"
@@ -39,7 +45,22 @@ def video_files(root: Path) -> tuple[str, ...]:
     return tuple(sorted(files))
 
 
-def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], files: list[str], others: list[str]) -> None:
+def link_outside(path: Path, folder: Path) -> str | None:
+    """Return where a link leads, if it is one and leads out of a folder."""
+    if not path.is_symlink():
+        return None
+    target, real_folder = os.path.realpath(path), os.path.realpath(folder)
+    return None if Path(target).is_relative_to(real_folder) else target
+
+
+def _walk(
+    root: Path,
+    below: str,
+    parents: tuple[tuple[int, int], ...],
+    inside: Path | None,
+    files: list[str],
+    others: list[str],
+) -> None:
     """Collect the files of one folder and of those in it; `parents` are the folders on the way here."""
     folder = root / below
     try:
@@ -52,11 +73,17 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], files: l
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
     for entry in entries:
-        if entry.is_dir():
-            _walk(root, f"{below}{entry.name}/", (*parents, here), files, others)
-        elif entry.is_file() or entry.is_symlink():
-            is_video = PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES
-            (files if is_video else others).append(f"{below}{entry.name}")
+        name = f"{below}{entry.name}"
+        is_video = PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+        if not entry.is_dir():
+            (files if is_video else others).append(name)
+        elif inside and link_outside(Path(entry.path), inside):
+            files.append(name)
+        else:
+            num_files = len(files)
+            _walk(root, f"{name}/", (*parents, here), inside, files, others)
+            if is_video and len(files) == num_files:
+                files.append(name)
 
 
 def folder_label(path: str) -> str | None:

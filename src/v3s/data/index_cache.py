@@ -5,16 +5,18 @@ import inspect
 import json
 import os
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import av
 
+from v3s.video import container as container_module
 from v3s.video import index as index_module
+from v3s.video.container import Failure
 from v3s.video.index import VideoIndex
 from v3s.video.store import Video
 
-Outcome = Video | str
+Outcome = Video | Failure
 """What reading a file gave: its index, or the reason why it cannot be read."""
 
 FileKey = tuple[str, int, int]
@@ -27,7 +29,7 @@ def default_cache(root: Path) -> Path:
     The name also tells the decoder's version and the code that reads the files: another may count other frames.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    reader = f"{av.__version__}\n{inspect.getsource(index_module)}"
+    reader = "\n".join([av.__version__, inspect.getsource(container_module), inspect.getsource(index_module)])
     name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
     return base / "v3s" / "index" / f"{name}.jsonl"
 
@@ -50,10 +52,11 @@ def read_cache(file: Path | None, root: Path) -> dict[FileKey, Outcome]:
         return known
     for line in lines:
         try:
-            path, num_bytes, mtime_ns, reason, index = json.loads(line)
+            path, num_bytes, mtime_ns, failure, index = json.loads(line)
             # The folder may be reached by another way than last time, so the path is not the one that was kept.
-            outcome = reason if index is None else replace(VideoIndex.from_json(index), path=str(root / path))
-            known[path, num_bytes, mtime_ns] = outcome
+            known[path, num_bytes, mtime_ns] = (
+                Failure(*failure) if index is None else replace(VideoIndex.from_json(index), path=str(root / path))
+            )
         except (ValueError, TypeError, KeyError):
             continue
     return known
@@ -83,8 +86,8 @@ class CacheWriter:
         """Write down what reading one file gave."""
         if self._descriptor is None:
             return
-        index = outcome.to_json() if isinstance(outcome, VideoIndex) else None
-        line = json.dumps([*key, None if index else outcome, index])
+        failure = astuple(outcome) if isinstance(outcome, Failure) else None
+        line = json.dumps([*key, failure, outcome.to_json() if isinstance(outcome, VideoIndex) else None])
         try:
             os.write(self._descriptor, f"{line}\n".encode())
         except OSError as error:

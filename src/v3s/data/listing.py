@@ -35,6 +35,7 @@ class Listing:
         classes: Every class, in the dataset's own order.
         key: What a listed name and the path of a copy have in common, for copies that changed the names.
             ``None``: every entry has one name, which holds as it stands and may lead out of the folder.
+        stays_inside: Nobody named these files: links that lead out of the folder are not followed.
         known: Every name of the dataset, in this subset or not: such a file stands for itself and for no other.
     """
 
@@ -43,6 +44,7 @@ class Listing:
     classes: tuple[str, ...]
     key: Callable[[str], str] | None = None
     known: frozenset[str] = frozenset()
+    stays_inside: bool = False
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -1,54 +1,72 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
+from v3s.data.folder import link_outside
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
+from v3s.data.loading import load, still_reading
+from v3s.data.quarantine import Quarantine
 from v3s.data.splits import VideoList
 from v3s.data.store import Store, is_store, open_store
-from v3s.video.index import VideoError, index_video
+from v3s.video.container import Failure, VideoError
+from v3s.video.index import index_video
 from v3s.video.store import StoredVideo, verify_stored
 
-Verdict = Literal["usable", "too short", "unreadable"]
+Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_PER_CHUNK = 4
-"""How many files a process is handed at once."""
+FILES_AHEAD = 16
+"""How many files a process is handed ahead."""
+
+MAX_BYTES = 2**30
+"""How much memory reading one file may take, in a process that does only that. A header may ask for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What a scan says of one file. The numbers of an unreadable file are 0 and its codec is empty.
+    """What a scan says of one file. What is not known of a bad file is 0 or empty.
 
     Attributes:
         path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"`` or ``"unreadable"``.
+        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames decode and others do not: it is left
+            out like an unreadable one) or ``"unreadable"``.
         reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
-        frames: True length in frames.
+        stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
+        frames: True length in frames; of a partial file, how many frames decode.
         height: In pixels, as displayed.
         width: In pixels, as displayed.
         fps: Frames per second.
         codec: FFmpeg's name of it.
+        pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
     """
 
     path: str
     verdict: Verdict
     reason: str
+    stage: str = ""
     frames: int = 0
     height: int = 0
     width: int = 0
     fps: float = 0.0
     codec: str = ""
+    pixel_format: str = ""
     seconds: float = 0.0
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the file itself is at fault: partial or unreadable, not merely too short."""
+        return self.verdict in ("partial", "unreadable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,8 +122,8 @@ def scan(
     Args:
         videos: The files.
         min_frames: The longest span of the task, in frames; a shorter video is not usable.
-        workers: How many processes decode; 0 decodes in this one. More than 0 needs a main module that can be
-            imported, as every use of :mod:`multiprocessing` with new processes does.
+        workers: How many processes decode; 0 decodes in this one, where a file that crashes or hangs FFmpeg, or asks
+            for much memory, gets its way.
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
             ``None`` keeps nothing. A file that changed its size or its time is read again.
         progress: Called with (files done, files in all), first and after every file that had to be read.
@@ -121,6 +139,11 @@ def scan(
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
     outcomes: list[Outcome | None] = [known.get(key) if key else None for key in keys]
+    if videos.stays_inside:
+        for position, path in enumerate(videos.paths):
+            if target := link_outside(videos.root / path, videos.root):
+                reason = f"links out of the data folder to {target}; a list file may name it"
+                outcomes[position] = Failure("open", reason)
     unknown = [position for position, outcome in enumerate(outcomes) if outcome is None]
     done = len(outcomes) - len(unknown)
     if progress:
@@ -141,12 +164,12 @@ def _stored(store: Store, path: str, verify: bool) -> Outcome:
     """What a store holds of one file, unless the file has changed since or the frames are damaged."""
     outcome = store.files[path].outcome
     if store.changed(path):
-        return "changed since it was stored; run v3s prepare again"
+        return Failure("open", "changed since it was stored; run v3s prepare again")
     try:
         if verify and isinstance(outcome, StoredVideo):
             verify_stored(outcome)
     except VideoError as error:
-        return str(error).removeprefix(f"{store.folder / path}: ")
+        return Failure.of(error, str(store.folder / path))
     return outcome
 
 
@@ -157,39 +180,68 @@ def default_workers() -> int:
 
 
 def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
-    """Read files in their order, in this process or in others."""
-    workers = min(workers, len(files) // FILES_PER_CHUNK)
-    if workers < 2:
-        yield from map(_read, files)
-        return
-    # New processes, not forked ones: the parent's threads may hold locks.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield from executor.map(_read, files, chunksize=FILES_PER_CHUNK)
-    finally:
-        executor.shutdown(cancel_futures=True)
+    """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
+    deadly = Quarantine(tell=lambda text: None)
+    found = load(
+        _Files(files),
+        [[position] for position in range(len(files))],
+        num_workers=min(workers, len(files)),
+        quarantine=deadly,
+        collate=_only,
+        prefetch=FILES_AHEAD,
+    )
+    for file, (_, outcome) in zip(files, found, strict=True):
+        yield deadly.failures[file] if outcome is None else outcome
 
 
-def _read(file: str) -> Outcome:
-    """Read one file: its index, or the reason why there is none."""
-    try:
-        return index_video(file)
-    except VideoError as error:
-        return str(error).removeprefix(f"{file}: ")
+class _Files:
+    """Files by their position, each as what reading it gives."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+
+    def path(self, position: int) -> str:
+        return self.files[position]
+
+    def __getitem__(self, position: int) -> Outcome:
+        file = self.files[position]
+        if get_worker_info() is not None:
+            _limit_memory()
+        try:
+            return index_video(file, tick=still_reading)
+        except VideoError as error:
+            return Failure.of(error, file)
+
+
+@cache
+def _limit_memory() -> None:
+    """Let this process take so much more memory than it has now, and no more; Linux only."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        held = int(status.read_text().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = held + MAX_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _only(outcomes: list[Outcome]) -> Outcome:
+    (outcome,) = outcomes
+    return outcome
 
 
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
     """Judge every file and put the indices into a table."""
     reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
-    readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
-    table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, str))
+    readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
+    table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 
 def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
     """Judge one file."""
-    if isinstance(outcome, str):
-        return FileReport(path, "unreadable", outcome)
+    if isinstance(outcome, Failure):
+        verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
+        return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(
@@ -201,5 +253,6 @@ def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
         width=outcome.width,
         fps=outcome.fps,
         codec=outcome.codec,
+        pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
     )

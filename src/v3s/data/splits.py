@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from v3s.data.folder import folder_label, subset_folders, video_files
+from v3s.data.folder import folder_label, link_outside, subset_folders, video_files
 from v3s.data.hmdb51 import read_hmdb51
 from v3s.data.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.listfile import read_list
@@ -24,6 +24,7 @@ class VideoList:
         classes: The labels that occur, in the dataset's own order: UCF101 by official number, else alphabetical.
         source: What was read, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
         num_missing: How many listed videos are not on disk.
+        stays_inside: Links that lead out of `root` are not to be followed: nobody named those files.
     """
 
     root: Path
@@ -32,6 +33,7 @@ class VideoList:
     classes: tuple[str, ...]
     source: str
     num_missing: int = 0
+    stays_inside: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +52,8 @@ def list_videos(
     Args:
         data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` a line, relative to the
             list's folder. In a folder without `splits` the label of a video is the name of the folder it lies in;
-            directly in `data` it has none.
+            directly in `data` it has none, and a link that leads out of `data` is refused: only what a list names may
+            lie elsewhere.
         splits: The official lists of the folder's videos: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
@@ -78,7 +81,8 @@ def list_videos(
         f"{listing.title}: {len(present):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
     )
     source += f"; {num_missing:,} more are listed and missing" if num_missing else ""
-    return VideoList(root, tuple(path for path, _ in present), labels, classes, source, num_missing)
+    paths = tuple(path for path, _ in present)
+    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
@@ -119,7 +123,12 @@ def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
 
 def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     """List a folder, or one of the folders ``train`` and ``test`` in it."""
-    files = video_files(data)
+    for part in ("train", "test", "val"):
+        if target := link_outside(data / part, data):
+            raise ValueError(
+                f"{data / part} links out of the data folder to {target}; give that folder, or a list file"
+            )
+    files = video_files(data, inside=data)
     subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
@@ -134,7 +143,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         if file.startswith(folder)
     ]
     title = f"folder {data}{f' {subset}' if subsets else ''}"
-    return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries))
+    return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries), stays_inside=True)
 
 
 def _missing_message(root: Path, listing: Listing, found: tuple[str | None, ...]) -> str:

@@ -9,12 +9,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
+from v3s.video.container import Failure
 from v3s.video.store import PixelFormat, StoredVideo, video_from_json
 
 FORMAT = 1
@@ -50,12 +51,12 @@ class StoredFile:
     """
 
     key: FileKey
-    outcome: StoredVideo | str
+    outcome: StoredVideo | Failure
 
     def to_json(self) -> str:
         """Write it as one line of JSON; the shard without its folder."""
-        if isinstance(self.outcome, str):
-            return json.dumps([*self.key, self.outcome, None])
+        if isinstance(self.outcome, Failure):
+            return json.dumps([*self.key, astuple(self.outcome), None])
         return json.dumps([*self.key, None, {**asdict(self.outcome), "path": ""}])
 
 
@@ -124,10 +125,10 @@ def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
     for line in list_file.read_text(encoding="utf-8").splitlines():
         try:
-            path, num_bytes, mtime_ns, reason, video = json.loads(line)
+            path, num_bytes, mtime_ns, failure, video = json.loads(line)
             key = (path, num_bytes, mtime_ns)
             if video is None:
-                yield StoredFile(key, str(reason))
+                yield StoredFile(key, Failure(*failure))
                 continue
             shard = str(folder / SHARDS / video["shard"])
             stored = video_from_json(json.dumps({**video, "path": str(folder / path), "shard": shard}))

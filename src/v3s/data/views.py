@@ -3,16 +3,16 @@
 Nothing is random here. A video shorter than a clip repeats its last frame, so that no video is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from v3s.data.clips import start_worker
 from v3s.data.index_table import IndexTable
+from v3s.data.loading import load
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.warp import warp
@@ -106,21 +106,30 @@ class ViewedVideos(Dataset[tuple[int, Tensor]]):
     def __len__(self) -> int:
         return len(self.table)
 
+    def path(self, video: int) -> str:
+        """The file of a video."""
+        return self.table[video].path
+
     def __getitem__(self, video: int) -> tuple[int, Tensor]:
         return video, read_clips(self.table, video, self.view, self.view.clips(int(self.table.num_frames[video])))
 
 
 def load_views(
     table: IndexTable, view: View, *, num_workers: int, videos: Sequence[int] | None = None
-) -> DataLoader[tuple[int, Tensor]]:
-    """A loader that gives one video at a time, in the order of ``videos`` (all by default)."""
-    return DataLoader(
-        ViewedVideos(table, view),
-        batch_size=None,
-        sampler=list(range(len(table)) if videos is None else videos),
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
-    )
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield one video at a time, (number, clips), in the order of ``videos`` (all by default).
+
+    Raises:
+        VideoError: a file went bad since it was scanned; none is left out in silence.
+    """
+    batches = [[video] for video in (range(len(table)) if videos is None else videos)]
+    found = load(ViewedVideos(table, view), batches, num_workers=num_workers, quarantine=None, collate=_only)
+    return (item for _, item in found)
+
+
+def _only(items: list[tuple[int, Tensor]]) -> tuple[int, Tensor]:
+    (item,) = items
+    return item
 
 
 def count_padded(table: IndexTable, view: View) -> int:

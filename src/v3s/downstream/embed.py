@@ -41,6 +41,7 @@ from v3s.downstream.vectors import (
 )
 from v3s.train.checkpoint import write_atomically
 from v3s.train.device import choose_compute, divide_cores
+from v3s.train.lock import only_writer
 
 ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
 
@@ -71,11 +72,12 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     lines = video_lines(_videos(found))
     description = _describe(config, source.network, encoder, found, lines)
     folder = Path(config.out)
-    prepare_folder(folder, description, lines, overwrite=config.overwrite)
-    _write_shards(config, encoder, found.usable_table, description, console)
-    vectors = open_vectors(folder)
-    if config.export is not None:
-        EXPORTS[config.export](vectors)
+    with only_writer(folder):
+        prepare_folder(folder, description, lines, overwrite=config.overwrite)
+        _write_shards(config, encoder, found.usable_table, description, console)
+        vectors = open_vectors(folder)
+        if config.export is not None:
+            EXPORTS[config.export](vectors)
     _tell(vectors, config, console)
     return vectors
 

@@ -3,6 +3,8 @@
 The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
 """
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from v3s.config import FREE_ON_RESUME, check_resumable, from_yaml, to_yaml
-from v3s.data.clips import BatchOrder, hold_out, load_batches, validation_batches
+from v3s.config_file import FREE_ON_RESUME, check_resumable, from_yaml, to_yaml
+from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
@@ -34,7 +37,8 @@ from v3s.pages.page import write_page
 from v3s.train.checkpoint import read_json, write_atomically, write_json
 from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes
-from v3s.train.fit import Training, TrainingStoppedError, fit, resume_position
+from v3s.train.fit import Training, fit, resume_position
+from v3s.train.lock import only_writer
 from v3s.train.loop import evaluate
 from v3s.train.progress import Progress
 from v3s.train.run import (
@@ -46,8 +50,10 @@ from v3s.train.run import (
     open_log,
     open_run,
     read_metrics,
+    teller,
     write_manifest,
 )
+from v3s.train.stop import TrainingStoppedError
 from v3s.train.trained import TEMPORAL_HEAD, describe_trained
 
 RESULT, REPORT = "result.json", "report.html"
@@ -55,8 +61,20 @@ _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """A fine-tuning, read and checked but not begun."""
+class FinetuneJob:
+    """A fine-tuning, read and checked but not begun.
+
+    Attributes:
+        config: everything that can be chosen.
+        source: the backbone to start from.
+        view: how clips are cut.
+        parts: the labelled videos.
+        train: clips to train on.
+        validation: clips of other videos of the training list.
+        compute: device and precision.
+        num_workers: processes that read videos.
+        console: where to report.
+    """
 
     config: FinetuneConfig
     source: Source
@@ -68,9 +86,12 @@ class _Job:
     num_workers: int
     console: Console
 
-    def loader(self, clips: LabelledClips, order: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+    def batches(
+        self, clips: LabelledClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches of these clips in this order, without the files in quarantine."""
         on_gpu = self.compute.device.type == "cuda"
-        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu)
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
 def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
@@ -91,25 +112,31 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     console = console or Console()
     if (Path(config.out) / TEMPORAL_HEAD).is_file():
         raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
-    job = _prepare(config, console)
-    run = _open(job)
-    try:
-        _train(job, run)
-    except TrainingStoppedError as stopped:
-        console.print(f"{stopped}; go on with: v3s finetune --out {run.path} --resume", highlight=False)
-        raise
-    return _test(job, run)
+    with only_writer(Path(config.out)):
+        job = prepare(config, console)
+        run = _open(job)
+        try:
+            _train(job, run)
+        except TrainingStoppedError as stopped:
+            console.print(f"{stopped}; go on with: v3s finetune --out {run.path} --resume", highlight=False)
+            raise
+        return _test(job, run)
 
 
-def _prepare(config: FinetuneConfig, console: Console) -> _Job:
-    compute = choose_compute(config.device, config.precision)
+def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
+    """Read the videos and check everything; writes nothing.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos.
+    """
+    compute = choose_compute(config.device, config.precision, training=True)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
     num_workers = divide_cores(config.workers, compute.device)
-    return _Job(config, source, view, parts, train, validation, compute, num_workers, console)
+    return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
 
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
@@ -123,14 +150,14 @@ def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledC
     )
 
 
-def _open(job: _Job) -> RunFolder:
+def _open(job: FinetuneJob) -> RunFolder:
     """The run's folder, with config.yaml and manifest.json written, or checked where there is a run to resume."""
     config, parts = job.config, job.parts
     run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
     labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
     files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
     files_hash = hash_of_files(f"{path} {label}" for path, label in files)
-    if config.resume and run.last.is_file():
+    if config.resume and run.has_checkpoint:
         _check_same(config, run, files_hash)
         return run
     for name in (CLASSIFIER, RESULT, REPORT):
@@ -148,7 +175,7 @@ def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None
         raise ValueError(f"{run.path} cannot be resumed: the videos or their labels have changed since it began")
 
 
-def _facts(job: _Job) -> dict[str, Any]:
+def _facts(job: FinetuneJob) -> dict[str, Any]:
     """What manifest.json says of this run beside the environment."""
     parts = job.parts
     return {
@@ -164,59 +191,72 @@ def _facts(job: _Job) -> dict[str, Any]:
     }
 
 
-def _train(job: _Job, run: RunFolder) -> None:
+def _train(job: FinetuneJob, run: RunFolder) -> None:
     config = job.config
-    training = _training(job)
-    position = resume_position(training, run, resume=config.resume)
-    order = BatchOrder(
-        num_samples=len(job.train),
-        batch_size=config.batch_size,
-        num_epochs=config.epochs,
-        seed=config.seed,
-        first_epoch=position.epoch,
-        first_step=position.step,
-    )
-    fixed = job.loader(job.validation, validation_batches(len(job.validation), 1, config.batch_size))
+    training = prepare_training(job)
     model = training.model
     assert isinstance(model, Recognizer)
-
-    def keep_best(epoch: int, validation: dict[str, float]) -> None:
-        results = {"epoch": epoch, **validation}
-        save_recognizer(
-            run.path,
-            model,
-            backbone=job.source.architecture,
-            width=job.source.width,
-            classes=job.parts.classes,
-            view=job.view,
-            results=results,
-        )
-
-    finished = position.epoch * order.steps_per_epoch + position.step
-    with (
-        open_log(run) as log,
-        Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
-    ):
-        _announce(job, log.info)
-        fit(
-            training,
-            run,
-            position,
-            batches=iter(job.loader(job.train, order)),
-            steps_per_epoch=order.steps_per_epoch,
+    with open_log(run) as log:
+        tell = teller(log, job.console)
+        position = resume_position(training, run, resume=config.resume, tell=tell)
+        order = BatchOrder(
+            num_samples=len(job.train),
+            batch_size=config.batch_size,
             num_epochs=config.epochs,
-            validate=lambda: evaluate(model, fixed, recognition_objective, job.compute, training.processes),
-            score=lambda validation: validation["accuracy"],
-            keep_best=keep_best,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
+            seed=config.seed,
+            first_epoch=position.epoch,
+            first_step=position.step,
         )
+        fixed = validation_batches(len(job.validation), 1, config.batch_size)
+        held_out = run.quarantine("validation", len(job.validation), repeats=True, tell=tell)
+        left_out = run.quarantine("train", len(job.train), tell=tell)
+        tell(_announcement(job))
+        finished = position.epoch * order.steps_per_epoch + position.step
+        with (
+            Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
+            closing(job.batches(job.train, order, left_out)) as batches,
+        ):
+            fit(
+                training,
+                run,
+                position,
+                batches=batches,
+                steps_per_epoch=order.steps_per_epoch,
+                num_epochs=config.epochs,
+                describe_batch=lambda epoch, step: [job.train.describe(key) for key in order.batch(epoch, step)],
+                validate=lambda: evaluate(
+                    model,
+                    job.batches(job.validation, fixed, held_out),
+                    recognition_objective,
+                    job.compute,
+                    training.processes,
+                ),
+                score=lambda validation: validation["accuracy"],
+                keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
+                checkpoint_seconds=config.checkpoint_seconds,
+                progress=progress,
+            )
 
 
-def _training(job: _Job) -> Training:
+def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
+    save_recognizer(
+        run.path,
+        model,
+        backbone=job.source.architecture,
+        width=job.source.width,
+        classes=job.parts.classes,
+        view=job.view,
+        results=results,
+    )
+
+
+def prepare_training(job: FinetuneJob) -> Training:
+    """The model on its device, with all that moves it."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
     return Training(
         model=model,
         trained=model,
@@ -235,7 +275,7 @@ def initial_rate(config: FinetuneConfig, source: Source) -> float:
     return 0.01 if source.architecture == "s3dg" else 0.001
 
 
-def _announce(job: _Job, log: Any) -> None:
+def _announcement(job: FinetuneJob) -> str:
     parts, view = job.parts, job.view
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
@@ -246,11 +286,10 @@ def _announce(job: _Job, log: Any) -> None:
     lost = len(parts.classes) - len(set(job.train.labels.tolist()))
     if lost:
         text += f"; {lost:,} classes have all their videos in validation and are not learned: hold out fewer"
-    log(text)
-    job.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return text
 
 
-def _test(job: _Job, run: RunFolder) -> RecognitionResult:
+def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the best epoch, for the first time."""
     config, parts = job.config, job.parts
     model, classes, _ = load_recognizer(run.path)
@@ -286,7 +325,7 @@ def _test(job: _Job, run: RunFolder) -> RecognitionResult:
     return result
 
 
-def _description(job: _Job, result: RecognitionResult) -> dict[str, Any]:
+def _description(job: FinetuneJob, result: RecognitionResult) -> dict[str, Any]:
     parts, scores = job.parts, result.scores
     return {
         "backbone": job.source.name,

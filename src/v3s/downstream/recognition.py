@@ -24,10 +24,13 @@ from v3s.train.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
     CheckpointError,
+    current,
+    fingerprint,
+    json_as_bytes,
     load_weights,
     read_json,
-    save_weights,
-    write_json,
+    weights_as_bytes,
+    write_together,
 )
 from v3s.train.device import Compute
 from v3s.train.trained import FORMAT, describe_trained, load_backbone
@@ -120,6 +123,16 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.table[key[1]].path
+
+    def describe(self, key: SampleKey) -> dict[str, Any]:
+        """Everything that was drawn for a sample, as plain values."""
+        number = key[1]
+        drawn = asdict(self.cut(*key))
+        return {"index": number, "video": self.table[number].path, **drawn, "labels": [int(self.labels[number])]}
 
     def cut(self, epoch: int, index: int) -> Cut:
         """The choices behind a sample."""
@@ -254,8 +267,6 @@ def save_recognizer(
     Its config.json is that of a pre-trained backbone with empty label tables and the classes, so that whatever takes a
     pre-trained run takes this one as a backbone too.
     """
-    fingerprint = save_weights(folder / WEIGHTS, model.backbone)
-    save_weights(folder / CLASSIFIER, model.classifier)
     description = {
         "format": FORMAT,
         "backbone": backbone,
@@ -264,9 +275,14 @@ def save_recognizer(
         "sampling": asdict(ClipOptions().sampling(view.clip_frames, view.clip_size)),
         "classes": list(classes),
         "results": results,
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint(model.backbone.state_dict()),
     }
-    write_json(folder / DESCRIPTION, description)
+    files = {
+        WEIGHTS: weights_as_bytes(model.backbone),
+        CLASSIFIER: weights_as_bytes(model.classifier),
+        DESCRIPTION: json_as_bytes(description),
+    }
+    write_together(folder, files)
 
 
 def load_recognizer(path: str | Path) -> tuple[Recognizer, tuple[str, ...], View]:
@@ -280,10 +296,10 @@ def load_recognizer(path: str | Path) -> tuple[Recognizer, tuple[str, ...], View
     """
     trained = describe_trained(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    classes = read_json(folder / DESCRIPTION).get("classes")
+    classes = read_json(current(folder, DESCRIPTION)).get("classes")
     if not classes:
         raise CheckpointError(f"{path}: holds a pre-trained network without classes; give a run of v3s finetune")
     model = Recognizer(load_backbone(path), len(classes))
-    load_weights(folder / CLASSIFIER, model.classifier)
+    load_weights(current(folder, CLASSIFIER), model.classifier)
     view = View(clip_frames=trained.sampling.clip_frames, clip_size=trained.sampling.clip_size)
     return model.eval(), tuple(classes), view

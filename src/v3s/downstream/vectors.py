@@ -29,6 +29,7 @@ from v3s.data.views import View
 from v3s.downstream.features import Feature
 from v3s.downstream.vector_search import Neighbours, search
 from v3s.train.checkpoint import read_json, write_atomically, write_json
+from v3s.train.lock import LOCK
 
 FORMAT = 1  # also of the preprocessing: a change of how frames are resized needs another number
 DESCRIPTION, VIDEOS = "vectors.json", "videos.jsonl"
@@ -240,7 +241,7 @@ def prepare_folder(folder: Path, description: Description, lines: bytes, *, over
     """
     if folder.exists() and not folder.is_dir():
         raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
         if not (folder / DESCRIPTION).is_file():
             raise VectorsError(f"{folder} is not empty and holds no vectors; choose another folder with --out")
         if overwrite:

@@ -59,3 +59,8 @@ def pretext_terms(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
         "accuracy_spatial": (logits.spatial.argmax(dim=1) == spatial).float().mean(),
         "accuracy_temporal": (logits.temporal.argmax(dim=1) == temporal).float().mean(),
     }
+
+
+def pretext_objective(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """L = L_S + L_T of a batch of clips, as the training loop calls it; see `pretext_terms`."""
+    return pretext_terms(model(clips), labels)

@@ -36,15 +36,18 @@ class Compute:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"
 
 
-def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:
+def choose_compute(
+    device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0, training: bool = False
+) -> Compute:
     """Pick a device and the precision that is fastest on it.
 
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         precision: "auto" takes bf16 where the device multiplies matrices in it: GPUs of compute capability 8 and up,
-            CPUs with AMX or AVX-512 BF16. On other CPUs bf16 is emulated and 20 times slower than fp32, so "auto" takes
-            fp32.
+            CPUs with AMX, and for inference those with AVX-512 BF16. In training these take fp32: their weight
+            gradients of short clips hold uninitialised memory (torch 2.13, see docs/log.md). Other CPUs emulate bf16.
         local_rank: the GPU of this process where several run on one machine.
+        training: whether gradients are computed.
 
     Raises:
         ValueError: the device does not exist here.
@@ -60,7 +63,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
             raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU here")
         chosen = chosen if chosen.index is not None else torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-    fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
+    fast = _multiplies_bf16(chosen, training) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
 
 
@@ -84,8 +87,8 @@ def divide_cores(num_workers: int | None, device: torch.device) -> int:
     return num_workers
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
+def _multiplies_bf16(device: torch.device, training: bool) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return bool(able.get("amx_bf16", False) or (able.get("avx512_bf16", False) and not training))

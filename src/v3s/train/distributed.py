@@ -1,13 +1,27 @@
 """One training run over several processes, as ``torchrun`` starts them (DDP over gloo or NCCL)."""
 
 import os
+import platform
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+EXCHANGE = timedelta(minutes=10)  # within which every process must join an exchange: one that hangs ends the run
+PATIENCE = timedelta(days=7)  # for the first process to read all videos
+_ROLL_CALL_SECONDS = 5.0
+
+
+class ProcessLostError(ValueError):
+    """Another process of the run ended or hangs; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +32,15 @@ class Processes:
         rank: 0 .. count - 1; rank 0 writes the files.
         count: processes in the run.
         local_rank: place on this machine: the GPU to use.
+        names: of all processes, by rank; empty outside of `process_group`.
+        store: what all of them can read and write, however they are; None outside of `process_group`.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    names: tuple[str, ...] = ()
+    store: distributed.distributed_c10d.Store | None = None
 
     @property
     def is_first(self) -> bool:
@@ -37,16 +55,59 @@ def launched_processes() -> Processes:
 
 
 @contextmanager
-def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
-    """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs."""
+def process_group(processes: Processes, device: torch.device) -> Iterator[Processes]:
+    """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`.
+    """
     if processes.count == 1:
-        yield
+        yield processes
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE)
+    store.set(f"name/{rank}", f"process {rank} of {count} (pid {os.getpid()} on {platform.node()})")
+    names = tuple(store.get(f"name/{other}").decode() for other in range(count))
+    joined = replace(processes, names=names, store=store)
     try:
-        yield
+        yield joined
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        lost = ", ".join(_absent(joined)) or "none"
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).split(". ")[0]
+        raise ProcessLostError(
+            f"an exchange between the processes of the run failed ({reason}); no longer there: {lost}. "
+            "What it said last, if it did, is above"
+        ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def _absent(processes: Processes) -> list[str]:
+    """Names of the processes that do not answer: every one that met a failed exchange says so in the store."""
+    store = processes.store
+    assert store is not None
+    if not _store_answers():
+        return [processes.names[0]]
+    others = [rank for rank in range(processes.count) if rank != processes.rank]
+    store.set(f"here/{processes.rank}", "")
+    deadline = time.monotonic() + _ROLL_CALL_SECONDS
+    while missing := [rank for rank in others if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > deadline:
+            return [processes.names[rank] for rank in missing]
+        time.sleep(0.1)
+    return []
+
+
+def _store_answers() -> bool:
+    """Whether the store is still there: without ``torchrun`` it is in the first process, and dies with it."""
+    try:
+        socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def wrap(model: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
@@ -67,3 +128,13 @@ def wait_for_all(processes: Processes) -> None:
     """Return once every process is here."""
     if processes.count > 1:
         distributed.barrier()
+
+
+def first_is_done(processes: Processes, work: str) -> None:
+    """Say in the first process that its work is done; wait for that, however long it takes, in the others."""
+    if processes.store is None:
+        return
+    if processes.is_first:
+        processes.store.set(f"done/{work}", "")
+    else:
+        processes.store.wait([f"done/{work}"], PATIENCE)

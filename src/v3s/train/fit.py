@@ -1,28 +1,27 @@
 """A whole training: epochs, validation, the best weights, checkpoints, and going on after a kill."""
 
-import signal
-import threading
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from v3s.train.checkpoint import load_checkpoint, save_checkpoint
+from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.device import Compute
-from v3s.train.distributed import Processes
+from v3s.train.distributed import Processes, wait_for_all
+from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
 from v3s.train.loop import Batch, Clock, Objective, Sums, freeze_batch_norm, timed, train_step
 from v3s.train.progress import Progress
-from v3s.train.run import RunFolder
+from v3s.train.run import NONFINITE, RunFolder
+from v3s.train.stop import StopAskedError, StopRequest, TrainingStoppedError, listen_for_stop
 
-
-class TrainingStoppedError(Exception):
-    """Training was asked to stop, by SIGINT or SIGTERM; ``--resume`` goes on from its last checkpoint."""
+CHECK_SECONDS = 0.5  # between two looks at a GPU's verdict on its losses: each look waits for the device
 
 
 @dataclass(slots=True)
@@ -102,6 +101,7 @@ def fit(
     batches: Iterator[Batch],
     steps_per_epoch: int,
     num_epochs: int,
+    describe_batch: Callable[[int, int], list[dict[str, Any]]],
     validate: Callable[[], dict[str, float]],
     score: Callable[[dict[str, float]], float],
     keep_best: Callable[[int, dict[str, float]], None],
@@ -117,6 +117,7 @@ def fit(
         batches: one stream over all remaining epochs, from ``position`` on.
         steps_per_epoch: batches in an epoch.
         num_epochs: in all.
+        describe_batch: what the batch of (epoch, step), both from 0, is made of; see `BadBatch`.
         validate: one validation pass; its "loss" drives a plateau schedule.
         score: how good a validation was; the epoch with the highest is kept.
         keep_best: called with (epoch, validation) for each new best epoch, in the first process.
@@ -125,12 +126,18 @@ def fit(
 
     Raises:
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint was written.
+        NonFiniteError: a loss or a gradient was not finite; no update was made with it.
     """
-    with _stop_signal() as stop, _workers_may_stop_first(stop):
+    guard = FiniteGuard(training.processes, training.compute.device)
+    checkpoints = _Checkpoints(training, run, position, guard, checkpoint_seconds, describe_batch)
+    with listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
         while position.epoch < num_epochs:
-            clock = _train_epoch(training, run, position, batches, steps_per_epoch, checkpoint_seconds, progress, stop)
+            clock = _train_epoch(training, position, batches, steps_per_epoch, checkpoints, progress, stop)
             train = position.sums.means(training.processes, training.compute.device)
-            validation = validate()
+            with stop.cut_short():
+                validation = validate()
+            if not math.isfinite(validation["loss"]):
+                raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {validation['loss']}")
             rate = training.optimizer.param_groups[0]["lr"]
             _step_schedule(training.scheduler, validation["loss"])
             position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
@@ -142,8 +149,73 @@ def fit(
             progress.end_epoch(line)
             if training.processes.is_first:
                 run.add_metrics(line)
-                save_checkpoint(run.last, training.state(position))
+            checkpoints.save()
     return position
+
+
+@dataclass(slots=True)
+class _Checkpoints:
+    """Saves a training now and then, and never one that met a loss or gradient that is not finite."""
+
+    training: Training
+    run: RunFolder
+    position: Position
+    guard: FiniteGuard
+    seconds: float
+    describe_batch: Callable[[int, int], list[dict[str, Any]]]
+    saved: float = field(default_factory=time.monotonic)
+    checked: float = field(default_factory=time.monotonic)
+
+    def after_step(self) -> None:
+        """Save if it is time; look at the device's verdict, on a CPU after every step."""
+        now = time.monotonic()
+        if now - self.saved >= self.seconds:
+            self.save()
+        elif self.training.compute.device.type == "cpu" or now - self.checked >= CHECK_SECONDS:
+            self.check()
+
+    def save(self) -> None:
+        """Write a checkpoint, in the first process."""
+        self.check()
+        if self.training.processes.is_first:
+            save_checkpoint(self.run.last, self.training.state(self.position))
+        self.saved = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
+        self.checked = time.monotonic()
+        if num_bad := self.guard.num_bad():
+            self._refuse(self.position.step - num_bad)
+
+    def _refuse(self, step: int) -> None:
+        epoch, training = self.position.epoch, self.training
+        rate = training.optimizer.param_groups[0]["lr"]
+        batch = BadBatch(epoch, step, rate, training.processes.count, self.describe_batch(epoch, step))
+        if training.processes.is_first:
+            save_bad_batch(self.run.path / NONFINITE, batch, training.model)
+        files = sorted({str(sample["video"]) for sample in batch.samples})
+        raise NonFiniteError(
+            f"a loss or gradient is not finite ({batch}); no update was made with it, the last checkpoint is from "
+            f"before. To see where: v3s replay --run {self.run.path}\nIts clips are from:\n  " + "\n  ".join(files)
+        )
+
+
+@contextmanager
+def _saved_when_stopped(stop: StopRequest, checkpoints: _Checkpoints) -> Iterator[None]:
+    """Turn a request to stop into a checkpoint and an error that says where."""
+    position = checkpoints.position
+    try:
+        yield
+    except StopAskedError:
+        checkpoints.save()
+        assert stop.number is not None
+        where = f"stopped in epoch {position.epoch + 1} after step {position.step}"
+        raise TrainingStoppedError(where, stop.number) from None
+    except RuntimeError as error:
+        if not stop.ended_workers(error):
+            raise
+        assert stop.number is not None  # the step may be half done: it is not saved
+        raise TrainingStoppedError("stopped, with the data workers, since the last checkpoint", stop.number) from error
 
 
 def _metrics_line(
@@ -168,76 +240,63 @@ def _metrics_line(
 
 def _train_epoch(
     training: Training,
-    run: RunFolder,
     position: Position,
     batches: Iterator[Batch],
     steps_per_epoch: int,
-    checkpoint_seconds: float,
+    checkpoints: _Checkpoints,
     progress: Progress,
-    stop: threading.Event,
+    stop: StopRequest,
 ) -> Clock:
     training.trained.train()
     if training.frozen_batch_norm:
         freeze_batch_norm(training.model)
-    clock, saved = Clock(), time.monotonic()
-    for batch in timed(batches, steps_per_epoch - position.step, clock):
-        terms = train_step(training.trained, batch, training.objective, training.optimizer, training.compute)
+    clock = Clock()
+    for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=stop.cut_short):
+        terms = train_step(
+            training.trained, batch, training.objective, training.optimizer, training.compute, checkpoints.guard
+        )
         position.sums.add(terms, len(batch[0]))
         position.step += 1
+        checkpoints.after_step()
         progress.step(position.epoch, position.step, position.sums, clock)
-        due = stop.is_set() or time.monotonic() - saved >= checkpoint_seconds
-        if due and training.processes.is_first:
-            save_checkpoint(run.last, training.state(position))
-            saved = time.monotonic()
-        if stop.is_set():
-            raise TrainingStoppedError(f"stopped in epoch {position.epoch + 1} after step {position.step}")
+        stop.check()
+    checkpoints.check()
     return clock
 
 
 def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(loss)
-    else:
+        return
+    with warnings.catch_warnings():  # an earlier process may have made all steps of this epoch
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`")
         scheduler.step()
 
 
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is never cut in half. A second SIGINT stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+def resume_position(training: Training, run: RunFolder, *, resume: bool, tell: Callable[[str], None]) -> Position:
+    """Where to start: at the newest whole checkpoint of a resumed run, else at the beginning.
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+    Args:
+        training: takes up the checkpoint's state.
+        run: where the checkpoints are.
+        resume: whether to look for one.
+        tell: told of a checkpoint that is damaged; it is set aside, and the one before it is used.
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _workers_may_stop_first(stop: threading.Event) -> Iterator[None]:
-    """A signal to all processes may end the data workers before the step is over: that is a stop, not a failure."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not stop.is_set() or "DataLoader worker" not in str(error):
-            raise
-        raise TrainingStoppedError("stopped, with the data workers, since the last checkpoint") from error
-
-
-def resume_position(training: Training, run: RunFolder, *, resume: bool) -> Position:
-    """Where to start: at the last checkpoint of a resumed run, else at the beginning."""
-    if not (resume and run.last.exists()):
+    Raises:
+        CheckpointError: there are checkpoints, and none of them is whole.
+    """
+    if not resume:
         return Position()
-    position = training.restore(load_checkpoint(run.last))
+    position, damage = Position(), None
+    if run.has_checkpoint:
+        state, damage = load_newest_checkpoint(run.last)
+        position = training.restore(state)
+    wait_for_all(training.processes)  # all have read it
     if training.processes.is_first:
         run.keep_metrics(position.epoch)
+        if damage is not None:
+            run.last.replace(run.last.with_name("damaged.pt"))
+    if damage is not None:
+        where = f"epoch {position.epoch + 1}, after step {position.step}"
+        tell(f"{damage}; it is set aside as damaged.pt, and the one before it is used: going on in {where}")
     return position

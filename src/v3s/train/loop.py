@@ -6,6 +6,7 @@ averages the rest over samples.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes, sum_over
+from v3s.train.finite import FiniteGuard
 
 Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 Batch = tuple[Tensor, Tensor]
@@ -77,23 +79,36 @@ class Clock:
 
 
 def train_step(
-    model: nn.Module, batch: Batch, objective: Objective, optimizer: torch.optim.Optimizer, compute: Compute
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    compute: Compute,
+    guard: FiniteGuard,
 ) -> dict[str, Tensor]:
-    """One optimisation step; returns the objective's terms, detached."""
+    """One optimisation step, unless the loss or the gradient is not finite; returns the terms, detached.
+
+    An empty batch changes nothing and has no terms.
+    """
+    if not len(batch[0]):
+        return {}
     inputs, targets = compute.clips(batch[0]), batch[1].to(compute.device, non_blocking=True)
     with compute.autocast():
         terms = objective(model, inputs, targets)
     optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+    guard.step(optimizer, terms["loss"])
     return {name: value.detach() for name, value in terms.items()}
 
 
-def timed(batches: Iterator[Batch], num_batches: int, clock: Clock) -> Iterator[Batch]:
-    """Yield that many batches and book the time: waiting for the next one, and all of it."""
+def timed(
+    batches: Iterator[Batch], num_batches: int, clock: Clock, *, waiting: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Batch]:
+    """Yield that many batches and book the time: waiting for the next one, in the given context, and all of it."""
     for _ in range(num_batches):
         start = time.perf_counter()
-        batch = next(batches)
+        with waiting():
+            batch = next(batches)
         clock.waiting_seconds += time.perf_counter() - start
         yield batch
         clock.seconds += time.perf_counter() - start
@@ -110,6 +125,8 @@ def evaluate(
     model.eval()
     sums = Sums()
     for clips, targets in batches:
+        if not len(clips):  # all its files are in quarantine
+            continue
         with compute.autocast():
             terms = objective(model, compute.clips(clips), targets.to(compute.device, non_blocking=True))
         sums.add(terms, len(clips))

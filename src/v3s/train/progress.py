@@ -80,10 +80,14 @@ class Progress(AbstractContextManager["Progress"]):
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
             f"{line['waiting_share']:.0%} waiting for data | best epoch {line['best_epoch']}"
         )
+        self.tell(text)
+        self._told = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        """Say something, and write it to the log."""
         self._log.info(text)
         if self._console is not None:
-            self._console.print(text, highlight=False, soft_wrap=True)
-        self._told = time.monotonic()
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(means: dict[str, float]) -> str:

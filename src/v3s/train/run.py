@@ -4,9 +4,11 @@
 config.yaml             the resolved configuration; ``--config`` takes it again
 manifest.json           versions, threads, seeds, hash of the file list, numbers of files left out
 metrics.jsonl           one line for each epoch
+quarantine.jsonl        one line for each file that went bad after the scan: from which batch on it is left out, and why
 train.log               what was printed
-checkpoints/last.pt     everything that ``--resume`` needs
+checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the one before it
 backbone.safetensors    the weights of the best epoch, with config.json that says how to use them
+nonfinite/              the batch that gave a NaN or an infinity, for ``v3s replay``
 ======================  ================================================================================
 """
 
@@ -16,7 +18,7 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,12 +29,18 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from rich.console import Console
 
-from v3s.train.checkpoint import write_atomically, write_json
+from v3s.data.quarantine import Quarantine
+from v3s.train.checkpoint import NEXT, PART, PREVIOUS, finish_together, write_atomically, write_json
+from v3s.train.lock import LOCK
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+QUARANTINE = "quarantine.jsonl"
 LAST = Path("checkpoints/last.pt")
-_FILES = (CONFIG, MANIFEST, METRICS, LOG, "config.json", "*.safetensors")
+NONFINITE = "nonfinite"
+_FILES = (MANIFEST, METRICS, QUARANTINE, LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
+_FOLDERS = ("checkpoints", NONFINITE, NEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,17 @@ class RunFolder:
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
         return self.path / LAST
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to go on from; a kill between two renames leaves only the one before the last."""
+        return self.last.exists() or self.last.with_name(PREVIOUS).exists()
+
+    def quarantine(
+        self, stream: str, num_files: int, *, repeats: bool = False, tell: Callable[[str], None]
+    ) -> Quarantine:
+        """The files that go bad in a stream of batches, as quarantine.jsonl keeps them."""
+        return Quarantine(num_files=num_files, log=self.path / QUARANTINE, stream=stream, repeats=repeats, tell=tell)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -71,44 +90,64 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
-    """Make the folder of a new run, or take up an old one.
+    """Take the folder of a new run, or take up an old one and finish or forget what a kill left half done.
+
+    The caller holds the folder's lock (`v3s.train.lock`).
 
     Raises:
         ValueError: the folder holds a run and neither ``resume`` nor ``overwrite`` was given, or it holds something
             else, which is never deleted.
     """
     path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; a run needs a folder")
-    if path.is_dir() and any(path.iterdir()):
+    for left in (*path.glob(PART), *path.glob(f"*/{PART}")):
+        left.unlink()
+    if any(file.name != LOCK for file in path.iterdir()):
         if not (path / CONFIG).is_file():
             raise ValueError(f"{path} is not empty and holds no run; choose another folder with --out")
         if not resume and not overwrite:
             raise ValueError(f"{path} holds a run; continue it with --resume, replace it with --overwrite")
         if overwrite and not resume:
             _clear(path)
-    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    finish_together(path)
     return RunFolder(path)
 
 
 def _clear(path: Path) -> None:
+    for folder in _FOLDERS:
+        shutil.rmtree(path / folder, ignore_errors=True)
     for pattern in _FILES:
         for file in path.glob(pattern):
             file.unlink()
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+
+
+class _LogFile(logging.FileHandler):
+    """A log on a full disk ends the run like every other file, instead of printing a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise
 
 
 @contextmanager
 def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
-    handler = logging.NullHandler() if run is None else logging.FileHandler(run.path / LOG, encoding="utf-8")
+    handler = logging.NullHandler() if run is None else _LogFile(run.path / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield logger
     finally:
         handler.close()
+
+
+def teller(log: logging.Logger, console: Console) -> Callable[[str], None]:
+    """Say things twice: on the console and in the log."""
+
+    def tell(text: str) -> None:
+        log.info(text)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return tell
 
 
 def hash_of_files(paths: Iterable[str]) -> str:

@@ -14,10 +14,13 @@ from v3s.train.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
     CheckpointError,
+    current,
+    fingerprint,
+    json_as_bytes,
     load_weights,
     read_json,
-    save_weights,
-    write_json,
+    weights_as_bytes,
+    write_together,
 )
 
 FORMAT = 1
@@ -55,11 +58,8 @@ def save_trained(
     sampling: Sampling,
     results: dict[str, Any],
 ) -> Trained:
-    """Write a pre-trained model into a run's folder; returns its description."""
-    fingerprint = save_weights(folder / WEIGHTS, model.backbone)
-    save_weights(folder / SPATIAL_HEAD, model.spatial_head)
-    save_weights(folder / TEMPORAL_HEAD, model.temporal_head)
-    trained = Trained(backbone, width, task, sampling, results, fingerprint)
+    """Write a pre-trained model into a run's folder, all files as one; returns its description."""
+    trained = Trained(backbone, width, task, sampling, results, fingerprint(model.backbone.state_dict()))
     description = {
         "format": FORMAT,
         "backbone": backbone,
@@ -67,9 +67,15 @@ def save_trained(
         "task": task.to_table(),
         "sampling": asdict(sampling),
         "results": results,
-        "fingerprint": fingerprint,
+        "fingerprint": trained.fingerprint,
     }
-    write_json(folder / DESCRIPTION, description)
+    files = {
+        WEIGHTS: weights_as_bytes(model.backbone),
+        SPATIAL_HEAD: weights_as_bytes(model.spatial_head),
+        TEMPORAL_HEAD: weights_as_bytes(model.temporal_head),
+        DESCRIPTION: json_as_bytes(description),
+    }
+    write_together(folder, files)
     return trained
 
 
@@ -83,7 +89,7 @@ def describe_trained(path: str | Path) -> Trained:
         CheckpointError: there is no trained backbone, or its description is damaged.
     """
     folder = _folder(path)
-    values = read_json(folder / DESCRIPTION)
+    values = read_json(current(folder, DESCRIPTION))
     if values.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {FORMAT}"
@@ -116,7 +122,10 @@ def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.
     """
     trained = describe_trained(path)
     network = backbone if backbone is not None else _build(trained, path)
-    load_weights(_folder(path) / WEIGHTS, network)
+    weights = current(_folder(path), WEIGHTS)
+    load_weights(weights, network)
+    if fingerprint(network.state_dict()) != trained.fingerprint:
+        raise CheckpointError(f"{weights}: damaged, or not the weights that {DESCRIPTION} beside it describes")
     return network.eval()
 
 
@@ -128,8 +137,8 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
     """
     trained, folder = describe_trained(path), _folder(path)
     model = PretextModel(load_backbone(path, backbone=backbone), trained.task)
-    load_weights(folder / SPATIAL_HEAD, model.spatial_head)
-    load_weights(folder / TEMPORAL_HEAD, model.temporal_head)
+    load_weights(current(folder, SPATIAL_HEAD), model.spatial_head)
+    load_weights(current(folder, TEMPORAL_HEAD), model.temporal_head)
     return model.eval(), trained
 
 
@@ -145,7 +154,7 @@ def _build(trained: Trained, path: str | Path) -> nn.Module:
 def _folder(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
-        if not (path / DESCRIPTION).is_file():
+        if not current(path, DESCRIPTION).is_file():
             raise CheckpointError(
                 f"{path}: no trained backbone there ({DESCRIPTION} is missing); a run writes it after its first epoch"
             )

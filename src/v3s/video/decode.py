@@ -17,8 +17,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from v3s.video.container import VideoError, open_video, packets_from
 from v3s.video.frames import Frames
-from v3s.video.index import VideoError, VideoIndex, index_video, open_video, packets_from
+from v3s.video.index import VideoIndex, index_video
 from v3s.video.planes import PlaneReader
 from v3s.video.store import StoredVideo, Video, read_stored
 

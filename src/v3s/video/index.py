@@ -1,4 +1,4 @@
-"""A video file as FFmpeg reads it, and the index of one: true length, size, timing, and where it may be entered.
+"""The index of a video: true length, size, timing, and where it may be entered.
 
 Containers overstate their length, timestamps mislead, and a key frame is not always a safe place to start. So a file
 is decoded once from end to end, and what that pass learned is kept in a :class:`VideoIndex`.
@@ -7,7 +7,6 @@ is decoded once from end to end, and what that pass learned is kept in a :class:
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -16,24 +15,17 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-MAX_PIXELS = 4096 * 4096
-"""Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
+from v3s.video.container import Stage, VideoError, open_video, packets_from, reason_of, stated_seconds
 
-# Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
-FORMATS = (
-    "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
-    "wtv,yuv4mpegpipe"
-)
+__all__ = ["VideoError", "VideoIndex", "index_video", "open_video", "packets_from"]
+
+FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
+STEADY_SHARE = 0.9  # of the steps between packets: fewer, and a length tells no number of frames
 MIN_FRAMES_BETWEEN_KEYS = 12
 NUM_CHECKED_FRAMES = 3
-
-
-class VideoError(ValueError):
-    """A video that cannot be read, with the file and the reason in its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,47 +86,12 @@ class VideoIndex:
         return cls(**values | {"key_frames": tuple(values["key_frames"])})
 
 
-@contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's first video stream for decoding on one thread, and close it in any case.
-
-    This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
-    whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
-
-    Raises:
-        VideoError: If the file is missing, empty, not a video, or fails while it is read.
-    """
-    if not Path(path).is_file():
-        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}")
-    if Path(path).stat().st_size == 0:
-        raise VideoError(f"{path}: is an empty file")
-    try:
-        with _open_container(path) as container:
-            yield container, _video_stream(container, path)
-    except (VideoError, AssertionError):
-        raise
-    except Exception as error:
-        raise VideoError(f"{path}: is not a video, or is damaged: {_reason(error)}") from error
-
-
-def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
-    """Yield a stream's packets from a key frame's on, ``None`` for all; nothing where seeking does not reach it."""
-    if time is None:
-        yield from container.demux(stream)
-        return
-    container.seek(time, stream=stream)
-    packets = container.demux(stream)
-    for packet in packets:
-        if packet.pts is None or packet.pts > time:
-            return
-        if packet.pts == time:
-            yield packet
-            break
-    yield from packets
-
-
 def index_video(
-    path: str | Path, *, each_frame: Callable[[VideoFrame], None] | None = None, find_key_frames: bool = True
+    path: str | Path,
+    *,
+    each_frame: Callable[[VideoFrame], None] | None = None,
+    find_key_frames: bool = True,
+    tick: Callable[[], None] = lambda: None,
 ) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
@@ -145,17 +102,20 @@ def index_video(
         path: Any container that FFmpeg reads, except playlists and numbered images.
         each_frame: Called with every frame, in order; it belongs to the decoder once the call is over.
         find_key_frames: Try the key frames; without, the index has none.
+        tick: Called again and again: a long file takes long, and this tells it from a hang.
 
     Returns:
         The index from which :func:`v3s.video.decode.read_frames` reads.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, damaged, changes its frame size on the way or has
-            frames of more than :data:`MAX_PIXELS`. A file counts as damaged if decoding fails anywhere, or if more
-            than 8 frames and more than 10 % of what its header promises do not decode; smaller lies are common.
+            frames of more than :data:`MAX_PIXELS`, more than :data:`MAX_STREAMS` streams or a duration beyond
+            :data:`MAX_SECONDS`. A file counts as damaged if decoding fails anywhere, or if more than 8 frames and more
+            than 10 % of what it promises do not decode; smaller lies are common. Of a damaged file the error tells how
+            many frames decode.
     """
     with open_video(path) as (container, stream):
-        seen = _decode_all(path, container, stream, each_frame)
+        seen = _decode_all(path, container, stream, each_frame, tick)
         timestamps = _timestamps(seen.frame_times)
         fps = _frame_rate(path, stream, timestamps)
         duration = len(seen.frame_times) / fps
@@ -177,36 +137,8 @@ def index_video(
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
             packets_match=shortcuts and sorted(seen.packet_times) == list(timestamps),
-            key_frames=tuple(_safe_key_frames(path, timestamps, seen)) if shortcuts else (),
+            key_frames=tuple(_safe_key_frames(path, timestamps, seen, tick)) if shortcuts else (),
         )
-
-
-def _open_container(path: str | Path) -> InputContainer:
-    # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
-    try:
-        return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
-    except av.ArgumentError as error:
-        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}") from error
-
-
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoError(f"{path}: has no video stream")
-    decoder = streams[0].codec_context
-    if decoder is None:
-        raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode")
-    if decoder.width * decoder.height > MAX_PIXELS:
-        raise VideoError(f"{path}: frames of {decoder.width}x{decoder.height} exceed the limit of {MAX_PIXELS} pixels")
-    decoder.options = {"max_pixels": str(MAX_PIXELS)}
-    decoder.thread_type = "NONE"
-    decoder.thread_count = 1
-    return streams[0]
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
 class _Pass:
@@ -214,12 +146,17 @@ class _Pass:
 
     def __init__(self) -> None:
         self.frame_times: list[int | None] = []
+        self.failure: tuple[Stage, str] | None = None  # the first
         self.packet_times: list[int] = []
         self.num_packets = self.num_discarded = self.num_corrupt = 0
         self.size, self.rotation, self.pixel_format = (0, 0), 0, ""  # (width, height) as stored
         self.key_times: list[int] = []  # of key packets, not nearer than they pay
         self.fingerprints: dict[int, int] = {}  # time -> checksum of the first frames from each key frame on
         self._last_key = self._num_keys_reached = self._num_to_check = 0
+
+    def note_failure(self, stage: Stage, error: Exception) -> None:
+        reason = f"{stage} failed at frame {len(self.frame_times)} ({reason_of(error)})"
+        self.failure = self.failure or (stage, reason)
 
     def add_packet(self, packet: "Packet[VideoStream]") -> None:
         if packet.pts is not None:
@@ -251,32 +188,71 @@ def _decode_all(
     container: InputContainer,
     stream: VideoStream,
     each_frame: Callable[[VideoFrame], None] | None,
+    tick: Callable[[], None],
 ) -> _Pass:
     seen = _Pass()
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                seen.add_packet(packet)
-            for frame in stream.decode(packet):
-                seen.add_frame(frame)
-                if (frame.width, frame.height) != seen.size:
-                    sizes = f"{seen.size[0]}x{seen.size[1]} to {frame.width}x{frame.height}"
-                    raise VideoError(f"{path}: frame size changes from {sizes} at frame {len(seen.frame_times) - 1}")
-                if each_frame:
-                    each_frame(frame)
-    except VideoError:
-        raise
-    except Exception as error:
-        num_decoded = len(seen.frame_times)
-        raise VideoError(f"{path}: is damaged: decoding failed at frame {num_decoded} ({_reason(error)})") from error
-    num_decoded, num_promised = len(seen.frame_times), stream.frames - seen.num_discarded
-    if num_promised - num_decoded > max(8, num_promised / 10):
-        raise VideoError(f"{path}: is damaged: its header promises {num_promised} frames, only {num_decoded} decode")
+    for packet in _demux(container, stream, seen):
+        tick()
+        if packet.size:
+            seen.add_packet(packet)
+        for frame in _decode(stream, packet, seen):
+            seen.add_frame(frame)
+            if (frame.width, frame.height) != seen.size:
+                sizes = f"{seen.size[0]}x{seen.size[1]} to {frame.width}x{frame.height}"
+                raise VideoError(f"{path}: frame size changes from {sizes} at frame {len(seen.frame_times) - 1}")
+            if each_frame:
+                each_frame(frame)
+    num_decoded, num_promised = len(seen.frame_times), _num_promised(container, stream, seen)
+    if seen.failure is None and num_promised - num_decoded > max(8, num_promised / 10):
+        seen.failure = ("demux" if seen.num_packets < num_promised else "decode"), "frames are missing"
+    if seen.failure:
+        stage, reason = seen.failure
+        counts = f"of {num_promised} promised frames {num_decoded} decode"
+        raise VideoError(f"{path}: is damaged: {reason}; {counts}", stage, num_decoded)
     if num_decoded == 0:
         raise VideoError(f"{path}: has a video stream without a frame that decodes")
     if seen.rotation % 90:
         raise VideoError(f"{path}: display rotation of {seen.rotation} degrees is not a multiple of 90")
     return seen
+
+
+def _demux(container: InputContainer, stream: VideoStream, seen: _Pass) -> "Iterator[Packet[VideoStream]]":
+    """Yield packets as far as they can be read."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        seen.note_failure("demux", error)
+
+
+def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: _Pass) -> list[VideoFrame]:
+    """Decode one packet; one that cannot be decoded gives no frame, and those after it are still tried."""
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError as error:
+        seen.note_failure("decode", error)
+        return []
+
+
+def _num_promised(container: InputContainer, stream: VideoStream, seen: _Pass) -> int:
+    """How many frames a file has by its own account: its header's number, its packets, its length at a steady rate.
+
+    A length counts only where the header states it (elsewhere FFmpeg guesses) and no sound may have set it.
+    """
+    promised = [stream.frames, seen.num_packets]
+    states_length = container.format.name in FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
+    if states_length and (step := _steady_step(seen.packet_times)) and stream.time_base:
+        promised.append(round(stated_seconds(container, stream) / float(step * stream.time_base)))
+    return max(promised) - seen.num_discarded
+
+
+def _steady_step(times: Sequence[int]) -> int:
+    """The usual step between packets in presentation order; 0 where fewer than nine in ten are about as long."""
+    steps = np.diff(np.sort(np.array(times)))
+    if not len(steps):
+        return 0
+    step = int(np.median(steps))
+    usual = np.abs(steps - step) <= max(1, step / 10)
+    return step if usual.mean() >= STEADY_SHARE else 0
 
 
 def _timestamps(times: list[int | None]) -> Sequence[int]:
@@ -308,11 +284,14 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
-def _safe_key_frames(path: str | Path, timestamps: Sequence[int], seen: _Pass) -> Iterator[int]:
+def _safe_key_frames(
+    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
+) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
     numbers = {time: number for number, time in enumerate(timestamps)}
     with open_video(path) as (container, stream):
         for time in filter(numbers.__contains__, seen.key_times):
+            tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
             expected = [(checked_time, seen.fingerprints.get(checked_time)) for checked_time in checked]
             if _fingerprints_from(container, stream, time, len(checked)) == expected:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 
+from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
-from v3s.video.index import VideoError, VideoIndex
+from v3s.video.index import VideoIndex
 from v3s.video.planes import plane_lines
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]

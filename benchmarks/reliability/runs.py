@@ -1,0 +1,288 @@
+"""Runs that are killed, starved and started twice: ``python -m benchmarks.reliability.runs [--quick] [PROOF ...]``.
+
+Every proof runs the real command on made clips and compares the weights with those of an undisturbed run, bit for bit.
+"""
+
+import argparse
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from v3s.cli import main as v3s
+from v3s.data.synthetic import make_clips
+from v3s.train.checkpoint import fingerprint, load_checkpoint
+
+OPTIONS = {
+    "width": 0.125, "task": "ts", "clip-frames": 4, "clip-size": 16, "epochs": 20, "batch-size": 4,
+    "validation-videos": 4, "workers": 1, "checkpoint-seconds": 0, "device": "cpu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Made clips, a place for runs, and how often to break them.
+
+    Attributes:
+        folder: of everything.
+        quick: few repetitions.
+        chance: when and where.
+    """
+
+    folder: Path
+    quick: bool
+    chance: random.Random
+
+    def times(self, number: int) -> int:
+        """How often, of the promised number."""
+        return max(2, number // 5) if self.quick else number
+
+    @cached_property
+    def videos(self) -> Path:
+        """16 small clips."""
+        make_clips(self.folder / "videos", num_videos=16, num_frames=40, height=48, width=64)
+        return self.folder / "videos"
+
+    def command(self, out: Path, **changes: object) -> list[str]:
+        """A training that goes on where it was."""
+        given = {"data": self.videos, "out": out, **OPTIONS, **changes}
+        return ["pretrain", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), "--resume"]
+
+    def start(self, arguments: list[str], *before: str, **environment: str) -> "subprocess.Popen[str]":
+        """A process of ``v3s``, or of ``before`` with it."""
+        return subprocess.Popen(
+            [sys.executable, *(before or ("-m", "v3s")), *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache"), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self, out: Path, **changes: object) -> str:
+        """Train to the end; the fingerprint of the weights."""
+        process = self.start(self.command(out, **changes))
+        told, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(told)
+        return weights_of(out)
+
+    @cached_property
+    def undisturbed(self) -> str:
+        """The weights of a run that nobody touched."""
+        return self.finish(self.folder / "undisturbed")
+
+
+def weights_of(out: Path) -> str:
+    """The fingerprint of a finished run's last weights."""
+    return fingerprint(load_checkpoint(out / "checkpoints/last.pt")["model"])
+
+
+def verdict(same: bool) -> str:
+    """How weights compare with those of an undisturbed run."""
+    return "identical" if same else "DIFFER"
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> bool:
+    """Wait until something is so; False if the process ended before."""
+    while not condition():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def kills(bench: Bench) -> str:
+    """``kill -9`` at random moments of one run, every second time while a file is being written."""
+    out, num_kills, in_save = bench.folder / "kills", 0, 0
+    while num_kills < bench.times(20):
+        process = bench.start(bench.command(out, epochs=10_000))
+        if num_kills % 2:
+            wait_for(lambda: any(out.glob("**/.*.part")), process)
+        else:
+            time.sleep(bench.chance.uniform(1, 12))
+        process.kill()
+        process.communicate()
+        num_kills += 1
+        in_save += any(out.glob("**/.*.part"))
+    epoch = load_checkpoint(out / "checkpoints/last.pt")["epoch"] if (out / "checkpoints/last.pt").exists() else 0
+    last = max(epoch + 2, 20)
+    same = bench.finish(out, epochs=last) == bench.finish(bench.folder / "kills-undisturbed", epochs=last)
+    return f"{num_kills} kills, {in_save} inside a save; weights {verdict(same)} after {last} epochs"
+
+
+def signals(bench: Bench) -> str:
+    """SIGTERM at random moments of one run."""
+    out, codes, seconds = bench.folder / "signals", [], []
+    for _ in range(bench.times(10)):
+        process = bench.start(bench.command(out, epochs=10_000))
+        wait_for(lambda: "epoch" in (out / "train.log").read_text() if (out / "train.log").exists() else False, process)
+        time.sleep(bench.chance.uniform(2, 8))
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        seconds.append(time.monotonic() - start)
+        codes.append(process.returncode)
+    last = load_checkpoint(out / "checkpoints/last.pt")["epoch"] + 2
+    same = bench.finish(out, epochs=last) == bench.finish(bench.folder / "signals-undisturbed", epochs=last)
+    told = f"exit codes {sorted(set(codes))} in at most {max(seconds):.1f} s"
+    return f"{len(codes)} SIGTERM, {told}; weights {verdict(same)}"
+
+
+def full_disk(bench: Bench) -> str:
+    """Files may not grow beyond a limit that is drawn for each start, as on a full disk."""
+    out, clear, whole = bench.folder / "full", 0, 0
+    bench.finish(out, epochs=1)
+    size, number = (out / "checkpoints/last.pt").stat().st_size, bench.times(20)
+    for _ in range(number):
+        before = weights_of(out)
+        limit = bench.chance.randrange(1000, size)
+        script = (
+            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {resource.RLIM_INFINITY}))\n"
+            "from v3s.cli import main; sys.exit(main())"
+        )
+        process = bench.start(bench.command(out), "-c", script)
+        told, _ = process.communicate()
+        clear += process.returncode == 1 and "cannot be written: File too large" in told and "Traceback" not in told
+        whole += weights_of(out) == before
+    same = bench.finish(out) == bench.undisturbed
+    return (
+        f"{clear}/{number} ended with 1 and one message, {whole}/{number} left the old checkpoint; "
+        f"then weights {verdict(same)}"
+    )
+
+
+def starts(bench: Bench) -> str:
+    """50 runs into one folder at the same moment, as forks of one process that has imported everything."""
+    out, children = bench.folder / "starts", []
+    command = bench.command(out, epochs=10_000)
+    begin = time.monotonic() + 1
+    for number in range(50):
+        child = os.fork()
+        if child == 0:
+            descriptor = os.open(bench.folder / f"start-{number}.txt", os.O_WRONLY | os.O_CREAT)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            time.sleep(max(0.0, begin - time.monotonic()))
+            start = time.monotonic()
+            code = v3s(command)
+            os.write(1, f"\n{code} {time.monotonic() - start:.3f}".encode())
+            os._exit(code)
+        children.append(child)
+    codes: list[int] = []
+    slowest = 0.0
+    while len(codes) < 49:
+        child, status = os.wait()
+        text = (bench.folder / f"start-{children.index(child)}.txt").read_text()
+        codes.append(os.waitstatus_to_exitcode(status))
+        slowest = max(slowest, float(text.split()[-1]))
+        children[children.index(child)] = 0
+    (winner,) = filter(None, children)
+    named = sum(f"in use by process {winner} on" in path.read_text() for path in bench.folder.glob("start-*.txt"))
+    os.kill(winner, signal.SIGKILL)
+    os.waitpid(winner, 0)
+    start = time.monotonic()
+    bench.finish(out, epochs=1)
+    return (
+        f"1 winner, {codes.count(1)} left with 1 after at most {slowest:.1f} s, {named} named the owner; "
+        f"after kill -9 of the winner the next run was done in {time.monotonic() - start:.1f} s"
+    )
+
+
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def ranks(bench: Bench) -> str:
+    """One of two gloo processes is killed, without a launcher that would end the other."""
+    told = []
+    for victim in (0, 1):
+        out, port = bench.folder / f"ranks-{victim}", free_port()
+        pair = [
+            bench.start(
+                bench.command(out, epochs=10_000),
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+            )
+            for rank in (0, 1)
+        ]  # fmt: skip
+        wait_for((out / "checkpoints/last.pt").exists, pair[0])
+        pair[victim].kill()
+        start = time.monotonic()
+        text, _ = pair[1 - victim].communicate()
+        pair[victim].communicate()
+        named = f"no longer there: process {victim} of 2" in text and "Traceback" not in text
+        code = pair[1 - victim].returncode
+        told.append(f"{victim}: {'named' if named else 'NOT NAMED'}, exit {code}, {time.monotonic() - start:.1f} s")
+    return "killed process " + "; ".join(told)
+
+
+def restarts(bench: Bench) -> str:
+    """``torchrun --max-restarts=2`` with two crashes: each time one of the two processes is killed."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2", "-m", "v3s"]
+
+    def train(name: str, num_crashes: int) -> tuple[str, int]:
+        out = bench.folder / name
+        process = bench.start(bench.command(out, epochs=60), *launch)
+        crashed: set[int] = set()
+        for victim in range(num_crashes):
+            last = out / "checkpoints/last.pt"
+            found: list[int] = []
+            written = last.stat().st_mtime if last.exists() else 0.0
+            wait_for(lambda last=last, written=written: last.exists() and last.stat().st_mtime > written, process)  # type: ignore[misc]
+            while len(found) < 2:
+                found = [child for child in children_of(process.pid) if child not in crashed]
+            crashed.update(found)
+            os.kill(found[victim % 2], signal.SIGKILL)
+            wait_for(lambda found=found: not set(found) & set(children_of(process.pid)), process)  # type: ignore[misc]
+        process.communicate()
+        return weights_of(out), process.returncode
+
+    disturbed, code = train("restarts", 2)
+    plain, _ = train("restarts-undisturbed", 0)
+    return f"2 crashes, exit {code}; weights {verdict(disturbed == plain)}"
+
+
+def children_of(parent: int) -> list[int]:
+    """Its child processes, in the order in which they were started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+PROOFS = {proof.__name__: proof for proof in (kills, signals, full_disk, starts, ranks, restarts)}
+
+
+def main() -> None:
+    """Run the chosen proofs and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("proofs", nargs="*", help=f"of {', '.join(PROOFS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the repetitions")
+    given = parser.parse_args()
+    table = Table("proof", "what is done", "measured", "seconds")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.proofs or PROOFS:
+            bench = Bench(Path(folder) / name, given.quick, random.Random(0))
+            start = time.monotonic()
+            measured = PROOFS[name](bench)
+            what = (PROOFS[name].__doc__ or "").split("\n")[0]
+            table.add_row(name, what, measured, f"{time.monotonic() - start:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""A pre-training before it begins: its videos read and divided, its network and all that moves it."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from v3s.backbones import create_backbone, import_backbone
+from v3s.config import PretrainConfig
+from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out
+from v3s.data.letterbox import detect_all_bars
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
+from v3s.data.scan import Scan
+from v3s.data.splits import list_videos
+from v3s.data.usable import usable_videos
+from v3s.pretext.model import PretextModel, pretext_objective
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import PretextTask, get_task
+from v3s.train.device import Compute, divide_cores
+from v3s.train.distributed import (
+    Processes,
+    first_is_done,
+    wrap,
+)
+from v3s.train.fit import Training
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainJob:
+    """A pre-training, read and checked but not begun.
+
+    Attributes:
+        config: everything that can be chosen.
+        network: the backbone to train.
+        task: the two label tables.
+        sampling: how clips are cut.
+        scan: the videos, and what each was found to be.
+        train: clips to train on.
+        validation: clips of other videos.
+        compute: device and precision.
+        processes: this process among the run's.
+        console: where to report.
+        num_workers: processes that read videos.
+    """
+
+    config: PretrainConfig
+    network: nn.Module
+    task: PretextTask
+    sampling: Sampling
+    scan: Scan
+    train: PretextClips
+    validation: PretextClips
+    compute: Compute
+    processes: Processes
+    console: Console
+    num_workers: int
+
+    def batches(
+        self, clips: PretextClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches of these clips in this order, without the files in quarantine."""
+        on_gpu = self.compute.device.type == "cuda"
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
+
+
+def prepare(
+    config: PretrainConfig,
+    *,
+    backbone: nn.Module | None = None,
+    compute: Compute,
+    processes: Processes,
+    console: Console,
+) -> PretrainJob:
+    """Read the videos and check everything; writes nothing.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos.
+    """
+    if config.batch_size % processes.count:
+        raise ValueError(f"batch_size {config.batch_size} is no multiple of the {processes.count} processes")
+    task = get_task(config.task)
+    if backbone is not None:
+        config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
+    network = backbone if backbone is not None else _network(config)
+    sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
+    found = _read_videos(config, task, sampling, processes, console)
+    train, validation = _divide(config, task, sampling, found)
+    num_workers = divide_cores(config.workers, compute.device)
+    if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
+        raise ValueError(
+            f"{len(train)} training videos give less than one batch of {config.batch_size}, which "
+            f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
+        )
+    return PretrainJob(
+        config, network, task, sampling, found, train, validation, compute, processes, console, num_workers
+    )
+
+
+def _network(config: PretrainConfig) -> nn.Module:
+    if ":" not in config.backbone:
+        return create_backbone(config.backbone, config.width, seed=config.seed)
+    network = import_backbone(config.backbone)
+    assert isinstance(network, nn.Module)  # import_backbone checked it
+    return network
+
+
+def _read_videos(
+    config: PretrainConfig, task: PretextTask, sampling: Sampling, processes: Processes, console: Console
+) -> Scan:
+    """Read every file once; of several processes the first reads, the others find what it read."""
+    listed = list_videos(
+        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
+    )
+    shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
+    longest = task.longest_span(sampling.clip_frames, sampling.seam)
+    if not processes.is_first:
+        first_is_done(processes, "scan")
+    found = usable_videos(listed, min_frames=longest if config.short == "leave-out" else shortest, console=console)
+    if processes.is_first:
+        first_is_done(processes, "scan")
+    most = int(found.usable_table.num_frames.max())
+    if most < longest:
+        raise ValueError(
+            f"no video is long enough for every label: the longest has {most} frames, the task needs {longest}; "
+            "choose fewer --clip-frames or another --task"
+        )
+    return found
+
+
+def _divide(
+    config: PretrainConfig, task: PretextTask, sampling: Sampling, found: Scan
+) -> tuple[PretextClips, PretextClips]:
+    """Training and validation clips of different videos."""
+    table = found.usable_table
+    parts = hold_out(len(table), config.validation_videos, config.seed)
+    bars = detect_all_bars(table) if config.trim_bars else None
+    train, validation = (
+        PretextClips(
+            table.subset(part),
+            task,
+            sampling,
+            seed=config.seed,
+            short=config.short,
+            bars=None if bars is None else bars[part],
+        )
+        for part in parts
+    )
+    return train, validation
+
+
+def _model(job: PretrainJob) -> PretextModel:
+    model: nn.Module = PretextModel(job.network, job.task, seed=job.config.seed)
+    several_gpus = job.processes.count > 1 and job.compute.device.type == "cuda"
+    if job.config.batch_norm == "sync" or (job.config.batch_norm == "auto" and several_gpus):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    model.to(job.compute.device)
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    assert isinstance(model, PretextModel)
+    return model
+
+
+def prepare_training(job: PretrainJob) -> Training:
+    """The model on its device, with all that moves it."""
+    config, model = job.config, _model(job)
+    trained = wrap(model, job.processes, job.compute.device)
+    if config.compile:
+        trained.compile()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.initial_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience, min_lr=1e-7)
+    return Training(
+        model=model,
+        trained=trained,
+        optimizer=optimizer,
+        scheduler=plateau,
+        objective=pretext_objective,
+        compute=job.compute,
+        processes=job.processes,
+        frozen_batch_norm=config.batch_norm == "frozen",
+    )

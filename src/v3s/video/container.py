@@ -1,0 +1,158 @@
+"""A video file as FFmpeg opens it: which files are let in, and one kind of error for all that can go wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+MAX_PIXELS = 4096 * 4096
+"""Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
+
+MAX_STREAMS = 32
+"""A file has fewer streams: each is probed with a decoder of its own before the first frame is known."""
+
+MAX_SECONDS = 1e6
+"""Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
+
+# Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
+FORMATS = (
+    "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
+    "wtv,yuv4mpegpipe"
+)
+
+Stage = Literal["open", "demux", "decode"]
+"""Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
+
+
+class VideoError(ValueError):
+    """A video that cannot be read, with the file and the reason in its message.
+
+    Attributes:
+        stage: Where reading failed.
+        num_frames: How many frames of a damaged file decode all the same; 0 where it is refused as a whole.
+    """
+
+    def __init__(self, message: str, stage: Stage = "decode", num_frames: int = 0) -> None:
+        super().__init__(message)
+        self.stage: Stage = stage
+        self.num_frames = num_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a file cannot be used.
+
+    Attributes:
+        stage: Where reading it failed.
+        reason: Why, without the file's name.
+        num_frames: How many of its frames decode all the same; 0 where it is refused as a whole.
+    """
+
+    stage: Stage
+    reason: str
+    num_frames: int = 0
+
+    @classmethod
+    def of(cls, error: VideoError, path: str) -> "Failure":
+        """What an error says of a file."""
+        return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames)
+
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file's first video stream for decoding on one thread, and close it in any case.
+
+    This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
+    whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
+
+    Raises:
+        VideoError: If the file is missing, empty, not a video, or fails while it is read.
+    """
+    if not Path(path).is_file():
+        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}", "open")
+    if Path(path).stat().st_size == 0:
+        raise VideoError(f"{path}: is an empty file", "open")
+    stage: Stage = "open"
+    try:
+        with _open_container(path) as container:
+            stream = _video_stream(container, path)
+            stage = "decode"
+            yield container, stream
+    except (VideoError, AssertionError):
+        raise
+    except Exception as error:
+        raise VideoError(f"{path}: is not a video, or is damaged: {reason_of(error)}", stage) from error
+
+
+def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
+    """Yield a stream's packets from a key frame's on, ``None`` for all; nothing where seeking does not reach it."""
+    if time is None:
+        yield from container.demux(stream)
+        return
+    container.seek(time, stream=stream)
+    packets = container.demux(stream)
+    for packet in packets:
+        if packet.pts is None or packet.pts > time:
+            return
+        if packet.pts == time:
+            yield packet
+            break
+    yield from packets
+
+
+def _open_container(path: str | Path) -> InputContainer:
+    # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_pixels": str(MAX_PIXELS),
+        "max_streams": str(MAX_STREAMS),
+    }
+    try:
+        return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
+    except av.ArgumentError as error:
+        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
+    except MemoryError as error:
+        told = f"asks for too much memory, or has {MAX_STREAMS} streams or more"
+        raise VideoError(f"{path}: {told}", "open") from error
+
+
+def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoError(f"{path}: has no video stream", "open")
+    decoder = streams[0].codec_context
+    if decoder is None:
+        raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
+    if (width := decoder.width) * (height := decoder.height) > MAX_PIXELS:
+        raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
+    if len(container.streams) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
+    if streams[0].frames > Path(path).stat().st_size:
+        raise VideoError(f"{path}: states {streams[0].frames} frames, more than it has bytes", "open")
+    seconds = stated_seconds(container, streams[0])
+    if seconds > MAX_SECONDS:
+        raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    decoder.thread_type = "NONE"
+    decoder.thread_count = 1
+    return streams[0]
+
+
+def stated_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The length that the stream states, else the container's; 0 where neither does."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's words for an error, without the file's name."""
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

@@ -1,0 +1,199 @@
+"""Reading goes on whatever befalls a file or a process, at the cost of that file, and says so."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from v3s.data import loading
+from v3s.data.loading import load, load_batches
+from v3s.data.quarantine import Quarantine
+from v3s.video.container import Failure, VideoError
+
+NUM_FILES = 12
+BATCHES = [[(epoch, (3 * row + step) % NUM_FILES) for row in range(4)] for epoch in range(3) for step in range(3)]
+
+
+def die(key: tuple[int, int]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(key: tuple[int, int]) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fail(key: tuple[int, int]) -> None:
+    raise VideoError(f"{key[1]}.mp4: is damaged", "decode")
+
+
+def code_fault(key: tuple[int, int]) -> None:
+    raise RuntimeError("a fault of the code")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Samples that are their keys; those of the files in `bad` do something else first."""
+
+    bad: dict[int, Callable[[tuple[int, int]], None]]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        if key[1] in self.bad:
+            self.bad[key[1]](key)
+        return torch.tensor(key), torch.tensor(key[1])
+
+    def path(self, key: tuple[int, int]) -> str:
+        """The file of a sample."""
+        return f"{key[1]}.mp4"
+
+
+@pytest.fixture(autouse=True)
+def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "SILENT_SECONDS", 2.0)
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def quarantine(**options: object) -> Quarantine:
+    return Quarantine(num_files=NUM_FILES, tell=lambda text: None, **options)  # type: ignore[arg-type]
+
+
+def keys_of(samples: Numbers, left_out: Quarantine | None, num_workers: int, **options: int) -> list[list[list[int]]]:
+    found = load_batches(samples, BATCHES, num_workers=num_workers, quarantine=left_out, **options)  # type: ignore[arg-type]
+    return [keys.tolist() for keys, _ in found]
+
+
+def without(*files: int) -> list[list[list[int]]]:
+    return [[list(key) for key in keys if key[1] not in files] for keys in BATCHES]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("num_workers", "options"), [(0, {}), (1, {}), (2, {"prefetch": 1}), (2, {"prefetch": 4})])
+@pytest.mark.parametrize("bad", [(), (5,), (0, 5, 11)])
+def test_batches_are_the_same_however_they_are_read(
+    num_workers: int, options: dict[str, int], bad: tuple[int, ...], no_orphans: None
+) -> None:
+    left_out = quarantine()
+    samples = Numbers(dict.fromkeys(bad, fail))
+    assert keys_of(samples, left_out, num_workers, **options) == without(*bad)
+    assert left_out.failures == {f"{number}.mp4": Failure("decode", "is damaged") for number in bad}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("end", "reason"), [(die, "was killed by signal 9"), (stop, "was silent for 2 seconds")])
+def test_death_and_silence_cost_one_file(end: Callable[[tuple[int, int]], None], reason: str, no_orphans: None) -> None:
+    left_out, told = quarantine(), list[str]()
+    left_out.tell = told.append
+    assert keys_of(Numbers({4: end}), left_out, 2) == without(4)
+    assert list(left_out.failures) == ["4.mp4"]
+    assert reason in left_out.failures["4.mp4"].reason
+    assert len(told) == 1
+    assert "4.mp4" in told[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_process_that_dies_or_stops_between_samples_costs_nothing(number: signal.Signals, no_orphans: None) -> None:
+    left_out = quarantine()
+    batches = load(Numbers({}), BATCHES, num_workers=1, quarantine=left_out)
+    found = [next(batches)[0]]
+    time.sleep(0.3)  # it has read ahead and waits
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, number)
+    found += [keys for keys, _ in batches]
+    assert found == BATCHES
+    assert left_out.failures == {}
+
+
+def test_death_does_not_disturb_the_main_process(no_orphans: None) -> None:
+    """Torch's own handler raises in the midst of whatever the main process does, as in the middle of a step."""
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = load(Numbers({}), BATCHES, num_workers=1, quarantine=quarantine())
+    next(batches)
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    time.sleep(0.3)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_stream_that_is_dropped_leaves_no_process_even_if_one_is_stopped(no_orphans: None) -> None:
+    batches = load(Numbers({}), BATCHES, num_workers=2, quarantine=None)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
+    del batches
+    assert not [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_without_quarantine_the_first_bad_file_stops(num_workers: int, no_orphans: None) -> None:
+    with pytest.raises(VideoError, match=r"^5\.mp4: is damaged$"):
+        keys_of(Numbers({5: fail}), None, num_workers)
+
+
+def test_without_quarantine_a_death_stops_and_names_the_file(no_orphans: None) -> None:
+    with pytest.raises(VideoError, match=r"^5\.mp4: the process that read it was killed by signal 9$"):
+        keys_of(Numbers({5: die}), None, 1)
+
+
+def test_fault_of_the_code_is_no_files_fault(no_orphans: None) -> None:
+    with pytest.raises(RuntimeError, match="a fault of the code"):
+        keys_of(Numbers({5: code_fault}), quarantine(), 1)
+
+
+def test_termination_of_a_process_is_a_stop(no_orphans: None) -> None:
+    def terminate(key: tuple[int, int]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    left_out = quarantine()
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        keys_of(Numbers({5: terminate}), left_out, 1)
+    assert left_out.failures == {}
+
+
+def test_more_than_half_bad_stops(no_orphans: None) -> None:
+    with pytest.raises(ValueError, match=r"7 of 12 files went bad .* the last is \d+\.mp4: is damaged"):
+        keys_of(Numbers(dict.fromkeys(range(7), fail)), quarantine(), 0)
+
+
+def test_log_repeats_what_was_left_out(tmp_path: Path) -> None:
+    """A file that failed once for a reason of the moment is left out of the same batches after a resume."""
+    log = tmp_path / "quarantine.jsonl"
+    failed: list[tuple[int, int]] = []
+
+    def fail_once(key: tuple[int, int]) -> None:
+        if key[0] == 1 and not failed:
+            failed.append(key)
+            fail(key)
+
+    first = keys_of(Numbers({7: fail_once}), quarantine(log=log, stream="train"), 0)
+    assert any([0, 7] in keys for keys in first)
+    assert not any([epoch, 7] in keys for keys in first for epoch in (1, 2))
+    again = quarantine(log=log, stream="train")
+    assert keys_of(Numbers({}), again, 2) == first
+    assert again.failures == {"7.mp4": Failure("decode", "is damaged")}
+    assert len(log.read_text().splitlines()) == 1
+    assert quarantine(log=log, stream="validation").failures == {}
+
+
+def test_file_of_fixed_batches_is_left_out_of_all_later_passes() -> None:
+    left_out = quarantine(repeats=True)
+    assert keys_of(Numbers({5: fail}), left_out, 0) == without(5)
+    assert keys_of(Numbers({}), left_out, 0) == without(5)
+
+
+def test_batch_that_loses_all_its_files_is_empty() -> None:
+    (clips, labels), (others, _) = load_batches(
+        Numbers({5: fail}), [[(0, 5)], [(0, 6)]], num_workers=0, quarantine=quarantine()
+    )
+    assert (len(clips), len(labels), len(others)) == (0, 0, 1)

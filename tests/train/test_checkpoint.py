@@ -1,0 +1,198 @@
+"""Checkpoints and sets of weights: whatever a kill, a full disk or damage leaves, something whole loads."""
+
+import os
+import resource
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from v3s.backbones import create_backbone
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import get_task
+from v3s.train import checkpoint
+from v3s.train.checkpoint import (
+    NEXT,
+    PREVIOUS,
+    CheckpointError,
+    SaveError,
+    fingerprint,
+    load_checkpoint,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
+from v3s.train.trained import describe_trained, load_pretext_model, save_trained
+
+SAMPLING = Sampling(clip_frames=4, clip_size=16, canvas_size=32)
+
+
+def state(number: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(number)
+    return {"model": {"weight": torch.rand(500, generator=generator)}, "epoch": number}
+
+
+def dies(work: Callable[[], object], step: int) -> bool:
+    """Do the work in a child process that is killed at its ``step``-th touch of the disk; whether it was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads
+        child = os.fork()
+    if child == 0:
+        left = iter(range(step))
+
+        def killing(function: Any) -> Any:
+            def touch(*arguments: Any, **options: Any) -> Any:
+                if next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return touch
+
+        class HalfWritten:
+            """A file of which a kill leaves half of what was being written."""
+
+            def __init__(self, file: Any) -> None:
+                self.file = file
+
+            def __enter__(self) -> "HalfWritten":
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                self.file.close()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.file, name)
+
+            def write(self, data: Any) -> None:
+                self.file.write(data[: len(data) // 2])
+                self.file.flush()
+                killing(lambda: None)()
+                self.file.write(data[len(data) // 2 :])
+
+        opened = Path.open
+        Path.open = killing(lambda *given, **options: HalfWritten(opened(*given, **options)))  # type: ignore[method-assign]
+        Path.write_bytes = lambda path, data: path.open("wb").write(data)  # type: ignore[method-assign, assignment]
+        Path.replace = killing(Path.replace)  # type: ignore[method-assign]
+        os.fsync = killing(os.fsync)
+        work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_a_kill_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """Before, in and after the write, before and after each flush and rename."""
+    loaded = []
+    for step in range(30):
+        path = tmp_path / str(step) / "last.pt"
+        save_checkpoint(path, state(1))
+        save_checkpoint(path, state(2))
+        killed = dies(lambda path=path: save_checkpoint(path, state(3)), step)  # type: ignore[misc]
+        found, damage = load_newest_checkpoint(path)
+        assert damage is None
+        assert torch.equal(found["model"]["weight"], state(found["epoch"])["model"]["weight"])
+        loaded.append(found["epoch"])
+        save_checkpoint(path, state(4))
+        assert load_checkpoint(path)["epoch"] == 4
+        assert load_checkpoint(path.with_name(PREVIOUS))["epoch"] in (2, 3)
+        if not killed:
+            break
+    assert step >= 8
+    assert loaded == sorted(loaded)
+    assert set(loaded) == {2, 3}  # the one before, then the new one, never an older one
+
+
+def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path) -> None:
+    path, generator = tmp_path / "last.pt", np.random.default_rng(0)
+    save_checkpoint(path, state(1))
+    save_checkpoint(path, state(2))
+    whole = path.read_bytes()
+    for number in range(50):
+        damaged = bytearray(whole)
+        place = int(generator.integers(len(whole)))
+        if number % 2:
+            damaged[place] ^= 1 << int(generator.integers(8))
+        else:
+            del damaged[place:]
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.pt: damaged: .* bytes that do not match their checksum"):
+            load_checkpoint(path)
+        found, damage = load_newest_checkpoint(path)
+        assert found["epoch"] == 1
+        assert damage is not None
+        assert "damaged" in damage
+    path.with_name(PREVIOUS).unlink()
+    with pytest.raises(CheckpointError, match="there is no earlier one: start again with --overwrite"):
+        load_newest_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1))
+    size, (soft, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number in range(20):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size * number // 20, hard))
+            with pytest.raises(SaveError, match=r"last\.pt cannot be written: File too large"):
+                save_checkpoint(path, state(2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert load_checkpoint(path)["epoch"] == 1
+        assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "executed",)
+
+    save_checkpoint(tmp_path / "last.pt", {"model": Payload()})
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def model(seed: int) -> PretextModel:
+    return PretextModel(create_backbone("r3d", 0.125, seed=seed), get_task("ts"), seed=seed)
+
+
+def save(folder: Path, seed: int) -> None:
+    results = {"epoch": seed}
+    save_trained(
+        folder, model(seed), backbone="r3d", width=0.125, task=get_task("ts"), sampling=SAMPLING, results=results
+    )
+
+
+def test_a_kill_never_mixes_the_weights_of_two_epochs(tmp_path: Path) -> None:
+    """Backbone, heads and description are of one epoch, whenever the second one's saving is killed."""
+    wanted = {seed: fingerprint(model(seed).state_dict()) for seed in (1, 2)}
+    loaded = []
+    for step in range(60):
+        folder = tmp_path / str(step)
+        save(folder, 1)
+        killed = dies(lambda folder=folder: save(folder, 2), step)  # type: ignore[misc]
+        found, trained = load_pretext_model(folder)
+        assert fingerprint(found.state_dict()) == wanted[trained.results["epoch"]]
+        loaded.append(trained.results["epoch"])
+        checkpoint.finish_together(folder)
+        assert describe_trained(folder).results["epoch"] == loaded[-1]
+        assert not (folder / NEXT).exists()
+        if not killed:
+            break
+    assert step >= 20
+    assert loaded == sorted(loaded)
+    assert set(loaded) == {1, 2}
+
+
+def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a", 1)
+    save(tmp_path / "b", 2)
+    (tmp_path / "b/backbone.safetensors").replace(tmp_path / "a/backbone.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged, or not the weights that config\.json beside it describes"):
+        load_pretext_model(tmp_path / "a")
