@@ -114,6 +114,7 @@ class ClipOptions:
             blur=self.blur,
             colour_jitter=self.colour_jitter,
             grey=self.grey,
+            trim_bars=self.trim_bars,
         )
 
 

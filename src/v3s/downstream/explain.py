@@ -20,7 +20,8 @@ from v3s.train.checkpoint import fingerprint, write_json
 from v3s.train.device import Compute, choose_compute
 from v3s.train.trained import load_pretext_model
 from v3s.video.decode import read_frames
-from v3s.video.index import VideoIndex, index_video
+from v3s.video.index import index_video
+from v3s.video.store import Video
 from v3s.video.warp import warp
 
 MOST_ANSWERS = 10  # on the page
@@ -146,7 +147,7 @@ def open_subject(run: str | Path) -> Subject:
 
 def explain_clip(
     subject: Subject,
-    video: VideoIndex,
+    video: Video,
     *,
     head: str | None = None,
     target: str | None = None,
@@ -209,7 +210,7 @@ def class_number(target: str, classes: tuple[str, ...]) -> int:
     raise ValueError(f"no class is called {target!r}{closest(target, classes)}; there are: {known}")
 
 
-def clip_frames(video: VideoIndex, view: View, start: int | None) -> tuple[int, ...]:
+def clip_frames(video: Video, view: View, start: int | None) -> tuple[int, ...]:
     """The frames of a clip from a given start, or of the middle one; a shorter video repeats its last frame.
 
     Raises:
