@@ -42,8 +42,8 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         precision: "auto" takes bf16 where the device multiplies matrices in it: GPUs of compute capability 8 and up,
-            CPUs with AMX or AVX-512 BF16. On other CPUs bf16 is emulated and 20 times slower than fp32, so "auto" takes
-            fp32.
+            CPUs with AMX. On CPUs with AVX-512 BF16 alone the gradients of a convolution in bf16 are not the same twice
+            and now and then not finite (`docs/log.md`); on others bf16 is emulated and 20 times slower than fp32.
         local_rank: the GPU of this process where several run on one machine.
 
     Raises:
@@ -87,5 +87,4 @@ def divide_cores(num_workers: int | None, device: torch.device) -> int:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
