@@ -153,7 +153,8 @@ def _attention(outcome: Outcome) -> str:
         pictures.append(figure(sheet, f"{head} head: {found.answer(found.predicted)}"))
     text = (
         f"Grad-CAM from {EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
-        "frames above, heat below. The brighter, the more the place spoke for the head's answer."
+        "frames above, heat below. The brighter, the more the place spoke for the head's answer. No class of the "
+        "spatial head stands for an untransformed clip: its answer is the nearest."
     )
     return section("Where it looks", paragraph(text), *pictures)
 

@@ -207,10 +207,15 @@ def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BAR
     return compose(untransformed, window, resize_to_canvas(width, height, sampling, bars), sampling)
 
 
+def untransformed(video: Video, sampling: Sampling) -> Homography:
+    """`middle_crop` of a video, less its bars where training left them out."""
+    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
+    return middle_crop(video.width, video.height, sampling, bars)
+
+
 def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
-    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
-    to_clip, size = middle_crop(video.width, video.height, sampling, bars), sampling.clip_size
+    to_clip, size = untransformed(video, sampling), sampling.clip_size
     at_once = max(WARP_FRAMES, READ_BYTES // (3 * video.height * video.width))
     parts = []
     for first in track(
