@@ -10,7 +10,7 @@ from types import FrameType
 class StopAskedError(BaseException):
     """A signal asked for an end at a point where everything can be saved.
 
-    As `KeyboardInterrupt`, no `Exception`: it may be raised while a video is read, where any other is the video's fault.
+    As `KeyboardInterrupt`, no `Exception`: it may be raised while a video is read, and is not the video's fault.
     """
 
 
