@@ -4,13 +4,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from v3s import TASKS, EvaluateConfig, PretrainConfig, pretrain
+from v3s.data.clips import PretextClips
 from v3s.evaluate import chance, evaluate, score_head
+from v3s.pages.images import mp4
 from v3s.pretext.plan import draw_labels
 
 QUIET = Console(quiet=True)
@@ -76,6 +79,31 @@ def test_a_file_of_scores_holds_what_was_scored(asked: EvaluateConfig) -> None:
         assert stored[name]["accuracy"] == np.trace(confusion) / confusion.sum()
         assert stored[name]["labels"] == list(head.labels)
     assert list(stored["left_out"]) == ["empty.mp4"]
+
+
+def test_bars_are_trimmed_as_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(4):
+        film = np.random.default_rng(number).integers(40, 255, (12, 48, 64, 3), np.uint8)
+        film[:, :8], film[:, -8:] = 0, 0
+        (tmp_path / f"videos/{number}.mp4").write_bytes(mp4(film, 25))
+    run = PretrainConfig(
+        data=str(tmp_path / "videos"), out=str(tmp_path / "run"), backbone="r3d", width=0.125, task="ss",
+        clip_frames=8, clip_size=32, epochs=1, batch_size=2, workers=0, trim_bars=True,
+    )  # fmt: skip
+    pretrain(run, console=QUIET)
+    given = []
+
+    def noted(*arguments: Any, **options: Any) -> PretextClips:
+        given.append(PretextClips(*arguments, **options))
+        return given[0]
+
+    monkeypatch.setattr("v3s.evaluate.PretextClips", noted)
+    evaluate(EvaluateConfig(data=run.data, backbone=run.out, clips=1, workers=0), console=QUIET)
+    bars = given[0].bars
+    assert bars is not None
+    assert (bars[:, [1, 3]] >= 8).all()
+    assert (bars[:, [0, 2]] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["clips", "batch_size"])

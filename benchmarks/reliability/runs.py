@@ -244,6 +244,8 @@ def restarts(bench: Bench) -> str:
             written = last.stat().st_mtime if last.exists() else 0.0
             wait_for(lambda last=last, written=written: last.exists() and last.stat().st_mtime > written, process)  # type: ignore[misc]
             while len(found) < 2:
+                if process.poll() is not None:
+                    raise SystemExit(process.communicate()[0])
                 found = [child for child in children_of(process.pid) if child not in crashed]
             crashed.update(found)
             os.kill(found[victim % 2], signal.SIGKILL)

@@ -11,6 +11,7 @@ from v3s.video.store import SHORT_SIDE, PixelFormat
 
 Subset = Literal["train", "test", "all"]
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
+Loading = Literal["auto", "workers", "resident"]
 Config = TypeVar("Config")
 
 
@@ -113,6 +114,7 @@ class ClipOptions:
             blur=self.blur,
             colour_jitter=self.colour_jitter,
             grey=self.grey,
+            trim_bars=self.trim_bars,
         )
 
 
@@ -134,6 +136,8 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         train_clips: Clips of each training video in an epoch; more than 1 gives few videos epochs of some length.
         validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
         validation_clips: Fixed clips of each validation video.
+        loading: workers reads in processes; resident holds a store whole in the memory of the GPU (or of the host) and
+            makes batches there; auto is resident on a GPU where the store fits into half of its memory.
         batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
             sync on several GPUs, else local.
         compile: Compile the network with torch.compile.
@@ -155,6 +159,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     train_clips: int = 1
     validation_videos: int | None = None
     validation_clips: int = 1
+    loading: Loading = "auto"
     batch_norm: BatchNorm = "auto"
     compile: bool = False
     checkpoint_seconds: float = 300.0

@@ -1,8 +1,10 @@
 """``v3s demo``: the whole road in minutes, on clips that it makes or on your videos, with a report at its end."""
 
+import csv
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +15,8 @@ from v3s.data.clips import hold_out
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.synthetic import MOTIONS, make_clips
+from v3s.downstream.config import RetrieveConfig
+from v3s.downstream.retrieval import RetrievalResult, retrieve
 from v3s.evaluate import PretextScores, evaluate
 from v3s.pretext.task import TASKS
 from v3s.pretrain import PretrainResult, pretrain
@@ -23,7 +27,7 @@ MADE_FRAMES, MADE_HEIGHT, MADE_WIDTH = 48, 96, 128  # small, so that reading the
 BACKBONE, WIDTH, CLIP_FRAMES, CLIP_SIZE = "r2plus1d", 0.125, 8, 48
 BATCH_SIZE, LEARNING_RATE = 16, 0.05
 CLIPS_AN_EPOCH, EPOCHS = 672, 18
-NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS = 96, 480
+NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, NUM_RETRIEVAL_CLIPS = 96, 480, 4
 FEWEST_VIDEOS = 6
 MARK, REPORT = "demo.json", "report.html"
 
@@ -38,6 +42,8 @@ class Outcome:
         test: the list file of the videos that were held out.
         trained: what the training reached.
         scores: both heads on the held-out videos.
+        retrieval: name of the network -> how well the held-out videos find training videos of their class, by the
+            trained network and by one of random weights; empty where the videos are not of several classes.
         seconds: that all of it took, less the report.
         made: whether the videos are the demo's own.
     """
@@ -47,6 +53,7 @@ class Outcome:
     test: Path
     trained: PretrainResult
     scores: PretextScores
+    retrieval: dict[str, RetrievalResult]
     seconds: float
     made: bool
 
@@ -97,8 +104,11 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
         out=str(out / "scores.json"),
     )
     scores = evaluate(asked, console=console)
-    outcome = Outcome(found, train, test, trained, scores, time.monotonic() - start, config.data is None)
-    write_report(out / REPORT, outcome)
+    retrieval = _retrieve(config, train, test, trained.run, console)
+    write_report(
+        out / REPORT,
+        Outcome(found, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
+    )
     return out / REPORT
 
 
@@ -117,8 +127,12 @@ def _open(config: DemoConfig) -> Path:
 
 
 def _divide(config: DemoConfig, found: Scan, out: Path) -> tuple[Path, Path]:
-    """Write two lists of the usable videos: a quarter is held out, of made clips the last ones, two of each motion."""
+    """Write two lists of the usable videos: a quarter is held out, of made clips the last ones, two of each motion.
+
+    A line has the video's label too where all have one.
+    """
     paths = [str((found.videos.root / found.videos.paths[number]).resolve()) for number in found.usable]
+    labels = {} if None in found.usable_labels else dict(zip(paths, found.usable_labels, strict=True))
     if len(paths) < FEWEST_VIDEOS:
         raise ValueError(
             f"{found.videos.root} has {len(paths)} usable videos; a demo needs {FEWEST_VIDEOS}, to train on some and "
@@ -133,9 +147,43 @@ def _divide(config: DemoConfig, found: Scan, out: Path) -> tuple[Path, Path]:
         parts = [paths[number] for number in kept], [paths[number] for number in held]
     files = out / "train.txt", out / "test.txt"
     for file, listed in zip(files, parts, strict=True):
-        text = "".join(f"{path}\n" for path in listed)
-        write_atomically(file, lambda beside, text=text: beside.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_atomically(file, partial(_write_list, paths=listed, labels=labels))
     return files
+
+
+def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> None:
+    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+        if labels:
+            csv.writer(opened, lineterminator="\n").writerows((path, labels[path]) for path in paths)
+        else:
+            opened.writelines(f"{path}\n" for path in paths)
+
+
+def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
+    """Let held-out videos find training videos of their class, by the trained network and by random weights."""
+    if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
+        console.print("no retrieval: the videos do not lie in several class folders", highlight=False)
+        return {}
+    return {
+        name: retrieve(
+            RetrieveConfig(
+                data=str(train),
+                test_data=str(test),
+                backbone=backbone,
+                num_clips=NUM_RETRIEVAL_CLIPS,
+                workers=config.workers,
+                device=config.device,
+                precision=config.precision,
+                seed=config.seed,
+                out=str(out),
+            ),
+            console=console,
+        )
+        for name, backbone, out in (
+            ("trained", str(run), run.parent / "retrieval.json"),
+            ("random weights", f"random:{run}", run.parent / "retrieval_random.json"),
+        )
+    }
 
 
 def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:

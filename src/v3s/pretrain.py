@@ -70,6 +70,9 @@ def pretrain(
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+        NonFiniteError: a loss or a gradient was NaN or infinite; no update was made with it.
+        ProcessLostError: another process of the run ended.
+        SaveError: a file cannot be written; the checkpoint before it is whole.
     """
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank, training=True)

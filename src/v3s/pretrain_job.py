@@ -13,6 +13,7 @@ from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out
 from v3s.data.letterbox import detect_all_bars
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
+from v3s.data.resident import ResidentFrames, can_be_resident, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
@@ -44,6 +45,7 @@ class PretrainJob:
         processes: this process among the run's.
         console: where to report.
         num_workers: processes that read videos.
+        held: the frames of the training and of the validation videos, where they are held in memory.
     """
 
     config: PretrainConfig
@@ -57,11 +59,15 @@ class PretrainJob:
     processes: Processes
     console: Console
     num_workers: int
+    held: tuple[ResidentFrames, ResidentFrames] | None
 
     def batches(
         self, clips: PretextClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches of these clips in this order, without the files in quarantine."""
+        if self.held:
+            frames = self.held[0] if clips is self.train else self.held[1]
+            return resident_batches(clips, frames, order)
         on_gpu = self.compute.device.type == "cuda"
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
@@ -88,14 +94,20 @@ def prepare(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     found = _read_videos(config, task, sampling, processes, console)
     train, validation = _divide(config, task, sampling, found)
-    num_workers = divide_cores(config.workers, compute.device)
+    resident = config.loading == "resident" or (
+        config.loading == "auto" and can_be_resident(found.usable_table, compute.device)
+    )
+    num_workers = divide_cores(0 if resident else config.workers, compute.device)
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
         raise ValueError(
             f"{len(train)} training videos give less than one batch of {config.batch_size}, which "
             f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
         )
+    held = None
+    if resident:
+        held = ResidentFrames(train.table, compute.device), ResidentFrames(validation.table, compute.device)
     return PretrainJob(
-        config, network, task, sampling, found, train, validation, compute, processes, console, num_workers
+        config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
     )
 
 

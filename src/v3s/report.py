@@ -4,17 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from v3s.data.index_table import IndexTable
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
 from v3s.demo import Outcome
+from v3s.downstream.explain import explain_clip, open_subject
+from v3s.downstream.gradcam import contact_sheet, overlay
+from v3s.downstream.speediness import curve_chart, measure_speediness
 from v3s.evaluate import HeadScores
 from v3s.pages.charts import confusion_matrix, line_chart
-from v3s.pages.page import figure, page, paragraph, section, table, write_page
+from v3s.pages.images import data_uri, mp4, png
+from v3s.pages.page import figure, page, paragraph, section, table, video, write_page
 from v3s.preview import cut_examples, show_examples
-from v3s.train.checkpoint import read_json
+from v3s.train.checkpoint import read_json, write_atomically
 from v3s.train.run import MANIFEST, METRICS, read_metrics
-from v3s.train.trained import Trained, describe_trained
+from v3s.train.trained import Trained, describe_trained, load_pretext_model
+from v3s.video.decode import read_frames
+from v3s.video.index import index_video
+from v3s.video.store import Video
+from v3s.video.warp import to_width, warp
+
+NEIGHBOURS = (1, 5, 10)
+EXPLAINED = "conv4"  # finer in time and space than the last stage
+CHANGING, FASTER, MOST_FRAMES, PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
 def write_report(path: Path, outcome: Outcome) -> None:
@@ -35,6 +49,9 @@ def write_report(path: Path, outcome: Outcome) -> None:
         _transforms(outcome, trained),
         _curves(metrics, outcome),
         _confusions(outcome),
+        *_neighbours(outcome),
+        _attention(outcome),
+        _speediness(path.parent / CHANGING, outcome, trained),
         _next_steps(),
     ]
     write_page(path, page("Video 3D Sampling: a demo", sections, lead=lead))
@@ -100,6 +117,69 @@ def _confusions(outcome: Outcome) -> str:
 
     scores = outcome.scores
     return section("What it mixes up", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
+
+
+def _neighbours(outcome: Outcome) -> list[str]:
+    """Retrieval by both networks in one table; no section where the videos have no classes."""
+    found = outcome.retrieval
+    if not found:
+        return []
+    one = next(iter(found.values()))
+    rows = [
+        (f"top {k}", *(f"{result.accuracy[k]:.1%}" for result in found.values()), f"{one.chance[k]:.1%}")
+        for k in NEIGHBOURS
+    ]
+    precision = (f"{result.mean_average_precision:.1%}" for result in found.values())
+    rows.append(("mean average precision", *precision, f"{one.chance_precision:.1%}"))
+    text = (
+        f"{one.num_queries:,} held-out videos look for videos of their class among the {one.num_gallery:,} that were "
+        "trained on; no network was shown a class. With so few videos, differences of some percent are noise."
+    )
+    return [section("Nearest videos", paragraph(text), table(("score", *found, "a guess"), rows))]
+
+
+def _middle(outcome: Outcome) -> Video:
+    """The held-out video in the middle of the list: not chosen by what the network makes of it."""
+    videos = _table(outcome.test)
+    return videos[len(videos) // 2]
+
+
+def _attention(outcome: Outcome) -> str:
+    subject, source = open_subject(outcome.trained.run), _middle(outcome)
+    pictures = []
+    for head in subject.heads:
+        found = explain_clip(subject, source, head=head, stage=EXPLAINED)
+        sheet = data_uri(png(contact_sheet(found.clip, overlay(found.clip, found.heat))), "image/png")
+        pictures.append(figure(sheet, f"{head} head: {found.answer(found.predicted)}"))
+    text = (
+        f"Grad-CAM from {EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
+        "frames above, heat below. The brighter, the more the place spoke for the head's answer. No class of the "
+        "spatial head stands for an untransformed clip: its answer is the nearest."
+    )
+    return section("Where it looks", paragraph(text), *pictures)
+
+
+def _speediness(file: Path, outcome: Outcome, trained: Trained) -> str:
+    """A held-out video that is made to change its speed, and what the temporal head says of it over time."""
+    source = _middle(outcome)
+    length = min(source.num_frames, MOST_FRAMES)
+    change = length // 3
+    frames = [*range(change), *range(change, length, FASTER)]
+    to_picture, height, width = to_width(source.width, source.height, PICTURE_WIDTH)
+    film = warp(read_frames(source, frames), to_picture, height, width).permute(1, 2, 3, 0)
+    write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
+    model, _ = load_pretext_model(outcome.trained.run)
+    curve = measure_speediness(
+        model, trained.task, trained.sampling, index_video(file), stride=1, console=Console(quiet=True)
+    )
+    chart = curve_chart(curve, trained.task, video=file.name, markers={"faster": change / source.fps})
+    text = (
+        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {FASTER} times "
+        f"as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
+        "Speediness is 1 - P(s = 1) / P(all speeds); acceleration is P(p2 > p1) / P(all patterns)."
+    )
+    shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was asked about")
+    return section("How fast it seems to play", paragraph(text), figure(chart, "Over time"), shown)
 
 
 def _next_steps() -> str:

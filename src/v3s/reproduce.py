@@ -370,6 +370,8 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> l
         lines.append(f"videos: {outcome.videos}; the paper: {dataset.upper()}, {PAPER_VIDEOS[dataset]}")
     for _, dataset in set(table.trials) - set(trials):
         lines.append(f"{dataset.upper()}: not run, since its videos were not given")
+    if job.config.scale != "paper":
+        lines.append("at this scale the numbers show that the protocol runs, not what the method reaches")
     lines.append(f"one run a row, seed {job.config.seed}; the paper does not say how many its numbers are of")
     return lines
 

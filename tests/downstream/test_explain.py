@@ -22,6 +22,7 @@ from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS, PretextTask
 from v3s.train.trained import load_pretext_model, save_trained
 from v3s.video.decode import read_frames
+from v3s.video.homography import crop_and_resize
 from v3s.video.index import VideoIndex, index_video
 from v3s.video.warp import warp
 
@@ -62,7 +63,7 @@ def test_the_heat_is_that_of_the_logit_asked_for(run: Path, video: VideoIndex, h
     rows = getattr(trained.task, head)
     name = str(rows[-1]) if target == "last" else target
     found = explain_clip(open_subject(run), video, head=head, target=name, stage="conv4")
-    to_clip = VIEW.to_clip(video.width, video.height)
+    to_clip = crop_and_resize(20, 12, 40, 24, 40, 40)  # the middle half of 80 x 48, squashed as in training
     clip = warp(read_frames(video, range(6, 14)), to_clip, 40, 40)  # 21 frames: 13 starts, the middle one is 6
     shown = clip[None].float() / 255
     logits = getattr(model, f"{head}_head")(model.backbone(shown))[0]
@@ -160,7 +161,7 @@ def test_no_evidence_is_said(video: VideoIndex, run: Path, tmp_path: Path, monke
             return torch.stack([features.sum(dim=1), -features.sum(dim=1)], dim=1)
 
     subject = open_subject(run)
-    stub = Subject(subject.backbone, {"temporal": Head(Against(), ("for", "against"))}, subject.view)
+    stub = Subject(subject.backbone, {"temporal": Head(Against(), ("for", "against"))}, subject.view, subject.to_clip)
     monkeypatch.setattr("v3s.downstream.explain.open_subject", lambda given: stub)
     config = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", target="against")
     page = explain(config, console=quiet())

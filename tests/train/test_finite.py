@@ -15,6 +15,8 @@ from v3s import PretrainConfig, ReplayConfig, pretrain, replay
 from v3s.backbones import create_backbone
 from v3s.backbones.contract import StagedBackbone
 from v3s.cli import main
+from v3s.downstream.config import FinetuneConfig
+from v3s.downstream.finetune import finetune
 from v3s.train.checkpoint import CheckpointError, load_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes
@@ -154,6 +156,26 @@ def test_too_high_a_rate_stops_with_one_message(config: PretrainConfig, capsys: 
     file.write_text(json.dumps(batch))
     assert main(["replay", f"--run={config.out}"]) == 1
     assert "the videos have changed" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_is_replayed_too(labelled_videos: Path, tmp_path: Path) -> None:
+    given = FinetuneConfig(
+        data=str(labelled_videos),
+        out=str(tmp_path / "run"),
+        backbone="random:r3d@0.125",
+        clip_frames=4,
+        clip_size=16,
+        epochs=2,
+        batch_size=4,
+        validation_videos=4,
+        workers=0,
+        learning_rate=1e30,
+    )
+    with pytest.raises(NonFiniteError, match=r"epoch 1, step 2, learning rate 1e\+30"):
+        finetune(given, console=QUIET)
+    found = replay(ReplayConfig(run=given.out), console=QUIET)
+    assert found.bad_gradients
+    assert len(found.clips) == 4
 
 
 def test_replay_needs_a_bad_batch(config: PretrainConfig, tmp_path: Path) -> None:

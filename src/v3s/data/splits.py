@@ -73,15 +73,12 @@ def list_videos(
     num_missing = found.count(None)
     if num_missing and (not allow_missing or num_missing == len(found)):
         raise ValueError(_missing_message(root, listing, found))
-    present = [(path, entry.label) for path, entry in zip(found, listing.entries, strict=True) if path is not None]
-    labels = tuple(label for _, label in present)
+    paths = tuple(path for path in found if path is not None)
+    labels = tuple(entry.label for path, entry in zip(found, listing.entries, strict=True) if path is not None)
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
-    source = (
-        f"{listing.title}: {len(present):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
-    )
+    source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
     source += f"; {num_missing:,} more are listed and missing" if num_missing else ""
-    paths = tuple(path for path, _ in present)
     return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
 
 

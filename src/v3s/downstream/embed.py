@@ -1,4 +1,8 @@
-"""``v3s embed``: every video of a collection to a unit vector on disk, or to one for each clip."""
+"""``v3s embed``: every video of a collection to a unit vector on disk, or to one for each clip.
+
+A shard's rows are numbered by their place in the list, so a changed list cannot go on in the old folder. For a
+collection that grows, embed the new files into a folder of their own and put both together with ``v3s merge``.
+"""
 
 import csv
 import hashlib

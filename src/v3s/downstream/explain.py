@@ -1,6 +1,8 @@
 """``v3s explain``: where in a clip, and when, a network finds what it answers (paper section 4.6, Figure 5)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from v3s.downstream.config import ExplainConfig
 from v3s.downstream.features import check_stage
 from v3s.downstream.gradcam import contact_sheet, grad_cam, overlay
 from v3s.downstream.recognition import CLASSIFIER, load_recognizer
+from v3s.downstream.speediness import untransformed
 from v3s.pages.images import data_uri, gif, mp4, png
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.pretext.task import closest
@@ -20,7 +23,9 @@ from v3s.train.checkpoint import fingerprint, write_json
 from v3s.train.device import Compute, choose_compute
 from v3s.train.trained import load_pretext_model
 from v3s.video.decode import read_frames
-from v3s.video.index import VideoIndex, index_video
+from v3s.video.homography import Homography
+from v3s.video.index import index_video
+from v3s.video.store import Video
 from v3s.video.warp import warp
 
 MOST_ANSWERS = 10  # on the page
@@ -41,12 +46,14 @@ class Subject:
     Attributes:
         backbone: in evaluation mode.
         heads: by name; the first is the one that is explained unless another is asked for.
-        view: the clips that it is shown.
+        view: length and size of the clips that it is shown.
+        to_clip: the map from a video's frames to them: pretext heads see the scale that they were trained on.
     """
 
     backbone: nn.Module
     heads: dict[str, Head]
     view: View
+    to_clip: Callable[[Video], Homography]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +140,22 @@ def open_subject(run: str | Path) -> Subject:
     """
     if (Path(run) / CLASSIFIER).is_file():
         recognizer, classes, view = load_recognizer(run)
-        return Subject(recognizer.backbone, {"recognition": Head(recognizer.classifier, classes)}, view)
+        heads = {"recognition": Head(recognizer.classifier, classes)}
+        return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height))
     model, trained = load_pretext_model(run)
-    heads = {
+    pretext = {
         "temporal": Head(model.temporal_head, tuple(map(str, trained.task.temporal))),
         "spatial": Head(model.spatial_head, tuple(map(str, trained.task.spatial))),
     }
-    several = {name: head for name, head in heads.items() if len(head.classes) > 1}
+    several = {name: head for name, head in pretext.items() if len(head.classes) > 1}
     sampling = trained.sampling
-    return Subject(model.backbone, several, View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size))
+    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size)
+    return Subject(model.backbone, several, view, partial(untransformed, sampling=sampling))
 
 
 def explain_clip(
     subject: Subject,
-    video: VideoIndex,
+    video: Video,
     *,
     head: str | None = None,
     target: str | None = None,
@@ -179,7 +188,7 @@ def explain_clip(
     backbone, layer = subject.backbone.to(compute.device), chosen.layer.to(compute.device)
     frames = clip_frames(video, subject.view, start)
     size = subject.view.clip_size
-    clip = warp(read_frames(video, frames), subject.view.to_clip(video.width, video.height), size, size)
+    clip = warp(read_frames(video, frames), subject.to_clip(video), size, size)
     shown = compute.clips(clip[None])
     with compute.autocast():
         with torch.no_grad():
@@ -209,7 +218,7 @@ def class_number(target: str, classes: tuple[str, ...]) -> int:
     raise ValueError(f"no class is called {target!r}{closest(target, classes)}; there are: {known}")
 
 
-def clip_frames(video: VideoIndex, view: View, start: int | None) -> tuple[int, ...]:
+def clip_frames(video: Video, view: View, start: int | None) -> tuple[int, ...]:
     """The frames of a clip from a given start, or of the middle one; a shorter video repeats its last frame.
 
     Raises:
@@ -239,6 +248,8 @@ def _page(config: ExplainConfig, found: Explanation, pictures: list[tuple[str, b
         "the heat is interpolated. It shows where the network looked, not whether it was right: where the "
         f"probability is near that of a guess ({1 / len(found.classes):.1%}), the map says little."
     )
+    if found.head == "spatial":
+        reading += " The clip is not transformed, which no class of this head stands for: its answer is the nearest."
     blocks = [
         section("The clip", strip([(caption, data_uri(film, "video/mp4")) for caption, film in pictures])),
         section("Frame by frame", strip([("frames above, heat below", data_uri(sheet, "image/png"))])),

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from v3s.data.letterbox import detect_bars
 from v3s.downstream.config import SpeedinessConfig
 from v3s.pages.charts import line_chart
 from v3s.pages.images import data_uri, jpeg, tile
 from v3s.pages.page import figure, page, paragraph, section, write_page
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import NO_BARS, Sampling, compose, resize_to_canvas
+from v3s.pretext.plan import NO_BARS, Bars, Sampling, compose, resize_to_canvas
 from v3s.pretext.spatial import SpatialScale
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
@@ -28,7 +29,8 @@ from v3s.train.device import Compute, choose_compute
 from v3s.train.trained import Trained, describe_trained, load_pretext_model
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography
-from v3s.video.index import VideoIndex, index_video
+from v3s.video.index import index_video
+from v3s.video.store import Video
 from v3s.video.warp import to_width, warp
 
 READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
@@ -129,7 +131,7 @@ def measure_speediness(
     model: PretextModel,
     task: PretextTask,
     sampling: Sampling,
-    video: VideoIndex,
+    video: Video,
     *,
     stride: int = 2,
     batch_size: int = 16,
@@ -193,7 +195,7 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     return found
 
 
-def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
+def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BARS) -> Homography:
     """The map from source frames to a clip with no spatial transform: the middle of the canvas at its own scale.
 
     Motion looks slower the smaller it is shown, so a window is cut at the scale of training, not at that of the
@@ -202,12 +204,18 @@ def middle_crop(width: int, height: int, sampling: Sampling) -> Homography:
     """
     untransformed, middle = SpatialScale(1.0, 1.0), 0.5
     window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)
-    return compose(untransformed, window, resize_to_canvas(width, height, sampling, NO_BARS), sampling)
+    return compose(untransformed, window, resize_to_canvas(width, height, sampling, bars), sampling)
 
 
-def _read_small(video: VideoIndex, sampling: Sampling, console: Console) -> Tensor:
+def untransformed(video: Video, sampling: Sampling) -> Homography:
+    """`middle_crop` of a video, less its bars where training left them out."""
+    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
+    return middle_crop(video.width, video.height, sampling, bars)
+
+
+def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
-    to_clip, size = middle_crop(video.width, video.height, sampling), sampling.clip_size
+    to_clip, size = untransformed(video, sampling), sampling.clip_size
     at_once = max(WARP_FRAMES, READ_BYTES // (3 * video.height * video.width))
     parts = []
     for first in track(
@@ -241,18 +249,31 @@ def _ask(
     return torch.cat(logits)
 
 
-def _page(config: SpeedinessConfig, trained: Trained, video: VideoIndex, curve: SpeedinessCurve) -> str:
-    asked = questions(trained.task.temporal)
-    moments = curve.moments()
-    chart = line_chart(
+def curve_chart(curve: SpeedinessCurve, task: PretextTask, *, video: str, markers: dict[str, float]) -> str:
+    """The curves over seconds beside an even guess, as SVG.
+
+    Args:
+        curve: what the network said.
+        task: the tables that it was trained on.
+        video: its name, for the title.
+        markers: moments in seconds, by label.
+    """
+    asked = questions(task.temporal)
+    return line_chart(
         {name: list(zip(curve.seconds, values, strict=True)) for name, values in curve.curves.items()},
-        title=f"{' and '.join(curve.curves)} of {Path(config.video).name}",
+        title=f"{' and '.join(curve.curves)} of {video}",
         x_label="seconds",
         y_label="share of probability",
         y_range=(0, 1),
         reference_lines={f"{name}: even guess": asked[name].of_even_guess for name in curve.curves},
-        markers={name: curve.seconds[window] for name, window in moments.items()},
+        markers=markers,
     )
+
+
+def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: SpeedinessCurve) -> str:
+    moments = curve.moments()
+    markers = {name: curve.seconds[window] for name, window in moments.items()}
+    chart = curve_chart(curve, trained.task, video=Path(config.video).name, markers=markers)
     meaning = {
         "speediness": "Speediness is 1 - P(s = 1) / P(all speeds): near 0 the network sees the usual pace, near 1 a "
         "sped-up one.",
@@ -285,7 +306,7 @@ def _moment(curve: SpeedinessCurve, window: int) -> str:
     return f"{values} at {curve.seconds[window]:.2f} s (frame {int(curve.frames[window])})"
 
 
-def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
+def _window_picture(video: Video, middle: float, trained: Trained) -> str:
     """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
     length = trained.sampling.clip_frames
     first = round(middle - (length - 1) / 2)
@@ -294,9 +315,7 @@ def _window_picture(video: VideoIndex, middle: float, trained: Trained) -> str:
     return data_uri(jpeg(tile(frames.permute(1, 2, 3, 0), FRAMES_IN_A_ROW)), "image/jpeg")
 
 
-def _description(
-    config: SpeedinessConfig, trained: Trained, video: VideoIndex, curve: SpeedinessCurve
-) -> dict[str, Any]:
+def _description(config: SpeedinessConfig, trained: Trained, video: Video, curve: SpeedinessCurve) -> dict[str, Any]:
     return {
         "video": config.video,
         "num_frames": video.num_frames,

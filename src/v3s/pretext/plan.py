@@ -43,6 +43,7 @@ class Sampling:
         blur: b averages each clip's pixels over a square whose side is drawn from 0 to b clip pixels; up to 1 is none.
         colour_jitter: j draws brightness, contrast and saturation from 1 - j to 1 + j, once for all frames of a clip.
         grey: the share of clips without colour.
+        trim_bars: the constant borders of every video were left out: whoever plans clips finds and gives them.
     """
 
     clip_frames: int = 16
@@ -57,6 +58,7 @@ class Sampling:
     blur: float = 0.0
     colour_jitter: float = 0.0
     grey: float = 0.0
+    trim_bars: bool = False
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:

@@ -64,7 +64,9 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     if processes.count == 1:
         yield processes
         return
-    store, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
+    shared, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart: what is in it is stale
+    store = distributed.distributed_c10d.PrefixStore(f"attempt-{attempt}", shared)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE)
     store.set(f"name/{rank}", f"process {rank} of {count} (pid {os.getpid()} on {platform.node()})")

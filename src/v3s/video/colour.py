@@ -46,5 +46,5 @@ def recolour(clip: Tensor, colour: Colour) -> Tensor:
     if colour == UNCHANGED:
         return clip
     matrix, offset = colour.affine()
-    changed = torch.addmm(torch.tensor(offset), matrix, clip.flatten(1).float())
+    changed = torch.addmm(torch.tensor(offset, device=clip.device), matrix.to(clip.device), clip.flatten(1).float())
     return changed.round_().clamp_(0, 255).to(torch.uint8).view(clip.shape)

@@ -95,15 +95,17 @@ def subsampling(first: Tensor, plane: Tensor) -> tuple[int, int]:
 
 
 def to_rgb(channels: list[Tensor], colour: ColourSpace | None) -> list[Tensor]:
-    """Three float channels of one shape, 0..255, to uint8 R, G and B, rounded to the nearest; may write to them."""
+    """Three float channels of one shape, 0..255, to uint8 R, G and B, rounded to the nearest; writes to them.
+
+    In place throughout: memory that is new costs more here than arithmetic.
+    """
     if colour is not None:
         y, u, v = channels
-        rows = colour.to_rgb()
-        y.mul_(rows[0][0])
-        (_, _, red_v, red), (_, green_u, green_v, green), (_, blue_u, _, blue) = rows
-        channels = [
-            y.add(v, alpha=red_v).add_(red),
-            y.add(u, alpha=green_u).add_(v, alpha=green_v).add_(green),
-            y.add(u, alpha=blue_u).add_(blue),
-        ]
+        (bright, _, red_v, red), (_, green_u, green_v, green), (_, blue_u, _, blue) = colour.to_rgb()
+        share_u, share_v = green_u / blue_u, green_v / red_v
+        y.mul_(bright)
+        v.mul_(red_v).add_(y)  # red, less its constant
+        u.mul_(blue_u).add_(y)  # blue, less its constant
+        y.mul_(1 - share_u - share_v).add_(u, alpha=share_u).add_(v, alpha=share_v)
+        channels = [v.add_(red), y.add_(green), u.add_(blue)]
     return [channel.add_(0.5).clamp_(0, 255).to(torch.uint8) for channel in channels]

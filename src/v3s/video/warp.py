@@ -52,12 +52,12 @@ def warp(
     if isinstance(frames, Tensor):
         frames = Frames((frames,), None)
     to_source = torch.from_numpy(to_output.inverse().matrix)[None]
-    blur = max(1.0, blur)
-    across, down = (blur * number for number in samples or samples_for(to_output, height, width))
+    across, down = blurred_samples(samples or samples_for(to_output, height, width), blur)
+    sides = torch.tensor([max(1.0, blur)])
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), blur)
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), sides)
         part, places = _cut(plane, _places(points, plane, tall, wide))
         channels += _look_up(part[None], places)
     clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
@@ -66,7 +66,15 @@ def warp(
     return clip
 
 
-def warp_batch(frames: Frames, to_output: Sequence[Homography], height: int, width: int, samples: Samples) -> Tensor:
+def warp_batch(
+    frames: Frames,
+    to_output: Sequence[Homography],
+    height: int,
+    width: int,
+    *,
+    samples: Samples,
+    blurs: Sequence[float] | None = None,
+) -> Tensor:
     """Warp many clips at once, each through its own map, on the device where their frames are.
 
     Args:
@@ -74,7 +82,8 @@ def warp_batch(frames: Frames, to_output: Sequence[Homography], height: int, wid
         to_output: B maps from source pixels to output pixels.
         height: of the output, in pixels.
         width: of the output, in pixels.
-        samples: how many an output pixel averages.
+        samples: how many an output pixel averages, those of the blurs included (:func:`blurred_samples`).
+        blurs: of each clip, as :func:`warp` takes it.
 
     Returns:
         uint8 RGB, shape (B, 3, T, height, width), on the same device: :func:`warp` of each clip, up to rounding.
@@ -82,10 +91,12 @@ def warp_batch(frames: Frames, to_output: Sequence[Homography], height: int, wid
     first, (across, down) = frames.planes[0], samples
     matrices = np.stack([one.inverse().matrix for one in to_output])
     to_source = torch.from_numpy(matrices).to(first.device, torch.float32, non_blocking=True)
+    sides = torch.tensor([max(1.0, side) for side in blurs or [1.0] * len(to_output)])
+    sides = sides.to(first.device, non_blocking=True)
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(first, plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), 1.0)
+        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), sides)
         channels += _look_up(plane, _places(points, plane, tall, wide))
     clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
     return clips.permute(1, 0, 4, 2, 3)
@@ -102,6 +113,12 @@ def samples_for(to_output: Homography, height: int, width: int) -> Samples:
     shrink_x = float(np.linalg.norm(across[1] - across[0]))
     shrink_y = float(np.linalg.norm(down[1] - down[0]))
     return _whole(shrink_x), _whole(shrink_y)
+
+
+def blurred_samples(samples: Samples, blur: float) -> Samples:
+    """How many samples a blurred pixel averages, so that they lie no further apart than those of a sharp one."""
+    across, down = samples
+    return math.ceil(max(1.0, blur) * across), math.ceil(max(1.0, blur) * down)
 
 
 def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
@@ -130,7 +147,7 @@ def _grid(height: int, width: int, across: int, down: int, device: torch.device)
     return torch.from_numpy(centres).to(device), torch.from_numpy(offsets).to(device)
 
 
-def _points(to_source: Tensor, height: int, width: int, samples: Samples, blur: float) -> Tensor:
+def _points(to_source: Tensor, height: int, width: int, samples: Samples, blurs: Tensor) -> Tensor:
     """Where the samples of every output pixel lie in the source.
 
     Args:
@@ -138,13 +155,13 @@ def _points(to_source: Tensor, height: int, width: int, samples: Samples, blur: 
         height: of the output, in pixels.
         width: of the output, in pixels.
         samples: of an output pixel.
-        blur: side of the square that they are spread over, in output pixels.
+        blurs: side of the square that each map's samples are spread over, in output pixels, float32 of shape (B,).
 
     Returns:
         float32, shape (2, B, height * width, samples of a pixel): x and y in source pixels.
     """
     centres, offsets = _grid(height, width, *samples, to_source.device)
-    x, y, depth = (to_source.to(torch.float32) @ torch.add(centres, offsets, alpha=blur)).unbind(1)
+    x, y, depth = (to_source.to(torch.float32) @ (centres + blurs[:, None, None] * offsets)).unbind(1)
     return torch.stack([x, y]).div_(depth).view(2, len(to_source), height * width, -1)
 
 

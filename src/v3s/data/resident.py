@@ -1,0 +1,196 @@
+"""A store held whole in memory, beside the network: a batch is a gather and a warp, with no processes that read.
+
+On a GPU the frames live in its own memory, or page-locked in the host's where they are too many; on a CPU in plain
+memory. Clips are those that :mod:`v3s.data.loading` gives, up to the rounding of the device.
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from v3s.data.clips import PretextClips, SampleKey
+from v3s.data.index_table import IndexTable
+from v3s.pretext.plan import ClipPlan
+from v3s.video.colour import recolour
+from v3s.video.container import VideoError
+from v3s.video.frames import ColourSpace, Frames
+from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
+from v3s.video.warp import Samples, blurred_samples, warp_batch
+
+SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
+"""How much of a GPU's free memory, and of the host's memory, frames may take: the rest is the network's."""
+
+
+class Kind(NamedTuple):
+    """What frames must have in common to be warped together: format, size and colour space."""
+
+    pixel_format: PixelFormat
+    height: int
+    width: int
+    matrix: str
+    full: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Of a frame."""
+        return frame_bytes(self.pixel_format, self.height, self.width)
+
+
+def kind_of(video: StoredVideo) -> Kind:
+    """The kind of a video's frames."""
+    return Kind(video.pixel_format, video.height, video.width, video.matrix, video.full)
+
+
+class ResidentFrames:
+    """All frames of the videos of a table, each one row of bytes.
+
+    Attributes:
+        device: where clips are made.
+        rows: by kind, uint8 of shape (frames of that kind, bytes of a frame).
+        places: of each video, its kind and the row of its first frame.
+
+    Args:
+        table: videos of a store in the format "yuv" or "rgb".
+        device: where clips are made.
+
+    Raises:
+        ValueError: a video is a file, or stored as pictures; or there is not enough memory.
+        VideoError: a shard cannot be read.
+    """
+
+    def __init__(self, table: IndexTable, device: torch.device) -> None:
+        self.device = device
+        videos = [_stored(video) for video in table]
+        counts: dict[Kind, int] = defaultdict(int)
+        self.places: list[tuple[Kind, int]] = []
+        for video in videos:
+            self.places.append((kind_of(video), counts[kind_of(video)]))
+            counts[kind_of(video)] += video.num_frames
+        home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
+        pinned = device.type == "cuda" and home.type == "cpu"
+        self.rows: dict[Kind, Tensor] = {
+            kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=home, pin_memory=pinned)
+            for kind, count in counts.items()
+        }
+        for video, (kind, first) in zip(videos, self.places, strict=True):
+            _read_into(video, self.rows[kind][first : first + video.num_frames])
+
+    def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
+        """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
+        home = self.rows[kind]
+        picked = home.index_select(0, rows.to(home.device, non_blocking=True)).to(self.device, non_blocking=True)
+        planes, first = [], 0
+        for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
+            planes.append(picked[:, first : first + math.prod(shape)].reshape(num_clips, -1, *shape))
+            first += math.prod(shape)
+        return Frames(tuple(planes), None if kind.pixel_format == "rgb" else ColourSpace(kind.matrix, kind.full))
+
+
+def resident_batches(
+    clips: PretextClips, frames: ResidentFrames, order: Iterable[list[SampleKey]]
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Make training clips on the device where the frames are.
+
+    Args:
+        clips: what is drawn for each sample; its table is that of the frames.
+        frames: of its videos.
+        order: the keys of each batch.
+
+    Yields:
+        (clips, uint8 of shape (B, 3, T, size, size), labels, int64 of shape (B, 2)), both on the device.
+    """
+    for keys in order:
+        drawn = [clips.plan(*key) for key in keys]
+        made = make_clips(frames, drawn, clips.sampling.clip_size)
+        labels = torch.tensor([[plan.labels.spatial, plan.labels.temporal] for _, plan in drawn])
+        yield made, labels.to(frames.device, non_blocking=True)
+
+
+def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int) -> Tensor:
+    """Carry out the plans of a batch, those of one kind of frames together.
+
+    Args:
+        frames: of the videos.
+        drawn: (number of the video, plan) of each clip.
+        size: side of a clip in pixels.
+
+    Returns:
+        uint8, shape (B, 3, T, size, size), on the frames' device.
+    """
+    groups: dict[tuple[Kind, Samples], list[int]] = defaultdict(list)
+    for position, (video, plan) in enumerate(drawn):
+        groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)
+    length = len(drawn[0][1].frames)
+    made = torch.empty((len(drawn), 3, length, size, size), dtype=torch.uint8, device=frames.device)
+    for (kind, samples), positions in groups.items():
+        plans = [drawn[position][1] for position in positions]
+        firsts = [frames.places[drawn[position][0]][1] for position in positions]
+        rows = torch.tensor(
+            [first + number for first, plan in zip(firsts, plans, strict=True) for number in plan.frames]
+        )
+        warped = warp_batch(
+            frames.frames(kind, rows, len(plans)),
+            [plan.to_clip for plan in plans],
+            size,
+            size,
+            samples=samples,
+            blurs=[plan.blur for plan in plans],
+        )
+        for clip, plan, position in zip(warped, plans, positions, strict=True):
+            made[position] = recolour(clip, plan.colour)
+    return made
+
+
+def can_be_resident(table: IndexTable, device: torch.device) -> bool:
+    """Whether all videos of a table are stored frames that fit into a GPU's own memory."""
+    if device.type != "cuda" or not len(table):
+        return False
+    if not all(isinstance(video, StoredVideo) and video.pixel_format != "jpeg" for video in table):
+        return False
+    num_bytes = sum(_stored(video).num_bytes for video in table)
+    return num_bytes <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+
+
+def _stored(video: object) -> StoredVideo:
+    if not isinstance(video, StoredVideo) or video.pixel_format == "jpeg":
+        raise ValueError(
+            f"{getattr(video, 'path', video)}: only frames of a store in the format yuv or rgb can be held in memory; "
+            "make one with v3s prepare, or read with processes (--loading workers)"
+        )
+    return video
+
+
+def _home(num_bytes: int, device: torch.device) -> torch.device:
+    """Where frames can be held: on the device if they fit there, else in the host's memory."""
+    if device.type == "cuda" and num_bytes <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
+        return device
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > SHARE_OF_MEMORY * memory:
+        raise ValueError(
+            f"the frames take {num_bytes / 1e9:.1f} GB, too much for {memory / 1e9:.1f} GB of memory; read with "
+            "processes (--loading workers), or make a smaller store (v3s prepare --short-side)"
+        )
+    return torch.device("cpu")
+
+
+def _read_into(video: StoredVideo, rows: Tensor) -> None:
+    """Read all frames of a video."""
+    staging = rows if rows.device.type == "cpu" else torch.empty(rows.shape, dtype=torch.uint8)
+    try:
+        with Path(video.shard).open("rb", buffering=0) as shard:
+            shard.seek(video.offset)
+            view, done = staging.numpy().data.cast("B"), 0
+            while done < len(view) and (count := shard.readinto(view[done:])):
+                done += count
+    except OSError as error:
+        raise VideoError(f"{video.path}: its frames cannot be read from {video.shard}: {error.strerror}") from error
+    if done < len(view):
+        raise VideoError(f"{video.path}: {video.shard} is shorter than it was written; run v3s prepare again")
+    if staging is not rows:
+        rows.copy_(staging)

@@ -1,0 +1,90 @@
+"""Frames held in memory give the clips that reading gives, and say so when they cannot be held."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from v3s.config import PrepareConfig, PretrainConfig
+from v3s.data import resident
+from v3s.data.clips import PretextClips
+from v3s.data.resident import ResidentFrames, resident_batches
+from v3s.data.scan import scan
+from v3s.data.splits import list_videos
+from v3s.data.synthetic import make_clips
+from v3s.prepare import prepare
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import TASKS
+from v3s.pretrain import pretrain
+
+QUIET = Console(quiet=True)
+CPU = torch.device("cpu")
+PLAIN = Sampling(clip_frames=4, clip_size=24, canvas_size=48)
+VARIED = Sampling(
+    clip_frames=4, clip_size=24, canvas_size=48, zoom="even", scale_jitter=0.5, blur=3, colour_jitter=0.4, grey=0.2
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of two sizes."""
+    folder = tmp_path_factory.mktemp("stored")
+    for name, size in (("large", (48, 64)), ("small", (40, 36))):
+        make_clips(folder / "videos" / name, num_videos=3, num_frames=24, height=size[0], width=size[1])
+    prepare(PrepareConfig(data=str(folder / "videos"), out=str(folder / "store"), workers=0), console=QUIET)
+    return folder / "store"
+
+
+def clips_of(store: Path, sampling: Sampling) -> PretextClips:
+    return PretextClips(scan(list_videos(store), min_frames=20).usable_table, TASKS["v3s"], sampling, seed=1)
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, VARIED])
+def test_clips_are_those_that_reading_gives(store: Path, sampling: Sampling) -> None:
+    clips = clips_of(store, sampling)
+    keys = [(2, number) for number in range(12)]
+    ((made, labels),) = resident_batches(clips, ResidentFrames(clips.table, CPU), [keys])
+    assert (made.shape, made.dtype) == ((12, 3, 4, 24, 24), torch.uint8)
+    for number, key in enumerate(keys):
+        clip, label = clips[key]
+        assert torch.equal(label, labels[number])
+        difference = (made[number].int() - clip.int()).abs()
+        most = 1 if sampling is PLAIN else 3  # recolouring multiplies what rounding left
+        assert difference.max() <= most
+        assert difference.float().mean() < 0.02
+
+
+def test_training_in_memory_is_training_by_processes(store: Path, tmp_path: Path) -> None:
+    """The same videos, labels and steps; pixels differ by rounding alone."""
+    losses = {}
+    for loading in ("resident", "workers"):
+        config = PretrainConfig(
+            data=str(store),
+            out=str(tmp_path / loading),
+            loading=loading,
+            backbone="r3d",
+            width=0.125,
+            clip_frames=4,
+            clip_size=24,
+            epochs=2,
+            batch_size=2,
+            validation_videos=2,
+            workers=0,
+        )
+        losses[loading] = pretrain(config, console=QUIET).validation["loss"]
+    assert losses["resident"] == pytest.approx(losses["workers"], abs=0.02)
+
+
+def test_files_and_pictures_are_refused(store: Path, small_videos: Path, tmp_path: Path) -> None:
+    prepare(PrepareConfig(data=str(small_videos), out=str(tmp_path), pixel_format="jpeg", workers=0), console=QUIET)
+    for folder in (small_videos, tmp_path):
+        table = scan(list_videos(folder), min_frames=1).usable_table
+        with pytest.raises(ValueError, match=r"in the format yuv or rgb can be held in memory; make one"):
+            ResidentFrames(table, CPU)
+
+
+def test_too_many_frames_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "SHARE_OF_MEMORY", 1e-9)
+    with pytest.raises(ValueError, match=r"too much for .* GB of memory; read with processes"):
+        ResidentFrames(scan(list_videos(store), min_frames=1).usable_table, CPU)
