@@ -89,7 +89,9 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
                         raise VideoError(f"{index.path}: {_CHANGED}")
                 for whole, group in zip(clip, planes, strict=True):
                     for channel, plane in enumerate(group):
-                        whole[positions[number], channel] = np.rot90(plane, index.rotation // 90)
+                        upright = np.rot90(plane, index.rotation // 90) if index.rotation else plane
+                        for position in positions[number]:
+                            whole[position, channel] = upright
                 num_missing -= 1
     if num_missing:
         return None
