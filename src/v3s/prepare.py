@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import repeat
 from multiprocessing import get_context
@@ -128,6 +129,11 @@ def _run(stems: list[Path], root: Path, parts: list[Sequence[str]], config: Prep
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process that decodes was killed, by the system or by a file that FFmpeg cannot bear; v3s check names "
+            "such a file; what was complete is kept: run v3s prepare again"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
