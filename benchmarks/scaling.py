@@ -87,9 +87,8 @@ def main() -> None:
     table = Table("processes", "clips/s (median)", "efficiency", "waiting for data", title=f"{told} samples")
     alone = statistics.median(speeds[1])
     for count in PROCESSES:
-        speed = statistics.median(speeds[count])
-        waiting = statistics.median(waits[count])
-        table.add_row(str(count), f"{speed:.1f}", f"{speed / alone / count:.0%}", f"{waiting:.1%}")
+        together, waited = statistics.median(speeds[count]), statistics.median(waits[count])
+        table.add_row(str(count), f"{together:.1f}", f"{together / alone / count:.0%}", f"{waited:.1%}")
     console.print(table)
 
 
