@@ -22,7 +22,8 @@ def test_peers_show_the_same_part_of_the_frame(label: int) -> None:
     from benchmarks.peers import MEAN, STD, cut_as_torchvision, cut_by_pil, steps_of, two_steps_by_pil
 
     y, x = np.mgrid[:240, :320]
-    frame = np.stack([x * 255 / 319, y * 255 / 239, 255 - x * 255 / 319], axis=-1).round().astype(np.uint8)
+    waves = np.stack([np.sin(x / 12), np.sin(y / 12), np.sin((x + y) / 17)], axis=-1)  # at most 8.5 levels a pixel
+    frame = (127.5 + 100 * waves).round().astype(np.uint8)
     plan = plan_clip(
         TASK,
         Labels(label, 0),
@@ -35,10 +36,10 @@ def test_peers_show_the_same_part_of_the_frame(label: int) -> None:
     steps = steps_of(plan, TASK, SAMPLING, 240, 320)
     ours = warp(torch.from_numpy(frame).permute(2, 0, 1)[None], plan.to_clip, 112, 112, samples=plan.samples)[:, 0]
     exact = torch.from_numpy(np.array(two_steps_by_pil(Image.fromarray(frame), steps))).permute(2, 0, 1)
-    assert (exact.int() - ours.int()).abs().max() <= 1
+    assert (exact.float() - ours).abs().mean() < 1.2  # a seventh of a pixel
     for cut in (cut_by_pil, cut_as_torchvision):  # whole pixels: up to one pixel of the canvas off
         clip = cut(frame[None], steps)[:, 0] * STD + MEAN
-        assert (clip * 255 - ours).abs().mean() < 1
+        assert (clip * 255 - ours).abs().mean() < 9
 
 
 def test_the_gpu_script_runs_without_a_gpu(
