@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,7 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def finish(self, out: Path, **changes: object) -> str:
@@ -104,18 +106,22 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 
 
 def kills(bench: Bench) -> str:
-    """``kill -9`` at random moments of one run, every second time while a file is being written."""
+    """``kill -9`` at random moments of one run, every second time when a save is seen to write."""
     out, num_kills, in_save = bench.folder / "kills", 0, 0
     while num_kills < bench.times(20):
         process = bench.start(bench.command(out, epochs=10_000))
+        part = out / f"checkpoints/.last.pt.{process.pid}.part"  # what a save writes
         if num_kills % 2:
-            wait_for(lambda: any(out.glob("**/.*.part")), process)
+            wait_for(part.exists, process)
         else:
             time.sleep(bench.chance.uniform(1, 12))
         process.kill()
+        process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it had started may outlive it, and hold its output open
         process.communicate()
         num_kills += 1
-        in_save += any(out.glob("**/.*.part"))
+        in_save += part.exists()
     epoch = load_checkpoint(out / "checkpoints/last.pt")["epoch"] if (out / "checkpoints/last.pt").exists() else 0
     last = max(epoch + 2, 20)
     same = bench.finish(out, epochs=last) == bench.finish(bench.folder / "kills-undisturbed", epochs=last)
