@@ -1,76 +1,379 @@
-"""Finished clips a second, ours against the field's reference style: ``python -m benchmarks.data_path --data DIR``.
+"""The road from videos to clips, against the field's: ``python -m benchmarks.data_path --data DIR [--quick]``.
 
-The reference style, written from its public description: decode the whole video, then warp and resize each of the 16
-frames by itself in two steps, in float. Both read the same clips of the same videos in one process and one thread.
+Tables, for UCF101's own files (``v_*.avi``) and Kinetics-style ones (``*.mp4``): finished clips a second with two
+reading processes, from videos and from stores; what each format of a store costs; the warp alone, its quality against
+PIL's two antialiased steps; the reader against libavcodec alone; ``v3s prepare`` against decoding alone. All ways draw
+the same plans from the same files; rounds are interleaved, medians shown.
 """
 
 import argparse
+import shutil
+import statistics
+import tempfile
 import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+from benchmarks import peers
+from benchmarks.machine import describe_machine
+from v3s.config import PrepareConfig
 from v3s.data.clips import PretextClips
+from v3s.data.loading import load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
-from v3s.data.synthetic import make_clips
-from v3s.pretext.plan import Sampling
+from v3s.prepare import prepare
+from v3s.pretext.plan import Labels, Sampling, plan_clip
 from v3s.pretext.task import TASKS
-from v3s.video.homography import scale
+from v3s.video.container import open_video
+from v3s.video.decode import VideoIndex, needed_packets, plan_runs, read_frames
+from v3s.video.store import PixelFormat, Video, frame_bytes
+from v3s.video.warp import warp
+
+WORKERS = 2
+TASK, SAMPLING = TASKS["v3s"], Sampling()
+LONGEST = TASK.longest_span(SAMPLING.clip_frames)
+FORMATS: dict[str, tuple[PixelFormat, int]] = {
+    "yuv": ("yuv", 256),
+    "yuv, short side 128": ("yuv", 128),
+    "jpeg": ("jpeg", 256),
+    "rgb": ("rgb", 256),
+}
+PEERS: dict[str, tuple[peers.Reader, Callable[[peers.Pixels, peers.Steps], Tensor]]] = {
+    "reference style, ffmpeg pipe": (peers.read_all_by_pipe, peers.cut_by_pil),
+    "reference style, PyAV": (peers.read_all, peers.cut_by_pil),
+    "torchvision-v2 style, PyAV": (peers.read_in_sequence, peers.cut_as_torchvision),
+    "torchvision-v2 style, torchcodec": (peers.read_by_torchcodec, peers.cut_as_torchvision),
+}
+COMPARED = ("reference style, ffmpeg pipe", "torchvision-v2 style, torchcodec")
+DEFAULT_TARGET, FASTEST_TARGET = ">= 60x, >= 7x", "fastest: >= 120x, >= 13x"
+
+Clips = PretextClips | peers.PeerClips
 
 
-def reference_clip(clips: PretextClips, epoch: int, index: int) -> Tensor:
-    """The sample of a key as reference code makes it: float, shape (3, 16, 112, 112)."""
-    video, plan = clips.plan(epoch, index)
-    with av.open(clips.table[video].path, metadata_errors="ignore") as container:
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    canvas, size = clips.sampling.canvas_size, clips.sampling.clip_size
-    height, width = frames.shape[1:3]
-    to_canvas = plan.to_clip @ scale(width / canvas, height / canvas)
-    axis = torch.arange(size, dtype=torch.float64) + 0.5
-    centres = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).numpy()
-    grid = torch.from_numpy(to_canvas.inverse()(centres) / canvas * 2 - 1).float()[None]
-    made = []
-    for number in plan.frames:
-        image = torch.from_numpy(frames[number]).permute(2, 0, 1)[None].float()
-        resized = F.interpolate(image, (canvas, canvas), mode="bilinear", antialias=True)
-        made.append(F.grid_sample(resized, grid, align_corners=False, padding_mode="border")[0] / 255)
-    return torch.stack(made, dim=1)
+@dataclass(frozen=True, slots=True)
+class Style:
+    """One kind of files, and what is aimed at with it.
+
+    Attributes:
+        name: in the tables.
+        pattern: of the files' names.
+        video_target: clips a second from videos, as multiples of the two ways that count.
+        reader_target: time of libavcodec alone in the time of the reader.
+    """
+
+    name: str
+    pattern: str
+    video_target: str
+    reader_target: float
+
+
+UCF101 = Style("UCF101 style", "v_*.avi", ">= 30x, >= 3x", 0.8)
+KINETICS = Style("Kinetics style", "*.mp4", ">= 14x, >= 2x", 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure.
+
+    Attributes:
+        num_videos: of a style, at most.
+        batch_size: clips in a batch.
+        rounds: over all ways.
+        seconds: of a way in a round, at least.
+        num_clips: where clips are counted.
+        copies: of the videos that are prepared.
+        workers: processes that prepare.
+    """
+
+    num_videos: int
+    batch_size: int
+    rounds: int
+    seconds: float
+    num_clips: int
+    copies: int
+    workers: int
+
+
+FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, 2), Effort(2, 2, 1, 0.3, 8, 4, 1)
+
+
+def copy_videos(folder: Path, pattern: str, into: Path, most: int, copies: int = 1) -> None:
+    """Some of a folder's videos, evenly spaced, in a folder of their own."""
+    files = sorted(folder.rglob(pattern))
+    if not files:
+        raise SystemExit(f"{folder}: there is no video named {pattern}")
+    into.mkdir()
+    chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, most)})
+    for copy in range(copies):
+        for place in chosen:
+            shutil.copy(files[place], into / f"{copy:02}-{files[place].name}")
+
+
+def clips_of(folder: Path) -> PretextClips:
+    """The samples of a folder or a store: number n is of video n modulo their count."""
+    found = scan(list_videos(folder, subset="all"), min_frames=LONGEST)
+    return PretextClips(found.usable_table, TASK, SAMPLING, seed=0)
+
+
+def make_stores(videos: Path, folder: Path) -> dict[str, PretextClips]:
+    """The samples from a store in each format."""
+    folder.mkdir()
+    for name, (pixel_format, short_side) in FORMATS.items():
+        out = str(folder / name)
+        config = PrepareConfig(data=str(videos), out=out, pixel_format=pixel_format, short_side=short_side, workers=1)
+        prepare(config, console=Console(quiet=True))
+    return {name: clips_of(folder / name) for name in FORMATS}
+
+
+def finished_clips(clips: Clips, effort: Effort) -> float:
+    """Clips a second of two reading processes, over whole turns of both, after the first turn."""
+    with closing(_batches(clips, effort.batch_size)) as batches:
+        for _ in range(WORKERS):
+            next(batches)
+        start, num_batches = time.perf_counter(), 0
+        while num_batches % WORKERS or time.perf_counter() - start < effort.seconds:
+            next(batches)
+            num_batches += 1
+        return num_batches * effort.batch_size / (time.perf_counter() - start)
+
+
+def _batches(clips: Clips, batch_size: int) -> Generator[object, None, None]:
+    """Batches without end."""
+    keys = ([(0, turn * batch_size + place) for place in range(batch_size)] for turn in count())
+    if isinstance(clips, PretextClips):
+        yield from load_batches(clips, keys, num_workers=WORKERS)  # type: ignore[arg-type]
+        return
+    yield from DataLoader(clips, batch_sampler=keys, num_workers=WORKERS, worker_init_fn=start_worker)
+
+
+def path_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips], effort: Effort) -> Table:
+    """Finished clips a second of every way."""
+    ways: dict[str, Clips] = {"ours, from videos": clips}
+    ways |= {f"ours, store, {name}": stored for name, stored in stores.items()}
+    missing = {}
+    for name, (read, cut) in PEERS.items():
+        if reason := peers.why_unusable(read, clips.table[0]):
+            missing[name] = reason
+        else:
+            ways[name] = peers.PeerClips(clips, read, cut)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(effort.rounds):
+        for name, way in ways.items():
+            rates[name].append(finished_clips(way, effort))
+    rate = {name: statistics.median(measured) for name, measured in rates.items()}
+    fastest = max((f"ours, store, {name}" for name in stores), key=rate.__getitem__)
+    targets = {"ours, from videos": style.video_target, fastest: FASTEST_TARGET, "ours, store, yuv": DEFAULT_TARGET}
+    title = f"{style.name}: finished clips, {WORKERS} processes, batches of {effort.batch_size}"
+    table = Table("way", "clips/s", "x ffmpeg pipe", "x torchcodec", "target", title=title)
+    for name, value in rate.items():
+        ratios = (f"{value / rate[other]:.1f}x" if other in rate else "-" for other in COMPARED)
+        table.add_row(name, f"{value:.1f}", *ratios, targets.get(name, ""))
+    for name, reason in missing.items():
+        table.add_row(name, "not measured", reason)
+    return table
+
+
+def store_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips], effort: Effort) -> Table:
+    """What a frame takes in each format, how true it is, and how fast clips come from it on one thread."""
+    raw = sum(video.num_frames * frame_bytes("rgb", video.height, video.width) for video in clips.table)
+    columns = ("format", "bytes a frame", "of raw RGB", "PSNR of frames", "PSNR of clips", "clips/s, one thread")
+    table = Table(*columns, title=f"{style.name}: the store; yuv is the default, target at most 60 % of raw RGB")
+    num_frames = int(clips.table.num_frames.sum())
+    for name, stored in stores.items():
+        videos = list(stored.table)
+        num_bytes = sum(getattr(video, "num_bytes", 0) for video in videos)
+        same_size = all((a.height, a.width) == (b.height, b.width) for a, b in zip(videos, clips.table, strict=True))
+        frames = psnr(_frame_pairs(clips, stored)) if same_size else None
+        pairs = [(clips[(0, number)][0], stored[(0, number)][0]) for number in range(effort.num_clips)]
+        start = time.perf_counter()
+        for number in range(effort.num_clips):
+            stored[(1, number)]
+        seconds = time.perf_counter() - start
+        table.add_row(
+            name,
+            f"{num_bytes / num_frames:,.0f}",
+            f"{num_bytes / raw:.1%}",
+            f"{frames:.1f} dB" if frames is not None else "other size",
+            f"{psnr(pairs):.1f} dB",
+            f"{effort.num_clips / seconds:.0f}",
+        )
+    return table
+
+
+def _frame_pairs(clips: PretextClips, stored: PretextClips) -> list[tuple[Tensor, Tensor]]:
+    """Eight frames of each video, decoded and out of a store, as RGB."""
+    pairs = []
+    for decoded, kept in zip(clips.table, stored.table, strict=True):
+        chosen = np.linspace(0, decoded.num_frames - 1, 8).astype(int).tolist()
+        pairs.append((read_frames(decoded, chosen).rgb(), read_frames(kept, chosen).rgb()))
+    return pairs
+
+
+def psnr(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """Of the mean squared error over all pairs, in dB; infinite where they are equal."""
+    errors = torch.stack([(some.double() - other.double()).square().mean() for some, other in pairs])
+    return float(10 * torch.log10(255**2 / errors.mean()))
+
+
+def warp_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
+    """One thread: our warp of decoded planes, and PIL's two steps of FFmpeg's RGB, for every spatial label."""
+    columns = ("frames", "ours, ms a clip", "PIL, ms", "ratio", "PSNR, mean", "PSNR, worst", "target")
+    table = Table(*columns, title=f"The warp of {SAMPLING.clip_frames} frames, {len(TASK.spatial)} spatial labels")
+    for style, clips in paths.items():
+        ours, theirs, quality = [], [], []
+        for number in range(min(len(clips), effort.rounds)):
+            for label in range(len(TASK.spatial)):
+                mine, other, pair = _warp_both(clips.table[number], label)
+                ours.append(mine)
+                theirs.append(other)
+                quality.append(psnr([pair]))
+        mine, other = statistics.median(ours), statistics.median(theirs)
+        numbers = (f"{1000 * mine:.2f}", f"{1000 * other:.1f}", f"{other / mine:.1f}x")
+        table.add_row(style.name, *numbers, f"{np.mean(quality):.1f} dB", f"{min(quality):.1f} dB", ">= 12x, >= 38 dB")
+    return table
+
+
+def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Tensor]]:
+    """Seconds of our warp, seconds of PIL, and both clips."""
+    plan = plan_clip(
+        TASK,
+        Labels(label, 0),
+        num_frames=video.num_frames,
+        width=video.width,
+        height=video.height,
+        sampling=SAMPLING,
+        generator=np.random.default_rng(label),
+    )
+    frames, pixels = read_frames(video, plan.frames), peers.read_in_sequence(video, plan.frames)
+    images = [Image.fromarray(frame) for frame in pixels]
+    steps = peers.steps_of(plan, TASK, SAMPLING, video.height, video.width)
+    start = time.perf_counter()
+    clip = warp(frames, plan.to_clip, SAMPLING.clip_size, SAMPLING.clip_size, samples=plan.samples)
+    middle = time.perf_counter()
+    expected = [np.asarray(peers.two_steps_by_pil(image, steps)) for image in images]
+    end = time.perf_counter()
+    return middle - start, end - middle, (clip, torch.from_numpy(np.stack(expected)).permute(3, 0, 1, 2))
+
+
+def reader_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
+    """One thread: libavcodec alone on the packets that our reader decodes, and all that our reader does."""
+    columns = ("files", "libavcodec alone, ms a clip", "read_frames, ms", "ratio", "target")
+    table = Table(*columns, title="The reader")
+    for style, clips in paths.items():
+        floor = whole = 0.0
+        for number in range(effort.num_clips):
+            video, plan = clips.plan(0, number)
+            index = clips.table[video]
+            assert isinstance(index, VideoIndex)
+            floor += codec_seconds(index, plan.frames)
+            start = time.perf_counter()
+            read_frames(index, plan.frames)
+            whole += time.perf_counter() - start
+        numbers = (f"{1000 * seconds / effort.num_clips:.2f}" for seconds in (floor, whole))
+        table.add_row(style.name, *numbers, f"{floor / whole:.2f}", f">= {style.reader_target}")
+    return table
+
+
+def codec_seconds(index: VideoIndex, frames: Sequence[int]) -> float:
+    """What libavcodec takes for the packets that chosen frames need."""
+    seconds, timed = 0.0, bool(index.timestamps)
+    with open_video(index.path) as (container, stream):
+        for run in plan_runs(index, sorted(set(frames))):
+            wanted = {index.timestamps[number] if timed else number for number in run.frames}
+            arrival = count()
+            for packet in needed_packets(index, container, stream, run):
+                start = time.perf_counter()
+                decoded = stream.decode(packet)
+                seconds += time.perf_counter() - start
+                wanted.difference_update(frame.pts if timed else next(arrival) for frame in decoded)
+                if not wanted:
+                    break
+    return seconds
+
+
+def prepare_table(folders: dict[Style, Path], scratch: Path, workers: int) -> Table:
+    """Frames a second of ``v3s prepare`` and of decoding alone, by the same number of processes."""
+    columns = ("files", "decoding alone, frames/s", "prepare, frames/s", "ratio", "again, s", "target")
+    table = Table(*columns, title=f"v3s prepare, {workers} processes")
+    for number, (style, folder) in enumerate(folders.items()):
+        files = [str(path) for path in sorted(folder.iterdir())]
+        config = PrepareConfig(data=str(folder), out=str(scratch / f"prepared{number}"), workers=workers)
+        start = time.perf_counter()
+        num_frames = sum(_decode_all(files, workers))
+        decoded = time.perf_counter()
+        prepare(config, console=Console(quiet=True))
+        prepared = time.perf_counter()
+        prepare(config, console=Console(quiet=True))
+        again = time.perf_counter() - prepared
+        speeds = num_frames / (decoded - start), num_frames / (prepared - decoded)
+        shown = (f"{speed:,.0f}" for speed in speeds)
+        table.add_row(style.name, *shown, f"{speeds[1] / speeds[0]:.0%}", f"{again:.2f}", ">= 80 %, instant")
+    return table
+
+
+def _decode_all(files: list[str], workers: int) -> list[int]:
+    if workers == 1:
+        return list(map(count_frames, files))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+        return list(executor.map(count_frames, files))
+
+
+def count_frames(path: str) -> int:
+    """Decode a file and do nothing with its frames."""
+    with open_video(path) as (container, stream):
+        return sum(1 for _ in container.decode(stream))
+
+
+def describe_versions() -> str:
+    """Of what the peers are made of."""
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    try:
+        torchcodec = version("torchcodec")
+    except PackageNotFoundError:
+        torchcodec = "absent"
+    return f"PyAV {av.__version__} with libavcodec {codec}, Pillow {version('pillow')}, torchcodec {torchcodec}"
 
 
 def main() -> None:
-    """Time both ways over the same samples, in turn, and print one table."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder of videos; without it, clips are made")
-    parser.add_argument("--quick", action="store_true", help="fewer samples")
+    parser.add_argument("--data", type=Path, required=True, help="folder with UCF101's files, v_*.avi")
+    parser.add_argument("--kinetics", type=Path, help="folder with Kinetics-style files, *.mp4; default the same")
+    parser.add_argument("--quick", action="store_true", help="few videos, small batches, one round")
     arguments = parser.parse_args()
+    effort = QUICK if arguments.quick else FULL
     torch.set_num_threads(1)
-    folder = arguments.data or Path("build/benchmark-clips")
-    if arguments.data is None:
-        make_clips(folder, num_videos=8, num_frames=180, height=240, width=320)
-    found = scan(list_videos(folder, subset="all"), min_frames=69)
-    clips = PretextClips(found.usable_table, TASKS["v3s"], Sampling(), seed=0)
-    seconds = {"ours": 0.0, "whole video, frame by frame": 0.0}
-    num_samples = 16 if arguments.quick else 64
-    for number in range(num_samples):
-        start = time.perf_counter()
-        clips[(number, number)]
-        middle = time.perf_counter()
-        reference_clip(clips, number, number)
-        seconds["ours"] += middle - start
-        seconds["whole video, frame by frame"] += time.perf_counter() - middle
     console = Console()
-    console.print(f"{len(clips)} videos of {folder}, {num_samples} clips, one thread; PyAV {av.__version__}")
-    table = Table("way", "clips/s", "ours is")
-    for way, spent in seconds.items():
-        table.add_row(way, f"{num_samples / spent:.1f}", f"{spent / seconds['ours']:.1f}x")
-    console.print(table)
+    console.print(f"{describe_machine()}; {describe_versions()}", highlight=False)
+    sources = {UCF101: arguments.data, KINETICS: arguments.kinetics or arguments.data}
+    with tempfile.TemporaryDirectory() as made:
+        scratch, paths, copies = Path(made), {}, {}
+        for number, (style, source) in enumerate(sources.items()):
+            copy_videos(source, style.pattern, scratch / f"videos{number}", effort.num_videos)
+            copies[style] = scratch / f"copies{number}"
+            copy_videos(source, style.pattern, copies[style], effort.num_videos, effort.copies)
+            paths[style] = clips_of(scratch / f"videos{number}")
+            stores = make_stores(scratch / f"videos{number}", scratch / f"stores{number}")
+            console.print(path_table(style, paths[style], stores, effort))
+            console.print(store_table(style, paths[style], stores, effort))
+        console.print(warp_table(paths, effort))
+        console.print(reader_table(paths, effort))
+        console.print(prepare_table(copies, scratch, effort.workers))
 
 
 if __name__ == "__main__":

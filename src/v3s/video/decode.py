@@ -89,7 +89,9 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
                         raise VideoError(f"{index.path}: {_CHANGED}")
                 for whole, group in zip(clip, planes, strict=True):
                     for channel, plane in enumerate(group):
-                        whole[positions[number], channel] = np.rot90(plane, index.rotation // 90)
+                        upright = np.rot90(plane, index.rotation // 90) if index.rotation else plane
+                        for position in positions[number]:
+                            whole[position, channel] = upright
                 num_missing -= 1
     if num_missing:
         return None
@@ -123,7 +125,7 @@ def _decode_run(
     timed = bool(index.timestamps)
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in run.frames}
     arrival = count()
-    for packet in _packets(index, container, stream, run):
+    for packet in needed_packets(index, container, stream, run):
         for frame in stream.decode(packet):
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
@@ -132,7 +134,7 @@ def _decode_run(
             return
 
 
-def _packets(
+def needed_packets(
     index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
 ) -> "Iterator[Packet[VideoStream] | None]":
     """Yield what the decoder needs for a run; ``None`` tells it to give what it holds back.

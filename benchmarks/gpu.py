@@ -1,0 +1,278 @@
+"""Everything that needs a GPU, in one call: ``python -m benchmarks.gpu --data DIR [--splits DIR]``.
+
+It makes a store of the videos, compares clips that the GPU makes with the CPU's, and measures training clips a second
+of the paper's networks, fed one batch that never changes and fed by ``v3s pretrain`` from the store in the GPU's
+memory, without and with ``--compile``. What does not fit into ``--minutes`` is named as not measured. ``--device cpu
+--quick`` runs all of it in small on any machine.
+
+A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
+``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
+
+    pip download --only-binary :all: --no-deps -d wheels av safetensors jsonargparse rich
+    pip download --only-binary :all: --no-deps -d wheels pyyaml markdown-it-py mdurl pygments docstring-parser
+    pip wheel --no-deps -w wheels .
+
+and there, in a checkout with that folder::
+
+    pip install --no-index --find-links wheels --no-deps wheels/*.whl
+    python -m benchmarks.gpu --data UCF-101 --splits ucfTrainTestlist
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import describe_machine
+from v3s import create_backbone, pretrain
+from v3s.config import PrepareConfig, PretrainConfig
+from v3s.data.clips import PretextClips
+from v3s.data.index_table import IndexTable
+from v3s.data.resident import ResidentFrames, resident_batches
+from v3s.data.scan import scan
+from v3s.data.splits import list_videos
+from v3s.data.store import Store
+from v3s.prepare import prepare
+from v3s.pretext.model import PretextModel, pretext_objective
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import TASKS
+from v3s.train.device import choose_compute
+from v3s.train.distributed import Processes
+from v3s.train.finite import FiniteGuard
+from v3s.train.loop import train_step
+from v3s.train.run import METRICS, read_metrics
+from v3s.video.store import StoredVideo
+
+TASK = TASKS["v3s"]
+PAPER_CLIPS = 300  # epochs of the paper: clips that each training video gives
+NUM_COMPARED = 16  # clips made on both devices
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A network, the side of its clips of 16 frames, and the clips a second that are aimed at on one H200."""
+
+    backbone: str
+    size: int
+    clips_per_second: int | None
+
+    def __str__(self) -> str:
+        return f"{self.backbone} 16x{self.size}"
+
+
+GOALS = (
+    Goal("r3d", 112, 2600),
+    Goal("r2plus1d", 112, 1800),
+    Goal("c3d", 112, 1400),
+    Goal("s3dg", 224, 1000),
+    Goal("s3dg", 112, None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large everything is.
+
+    Attributes:
+        num_videos: that are used; ``None`` uses all.
+        width: of the networks.
+        clip_frames: of a clip.
+        shrink: what the side of a clip is divided by.
+        batch_size: clips in a step.
+        epoch_clips: clips of an epoch, about.
+        epochs: of each training; the first warms up.
+        steps: fed one batch.
+    """
+
+    num_videos: int | None
+    width: float
+    clip_frames: int
+    shrink: int
+    batch_size: int
+    epoch_clips: int
+    epochs: int
+    steps: int
+
+
+FULL, QUICK = Scale(None, 1.0, 16, 1, 64, 8000, 3, 40), Scale(16, 0.125, 8, 4, 4, 16, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all measurements share.
+
+    Attributes:
+        scratch: a folder for runs.
+        store: the videos.
+        splits: official lists, or ``None``.
+        device: "cuda" or "cpu".
+        scale: how large everything is.
+        train_clips: of each video in an epoch.
+    """
+
+    scratch: Path
+    store: Path
+    splits: str | None
+    device: str
+    scale: Scale
+    train_clips: int
+
+    def train(self, goal: Goal, *, compiled: bool) -> tuple[float, float]:
+        """Clips a second of ``v3s pretrain``, and the share of time that waits for data: medians over epochs."""
+        out = self.scratch / f"{goal}-{compiled}".replace(" ", "-")
+        config = PretrainConfig(
+            data=str(self.store),
+            splits=self.splits,
+            out=str(out),
+            backbone=goal.backbone,
+            width=self.scale.width,
+            clip_frames=self.scale.clip_frames,
+            clip_size=goal.size // self.scale.shrink,
+            epochs=self.scale.epochs,
+            batch_size=self.scale.batch_size,
+            train_clips=self.train_clips,
+            validation_videos=self.scale.batch_size,
+            loading="resident",
+            compile=compiled,
+            device=self.device,
+        )
+        pretrain(config, console=Console(quiet=True))
+        lines = read_metrics(out / METRICS)[1:]
+        speeds, waits = ([line[name] for line in lines] for name in ("clips_per_second", "waiting_share"))
+        return statistics.median(speeds), statistics.median(waits)
+
+    def one_batch(self, goal: Goal, *, compiled: bool) -> float:
+        """Clips a second of the same steps fed one batch that lies on the device."""
+        scale, compute = self.scale, choose_compute(self.device, training=True)
+        model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
+        model.to(compute.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if compiled:
+            model.compile()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
+        guard = FiniteGuard(Processes(), compute.device)
+        side = goal.size // scale.shrink
+        shape = (scale.batch_size, 3, scale.clip_frames, side, side)
+        clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=compute.device)
+        labels = torch.zeros(scale.batch_size, 2, dtype=torch.long, device=compute.device)
+        start = 0.0
+        for step in range(-scale.steps // 2, scale.steps):
+            if step == 0:
+                wait_for(compute.device)
+                start = time.perf_counter()
+            train_step(model, (clips, labels), pretext_objective, optimizer, compute, guard)
+        wait_for(compute.device)
+        return scale.steps * scale.batch_size / (time.perf_counter() - start)
+
+
+def wait_for(device: torch.device) -> None:
+    """Return once the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, console: Console) -> Store:
+    """Decode the videos once, and say how fast."""
+    data, splits = str(arguments.data), arguments.splits
+    if scale.num_videos is not None:
+        listed = list_videos(data, subset="all")
+        chosen = np.linspace(0, len(listed) - 1, scale.num_videos).astype(int)
+        lines = [str((listed.root / listed.paths[place]).resolve()) for place in chosen]
+        (scratch / "videos.txt").write_text("\n".join(lines), encoding="utf-8")
+        data, splits = str(scratch / "videos.txt"), None
+    config = PrepareConfig(data=data, splits=splits, subset="train" if splits else "all", out=str(scratch / "store"))
+    start = time.perf_counter()
+    store = prepare(config, console=console)
+    seconds = time.perf_counter() - start
+    held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
+    frames = sum(video.num_frames for video in held)
+    console.print(f"prepared in {seconds:.1f} s: {frames / seconds:,.0f} frames/s", highlight=False)
+    return store
+
+
+def compare_devices(table: IndexTable, device: torch.device, scale: Scale, console: Console) -> None:
+    """Make the same clips on the CPU and on the device, and tell how far they are apart and how fast they come.
+
+    Raises:
+        SystemExit: A value differs by more than one level.
+    """
+    size = 112 // scale.shrink
+    sampling = Sampling(clip_frames=scale.clip_frames, clip_size=size, canvas_size=2 * size)
+    clips = PretextClips(table.subset(list(range(min(NUM_COMPARED, len(table))))), TASK, sampling, seed=0)
+    frames = ResidentFrames(clips.table, device)
+    keys = [(0, number) for number in range(NUM_COMPARED)]
+    ((made, _),) = resident_batches(clips, frames, [keys])
+    expected = torch.stack([clips[key][0] for key in keys])
+    off = (made.cpu().int() - expected.int()).abs()
+    wait_for(device)
+    start, num_batches = time.perf_counter(), scale.steps
+    for _ in resident_batches(clips, frames, [keys] * num_batches):
+        pass
+    wait_for(device)
+    speed = num_batches * len(keys) / (time.perf_counter() - start)
+    differ = float((off > 0).double().mean())
+    console.print(
+        f"clips on {device} and on the CPU: at most {int(off.max())} levels apart (target 1), {differ:.3%} of all "
+        f"values differ; gather and warp alone {speed:,.0f} clips/s",
+        highlight=False,
+    )
+    if int(off.max()) > 1:
+        raise SystemExit("the clips of the two devices differ by more than rounding")
+
+
+def measure(bench: Bench, num_train: int, deadline: float, modes: Sequence[bool], console: Console) -> Table:
+    """All networks, without and with compiling, as far as time allows."""
+    columns = ("network", "mode", "one batch, clips/s", "pretrain, clips/s", "of one batch", "waiting", "target, H200")
+    table = Table(*columns, f"{PAPER_CLIPS} clips of {num_train:,} videos")
+    for compiled in modes:
+        for goal in GOALS:
+            row = [str(goal), "compile" if compiled else "eager"]
+            if time.monotonic() > deadline:
+                table.add_row(*row, "not measured: no time left")
+                continue
+            alone = bench.one_batch(goal, compiled=compiled)
+            speed, waiting = bench.train(goal, compiled=compiled)
+            target = f">= {goal.clips_per_second:,}, < 3 %" if goal.clips_per_second else ""
+            minutes = PAPER_CLIPS * num_train / speed / 60
+            row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
+            table.add_row(*row, f"{minutes:,.1f} min")
+            console.print("; ".join(row), highlight=False)
+    return table
+
+
+def main() -> None:
+    """Make the store, compare the devices, measure, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of videos")
+    parser.add_argument("--splits", help="official split lists: only training videos are used")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which nothing new is begun")
+    parser.add_argument("--quick", action="store_true", help="a few videos and narrow networks")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    scale, console = QUICK if arguments.quick else FULL, Console()
+    compute = choose_compute(arguments.device, training=True)
+    name = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else "no GPU"
+    console.print(f"{describe_machine()}; {name}, {compute}; batches of {scale.batch_size}", highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(arguments, Path(folder), scale, console)
+        splits = None if scale.num_videos else arguments.splits
+        listed = list_videos(store.folder, splits=splits, subset="train" if splits else "all")
+        videos = scan(listed, min_frames=TASK.longest_span(scale.clip_frames)).usable_table
+        compare_devices(videos, compute.device, scale, console)
+        num_train = len(videos) - scale.batch_size
+        train_clips = max(1, round(scale.epoch_clips / num_train))
+        bench = Bench(Path(folder), store.folder, splits, arguments.device, scale, train_clips)
+        modes = [False] if arguments.quick else [False, True]
+        console.print(measure(bench, num_train, deadline, modes, console))
+
+
+if __name__ == "__main__":
+    main()

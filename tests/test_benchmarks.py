@@ -1,0 +1,55 @@
+"""The peers of the benchmarks make our samples, and the GPU script runs on a machine without one."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.task import TASKS
+from v3s.video.warp import warp
+
+TASK, SAMPLING = TASKS["v3s"], Sampling()
+
+
+@pytest.mark.parametrize("label", range(len(TASK.spatial)))
+def test_peers_show_the_same_part_of_the_frame(label: int) -> None:
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    from benchmarks.peers import MEAN, STD, cut_as_torchvision, cut_by_pil, steps_of, two_steps_by_pil
+
+    y, x = np.mgrid[:240, :320]
+    waves = np.stack([np.sin(x / 12), np.sin(y / 12), np.sin((x + y) / 17)], axis=-1)  # at most 8.5 levels a pixel
+    frame = (127.5 + 100 * waves).round().astype(np.uint8)
+    plan = plan_clip(
+        TASK,
+        Labels(label, 0),
+        num_frames=20,
+        width=320,
+        height=240,
+        sampling=SAMPLING,
+        generator=np.random.default_rng(label),
+    )
+    steps = steps_of(plan, TASK, SAMPLING, 240, 320)
+    ours = warp(torch.from_numpy(frame).permute(2, 0, 1)[None], plan.to_clip, 112, 112, samples=plan.samples)[:, 0]
+    exact = torch.from_numpy(np.array(two_steps_by_pil(Image.fromarray(frame), steps))).permute(2, 0, 1)
+    assert (exact.float() - ours).abs().mean() < 1.2  # a seventh of a pixel
+    for cut in (cut_by_pil, cut_as_torchvision):  # whole pixels: up to one pixel of the canvas off
+        clip = cut(frame[None], steps)[:, 0] * STD + MEAN
+        assert (clip * 255 - ours).abs().mean() < 9
+
+
+def test_the_gpu_script_runs_without_a_gpu(
+    small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "GOALS", gpu.GOALS[:1])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(small_videos), "--device", "cpu", "--quick"])
+    gpu.main()
+    told = capsys.readouterr().out
+    assert "at most 0 levels apart" in told or "at most 1 levels apart" in told
+    assert "r3d 16x112; eager; " in told
