@@ -97,7 +97,7 @@ def prepare(
     resident = config.loading == "resident" or (
         config.loading == "auto" and can_be_resident(found.usable_table, compute.device)
     )
-    num_workers = divide_cores(0 if resident else config.workers, compute.device)
+    num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True)
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
         raise ValueError(
             f"{len(train)} training videos give less than one batch of {config.batch_size}, which "

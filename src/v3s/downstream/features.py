@@ -14,6 +14,9 @@ from v3s.train.device import Compute
 
 Pool = Literal["mean", "max"]
 
+POSITIONS_ON_CPU = 16 * 112 * 112
+"""Frames x height x width of a forward pass on a CPU, one clip of the paper: larger passes leave the caches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -60,12 +63,14 @@ def clip_features(
         clips: uint8, shape (N, 3, T, H, W).
         features: the kinds of vector wanted.
         compute: device and precision.
-        batch_size: clips in a forward pass.
+        batch_size: clips in a forward pass, at most; fewer on a CPU.
 
     Returns:
         For each kind, float32 on the CPU, shape (N, D).
     """
     parts: list[list[Tensor]] = [[] for _ in features]
+    if compute.device.type == "cpu" and len(clips):
+        batch_size = min(batch_size, max(1, POSITIONS_ON_CPU // clips[0, 0].numel()))
     for batch in torch.split(clips, batch_size):
         with compute.autocast():
             stages = backbone.forward_stages(compute.clips(batch))  # type: ignore[operator]

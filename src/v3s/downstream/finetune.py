@@ -135,7 +135,7 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
-    num_workers = divide_cores(config.workers, compute.device)
+    num_workers = divide_cores(config.workers, compute.device, training=True)
     return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
 
 

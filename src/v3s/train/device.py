@@ -67,21 +67,22 @@ def choose_compute(
     return Compute(chosen, fast)
 
 
-def divide_cores(num_workers: int | None, device: torch.device) -> int:
+def divide_cores(num_workers: int | None, device: torch.device, *, training: bool = False) -> int:
     """Share the cores between torch and the processes that read videos; returns the number of these processes.
 
     On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
     slower. A thread count set from outside (OMP_NUM_THREADS, which ``torchrun`` sets too) is left alone.
 
     Args:
-        num_workers: reading processes; None takes half of the cores on a CPU, and one for each core, at most 8, beside
-            a GPU.
+        num_workers: reading processes; None takes one for each core, at most 8, beside a GPU; on a CPU half of the
+            cores in training, and a quarter in inference, where the network takes most of the time.
         device: where the network lives.
+        training: whether gradients are computed.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_cpu = device.type == "cpu"
     if num_workers is None:
-        num_workers = max(1, cores // 2) if on_cpu else min(cores, 8)
+        num_workers = (max(1, cores // 2) if training else cores // 4) if on_cpu else min(cores, 8)
     if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores - num_workers))
     return num_workers
