@@ -51,6 +51,7 @@ FORMATS: dict[str, tuple[PixelFormat, int]] = {
     "yuv": ("yuv", 256),
     "yuv, short side 128": ("yuv", 128),
     "jpeg": ("jpeg", 256),
+    "jpeg, short side 128": ("jpeg", 128),
     "rgb": ("rgb", 256),
 }
 PEERS: dict[str, tuple[peers.Reader, Callable[[peers.Pixels, peers.Steps], Tensor]]] = {
