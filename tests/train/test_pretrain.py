@@ -21,7 +21,9 @@ from v3s import PretrainConfig, load_backbone, pretrain
 from v3s.backbones import create_backbone
 from v3s.train.checkpoint import fingerprint
 from v3s.train.run import read_metrics
+from v3s.train.stop import StopAskedError
 from v3s.train.trained import describe_trained, load_pretext_model
+from v3s.video.container import open_video
 
 QUIET = Console(quiet=True)
 
@@ -136,6 +138,13 @@ def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tm
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
     assert weights_of(out) == weights_of(finished)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: PretrainConfig) -> None:
+    """With no reading processes a video is read where a stop may be asked for."""
+    path = next(Path(config.data).rglob("*.mp4"))
+    with pytest.raises(StopAskedError), open_video(path):
+        raise StopAskedError
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopAskedError(Exception):
-    """A signal asked for an end at a point where everything can be saved."""
+class StopAskedError(BaseException):
+    """A signal asked for an end at a point where everything can be saved.
+
+    As `KeyboardInterrupt`, no `Exception`: it may be raised while a video is read, and is not the video's fault.
+    """
 
 
 class TrainingStoppedError(Exception):

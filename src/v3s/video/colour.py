@@ -46,5 +46,8 @@ def recolour(clip: Tensor, colour: Colour) -> Tensor:
     if colour == UNCHANGED:
         return clip
     matrix, offset = colour.affine()
-    changed = torch.addmm(torch.tensor(offset, device=clip.device), matrix.to(clip.device), clip.flatten(1).float())
-    return changed.round_().clamp_(0, 255).to(torch.uint8).view(clip.shape)
+    red, green, blue = clip.float()
+    rows = (
+        red * r + green * g + blue * b for r, g, b in matrix.tolist()
+    )  # a matrix product depends on memory's layout
+    return torch.stack([(row + offset).round_().clamp_(0, 255).to(torch.uint8) for row in rows])

@@ -133,16 +133,16 @@ def _whole(shrink: float) -> int:
 
 @lru_cache(maxsize=16)
 def _grid(height: int, width: int, across: int, down: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The samples of all output pixels: their pixels' centres as (x, y, 1), and how far from them each one lies.
+    """The samples of all output pixels: their pixels' centres as (x, y), and how far from them each one lies.
 
-    Both float32 of shape (3, pixels * samples), the samples of a pixel side by side.
+    Both float32 of shape (2, pixels * samples), the samples of a pixel side by side.
     """
     column, row = np.arange(width)[None, :, None, None] + 0.5, np.arange(height)[:, None, None, None] + 0.5
     right, below = ((np.arange(number) + 0.5) / number - 0.5 for number in (across, down))
     whole = np.zeros((height, width, down, across))
     centres, offsets = (
         np.stack([(whole + axis).ravel() for axis in axes]).astype(np.float32)
-        for axes in ((column, row, 1), (right, below[:, None], 0))
+        for axes in ((column, row), (right, below[:, None]))
     )
     return torch.from_numpy(centres).to(device), torch.from_numpy(offsets).to(device)
 
@@ -161,7 +161,10 @@ def _points(to_source: Tensor, height: int, width: int, samples: Samples, blurs:
         float32, shape (2, B, height * width, samples of a pixel): x and y in source pixels.
     """
     centres, offsets = _grid(height, width, *samples, to_source.device)
-    x, y, depth = (to_source.to(torch.float32) @ (centres + blurs[:, None, None] * offsets)).unbind(1)
+    column, row = (centres + blurs[:, None, None] * offsets).unbind(1)
+    # Not a matrix product: its last bit depends on where in memory the matrices lie.
+    matrix = to_source.to(torch.float32)[..., None]
+    x, y, depth = (line[:, 0] * column + line[:, 1] * row + line[:, 2] for line in matrix.unbind(1))
     return torch.stack([x, y]).div_(depth).view(2, len(to_source), height * width, -1)
 
 
