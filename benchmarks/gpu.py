@@ -227,7 +227,7 @@ def compare_devices(table: IndexTable, device: torch.device, scale: Scale, conso
 def measure(bench: Bench, num_train: int, deadline: float, modes: Sequence[bool], console: Console) -> Table:
     """All networks, without and with compiling, as far as time allows."""
     columns = ("network", "mode", "one batch, clips/s", "pretrain, clips/s", "of one batch", "waiting", "target, H200")
-    table = Table(*columns, f"{PAPER_CLIPS} clips of {num_train:,} videos")
+    table = Table(*columns, f"{num_train:,} videos x {PAPER_CLIPS}")
     for compiled in modes:
         for goal in GOALS:
             scale = bench.scale
