@@ -28,6 +28,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.train_step --quick
 	$(BIN)/python -m benchmarks.embed --quick
 	$(BIN)/python -m benchmarks.search --quick
+	$(BIN)/python -m benchmarks.scaling --quick
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

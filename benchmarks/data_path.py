@@ -36,6 +36,7 @@ from v3s.data.clips import PretextClips
 from v3s.data.loading import load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
+from v3s.data.synthetic import make_clips
 from v3s.prepare import prepare
 from v3s.pretext.plan import Labels, Sampling, plan_clip
 from v3s.pretext.task import TASKS
@@ -51,6 +52,7 @@ FORMATS: dict[str, tuple[PixelFormat, int]] = {
     "yuv": ("yuv", 256),
     "yuv, short side 128": ("yuv", 128),
     "jpeg": ("jpeg", 256),
+    "jpeg, short side 128": ("jpeg", 128),
     "rgb": ("rgb", 256),
 }
 PEERS: dict[str, tuple[peers.Reader, Callable[[peers.Pixels, peers.Steps], Tensor]]] = {
@@ -115,13 +117,11 @@ FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, 2), Effort(2, 2, 1, 0.3, 8, 4, 1)
 def copy_videos(folder: Path, pattern: str, into: Path, most: int, copies: int = 1) -> None:
     """Some of a folder's videos, evenly spaced, in a folder of their own."""
     files = sorted(folder.rglob(pattern))
-    if not files:
-        raise SystemExit(f"{folder}: there is no video named {pattern}")
     into.mkdir()
     chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, most)})
     for copy in range(copies):
         for place in chosen:
-            shutil.copy(files[place], into / f"{copy:02}-{files[place].name}")
+            shutil.copy(files[place], into / f"{copy:02}-{place:04}-{files[place].name}")
 
 
 def clips_of(folder: Path) -> PretextClips:
@@ -352,7 +352,7 @@ def describe_versions() -> str:
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with UCF101's files, v_*.avi")
+    parser.add_argument("--data", type=Path, help="folder with UCF101's files, v_*.avi; without it clips are made")
     parser.add_argument("--kinetics", type=Path, help="folder with Kinetics-style files, *.mp4; default the same")
     parser.add_argument("--quick", action="store_true", help="few videos, small batches, one round")
     arguments = parser.parse_args()
@@ -360,10 +360,16 @@ def main() -> None:
     torch.set_num_threads(1)
     console = Console()
     console.print(f"{describe_machine()}; {describe_versions()}", highlight=False)
-    sources = {UCF101: arguments.data, KINETICS: arguments.kinetics or arguments.data}
     with tempfile.TemporaryDirectory() as made:
         scratch, paths, copies = Path(made), {}, {}
+        data = arguments.data or scratch / "made"
+        if arguments.data is None:
+            make_clips(data, num_videos=effort.num_videos, num_frames=180, height=256, width=340)
+        sources = {UCF101: data, KINETICS: arguments.kinetics or data}
         for number, (style, source) in enumerate(sources.items()):
+            if not any(source.rglob(style.pattern)):
+                console.print(f"{style.name}: not measured, no {style.pattern} in {source}", highlight=False)
+                continue
             copy_videos(source, style.pattern, scratch / f"videos{number}", effort.num_videos)
             copies[style] = scratch / f"copies{number}"
             copy_videos(source, style.pattern, copies[style], effort.num_videos, effort.copies)

@@ -52,4 +52,4 @@ def test_the_gpu_script_runs_without_a_gpu(
     gpu.main()
     told = capsys.readouterr().out
     assert "at most 0 levels apart" in told or "at most 1 levels apart" in told
-    assert "r3d 16x112; eager; " in told
+    assert "r3d 8x28, width 0.125; eager; " in told
