@@ -43,13 +43,16 @@ class ShardWriter:
 
     def write(self, buffers: Sequence[Any]) -> None:
         """Append contiguous buffers."""
-        for buffer in buffers:
-            view = memoryview(buffer).cast("B")
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        for view in views:
             self.checksum = zlib.adler32(view, self.checksum)
-            while view:
-                num_written = os.write(self._file, view)
-                self.size += num_written
-                view = view[num_written:]
+        while views:
+            num_written = os.writev(self._file, views)
+            self.size += num_written
+            while views and num_written >= len(views[0]):
+                num_written -= len(views.pop(0))
+            if views:
+                views[0] = views[0][num_written:]
 
     def cut(self, size: int) -> None:
         """Take back what was written beyond a size."""
@@ -149,7 +152,8 @@ class _FrameWriter:
             planes = self._reformatter.reformat(
                 frame, width=width, height=height, format=target, interpolation="AREA", threads=1
             ).planes
-        turned = [np.ascontiguousarray(np.rot90(plane_lines(plane), turns)) for plane in planes]
+        lines = map(plane_lines, planes)
+        turned = [np.ascontiguousarray(np.rot90(plane, turns) if turns else plane) for plane in lines]
         if target == "gbrp":
             return [turned[2], turned[0], turned[1]]
         if self._pixel_format == "rgb":

@@ -58,7 +58,7 @@ def warp(
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
         points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), sides)
-        part, places = _cut(plane, _places(points, plane, tall, wide))
+        part, places = _cut(plane, _places(points, plane, tall, wide), width)
         channels += _look_up(part[None], places)
     clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
     for part, colour in zip(clip, to_rgb(channels, frames.colour), strict=True):
@@ -175,10 +175,14 @@ def _places(points: Tensor, plane: Tensor, tall: int, wide: int) -> Tensor:
     return torch.stack([x, y])
 
 
-def _cut(plane: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of a plane that the places touch, and the places in it: what lies outside is not looked at."""
-    low, high = torch.aminmax(places.flatten(1), dim=1)
-    (left, top), (right, bottom) = low.int().tolist(), high.int().tolist()
+def _cut(plane: Tensor, places: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The part of a plane that the places touch, and the places in it: what lies outside is not looked at.
+
+    A projective map takes a rectangle to one whose ends are its own: the ends of the first and the last row tell all.
+    """
+    ends = places[:, :, [0, width - 1, -width, -1]]
+    low, high = torch.aminmax(ends.flatten(1), dim=1)
+    (left, top), (right, bottom) = low.int().sub_(1).clamp_(min=0).tolist(), high.int().tolist()
     return plane[..., top : bottom + 2, left : right + 2], places - torch.tensor([left, top]).view(2, 1, 1, 1)
 
 
@@ -209,7 +213,7 @@ def _look_up(planes: Tensor, places: Tensor) -> list[Tensor]:
     return [
         F.embedding_bag(
             taps.view(-1, num_taps),
-            planes[:, :, channel].permute(0, 2, 3, 1).reshape(-1, num_frames).to(torch.float32),
+            planes[:, :, channel].permute(0, 2, 3, 1).contiguous().view(-1, num_frames).to(torch.float32),
             per_sample_weights=weights.view(-1, num_taps),
             mode="sum",
         )
