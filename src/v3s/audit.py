@@ -155,7 +155,8 @@ def audit_network(config: AuditConfig, console: Console) -> Audit:
     model, trained = load_pretext_model(config.backbone)
     found = _usable(config, trained.task, trained.sampling, console)
     videos = found.usable_table
-    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
+    bars = detect_all_bars(videos) if trained.sampling.trim_bars else None
+    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed, bars=bars)
     stimuli = Stimuli(clips)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,14 +115,13 @@ def _store_bytes(readable: Iterable[FileReport]) -> int:
 def write_report(reports: Iterable[FileReport], out: Path) -> None:
     """Write one JSON line a file; the file `out` is either the old one or the whole new one."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with beside.open("w", encoding="ascii") as file:
             file.writelines(f"{json.dumps(dataclasses.asdict(report))}\n" for report in reports)
-        os.replace(name, out)
-    except BaseException:
-        os.unlink(name)
-        raise
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _print_bad(result: Scan, console: Console, out: Path | None) -> None:
