@@ -18,7 +18,7 @@ from v3s.video.frames import Frames, subsampling, to_rgb
 from v3s.video.homography import Homography, scale
 
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
-TOLERATED = 0.3  # what shrinking may exceed a whole number of samples by
+COVERED = 1.4  # source pixels that one bilinear sample stands for
 
 Samples = tuple[int, int]
 """How many samples across and down an output pixel averages, spread evenly over it."""
@@ -103,7 +103,7 @@ def warp_batch(
 
 
 def samples_for(to_output: Homography, height: int, width: int) -> Samples:
-    """How many samples an output pixel averages: across and down, one for each source pixel that it covers.
+    """How many samples an output pixel averages: across and down, enough for the source pixels that it covers.
 
     Measured at the output's middle: one number for the whole clip keeps the filter the same across it.
     """
@@ -128,7 +128,7 @@ def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
 
 
 def _whole(shrink: float) -> int:
-    return min(MAX_SAMPLES, max(1, math.ceil(shrink - TOLERATED)))
+    return min(MAX_SAMPLES, max(1, math.ceil(shrink / COVERED)))
 
 
 @lru_cache(maxsize=16)
