@@ -94,12 +94,15 @@ def _absent(processes: Processes) -> list[str]:
     if not _store_answers():
         return [processes.names[0]]
     others = [rank for rank in range(processes.count) if rank != processes.rank]
-    store.set(f"here/{processes.rank}", "")
     deadline = time.monotonic() + _ROLL_CALL_SECONDS
-    while missing := [rank for rank in others if not store.check([f"here/{rank}"])]:
-        if time.monotonic() > deadline:
-            return [processes.names[rank] for rank in missing]
-        time.sleep(0.1)
+    try:
+        store.set(f"here/{processes.rank}", "")
+        while missing := [rank for rank in others if not store.check([f"here/{rank}"])]:
+            if time.monotonic() > deadline:
+                return [processes.names[rank] for rank in missing]
+            time.sleep(0.1)
+    except distributed.DistError:  # it ended just now
+        return [processes.names[0]]
     return []
 
 
