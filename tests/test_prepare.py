@@ -1,7 +1,11 @@
 """A store stands for its folder: the same lists, the same clips; made once, resumed, never silently out of date."""
 
+import errno
+import os
 import shutil
 from collections import namedtuple
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -115,6 +119,27 @@ def test_disk_too_small_is_refused_before_work_starts(
     with pytest.raises(ValueError, match=r"take about 0\.0 GB, the disk has"):
         run(small_videos, tmp_path / "store")
     assert not list((tmp_path / "store/shards").iterdir())
+
+
+def test_disk_that_fills_up_is_not_the_videos_fault(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
+    written = count()
+    real = os.writev
+
+    def full_disk(file: int, buffers: Sequence[memoryview]) -> int:
+        if next(written) == 300:  # in the second shard
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, buffers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full_disk)
+        with pytest.raises(ValueError, match=r"00001\.part: cannot be written \(No space left on device\)"):
+            run(small_videos, tmp_path / "store")
+    assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]
+    run(small_videos, tmp_path / "store")
+    assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
 
 
 def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ class ShardWriter:
         path: of the file, which must not exist.
         size: written so far, in bytes.
         checksum: Adler-32 of what was written since :meth:`begin`.
+        error: why the last write failed, if it did: the disk may be full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.size, self.checksum = path, 0, 1
+        self.error: OSError | None = None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def begin(self) -> int:
@@ -47,7 +49,11 @@ class ShardWriter:
         for view in views:
             self.checksum = zlib.adler32(view, self.checksum)
         while views:
-            num_written = os.writev(self._file, views)
+            try:
+                num_written = os.writev(self._file, views)
+            except OSError as error:
+                self.error = error
+                raise
             self.size += num_written
             while views and num_written >= len(views[0]):
                 num_written -= len(views.pop(0))
@@ -85,14 +91,15 @@ def store_video(
 
     Raises:
         VideoError: As :func:`v3s.video.index.index_video` does; the shard is then as it was.
+        OSError: The shard cannot be written, which is not the video's fault.
     """
     start = shard.begin()
     writer = _FrameWriter(shard, pixel_format, short_side)
     try:
         index = index_video(path, each_frame=writer, find_key_frames=False)
-    except BaseException:
+    except BaseException as error:
         shard.cut(start)
-        raise
+        raise (shard.error or error) from None
     num_bytes, checksum = shard.size - start, shard.checksum
     if pixel_format == "jpeg":
         shard.write([np.array([place - start for place in (*writer.places, start + num_bytes)], np.uint64)])
