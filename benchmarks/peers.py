@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import av
 import numpy as np
@@ -110,9 +111,8 @@ def read_in_sequence(video: Video, frames: Sequence[int]) -> Pixels:
 
 def read_by_torchcodec(video: Video, frames: Sequence[int]) -> Pixels:
     """By torchcodec on one thread, in the mode that needs no pass over the file."""
-    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
-
-    decoder = VideoDecoder(video.path, seek_mode="approximate", num_ffmpeg_threads=1, dimension_order="NHWC")
+    decoders = import_module("torchcodec.decoders")  # the project does not require it
+    decoder = decoders.VideoDecoder(video.path, seek_mode="approximate", num_ffmpeg_threads=1, dimension_order="NHWC")
     pixels: Pixels = decoder.get_frames_at(list(frames)).data.numpy()
     return pixels
 
