@@ -78,7 +78,7 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
         ValueError: The folder holds no video at all, or one file stands for two different entries.
     """
     if listing.key is None:
-        names = [entry.names[0] for entry in listing.entries]
+        names = (entry.names[0] for entry in listing.entries)
         if is_store(root):
             return tuple(name if name in open_store(root).files else None for name in names)
         return tuple(name if os.path.lexists(root / name) else None for name in names)

@@ -73,7 +73,7 @@ def list_videos(
     num_missing = found.count(None)
     if num_missing and (not allow_missing or num_missing == len(found)):
         raise ValueError(_missing_message(root, listing, found))
-    paths = tuple(path for path in found if path is not None)
+    paths = tuple(filter(None, found))
     labels = tuple(entry.label for path, entry in zip(found, listing.entries, strict=True) if path is not None)
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
