@@ -101,6 +101,21 @@ def test_unfinished_shard_does_not_count(small_videos: Path, tmp_path: Path, mon
         assert path.read_bytes() == (tmp_path / "store/shards" / path.name).read_bytes()
 
 
+def test_gap_between_shards_costs_no_other_shard(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several processes one may have been killed; a damaged shard is deleted by hand."""
+    monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
+    run(small_videos, tmp_path / "store")
+    for suffix in ("bin", "jsonl"):
+        (tmp_path / f"store/shards/00001.{suffix}").unlink()
+    run(small_videos, tmp_path / "store")
+    assert [path.name for path in sorted((tmp_path / "store/shards").glob("*.bin"))] == [
+        "00000.bin", "00002.bin", "00003.bin"
+    ]  # fmt: skip
+    assert scan(list_videos(tmp_path / "store"), min_frames=1, verify=True).num_usable == 16
+
+
 def test_bad_file_is_named_with_its_reason(small_videos: Path, tmp_path: Path) -> None:
     data = tmp_path / "videos"
     shutil.copytree(small_videos, data)

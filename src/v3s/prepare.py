@@ -53,7 +53,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     console.print(f"{listed.source}; {len(listed) - len(wanted):,} are stored already", highlight=False, soft_wrap=True)
     if wanted:
         _check_space(folder, listed.root, wanted, config, console)
-        _write_all(folder, listed.root, wanted, config, store.num_shards, console)
+        _write_all(folder, listed.root, wanted, config, store.next_shard, console)
         store = open_store(folder)
     _report(store, console)
     return store

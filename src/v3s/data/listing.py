@@ -80,7 +80,8 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
     if listing.key is None:
         names = (entry.names[0] for entry in listing.entries)
         if is_store(root):
-            return tuple(name if name in open_store(root).files else None for name in names)
+            stored = open_store(root).files
+            return tuple(name if name in stored else None for name in names)
         return tuple(name if os.path.lexists(root / name) else None for name in names)
     files = video_files(root)
     by_name = {file: file for file in files}

@@ -68,13 +68,13 @@ class Store:
         folder: Where it is.
         settings: How its frames were made.
         files: What it says of each file, by the file's path below the source (posix).
-        num_shards: Shards that are complete.
+        next_shard: A number above those of all complete shards: a kill or a deletion may leave gaps between them.
     """
 
     folder: Path
     settings: StoreSettings
     files: dict[str, StoredFile]
-    num_shards: int
+    next_shard: int
 
     def changed(self, path: str) -> bool:
         """Whether a source file that is still there is not the one that was stored."""
@@ -104,7 +104,7 @@ def _lists(folder: Path) -> list[Path]:
 def _open(folder: Path, lists: tuple[tuple[str, int], ...]) -> Store:
     settings = _read_settings(folder)
     files = {file.key[0]: file for name, _ in lists for file in _read_list(folder, name)}
-    return Store(folder, settings, files, len(lists))
+    return Store(folder, settings, files, 1 + max((int(Path(name).stem) for name, _ in lists), default=-1))
 
 
 def _read_settings(folder: Path) -> StoreSettings:
