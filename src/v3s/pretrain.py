@@ -172,7 +172,7 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
         tell(_announcement(job, model))
         finished = position.epoch * order.steps_per_epoch + position.step
         with (
-            Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
+            Progress(config.epochs, order.steps_per_epoch, finished, tell, job.console) as progress,
             closing(job.batches(job.train, order, left_out)) as batches,
         ):
             fit(

@@ -213,7 +213,7 @@ def _train(job: FinetuneJob, run: RunFolder) -> None:
         tell(_announcement(job))
         finished = position.epoch * order.steps_per_epoch + position.step
         with (
-            Progress(config.epochs, order.steps_per_epoch, finished, log, job.console) as progress,
+            Progress(config.epochs, order.steps_per_epoch, finished, tell, job.console) as progress,
             closing(job.batches(job.train, order, left_out)) as batches,
         ):
             fit(

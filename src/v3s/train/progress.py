@@ -1,7 +1,7 @@
 """What a training shows while it runs: a bar on a terminal, plain lines elsewhere."""
 
-import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -17,14 +17,14 @@ BAR_SECONDS = 0.5  # between two updates of the bar: reading a loss waits for th
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Tells of steps and epochs, and writes each epoch's line to the log.
+    """Tells of steps and epochs.
 
     Args:
         num_epochs: in all.
         steps_per_epoch: batches in an epoch.
         finished_steps: steps that were done before this process.
-        log: gets a line for each epoch.
-        console: where to show; None shows nothing.
+        tell: called with a line for each epoch.
+        console: where to show steps.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class Progress(AbstractContextManager["Progress"]):
         num_epochs: int,
         steps_per_epoch: int,
         finished_steps: int,
-        log: logging.Logger,
-        console: Console | None,
+        tell: Callable[[str], None],
+        console: Console,
     ) -> None:
-        self._num_epochs, self._steps, self._log, self._console = num_epochs, steps_per_epoch, log, console
+        self._num_epochs, self._steps, self._tell, self._console = num_epochs, steps_per_epoch, tell, console
         self._told = time.monotonic()
         self._bar: Bar | None = None
-        if console is not None and console.is_terminal:
+        if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=console)
             self._task = self._bar.add_task("starting", total=num_epochs * steps_per_epoch, completed=finished_steps)
@@ -57,7 +57,7 @@ class Progress(AbstractContextManager["Progress"]):
     def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
         """Tell of a finished step, unless something was told just before."""
         now = time.monotonic()
-        if self._console is None or now - self._told < (LINE_SECONDS if self._bar is None else BAR_SECONDS):
+        if now - self._told < (LINE_SECONDS if self._bar is None else BAR_SECONDS):
             return
         self._told = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"
@@ -80,14 +80,8 @@ class Progress(AbstractContextManager["Progress"]):
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
             f"{line['waiting_share']:.0%} waiting for data | best epoch {line['best_epoch']}"
         )
-        self.tell(text)
+        self._tell(text)
         self._told = time.monotonic()
-
-    def tell(self, text: str) -> None:
-        """Say something, and write it to the log."""
-        self._log.info(text)
-        if self._console is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(means: dict[str, float]) -> str:
