@@ -148,7 +148,7 @@ class Bench:
 
     def one_batch(self, goal: Goal, *, compiled: bool) -> float:
         """Clips a second of the same steps fed one batch that lies on the device."""
-        scale, compute = self.scale, choose_compute(self.device, training=True)
+        scale, compute = self.scale, choose_compute(self.device)
         model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
         model.to(compute.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if compiled:
@@ -258,7 +258,7 @@ def main() -> None:
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
     scale, console = QUICK if arguments.quick else FULL, Console()
-    compute = choose_compute(arguments.device, training=True)
+    compute = choose_compute(arguments.device)
     name = torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else "no GPU"
     console.print(f"{describe_machine()}; {name}, {compute}; batches of {scale.batch_size}", highlight=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -73,7 +73,7 @@ def fed_steps(name: str, width: float, shape: tuple[int, int, int], num_steps: i
         found = scan(list_videos(f"{folder}/store"), min_frames=69)
         sampling = Sampling(clip_frames=frames, clip_size=size, canvas_size=2 * size)
         clips = PretextClips(found.usable_table, TASKS["v3s"], sampling, seed=0)
-        compute = choose_compute("cpu", training=True)
+        compute = choose_compute("cpu")
         model = PretextModel(create_backbone(name, width), TASKS["v3s"])
         model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, fused=True)

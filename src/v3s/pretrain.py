@@ -75,7 +75,7 @@ def pretrain(
         SaveError: a file cannot be written; the checkpoint before it is whole.
     """
     launched = launched_processes()
-    compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank, training=True)
+    compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
     alone = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with alone, process_group(launched, compute.device) as processes:

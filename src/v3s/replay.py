@@ -129,7 +129,7 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
             f"{run} trained {given.backbone}, code of your own, which is run from Python only: "
             f"v3s.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
         )
-    compute = choose_compute(given.device, given.precision, training=True)
+    compute = choose_compute(given.device, given.precision)
     job = prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
     on_gpu = compute.device.type == "cuda"
     return _Setting(

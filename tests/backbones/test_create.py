@@ -40,6 +40,20 @@ def test_the_global_random_state_stays(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+def test_every_second_filter_over_time_answers_to_change_alone(name: str) -> None:
+    over_time = [
+        module
+        for module in create_backbone(name, 0.25).modules()
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1
+    ]
+    assert over_time
+    for module in over_time:
+        still = module.weight.detach().sum(dim=2).abs().amax(dim=(1, 2, 3))  # the answer to frames that are all alike
+        assert float(still[::2].max()) < 1e-5
+        assert float(still[1::2].min()) > 1e-3
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 def test_initial_values(name: str) -> None:
     for module in create_backbone(name, 0.5).modules():
         if isinstance(module, nn.Conv3d):

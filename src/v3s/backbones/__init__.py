@@ -31,8 +31,10 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
     """Build a backbone on the CPU with random weights that depend on ``seed`` and on nothing else.
 
     Convolutions are drawn from a normal distribution that keeps the gradient's variance through ReLU (He, fan-out; as
-    torchvision's video networks), biases are 0, batch normalisation starts as the identity. The global random state
-    is neither read nor changed.
+    torchvision's video networks), biases are 0, batch normalisation starts as the identity. From every second filter of
+    a convolution over time its mean over time is taken: it answers to change alone. Filters that are all drawn freely
+    answer to what stands still, which swamps what moves: no temporal label was learned from them (docs/log.md). The
+    global random state is neither read nor changed.
 
     Args:
         name: one of ``BACKBONES``.
@@ -83,12 +85,22 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
         if isinstance(module, nn.Conv3d):
             fan_out = module.out_channels * math.prod(module.kernel_size)
             _fill(module, math.sqrt(2 / fan_out), generator)
+            _see_change(module)
         elif isinstance(module, nn.Linear):
             _fill(module, GATE_STD, generator)
         elif isinstance(module, nn.BatchNorm3d):
             module.reset_parameters()
         else:
             assert not list(module.parameters(recurse=False)), f"no initialisation for {type(module).__name__}"
+
+
+@torch.no_grad()
+def _see_change(convolution: nn.Conv3d) -> None:
+    """Take the mean over time from every second filter of a convolution over time, and keep its variance."""
+    if (taps := convolution.kernel_size[0]) > 1:
+        filters = convolution.weight[::2]
+        filters -= filters.mean(dim=2, keepdim=True)
+        filters *= math.sqrt(taps / (taps - 1))
 
 
 def _fill(module: nn.Conv3d | nn.Linear, std: float, generator: torch.Generator) -> None:

@@ -108,7 +108,7 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
             message lists those that exist.
     """
     console = console or Console()
-    compute = choose_compute(config.device, config.precision, training=True)
+    compute = choose_compute(config.device, config.precision)
     subject = open_subject(config.backbone)
     video = index_video(config.video)
     found = explain_clip(

@@ -129,7 +129,7 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     Raises:
         ValueError: something is wrong with the configuration or the videos.
     """
-    compute = choose_compute(config.device, config.precision, training=True)
+    compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)

@@ -1,12 +1,15 @@
 """Where and in which precision a network runs, and how a batch gets there."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -25,7 +28,8 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that a forward pass runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return _both(autocast, PadInTime()) if self.bf16 and self.device.type == "cpu" else autocast
 
     def clips(self, clips: Tensor) -> Tensor:
         """Clips uint8 (B, 3, T, H, W) to the device as float in [0, 1], channels last."""
@@ -36,18 +40,45 @@ class Compute:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"
 
 
-def choose_compute(
-    device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0, training: bool = False
-) -> Compute:
+class PadInTime(TorchFunctionMode):
+    """Within it, 3D convolutions of few frames get their padding in time as zeros of the clip: the result is the same.
+
+    On a CPU in bf16 the weight gradient of a convolution that pads few frames by itself holds uninitialised memory
+    (oneDNN in torch 2.13, see docs/log.md): so it was for up to 7/3 times as many frames as are padded on a side. One
+    frame whose kernel spans the padded clip, as in the last stages, is safe.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Pad before a convolution, and leave every other function alone."""
+        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
+            clips, weight, bias, stride, (time, height, width), dilation, groups = args
+            frames, taps = clips.shape[2], weight.shape[2]
+            if frames <= 3 * time and not (frames == 1 and taps == 2 * time + 1):
+                clips = F.pad(clips, (0, 0, 0, 0, time, time))
+                args = (clips, weight, bias, stride, (0, height, width), dilation, groups)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _both(outer: AbstractContextManager[object], inner: AbstractContextManager[object]) -> Iterator[None]:
+    with outer, inner:
+        yield
+
+
+def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:
     """Pick a device and the precision that is fastest on it.
 
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         precision: "auto" takes bf16 where the device multiplies matrices in it: GPUs of compute capability 8 and up,
-            CPUs with AMX, and for inference those with AVX-512 BF16. In training these take fp32: their weight
-            gradients of short clips hold uninitialised memory (torch 2.13, see docs/log.md). Other CPUs emulate bf16.
+            CPUs with AMX or AVX-512 BF16. Other CPUs emulate it.
         local_rank: the GPU of this process where several run on one machine.
-        training: whether gradients are computed.
 
     Raises:
         ValueError: the device does not exist here.
@@ -63,7 +94,7 @@ def choose_compute(
             raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU here")
         chosen = chosen if chosen.index is not None else torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-    fast = _multiplies_bf16(chosen, training) if precision == "auto" else precision == "bf16"
+    fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
 
 
@@ -88,8 +119,8 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
     return num_workers
 
 
-def _multiplies_bf16(device: torch.device, training: bool) -> bool:
+def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16", False) or (able.get("avx512_bf16", False) and not training))
+    return bool(able.get("amx_bf16", False) or able.get("avx512_bf16", False))

@@ -1,0 +1,46 @@
+"""Short clips get the right gradients on a CPU in bf16, where oneDNN's own padding in time does not give them."""
+
+import pytest
+import torch
+from torch import nn
+
+from v3s.train.device import Compute, PadInTime
+
+BF16 = Compute(torch.device("cpu"), bf16=True)
+
+
+def clips_of(frames: int) -> torch.Tensor:
+    return torch.randn(4, 16, frames, 4, 4, generator=torch.Generator().manual_seed(frames))
+
+
+@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize(("taps", "padding"), [(3, 1), (5, 2), (7, 3), (3, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_padding_in_time_changes_no_value(frames: int, taps: int, padding: int, stride: int) -> None:
+    convolution = nn.Conv3d(16, 8, (taps, 3, 3), stride, (padding, 1, 1))
+    clips = clips_of(frames)
+    plain = convolution(clips)
+    with PadInTime():
+        assert torch.allclose(convolution(clips), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", range(1, 5))
+@pytest.mark.parametrize("size", [1, 3])
+def test_gradients_in_bf16_are_those_in_fp32(frames: int, size: int) -> None:
+    convolution = nn.Conv3d(16, 8, (3, size, size), padding=(1, size // 2, size // 2))
+    clips = clips_of(frames)
+    weights = torch.randn(convolution(clips).shape, generator=torch.Generator().manual_seed(0))
+    expected = gradient(convolution, clips, weights)
+    for _ in range(3):
+        poison = [torch.full((8 * 16 * 3 * size * size,), float("nan")) for _ in range(4)]
+        del poison  # so that memory which is not written before it is read holds NaN
+        with BF16.autocast():
+            found = gradient(convolution, clips, weights)
+        assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+def gradient(convolution: nn.Conv3d, clips: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    convolution.zero_grad()
+    (convolution(clips).float() * weights).sum().backward()
+    assert convolution.weight.grad is not None
+    return convolution.weight.grad.clone()
