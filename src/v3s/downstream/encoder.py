@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.features import Feature, Pool, check_stage, clip_features, video_features
+from v3s.downstream.folding import fold
 from v3s.downstream.source import Source, open_source
 from v3s.downstream.vectors import Space
 from v3s.train.device import Compute, Precision, choose_compute
@@ -24,7 +25,7 @@ class Encoder:
     """A network that turns video files into unit vectors.
 
     Attributes:
-        backbone: in evaluation mode, on its device.
+        backbone: in evaluation mode, on its device; folded, so that it gives no gradients.
         space: its weights' fingerprint, the clips that it is shown, the feature that is taken.
         compute: device and precision.
         dimension: numbers in a vector, D.
@@ -139,7 +140,7 @@ def make_encoder(source: Source, view: View, feature: Feature, compute: Compute)
         ValueError: the network has no such stage.
     """
     check_stage(source.backbone, feature.stage)
-    backbone = source.on(compute)
+    backbone = fold(source.on(compute), compute)
     clip = torch.zeros(1, 3, view.clip_frames, view.clip_size, view.clip_size, dtype=torch.uint8)
     (vector,) = clip_features(backbone, clip, [feature], compute)
     return Encoder(backbone, Space(source.fingerprint, view, feature), compute, vector.shape[1])

@@ -19,6 +19,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
 from v3s.downstream.classify import confusion_matrix, per_class_accuracy, top_k
 from v3s.downstream.features import Feature, video_features
+from v3s.downstream.folding import fold
 from v3s.downstream.labelled import UNKNOWN
 from v3s.train.checkpoint import (
     DESCRIPTION,
@@ -239,7 +240,8 @@ def recognize(
     Source: paper section 4.3, "average the possibility of predictions".
     """
     pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
-    found = video_features(model.backbone, table, view, [pooled], compute, num_workers=num_workers)
+    folded = fold(model.backbone, compute)
+    found = video_features(folded, table, view, [pooled], compute, num_workers=num_workers)
     shown = track(found, "testing", total=len(table), console=console or Console(quiet=True), transient=True)
     weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()
     return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in shown])

@@ -14,6 +14,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.config import BackboneOptions
 from v3s.downstream.features import Feature, video_features
+from v3s.downstream.folding import fold
 from v3s.train.checkpoint import fingerprint
 from v3s.train.device import Compute, divide_cores
 from v3s.train.trained import Trained, describe_trained, load_backbone
@@ -116,7 +117,7 @@ def source_features(
         what: its text.
     """
     found = video_features(
-        source.on(compute),
+        fold(source.on(compute), compute),
         videos,
         view,
         features,
