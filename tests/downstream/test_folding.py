@@ -1,5 +1,8 @@
 """Folding: the same stages from fewer layers, and the network that was given stays as it is."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,6 +81,20 @@ def test_clips_of_other_sizes_and_threads_may_follow() -> None:
             assert error(stages_of(folded, FP32, clips)["conv5"], stages_of(network, FP32, clips)["conv5"]) < 1e-5
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_folded_network_can_be_sent_elsewhere() -> None:
+    folded, clips = fold(create_backbone("r2plus1d", 0.125).eval(), FP32), clips_of(1, 4, 16)
+    before = stages_of(folded, FP32, clips)["conv5"]
+    for other in (pickle.loads(pickle.dumps(folded)), copy.deepcopy(folded)):
+        assert torch.equal(stages_of(other, FP32, clips)["conv5"], before)
+
+
+def test_nan_in_a_weight_is_seen() -> None:
+    network = create_backbone("r3d", 0.125).eval()
+    next(network.parameters()).data[:] = torch.nan
+    for compute in (FP32, BF16):
+        assert not stages_of(fold(network, compute), compute, clips_of(1, 4, 16))["conv5"].isfinite().any()
 
 
 def test_the_network_given_stays_as_it_is_and_can_be_trained() -> None:

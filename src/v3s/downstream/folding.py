@@ -8,6 +8,7 @@ slower. ReLU stays a layer of its own: oneDNN's makes NaN 0, which would hide da
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class FoldedConvolution(nn.Module):
         super().__init__()
         folded = fuse_conv_bn_eval(convolution, normalisation)
         assert folded.bias is not None
-        self.weight = folded.weight.detach().to(dtype).contiguous().to_mkldnn()
+        self.weight = folded.weight.detach().to(dtype)
         self.bias, self.dtype = folded.bias.detach(), dtype
         self.geometry = folded.padding, folded.stride, folded.dilation, folded.groups
         self.packed_for: tuple[torch.Size, int] | None = None  # the best layout depends on both
@@ -59,11 +60,15 @@ class FoldedConvolution(nn.Module):
         clips = clips.to(self.dtype, memory_format=torch.channels_last_3d)
         if self.packed_for != (case := (clips.shape, torch.get_num_threads())):
             pack: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv3d_weight
-            self.packed = pack(self.weight, *self.geometry, clips.shape)
+            self.packed = pack(self.weight.contiguous().to_mkldnn(), *self.geometry, clips.shape)
             self.packed_for = case
         convolve = torch.ops.mkldnn._convolution_pointwise
         found: Tensor = convolve(clips, self.packed, self.bias, *self.geometry, "none", [], "")
         return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the packed weights, which can be neither copied nor pickled."""
+        return {**self.__dict__, "packed": None, "packed_for": None}
 
 
 def _has_onednn(compute: Compute) -> bool:
