@@ -217,6 +217,7 @@ def main() -> None:
     name = parser.parse_args().backbone
     width, shape, num_steps, rounds = (0.25, (8, 56, 56), 10, 2) if quick else (1.0, (16, 112, 112), 4, 2)
     console = Console()
+    divide_cores(0, CPU, training=True)
     cpu = torch.cpu.get_capabilities()
     able = ", ".join(kind for kind in ("avx512_bf16", "amx_bf16") if cpu.get(kind)) or "none"
     console.print(
