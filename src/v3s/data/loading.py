@@ -171,7 +171,7 @@ def start_worker(worker: int) -> None:
 def keep_freed_memory() -> None:
     """Have the C library keep what one clip or step frees for the next one.
 
-    Getting it anew costs a third of a clip's time, half of a batch's from memory, and 2 to 7 % of a training step's.
+    Getting it anew costs a third of a clip's time, and half of that of a batch made beside a small network.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
