@@ -45,7 +45,8 @@ def warp(
             own square. Its samples lie no further apart.
 
     Returns:
-        uint8 RGB, shape (3, T, height, width). Output pixels that fall outside the source repeat its border.
+        uint8 RGB, shape (3, T, height, width), in memory (3, height, width, T). Output pixels that fall outside the
+        source repeat its border.
 
     Convention: the centre of the output pixel in row i and column j is (j + 0.5, i + 0.5).
     """
@@ -63,10 +64,8 @@ def warp(
         to_part = _to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix
         places = _places(part, to_part[None], height, width, _fewer(samples, tall, wide), [blur])
         channels += _look_up(part, places)
-    clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
-    for part, colour in zip(clip, to_rgb(channels, frames.colour), strict=True):
-        part.copy_(colour.view(height, width, -1).permute(2, 0, 1))
-    return clip
+    clip = torch.stack(to_rgb(channels, frames.colour)).view(len(channels), height, width, -1)
+    return clip.permute(0, 3, 1, 2)
 
 
 def warp_batch(
