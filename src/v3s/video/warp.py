@@ -55,6 +55,7 @@ def warp(
     to_source = to_output.inverse()
     samples = blurred_samples(samples or samples_for(to_output, height, width), blur)
     (left, top), (right, bottom) = _ends(to_source, height, width, blur)
+    sides = torch.tensor([max(1.0, blur)])
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
@@ -62,7 +63,7 @@ def warp(
         rows = _touched(top / tall, bottom / tall, plane.shape[-2])
         part = plane[None, ..., rows, columns]
         to_part = _to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix
-        places = _places(part, to_part[None], height, width, _fewer(samples, tall, wide), [blur])
+        places = _places(part, to_part[None], height, width, _fewer(samples, tall, wide), sides)
         channels += _look_up(part, places)
     clip = torch.stack(to_rgb(channels, frames.colour)).view(len(channels), height, width, -1)
     return clip.permute(0, 3, 1, 2)
@@ -92,11 +93,14 @@ def warp_batch(
     """
     first = frames.planes[0]
     to_source = np.stack([one.inverse().matrix for one in to_output])
+    sides = torch.tensor([max(1.0, side) for side in blurs or [1.0] * len(to_output)])
+    sides = sides.to(first.device, non_blocking=True)
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(first, plane)
-        to_plane, fewer = _to_plane(tall, wide) @ to_source, _fewer(samples, tall, wide)
-        channels += _look_up(plane, _places(plane, to_plane, height, width, fewer, blurs or [0.0] * len(to_output)))
+        to_plane = _to_plane(tall, wide) @ to_source
+        places = _places(plane, to_plane, height, width, _fewer(samples, tall, wide), sides)
+        channels += _look_up(plane, places)
     clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
     return clips.permute(1, 0, 4, 2, 3)
 
@@ -147,7 +151,7 @@ def _grid(height: int, width: int, across: int, down: int, device: torch.device)
 
 
 def _to_plane(tall: int, wide: int, top: int = 0, left: int = 0) -> FloatArray:
-    """From the source to part of a plane so many times smaller, with (0, 0) at the *centre* of the part's first sample."""
+    """From the source to part of a plane so many times smaller: (0, 0) is the *centre* of the part's first sample."""
     return np.array([[1 / wide, 0.0, -left - 0.5], [0.0, 1 / tall, -top - 0.5], [0.0, 0.0, 1.0]])
 
 
@@ -168,14 +172,12 @@ def _ends(to_source: Homography, height: int, width: int, blur: float) -> list[l
 
 
 def _touched(low: float, high: float, length: int) -> slice:
-    """The samples of a line of so many that bilinear looks from one place to another touch, places at its ends included."""
+    """The samples of a line that bilinear looks between two places touch; places beyond its ends are moved to them."""
     first, last = (int(min(max(place - 0.5, 0), length - 1)) for place in (low, high))
     return slice(first, min(last + 2, length))
 
 
-def _places(
-    plane: Tensor, to_plane: FloatArray, height: int, width: int, samples: Samples, blurs: Sequence[float]
-) -> Tensor:
+def _places(plane: Tensor, to_plane: FloatArray, height: int, width: int, samples: Samples, sides: Tensor) -> Tensor:
     """Where the samples of every output pixel lie in a plane.
 
     Args:
@@ -184,13 +186,12 @@ def _places(
         height: of the output, in pixels.
         width: of the output, in pixels.
         samples: of an output pixel.
-        blurs: side of the square that each map's samples are spread over, in output pixels, at least one.
+        sides: of the square that each map's samples are spread over, in output pixels, float32 of shape (B,).
 
     Returns:
         float32, shape (B, 2, height * width, samples of a pixel): columns and rows, none outside the plane.
     """
     centres, offsets = _grid(height, width, *samples, plane.device)
-    sides = torch.tensor([max(1.0, blur) for blur in blurs]).to(plane.device, non_blocking=True)
     grid = torch.addcmul(centres, sides[:, None, None], offsets)
     # Not a matrix product: its last bit depends on where in memory the matrices lie.
     x, y, one = torch.from_numpy(to_plane).to(plane.device, torch.float32, non_blocking=True)[..., None].unbind(2)
