@@ -1,25 +1,32 @@
 """Training steps a second: ``python -m benchmarks.train_step [--quick]``.
 
-Two tables: the network alone by precision and memory layout; and whole steps of ``v3s pretrain`` fed from a store in
-memory against the same steps fed one resident batch, so that all that is not the network shows.
+Two tables: the network alone by precision and memory layout; and whole steps of ``v3s pretrain``, fed one resident
+batch, a store in memory, and a store by processes that read. A process that reads takes a core that the network would
+use, so the second table counts CPU time as well: of the network with all that moves it, and of reading.
 """
 
 import argparse
-import platform
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.machine import describe_machine
 from v3s import create_backbone
 from v3s.config import PrepareConfig
-from v3s.data.clips import PretextClips
+from v3s.data.clips import PretextClips, SampleKey
+from v3s.data.loading import load_batches
 from v3s.data.resident import ResidentFrames, resident_batches
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
@@ -28,78 +35,135 @@ from v3s.prepare import prepare
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
-from v3s.train.device import choose_compute
+from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
 
+CPU, BATCH = torch.device("cpu"), 8
+NUM_WARMING = 3  # steps before those that count: those that a reading process may have made ahead
 VARIANTS = {
-    "fp32": (False, torch.contiguous_format),
-    "fp32, channels last": (False, torch.channels_last_3d),
-    "bf16": (True, torch.contiguous_format),
-    "bf16, channels last": (True, torch.channels_last_3d),
+    "fp32": (Compute(CPU, bf16=False), torch.contiguous_format),
+    "fp32, channels last": (Compute(CPU, bf16=False), torch.channels_last_3d),
+    "bf16": (Compute(CPU, bf16=True), torch.contiguous_format),
+    "bf16, channels last": (Compute(CPU, bf16=True), torch.channels_last_3d),
 }
+Batches = Generator[tuple[Tensor, Tensor], None, None]
 
 
 class Step:
     """One network in one precision and layout, with a resident batch."""
 
-    def __init__(self, name: str, width: float, shape: tuple[int, int, int], bf16: bool, layout: torch.memory_format):
+    def __init__(
+        self, name: str, width: float, shape: tuple[int, int, int], compute: Compute, layout: torch.memory_format
+    ):
         backbone = create_backbone(name, width)
         self.model = nn.Sequential(backbone, nn.Linear(backbone.num_features, 29))
         self.model.to(memory_format=layout)  # type: ignore[call-overload]
-        self.clips = torch.rand(8, 3, *shape).to(memory_format=layout)
-        self.labels = torch.arange(8)
-        self.bf16 = bf16
+        self.clips = torch.rand(BATCH, 3, *shape).to(memory_format=layout)
+        self.labels = torch.arange(BATCH)
+        self.compute = compute
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
     def __call__(self) -> float:
         """Clips a second of one step."""
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with self.compute.autocast():
             loss = F.cross_entropy(self.model(self.clips), self.labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return len(self.clips) / (time.perf_counter() - start)
+        return BATCH / (time.perf_counter() - start)
 
 
-def fed_steps(name: str, width: float, shape: tuple[int, int, int], num_steps: int) -> dict[str, float]:
-    """Clips a second of whole training steps: fed one resident batch, and fed from a store in memory, in turn."""
-    frames, size = shape[:2]
+@dataclass
+class Spent:
+    """What the steps of one way of feeding them took, in seconds of the clock and of CPUs.
+
+    Attributes:
+        seconds: of whole steps.
+        waiting: of them, until the next batch was there.
+        network: CPU time of the steps themselves.
+        reading: CPU time of making their batches, here or in processes that read.
+        steps: how many.
+    """
+
+    seconds: float = 0.0
+    waiting: float = 0.0
+    network: float = 0.0
+    reading: float = 0.0
+    steps: int = 0
+
+    def add(self, batches: Batches, num_steps: int, step: Callable[[tuple[Tensor, Tensor]], object]) -> None:
+        """Make steps, after some that do not count."""
+        before = _cpu_of_ended_processes()
+        with closing(batches):
+            for _ in range(NUM_WARMING):
+                step(next(batches))
+            for _ in range(num_steps):
+                start, began = time.perf_counter(), time.process_time()
+                batch = next(batches)
+                self.waiting += time.perf_counter() - start
+                self.reading += (made := time.process_time()) - began
+                step(batch)
+                self.network += time.process_time() - made
+                self.seconds += time.perf_counter() - start
+        share = num_steps / (num_steps + NUM_WARMING)
+        self.reading += share * (_cpu_of_ended_processes() - before)
+        self.steps += num_steps
+
+
+def _cpu_of_ended_processes() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def feed(
+    name: str, width: float, shape: tuple[int, int, int], num_steps: int, rounds: int
+) -> dict[tuple[str, int], Spent]:
+    """Whole training steps by (what feeds them, threads of the network), in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        make_clips(Path(folder) / "videos", num_videos=16, num_frames=80, height=240, width=320)
-        prepare(PrepareConfig(data=f"{folder}/videos", out=f"{folder}/store"), console=Console(quiet=True))
-        found = scan(list_videos(f"{folder}/store"), min_frames=69)
-        sampling = Sampling(clip_frames=frames, clip_size=size, canvas_size=2 * size)
-        clips = PretextClips(found.usable_table, TASKS["v3s"], sampling, seed=0)
+        clips = _stored_clips(Path(folder), shape)
         compute = choose_compute("cpu")
         model = PretextModel(create_backbone(name, width), TASKS["v3s"])
         model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, fused=True)
         guard = FiniteGuard(Processes(), compute.device)
-        order = [[(epoch, number) for number in range(8)] for epoch in range(num_steps + 1)]
-        fed = resident_batches(clips, ResidentFrames(clips.table, compute.device), order)
-        first = next(fed)
-        seconds = {"one resident batch": 0.0, "a store in memory": 0.0}
-        train_step(model, first, pretext_objective, optimizer, compute, guard)
-        for _ in range(num_steps):
-            for way in seconds:
-                start = time.perf_counter()
-                batch = first if way == "one resident batch" else next(fed)
-                train_step(model, batch, pretext_objective, optimizer, compute, guard)
-                seconds[way] += time.perf_counter() - start
-    return {way: 8 * num_steps / spent for way, spent in seconds.items()}
+        order: list[list[SampleKey]] = [
+            [(epoch, number) for number in range(BATCH)] for epoch in range(NUM_WARMING + num_steps)
+        ]
+        frames = ResidentFrames(clips.table, compute.device)
+        (one_batch,) = resident_batches(clips, frames, order[:1])
+        workers = divide_cores(None, CPU, training=True)
+        ways: list[tuple[str, int, Callable[[], Batches]]] = [
+            ("one resident batch", 0, lambda: (batch for batch in repeat(one_batch))),
+            ("a store in memory", 0, lambda: resident_batches(clips, frames, order)),
+            ("one resident batch", workers, lambda: (batch for batch in repeat(one_batch))),
+            (f"a store, {workers} reading", workers, lambda: load_batches(clips, order, num_workers=workers)),
+        ]
+        spent: dict[tuple[str, int], Spent] = {}
+        for _ in range(rounds):
+            for way, num_reading, batches in ways:
+                divide_cores(num_reading, CPU, training=True)
+                kept = spent.setdefault((way, torch.get_num_threads()), Spent())
+                kept.add(
+                    batches(),
+                    num_steps,
+                    lambda batch: train_step(model, batch, pretext_objective, optimizer, compute, guard),
+                )
+    return spent
 
 
-def main() -> None:
-    """Measure the variants in turn, round by round, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a narrow network and few rounds")
-    parser.add_argument("--backbone", default="r3d")
-    quick = parser.parse_args().quick
-    name = parser.parse_args().backbone
-    width, shape, rounds = (0.25, (8, 56, 56), 3) if quick else (1.0, (16, 112, 112), 3)
+def _stored_clips(folder: Path, shape: tuple[int, int, int]) -> PretextClips:
+    make_clips(folder / "videos", num_videos=16, num_frames=80, height=240, width=320)
+    prepare(PrepareConfig(data=str(folder / "videos"), out=str(folder / "store")), console=Console(quiet=True))
+    found = scan(list_videos(folder / "store"), min_frames=69)
+    sampling = Sampling(clip_frames=shape[0], clip_size=shape[1], canvas_size=2 * shape[1])
+    return PretextClips(found.usable_table, TASKS["v3s"], sampling, seed=0)
+
+
+def network_table(name: str, width: float, shape: tuple[int, int, int], rounds: int) -> Table:
+    """The network alone, variants in turn, round by round."""
     steps = {variant: Step(name, width, shape, *setting) for variant, setting in VARIANTS.items()}
     speeds: dict[str, list[float]] = {variant: [] for variant in steps}
     for turn in range(rounds + 1):
@@ -107,23 +171,61 @@ def main() -> None:
             speed = step()
             if turn:  # the first round warms up
                 speeds[variant].append(speed)
-    cpu = torch.cpu.get_capabilities()
-    console = Console()
-    console.print(
-        f"{name}, width {width}, clips {shape}, batch 8; {cpu['cpu_name']}, AMX {cpu['amx_bf16']}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}"
-    )
-    table = Table("variant", "clips/s (median)", "of fp32")
+    table = Table("the network alone", "clips/s (median)", "of fp32")
     base = statistics.median(speeds["fp32"])
     for variant, measured in speeds.items():
         median = statistics.median(measured)
         table.add_row(variant, f"{median:.2f}", f"{median / base:.2f}x")
-    console.print(table)
-    fed = fed_steps(name, width, shape, 20 if quick else 4)
-    table = Table("whole steps, fed", "clips/s", "of the resident batch")
-    for way, speed in fed.items():
-        table.add_row(way, f"{speed:.2f}", f"{speed / fed['one resident batch']:.1%}")
-    console.print(table)
+    return table
+
+
+def fed_table(spent: dict[tuple[str, int], Spent]) -> Table:
+    """Whole steps by what feeds them; the first row is one resident batch with every core to the network."""
+    table = Table(
+        "whole steps, fed",
+        "threads",
+        "clips/s",
+        "of one batch",
+        "waiting",
+        "network, ms",
+        "reading, ms",
+        "share",
+        caption="ms of CPU time a clip; share: of reading in both",
+    )
+    best = next(iter(spent.values()))
+    for (way, threads), some in spent.items():
+        clips = BATCH * some.steps
+        table.add_row(
+            way,
+            str(threads),
+            f"{clips / some.seconds:.2f}",
+            f"{some.steps / some.seconds / (best.steps / best.seconds):.1%}",
+            f"{some.waiting / some.seconds:.1%}",
+            f"{1000 * some.network / clips:.1f}",
+            f"{1000 * some.reading / clips:.1f}",
+            f"{some.reading / (some.network + some.reading):.1%}",
+        )
+    return table
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a narrow network and few rounds")
+    parser.add_argument("--backbone", default="r3d")
+    quick = parser.parse_args().quick
+    name = parser.parse_args().backbone
+    width, shape, num_steps, rounds = (0.25, (8, 56, 56), 10, 2) if quick else (1.0, (16, 112, 112), 4, 2)
+    console = Console()
+    divide_cores(0, CPU, training=True)
+    cpu = torch.cpu.get_capabilities()
+    able = ", ".join(kind for kind in ("avx512_bf16", "amx_bf16") if cpu.get(kind)) or "none"
+    console.print(
+        f"{describe_machine()}; bf16 units: {able}; {name}, width {width}, clips {shape}, batch {BATCH}",
+        highlight=False,
+    )
+    console.print(network_table(name, width, shape, 3))
+    console.print(fed_table(feed(name, width, shape, num_steps, rounds)))
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         weight_decay: Of SGD.
         patience: Epochs without a better validation loss after which the learning rate falls to a tenth.
         train_clips: Clips of each training video in an epoch; more than 1 gives few videos epochs of some length.
+        parts: Divide the training videos into so many parts, of which every batch takes as many clips each. Of several
+            processes, whose number must divide it, each then reads and holds its own parts alone.
         validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
         validation_clips: Fixed clips of each validation video.
         loading: workers reads in processes; resident holds a store whole in the memory of the GPU (or of the host) and
@@ -157,6 +159,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     weight_decay: float = 5e-4
     patience: int = 50
     train_clips: int = 1
+    parts: int = 1
     validation_videos: int | None = None
     validation_clips: int = 1
     loading: Loading = "auto"
@@ -168,7 +171,11 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(self, "epochs", "batch_size", "width", "train_clips", "validation_clips", "patience")
+        _require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
+        if self.batch_size % self.parts:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of the {self.parts} parts")
+        if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
+            raise ValueError("a video belongs to one of several parts: choose --train-clips 1 and --short leave-out")
 
     @property
     def initial_rate(self) -> float:

@@ -158,6 +158,7 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
             first_step=position.step,
             rank=processes.rank,
             num_processes=processes.count,
+            num_parts=config.parts,
         )
         fixed = validation_batches(
             len(job.validation),

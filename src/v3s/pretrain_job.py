@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from rich.console import Console
@@ -87,6 +88,8 @@ def prepare(
     """
     if config.batch_size % processes.count:
         raise ValueError(f"batch_size {config.batch_size} is no multiple of the {processes.count} processes")
+    if config.parts > 1 and config.parts % processes.count:
+        raise ValueError(f"parts is {config.parts}, no multiple of the {processes.count} processes that share them")
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -94,8 +97,12 @@ def prepare(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     found = _read_videos(config, task, sampling, processes, console)
     train, validation = _divide(config, task, sampling, found)
+    if config.parts > len(train):
+        raise ValueError(f"parts is {config.parts}, more than the {len(train)} training videos")
+    own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = config.loading == "resident" or (
-        config.loading == "auto" and can_be_resident(found.usable_table, compute.device)
+        config.loading == "auto"
+        and can_be_resident(chain(map(train.table.__getitem__, own), validation.table), compute.device)
     )
     num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True)
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
@@ -105,7 +112,7 @@ def prepare(
         )
     held = None
     if resident:
-        held = ResidentFrames(train.table, compute.device), ResidentFrames(validation.table, compute.device)
+        held = ResidentFrames(train.table, compute.device, own), ResidentFrames(validation.table, compute.device)
     return PretrainJob(
         config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
     )

@@ -89,9 +89,9 @@ def test_videos_left_over_come_in_other_epochs() -> None:
 
 
 @quick
-@given(st.integers(0, 3), st.integers(0, 4), seeds)
-def test_run_resumed_anywhere_goes_on_as_if_never_stopped(epoch: int, step: int, seed: int) -> None:
-    whole = BatchOrder(num_samples=23, batch_size=4, num_epochs=4, seed=seed)
+@given(st.integers(0, 3), st.integers(0, 4), seeds, st.sampled_from([1, 2]))
+def test_run_resumed_anywhere_goes_on_as_if_never_stopped(epoch: int, step: int, seed: int, num_parts: int) -> None:
+    whole = BatchOrder(num_samples=23, batch_size=4, num_epochs=4, seed=seed, num_parts=num_parts)
     assert whole.steps_per_epoch == 5
     tail = replace(whole, first_epoch=epoch, first_step=step)
     assert list(tail) == list(whole)[5 * epoch + step :]
@@ -105,6 +105,33 @@ def test_processes_share_every_batch(num_processes: int, per_process: int, seed:
     for together, *shares in zip(alone, *parts, strict=True):
         assert {len(share) for share in shares} == {per_process}
         assert sorted(key for share in shares for key in share) == sorted(together)
+
+
+@quick
+@given(st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(12, 60), st.integers(1, 3), seeds)
+def test_process_sees_its_parts_alone_and_all_together_what_one_sees(
+    num_processes: int, num_samples: int, of_each: int, seed: int
+) -> None:
+    """Twelve parts: their order is the same for any number of processes that divides them."""
+    alone = BatchOrder(num_samples=num_samples, batch_size=12 * of_each, num_epochs=2, seed=seed, num_parts=12)
+    shares = [list(replace(alone, rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert sorted(key for part in parts for key in part) == sorted(batch)
+        assert len(set(batch)) == len(batch)
+        counts = Counter(index % 12 for _, index in batch)
+        assert len(counts) == 12
+        assert len(set(counts.values())) == 1
+    for rank, share in enumerate(shares):
+        assert {index % num_processes for keys in share for _, index in keys} == {rank}
+
+
+def test_an_epoch_in_parts_shows_every_video_once() -> None:
+    order = BatchOrder(num_samples=48, batch_size=8, num_epochs=3, seed=1, num_parts=4)
+    epochs = [[index for step in range(6) for _, index in order.batch(epoch, step)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(48)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    own_places = {tuple(index // 4 for index in epochs[0] if index % 4 == part) for part in range(4)}
+    assert len(own_places) == 4  # each part has a permutation of its own
 
 
 def test_order_hold_out_and_samples_draw_from_different_streams() -> None:

@@ -55,6 +55,17 @@ def test_clips_are_those_that_reading_gives(store: Path, sampling: Sampling) -> 
         assert difference.float().mean() < 0.02
 
 
+def test_a_process_holds_its_own_videos_alone(store: Path) -> None:
+    clips = clips_of(store, PLAIN)
+    all_frames, own = ResidentFrames(clips.table, CPU), ResidentFrames(clips.table, CPU, range(1, 6, 2))
+    keys = [(0, number) for number in range(1, 6, 2)]
+    ((expected, _),), ((made, _),) = (resident_batches(clips, frames, [keys]) for frames in (all_frames, own))
+    assert torch.equal(made, expected)
+    assert sum(map(len, own.rows.values())) * 2 == sum(map(len, all_frames.rows.values()))
+    with pytest.raises(KeyError):
+        next(resident_batches(clips, own, [[(0, 2)]]))
+
+
 def test_training_in_memory_is_training_by_processes(store: Path, tmp_path: Path) -> None:
     """The same videos, labels and steps; pixels differ by rounding alone."""
     losses = {}

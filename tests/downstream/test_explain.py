@@ -116,7 +116,9 @@ def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -
 
 
 def test_the_sheet_shows_frames_above_and_heat_below(run: Path, video: VideoIndex, tmp_path: Path) -> None:
-    config = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", stage="conv3")
+    config = ExplainConfig(
+        video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", precision="fp32", stage="conv3"
+    )
     explain(config, console=quiet())
     found = explain_clip(open_subject(run), video, stage="conv3")
     sheet = read_png(tmp_path / "contact_sheet.png")

@@ -19,7 +19,12 @@ from torch import nn
 
 from v3s import PretrainConfig, load_backbone, pretrain
 from v3s.backbones import create_backbone
+from v3s.config import PrepareConfig
+from v3s.prepare import prepare
+from v3s.pretrain_job import prepare as prepare_job
 from v3s.train.checkpoint import fingerprint
+from v3s.train.device import Compute
+from v3s.train.distributed import Processes
 from v3s.train.run import read_metrics
 from v3s.train.stop import StopAskedError
 from v3s.train.trained import describe_trained, load_pretext_model
@@ -213,9 +218,16 @@ class _StopAfter(Console):
                 raise _StopError
 
 
-def test_two_processes_train_as_one(config: PretrainConfig, tmp_path: Path) -> None:
-    """With batch norm frozen, the weights differ only by the rounding of a sum in another order."""
-    frozen = replace(config, batch_norm="frozen", epochs=2, precision="fp32")
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path: Path) -> None:
+    """With batch norm frozen, the weights differ only by the rounding of a sum in another order.
+
+    Of two parts, each process holds the frames of one, and no others.
+    """
+    frozen = replace(config, batch_norm="frozen", epochs=2, precision="fp32", parts=parts)
+    if parts == 2:
+        prepare(PrepareConfig(data=config.data, out=str(tmp_path / "store"), workers=0), console=QUIET)
+        frozen = replace(frozen, data=str(tmp_path / "store"), loading="resident")
     run_command(command(frozen, tmp_path / "one", "--batch-norm=frozen"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "v3s"]
     run_command(launch + command(frozen, tmp_path / "two", "--batch-norm=frozen")[3:])
@@ -227,6 +239,18 @@ def test_two_processes_train_as_one(config: PretrainConfig, tmp_path: Path) -> N
     for ours, theirs in zip(first, second, strict=True):
         assert ours["train"] == pytest.approx(theirs["train"], abs=1e-4)
         assert ours["validation"] == pytest.approx(theirs["validation"], abs=1e-4)
+
+
+def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 4 is no multiple of the 3 parts"):
+        replace(config, parts=3)
+    with pytest.raises(ValueError, match="a video belongs to one of several parts: choose --train-clips 1"):
+        replace(config, parts=2, train_clips=2)
+    given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
+    with pytest.raises(ValueError, match="parts is 2, no multiple of the 4 processes that share them"):
+        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+    with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
+        pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
 
 
 def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:

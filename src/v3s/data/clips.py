@@ -67,6 +67,10 @@ class BatchOrder:
 
     Every epoch is a seeded permutation of all samples, cut into batches of ``batch_size``; a last incomplete batch is
     left for the next epochs, unless it is the only one. Process ``rank`` of ``num_processes`` gets its share of each.
+
+    With ``num_parts``, part p is every sample from p on, in steps of ``num_parts``: each has a permutation of its own,
+    and every batch takes as many of each. Where the processes divide the parts, a process sees the samples from
+    ``rank`` on, in steps of ``num_processes``, and no others; how many processes there are still changes no batch.
     """
 
     num_samples: int
@@ -77,11 +81,12 @@ class BatchOrder:
     first_step: int = 0
     rank: int = 0
     num_processes: int = 1
+    num_parts: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
-        return max(1, self.num_samples // self.batch_size)
+        return max(1, self._part_size * self.num_parts // self.batch_size)
 
     @property
     def first_batch(self) -> int:
@@ -99,8 +104,19 @@ class BatchOrder:
         """One batch of all processes."""
         return self._cut(self._permutation(epoch), epoch, step)
 
+    @property
+    def _part_size(self) -> int:
+        """Samples that an epoch takes of each part: those of the smallest, one less than of the largest at most."""
+        return self.num_samples // self.num_parts
+
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch, 0, _ORDER)).permutation(self.num_samples)
+        """The samples of an epoch, of each part in turn."""
+        parts = [np.arange(part, self.num_samples, self.num_parts) for part in range(self.num_parts)]
+        drawn = [
+            np.random.default_rng((self.seed, epoch, number, _ORDER)).permutation(part)[: self._part_size]
+            for number, part in enumerate(parts)
+        ]
+        return np.stack(drawn, axis=1).ravel()
 
     def _cut(self, order: np.ndarray, epoch: int, step: int) -> list[SampleKey]:
         return [(epoch, int(index)) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]

@@ -169,7 +169,10 @@ def start_worker(worker: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what one clip frees for the next one: getting it anew costs a third of a clip's time."""
+    """Have the C library keep what one clip or step frees for the next one.
+
+    Getting it anew costs a third of a clip's time, and half of that of a batch made beside a small network.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):

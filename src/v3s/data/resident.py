@@ -20,7 +20,7 @@ from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import recolour
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
-from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
+from v3s.video.store import PixelFormat, StoredVideo, Video, frame_bytes, plane_shapes
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
 SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
@@ -48,29 +48,30 @@ def kind_of(video: StoredVideo) -> Kind:
 
 
 class ResidentFrames:
-    """All frames of the videos of a table, each one row of bytes.
+    """All frames of videos of a table, each one row of bytes.
 
     Attributes:
         device: where clips are made.
         rows: by kind, uint8 of shape (frames of that kind, bytes of a frame).
-        places: of each video, its kind and the row of its first frame.
+        places: of each video that is held, its kind and the row of its first frame.
 
     Args:
         table: videos of a store in the format "yuv" or "rgb".
         device: where clips are made.
+        held: numbers of the videos to hold; all by default.
 
     Raises:
         ValueError: a video is a file, or stored as pictures; or there is not enough memory.
         VideoError: a shard cannot be read.
     """
 
-    def __init__(self, table: IndexTable, device: torch.device) -> None:
+    def __init__(self, table: IndexTable, device: torch.device, held: range | None = None) -> None:
         self.device = device
-        videos = [_stored(video) for video in table]
+        videos = {number: _stored(table[number]) for number in (range(len(table)) if held is None else held)}
         counts: dict[Kind, int] = defaultdict(int)
-        self.places: list[tuple[Kind, int]] = []
-        for video in videos:
-            self.places.append((kind_of(video), counts[kind_of(video)]))
+        self.places: dict[int, tuple[Kind, int]] = {}
+        for number, video in videos.items():
+            self.places[number] = kind_of(video), counts[kind_of(video)]
             counts[kind_of(video)] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
         pinned = device.type == "cuda" and home.type == "cpu"
@@ -78,8 +79,8 @@ class ResidentFrames:
             kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=home, pin_memory=pinned)
             for kind, count in counts.items()
         }
-        for video, (kind, first) in zip(videos, self.places, strict=True):
-            _read_into(video, self.rows[kind][first : first + video.num_frames])
+        for number, (kind, first) in self.places.items():
+            _read_into(videos[number], self.rows[kind][first : first + videos[number].num_frames])
 
     def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
@@ -147,13 +148,15 @@ def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], si
     return made
 
 
-def can_be_resident(table: IndexTable, device: torch.device) -> bool:
-    """Whether all videos of a table are stored frames that fit into a GPU's own memory."""
-    if device.type != "cuda" or not len(table):
+def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
+    """Whether all these videos are stored frames that fit into a GPU's own memory."""
+    if device.type != "cuda":
         return False
-    if not all(isinstance(video, StoredVideo) and video.pixel_format != "jpeg" for video in table):
-        return False
-    num_bytes = sum(_stored(video).num_bytes for video in table)
+    num_bytes = 0
+    for video in videos:
+        if not isinstance(video, StoredVideo) or video.pixel_format == "jpeg":
+            return False
+        num_bytes += video.num_bytes
     return num_bytes <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
 
 

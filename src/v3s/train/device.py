@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from v3s.data.loading import keep_freed_memory
+
 Precision = Literal["auto", "bf16", "fp32"]
 
 
@@ -102,7 +104,8 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
     """Share the cores between torch and the processes that read videos; returns the number of these processes.
 
     On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
-    slower. A thread count set from outside (OMP_NUM_THREADS, which ``torchrun`` sets too) is left alone.
+    slower. A thread count set from outside (OMP_NUM_THREADS, which ``torchrun`` sets too) is left alone. There, this
+    process also keeps the memory that one step frees for the next one.
 
     Args:
         num_workers: reading processes; None takes one for each core, at most 8, beside a GPU; on a CPU half of the
@@ -114,8 +117,10 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
     on_cpu = device.type == "cpu"
     if num_workers is None:
         num_workers = (max(1, cores // 2) if training else cores // 4) if on_cpu else min(cores, 8)
-    if on_cpu and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores - num_workers))
+    if on_cpu:
+        keep_freed_memory()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, cores - num_workers))
     return num_workers
 
 

@@ -115,7 +115,7 @@ def index_video(
             many frames decode.
     """
     with open_video(path) as (container, stream):
-        seen = _decode_all(path, container, stream, each_frame, tick)
+        seen = _decode_all(path, container, stream, _Pass(find_key_frames), each_frame, tick)
         timestamps = _timestamps(seen.frame_times)
         fps = _frame_rate(path, stream, timestamps)
         duration = len(seen.frame_times) / fps
@@ -144,7 +144,8 @@ def index_video(
 class _Pass:
     """What the pass over the whole file saw, packet by packet and frame by frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, find_key_frames: bool) -> None:
+        self._find_key_frames = find_key_frames
         self.frame_times: list[int | None] = []
         self.failure: tuple[Stage, str] | None = None  # the first
         self.packet_times: list[int] = []
@@ -161,7 +162,8 @@ class _Pass:
     def add_packet(self, packet: "Packet[VideoStream]") -> None:
         if packet.pts is not None:
             self.packet_times.append(packet.pts)
-            if packet.is_keyframe and self.num_packets - self._last_key >= MIN_FRAMES_BETWEEN_KEYS:
+            far_enough = self.num_packets - self._last_key >= MIN_FRAMES_BETWEEN_KEYS
+            if self._find_key_frames and packet.is_keyframe and far_enough:
                 self.key_times.append(packet.pts)
                 self._last_key = self.num_packets
         self.num_packets += 1
@@ -187,10 +189,10 @@ def _decode_all(
     path: str | Path,
     container: InputContainer,
     stream: VideoStream,
+    seen: _Pass,
     each_frame: Callable[[VideoFrame], None] | None,
     tick: Callable[[], None],
 ) -> _Pass:
-    seen = _Pass()
     for packet in _demux(container, stream, seen):
         tick()
         if packet.size:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.video.frames import Frames, subsampling, to_rgb
-from v3s.video.homography import Homography, scale
+from v3s.video.homography import FloatArray, Homography, corners, scale
 
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
 COVERED = 1.4  # source pixels that one bilinear sample stands for
@@ -45,25 +45,28 @@ def warp(
             own square. Its samples lie no further apart.
 
     Returns:
-        uint8 RGB, shape (3, T, height, width). Output pixels that fall outside the source repeat its border.
+        uint8 RGB, shape (3, T, height, width), in memory (3, height, width, T). Output pixels that fall outside the
+        source repeat its border.
 
     Convention: the centre of the output pixel in row i and column j is (j + 0.5, i + 0.5).
     """
     if isinstance(frames, Tensor):
         frames = Frames((frames,), None)
-    to_source = torch.from_numpy(to_output.inverse().matrix)[None]
-    across, down = blurred_samples(samples or samples_for(to_output, height, width), blur)
+    to_source = to_output.inverse()
+    samples = blurred_samples(samples or samples_for(to_output, height, width), blur)
+    (left, top), (right, bottom) = _ends(to_source, height, width, blur)
     sides = torch.tensor([max(1.0, blur)])
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), sides)
-        part, places = _cut(plane, _places(points, plane, tall, wide), width)
-        channels += _look_up(part[None], places)
-    clip = torch.empty(len(channels), len(frames), height, width, dtype=torch.uint8)
-    for part, colour in zip(clip, to_rgb(channels, frames.colour), strict=True):
-        part.copy_(colour.view(height, width, -1).permute(2, 0, 1))
-    return clip
+        columns = _touched(left / wide, right / wide, plane.shape[-1])
+        rows = _touched(top / tall, bottom / tall, plane.shape[-2])
+        part = plane[None, ..., rows, columns]
+        to_part = _to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix
+        places = _places(part, to_part[None], height, width, _fewer(samples, tall, wide), sides)
+        channels += _look_up(part, places)
+    clip = torch.stack(to_rgb(channels, frames.colour)).view(len(channels), height, width, -1)
+    return clip.permute(0, 3, 1, 2)
 
 
 def warp_batch(
@@ -88,16 +91,16 @@ def warp_batch(
     Returns:
         uint8 RGB, shape (B, 3, T, height, width), on the same device: :func:`warp` of each clip, up to rounding.
     """
-    first, (across, down) = frames.planes[0], samples
-    matrices = np.stack([one.inverse().matrix for one in to_output])
-    to_source = torch.from_numpy(matrices).to(first.device, torch.float32, non_blocking=True)
+    first = frames.planes[0]
+    to_source = np.stack([one.inverse().matrix for one in to_output])
     sides = torch.tensor([max(1.0, side) for side in blurs or [1.0] * len(to_output)])
     sides = sides.to(first.device, non_blocking=True)
     channels: list[Tensor] = []
     for plane in frames.planes:
         tall, wide = subsampling(first, plane)
-        points = _points(to_source, height, width, (math.ceil(across / wide), math.ceil(down / tall)), sides)
-        channels += _look_up(plane, _places(points, plane, tall, wide))
+        to_plane = _to_plane(tall, wide) @ to_source
+        places = _places(plane, to_plane, height, width, _fewer(samples, tall, wide), sides)
+        channels += _look_up(plane, places)
     clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
     return clips.permute(1, 0, 4, 2, 3)
 
@@ -147,43 +150,56 @@ def _grid(height: int, width: int, across: int, down: int, device: torch.device)
     return torch.from_numpy(centres).to(device), torch.from_numpy(offsets).to(device)
 
 
-def _points(to_source: Tensor, height: int, width: int, samples: Samples, blurs: Tensor) -> Tensor:
-    """Where the samples of every output pixel lie in the source.
+def _to_plane(tall: int, wide: int, top: int = 0, left: int = 0) -> FloatArray:
+    """From the source to part of a plane so many times smaller: (0, 0) is the *centre* of the part's first sample."""
+    return np.array([[1 / wide, 0.0, -left - 0.5], [0.0, 1 / tall, -top - 0.5], [0.0, 0.0, 1.0]])
+
+
+def _fewer(samples: Samples, tall: int, wide: int) -> Samples:
+    """How many samples are left of a pixel's in a plane so many times smaller."""
+    across, down = samples
+    return math.ceil(across / wide), math.ceil(down / tall)
+
+
+def _ends(to_source: Homography, height: int, width: int, blur: float) -> list[list[float]]:
+    """The least and the largest x and y in the source that an output looks at.
+
+    A projective map takes a rectangle to one whose ends are its own: where its corners go tells all.
+    """
+    beyond = max(0.0, blur - 1) / 2
+    ends = to_source(corners(width + 2 * beyond, height + 2 * beyond) - beyond)
+    return [ends.min(axis=0).tolist(), ends.max(axis=0).tolist()]
+
+
+def _touched(low: float, high: float, length: int) -> slice:
+    """The samples of a line that bilinear looks between two places touch; places beyond its ends are moved to them."""
+    first, last = (int(min(max(place - 0.5, 0), length - 1)) for place in (low, high))
+    return slice(first, min(last + 2, length))
+
+
+def _places(plane: Tensor, to_plane: FloatArray, height: int, width: int, samples: Samples, sides: Tensor) -> Tensor:
+    """Where the samples of every output pixel lie in a plane.
 
     Args:
-        to_source: maps from output to source pixels, shape (B, 3, 3).
+        plane: its shape ends in (H, W).
+        to_plane: B maps from output pixels to the samples of the plane, shape (B, 3, 3).
         height: of the output, in pixels.
         width: of the output, in pixels.
         samples: of an output pixel.
-        blurs: side of the square that each map's samples are spread over, in output pixels, float32 of shape (B,).
+        sides: of the square that each map's samples are spread over, in output pixels, float32 of shape (B,).
 
     Returns:
-        float32, shape (2, B, height * width, samples of a pixel): x and y in source pixels.
+        float32, shape (B, 2, height * width, samples of a pixel): columns and rows, none outside the plane.
     """
-    centres, offsets = _grid(height, width, *samples, to_source.device)
-    column, row = (centres + blurs[:, None, None] * offsets).unbind(1)
+    centres, offsets = _grid(height, width, *samples, plane.device)
+    grid = torch.addcmul(centres, sides[:, None, None], offsets)
     # Not a matrix product: its last bit depends on where in memory the matrices lie.
-    matrix = to_source.to(torch.float32)[..., None]
-    x, y, depth = (line[:, 0] * column + line[:, 1] * row + line[:, 2] for line in matrix.unbind(1))
-    return torch.stack([x, y]).div_(depth).view(2, len(to_source), height * width, -1)
-
-
-def _places(points: Tensor, plane: Tensor, tall: int, wide: int) -> Tensor:
-    """Points of the source in the samples of a plane, with (0, 0) at the *centre* of the first; none outside."""
-    x = (points[0] / wide).sub_(0.5).clamp_(0, plane.shape[-1] - 1)
-    y = (points[1] / tall).sub_(0.5).clamp_(0, plane.shape[-2] - 1)
-    return torch.stack([x, y])
-
-
-def _cut(plane: Tensor, places: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The part of a plane that the places touch, and the places in it: what lies outside is not looked at.
-
-    A projective map takes a rectangle to one whose ends are its own: the ends of the first and the last row tell all.
-    """
-    ends = places[:, :, [0, width - 1, -width, -1]]
-    low, high = torch.aminmax(ends.flatten(1), dim=1)
-    (left, top), (right, bottom) = low.int().sub_(1).clamp_(min=0).tolist(), high.int().tolist()
-    return plane[..., top : bottom + 2, left : right + 2], places - torch.tensor([left, top]).view(2, 1, 1, 1)
+    x, y, one = torch.from_numpy(to_plane).to(plane.device, torch.float32, non_blocking=True)[..., None].unbind(2)
+    points = (x * grid[:, :1]).addcmul_(y, grid[:, 1:]).add_(one)
+    places = points[:, :2].div_(points[:, 2:])
+    places[:, 0].clamp_(0, plane.shape[-1] - 1)
+    places[:, 1].clamp_(0, plane.shape[-2] - 1)
+    return places.view(len(to_plane), 2, height * width, -1)
 
 
 def _look_up(planes: Tensor, places: Tensor) -> list[Tensor]:
@@ -191,30 +207,29 @@ def _look_up(planes: Tensor, places: Tensor) -> list[Tensor]:
 
     Args:
         planes: uint8, shape (B, T, channels, H, W).
-        places: float32, shape (2, B, pixels, samples), columns and rows as :func:`_places` has them.
+        places: float32, shape (B, 2, pixels, samples), as :func:`_places` has them.
 
     Returns:
         For each channel float32, shape (B * pixels, T), 0..255.
     """
     batch, num_frames, channels, height, width = planes.shape
-    column, row = places.to(torch.int32)
-    right, below = places - places.floor()
-    left, above = 1 - right, 1 - below
-    above, below = above / places.shape[-1], below / places.shape[-1]
+    column, row = places.to(torch.int32).unbind(1)
+    right, below = places.frac().unbind(1)
+    below = below / places.shape[-1]
+    left, above = 1 - right, 1 / places.shape[-1] - below
     start = torch.arange(0, batch * height * width, height * width, device=planes.device, dtype=torch.int32)
-    corner = row.mul_(width).add_(column).add_(start[:, None, None])
-    steps = torch.tensor([0, 1, width, width + 1], device=planes.device, dtype=torch.int32)
+    corner = torch.add(column, row, alpha=width).add_(start[:, None, None])
     # A place on the last column or row gives its neighbour the weight 0: which sample that is does not matter.
-    taps = (corner[..., None] + steps).clamp_(max=batch * height * width - 1)
+    taps = torch.stack([corner, corner + 1, corner + width, corner + (width + 1)], dim=-1)
+    taps = taps.clamp_(max=batch * height * width - 1).flatten(0, 1).flatten(1)
     weights = torch.empty(taps.shape, device=planes.device)
     for tap, (y, x) in enumerate(((above, left), (above, right), (below, left), (below, right))):
-        torch.mul(y, x, out=weights[..., tap])
-    num_taps = 4 * places.shape[-1]
+        torch.mul(y, x, out=weights.view(*corner.shape, 4)[..., tap])
     return [
         F.embedding_bag(
-            taps.view(-1, num_taps),
+            taps,
             planes[:, :, channel].permute(0, 2, 3, 1).contiguous().view(-1, num_frames).to(torch.float32),
-            per_sample_weights=weights.view(-1, num_taps),
+            per_sample_weights=weights,
             mode="sum",
         )
         for channel in range(channels)
