@@ -25,7 +25,7 @@ class Encoder:
     """A network that turns video files into unit vectors.
 
     Attributes:
-        backbone: in evaluation mode, on its device; folded, so that it gives no gradients.
+        backbone: in evaluation mode, on its device, folded.
         space: its weights' fingerprint, the clips that it is shown, the feature that is taken.
         compute: device and precision.
         dimension: numbers in a vector, D.
@@ -140,7 +140,7 @@ def make_encoder(source: Source, view: View, feature: Feature, compute: Compute)
         ValueError: the network has no such stage.
     """
     check_stage(source.backbone, feature.stage)
-    backbone = fold(source.on(compute), compute)
+    backbone = fold(source.on(compute))
     clip = torch.zeros(1, 3, view.clip_frames, view.clip_size, view.clip_size, dtype=torch.uint8)
     (vector,) = clip_features(backbone, clip, [feature], compute)
     return Encoder(backbone, Space(source.fingerprint, view, feature), compute, vector.shape[1])

@@ -240,7 +240,7 @@ def recognize(
     Source: paper section 4.3, "average the possibility of predictions".
     """
     pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
-    folded = fold(model.backbone, compute)
+    folded = fold(model.backbone)
     found = video_features(folded, table, view, [pooled], compute, num_workers=num_workers)
     shown = track(found, "testing", total=len(table), console=console or Console(quiet=True), transient=True)
     weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()

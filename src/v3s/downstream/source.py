@@ -117,7 +117,7 @@ def source_features(
         what: its text.
     """
     found = video_features(
-        fold(source.on(compute), compute),
+        fold(source.on(compute)),
         videos,
         view,
         features,
