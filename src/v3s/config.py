@@ -39,8 +39,8 @@ class ComputeOptions:
     """Where and how fast.
 
     Attributes:
-        workers: Processes that read videos; 0 reads in the main process. Default: half of the cores in training, else a
-            quarter; beside a GPU one for each core, at most 8.
+        workers: Processes that read videos; 0 reads in the main process. Default: half of the cores in training (none
+            where a store is read), else a quarter; beside a GPU one for each core, at most 8.
         device: auto, cpu, cuda or cuda:N.
         precision: auto takes bf16 where the device multiplies matrices in it, else fp32.
         seed: Of everything random: the same seed gives the same samples on any number of workers and processes.

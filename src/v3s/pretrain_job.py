@@ -28,6 +28,7 @@ from v3s.train.distributed import (
     wrap,
 )
 from v3s.train.fit import Training
+from v3s.video.store import StoredVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ def prepare(
         config.loading == "auto"
         and can_be_resident(chain(map(train.table.__getitem__, own), validation.table), compute.device)
     )
-    num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True)
+    stored = isinstance(train.table[0], StoredVideo)
+    num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True, stored=stored)
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
         raise ValueError(
             f"{len(train)} training videos give less than one batch of {config.batch_size}, which "

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from v3s.train.device import Compute, PadInTime
+from v3s.train.device import Compute, PadInTime, divide_cores
 
 BF16 = Compute(torch.device("cpu"), bf16=True)
 
@@ -71,3 +71,12 @@ def test_a_step_finds_the_memory_of_the_step_before() -> None:
         for way in ("given back", "kept")
     }
     assert faults["kept"] < faults["given back"] / 10, faults
+
+
+def test_a_store_read_on_a_cpu_takes_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that threads of this process stay as they are
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert divide_cores(None, cpu, training=True, stored=True) == 0
+    assert divide_cores(None, cpu, training=True) > 0
+    assert divide_cores(3, cpu, training=True, stored=True) == 3
+    assert divide_cores(None, gpu, training=True, stored=True) > 0

@@ -55,6 +55,7 @@ from v3s.train.run import (
 )
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.trained import TEMPORAL_HEAD, describe_trained
+from v3s.video.store import StoredVideo
 
 RESULT, REPORT = "result.json", "report.html"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
@@ -135,7 +136,8 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
-    num_workers = divide_cores(config.workers, compute.device, training=True)
+    stored = isinstance(train.table[0], StoredVideo)
+    num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
     return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
 
 

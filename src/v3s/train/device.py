@@ -100,7 +100,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     return Compute(chosen, fast)
 
 
-def divide_cores(num_workers: int | None, device: torch.device, *, training: bool = False) -> int:
+def divide_cores(num_workers: int | None, device: torch.device, *, training: bool = False, stored: bool = False) -> int:
     """Share the cores between torch and the processes that read videos; returns the number of these processes.
 
     On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
@@ -112,11 +112,14 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
             cores in training, and a quarter in inference, where the network takes most of the time.
         device: where the network lives.
         training: whether gradients are computed.
+        stored: whether frames come decoded from a store: on a CPU None then takes no process at all, since a core kept
+            for so little reading would be idle.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_cpu = device.type == "cpu"
     if num_workers is None:
-        num_workers = (max(1, cores // 2) if training else cores // 4) if on_cpu else min(cores, 8)
+        beside_a_network = 0 if stored else max(1, cores // 2) if training else cores // 4
+        num_workers = beside_a_network if on_cpu else min(cores, 8)
     if on_cpu:
         keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
