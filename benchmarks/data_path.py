@@ -111,7 +111,7 @@ class Effort:
     workers: int
 
 
-FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, 2), Effort(2, 2, 1, 0.3, 8, 4, 1)
+FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, 2), Effort(2, 4, 1, 0.8, 8, 4, 1)
 
 
 def copy_videos(folder: Path, pattern: str, into: Path, most: int, copies: int = 1) -> None:
