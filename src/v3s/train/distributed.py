@@ -91,6 +91,7 @@ def _absent(processes: Processes) -> list[str]:
     """Names of the processes that do not answer: every one that met a failed exchange says so in the store."""
     store = processes.store
     assert store is not None
+    time.sleep(1)  # a process that is ending may still answer, and torch prints a trace of its own when it stops to
     if not _store_answers():
         return [processes.names[0]]
     others = [rank for rank in range(processes.count) if rank != processes.rank]
