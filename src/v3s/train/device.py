@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,10 +28,15 @@ class Compute:
     device: torch.device
     bf16: bool
 
-    def autocast(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The context that a forward pass runs in."""
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-        return _both(autocast, PadInTime()) if self.bf16 and self.device.type == "cpu" else autocast
+        needs_padding = self.bf16 and self.device.type == "cpu" and torch.is_grad_enabled()
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+            PadInTime() if needs_padding else nullcontext(),
+        ):
+            yield
 
     def clips(self, clips: Tensor) -> Tensor:
         """Clips uint8 (B, 3, T, H, W) to the device as float in [0, 1], channels last."""
@@ -65,12 +70,6 @@ class PadInTime(TorchFunctionMode):
                 clips = F.pad(clips, (0, 0, 0, 0, time, time))
                 args = (clips, weight, bias, stride, (0, height, width), dilation, groups)
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _both(outer: AbstractContextManager[object], inner: AbstractContextManager[object]) -> Iterator[None]:
-    with outer, inner:
-        yield
 
 
 def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:
