@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from v3s.config import AuditConfig
 from v3s.data.clips import PretextClips, SampleKey, hold_out, validation_batches
@@ -126,7 +127,8 @@ def audit_clips(config: AuditConfig, console: Console) -> Audit:
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     clips = list(settings.values())
     workers = divide_cores(config.workers, torch.device("cpu"))
-    cues, labels, numbers = _collect(load(CueClips(clips), batches, num_workers=workers, quarantine=None))
+    read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
+    cues, labels, numbers = _collect(read)
     _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
     rows = {}
     for place, name in enumerate(settings):

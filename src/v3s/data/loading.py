@@ -23,9 +23,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from v3s.data.clips import BatchOrder, SampleKey
+from v3s.data.handover import Shelf, Taker, stack
 from v3s.data.quarantine import Quarantine
 from v3s.video.container import Failure, VideoError
 
@@ -70,7 +71,7 @@ def load(
     num_workers: int,
     quarantine: Quarantine | None,
     first_batch: int = 0,
-    collate: Callable[[list[Any]], Any] = default_collate,
+    collate: Callable[[list[Any]], Any] = stack,
     pin_memory: bool = False,
     prefetch: int = 2,
 ) -> Iterator[tuple[list[Key], Any]]:
@@ -104,15 +105,14 @@ def load(
     while idle_deaths < MAX_IDLE_DEATHS:
         notes = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         loader: DataLoader[_Read] = DataLoader(
-            _NotedSamples(samples, collate, notes),
+            _NotedSamples(samples, collate, notes, num_places=prefetch + 1),
             batch_sampler=ledger.hand_out(),  # type: ignore[arg-type]
             num_workers=num_workers,
             collate_fn=_as_it_is,
             worker_init_fn=start_worker,
-            pin_memory=pin_memory,
             prefetch_factor=prefetch,
         )
-        with _Workers(loader, notes) as workers:
+        with _Workers(loader, notes, Taker(pin_memory=pin_memory)) as workers:
             for read in workers:
                 idle_deaths = 0
                 yield ledger.settle(read)
@@ -231,20 +231,25 @@ def _choose(data: Any, kept: list[int], num_rows: int) -> Any:
 class _NotedSamples(Dataset[Any]):
     """Batches of samples, in a process that notes where it is: (its id, number of the batch, row + 1, time in ns)."""
 
-    def __init__(self, samples: Samples[Any], collate: Callable[[list[Any]], Any], notes: Tensor) -> None:
-        self.samples, self.collate, self.notes = samples, collate, notes
+    def __init__(
+        self, samples: Samples[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
+    ) -> None:
+        self.samples, self.collate, self.notes, self.num_places = samples, collate, notes, num_places
+        self._shelf: Shelf | None = None
 
     def __getitems__(self, batch: Batch[Any]) -> _Read:
         """Read one batch; the name is that by which torch's loader asks for a whole batch."""
         worker = get_worker_info()
         assert worker is not None
+        self._shelf = self._shelf or Shelf(worker.id, self.num_places)
         number, keys = batch
         own_note = self.notes[worker.id].numpy()
 
         def note(row: int) -> None:
             own_note[:] = os.getpid(), number, row + 1, time.monotonic_ns()
 
-        return _read(self.samples, keys, self.collate, note)
+        read = _read(self.samples, keys, self.collate, note)
+        return read._replace(data=self._shelf.lay(read.data))
 
 
 def _read(
@@ -278,8 +283,9 @@ class _Workers:
     for a stopped process: so that signal's handler is put back, and a thread kills all processes if all are silent.
     """
 
-    def __init__(self, loader: DataLoader[_Read], notes: Tensor) -> None:
+    def __init__(self, loader: DataLoader[_Read], notes: Tensor, taker: Taker) -> None:
         self.deaths: list[Death] = []
+        self._taker = taker
         self._notes, self._waiting_since = notes, 0
         self._silent: list[BaseProcess] = []
         self._ended = threading.Event()
@@ -321,7 +327,7 @@ class _Workers:
             self._waiting_since = 0
             if read is None:
                 return
-            yield read
+            yield read._replace(data=self._taker.take(read.data))
 
     def _dead(self) -> list[BaseProcess]:
         """The processes that ended, or are about to, within a second."""

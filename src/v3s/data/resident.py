@@ -128,7 +128,8 @@ def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], si
     for position, (video, plan) in enumerate(drawn):
         groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)
     length = len(drawn[0][1].frames)
-    made = torch.empty((len(drawn), 3, length, size, size), dtype=torch.uint8, device=frames.device)
+    in_memory = torch.empty((len(drawn), 3, size, size, length), dtype=torch.uint8, device=frames.device)
+    made = in_memory.permute(0, 1, 4, 2, 3)  # as warped clips lie
     for (kind, samples), positions in groups.items():
         plans = [drawn[position][1] for position in positions]
         firsts = [frames.places[drawn[position][0]][1] for position in positions]
