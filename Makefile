@@ -24,6 +24,7 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
 bench: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.data_path --quick
 	$(BIN)/python -m benchmarks.train_step --quick
 	$(BIN)/python -m benchmarks.embed --quick

@@ -33,7 +33,7 @@ from benchmarks import peers
 from benchmarks.machine import describe_machine
 from v3s.config import PrepareConfig
 from v3s.data.clips import PretextClips
-from v3s.data.loading import load_batches, start_worker
+from v3s.data.loading import keep_freed_memory, load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
@@ -179,13 +179,23 @@ def path_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips
     fastest = max((f"ours, store, {name}" for name in stores), key=rate.__getitem__)
     targets = {"ours, from videos": style.video_target, fastest: FASTEST_TARGET, "ours, store, yuv": DEFAULT_TARGET}
     title = f"{style.name}: finished clips, {WORKERS} processes, batches of {effort.batch_size}"
-    table = Table("way", "clips/s", "x ffmpeg pipe", "x torchcodec", "target", title=title)
+    columns = ("way", "clips/s", "x ffmpeg pipe", "x torchcodec", "target", "limit, clips/s", "reached")
+    caption = "limit: these cores doing nothing but libavcodec's work, or the reading of stored frames"
+    table = Table(*columns, title=title, caption=caption)
     for name, value in rate.items():
         ratios = (f"{value / rate[other]:.1f}x" if other in rate else "-" for other in COMPARED)
-        table.add_row(name, f"{value:.1f}", *ratios, targets.get(name, ""))
+        most = limit(own, effort) if isinstance(own := ways[name], PretextClips) else None
+        of_limit = (f"{most:.0f}", f"{value / most:.0%}") if most else ()
+        table.add_row(name, f"{value:.1f}", *ratios, targets.get(name, ""), *of_limit)
     for name, reason in missing.items():
         table.add_row(name, "not measured", reason)
     return table
+
+
+def limit(clips: PretextClips, effort: Effort) -> float:
+    """Clips a second, if nothing but decoding or reading took time."""
+    drawn = (clips.plan(0, number) for number in range(effort.num_clips))
+    return WORKERS * effort.num_clips / sum(bare_seconds(clips.table[video], plan.frames) for video, plan in drawn)
 
 
 def store_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips], effort: Effort) -> Table:
@@ -278,19 +288,21 @@ def reader_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
         floor = whole = 0.0
         for number in range(effort.num_clips):
             video, plan = clips.plan(0, number)
-            index = clips.table[video]
-            assert isinstance(index, VideoIndex)
-            floor += codec_seconds(index, plan.frames)
+            floor += bare_seconds(clips.table[video], plan.frames)
             start = time.perf_counter()
-            read_frames(index, plan.frames)
+            read_frames(clips.table[video], plan.frames)
             whole += time.perf_counter() - start
         numbers = (f"{1000 * seconds / effort.num_clips:.2f}" for seconds in (floor, whole))
         table.add_row(style.name, *numbers, f"{floor / whole:.2f}", f">= {style.reader_target}")
     return table
 
 
-def codec_seconds(index: VideoIndex, frames: Sequence[int]) -> float:
-    """What libavcodec takes for the packets that chosen frames need."""
+def bare_seconds(index: Video, frames: Sequence[int]) -> float:
+    """What libavcodec takes for the packets that chosen frames need; of a store, what reading them takes."""
+    if not isinstance(index, VideoIndex):
+        start = time.perf_counter()
+        read_frames(index, frames)
+        return time.perf_counter() - start
     seconds, timed = 0.0, bool(index.timestamps)
     with open_video(index.path) as (container, stream):
         for run in plan_runs(index, sorted(set(frames))):
@@ -358,6 +370,7 @@ def main() -> None:
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else FULL
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the main process does that trains
     console = Console()
     console.print(f"{describe_machine()}; {describe_versions()}", highlight=False)
     with tempfile.TemporaryDirectory() as made:

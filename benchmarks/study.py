@@ -25,7 +25,11 @@ from v3s.train.checkpoint import WEIGHTS
 from v3s.train.run import METRICS, read_metrics
 
 RANDOM = "random"
-CHANGES = {"v3s-even": ["--zoom=even"], "v3s-plus": ["--recipe=v3s-plus"]}
+CHANGES = {
+    "v3s-even": ["--zoom=even"],
+    "v3s-trimmed": ["--trim-bars"],
+    "v3s-plus": ["--recipe=v3s-plus"],
+}
 """Rows that are not a task: what they change of the task v3s."""
 ROWS = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
 NEED_HEADS = ("evaluate", "audit")  # which random weights do not have
