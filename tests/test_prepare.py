@@ -1,10 +1,15 @@
 """A store stands for its folder: the same lists, the same clips; made once, resumed, never silently out of date."""
 
 import errno
+import io
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -22,13 +27,30 @@ from v3s.data.store import open_store
 from v3s.prepare import prepare
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
+from v3s.train.lock import FolderInUseError
 
 QUIET = Console(quiet=True)
 SAMPLING = Sampling(clip_frames=4, clip_size=24, canvas_size=48)
 
 
-def run(data: Path, out: Path, **options: object) -> None:
-    prepare(PrepareConfig(data=str(data), out=str(out), workers=0, **options), console=QUIET)  # type: ignore[arg-type]
+def run(data: Path, out: Path, *, console: Console = QUIET, **options: object) -> None:
+    prepare(PrepareConfig(data=str(data), out=str(out), workers=0, **options), console=console)  # type: ignore[arg-type]
+
+
+def copied(videos: Path, folder: Path) -> Path:
+    """A folder of the same videos with dates of its own."""
+    shutil.copytree(videos, folder)
+    give_new_dates(folder, 1)
+    return folder
+
+
+def give_new_dates(folder: Path, day: int) -> None:
+    for path in folder.rglob("*.mp4"):
+        os.utime(path, (day * 86400, day * 86400))
+
+
+def shards(store: Path, suffix: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((store / "shards").glob(f"*.{suffix}"))}
 
 
 def clips_of(folder: Path) -> PretextClips:
@@ -88,6 +110,124 @@ def test_second_run_decodes_only_what_is_new_or_changed(small_videos: Path, tmp_
     assert len(list((out / "shards").glob("*.bin"))) == 2
 
 
+def test_new_dates_cost_no_decoding(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset that was copied anew."""
+    data, out, said = copied(small_videos, tmp_path / "videos"), tmp_path / "store", io.StringIO()
+    (data / "bad.mp4").write_text("no video")
+    run(data, out)
+    frames, clips = shards(out, "bin"), clips_of(out)
+    give_new_dates(data, 2)
+    assert scan(list_videos(out), min_frames=1).num_usable == 0
+    monkeypatch.delattr(prepare_module, "write_shard")
+    monkeypatch.setattr(prepare_module, "LINES_PER_LIST", 10)
+    run(data, out, console=Console(file=said))
+    assert "17 are stored already, 17 of them by their content under new dates" in said.getvalue()
+    assert shards(out, "bin") == frames
+    assert list(shards(out, "jsonl")) == ["00000.jsonl", "00001.jsonl", "00002.jsonl"]
+    for number, clip in enumerate(clips_of(out)[3, number] for number in range(len(clips))):
+        assert all(map(torch.equal, clip, clips[3, number]))
+    run(data, out, console=Console(file=said))
+    assert "17 are stored already\n" in said.getvalue()
+
+
+def test_other_content_of_the_same_size_is_decoded(small_videos: Path, tmp_path: Path) -> None:
+    data, out = copied(small_videos, tmp_path / "videos"), tmp_path / "store"
+    changed, other = sorted(data.rglob("*.mp4"))[:2]
+    size = max(changed.stat().st_size, other.stat().st_size)
+    for path in (changed, other):
+        with path.open("ab") as file:
+            file.write(bytes(size - path.stat().st_size))  # padding, which is read as nothing
+    run(data, out)
+    shutil.copyfile(other, changed)
+    give_new_dates(data, 2)
+    run(data, out)
+    stored = open_store(out).files
+    mine, theirs = (stored[path.relative_to(data).as_posix()].outcome for path in (changed, other))
+    assert (Path(mine.shard).name, Path(theirs.shard).name) == ("00002.bin", "00000.bin")  # type: ignore[union-attr]
+    assert mine.checksum == theirs.checksum  # type: ignore[union-attr]
+
+
+def test_store_without_digests_is_read(small_videos: Path, tmp_path: Path) -> None:
+    """Stores once had none: their files are decoded again when their dates change."""
+    data, out = copied(small_videos, tmp_path / "videos"), tmp_path / "store"
+    run(data, out)
+    (listed,) = (out / "shards").glob("*.jsonl")
+    listed.write_text("".join(f"{json.dumps(json.loads(line)[:5])}\n" for line in listed.read_text().splitlines()))
+    assert scan(list_videos(out), min_frames=1).num_usable == 16
+    give_new_dates(data, 2)
+    run(data, out)
+    assert scan(list_videos(out), min_frames=1).num_usable == 16
+    assert list(shards(out, "bin")) == ["00000.bin", "00001.bin"]
+
+
+def test_leftovers_of_killed_runs_are_removed(small_videos: Path, tmp_path: Path) -> None:
+    """But no shard that a line names, be it in another list, and none that a process may be reading."""
+    data, out = copied(small_videos, tmp_path / "videos"), tmp_path / "store"
+    run(data, out)
+    give_new_dates(data, 2)
+    run(data, out)
+    (out / "shards/00000.jsonl").unlink()
+    for name in ("00002.part", ".00002.jsonl.1234.part", "00003.bin", "00004.bin", "00004.jsonl"):
+        (out / "shards" / name).touch()
+    (out / ".store.json.1234.part").touch()
+    run(data, out)
+    assert {path.name for path in out.iterdir()} == {"shards", "store.json"}
+    left = sorted(path.name for path in (out / "shards").iterdir())
+    assert left == ["00000.bin", "00001.jsonl", "00004.bin", "00004.jsonl"]
+    assert scan(list_videos(out), min_frames=1, verify=True).num_usable == 16
+
+
+def test_deleted_shard_is_decoded_again(small_videos: Path, tmp_path: Path) -> None:
+    """Whichever list names it, and if all are deleted."""
+    data, out = copied(small_videos, tmp_path / "videos"), tmp_path / "store"
+    run(data, out)
+    give_new_dates(data, 2)
+    run(data, out)
+    for suffix in ("bin", "jsonl"):
+        (out / f"shards/00000.{suffix}").unlink()
+    run(data, out)
+    assert scan(list_videos(out), min_frames=1, verify=True).num_usable == 16
+    shutil.rmtree(out / "shards")
+    run(data, out)
+    assert scan(list_videos(out), min_frames=1, verify=True).num_usable == 16
+
+
+def test_second_run_at_once_is_refused_and_a_killed_one_leaves_no_process(small_videos: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "videos", tmp_path / "store"
+    for number in range(16):
+        shutil.copytree(small_videos, data / str(number))
+    command = [sys.executable, "-m", "v3s", "prepare", "--data", str(data), "--out", str(out), "--workers", "2"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any(out.glob("shards/*.part")))
+        with pytest.raises(FolderInUseError, match=rf"store is in use by process {first.pid} on"):
+            run(data, out)
+        workers = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        assert len(workers) >= 2
+    finally:
+        first.kill()
+        first.wait()
+    wait_until(lambda: not any(map(lives, workers)))
+    run(data, out)
+    assert {path.name for path in out.iterdir()} == {"shards", "store.json"}
+    assert set(shards(out, "bin")) == {f"{name.split('.')[0]}.bin" for name in shards(out, "jsonl")}
+    assert scan(list_videos(out), min_frames=1).num_usable == 256
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lives(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def test_unfinished_shard_does_not_count(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill before the list of a shard is written: the next run writes that shard anew."""
     monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
@@ -133,7 +273,7 @@ def test_disk_too_small_is_refused_before_work_starts(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
     with pytest.raises(ValueError, match=r"take about 0\.0 GB, the disk has"):
         run(small_videos, tmp_path / "store")
-    assert not list((tmp_path / "store/shards").iterdir())
+    assert not (tmp_path / "store/shards").exists()
 
 
 def test_disk_that_fills_up_is_not_the_videos_fault(

@@ -203,7 +203,7 @@ class PrepareConfig(VideoOptions):
     """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
 
     Attributes:
-        out: Folder of the store; what it holds already is kept.
+        out: Folder of the store; what it holds already is kept, also under new dates of the videos.
         subset: Part of the split.
         pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
             loss, rgb takes 3 bytes a pixel.

@@ -7,21 +7,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from itertools import repeat
-from multiprocessing import get_context
+from itertools import count, islice, repeat
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import av
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from v3s.config import PrepareConfig
 from v3s.data.index_cache import file_key
 from v3s.data.scan import default_workers
 from v3s.data.splits import VideoList, list_videos
-from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, is_store, open_store
-from v3s.train.checkpoint import write_atomically
+from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, content_digest, is_store, open_store
+from v3s.train.checkpoint import PART, write_atomically
+from v3s.train.lock import LOCK, only_writer
 from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import StoredVideo, frame_bytes, stored_size
 from v3s.video.storing import ShardWriter, store_video
@@ -29,9 +31,12 @@ from v3s.video.storing import ShardWriter, store_video
 VIDEOS_PER_SHARD = 32
 """How many videos a shard holds: what a killed run loses at most, for each process."""
 
+LINES_PER_LIST = 1024
+"""How many files with new dates a list holds at most: what a killed run compares again."""
+
 
 def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
-    """Decode every video that the store does not hold yet, or that changed since, and add it.
+    """Decode every video that the store does not hold yet, or whose content changed since, and add it.
 
     Args:
         config: Which videos, where to, in which format.
@@ -40,6 +45,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     Raises:
         ValueError: There are no videos, the disk is too small, or the folder holds something else or a store that was
             made otherwise.
+        FolderInUseError: Another process prepares the store.
     """
     console = console or Console()
     listed = list_videos(
@@ -48,13 +54,20 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     if is_store(listed.root):
         raise ValueError(f"{listed.root} is a store already; give the folder of videos that it was made from")
     folder = Path(config.out)
-    store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
-    wanted = [path for path in listed.paths if path not in store.files or store.changed(path)]
-    console.print(f"{listed.source}; {len(listed) - len(wanted):,} are stored already", highlight=False, soft_wrap=True)
-    if wanted:
-        _check_space(folder, listed.root, wanted, config, console)
-        _write_all(folder, listed.root, wanted, config, store.next_shard, console)
-        store = open_store(folder)
+    with only_writer(folder):
+        store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
+        _remove_leftovers(store)
+        lacking = [path for path in listed.paths if store.lacks(path)]
+        store = _take_new_dates(store, lacking, console)
+        wanted = [path for path in lacking if store.lacks(path)]
+        num_renewed = len(lacking) - len(wanted)
+        by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
+        stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
+        console.print(f"{listed.source}; {stored}", highlight=False, soft_wrap=True)
+        if wanted:
+            _check_space(folder, listed.root, wanted, config, console)
+            _write_all(folder, listed.root, wanted, config, store.next_shard, console)
+            store = open_store(folder)
     _report(store, console)
     return store
 
@@ -77,12 +90,37 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
                 )
             return store
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif any(file.name != LOCK and not file.match(PART) for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
-    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(settings), indent=2) + "\n"
     write_atomically(folder / "store.json", lambda beside: beside.write_text(text, encoding="utf-8"))
     return open_store(folder)
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Delete what killed runs left: files half written, and shards that no line names.
+
+    A shard with a list stays, whether its lines still count or not: a process may be reading it.
+    """
+    named = {file.outcome.shard for file in store.files.values() if isinstance(file.outcome, StoredVideo)}
+    for path in (*store.folder.glob(PART), *(store.folder / SHARDS).glob("*")):
+        is_orphan = path.suffix == ".bin" and str(path) not in named and not path.with_suffix(".jsonl").exists()
+        if path.suffix == ".part" or is_orphan:
+            path.unlink()
+
+
+def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Store:
+    """Write new lines for those files whose date alone has changed; they name the frames that are there."""
+    known = [path for path in paths if path in store.files]
+    if not known:
+        return store
+    looked_at = track(known, "comparing contents", console=console, transient=True)
+    found = filter(None, map(store.under_new_date, looked_at))
+    for number in count(store.next_shard):
+        if not (files := list(islice(found, LINES_PER_LIST))):
+            break
+        _write_list(store.folder / SHARDS / f"{number:05}", files)
+    return open_store(store.folder)
 
 
 def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:
@@ -113,6 +151,7 @@ def _write_all(
 ) -> None:
     """Write shards, several at once, each in a process of its own."""
     parts = [paths[start : start + VIDEOS_PER_SHARD] for start in range(0, len(paths), VIDEOS_PER_SHARD)]
+    (folder / SHARDS).mkdir(exist_ok=True)
     stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -126,7 +165,7 @@ def _run(stems: list[Path], root: Path, parts: list[Sequence[str]], config: Prep
     if workers < 2:
         yield from map(write_shard, stems, repeat(root), parts, repeat(config))
         return
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
     except BrokenProcessPool as error:
@@ -138,31 +177,46 @@ def _run(stems: list[Path], root: Path, parts: list[Sequence[str]], config: Prep
         executor.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: it would write beside the next run, and never end."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
     """Write one shard and its list; returns the number of its videos.
 
     Args:
-        stem: Of both files; what a killed process left there is replaced.
+        stem: Of both files.
         root: The folder of the videos.
         paths: The videos, below it.
         config: How to store them.
     """
     torch.set_num_threads(1)
     unfinished, shard, files = stem.with_suffix(".part"), stem.with_suffix(".bin"), []
-    unfinished.unlink(missing_ok=True)
     try:
         with ShardWriter(unfinished) as writer:
             for path in paths:
-                outcome = _store(root / path, writer, shard, config)
-                key = file_key(root, path) or (path, 0, 0)
-                files.append(StoredFile(key, outcome))
+                # In this order: a file that is written meanwhile has another date than its key.
+                key, digest = file_key(root, path) or (path, 0, 0), content_digest(root / path)
+                files.append(StoredFile(key, digest, _store(root / path, writer, shard, config)))
         os.replace(unfinished, shard)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); what was complete is kept") from error
+    _write_list(stem, files)
+    return len(files)
+
+
+def _write_list(stem: Path, files: Sequence[StoredFile]) -> None:
     lines = "".join(f"{file.to_json()}\n" for file in files)
     write_atomically(stem.with_suffix(".jsonl"), lambda beside: beside.write_text(lines, encoding="utf-8"))
-    return len(files)
 
 
 def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | Failure:

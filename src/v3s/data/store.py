@@ -5,11 +5,13 @@
     store.json           settings, and the folder it was made from
     shards/00000.bin     frames of some videos
     shards/00000.jsonl   a line for each of them; written last, so that a shard without it does not count
+    shards/00001.jsonl   lines alone: files that have a new date and the content whose frames lie in an earlier shard
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,17 +49,25 @@ class StoredFile:
 
     Attributes:
         key: The file as it stood when it was read.
+        digest: Of its content, see :func:`content_digest`; "" where it is not known.
         outcome: Its frames, or the reason why it cannot be read.
     """
 
     key: FileKey
+    digest: str
     outcome: StoredVideo | Failure
+
+    @property
+    def has_shard(self) -> bool:
+        """Whether the shard that it needs is there: a damaged one is deleted by hand."""
+        return isinstance(self.outcome, Failure) or Path(self.outcome.shard).exists()
 
     def to_json(self) -> str:
         """Write it as one line of JSON; the shard without its folder."""
         if isinstance(self.outcome, Failure):
-            return json.dumps([*self.key, astuple(self.outcome), None])
-        return json.dumps([*self.key, None, {**asdict(self.outcome), "path": ""}])
+            return json.dumps([*self.key, astuple(self.outcome), None, self.digest])
+        video = {**asdict(self.outcome), "path": "", "shard": Path(self.outcome.shard).name}
+        return json.dumps([*self.key, None, video, self.digest])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +91,33 @@ class Store:
         now = file_key(Path(self.settings.source), path)
         return now is not None and now != self.files[path].key
 
+    def lacks(self, path: str) -> bool:
+        """Whether a source file is not here as it is now: it is new, has changed, or its shard was deleted."""
+        return path not in self.files or self.changed(path) or not self.files[path].has_shard
+
+    def under_new_date(self, path: str) -> StoredFile | None:
+        """What the store holds of a source file whose date alone has changed, under the new date.
+
+        Returns:
+            ``None`` if the file has another content now, or its frames are gone.
+        """
+        source, stored = Path(self.settings.source), self.files[path]
+        now = file_key(source, path)  # before the content: a file that is written meanwhile has another date again
+        if not now or now[1] != stored.key[1] or not stored.digest or not stored.has_shard:
+            return None
+        return replace(stored, key=now) if content_digest(source / path) == stored.digest else None
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's content in hexadecimal digits; "" if it is no file or cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would never end
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
 
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store."""
@@ -88,7 +125,7 @@ def is_store(folder: Path) -> bool:
 
 
 def open_store(folder: Path) -> Store:
-    """Read what a store holds. Where a file was stored twice, because it had changed, the later one counts.
+    """Read what a store holds. Of several lines on one file, because it had changed, the last one counts.
 
     Raises:
         ValueError: The store's files are damaged or of another version.
@@ -125,15 +162,15 @@ def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
     for line in list_file.read_text(encoding="utf-8").splitlines():
         try:
-            path, num_bytes, mtime_ns, failure, video = json.loads(line)
-            key = (path, num_bytes, mtime_ns)
+            path, num_bytes, mtime_ns, failure, video, *digest = json.loads(line)  # older stores have no digest
+            named = (path, num_bytes, mtime_ns), "".join(digest)
             if video is None:
-                yield StoredFile(key, Failure(*failure))
+                yield StoredFile(*named, Failure(*failure))
                 continue
             shard = str(folder / SHARDS / video["shard"])
             stored = video_from_json(json.dumps({**video, "path": str(folder / path), "shard": shard}))
             assert isinstance(stored, StoredVideo)
-            yield StoredFile(key, stored)
+            yield StoredFile(*named, stored)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{list_file}: damaged ({error}); delete it and its .bin file, then run v3s prepare again"
