@@ -117,8 +117,12 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_cpu = device.type == "cpu"
     if num_workers is None:
-        beside_a_network = 0 if stored else max(1, cores // 2) if training else cores // 4
-        num_workers = beside_a_network if on_cpu else min(cores, 8)
+        if not on_cpu:
+            num_workers = min(cores, 8)
+        elif stored:
+            num_workers = 0
+        else:
+            num_workers = max(1, cores // 2) if training else cores // 4
     if on_cpu:
         keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
