@@ -71,8 +71,9 @@ class ResidentFrames:
         counts: dict[Kind, int] = defaultdict(int)
         self.places: dict[int, tuple[Kind, int]] = {}
         for number, video in videos.items():
-            self.places[number] = kind_of(video), counts[kind_of(video)]
-            counts[kind_of(video)] += video.num_frames
+            kind = kind_of(video)
+            self.places[number] = kind, counts[kind]
+            counts[kind] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
         pinned = device.type == "cuda" and home.type == "cpu"
         self.rows: dict[Kind, Tensor] = {
