@@ -68,7 +68,7 @@ def test_train_and_test_among_other_folders_are_classes(tmp_path: Path) -> None:
 
 def test_plain_folder_has_no_test_subset(tmp_path: Path) -> None:
     make_files(tmp_path, ["a/1.mp4"])
-    with pytest.raises(ValueError, match=r"has no test subset.*give the official lists as splits"):
+    with pytest.raises(ValueError, match=r"has no test subset.*lists \(--splits\).*--test-data or --subset all"):
         list_videos(tmp_path, subset="test")
 
 

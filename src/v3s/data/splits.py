@@ -11,6 +11,8 @@ from v3s.data.listfile import read_list
 from v3s.data.listing import Entry, Listing, Subset, class_order, locate
 from v3s.data.ucf101 import read_ucf101
 
+_TEST_VIDEOS = "give a folder with official lists (--splits) or, as the command has it, --test-data or --subset all"
+
 
 @dataclass(frozen=True, slots=True)
 class VideoList:
@@ -99,7 +101,7 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
     if data.is_dir():
         return _read_folder(data, subset)
     if subset == "test":
-        raise ValueError(f"{data} is one list, with no test subset; give a folder with splits, or the subset 'all'")
+        raise ValueError(f"{data} is one list, with no test subset; {_TEST_VIDEOS}")
     return data.parent, read_list(data, data.parent)
 
 
@@ -129,8 +131,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
-            f"{data} has no test subset: it does not consist of the folders train and test (or val); "
-            "give the official lists as splits, or the subset 'all'"
+            f"{data} has no test subset: it does not consist of the folders train and test (or val); {_TEST_VIDEOS}"
         )
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     entries = [
