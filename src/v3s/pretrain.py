@@ -1,7 +1,7 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
 from collections import Counter
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,27 +171,21 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
         held_out = run.quarantine(f"validation {rank}", len(job.validation), repeats=True, tell=tell)
         left_out = run.quarantine(f"train {rank}", len(job.train), tell=tell)
         tell(_announcement(job, model))
-        finished = position.epoch * order.steps_per_epoch + position.step
-        with (
-            Progress(config.epochs, order.steps_per_epoch, finished, tell, job.console) as progress,
-            closing(job.batches(job.train, order, left_out)) as batches,
-        ):
-            fit(
-                training,
-                run,
-                position,
-                batches=batches,
-                steps_per_epoch=order.steps_per_epoch,
-                num_epochs=config.epochs,
-                describe_batch=lambda epoch, step: [job.train.describe(key) for key in order.batch(epoch, step)],
-                validate=lambda: evaluate(
-                    model, job.batches(job.validation, fixed, held_out), pretext_objective, job.compute, processes
-                ),
-                score=mean_accuracy,
-                keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-                checkpoint_seconds=config.checkpoint_seconds,
-                progress=progress,
-            )
+        fit(
+            training,
+            run,
+            position,
+            order=order,
+            batches=job.batches(job.train, order, left_out),
+            describe=job.train.describe,
+            validate=lambda: evaluate(
+                model, job.batches(job.validation, fixed, held_out), pretext_objective, job.compute, processes
+            ),
+            score=mean_accuracy,
+            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=Progress(order, tell, job.console),
+        )
     wait_for_all(processes)
     return _result(run, job.console)
 

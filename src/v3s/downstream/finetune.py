@@ -4,7 +4,6 @@ The best epoch is chosen on videos held out of the training list; the test video
 """
 
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -213,31 +212,25 @@ def _train(job: FinetuneJob, run: RunFolder) -> None:
         held_out = run.quarantine("validation", len(job.validation), repeats=True, tell=tell)
         left_out = run.quarantine("train", len(job.train), tell=tell)
         tell(_announcement(job))
-        finished = position.epoch * order.steps_per_epoch + position.step
-        with (
-            Progress(config.epochs, order.steps_per_epoch, finished, tell, job.console) as progress,
-            closing(job.batches(job.train, order, left_out)) as batches,
-        ):
-            fit(
-                training,
-                run,
-                position,
-                batches=batches,
-                steps_per_epoch=order.steps_per_epoch,
-                num_epochs=config.epochs,
-                describe_batch=lambda epoch, step: [job.train.describe(key) for key in order.batch(epoch, step)],
-                validate=lambda: evaluate(
-                    model,
-                    job.batches(job.validation, fixed, held_out),
-                    recognition_objective,
-                    job.compute,
-                    training.processes,
-                ),
-                score=lambda validation: validation["accuracy"],
-                keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-                checkpoint_seconds=config.checkpoint_seconds,
-                progress=progress,
-            )
+        fit(
+            training,
+            run,
+            position,
+            order=order,
+            batches=job.batches(job.train, order, left_out),
+            describe=job.train.describe,
+            validate=lambda: evaluate(
+                model,
+                job.batches(job.validation, fixed, held_out),
+                recognition_objective,
+                job.compute,
+                training.processes,
+            ),
+            score=lambda validation: validation["accuracy"],
+            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=Progress(order, tell, job.console),
+        )
 
 
 def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from v3s.data.clips import BatchOrder, SampleKey
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes, wait_for_all
@@ -98,10 +99,9 @@ def fit(
     run: RunFolder,
     position: Position,
     *,
-    batches: Iterator[Batch],
-    steps_per_epoch: int,
-    num_epochs: int,
-    describe_batch: Callable[[int, int], list[dict[str, Any]]],
+    order: BatchOrder,
+    batches: Generator[Batch, None, None],
+    describe: Callable[[SampleKey], dict[str, Any]],
     validate: Callable[[], dict[str, float]],
     score: Callable[[dict[str, float]], float],
     keep_best: Callable[[int, dict[str, float]], None],
@@ -114,10 +114,9 @@ def fit(
         training: the moving parts.
         run: where checkpoints and metrics go.
         position: where to start.
-        batches: one stream over all remaining epochs, from ``position`` on.
-        steps_per_epoch: batches in an epoch.
-        num_epochs: in all.
-        describe_batch: what the batch of (epoch, step), both from 0, is made of; see `BadBatch`.
+        order: of all epochs, from ``position`` on.
+        batches: in that order; closed at the end.
+        describe: everything that was drawn for a sample; see `BadBatch`.
         validate: one validation pass; its "loss" drives a plateau schedule.
         score: how good a validation was; the epoch with the highest is kept.
         keep_best: called with (epoch, validation) for each new best epoch, in the first process.
@@ -129,10 +128,10 @@ def fit(
         NonFiniteError: a loss or a gradient was not finite; no update was made with it.
     """
     guard = FiniteGuard(training.processes, training.compute.device)
-    checkpoints = _Checkpoints(training, run, position, guard, checkpoint_seconds, describe_batch)
-    with listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
-        while position.epoch < num_epochs:
-            clock = _train_epoch(training, position, batches, steps_per_epoch, checkpoints, progress, stop)
+    checkpoints = _Checkpoints(training, run, position, guard, checkpoint_seconds, order, describe)
+    with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
+        while position.epoch < order.num_epochs:
+            clock = _train_epoch(training, position, batches, order.steps_per_epoch, checkpoints, progress, stop)
             train = position.sums.means(training.processes, training.compute.device)
             with stop.cut_short():
                 validation = validate()
@@ -162,7 +161,8 @@ class _Checkpoints:
     position: Position
     guard: FiniteGuard
     seconds: float
-    describe_batch: Callable[[int, int], list[dict[str, Any]]]
+    order: BatchOrder
+    describe: Callable[[SampleKey], dict[str, Any]]
     saved: float = field(default_factory=time.monotonic)
     checked: float = field(default_factory=time.monotonic)
 
@@ -190,7 +190,8 @@ class _Checkpoints:
     def _refuse(self, step: int) -> None:
         epoch, training = self.position.epoch, self.training
         rate = training.optimizer.param_groups[0]["lr"]
-        batch = BadBatch(epoch, step, rate, training.processes.count, self.describe_batch(epoch, step))
+        samples = [self.describe(key) for key in self.order.batch(epoch, step)]
+        batch = BadBatch(epoch, step, rate, training.processes.count, samples)
         if training.processes.is_first:
             save_bad_batch(self.run.path / NONFINITE, batch, training.model)
         files = sorted({str(sample["video"]) for sample in batch.samples})

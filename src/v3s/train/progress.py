@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from v3s.data.clips import BatchOrder
 from v3s.train.loop import Clock, Sums
 
 LINE_SECONDS = 30.0  # between two plain lines
@@ -20,28 +21,21 @@ class Progress(AbstractContextManager["Progress"]):
     """Tells of steps and epochs.
 
     Args:
-        num_epochs: in all.
-        steps_per_epoch: batches in an epoch.
-        finished_steps: steps that were done before this process.
+        order: of the batches from now on.
         tell: called with a line for each epoch.
         console: where to show steps.
     """
 
-    def __init__(
-        self,
-        num_epochs: int,
-        steps_per_epoch: int,
-        finished_steps: int,
-        tell: Callable[[str], None],
-        console: Console,
-    ) -> None:
-        self._num_epochs, self._steps, self._tell, self._console = num_epochs, steps_per_epoch, tell, console
+    def __init__(self, order: BatchOrder, tell: Callable[[str], None], console: Console) -> None:
+        self._num_epochs, self._steps = order.num_epochs, order.steps_per_epoch
+        self._tell, self._console = tell, console
         self._told = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=console)
-            self._task = self._bar.add_task("starting", total=num_epochs * steps_per_epoch, completed=finished_steps)
+            total = self._num_epochs * self._steps
+            self._task = self._bar.add_task("starting", total=total, completed=order.first_batch)
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
