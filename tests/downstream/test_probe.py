@@ -13,6 +13,7 @@ from v3s.data.index_table import IndexTable
 from v3s.downstream.config import ProbeConfig
 from v3s.downstream.labelled import Parts
 from v3s.downstream.probe import ProbeResult, judge, probe
+from v3s.downstream.source import open_source
 
 NUM_CLASSES = 8
 
@@ -101,6 +102,14 @@ def test_videos_to_numbers(config: ProbeConfig, tmp_path: Path) -> None:
     assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 2, "stride": 0}
     assert len(written["fingerprint"]) == 64
     assert {"backbone", "train_source", "test_source", "left_out", "num_unknown"} <= written.keys()
+
+
+def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_source("random:r3d@0.125")
+    torch.nn.init.constant_(next(opened.backbone.parameters()), torch.nan)
+    monkeypatch.setattr("v3s.downstream.probe.open_source", lambda *_, **__: opened)
+    with pytest.raises(ValueError, match=r"random:r3d@0.125 gives NaN or infinity for 16 videos, first: .*\.mp4"):
+        probe(config, console=Console(quiet=True))
 
 
 def test_same_seed_same_numbers(config: ProbeConfig) -> None:

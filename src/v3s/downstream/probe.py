@@ -15,13 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.downstream.config import ProbeConfig
-from v3s.downstream.features import Feature, check_stage, mean_features
+from v3s.downstream.features import Feature, check_stage
 from v3s.downstream.labelled import Parts, labelled_parts, tell_padded
-from v3s.downstream.source import Source, open_source, source_features
+from v3s.downstream.source import Source, mean_vectors, open_source
 from v3s.train.checkpoint import write_json
 from v3s.train.device import choose_compute
 
@@ -106,7 +105,8 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: there is no such backbone or stage, or a part of the videos is empty or has no labels.
+        ValueError: there is no such backbone or stage, a part of the videos is empty or has no labels, or the network
+            gives NaN or infinity.
     """
     console = console or Console()
     started = time.monotonic()
@@ -116,12 +116,10 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
-
-    def embed(table: IndexTable, what: str) -> Tensor:
-        found = source_features(source, table, view, [feature], compute, config, console=console, what=what)
-        return mean_features(found)[0]
-
-    train, test = embed(parts.train_table, "training videos"), embed(parts.test_table, "test videos")
+    train, test = (
+        mean_vectors(source, table, view, feature, compute, config, console=console, what=what)
+        for table, what in ((parts.train_table, "training videos"), (parts.test_table, "test videos"))
+    )
     result = judge(train, test, parts, config, started=started, console=console)
     console.print(result_table(result))
     shuffled = result.shuffled

@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.config import RetrieveConfig
-from v3s.downstream.features import Feature, check_stage, mean_features
+from v3s.downstream.features import Feature, check_stage
 from v3s.downstream.labelled import UNKNOWN, Parts, labelled_parts, tell_padded
 from v3s.downstream.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
-from v3s.downstream.source import Source, open_source, source_features
+from v3s.downstream.source import Source, mean_vectors, open_source
 from v3s.downstream.vector_search import Neighbours
 from v3s.pages.images import data_uri, jpeg, outline
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
@@ -75,13 +74,16 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     Source: paper section 4.4.
     """
     console = console or Console()
+    compute = choose_compute(config.device, config.precision)
     source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
     check_stage(source.backbone, feature.stage)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
     tell_padded(parts, view, console)
-    gallery = _embed(config, source, view, parts.train_table, console, "gallery")
-    queries = _embed(config, source, view, parts.test_table, console, "queries")
+    gallery, queries = (
+        mean_vectors(source, table, view, feature, compute, config, console=console, what=what)
+        for table, what in ((parts.train_table, "gallery"), (parts.test_table, "queries"))
+    )
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
     result = score(parts.test_labels, parts.train_labels, ranked.indices, dimension=gallery.shape[1])
     console.print(result_table(result))
@@ -161,22 +163,6 @@ def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     ]
     precision = f"{result.mean_average_precision:.1%}", f"{result.chance_precision:.1%}"
     return [*rows, ("mean average precision", *precision)]
-
-
-def _embed(
-    config: RetrieveConfig, source: Source, view: View, videos: IndexTable, console: Console, what: str
-) -> Tensor:
-    """One vector for each video: float32, shape (videos, D)."""
-    compute = choose_compute(config.device, config.precision)
-    features = [Feature(config.stage, config.pool)]
-    (vectors,) = mean_features(
-        source_features(source, videos, view, features, compute, config, console=console, what=what)
-    )
-    bad = (~vectors.isfinite().all(dim=1)).nonzero()
-    if len(bad):
-        path = videos[int(bad[0])].path
-        raise ValueError(f"{source.name} gives NaN or infinity for {len(bad):,} videos, first: {path}")
-    return vectors
 
 
 def _description(

@@ -13,7 +13,7 @@ from v3s.backbones import create_backbone
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.downstream.config import BackboneOptions
-from v3s.downstream.features import Feature, video_features
+from v3s.downstream.features import Feature, mean_features, video_features
 from v3s.downstream.folding import fold
 from v3s.train.checkpoint import fingerprint
 from v3s.train.device import Compute, divide_cores
@@ -126,6 +126,31 @@ def source_features(
         batch_size=options.batch_size,
     )
     yield from track(found, what, total=len(videos), console=console, transient=True)
+
+
+def mean_vectors(
+    source: Source,
+    videos: IndexTable,
+    view: View,
+    feature: Feature,
+    compute: Compute,
+    options: BackboneOptions,
+    *,
+    console: Console,
+    what: str,
+) -> Tensor:
+    """One vector for each video, the mean over its clips: float32, shape (videos, D); as `source_features`.
+
+    Raises:
+        ValueError: the network gives NaN or infinity.
+    """
+    found = source_features(source, videos, view, [feature], compute, options, console=console, what=what)
+    (vectors,) = mean_features(found)
+    bad = (~vectors.isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        path = videos[int(bad[0])].path
+        raise ValueError(f"{source.name} gives NaN or infinity for {len(bad):,} videos, first: {path}")
+    return vectors
 
 
 def _like(trained: Trained, network: nn.Module, given: str) -> Source:
