@@ -22,7 +22,6 @@ from v3s.data.clips import PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.letterbox import detect_all_bars
 from v3s.data.loading import load
 from v3s.data.scan import Scan
-from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.evaluate import HeadScores, score_head
 from v3s.pages.charts import bar_chart
@@ -313,9 +312,7 @@ def _page(found: Audit) -> str:
 
 
 def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
     if found.num_usable < 2:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from v3s.data.clips import Short, seed_problem
+from v3s.data.listing import Subset
+from v3s.data.splits import VideoList, list_videos
 from v3s.pretext.plan import LabelPrior, PreResize, Sampling, Zoom
 from v3s.pretext.temporal import Seam
 from v3s.train.device import Precision
 from v3s.video.store import SHORT_SIDE, PixelFormat
 
-Subset = Literal["train", "test", "all"]
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
 Loading = Literal["auto", "workers", "resident"]
 Config = TypeVar("Config")
@@ -32,6 +33,12 @@ class VideoOptions:
     split: int = 1
     subset: Subset = "train"
     allow_missing: bool = False
+
+    def list_videos(self) -> VideoList:
+        """List them, as :func:`v3s.data.splits.list_videos`."""
+        return list_videos(
+            self.data, splits=self.splits, split=self.split, subset=self.subset, allow_missing=self.allow_missing
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.letterbox import detect_all_bars
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
-from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import LabelPrior
@@ -161,9 +160,7 @@ def scores_table(scores: PretextScores) -> Table:
 
 
 def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
     return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
 

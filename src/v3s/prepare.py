@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from v3s.config import PrepareConfig
 from v3s.data.index_cache import file_key
 from v3s.data.scan import default_workers
-from v3s.data.splits import VideoList, list_videos
+from v3s.data.splits import VideoList
 from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, content_digest, is_store, open_store
 from v3s.train.checkpoint import PART, write_atomically
 from v3s.train.lock import LOCK, only_writer
@@ -48,9 +48,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         FolderInUseError: Another process prepares the store.
     """
     console = console or Console()
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     if is_store(listed.root):
         raise ValueError(f"{listed.root} is a store already; give the folder of videos that it was made from")
     folder = Path(config.out)

@@ -16,7 +16,6 @@ from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.resident import ResidentFrames, can_be_resident, resident_batches
 from v3s.data.scan import Scan
-from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.plan import Sampling
@@ -132,9 +131,7 @@ def _read_videos(
     config: PretrainConfig, task: PretextTask, sampling: Sampling, processes: Processes, console: Console
 ) -> Scan:
     """Read every file once; of several processes the first reads, the others find what it read."""
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     longest = task.longest_span(sampling.clip_frames, sampling.seam)
     if not processes.is_first:

@@ -13,7 +13,6 @@ from rich.console import Console
 from v3s.config import PreviewConfig
 from v3s.data.letterbox import detect_bars
 from v3s.data.scan import Scan
-from v3s.data.splits import list_videos
 from v3s.data.usable import usable_videos
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
@@ -75,9 +74,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     console = console or Console()
     task = get_task(config.task)
     sampling = config.sampling(CLIP_FRAMES, CLIP_SIZE)
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=shortest, console=console)
     sections = []

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from v3s.config import ComputeOptions
+from v3s.config import ComputeOptions, VideoOptions
+from v3s.data.listing import Subset
 from v3s.downstream.features import Pool
 
 
@@ -173,7 +174,7 @@ class SimilarityConfig(BackboneOptions):
     view1_test: str | None = None
     splits: str | None = None
     split: int = 1
-    subset: Literal["train", "test", "all"] = "all"
+    subset: Subset = "all"
     num_folds: int = 10
     pairs_per_fold: int = 200
     stages: tuple[str, ...] = ("conv3", "conv4", "conv5")
@@ -242,16 +243,12 @@ class SpeedinessConfig(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(BackboneOptions):
+class EmbedConfig(BackboneOptions, VideoOptions):
     """Turn every video into one vector, or one for each clip.
 
     Attributes:
-        data: A folder of videos, or a list file.
         out: Folder for the vectors.
-        splits: Official split lists of UCF101, HMDB51 or Kinetics-400, with videos in data.
-        split: Number of the official split.
         subset: Part of the split.
-        allow_missing: Go on although videos of the list are missing.
         stage: The backbone's stage that the vectors come from.
         pool: mean averages it, max max-pools it by two.
         stride: Frames between the starts of a sliding window's clips; 0 takes num_clips clips.
@@ -264,12 +261,8 @@ class EmbedConfig(BackboneOptions):
         overwrite: Replace the vectors in the folder.
     """
 
-    data: str
     out: str
-    splits: str | None = None
-    split: int = 1
-    subset: Literal["train", "test", "all"] = "all"
-    allow_missing: bool = False
+    subset: Subset = "all"
     stage: str = "conv5"
     pool: Pool = "mean"
     stride: int = 0

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from v3s.data.index_table import IndexTable
 from v3s.data.scan import Scan
-from v3s.data.splits import VideoList, list_videos
+from v3s.data.splits import VideoList
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.downstream.config import EmbedConfig, parse_shard
@@ -68,9 +68,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
         _import_pyarrow()  # hours before it is needed
     source = open_source(config.backbone, seed=config.seed)
     encoder = _encoder(config, source)
-    listed = list_videos(
-        config.data, splits=config.splits, split=config.split, subset=config.subset, allow_missing=config.allow_missing
-    )
+    listed = config.list_videos()
     part = take_shard(listed, *parse_shard(config.shard))
     found = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     lines = video_lines(_videos(found))
