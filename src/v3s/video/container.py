@@ -9,7 +9,7 @@ from typing import Literal
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 MAX_PIXELS = 4096 * 4096
@@ -26,6 +26,9 @@ FORMATS = (
     "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
     "wtv,yuv4mpegpipe"
 )
+
+# The list of the decoders that may probe has none, and no packets are read to guess a rate.
+NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
 
 Stage = Literal["open", "demux", "decode"]
 """Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
@@ -66,11 +69,18 @@ class Failure:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: str | Path, *, probe: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file's first video stream for decoding on one thread, and close it in any case.
+
+    Packets of other streams are not read.
 
     This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
     whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
+
+    Args:
+        path: The file.
+        probe: Decode the first frames of every stream, sound too, for what the header does not say. Without, a file
+            opens in a fifth of the time, but its packets may have other times: :mod:`v3s.video.index` compares them.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
@@ -81,7 +91,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         raise VideoError(f"{path}: is an empty file", "open")
     stage: Stage = "open"
     try:
-        with _open_container(path) as container:
+        with _open_container(path, probe) as container:
             stream = _video_stream(container, path)
             stage = "decode"
             yield container, stream
@@ -107,14 +117,14 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
     yield from packets
 
 
-def _open_container(path: str | Path) -> InputContainer:
+def _open_container(path: str | Path, probe: bool) -> InputContainer:
     # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
         "max_pixels": str(MAX_PIXELS),
         "max_streams": str(MAX_STREAMS),
-    }
+    } | ({} if probe else NO_PROBING)
     try:
         return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
     except av.ArgumentError as error:
@@ -135,11 +145,14 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
     if len(container.streams) >= MAX_STREAMS:
         raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
-    if streams[0].frames > Path(path).stat().st_size:
+    if streams[0].frames > container.size:
         raise VideoError(f"{path}: states {streams[0].frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, streams[0])
     if seconds > MAX_SECONDS:
         raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
+    for other in container.streams:
+        if other is not streams[0]:
+            other.discard = Discard.all
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     decoder.thread_type = "NONE"
     decoder.thread_count = 1

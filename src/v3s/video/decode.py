@@ -7,7 +7,6 @@ and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +75,8 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     to_planes = PlaneReader()
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path) as (container, stream):
-        if Path(index.path).stat().st_size != index.num_bytes:
+    with open_video(index.path, probe=not index.packets_match) as (container, stream):
+        if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
         for run in plan_runs(index, sorted(positions)):
             for number, frame in _decode_run(index, container, stream, run):

@@ -49,7 +49,7 @@ class VideoIndex:
             where they are evenly spaced. Empty where the file's own are missing, repeated or out of order; such a
             file is read in sequence from its start.
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
-            not wanted is known before it is decoded.
+            not wanted is known before it is decoded; and is the same where the file is opened without probing.
         key_frames: Numbers of the frames besides the first at which decoding may start: each was tried.
     """
 
@@ -123,6 +123,8 @@ def index_video(
             duration = float((timestamps[-1] - timestamps[0]) * (stream.time_base or 0)) + 1 / fps
         upright = seen.rotation % 180 == 0
         shortcuts = find_key_frames and bool(timestamps) and seen.num_corrupt == 0
+        packets_match = shortcuts and sorted(seen.packet_times) == list(timestamps) and _same_unprobed(path, seen)
+        key_frames = _safe_key_frames(path, timestamps, seen, tick, probe=not packets_match) if shortcuts else ()
         return VideoIndex(
             path=str(path),
             num_bytes=Path(path).stat().st_size,
@@ -136,8 +138,8 @@ def index_video(
             codec=stream.codec_context.name,
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
-            packets_match=shortcuts and sorted(seen.packet_times) == list(timestamps),
-            key_frames=tuple(_safe_key_frames(path, timestamps, seen, tick)) if shortcuts else (),
+            packets_match=packets_match,
+            key_frames=tuple(key_frames),
         )
 
 
@@ -286,12 +288,21 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
+def _same_unprobed(path: str | Path, seen: _Pass) -> bool:
+    """Whether packets have the same times where the file is opened without probing."""
+    try:
+        with open_video(path, probe=False) as (container, stream):
+            return seen.packet_times == [packet.pts for packet in container.demux(stream) if packet.size]
+    except VideoError:
+        return False
+
+
 def _safe_key_frames(
-    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
+    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None], *, probe: bool
 ) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
     numbers = {time: number for number, time in enumerate(timestamps)}
-    with open_video(path) as (container, stream):
+    with open_video(path, probe=probe) as (container, stream):
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
