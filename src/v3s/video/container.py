@@ -93,6 +93,8 @@ def open_video(path: str | Path, *, probe: bool = True) -> Iterator[tuple[InputC
     try:
         with _open_container(path, probe) as container:
             stream = _video_stream(container, path)
+            if probe:
+                _check_limits(container, stream, path)
             stage = "decode"
             yield container, stream
     except (VideoError, AssertionError):
@@ -141,15 +143,6 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     decoder = streams[0].codec_context
     if decoder is None:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
-    if (width := decoder.width) * (height := decoder.height) > MAX_PIXELS:
-        raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
-    if len(container.streams) >= MAX_STREAMS:
-        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
-    if streams[0].frames > container.size:
-        raise VideoError(f"{path}: states {streams[0].frames} frames, more than it has bytes", "open")
-    seconds = stated_seconds(container, streams[0])
-    if seconds > MAX_SECONDS:
-        raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
     for other in container.streams:
         if other is not streams[0]:
             other.discard = Discard.all
@@ -157,6 +150,18 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     decoder.thread_type = "NONE"
     decoder.thread_count = 1
     return streams[0]
+
+
+def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:
+    if (width := stream.width) * (height := stream.height) > MAX_PIXELS:
+        raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
+    if len(container.streams) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
+    if stream.frames > container.size:
+        raise VideoError(f"{path}: states {stream.frames} frames, more than it has bytes", "open")
+    seconds = stated_seconds(container, stream)
+    if seconds > MAX_SECONDS:
+        raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
 
 
 def stated_seconds(container: InputContainer, stream: VideoStream) -> float:

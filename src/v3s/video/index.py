@@ -50,7 +50,7 @@ class VideoIndex:
             file is read in sequence from its start.
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
             not wanted is known before it is decoded; and is the same where the file is opened without probing.
-        key_frames: Numbers of the frames besides the first at which decoding may start: each was tried.
+        key_frames: Numbers of the frames besides the first at which decoding may start, ascending: each was tried.
     """
 
     path: str
@@ -139,7 +139,7 @@ def index_video(
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
             packets_match=packets_match,
-            key_frames=tuple(key_frames),
+            key_frames=tuple(sorted(key_frames)),
         )
 
 

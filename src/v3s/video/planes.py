@@ -57,5 +57,4 @@ def planar_format(frame: VideoFrame) -> str:
 
 def plane_lines(plane: VideoPlane) -> np.ndarray:
     """A plane without the padding at the end of its lines: uint8, shape (height, width), a view."""
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
-    return lines[:, : plane.width]
+    return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), strides=(abs(plane.line_size), 1))
