@@ -69,7 +69,7 @@ class Failure:
 
 
 @contextmanager
-def open_video(path: str | Path, *, probe: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file's first video stream for decoding on one thread, and close it in any case.
 
     Packets of other streams are not read.
@@ -79,8 +79,10 @@ def open_video(path: str | Path, *, probe: bool = True) -> Iterator[tuple[InputC
 
     Args:
         path: The file.
-        probe: Decode the first frames of every stream, sound too, for what the header does not say. Without, a file
-            opens in a fifth of the time, but its packets may have other times: :mod:`v3s.video.index` compares them.
+        known_format: FFmpeg's name of the container's format: of a file that was opened before. Otherwise the format is
+            found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
+            say) and the limits are checked, which takes five times as long. Packets of a file that was not probed may
+            have other times; :mod:`v3s.video.index` compares them.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
@@ -91,9 +93,9 @@ def open_video(path: str | Path, *, probe: bool = True) -> Iterator[tuple[InputC
         raise VideoError(f"{path}: is an empty file", "open")
     stage: Stage = "open"
     try:
-        with _open_container(path, probe) as container:
+        with _open_container(path, known_format) as container:
             stream = _video_stream(container, path)
-            if probe:
+            if known_format is None:
                 _check_limits(container, stream, path)
             stage = "decode"
             yield container, stream
@@ -119,16 +121,16 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
     yield from packets
 
 
-def _open_container(path: str | Path, probe: bool) -> InputContainer:
+def _open_container(path: str | Path, known_format: str | None) -> InputContainer:
     # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
         "max_pixels": str(MAX_PIXELS),
         "max_streams": str(MAX_STREAMS),
-    } | ({} if probe else NO_PROBING)
-    try:
-        return av.open(f"file:{path}", mode="r", metadata_errors="ignore", options=options)  # tags may not be UTF-8
+    } | (NO_PROBING if known_format else {})
+    try:  # tags may not be UTF-8
+        return av.open(f"file:{path}", format=known_format, mode="r", metadata_errors="ignore", options=options)
     except av.ArgumentError as error:
         raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
     except MemoryError as error:

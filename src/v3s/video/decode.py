@@ -65,9 +65,10 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     if not positions:
         return Frames((torch.empty(0, 3, index.height, index.width, dtype=torch.uint8),), None)
     # A decoder may lose frames after a seek that it gives in a pass from the start: then only that pass is left.
-    filled = _fill(index, positions) or _fill(replace(index, packets_match=False, key_frames=()), positions)
-    if filled is None:
-        raise VideoError(f"{index.path}: {_CHANGED}")
+    if (filled := _fill(index, positions)) is None:
+        in_sequence = replace(index, known_format=None, packets_match=False, key_frames=())
+        if (filled := _fill(in_sequence, positions)) is None:
+            raise VideoError(f"{index.path}: {_CHANGED}")
     return filled
 
 
@@ -76,7 +77,7 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     to_planes = PlaneReader()
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path, probe=not index.packets_match) as (container, stream):
+    with open_video(index.path, index.known_format) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
         for run in plan_runs(index, sorted(positions)):
@@ -146,7 +147,7 @@ def needed_packets(
     if not index.packets_match:
         yield from packets
         return
-    unsent = {index.timestamps[number] for number in run.frames}
+    unsent: set[int | None] = {index.timestamps[number] for number in run.frames}
     decoder, skips = stream.codec_context, index.codec in SKIPPING_CODECS
     for packet in packets:
         wanted = packet.pts in unsent

@@ -43,13 +43,15 @@ class VideoIndex:
         rotation: Counter-clockwise display rotation in degrees: 0, 90, 180 or 270.
         fps: Mean frame rate in frames per second.
         duration_seconds: From the first frame's start to the last frame's end.
+        known_format: FFmpeg's name of the container's format where the packets have the same times in a file that is
+            opened by it, without probing; elsewhere ``None``.
         codec: FFmpeg's name of the decoder.
         pixel_format: FFmpeg's name of the stored pixel format.
         timestamps: The presentation time of every frame in the stream's time base, strictly increasing: a ``range``
             where they are evenly spaced. Empty where the file's own are missing, repeated or out of order; such a
             file is read in sequence from its start.
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
-            not wanted is known before it is decoded; and is the same where the file is opened without probing.
+            not wanted is known before it is decoded.
         key_frames: Numbers of the frames besides the first at which decoding may start, ascending: each was tried.
     """
 
@@ -62,6 +64,7 @@ class VideoIndex:
     rotation: int
     fps: float
     duration_seconds: float
+    known_format: str | None
     codec: str
     pixel_format: str
     timestamps: Sequence[int]
@@ -123,8 +126,9 @@ def index_video(
             duration = float((timestamps[-1] - timestamps[0]) * (stream.time_base or 0)) + 1 / fps
         upright = seen.rotation % 180 == 0
         shortcuts = find_key_frames and bool(timestamps) and seen.num_corrupt == 0
-        packets_match = shortcuts and sorted(seen.packet_times) == list(timestamps) and _same_unprobed(path, seen)
-        key_frames = _safe_key_frames(path, timestamps, seen, tick, probe=not packets_match) if shortcuts else ()
+        packets_match = shortcuts and sorted(seen.packet_times) == list(timestamps)
+        known_format = _known_format(path, container, seen) if packets_match else None
+        key_frames = _safe_key_frames(path, known_format, timestamps, seen, tick) if shortcuts else ()
         return VideoIndex(
             path=str(path),
             num_bytes=Path(path).stat().st_size,
@@ -135,6 +139,7 @@ def index_video(
             rotation=seen.rotation,
             fps=fps,
             duration_seconds=duration,
+            known_format=known_format,
             codec=stream.codec_context.name,
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
@@ -288,21 +293,23 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
-def _same_unprobed(path: str | Path, seen: _Pass) -> bool:
-    """Whether packets have the same times where the file is opened without probing."""
+def _known_format(path: str | Path, probed: InputContainer, seen: _Pass) -> str | None:
+    """The format by which the file opens without probing, if the times of its packets stay the same."""
+    known_format = probed.format.name.split(",")[0]
     try:
-        with open_video(path, probe=False) as (container, stream):
-            return seen.packet_times == [packet.pts for packet in container.demux(stream) if packet.size]
+        with open_video(path, known_format) as (container, stream):
+            times = [packet.pts for packet in container.demux(stream) if packet.size]
     except VideoError:
-        return False
+        return None
+    return known_format if times == seen.packet_times else None
 
 
 def _safe_key_frames(
-    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None], *, probe: bool
+    path: str | Path, known_format: str | None, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
 ) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
     numbers = {time: number for number, time in enumerate(timestamps)}
-    with open_video(path, probe=probe) as (container, stream):
+    with open_video(path, known_format) as (container, stream):
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
