@@ -1,5 +1,6 @@
 """A video file as FFmpeg opens it: which files are let in, and one kind of error for all that can go wrong."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,9 +88,9 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
     """
-    if not Path(path).is_file():
-        raise VideoError(f"{path}: {'is not a file' if Path(path).exists() else 'does not exist'}", "open")
-    if Path(path).stat().st_size == 0:
+    if not os.path.isfile(path):
+        raise VideoError(f"{path}: {'is not a file' if os.path.exists(path) else 'does not exist'}", "open")
+    if os.path.getsize(path) == 0:
         raise VideoError(f"{path}: is an empty file", "open")
     stage: Stage = "open"
     try:
