@@ -80,10 +80,10 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
 
     Args:
         path: The file.
-        known_format: FFmpeg's name of the container's format: of a file that was opened before. Otherwise the format is
-            found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
-            say) and the limits are checked, which takes five times as long. Packets of a file that was not probed may
-            have other times; :mod:`v3s.video.index` compares them.
+        known_format: FFmpeg's name of the container's format, for a file that was opened before. Without it the format
+            is found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
+            say) and the limits are checked, which takes up to five times as long. Packets of a file that is not probed
+            may have other times: :mod:`v3s.video.index` compares them.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.

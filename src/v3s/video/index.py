@@ -127,7 +127,7 @@ def index_video(
         upright = seen.rotation % 180 == 0
         shortcuts = find_key_frames and bool(timestamps) and seen.num_corrupt == 0
         packets_match = shortcuts and sorted(seen.packet_times) == list(timestamps)
-        known_format = _known_format(path, container, seen) if packets_match else None
+        known_format = _known_format(path, container, seen, tick) if packets_match else None
         key_frames = _safe_key_frames(path, known_format, timestamps, seen, tick) if shortcuts else ()
         return VideoIndex(
             path=str(path),
@@ -293,12 +293,15 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
-def _known_format(path: str | Path, probed: InputContainer, seen: _Pass) -> str | None:
+def _known_format(path: str | Path, probed: InputContainer, seen: _Pass, tick: Callable[[], None]) -> str | None:
     """The format by which the file opens without probing, if the times of its packets stay the same."""
-    known_format = probed.format.name.split(",")[0]
+    known_format, times = probed.format.name.split(",")[0], []
     try:
         with open_video(path, known_format) as (container, stream):
-            times = [packet.pts for packet in container.demux(stream) if packet.size]
+            for packet in container.demux(stream):
+                tick()
+                if packet.size:
+                    times.append(packet.pts)
     except VideoError:
         return None
     return known_format if times == seen.packet_times else None
