@@ -33,7 +33,7 @@ from benchmarks import peers
 from benchmarks.machine import describe_machine
 from v3s.config import PrepareConfig
 from v3s.data.clips import PretextClips
-from v3s.data.loading import load_batches, start_worker
+from v3s.data.loading import keep_freed_memory, load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
@@ -271,7 +271,11 @@ def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Te
 
 
 def reader_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
-    """One thread: libavcodec alone on the packets that our reader decodes, and all that our reader does."""
+    """One thread: libavcodec alone on the packets that our reader decodes, and all that our reader does.
+
+    Freed memory is kept for both, as in every process that reads.
+    """
+    keep_freed_memory()
     columns = ("files", "libavcodec alone, ms a clip", "read_frames, ms", "ratio", "target")
     table = Table(*columns, title="The reader")
     for style, clips in paths.items():
