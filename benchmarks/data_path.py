@@ -304,7 +304,7 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
         read_frames(index, frames)
         return time.perf_counter() - start
     seconds, timed = 0.0, bool(index.timestamps)
-    with open_video(index.path) as (container, stream):
+    with open_video(index.path, index.known_format) as (container, stream):
         for run in plan_runs(index, sorted(set(frames))):
             wanted = {index.timestamps[number] if timed else number for number in run.frames}
             arrival = count()
@@ -370,7 +370,7 @@ def main() -> None:
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else FULL
     torch.set_num_threads(1)
-    keep_freed_memory()  # as the main process does that trains
+    keep_freed_memory()  # as every process does that reads or trains
     console = Console()
     console.print(f"{describe_machine()}; {describe_versions()}", highlight=False)
     with tempfile.TemporaryDirectory() as made:

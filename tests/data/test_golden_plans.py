@@ -50,7 +50,7 @@ def plans(name: str) -> Plans:
         VideoIndex(
             path=f"{number}.mp4", num_bytes=1, num_frames=(30 if fits else 70) + 11 * number, num_corrupt=0,
             height=240 - number, width=320 + 2 * number, rotation=0, fps=25.0, duration_seconds=1.0, codec="h264",
-            pixel_format="yuv420p", timestamps=range(0, 400), packets_match=True, key_frames=(),
+            pixel_format="yuv420p", timestamps=range(0, 400), packets_match=True, key_frames=(), known_format="mov",
         )
         for number in range(24)
     )  # fmt: skip

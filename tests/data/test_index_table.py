@@ -20,6 +20,7 @@ INDEX = VideoIndex(
     rotation=0,
     fps=25.0,
     duration_seconds=1.16,
+    known_format="mov",
     codec="h264",
     pixel_format="yuv420p",
     timestamps=range(0, 29 * 512, 512),

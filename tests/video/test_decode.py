@@ -209,6 +209,17 @@ def test_wrong_key_frame_costs_time_but_no_exactness(tmp_path: Path) -> None:
     assert same(read_frames(replace(index, key_frames=(40,)), [50]), decode_in_sequence(path, [50]))
 
 
+def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options that take away the times of packets stand for a file whose times only probing tells."""
+    path = write_video(tmp_path / "a.avi", "mpeg4", range(60), g="20")
+    known = index_video(path)
+    oracle = decode_in_sequence(path, [5, 45])
+    assert (known.known_format, known.key_frames) == ("avi", (20, 40))
+    monkeypatch.setattr("v3s.video.container.NO_PROBING", {"fflags": "nofillin+noparse"})
+    assert replace(known, known_format=None) == index_video(path)
+    assert same(read_frames(known, [5, 45]), oracle)  # an index that is wrong costs time, but no exactness
+
+
 def test_memory_stays_flat(tmp_path: Path) -> None:
     status = Path("/proc/self/statm")
     if not status.exists():

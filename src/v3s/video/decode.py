@@ -4,10 +4,10 @@ Where the index allows it, decoding starts at the nearest safe key frame, passes
 and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -65,10 +65,11 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     if not positions:
         return Frames((torch.empty(0, 3, index.height, index.width, dtype=torch.uint8),), None)
     # A decoder may lose frames after a seek that it gives in a pass from the start: then only that pass is left.
-    for way in (index, replace(index, packets_match=False, key_frames=())):
-        if filled := _fill(way, positions):
-            return filled
-    raise VideoError(f"{index.path}: {_CHANGED}")
+    if (filled := _fill(index, positions)) is None:
+        in_sequence = replace(index, known_format=None, packets_match=False, key_frames=())
+        if (filled := _fill(in_sequence, positions)) is None:
+            raise VideoError(f"{index.path}: {_CHANGED}")
+    return filled
 
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
@@ -76,8 +77,8 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     to_planes = PlaneReader()
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path) as (container, stream):
-        if Path(index.path).stat().st_size != index.num_bytes:
+    with open_video(index.path, index.known_format) as (container, stream):
+        if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
         for run in plan_runs(index, sorted(positions)):
             for number, frame in _decode_run(index, container, stream, run):
@@ -108,9 +109,9 @@ def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:
     runs: list[Run] = []
     next_frame = 0
     for number in wanted:
-        start = max((key for key in index.key_frames if key <= number), default=None)
-        if start is not None and start - next_frame >= MIN_FRAMES_SAVED:
-            runs.append(Run(start, []))
+        keys = bisect_right(index.key_frames, number)
+        if keys and index.key_frames[keys - 1] - next_frame >= MIN_FRAMES_SAVED:
+            runs.append(Run(index.key_frames[keys - 1], []))
         elif not runs:
             runs.append(Run(None, []))
         runs[-1].frames.append(number)
@@ -122,11 +123,11 @@ def _decode_run(
     index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode one run and yield its wanted frames with their numbers."""
-    timed = bool(index.timestamps)
+    timed, decode = bool(index.timestamps), stream.codec_context.decode
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in run.frames}
     arrival = count()
     for packet in needed_packets(index, container, stream, run):
-        for frame in stream.decode(packet):
+        for frame in decode(packet):
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
                 yield number, frame
@@ -142,15 +143,19 @@ def needed_packets(
     Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
     """
     start_time = None if run.start is None else index.timestamps[run.start]
-    unsent = {index.timestamps[number] for number in run.frames} if index.packets_match else set()
-    for packet in packets_from(container, stream, start_time):
-        if not index.packets_match:
-            yield packet
-            continue
-        if index.codec in SKIPPING_CODECS:
-            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in unsent else "NONREF"
-        unsent.discard(packet.pts)
+    packets = packets_from(container, stream, start_time)
+    if not index.packets_match:
+        yield from packets
+        return
+    unsent: set[int | None] = {index.timestamps[number] for number in run.frames}
+    decoder, skips = stream.codec_context, index.codec in SKIPPING_CODECS
+    for packet in packets:
+        wanted = packet.pts in unsent
+        if skips:
+            decoder.skip_frame = "DEFAULT" if wanted else "NONREF"
         yield packet
-        if not unsent:
-            yield None
-            return
+        if wanted:
+            unsent.remove(packet.pts)
+            if not unsent:
+                yield None
+                return

@@ -43,6 +43,8 @@ class VideoIndex:
         rotation: Counter-clockwise display rotation in degrees: 0, 90, 180 or 270.
         fps: Mean frame rate in frames per second.
         duration_seconds: From the first frame's start to the last frame's end.
+        known_format: FFmpeg's name of the container's format where the packets have the same times in a file that is
+            opened by it, without probing; elsewhere ``None``.
         codec: FFmpeg's name of the decoder.
         pixel_format: FFmpeg's name of the stored pixel format.
         timestamps: The presentation time of every frame in the stream's time base, strictly increasing: a ``range``
@@ -50,7 +52,7 @@ class VideoIndex:
             file is read in sequence from its start.
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
             not wanted is known before it is decoded.
-        key_frames: Numbers of the frames besides the first at which decoding may start: each was tried.
+        key_frames: Numbers of the frames besides the first at which decoding may start, ascending: each was tried.
     """
 
     path: str
@@ -62,6 +64,7 @@ class VideoIndex:
     rotation: int
     fps: float
     duration_seconds: float
+    known_format: str | None
     codec: str
     pixel_format: str
     timestamps: Sequence[int]
@@ -123,6 +126,9 @@ def index_video(
             duration = float((timestamps[-1] - timestamps[0]) * (stream.time_base or 0)) + 1 / fps
         upright = seen.rotation % 180 == 0
         shortcuts = find_key_frames and bool(timestamps) and seen.num_corrupt == 0
+        packets_match = shortcuts and sorted(seen.packet_times) == list(timestamps)
+        known_format = _known_format(path, container, seen, tick) if packets_match else None
+        key_frames = _safe_key_frames(path, known_format, timestamps, seen, tick) if shortcuts else ()
         return VideoIndex(
             path=str(path),
             num_bytes=Path(path).stat().st_size,
@@ -133,11 +139,12 @@ def index_video(
             rotation=seen.rotation,
             fps=fps,
             duration_seconds=duration,
+            known_format=known_format,
             codec=stream.codec_context.name,
             pixel_format=seen.pixel_format,
             timestamps=timestamps,
-            packets_match=shortcuts and sorted(seen.packet_times) == list(timestamps),
-            key_frames=tuple(_safe_key_frames(path, timestamps, seen, tick)) if shortcuts else (),
+            packets_match=packets_match,
+            key_frames=tuple(sorted(key_frames)),
         )
 
 
@@ -286,12 +293,26 @@ def _fingerprint(frame: VideoFrame) -> int:
     return zlib.adler32(lines[:, : plane.width].tobytes())
 
 
+def _known_format(path: str | Path, probed: InputContainer, seen: _Pass, tick: Callable[[], None]) -> str | None:
+    """The format by which the file opens without probing, if the times of its packets stay the same."""
+    known_format, times = probed.format.name.split(",")[0], []
+    try:
+        with open_video(path, known_format) as (container, stream):
+            for packet in container.demux(stream):
+                tick()
+                if packet.size:
+                    times.append(packet.pts)
+    except VideoError:
+        return None
+    return known_format if times == seen.packet_times else None
+
+
 def _safe_key_frames(
-    path: str | Path, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
+    path: str | Path, known_format: str | None, timestamps: Sequence[int], seen: _Pass, tick: Callable[[], None]
 ) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
     numbers = {time: number for number, time in enumerate(timestamps)}
-    with open_video(path) as (container, stream):
+    with open_video(path, known_format) as (container, stream):
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]

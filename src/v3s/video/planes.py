@@ -17,25 +17,24 @@ class PlaneReader:
     """Takes the planes out of decoded frames of one video.
 
     Attributes:
-        colour: of the frames read so far.
+        colour: of the frames: that of the first one of their format.
     """
 
     def __init__(self) -> None:
         self.colour: ColourSpace | None = None
+        self._given = self._taken = ""  # FFmpeg's names of the frames' format, and of that of the planes
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> list[list[np.ndarray]]:
         """The planes of a frame without the padding of their lines: [[Y], [U, V]], or [[R, G, B]]. Views of it."""
-        name, planes = planar_format(frame), frame.planes
-        if name != frame.format.name:
+        if (given := frame.format.name) != self._given:
+            self._given, self._taken = given, planar_format(frame)
+            self.colour = None if self._taken == "gbrp" else colour_of(frame)
+        if self._taken != given:
             # One thread: starting threads for each frame costs more than they save on frames of this size.
-            planes = self._reformatter.reformat(frame, format=name, threads=1).planes
-        if name == "gbrp":
-            green, blue, red = map(plane_lines, planes)
-            return [[red, green, blue]]
-        self.colour = colour_of(frame)
-        luma, *chroma = map(plane_lines, planes)
-        return [[luma], chroma]
+            frame = self._reformatter.reformat(frame, format=self._taken, threads=1)
+        first, *others = map(plane_lines, frame.planes)
+        return [[others[1], first, others[0]]] if self._taken == "gbrp" else [[first], others]
 
 
 def colour_of(frame: VideoFrame) -> ColourSpace:
@@ -57,5 +56,4 @@ def planar_format(frame: VideoFrame) -> str:
 
 def plane_lines(plane: VideoPlane) -> np.ndarray:
     """A plane without the padding at the end of its lines: uint8, shape (height, width), a view."""
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
-    return lines[:, : plane.width]
+    return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), strides=(abs(plane.line_size), 1))
