@@ -1,6 +1,7 @@
 """Where and in which precision a network runs, and how a batch gets there."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -86,14 +87,19 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N") from error
+    form = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if form is None:
+        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N")
+    chosen = torch.device(device)
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU here")
-        chosen = chosen if chosen.index is not None else torch.device("cuda", local_rank)
+        chosen = torch.device("cuda", int(form[1] or local_rank))
+        if chosen.index >= (count := torch.cuda.device_count()):
+            raise ValueError(
+                f"process {local_rank} of this machine asks for {chosen}, but sees only {count} of its GPUs, from "
+                "cuda:0 on: start no more processes than GPUs, or choose another --device"
+            )
         torch.cuda.set_device(chosen)
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
