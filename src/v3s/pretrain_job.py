@@ -105,7 +105,13 @@ def prepare(
         and can_be_resident(chain(map(train.table.__getitem__, own), validation.table), compute.device)
     )
     stored = isinstance(train.table[0], StoredVideo)
-    num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True, stored=stored)
+    num_workers = divide_cores(
+        0 if resident else config.workers,
+        compute.device,
+        training=True,
+        stored=stored,
+        num_processes=processes.local_count,
+    )
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
         raise ValueError(
             f"{len(train)} training videos give less than one batch of {config.batch_size}, which "

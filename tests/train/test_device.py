@@ -1,6 +1,6 @@
-"""Which device is taken; on a CPU right gradients of short clips in bf16, where oneDNN's own padding in time does not
-give them; memory."""
+"""Which device is taken; on a CPU memory, and right gradients of short clips in bf16, which oneDNN gets wrong."""
 
+import os
 import subprocess
 import sys
 
@@ -77,6 +77,17 @@ def test_a_store_read_on_a_cpu_takes_no_process(monkeypatch: pytest.MonkeyPatch)
     assert divide_cores(None, cpu, training=True) > 0
     assert divide_cores(3, cpu, training=True, stored=True) == 3
     assert divide_cores(None, gpu, training=True, stored=True) > 0
+
+
+@pytest.mark.parametrize(("device", "alone", "of_four"), [("cuda", 8, 3), ("cpu", 6, 1)])
+def test_processes_of_one_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, device: str, alone: int, of_four: int
+) -> None:
+    """Twelve cores: of four processes each has three, as many as beside a GPU read, half of which beside a CPU do."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    assert divide_cores(None, torch.device(device), training=True) == alone
+    assert divide_cores(None, torch.device(device), training=True, num_processes=4) == of_four
 
 
 @pytest.fixture

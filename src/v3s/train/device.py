@@ -105,7 +105,14 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     return Compute(chosen, fast)
 
 
-def divide_cores(num_workers: int | None, device: torch.device, *, training: bool = False, stored: bool = False) -> int:
+def divide_cores(
+    num_workers: int | None,
+    device: torch.device,
+    *,
+    training: bool = False,
+    stored: bool = False,
+    num_processes: int = 1,
+) -> int:
     """Share the cores between torch and the processes that read videos; returns the number of these processes.
 
     On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
@@ -119,8 +126,10 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
         training: whether gradients are computed.
         stored: whether frames come decoded from a store: on a CPU None then takes no process at all, since a core kept
             for so little reading would be idle.
+        num_processes: processes of the run on this machine, each of which takes its share.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // num_processes)
     on_cpu = device.type == "cpu"
     if num_workers is None:
         if not on_cpu:

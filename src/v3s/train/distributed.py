@@ -32,6 +32,7 @@ class Processes:
         rank: 0 .. count - 1; rank 0 writes the files.
         count: processes in the run.
         local_rank: place on this machine: the GPU to use.
+        local_count: processes of the run on this machine.
         names: of all processes, by rank; empty outside of `process_group`.
         store: what all of them can read and write, however they are; None outside of `process_group`.
     """
@@ -39,6 +40,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    local_count: int = 1
     names: tuple[str, ...] = ()
     store: distributed.distributed_c10d.Store | None = None
 
@@ -51,7 +53,12 @@ class Processes:
 def launched_processes() -> Processes:
     """Read what ``torchrun`` set in the environment; one process where it did not."""
     read = os.environ.get
-    return Processes(int(read("RANK", "0")), int(read("WORLD_SIZE", "1")), int(read("LOCAL_RANK", "0")))
+    return Processes(
+        int(read("RANK", "0")),
+        int(read("WORLD_SIZE", "1")),
+        int(read("LOCAL_RANK", "0")),
+        int(read("LOCAL_WORLD_SIZE", "1")),
+    )
 
 
 @contextmanager
