@@ -1,4 +1,4 @@
-"""When one process of a run dies, the other ends with a message that names it."""
+"""Two processes of a run: which device they exchange on, and how one ends when the other does."""
 
 import os
 import signal
@@ -9,6 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.distributed import HashStore
+
+from v3s.train import distributed
+from v3s.train.distributed import Processes, process_group
 
 
 def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]":
@@ -50,3 +55,22 @@ def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, t
     assert f"no longer there: process {victim} of 2 (pid {pair[victim].pid} on" in told
     assert "Traceback" not in told
     assert "frame #" not in told
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "told"), [("cuda:3", "nccl", torch.device("cuda:3")), ("cpu", "gloo", None)]
+)
+def test_the_group_is_told_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str, told: torch.device | None
+) -> None:
+    found: list[object] = []
+
+    def join(*given: object, device_id: torch.device | None, **others: object) -> None:
+        found.extend((*given, device_id))
+        raise ConnectionError  # there is nobody to join
+
+    monkeypatch.setattr(distributed, "rendezvous", lambda *given, **others: iter([(HashStore(), 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    with pytest.raises(ConnectionError), process_group(Processes(0, 2), torch.device(device)):
+        pass
+    assert found == [backend, told]

@@ -74,8 +74,8 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     shared, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart: what is in it is stale
     store = distributed.distributed_c10d.PrefixStore(f"attempt-{attempt}", shared)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE)
+    backend, gpu = ("nccl", device) if device.type == "cuda" else ("gloo", None)  # without it NCCL guesses by the rank
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE, device_id=gpu)
     store.set(f"name/{rank}", f"process {rank} of {count} (pid {os.getpid()} on {platform.node()})")
     names = tuple(store.get(f"name/{other}").decode() for other in range(count))
     joined = replace(processes, names=names, store=store)
