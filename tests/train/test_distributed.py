@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from v3s.train import distributed
+from v3s.train.checkpoint import load_checkpoint
 from v3s.train.distributed import Processes, process_group
 
 
@@ -28,23 +29,28 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
     )
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def start_both(videos: Path, out: Path) -> "list[subprocess.Popen[str]]":
+    """Two processes, which have written a checkpoint."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     arguments = (
-        f"pretrain --data {small_videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
+        f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
         "--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu"
     )
     pair = [start(arguments.split(), rank, port) for rank in (0, 1)]
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints/last.pt").exists():
+        assert time.monotonic() < deadline
+        assert pair[0].poll() is None
+        time.sleep(0.05)
+    return pair
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
+    pair = start_both(small_videos, tmp_path / "run")
     try:
-        deadline = time.monotonic() + 120
-        while not (out / "checkpoints/last.pt").exists():
-            assert time.monotonic() < deadline
-            assert pair[0].poll() is None
-            time.sleep(0.05)
         pair[victim].send_signal(signal.SIGKILL)
         told, _ = pair[1 - victim].communicate(timeout=60)
     finally:
@@ -55,6 +61,22 @@ def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, t
     assert f"no longer there: process {victim} of 2 (pid {pair[victim].pid} on" in told
     assert "Traceback" not in told
     assert "frame #" not in told
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos: Path, tmp_path: Path) -> None:
+    pair = start_both(small_videos, tmp_path / "run")
+    try:
+        pair[asked].send_signal(signal.SIGTERM)
+        told, _ = pair[0].communicate(timeout=60)
+        pair[1].communicate(timeout=60)
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in pair] == [143, 143]
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in told
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from v3s.backbones.contract import StagedBackbone
 from v3s.cli import main
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.finetune import finetune
+from v3s.train import fit
 from v3s.train.checkpoint import CheckpointError, load_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes
@@ -121,6 +122,18 @@ def test_training_stops_and_the_batch_is_replayed(config: PretrainConfig, place:
     assert found.bad_gradients
     with pytest.raises(ValueError, match="code of your own, which is run from Python only"):
         replay(ReplayConfig(run=str(run)), console=QUIET)
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_the_first_bad_step_is_named_though_it_is_seen_later(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    """As beside a GPU: the second of three steps is bad, which is seen after the third, or as the epoch ends."""
+    monkeypatch.setitem(fit.LAG, "cpu", lag)
+    network = Poisoned("loss", math.nan, good_steps=4)
+    with pytest.raises(NonFiniteError, match="epoch 2, step 2, learning rate"):
+        pretrain(replace(config, checkpoint_seconds=300), backbone=network, console=QUIET)
+    assert is_finite(Path(config.out))
 
 
 def test_a_bad_input_is_found(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,8 @@ class ResidentFrames:
     def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
         home = self.rows[kind]
-        shape, pinned = (len(rows), kind.num_bytes), home.device != self.device
-        picked = torch.empty(shape, dtype=torch.uint8, device=home.device, pin_memory=pinned)
+        pinned = home.device != self.device
+        picked = torch.empty((len(rows), kind.num_bytes), dtype=torch.uint8, device=home.device, pin_memory=pinned)
         torch.index_select(home, 0, rows.to(home.device, non_blocking=True), out=picked)
         picked = picked.to(self.device, non_blocking=True)
         planes, first = [], 0

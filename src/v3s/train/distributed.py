@@ -137,6 +137,13 @@ def sum_over(values: Tensor, processes: Processes) -> Tensor:
     return values
 
 
+def largest_over(values: Tensor, processes: Processes) -> Tensor:
+    """The largest of each number over all processes."""
+    if processes.count > 1:
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return values
+
+
 def wait_for_all(processes: Processes) -> None:
     """Return once every process is here."""
     if processes.count > 1:
