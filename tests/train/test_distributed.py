@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from torch._C._distributed_c10d import HashStore
 from v3s.train import distributed
 from v3s.train.checkpoint import load_checkpoint
 from v3s.train.distributed import Processes, process_group
+from v3s.train.run import read_metrics
 
 
 def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]":
@@ -29,34 +32,35 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
     )
 
 
-def start_both(videos: Path, out: Path) -> "list[subprocess.Popen[str]]":
-    """Two processes, which have written a checkpoint."""
+@contextmanager
+def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.Popen[str]]]":
+    """Two processes, once they have written a checkpoint; killed at the end."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     arguments = (
         f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
-        "--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu"
+        f"--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu {more}"
     )
     pair = [start(arguments.split(), rank, port) for rank in (0, 1)]
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoints/last.pt").exists():
-        assert time.monotonic() < deadline
-        assert pair[0].poll() is None
-        time.sleep(0.05)
-    return pair
-
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
-    pair = start_both(small_videos, tmp_path / "run")
     try:
-        pair[victim].send_signal(signal.SIGKILL)
-        told, _ = pair[1 - victim].communicate(timeout=60)
+        deadline = time.monotonic() + 120
+        while not (out / "checkpoints/last.pt").exists():
+            assert time.monotonic() < deadline
+            assert pair[0].poll() is None, pair[0].communicate()[0]
+            time.sleep(0.05)
+        yield pair
     finally:
         for process in pair:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
+    with both(small_videos, tmp_path / "run") as pair:
+        pair[victim].send_signal(signal.SIGKILL)
+        told, _ = pair[1 - victim].communicate(timeout=60)
     assert pair[1 - victim].returncode == 1
     assert f"no longer there: process {victim} of 2 (pid {pair[victim].pid} on" in told
     assert "Traceback" not in told
@@ -65,18 +69,23 @@ def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, t
 
 @pytest.mark.parametrize("asked", [0, 1])
 def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos: Path, tmp_path: Path) -> None:
-    pair = start_both(small_videos, tmp_path / "run")
-    try:
+    with both(small_videos, tmp_path / "run") as pair:
         pair[asked].send_signal(signal.SIGTERM)
         told, _ = pair[0].communicate(timeout=60)
         pair[1].communicate(timeout=60)
-    finally:
-        for process in pair:
-            process.kill()
-            process.communicate()
     assert [process.returncode for process in pair] == [143, 143]
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
-    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in told
+    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
+
+
+def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Path) -> None:
+    """One validation video of two processes: its loss is what both go by."""
+    with both(small_videos, tmp_path / "run", "--validation-videos 1 --epochs 1") as pair:
+        told = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], told
+    (line,) = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert line["validation"].keys() == line["train"].keys()
+    assert line["validation"]["accuracy_temporal"] in (0, 1)
 
 
 @pytest.mark.parametrize(

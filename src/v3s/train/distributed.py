@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -142,6 +143,14 @@ def largest_over(values: Tensor, processes: Processes) -> Tensor:
     if processes.count > 1:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
     return values
+
+
+def gather(value: Any, processes: Processes) -> list[Any]:
+    """What every process gives, by rank; plain values."""
+    found = [value] * processes.count
+    if processes.count > 1:
+        distributed.all_gather_object(found, value)
+    return found
 
 
 def wait_for_all(processes: Processes) -> None:

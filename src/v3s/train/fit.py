@@ -134,7 +134,7 @@ def fit(
     with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
         while position.epoch < order.num_epochs:
             clock = _train_epoch(training, position, batches, order.steps_per_epoch, checkpoints, progress, stop)
-            train = position.sums.means(training.processes, training.compute.device)
+            train = position.sums.means(training.processes)
             with stop.cut_short():
                 validation = validate()
             if not math.isfinite(validation["loss"]):
