@@ -16,12 +16,12 @@ from torch._C._distributed_c10d import HashStore
 
 from v3s.train import distributed
 from v3s.train.checkpoint import load_checkpoint
-from v3s.train.distributed import Processes, process_group
+from v3s.train.distributed import Processes, first_is_done, process_group
 from v3s.train.run import read_metrics
 
 
 def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]":
-    """One of two processes, without a launcher that would end the other."""
+    """One of two processes, each with those that it starts in a group, without a launcher that would end the other."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     return subprocess.Popen(
         [sys.executable, "-m", "v3s", *arguments],
@@ -29,6 +29,7 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -76,6 +77,30 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos:
     assert [process.returncode for process in pair] == [143, 143]
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
+
+
+def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path, tmp_path: Path) -> None:
+    """As ``torchrun`` does."""
+    with both(small_videos, tmp_path / "run", "--workers 1") as pair:
+        for process in pair:
+            os.killpg(process.pid, signal.SIGTERM)
+        told = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], told
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert f"after step {state['step']}; go on with" in " ".join(told[0].split())
+
+
+def test_waiting_for_the_first_process_hears_a_signal() -> None:
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            first_is_done(Processes(1, 2, store=HashStore()), "scan")
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Path) -> None:

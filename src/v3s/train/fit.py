@@ -217,11 +217,6 @@ def _saved_when_stopped(stop: StopRequest, checkpoints: _Checkpoints) -> Iterato
         assert stop.number is not None
         where = f"stopped in epoch {position.epoch + 1} after step {position.step}"
         raise TrainingStoppedError(where, stop.number) from None
-    except RuntimeError as error:
-        if not stop.ended_workers(error):
-            raise
-        assert stop.number is not None  # the step may be half done: it is not saved
-        raise TrainingStoppedError("stopped, with the data workers, since the last checkpoint", stop.number) from error
 
 
 def _metrics_line(
