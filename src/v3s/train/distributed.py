@@ -66,7 +66,8 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs.
 
     Raises:
-        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`.
+        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`. Of NCCL's
+            exchanges the host hears late or never: there torch itself ends the process, with a trace of its own.
     """
     if processes.count == 1:
         yield processes
