@@ -2,8 +2,9 @@
 
 It makes a store of the videos, compares clips that the GPU makes with the CPU's, and measures training clips a second
 of the paper's networks, fed one batch that never changes and fed by ``v3s pretrain`` from the store in the GPU's
-memory, without and with ``--compile``. What does not fit into ``--minutes`` is named as not measured. ``--device cpu
---quick`` runs all of it in small on any machine.
+memory, without and with ``--compile``. What does not fit into ``--minutes``, or fails, is named as not measured.
+``--device cpu --quick`` runs all of it in small on any machine. All of UCF101's training videos take 58 GB at the
+default ``--short-side``: too much for an H100 beside a network, where each batch is then gathered in the host's memory.
 
 A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
 ``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
@@ -112,7 +113,8 @@ class Bench:
         splits: official lists, or ``None``.
         device: "cuda" or "cpu".
         scale: how large everything is.
-        train_clips: of each video in an epoch.
+        num_validation: videos held out.
+        train_clips: of each other video in an epoch.
     """
 
     scratch: Path
@@ -120,6 +122,7 @@ class Bench:
     splits: str | None
     device: str
     scale: Scale
+    num_validation: int
     train_clips: int
 
     def train(self, goal: Goal, *, compiled: bool) -> tuple[float, float]:
@@ -136,7 +139,7 @@ class Bench:
             epochs=self.scale.epochs,
             batch_size=self.scale.batch_size,
             train_clips=self.train_clips,
-            validation_videos=self.scale.batch_size,
+            validation_videos=self.num_validation,
             loading="resident",
             compile=compiled,
             device=self.device,
@@ -184,7 +187,13 @@ def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, conso
         lines = [str((listed.root / listed.paths[place]).resolve()) for place in chosen]
         (scratch / "videos.txt").write_text("\n".join(lines), encoding="utf-8")
         data, splits = str(scratch / "videos.txt"), None
-    config = PrepareConfig(data=data, splits=splits, subset="train" if splits else "all", out=str(scratch / "store"))
+    config = PrepareConfig(
+        data=data,
+        splits=splits,
+        subset="train" if splits else "all",
+        out=str(scratch / "store"),
+        short_side=arguments.short_side,
+    )
     start = time.perf_counter()
     store = prepare(config, console=console)
     seconds = time.perf_counter() - start
@@ -194,11 +203,11 @@ def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, conso
     return store
 
 
-def compare_devices(table: IndexTable, device: torch.device, scale: Scale, console: Console) -> None:
+def compare_devices(table: IndexTable, device: torch.device, scale: Scale, console: Console) -> bool:
     """Make the same clips on the CPU and on the device, and tell how far they are apart and how fast they come.
 
-    Raises:
-        SystemExit: A value differs by more than one level.
+    Returns:
+        Whether no value differs by more than one level.
     """
     size = 112 // scale.shrink
     sampling = Sampling(clip_frames=scale.clip_frames, clip_size=size, canvas_size=2 * size)
@@ -220,8 +229,7 @@ def compare_devices(table: IndexTable, device: torch.device, scale: Scale, conso
         f"values differ; gather and warp alone {speed:,.0f} clips/s",
         highlight=False,
     )
-    if int(off.max()) > 1:
-        raise SystemExit("the clips of the two devices differ by more than rounding")
+    return int(off.max()) <= 1
 
 
 def measure(bench: Bench, num_train: int, deadline: float, modes: Sequence[bool], console: Console) -> Table:
@@ -236,8 +244,13 @@ def measure(bench: Bench, num_train: int, deadline: float, modes: Sequence[bool]
             if time.monotonic() > deadline:
                 table.add_row(*row, "not measured: no time left")
                 continue
-            alone = bench.one_batch(goal, compiled=compiled)
-            speed, waiting = bench.train(goal, compiled=compiled)
+            try:
+                alone = bench.one_batch(goal, compiled=compiled)
+                speed, waiting = bench.train(goal, compiled=compiled)
+            except RuntimeError as error:  # out of memory, or no compiler: the other networks are still measured
+                console.print(f"{name}: {error}", highlight=False, markup=False)
+                table.add_row(*row, "not measured: failed, see above")
+                continue
             aimed = goal.clips_per_second if scale is FULL else None
             target = f">= {aimed:,}, < 3 %" if aimed else ""
             minutes = PAPER_CLIPS * num_train / speed / 60
@@ -254,6 +267,7 @@ def main() -> None:
     parser.add_argument("--splits", help="official split lists: only training videos are used")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing new is begun")
+    parser.add_argument("--short-side", type=int, default=128, help="of the store's frames, in pixels")
     parser.add_argument("--quick", action="store_true", help="a few videos and narrow networks")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -266,12 +280,15 @@ def main() -> None:
         splits = None if scale.num_videos else arguments.splits
         listed = list_videos(store.folder, splits=splits, subset="train" if splits else "all")
         videos = scan(listed, min_frames=TASK.longest_span(scale.clip_frames)).usable_table
-        compare_devices(videos, compute.device, scale, console)
-        num_train = len(videos) - scale.batch_size
+        same = compare_devices(videos, compute.device, scale, console)
+        num_validation = max(1, min(scale.batch_size, len(videos) // 4))
+        num_train = len(videos) - num_validation
         train_clips = max(1, round(scale.epoch_clips / num_train))
-        bench = Bench(Path(folder), store.folder, splits, arguments.device, scale, train_clips)
+        bench = Bench(Path(folder), store.folder, splits, arguments.device, scale, num_validation, train_clips)
         modes = [False] if arguments.quick else [False, True]
         console.print(measure(bench, num_train, deadline, modes, console))
+    if not same:
+        raise SystemExit("the clips of the two devices differ by more than rounding")
 
 
 if __name__ == "__main__":

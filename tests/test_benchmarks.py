@@ -1,6 +1,7 @@
 """The peers of the benchmarks make our samples, and the GPU script runs on a machine without one."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,4 +53,29 @@ def test_the_gpu_script_runs_without_a_gpu(
     gpu.main()
     told = capsys.readouterr().out
     assert "at most 0 levels apart" in told or "at most 1 levels apart" in told
+    assert "r3d 8x28, width 0.125; eager; " in told
+
+
+def test_the_gpu_script_goes_on_where_a_network_fails(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With fewer videos than a batch has clips."""
+    from benchmarks import gpu
+
+    few = tmp_path / "videos.txt"
+    few.write_text("".join(f"{path}\n" for path in sorted(small_videos.rglob("*.mp4"))[:4]))
+    one_batch = gpu.Bench.one_batch
+
+    def fails_once(bench: gpu.Bench, goal: gpu.Goal, *, compiled: bool) -> float:
+        if goal is gpu.GOALS[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return one_batch(bench, goal, compiled=compiled)
+
+    monkeypatch.setattr(gpu, "QUICK", replace(gpu.QUICK, num_videos=None, batch_size=8))
+    monkeypatch.setattr(gpu, "GOALS", [gpu.Goal("r3d", 96, None), gpu.Goal("r3d", 112, None)])
+    monkeypatch.setattr(gpu.Bench, "one_batch", fails_once)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(few), "--device", "cpu", "--quick"])
+    gpu.main()
+    told = capsys.readouterr().out
+    assert "r3d 8x24, width 0.125: CUDA out of memory" in told
     assert "r3d 8x28, width 0.125; eager; " in told

@@ -1,10 +1,12 @@
 """What a user sees of mistakes: one clear line, an exit code that is not 0, no traceback."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from v3s.cli import main, read_config
+from v3s.cli import COMMANDS, main, read_config
 from v3s.config import PretrainConfig
 from v3s.downstream.config import FinetuneConfig
 from v3s.recipes import RECIPES
@@ -60,6 +62,17 @@ def test_mistakes(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_gpu_is_a_mistake_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: PretrainConfig) -> int:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15"
+        )
+
+    monkeypatch.setitem(COMMANDS, "pretrain", replace(COMMANDS["pretrain"], run=fail))
+    code, told = run("pretrain --data x --out y", capsys)
+    assert (code, told) == (1, "error: CUDA out of memory: choose a smaller --batch-size, or another --device\n")
 
 
 def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import av.logging
+import torch
 from jsonargparse import ArgumentParser
 
 from v3s.audit import audit
@@ -196,6 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         text = str(error).encode(errors="backslashreplace").decode()  # file names may hold any bytes
         print(f"error: {text}", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError as error:
+        text = str(error).split(". ")[0]
+        print(f"error: {text}: choose a smaller --batch-size, or another --device", file=sys.stderr)
         return 1
     except TrainingStoppedError as stopped:
         return 128 + stopped.number

@@ -90,6 +90,8 @@ def prepare(
         raise ValueError(f"batch_size {config.batch_size} is no multiple of the {processes.count} processes")
     if config.parts > 1 and config.parts % processes.count:
         raise ValueError(f"parts is {config.parts}, no multiple of the {processes.count} processes that share them")
+    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -105,7 +107,13 @@ def prepare(
         and can_be_resident(chain(map(train.table.__getitem__, own), validation.table), compute.device)
     )
     stored = isinstance(train.table[0], StoredVideo)
-    num_workers = divide_cores(0 if resident else config.workers, compute.device, training=True, stored=stored)
+    num_workers = divide_cores(
+        0 if resident else config.workers,
+        compute.device,
+        training=True,
+        stored=stored,
+        num_processes=processes.local_count,
+    )
     if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
         raise ValueError(
             f"{len(train)} training videos give less than one batch of {config.batch_size}, which "

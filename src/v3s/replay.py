@@ -17,12 +17,13 @@ from v3s.downstream import finetune as finetuning
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.recognition import LabelledClips
 from v3s.pretrain_job import prepare, prepare_training
+from v3s.train.checkpoint import read_json
 from v3s.train.device import choose_compute
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
 from v3s.train.fit import Training
 from v3s.train.loop import freeze_batch_norm
-from v3s.train.run import CONFIG, NONFINITE
+from v3s.train.run import CONFIG, MANIFEST, NONFINITE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
             tuning.train,
             whole_batch_norm=True,
         )
-    given = replace(from_yaml(PretrainConfig, text), **here)
+    given = replace(from_yaml(PretrainConfig, text), loading="workers", **here)
     if ":" in given.backbone and backbone is None:
         raise ValueError(
             f"{run} trained {given.backbone}, code of your own, which is run from Python only: "
@@ -131,11 +132,11 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
         )
     compute = choose_compute(given.device, given.precision)
     job = prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
-    on_gpu = compute.device.type == "cuda"
+    was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
     return _Setting(
         prepare_training(job),
         job.train,
-        whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and on_gpu),
+        whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and was_on_gpu),
     )
 
 

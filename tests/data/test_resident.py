@@ -1,6 +1,7 @@
 """Frames held in memory give the clips that reading gives, and say so when they cannot be held."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from rich.console import Console
 from v3s.config import PrepareConfig, PretrainConfig
 from v3s.data import resident
 from v3s.data.clips import PretextClips
-from v3s.data.resident import ResidentFrames, resident_batches
+from v3s.data.resident import ResidentFrames, can_be_resident, resident_batches
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
@@ -99,3 +100,43 @@ def test_too_many_frames_are_refused(store: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(resident, "SHARE_OF_MEMORY", 1e-9)
     with pytest.raises(ValueError, match=r"too much for .* GB of memory; read with processes"):
         ResidentFrames(scan(list_videos(store), min_frames=1).usable_table, CPU)
+
+
+def see_a_gpu(monkeypatch: pytest.MonkeyPatch, *, free: int, reserved: int, allocated: int) -> torch.device:
+    """What torch says of the memory of a GPU."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(("reserved", "fits"), [(500, False), (500 + 2_000_000, True)])
+def test_memory_that_torch_holds_unused_is_free(
+    store: Path, monkeypatch: pytest.MonkeyPatch, reserved: int, fits: bool
+) -> None:
+    """Six videos of 24 frames take 490,000 bytes."""
+    gpu = see_a_gpu(monkeypatch, free=1000, reserved=reserved, allocated=500)
+    assert can_be_resident(scan(list_videos(store), min_frames=1).usable_table, gpu) == fits
+
+
+def test_of_frames_too_many_for_a_gpu_a_batch_alone_is_page_locked(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch rounds page-locked memory up to a power of two, and what is gathered from it is not page-locked."""
+    clips = clips_of(store, PLAIN)
+    frames = ResidentFrames(clips.table, see_a_gpu(monkeypatch, free=0, reserved=0, allocated=0))
+    assert {(rows.device, rows.is_pinned()) for rows in frames.rows.values()} == {(CPU, False)}
+    expected, empty, pinned = ResidentFrames(clips.table, CPU), torch.empty, list[bool]()
+
+    def empty_without_gpu(shape: tuple[int, ...], *, pin_memory: bool = False, **given: Any) -> torch.Tensor:
+        pinned.append(pin_memory)
+        return empty(shape, **given)
+
+    frames.device = torch.device("meta")  # there is no GPU to copy to
+    kind = next(iter(frames.rows))
+    monkeypatch.setattr(torch, "empty", empty_without_gpu)
+    moved = frames.frames(kind, torch.tensor([3, 1]), 1)
+    same = expected.frames(kind, torch.tensor([3, 1]), 1)
+    assert pinned == [True, False]
+    assert [plane.shape for plane in moved.planes] == [plane.shape for plane in same.planes]
+    assert moved.planes[0].device.type == "meta"

@@ -1,5 +1,6 @@
-"""On a CPU: right gradients of short clips in bf16, where oneDNN's own padding in time does not give them; memory."""
+"""Which device is taken; on a CPU memory, and right gradients of short clips in bf16, which oneDNN gets wrong."""
 
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from v3s.train.device import Compute, PadInTime, divide_cores
+from v3s.train.device import Compute, PadInTime, choose_compute, divide_cores
 
 BF16 = Compute(torch.device("cpu"), bf16=True)
 
@@ -76,3 +77,49 @@ def test_a_store_read_on_a_cpu_takes_no_process(monkeypatch: pytest.MonkeyPatch)
     assert divide_cores(None, cpu, training=True) > 0
     assert divide_cores(3, cpu, training=True, stored=True) == 3
     assert divide_cores(None, gpu, training=True, stored=True) > 0
+
+
+@pytest.mark.parametrize(("device", "alone", "of_four"), [("cuda", 8, 3), ("cpu", 6, 1)])
+def test_processes_of_one_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, device: str, alone: int, of_four: int
+) -> None:
+    """Twelve cores: of four processes each has three, as many as beside a GPU read, half of which beside a CPU do."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    assert divide_cores(None, torch.device(device), training=True) == alone
+    assert divide_cores(None, torch.device(device), training=True, num_processes=4) == of_four
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """What torch says on a machine with two GPUs of capability 7.5; the list gets those that are set."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "expected"), [("auto", 0, 0), ("auto", 1, 1), ("cuda", 1, 1), ("cuda:0", 1, 0)]
+)
+def test_each_process_takes_its_own_gpu(
+    two_gpus: list[torch.device], device: str, local_rank: int, expected: int
+) -> None:
+    compute = choose_compute(device, local_rank=local_rank)
+    assert compute == Compute(torch.device("cuda", expected), bf16=False)
+    assert two_gpus == [compute.device]
+
+
+@pytest.mark.parametrize(("device", "local_rank"), [("auto", 2), ("cuda", 2), ("cuda:2", 0)])
+def test_a_gpu_that_is_not_there_is_refused(two_gpus: list[torch.device], device: str, local_rank: int) -> None:
+    with pytest.raises(ValueError, match=rf"process {local_rank} .* asks for cuda:2, but sees only 2 of its GPUs"):
+        choose_compute(device, local_rank=local_rank)
+    assert not two_gpus
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:-1", "cuda:x", ""])
+def test_other_devices_are_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="it must be auto, cpu, cuda or cuda:N"):
+        choose_compute(device)

@@ -1,4 +1,4 @@
-"""When one process of a run dies, the other ends with a message that names it."""
+"""Two processes of a run: which device they exchange on, and how one ends when the other does."""
 
 import os
 import signal
@@ -6,13 +6,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from torch._C._distributed_c10d import HashStore
+
+from v3s.train import distributed
+from v3s.train.checkpoint import load_checkpoint
+from v3s.train.distributed import Processes, first_is_done, process_group
+from v3s.train.run import read_metrics
 
 
 def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]":
-    """One of two processes, without a launcher that would end the other."""
+    """One of two processes, each with those that it starts in a group, without a launcher that would end the other."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     return subprocess.Popen(
         [sys.executable, "-m", "v3s", *arguments],
@@ -20,33 +29,104 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+@contextmanager
+def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.Popen[str]]]":
+    """Two processes, once they have written a checkpoint; killed at the end."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     arguments = (
-        f"pretrain --data {small_videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
-        "--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu"
+        f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
+        f"--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu {more}"
     )
     pair = [start(arguments.split(), rank, port) for rank in (0, 1)]
     try:
         deadline = time.monotonic() + 120
         while not (out / "checkpoints/last.pt").exists():
             assert time.monotonic() < deadline
-            assert pair[0].poll() is None
+            assert pair[0].poll() is None, pair[0].communicate()[0]
             time.sleep(0.05)
-        pair[victim].send_signal(signal.SIGKILL)
-        told, _ = pair[1 - victim].communicate(timeout=60)
+        yield pair
     finally:
         for process in pair:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
+    with both(small_videos, tmp_path / "run") as pair:
+        pair[victim].send_signal(signal.SIGKILL)
+        told, _ = pair[1 - victim].communicate(timeout=60)
     assert pair[1 - victim].returncode == 1
     assert f"no longer there: process {victim} of 2 (pid {pair[victim].pid} on" in told
     assert "Traceback" not in told
     assert "frame #" not in told
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos: Path, tmp_path: Path) -> None:
+    with both(small_videos, tmp_path / "run") as pair:
+        pair[asked].send_signal(signal.SIGTERM)
+        told, _ = pair[0].communicate(timeout=60)
+        pair[1].communicate(timeout=60)
+    assert [process.returncode for process in pair] == [143, 143]
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
+
+
+def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path, tmp_path: Path) -> None:
+    """As ``torchrun`` does."""
+    with both(small_videos, tmp_path / "run", "--workers 1") as pair:
+        for process in pair:
+            os.killpg(process.pid, signal.SIGTERM)
+        told = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], told
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert f"after step {state['step']}; go on with" in " ".join(told[0].split())
+
+
+def test_waiting_for_the_first_process_hears_a_signal() -> None:
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            first_is_done(Processes(1, 2, store=HashStore()), "scan")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Path) -> None:
+    """One validation video of two processes: its loss is what both go by."""
+    with both(small_videos, tmp_path / "run", "--validation-videos 1 --epochs 1") as pair:
+        told = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], told
+    (line,) = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert line["validation"].keys() == line["train"].keys()
+    assert line["validation"]["accuracy_temporal"] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "told"), [("cuda:3", "nccl", torch.device("cuda:3")), ("cpu", "gloo", None)]
+)
+def test_the_group_is_told_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str, told: torch.device | None
+) -> None:
+    found: list[object] = []
+
+    def join(*given: object, device_id: torch.device | None, **others: object) -> None:
+        found.extend((*given, device_id))
+        raise ConnectionError  # there is nobody to join
+
+    monkeypatch.setattr(distributed, "rendezvous", lambda *given, **others: iter([(HashStore(), 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    with pytest.raises(ConnectionError), process_group(Processes(0, 2), torch.device(device)):
+        pass
+    assert found == [backend, told]

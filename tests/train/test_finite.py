@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from v3s.backbones.contract import StagedBackbone
 from v3s.cli import main
 from v3s.downstream.config import FinetuneConfig
 from v3s.downstream.finetune import finetune
+from v3s.train import fit
 from v3s.train.checkpoint import CheckpointError, load_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes
 from v3s.train.finite import FiniteGuard, NonFiniteError
+from v3s.train.run import read_metrics
 
 QUIET = Console(quiet=True)
 BAD = pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -123,6 +126,34 @@ def test_training_stops_and_the_batch_is_replayed(config: PretrainConfig, place:
         replay(ReplayConfig(run=str(run)), console=QUIET)
 
 
+@pytest.mark.parametrize("lag", [1, 2])
+def test_the_first_bad_step_is_named_though_it_is_seen_later(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    """As beside a GPU: the second of three steps is bad, which is seen after the third, or as the epoch ends."""
+    monkeypatch.setitem(fit.LAG, "cpu", lag)
+    network = Poisoned("loss", math.nan, good_steps=4)
+    with pytest.raises(NonFiniteError, match="epoch 2, step 2, learning rate"):
+        pretrain(replace(config, checkpoint_seconds=300), backbone=network, console=QUIET)
+    assert is_finite(Path(config.out))
+
+
+def test_the_time_of_an_epoch_ends_as_its_last_step_does(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that is far behind, and is waited for at the end."""
+    num_bad = FiniteGuard.num_bad
+
+    def late(guard: FiniteGuard) -> int:
+        time.sleep(2)
+        return num_bad(guard)
+
+    monkeypatch.setattr(FiniteGuard, "num_bad", late)
+    pretrain(replace(config, checkpoint_seconds=300, epochs=1), console=QUIET)
+    (line,) = read_metrics(Path(config.out) / "metrics.jsonl")
+    assert line["seconds"] > 2
+
+
 def test_a_bad_input_is_found(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     clips, steps = Compute.clips, iter(range(1000))
 
@@ -176,6 +207,19 @@ def test_a_fine_tuning_is_replayed_too(labelled_videos: Path, tmp_path: Path) ->
     found = replay(ReplayConfig(run=given.out), console=QUIET)
     assert found.bad_gradients
     assert len(found.clips) == 4
+
+
+@pytest.mark.parametrize(("compute", "order"), [("cuda:1 in bf16", [0, 1, 2, 3]), ("cpu in fp32", [0, 2, 1, 3])])
+def test_clips_of_several_gpus_are_replayed_together(config: PretrainConfig, compute: str, order: list[int]) -> None:
+    """There the statistics were those of all processes, wherever they are replayed; on CPUs each had its own."""
+    run, network = Path(config.out), Poisoned("loss", math.nan, good_steps=1)
+    with pytest.raises(NonFiniteError):
+        pretrain(config, backbone=network, console=QUIET)
+    for file, name, value in (("manifest.json", "compute", compute), ("nonfinite/batch.json", "num_processes", 2)):
+        written = json.loads((run / file).read_text())
+        (run / file).write_text(json.dumps({**written, name: value}))
+    found = replay(ReplayConfig(run=str(run)), backbone=network, console=QUIET)
+    assert [clip.video for clip in found.clips] == [str(found.batch.samples[number]["video"]) for number in order]
 
 
 def test_replay_needs_a_bad_batch(config: PretrainConfig, tmp_path: Path) -> None:

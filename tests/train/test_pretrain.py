@@ -253,6 +253,12 @@ def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_pat
         pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
 
 
+def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: PretrainConfig) -> None:
+    given, cpu = replace(config, batch_norm="sync", data="nowhere"), Compute(torch.device("cpu"), bf16=False)
+    with pytest.raises(ValueError, match="batch_norm is sync, which torch can do between GPUs alone"):
+        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+
+
 def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)

@@ -316,13 +316,11 @@ class _Workers:
             self._waiting_since = time.monotonic_ns()
             try:
                 read = next(self._batches, None)
-            except Exception as error:
+            except Exception:
                 dead = self._dead()
                 if not dead:
                     raise  # by the code that reads
                 self.deaths = [self._death(process) for process in dead]
-                if any(process.exitcode == -signal.SIGTERM for process in dead):
-                    raise RuntimeError("DataLoader worker was told to stop") from error
                 return
             self._waiting_since = 0
             if read is None:
@@ -340,6 +338,8 @@ class _Workers:
     def _death(self, process: BaseProcess) -> Death:
         places = {pid: (number, row - 1) for pid, number, row, _ in self._notes.tolist() if row}
         code = process.exitcode or 0
+        if code == -signal.SIGTERM:  # torchrun sends it to all processes: it is up to the main one when to stop
+            return None, "was told to end"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if process in self._silent:
             how = f"was silent for {SILENT_SECONDS:g} seconds and was ended"

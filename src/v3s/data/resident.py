@@ -1,7 +1,8 @@
 """A store held whole in memory, beside the network: a batch is a gather and a warp, with no processes that read.
 
-On a GPU the frames live in its own memory, or page-locked in the host's where they are too many; on a CPU in plain
-memory. Clips are those that :mod:`v3s.data.loading` gives, up to the rounding of the device.
+On a GPU the frames live in its own memory, or in the host's where they are too many: each batch is then gathered there
+into page-locked memory, which the GPU fetches while the host goes on. Clips are those that :mod:`v3s.data.loading`
+gives, up to the rounding of the device.
 """
 
 import math
@@ -75,10 +76,8 @@ class ResidentFrames:
             self.places[number] = kind, counts[kind]
             counts[kind] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
-        pinned = device.type == "cuda" and home.type == "cpu"
         self.rows: dict[Kind, Tensor] = {
-            kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=home, pin_memory=pinned)
-            for kind, count in counts.items()
+            kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=home) for kind, count in counts.items()
         }
         for number, (kind, first) in self.places.items():
             _read_into(videos[number], self.rows[kind][first : first + videos[number].num_frames])
@@ -86,7 +85,10 @@ class ResidentFrames:
     def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
         home = self.rows[kind]
-        picked = home.index_select(0, rows.to(home.device, non_blocking=True)).to(self.device, non_blocking=True)
+        pinned = home.device != self.device
+        picked = torch.empty((len(rows), kind.num_bytes), dtype=torch.uint8, device=home.device, pin_memory=pinned)
+        torch.index_select(home, 0, rows.to(home.device, non_blocking=True), out=picked)
+        picked = picked.to(self.device, non_blocking=True)
         planes, first = [], 0
         for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
             planes.append(picked[:, first : first + math.prod(shape)].reshape(num_clips, -1, *shape))
@@ -159,7 +161,13 @@ def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
         if not isinstance(video, StoredVideo) or video.pixel_format == "jpeg":
             return False
         num_bytes += video.num_bytes
-    return num_bytes <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+    return _fits(num_bytes, device)
+
+
+def _fits(num_bytes: int, gpu: torch.device) -> bool:
+    """Whether a GPU has room; what torch holds of its memory and does not use is free too."""
+    free = torch.cuda.mem_get_info(gpu)[0] + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
+    return num_bytes <= SHARE_OF_DEVICE * free
 
 
 def _stored(video: object) -> StoredVideo:
@@ -173,7 +181,7 @@ def _stored(video: object) -> StoredVideo:
 
 def _home(num_bytes: int, device: torch.device) -> torch.device:
     """Where frames can be held: on the device if they fit there, else in the host's memory."""
-    if device.type == "cuda" and num_bytes <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and _fits(num_bytes, device):
         return device
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > SHARE_OF_MEMORY * memory:

@@ -1,6 +1,7 @@
 """Where and in which precision a network runs, and how a batch gets there."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -86,20 +87,32 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N") from error
+    form = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if form is None:
+        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N")
+    chosen = torch.device(device)
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU here")
-        chosen = chosen if chosen.index is not None else torch.device("cuda", local_rank)
+        chosen = torch.device("cuda", int(form[1] or local_rank))
+        if chosen.index >= (count := torch.cuda.device_count()):
+            raise ValueError(
+                f"process {local_rank} of this machine asks for {chosen}, but sees only {count} of its GPUs, from "
+                "cuda:0 on: start no more processes than GPUs, or choose another --device"
+            )
         torch.cuda.set_device(chosen)
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
 
 
-def divide_cores(num_workers: int | None, device: torch.device, *, training: bool = False, stored: bool = False) -> int:
+def divide_cores(
+    num_workers: int | None,
+    device: torch.device,
+    *,
+    training: bool = False,
+    stored: bool = False,
+    num_processes: int = 1,
+) -> int:
     """Share the cores between torch and the processes that read videos; returns the number of these processes.
 
     On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
@@ -113,8 +126,10 @@ def divide_cores(num_workers: int | None, device: torch.device, *, training: boo
         training: whether gradients are computed.
         stored: whether frames come decoded from a store: on a CPU None then takes no process at all, since a core kept
             for so little reading would be idle.
+        num_processes: processes of the run on this machine, each of which takes its share.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // num_processes)
     on_cpu = device.type == "cpu"
     if num_workers is None:
         if not on_cpu:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,7 +17,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 EXCHANGE = timedelta(minutes=10)  # within which every process must join an exchange: one that hangs ends the run
-PATIENCE = timedelta(days=7)  # for the first process to read all videos
 _ROLL_CALL_SECONDS = 5.0
 
 
@@ -32,6 +32,7 @@ class Processes:
         rank: 0 .. count - 1; rank 0 writes the files.
         count: processes in the run.
         local_rank: place on this machine: the GPU to use.
+        local_count: processes of the run on this machine.
         names: of all processes, by rank; empty outside of `process_group`.
         store: what all of them can read and write, however they are; None outside of `process_group`.
     """
@@ -39,6 +40,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    local_count: int = 1
     names: tuple[str, ...] = ()
     store: distributed.distributed_c10d.Store | None = None
 
@@ -51,7 +53,12 @@ class Processes:
 def launched_processes() -> Processes:
     """Read what ``torchrun`` set in the environment; one process where it did not."""
     read = os.environ.get
-    return Processes(int(read("RANK", "0")), int(read("WORLD_SIZE", "1")), int(read("LOCAL_RANK", "0")))
+    return Processes(
+        int(read("RANK", "0")),
+        int(read("WORLD_SIZE", "1")),
+        int(read("LOCAL_RANK", "0")),
+        int(read("LOCAL_WORLD_SIZE", "1")),
+    )
 
 
 @contextmanager
@@ -59,7 +66,8 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs.
 
     Raises:
-        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`.
+        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`. Of NCCL's
+            exchanges the host hears late or never: there torch itself ends the process, with a trace of its own.
     """
     if processes.count == 1:
         yield processes
@@ -67,8 +75,8 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     shared, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart: what is in it is stale
     store = distributed.distributed_c10d.PrefixStore(f"attempt-{attempt}", shared)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE)
+    backend, gpu = ("nccl", device) if device.type == "cuda" else ("gloo", None)  # without it NCCL guesses by the rank
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE, device_id=gpu)
     store.set(f"name/{rank}", f"process {rank} of {count} (pid {os.getpid()} on {platform.node()})")
     names = tuple(store.get(f"name/{other}").decode() for other in range(count))
     joined = replace(processes, names=names, store=store)
@@ -130,6 +138,21 @@ def sum_over(values: Tensor, processes: Processes) -> Tensor:
     return values
 
 
+def largest_over(values: Tensor, processes: Processes) -> Tensor:
+    """The largest of each number over all processes."""
+    if processes.count > 1:
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return values
+
+
+def gather(value: Any, processes: Processes) -> list[Any]:
+    """What every process gives, by rank; plain values."""
+    found = [value] * processes.count
+    if processes.count > 1:
+        distributed.all_gather_object(found, value)
+    return found
+
+
 def wait_for_all(processes: Processes) -> None:
     """Return once every process is here."""
     if processes.count > 1:
@@ -143,4 +166,5 @@ def first_is_done(processes: Processes, work: str) -> None:
     if processes.is_first:
         processes.store.set(f"done/{work}", "")
     else:
-        processes.store.wait([f"done/{work}"], PATIENCE)
+        while not processes.store.check([f"done/{work}"]):  # torch's own wait hears no signal
+            time.sleep(0.1)

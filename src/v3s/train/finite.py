@@ -33,11 +33,15 @@ class FiniteGuard:
     Args:
         processes: the run's; one process's bad batch stops them all.
         device: where the gradients are.
+
+    Attributes:
+        found: 1 from the first bad step on, 0 before; on the device.
+        num_steps: so far, those that were not made among them.
     """
 
     def __init__(self, processes: Processes, device: torch.device) -> None:
         self._processes = processes
-        self._found = torch.zeros((), device=device)
+        self.found = torch.zeros((), device=device)
         self._good = torch.zeros((), dtype=torch.int64, device=device)
         self.num_steps = 0
 
@@ -46,11 +50,11 @@ class FiniteGuard:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         bad = (~torch.isfinite(norm + loss.detach())).float()
-        self._found = torch.clamp(self._found + sum_over(bad, self._processes), max=1)
-        self._good += self._found == 0
+        self.found = torch.clamp(self.found + sum_over(bad, self._processes), max=1)
+        self._good += self.found == 0
         self.num_steps += 1
         assert all(group["fused"] for group in optimizer.param_groups)
-        optimizer.found_inf = self._found  # type: ignore[attr-defined]
+        optimizer.found_inf = self.found  # type: ignore[attr-defined]
         optimizer.step()
 
     def num_bad(self) -> int:

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from v3s.data.clips import BatchOrder, SampleKey
+from v3s.train.agreement import Agreement
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes, wait_for_all
@@ -22,7 +23,7 @@ from v3s.train.progress import Progress
 from v3s.train.run import NONFINITE, RunFolder
 from v3s.train.stop import StopAskedError, StopRequest, TrainingStoppedError, listen_for_stop
 
-CHECK_SECONDS = 0.5  # between two looks at a GPU's verdict on its losses: each look waits for the device
+LAG = {"cpu": 0, "cuda": 4}  # steps until the host looks at what a step found: a GPU is kept busy meanwhile
 
 
 @dataclass(slots=True)
@@ -128,11 +129,12 @@ def fit(
         NonFiniteError: a loss or a gradient was not finite; no update was made with it.
     """
     guard = FiniteGuard(training.processes, training.compute.device)
-    checkpoints = _Checkpoints(training, run, position, guard, checkpoint_seconds, order, describe)
+    agreement = Agreement(training.processes, LAG[training.compute.device.type])
+    checkpoints = _Checkpoints(training, run, position, guard, agreement, checkpoint_seconds, order, describe)
     with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
         while position.epoch < order.num_epochs:
             clock = _train_epoch(training, position, batches, order.steps_per_epoch, checkpoints, progress, stop)
-            train = position.sums.means(training.processes, training.compute.device)
+            train = position.sums.means(training.processes)
             with stop.cut_short():
                 validation = validate()
             if not math.isfinite(validation["loss"]):
@@ -160,30 +162,33 @@ class _Checkpoints:
     run: RunFolder
     position: Position
     guard: FiniteGuard
+    agreement: Agreement
     seconds: float
     order: BatchOrder
     describe: Callable[[SampleKey], dict[str, Any]]
     saved: float = field(default_factory=time.monotonic)
-    checked: float = field(default_factory=time.monotonic)
 
-    def after_step(self) -> None:
-        """Save if it is time; look at the device's verdict, on a CPU after every step."""
-        now = time.monotonic()
-        if now - self.saved >= self.seconds:
+    def after_step(self, stop: StopRequest) -> None:
+        """End the training where some process found a reason to, in all at the same step; else save if it is time."""
+        asked = torch.full((), float(stop.number or 0), device=self.training.compute.device)
+        found, number = self.agreement.step(self.guard.found, asked)
+        if found:
+            self._refuse(self.position.step - 1 - self.agreement.lag)
+        if number:
+            stop.number = int(number)
+            raise StopAskedError
+        if time.monotonic() - self.saved >= self.seconds:
             self.save()
-        elif self.training.compute.device.type == "cpu" or now - self.checked >= CHECK_SECONDS:
-            self.check()
 
     def save(self) -> None:
-        """Write a checkpoint, in the first process."""
-        self.check()
+        """Write a checkpoint, in the first process; the others, which need not wait for their devices, go on."""
         if self.training.processes.is_first:
+            self.check()
             save_checkpoint(self.run.last, self.training.state(self.position))
         self.saved = time.monotonic()
 
     def check(self) -> None:
         """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
-        self.checked = time.monotonic()
         if num_bad := self.guard.num_bad():
             self._refuse(self.position.step - num_bad)
 
@@ -212,11 +217,6 @@ def _saved_when_stopped(stop: StopRequest, checkpoints: _Checkpoints) -> Iterato
         assert stop.number is not None
         where = f"stopped in epoch {position.epoch + 1} after step {position.step}"
         raise TrainingStoppedError(where, stop.number) from None
-    except RuntimeError as error:
-        if not stop.ended_workers(error):
-            raise
-        assert stop.number is not None  # the step may be half done: it is not saved
-        raise TrainingStoppedError("stopped, with the data workers, since the last checkpoint", stop.number) from error
 
 
 def _metrics_line(
@@ -252,16 +252,18 @@ def _train_epoch(
     if training.frozen_batch_norm:
         freeze_batch_norm(training.model)
     clock = Clock()
-    for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=stop.cut_short):
+    waiting = stop.cut_short if training.processes.count == 1 else nullcontext  # several processes stop at one step
+    for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=waiting):
         terms = train_step(
             training.trained, batch, training.objective, training.optimizer, training.compute, checkpoints.guard
         )
         position.sums.add(terms, len(batch[0]))
         position.step += 1
-        checkpoints.after_step()
+        checkpoints.after_step(stop)
         progress.step(position.epoch, position.step, position.sums, clock)
-        stop.check()
+    start = time.perf_counter()
     checkpoints.check()
+    clock.seconds += time.perf_counter() - start  # for the device to finish
     return clock
 
 

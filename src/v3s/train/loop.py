@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from v3s.train.device import Compute
-from v3s.train.distributed import Processes, sum_over
+from v3s.train.distributed import Processes, gather
 from v3s.train.finite import FiniteGuard
 
 Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
@@ -39,12 +39,11 @@ class Sums:
             self.terms[name] = self.terms[name] + weighted if name in self.terms else weighted
         self.samples += num_samples
 
-    def means(self, processes: Processes, device: torch.device) -> dict[str, float]:
-        """The means over the samples of all processes: every process calls it at the same point."""
-        values = [self.terms[name] for name in sorted(self.terms)]
-        flat = torch.stack([*values, torch.tensor(float(self.samples), dtype=torch.float64, device=device)])
-        *totals, samples = sum_over(flat, processes).tolist()
-        return {name: total / max(samples, 1) for name, total in zip(sorted(self.terms), totals, strict=True)}
+    def means(self, processes: Processes) -> dict[str, float]:
+        """The means over the samples of all processes, of which one may have none: every process calls it."""
+        found = gather(({name: value.item() for name, value in self.terms.items()}, self.samples), processes)
+        names, samples = sorted({name for terms, _ in found for name in terms}), sum(number for _, number in found)
+        return {name: sum(terms.get(name, 0.0) for terms, _ in found) / max(samples, 1) for name in names}
 
     def local_means(self) -> dict[str, float]:
         """The means over this process's samples, for a progress line."""
@@ -131,7 +130,7 @@ def evaluate(
             terms = objective(model, compute.clips(clips), targets.to(compute.device, non_blocking=True))
         sums.add(terms, len(clips))
     model.train(was_training)
-    return sums.means(processes, compute.device)
+    return sums.means(processes)
 
 
 def freeze_batch_norm(model: nn.Module) -> None:

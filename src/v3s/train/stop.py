@@ -57,16 +57,8 @@ class StopRequest:
         try:
             self.check()
             yield
-        except RuntimeError as error:
-            if self.ended_workers(error):
-                raise StopAskedError from error
-            raise
         finally:
             self._at_once = False
-
-    def ended_workers(self, error: RuntimeError) -> bool:
-        """Whether an error says only that the signal reached the data workers first."""
-        return self.number is not None and "DataLoader worker" in str(error)
 
 
 @contextmanager
