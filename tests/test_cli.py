@@ -8,7 +8,7 @@ import torch
 
 from v3s.cli import COMMANDS, main, read_config
 from v3s.config import PretrainConfig
-from v3s.downstream.config import FinetuneConfig
+from v3s.downstream.config import FinetuneConfig, ProbeConfig
 from v3s.recipes import RECIPES
 
 
@@ -26,10 +26,20 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     [
         ("pretrian", "did you mean 'pretrain'?"),
         ("pretrain --data x --out y --batch-sise 3", "did you mean '--batch-size'?"),
-        ("pretrain --data x --out y --batch-size many", "--batch-size: Expected a <class 'int'>. Got value: many"),
+        ("pretrain --data x --out y --batch-size many", "--batch-size is many; it must be a whole number"),
+        ("pretrain --data x --out y --workers many", "--workers is many; it must be a whole number"),
+        ("pretrain --data x --out y --zoom x", "--zoom is x; it must be one of 'paper', 'even'"),
+        (
+            "pretrain --config {tmp}/bad.yaml",
+            "bad.yaml: v3s pretrain has no option 'batch-size', did you mean 'batch_size'",
+        ),
+        ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is no YAML file of options"),
+        ("pretrain --out {tmp}/run --resume", "holds no run to go on with"),
+        ("check x", "unrecognized arguments: x; give an option's name before it"),
         ("pretrain --data x --out y --batch-size 0", "batch_size is 0; it must be more than 0"),
         ("pretrain --data x --out y --seed -1", "seed is -1"),
-        ("pretrain --data x", "the following arguments are required: out"),
+        ("pretrain --data x", "the following arguments are required: --out"),
+        ("evaluate", "the following arguments are required: --data, --backbone"),
         ("pretrain --data x --out y --recipe ucf", "invalid choice: 'ucf'"),
         ("pretrain --data x --out y --task v3", "no pretext task is called 'v3', did you mean 'v3s'?"),
         ("pretrain --data x --out y --backbone r3", "did you mean 'r3d'?"),
@@ -56,6 +66,7 @@ def test_mistakes(
     whole = next(small_videos.rglob("*.mp4")).read_bytes()
     (tmp_path / "truncated/half.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "list.txt").write_text("missing/a.avi\n")
+    (tmp_path / "bad.yaml").write_text("data: x\nout: y\nbatch-size: 3\n")
     code, error = run(arguments.format(tmp=tmp_path), capsys)
     assert code != 0
     assert error.startswith("error: ")
@@ -82,6 +93,18 @@ def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:
     config = read_config("pretrain", PretrainConfig, options)
     assert (config.backbone, config.learning_rate, config.validation_videos) == ("r3d", 0.005, 800)
     assert (config.epochs, config.flip, config.batch_size, config.trim_bars) == (7, True, 16, True)
+
+
+@pytest.mark.parametrize("given", ["--few-labels 1,2", "--few-labels=1,2", "--few-labels [1,2]"])
+def test_a_list_needs_no_brackets(given: str) -> None:
+    config = read_config("probe", ProbeConfig, ["--data", "x", "--backbone", "y", *given.split()])
+    assert config.few_labels == (1, 2)
+
+
+def test_home_is_found_where_no_shell_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = read_config("pretrain", PretrainConfig, ["--data=~/videos", "--out", "~run"])
+    assert (config.data, config.out) == ("/home/me/videos", "~run")
 
 
 def test_every_recipe_is_a_configuration() -> None:

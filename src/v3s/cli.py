@@ -21,9 +21,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from itertools import takewhile
+from itertools import pairwise, takewhile, zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 import av.logging
 import torch
@@ -80,16 +80,37 @@ from v3s.train.stop import TrainingStoppedError
 class Parser(ArgumentParser):
     """An argument parser whose options are shown and taken with dashes, and whose errors are one line."""
 
+    files: str = ""
+    """The ``--config`` files that it reads, for its errors."""
+
     def format_help(self, formatter: Any = None) -> str:
         """Help with dashes in the options' names."""
         return _dashed(super().format_help(formatter)).replace(" {true,false}", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the option that was probably meant, and exit with 2."""
-        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", " ".join(str(message).split()))
-        unknown = re.search(r"[Uu]nrecognized arguments: (--\w+)", text)
-        hint = closest(unknown[1], self._option_string_actions) if unknown else ""
-        self.exit(2, f"error: {_dashed(text + hint)}\nSee: {self.prog} --help\n")
+        text = " ".join(str(message).split())
+        if wrong := _WRONG_VALUE.match(text):
+            name, kind, choices, value = wrong.groups()
+            text = f"--{name} is {value}; it must be {_KINDS.get(kind, kind) or f'one of {choices}'}"
+        elif unknown := re.match(r"Option '([\w.-]+)' is not accepted", text):
+            names = [option.removeprefix("--") for option in self._option_string_actions]
+            hint = closest(unknown[1].replace("-", "_"), names)
+            text = f"{self.files}: {self.prog} has no option {unknown[1]!r}{hint}"
+        elif unknown := re.match(r"[Uu]nrecognized arguments: (\S+)", text):
+            is_name = unknown[1].startswith("-")
+            text += closest(unknown[1], self._option_string_actions) if is_name else "; give an option's name before it"
+        elif text.startswith("the following arguments are required: "):
+            text = re.sub(r"(?<=[:,] )", "--", text)
+        text = re.sub(r"^(?:Problems parsing|Unexpected) config:", f"{self.files} is no YAML file of options:", text)
+        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
+        self.exit(2, f"error: {_dashed(text)}\nSee: {self.prog} --help\n")
+
+
+_WRONG_VALUE = re.compile(
+    r"""Parser key "(\w+)":.*?Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*(?:Got|Given) value: (.*)"""
+)
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list, such as [1,2]"}
 
 
 def _dashed(text: str) -> str:
@@ -226,17 +247,20 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser = Parser(prog=f"v3s {name}", description=_first_line(kind))
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
-    given = _with_flags(kind, [_underscored(option) for option in options])
+    given = _with_lists(kind, _with_flags(kind, [_underscored(option) for option in options]))
     if kind in POSITIONAL:
         given = _positional(POSITIONAL[kind], given)
     if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
-        recipe = _value_of("--recipe", given)
-        parser.set_defaults(RECIPES.get(recipe or "", {}))
+        for recipe in _values_of("--recipe", given)[-1:]:
+            parser.set_defaults(RECIPES.get(recipe, {}))
+    parser.files = " or ".join(_values_of("--config", given))
     values = parser.parse_args(given)
-    return kind(**{name: value for name, value in values.as_dict().items() if name not in ("config", "recipe")})
+    return kind(
+        **{name: _at_home(value) for name, value in values.as_dict().items() if name not in ("config", "recipe")}
+    )
 
 
 POSITIONAL: dict[type[Any], str] = {SearchConfig: "query", MergeConfig: "parts", ReproduceConfig: "table"}
@@ -260,28 +284,42 @@ def _first_line(kind: type[Any]) -> str:
 def _with_flags(kind: type[Any], given: list[str]) -> list[str]:
     """Let ``--resume`` mean ``--resume=true``."""
     flags = {f"--{field.name}" for field in fields(kind) if field.type is bool}
-    followers = [*given[1:], ""]
-    pairs = zip(given, followers, strict=True)
     return [
-        f"{option}=true" if option in flags and value not in ("true", "false") else option for option, value in pairs
+        f"{option}=true" if option in flags and value not in ("true", "false") else option
+        for option, value in zip_longest(given, given[1:])
     ]
+
+
+def _with_lists(kind: type[Any], given: list[str]) -> list[str]:
+    """Let ``--few-labels 1,5`` mean ``--few-labels [1,5]``."""
+    lists = {f"--{field.name}" for field in fields(kind) if get_origin(field.type) is tuple}
+    words = [part for word in given for part in (word.split("=", 1) if word.partition("=")[0] in lists else [word])]
+    return [
+        f"[{word}]" if before in lists and not word.startswith("[") else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+
+
+def _at_home(value: Any) -> Any:
+    """Let ``~/`` mean the home folder where no shell has replaced it: in a file, and in ``--data=~/videos``."""
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _resumed(given: list[str]) -> list[str]:
     """With ``--resume``, the run's own configuration comes first, so that ``--out RUN --resume`` is enough."""
-    out = _value_of("--out", given)
-    if "--resume=true" not in given or out is None or not (Path(out) / "config.yaml").is_file():
+    if "--resume=true" not in given or not (out := _values_of("--out", given)):
         return given
-    return ["--config", str(Path(out) / "config.yaml"), *given]
+    file = Path(out[-1]) / "config.yaml"
+    if not file.is_file():
+        if not any(option.startswith(("--data", "--config")) for option in given):
+            raise ValueError(f"{out[-1]} holds no run to go on with: {file} is missing; to begin one, give its --data")
+        return given
+    return ["--config", str(file), *given]
 
 
-def _value_of(option: str, given: list[str]) -> str | None:
-    for place, argument in enumerate(given):
-        if argument == option and place + 1 < len(given):
-            return given[place + 1]
-        if argument.startswith(f"{option}="):
-            return argument.removeprefix(f"{option}=")
-    return None
+def _values_of(option: str, given: list[str]) -> list[str]:
+    joined = [f"{name}={value}" for name, value in pairwise(given) if name == option]
+    return [word.partition("=")[2] for word in (*joined, *given) if word.startswith(f"{option}=")]
 
 
 def _overview() -> str:

@@ -316,7 +316,7 @@ class IndexConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ComputeOptions):
-    """Find the videos that are most like a given one.
+    """Find the videos that are most like a given one: v3s search a.mp4 --in VECTORS -k 10.
 
     Attributes:
         query: The video to search with.
