@@ -299,7 +299,7 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
 
 def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:
     run(small_videos, tmp_path / "store")
-    with pytest.raises(ValueError, match="made otherwise"):
+    with pytest.raises(ValueError, match="made otherwise: pixel_format was yuv, now jpeg;"):
         run(small_videos, tmp_path / "store", pixel_format="jpeg")
     run(small_videos, tmp_path / "store", pixel_format="jpeg", overwrite=True)
     with pytest.raises(ValueError, match="is a store already"):
@@ -308,6 +308,13 @@ def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_p
     (tmp_path / "other/file").touch()
     with pytest.raises(ValueError, match="not empty and holds no store"):
         run(small_videos, tmp_path / "other")
+
+
+def test_a_store_without_videos_names_the_command_that_fills_it(small_videos: Path, tmp_path: Path) -> None:
+    run(small_videos, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/shards")
+    with pytest.raises(ValueError, match=r"is a store without videos; run v3s prepare --data .* --out "):
+        list_videos(tmp_path / "store")
 
 
 def test_check_verifies_every_byte(small_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

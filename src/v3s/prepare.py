@@ -82,8 +82,12 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
         if not overwrite:
             store = open_store(folder)
             if store.settings != settings:
+                was, now = asdict(store.settings), asdict(settings)
+                changed = "; ".join(
+                    f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]
+                )
                 raise ValueError(
-                    f"{folder} holds a store made otherwise: {store.settings}, now {settings}; "
+                    f"{folder} holds a store made otherwise: {changed}; "
                     "choose another --out, or replace it with --overwrite"
                 )
             return store

@@ -55,7 +55,7 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were asked for as validation videos: training and "
-            "validation need at least one each"
+            "validation need at least one each; choose --validation-videos"
         )
     order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
     return np.sort(order[num_validation:]), np.sort(order[:num_validation])

@@ -32,7 +32,11 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
         ValueError: There is no such folder, it cannot be read, or it holds no video.
     """
     if is_store(root):
-        return tuple(sorted(open_store(root).files))
+        store = open_store(root)
+        if not store.files:
+            source = store.settings.source
+            raise ValueError(f"{root} is a store without videos; run v3s prepare --data {source} --out {root}")
+        return tuple(sorted(store.files))
     if not root.is_dir():
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
     files: list[str] = []

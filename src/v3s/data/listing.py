@@ -48,9 +48,15 @@ class Listing:
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a list that are not blank, stripped, with their numbers from 1."""
+    """Yield the lines of a list that are not blank, stripped, with their numbers from 1.
+
+    Raises:
+        ValueError: The file is no text.
+    """
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
+            if "\0" in line:
+                raise ValueError(f"{file} is no text, and so no list of videos; give a list, or the folder of a video")
             if line.strip():
                 yield number, line.strip()
 

@@ -86,9 +86,10 @@ def list_videos(
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
     """Tell which kind of dataset is given, and read what it names: the folder that paths start from, and the list."""
-    for path in (data, splits):
-        if path is not None and not path.exists():
-            raise ValueError(f"{path} does not exist; give a folder of videos or a list file that does")
+    if not data.exists():
+        raise ValueError(f"{data} does not exist; give a folder of videos or a list file that does")
+    if splits is not None and not splits.exists():
+        raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
     if splits is not None and not data.is_dir():
         raise ValueError(f"{data} is a file, and splits {splits} were given too; give the folder of videos with splits")
     numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
