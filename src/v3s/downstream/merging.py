@@ -86,11 +86,13 @@ def _videos_below(root: str, part: Vectors) -> Iterator[Video]:
 
 def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Video]) -> None:
     """Refuse a video that is in two parts."""
-    owners: dict[str, Path] = {}
-    folders = (part.folder for part in parts for _ in range(part.description.num_videos))
-    for video, folder in zip(videos, folders, strict=True):
-        if (other := owners.setdefault(video.path, folder)) != folder:
-            raise VectorsError(f"{video.path} is in {other} and in {folder}; it may be in one part only")
+    owners: dict[str, int] = {}
+    numbers = (number for number, part in enumerate(parts) for _ in range(part.description.num_videos))
+    for video, number in zip(videos, numbers, strict=True):
+        if (other := owners.setdefault(video.path, number)) != number:
+            raise VectorsError(
+                f"{video.path} is in {parts[other].folder} and in {parts[number].folder}; it may be in one part only"
+            )
 
 
 def _describe(parts: Sequence[Vectors], root: str, lines: bytes) -> Description:
