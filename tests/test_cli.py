@@ -54,6 +54,15 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
         ("check --data {tmp}/missing", "does not exist"),
+        ("check --data {tmp}/truncated/half.mp4", "half.mp4 is no text, and so no list of videos"),
+        (
+            "check --data {tmp}/text --splits {tmp}/missing",
+            "missing does not exist; give the folder of the official lists",
+        ),
+        ("pretrain --data x --out y --clip-size 0", "clip_size is 0; it must be more than 0"),
+        ("pretrain --data x --out y --learning-rate -1", "learning_rate is -1.0; it must be more than 0"),
+        ("evaluate --data x --backbone y --out {tmp}", "a folder; give the name of a file in it"),
+        ("replay --run {tmp}", "holds no run"),
         ("evaluate --data {tmp}/text --backbone {tmp}/nothing", "no such run folder or file of weights"),
     ],
 )

@@ -131,12 +131,13 @@ class Command:
 
 
 def _finishing(job: Callable[[Any], object]) -> Callable[[Any], int]:
-    """A job as a command: it prints the file that it returns, if it does, and exits with 0."""
+    """A job as a command: it prints the file that it returns, or those that it was asked to write, and exits with 0."""
 
     def run(config: Any) -> int:
         result = job(config)
-        if isinstance(result, Path):
-            print(result)
+        asked = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
+        for path in [result] if isinstance(result, Path) else filter(Path.is_file, asked):
+            print(path)
         return 0
 
     return run
@@ -163,6 +164,8 @@ def _check(config: CheckConfig) -> int:
         out=None if config.out is None else Path(config.out),
         workers=config.workers,
     )
+    if config.out is not None:
+        print(config.out)
     return 0 if found.num_usable else 1
 
 

@@ -1,6 +1,7 @@
 """The configuration of each command: one frozen dataclass is its command line, its YAML and its Python argument."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from v3s.data.clips import Short, seed_problem
@@ -13,6 +14,7 @@ from v3s.video.store import SHORT_SIDE, PixelFormat
 
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
 Loading = Literal["auto", "workers", "resident"]
+CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
 Config = TypeVar("Config")
 
 
@@ -71,8 +73,8 @@ class ClipOptions:
     """How clips are cut from videos; sizes left out are what the backbone expects.
 
     Attributes:
-        clip_frames: Frames of a clip.
-        clip_size: Side of a clip in pixels.
+        clip_frames: Frames of a clip; default what the backbone expects, 16.
+        clip_size: Side of a clip in pixels; default what the backbone expects: 112, for s3dg 224.
         canvas_size: Side of the square that frames are resized to before the transform; default twice the clip's side,
             for s3dg 256.
         zoom: paper crops a projection by its head's length, even draws one zoom for all classes.
@@ -178,7 +180,8 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
+        require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
+        require_positive(self, *CLIP_SIZES, "learning_rate")
         if self.batch_size % self.parts:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of the {self.parts} parts")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
@@ -227,7 +230,7 @@ class PrepareConfig(VideoOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self, "short_side")
+        require_positive(self, "short_side")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +250,8 @@ class PreviewConfig(ClipOptions, VideoOptions):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "num_videos")
+        require_positive(self, "num_videos", *CLIP_SIZES)
+        require_files(self, "out")
         if problem := seed_problem(self.seed):
             raise ValueError(problem)
 
@@ -270,7 +274,8 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(self, "clips", "batch_size")
+        require_positive(self, "clips", "batch_size")
+        require_files(self, "out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +304,8 @@ class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_positive(self, "clips", "batch_size")
+        require_positive(self, "clips", "batch_size", *CLIP_SIZES)
+        require_files(self, "out", "page")
         if self.short != "leave-out":
             raise ValueError(f"short is {self.short!r}; an audit leaves short videos out")
 
@@ -348,11 +354,26 @@ class DemoConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs is not None:
-            _require_positive(self, "epochs")
+        require_positive(self, "epochs")
 
 
-def _require_positive(config: Any, *names: str) -> None:
+def require_files(config: Any, *names: str) -> None:
+    """Refuse folders where files are to be written, before hours of work rather than after.
+
+    Raises:
+        ValueError: one of these options names a folder.
+    """
     for name in names:
-        if getattr(config, name) <= 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be more than 0")
+        if (value := getattr(config, name)) is not None and Path(value).is_dir():
+            raise ValueError(f"{name} is {value}, a folder; give the name of a file in it")
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Refuse numbers that are not above 0; one that was left out is fine.
+
+    Raises:
+        ValueError: one of these options is 0 or less.
+    """
+    for name in names:
+        if (value := getattr(config, name)) is not None and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be more than 0")

@@ -92,6 +92,8 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
         ValueError: the run met no such batch, or its videos have changed.
     """
     console, run = console or Console(), Path(config.run)
+    if not (run / CONFIG).is_file():
+        raise ValueError(f"{run} holds no run: {run / CONFIG} is missing; give the folder of a training")
     if not (run / NONFINITE).is_dir():
         raise ValueError(f"{run} holds no batch to replay: no loss or gradient of it was ever NaN or infinite")
     setting = _set_up(run, config, backbone, console)

@@ -284,7 +284,7 @@ def test_workers_change_nothing(config: EmbedConfig, tmp_path: Path) -> None:
 
 def test_counts_below_one_are_refused() -> None:
     for name in ("batch_size", "shard_videos"):
-        with pytest.raises(ValueError, match=f"{name} is 0; it must be 1 or more"):
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be more than 0"):
             EmbedConfig(data="videos", out="vectors", backbone="run", **{name: 0})  # type: ignore[arg-type]
 
 

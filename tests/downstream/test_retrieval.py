@@ -238,7 +238,7 @@ def test_mistakes_are_explained(labelled: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["num_clips", "batch_size", "page_queries"])
 def test_counts_are_positive(name: str) -> None:
     given: dict[str, Any] = {name: 0}
-    with pytest.raises(ValueError, match=f"{name} is 0; it must be 1 or more"):
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be more than 0"):
         RetrieveConfig(data="x", backbone="random:r3d", **given)
 
 

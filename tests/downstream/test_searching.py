@@ -228,7 +228,7 @@ def test_no_vectors_no_index_no_k(made: dict[bool, Vectors], small_videos: Path,
     query = small_videos / made[False].video(0).path
     with pytest.raises(VectorsError, match="no vectors there"):
         search_videos(SearchConfig(query=str(query), vectors=str(tmp_path)), console=QUIET)
-    with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
+    with pytest.raises(ValueError, match="k is 0; it must be more than 0"):
         SearchConfig(query=str(query), vectors=str(tmp_path), k=0)
     pytest.importorskip("faiss", reason="needs the extra [ann]")
     with pytest.raises(VectorsError, match=r"no index there; v3s index --vectors"):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from v3s.config import ComputeOptions, VideoOptions
+from v3s.config import ComputeOptions, VideoOptions, require_files, require_positive
 from v3s.data.listing import Subset
 from v3s.downstream.features import Pool
 
@@ -27,6 +27,10 @@ class BackboneOptions(ComputeOptions):
     clip_size: int | None = None
     num_clips: int = 10
     batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "clip_frames", "clip_size", "num_clips", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,8 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "num_clips", "batch_size", "page_queries")
+        require_positive(self, "page_queries")
+        require_files(self, "out", "page")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +100,10 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "num_clips", "batch_size", "k", "repeats")
+        require_positive(self, "k", "repeats")
+        require_files(self, "out")
         if any(number < 1 for number in self.few_labels):
-            raise ValueError(f"few_labels is {self.few_labels}; each number must be 1 or more")
+            raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,9 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "epochs", "batch_size", "decay_epochs", "test_clips")
+        require_positive(
+            self, "epochs", "batch_size", "decay_epochs", "test_clips", "clip_frames", "clip_size", "learning_rate"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +192,7 @@ class SimilarityConfig(BackboneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "num_clips", "batch_size")
+        require_files(self, "out")
         if self.stride < 0 or self.c <= 0 or not self.stages:
             given = f"stride {self.stride}, c {self.c}, stages {self.stages}"
             raise ValueError(f"{given} given; a stride of 0 or more, a c above 0 and at least one stage are needed")
@@ -216,6 +224,11 @@ class ExplainConfig(ComputeOptions):
     start: int | None = None
     out: str = "explain"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if Path(self.out).is_file():
+            raise ValueError(f"out is {self.out}, a file; give a folder")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedinessConfig(ComputeOptions):
@@ -237,7 +250,8 @@ class SpeedinessConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "stride", "batch_size")
+        require_positive(self, "stride", "batch_size")
+        require_files(self, "out")
         if Path(self.out).suffix == ".json":
             raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written beside it")
 
@@ -275,7 +289,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_counts(self, "batch_size", "shard_videos")
+        require_positive(self, "shard_videos")
         parse_shard(self.shard)
 
 
@@ -311,7 +325,7 @@ class IndexConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_counts(self, "recall_queries", "k")
+        require_positive(self, "recall_queries", "k")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,8 +352,8 @@ class SearchConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k is {self.k}; it must be 1 or more")
+        require_positive(self, "k")
+        require_files(self, "out", "page")
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
@@ -352,9 +366,3 @@ def parse_shard(shard: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ValueError(f"shard is {shard!r}; it must be i/n from 1/n to n/n, such as 2/5")
     return int(number), int(count)
-
-
-def _require_counts(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be 1 or more")
