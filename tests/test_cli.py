@@ -8,6 +8,7 @@ import torch
 
 from v3s.cli import COMMANDS, main, read_config
 from v3s.config import PretrainConfig
+from v3s.config_file import from_yaml, to_yaml
 from v3s.downstream.config import FinetuneConfig, ProbeConfig
 from v3s.recipes import RECIPES
 
@@ -125,6 +126,11 @@ def test_resume_takes_the_runs_own_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"data: videos\nout: {tmp_path}\nepochs: 7\n")
     config = read_config("pretrain", PretrainConfig, ["--out", str(tmp_path), "--resume", "--epochs", "9"])
     assert (config.data, config.epochs, config.resume) == ("videos", 9, True)
+
+
+def test_a_run_s_own_configuration_does_not_replace_it() -> None:
+    given = PretrainConfig(data="videos", out="run", epochs=7, resume=True, overwrite=True)
+    assert from_yaml(PretrainConfig, to_yaml(given)) == replace(given, resume=False, overwrite=False)
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

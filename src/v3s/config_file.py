@@ -35,8 +35,9 @@ def check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] =
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML that ``--config`` reads back."""
-    values = Namespace(asdict(config))  # type: ignore[no-untyped-call]
+    """A configuration as YAML that ``--config`` reads back, less what must be asked for each time: to replace a run."""
+    options = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite")}
+    values = Namespace(options)  # type: ignore[no-untyped-call]
     text = _parser(type(config)).dump(values, skip_validation=True)
     assert isinstance(text, str)
     return text
