@@ -1,5 +1,6 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
+import shlex
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def pretrain(
         try:
             return _train(job, run)
         except TrainingStoppedError as stopped:
-            console.print(f"{stopped}; go on with: v3s pretrain --out {run.path} --resume", highlight=False)
+            command = f"v3s pretrain --out {shlex.quote(config.out)} --resume"
+            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
             raise
 
 

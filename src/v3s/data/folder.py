@@ -1,6 +1,7 @@
 """A folder of videos, nested in any way, with no lists."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -34,8 +35,8 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
     if is_store(root):
         store = open_store(root)
         if not store.files:
-            source = store.settings.source
-            raise ValueError(f"{root} is a store without videos; run v3s prepare --data {source} --out {root}")
+            source, out = shlex.quote(store.settings.source), shlex.quote(str(root))
+            raise ValueError(f"{root} is a store without videos; run v3s prepare --data {source} --out {out}")
         return tuple(sorted(store.files))
     if not root.is_dir():
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")

@@ -3,6 +3,7 @@
 The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
 """
 
+import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
         try:
             _train(job, run)
         except TrainingStoppedError as stopped:
-            console.print(f"{stopped}; go on with: v3s finetune --out {run.path} --resume", highlight=False)
+            command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
+            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
             raise
         return _test(job, run)
 

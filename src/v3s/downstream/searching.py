@@ -17,7 +17,7 @@ from v3s.downstream.source import open_source
 from v3s.downstream.vector_search import Neighbours
 from v3s.downstream.vectors import Description, Vectors, VectorsError, open_vectors
 from v3s.pages.images import data_uri, jpeg
-from v3s.pages.page import page, section, strip, write_page
+from v3s.pages.page import figure, page, section, strip, write_page
 from v3s.train.checkpoint import CheckpointError, write_json
 from v3s.train.device import choose_compute
 from v3s.video.decode import read_frames
@@ -199,8 +199,9 @@ def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
         middle = (hit.start_frame + hit.end_frame - 1) // 2
         pictures.append(_picture(f"{hit.rank}. {hit.path}: {hit.score:.4f}{when}", hit.file, middle))
     kind = "approximate" if config.approximate else "exact"
+    query, picture = _picture(config.query, config.query)
     blocks = [
-        section("Query", strip([_picture(config.query, config.query)])),
+        section("Query", figure(picture, query)),
         section(f"The {len(hits):,} videos that are most like it ({kind} search)", strip(pictures)),
     ]
     return page(f"Like {Path(config.query).name}", blocks, lead=f"{_told(vectors)}. {vectors.description.network}.")
