@@ -64,6 +64,8 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("pretrain --data x --out y --learning-rate -1", "learning_rate is -1.0; it must be more than 0"),
         ("evaluate --data x --backbone y --out {tmp}", "a folder; give the name of a file in it"),
         ("replay --run {tmp}", "holds no run"),
+        ("explain --video x --backbone y --out {tmp}/list.txt", "a file; give a folder"),
+        ("pretrain --data {tmp}/text --out {tmp}/list.txt/run", "list.txt/run: Not a directory"),
         ("evaluate --data {tmp}/text --backbone {tmp}/nothing", "no such run folder or file of weights"),
     ],
 )

@@ -219,8 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _ended_by_sigterm():
             return command.run(read_config(name, command.config, options))
     except (ValueError, OSError) as error:
-        text = str(error).encode(errors="backslashreplace").decode()  # file names may hold any bytes
-        print(f"error: {text}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"error: {text.encode(errors='backslashreplace').decode()}", file=sys.stderr)  # names may hold any bytes
         return 1
     except torch.OutOfMemoryError as error:
         text = str(error).split(". ")[0]

@@ -31,7 +31,9 @@ def check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] =
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)
-        raise ValueError(f"{run} cannot be resumed with other options: {listed}")
+        raise ValueError(
+            f"{run} cannot be resumed with other options: {listed}; leave them out, or begin a run with another --out"
+        )
 
 
 def to_yaml(config: Any) -> str:

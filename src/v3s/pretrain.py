@@ -99,7 +99,7 @@ def _open(job: PretrainJob) -> RunFolder:
     run = open_run(path, resume=config.resume, overwrite=config.overwrite)
     files_hash = hash_of_files(job.scan.videos.paths)
     if config.resume and (path / MANIFEST).is_file():
-        _check_same(config, run, files_hash)
+        _check_same(job, run, files_hash)
     else:
         text = to_yaml(config)
         write_atomically(path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
@@ -108,14 +108,14 @@ def _open(job: PretrainJob) -> RunFolder:
     return run
 
 
-def _check_same(config: PretrainConfig, run: RunFolder, files_hash: str) -> None:
+def _check_same(job: PretrainJob, run: RunFolder, files_hash: str) -> None:
     before = from_yaml(PretrainConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
-    check_resumable(run.path, before, config)
-    old_hash = read_json(run.path / MANIFEST)["files_sha256"]
-    if old_hash != files_hash:
+    check_resumable(run.path, before, job.config)
+    manifest, now = read_json(run.path / MANIFEST), len(job.scan.reports) + job.scan.videos.num_missing
+    if manifest["files_sha256"] != files_hash:
         raise ValueError(
             f"{run.path} cannot be resumed: the list of videos has changed since it began "
-            f"(hash {old_hash[:12]}, now {files_hash[:12]})"
+            f"({manifest['videos']['listed']:,} videos, now {now:,}); bring it back, or begin a run with another --out"
         )
 
 

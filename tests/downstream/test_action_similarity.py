@@ -213,7 +213,7 @@ def test_mistakes_are_explained(videos: Path, tmp_path: Path, embedded: list[str
     shutil.copy(videos / listed[0], tmp_path / "flat.mp4")
     with pytest.raises(ValueError, match=r"1 of them have no label, first: flat\.mp4"):
         run(tmp_path)
-    with pytest.raises(ValueError, match="ask for fewer folds or fewer pairs"):
+    with pytest.raises(ValueError, match="ask for fewer --num-folds or fewer --pairs-per-fold"):
         run(videos)
     assert embedded == []  # all of it before the long work
 

@@ -175,7 +175,10 @@ def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None
     before = from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
     check_resumable(run.path, before, config, free=_FREE)
     if read_json(run.path / MANIFEST)["files_sha256"] != files_hash:
-        raise ValueError(f"{run.path} cannot be resumed: the videos or their labels have changed since it began")
+        raise ValueError(
+            f"{run.path} cannot be resumed: the videos or their labels have changed since it began; "
+            "bring them back, or begin a run with another --out"
+        )
 
 
 def _facts(job: FinetuneJob) -> dict[str, Any]:

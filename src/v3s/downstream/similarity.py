@@ -302,7 +302,7 @@ def _draw_pairs(
         kind = "the same action" if same else "different actions"
         raise ValueError(
             f"fold {fold}: {len(np.unique(classes))} classes with {len(classes)} videos make {available} pairs of "
-            f"{kind}, {num_pairs} are needed; ask for fewer folds or fewer pairs a fold"
+            f"{kind}, {num_pairs} are needed; ask for fewer --num-folds or fewer --pairs-per-fold"
         )
     drawn: dict[tuple[int, int], None] = {}  # a set that keeps its order
     while len(drawn) < num_pairs:
