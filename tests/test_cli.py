@@ -62,6 +62,8 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ),
         ("pretrain --data x --out y --clip-size 0", "clip_size is 0; it must be more than 0"),
         ("pretrain --data x --out y --learning-rate -1", "learning_rate is -1.0; it must be more than 0"),
+        ("finetune --data x --out y --backbone z --momentum -1", "momentum is -1.0; it must be 0 or more"),
+        ("prepare --data x --out y --workers -1", "workers is -1; it must be 0 or more"),
         ("evaluate --data x --backbone y --out {tmp}", "a folder; give the name of a file in it"),
         ("replay --run {tmp}", "holds no run"),
         ("explain --video x --backbone y --out {tmp}/list.txt", "a file; give a folder"),

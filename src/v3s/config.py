@@ -61,10 +61,8 @@ class ComputeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        problem = seed_problem(self.seed)
-        if problem is None and self.workers is not None and self.workers < 0:
-            problem = f"workers is {self.workers}; it must be 0 or more"
-        if problem is not None:
+        require_not_negative(self, "workers")
+        if problem := seed_problem(self.seed):
             raise ValueError(problem)
 
 
@@ -182,6 +180,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         super().__post_init__()
         require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
         require_positive(self, *CLIP_SIZES, "learning_rate")
+        require_not_negative(self, "momentum", "weight_decay")
         if self.batch_size % self.parts:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of the {self.parts} parts")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
@@ -207,6 +206,9 @@ class CheckConfig(VideoOptions):
     out: str | None = None
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        require_not_negative(self, "min_frames", "workers")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(VideoOptions):
@@ -231,6 +233,7 @@ class PrepareConfig(VideoOptions):
 
     def __post_init__(self) -> None:
         require_positive(self, "short_side")
+        require_not_negative(self, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,3 +380,14 @@ def require_positive(config: Any, *names: str) -> None:
     for name in names:
         if (value := getattr(config, name)) is not None and value <= 0:
             raise ValueError(f"{name} is {value}; it must be more than 0")
+
+
+def require_not_negative(config: Any, *names: str) -> None:
+    """Refuse numbers below 0; one that was left out is fine.
+
+    Raises:
+        ValueError: one of these options is below 0.
+    """
+    for name in names:
+        if (value := getattr(config, name)) is not None and value < 0:
+            raise ValueError(f"{name} is {value}; it must be 0 or more")

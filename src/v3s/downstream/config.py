@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from v3s.config import ComputeOptions, VideoOptions, require_files, require_positive
+from v3s.config import ComputeOptions, VideoOptions, require_files, require_not_negative, require_positive
 from v3s.data.listing import Subset
 from v3s.downstream.features import Pool
 
@@ -150,9 +150,9 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(
-            self, "epochs", "batch_size", "decay_epochs", "test_clips", "clip_frames", "clip_size", "learning_rate"
-        )
+        require_positive(self, "epochs", "batch_size", "decay_epochs", "test_clips")
+        require_positive(self, "clip_frames", "clip_size", "learning_rate")
+        require_not_negative(self, "momentum", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
