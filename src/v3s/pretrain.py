@@ -30,6 +30,7 @@ from v3s.train.run import (
     CONFIG,
     MANIFEST,
     RunFolder,
+    check_out,
     hash_of_files,
     open_log,
     open_run,
@@ -80,6 +81,8 @@ def pretrain(
     console = (console or Console()) if launched.is_first else Console(quiet=True)
     alone = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with alone, process_group(launched, compute.device) as processes:
+        if processes.is_first:
+            check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = prepare(config, backbone=backbone, compute=compute, processes=processes, console=console)
         run = _open(job)
         try:

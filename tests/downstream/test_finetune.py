@@ -23,10 +23,10 @@ from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.train.checkpoint import fingerprint
+from v3s.train.checkpoint import CheckpointError, fingerprint
 from v3s.train.progress import Progress
 from v3s.train.run import read_metrics
-from v3s.train.trained import save_trained
+from v3s.train.trained import load_pretext_model, save_trained
 from v3s.video import decode
 from v3s.video.frames import Frames
 
@@ -85,6 +85,11 @@ def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
     metrics = read_metrics(finished.run / "metrics.jsonl")
     assert [line["learning_rate"] for line in metrics] == [0.001, 0.001]
     assert max(line["validation"]["accuracy"] for line in metrics) == finished.validation["accuracy"]
+
+
+def test_it_is_no_pre_trained_run(finished: RecognitionResult) -> None:
+    with pytest.raises(CheckpointError, match="without the heads of the pretext task"):
+        load_pretext_model(finished.run)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5])

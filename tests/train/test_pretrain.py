@@ -263,7 +263,7 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)
     with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
-        pretrain(given, console=QUIET)
+        pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
     (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
     assert not (tmp_path / "run/old_head.safetensors").exists()

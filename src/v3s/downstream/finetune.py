@@ -46,6 +46,7 @@ from v3s.train.run import (
     MANIFEST,
     METRICS,
     RunFolder,
+    check_out,
     hash_of_files,
     open_log,
     open_run,
@@ -114,6 +115,7 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     if (Path(config.out) / TEMPORAL_HEAD).is_file():
         raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
     with only_writer(Path(config.out)):
+        check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = prepare(config, console)
         run = _open(job)
         try:

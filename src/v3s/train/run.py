@@ -89,25 +89,35 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
-    """Take the folder of a new run, or take up an old one and finish or forget what a kill left half done.
-
-    The caller holds the folder's lock (`v3s.train.lock`).
+def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that a run may not take, before the work that comes first.
 
     Raises:
         ValueError: the folder holds a run and neither ``resume`` nor ``overwrite`` was given, or it holds something
             else, which is never deleted.
     """
     path = Path(out)
-    for left in (*path.glob(PART), *path.glob(f"*/{PART}")):
-        left.unlink()
-    if any(file.name != LOCK for file in path.iterdir()):
+    if path.is_dir() and any(file.name != LOCK and not file.match(PART) for file in path.iterdir()):
         if not (path / CONFIG).is_file():
             raise ValueError(f"{path} is not empty and holds no run; choose another folder with --out")
         if not resume and not overwrite:
             raise ValueError(f"{path} holds a run; continue it with --resume, replace it with --overwrite")
-        if overwrite and not resume:
-            _clear(path)
+
+
+def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Take the folder of a new run, or take up an old one and finish or forget what a kill left half done.
+
+    The caller holds the folder's lock (`v3s.train.lock`).
+
+    Raises:
+        ValueError: as :func:`check_out`.
+    """
+    check_out(out, resume=resume, overwrite=overwrite)
+    path = Path(out)
+    for left in (*path.glob(PART), *path.glob(f"*/{PART}")):
+        left.unlink()
+    if overwrite and not resume:
+        _clear(path)
     finish_together(path)
     return RunFolder(path)
 

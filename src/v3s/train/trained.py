@@ -136,6 +136,11 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
         CheckpointError: a file is missing, or holds weights of another network or another task's label table.
     """
     trained, folder = describe_trained(path), _folder(path)
+    if not current(folder, SPATIAL_HEAD).is_file():
+        raise CheckpointError(
+            f"{path}: holds a backbone without the heads of the pretext task ({SPATIAL_HEAD} is missing), as "
+            "fine-tuning leaves it; give the run of v3s pretrain"
+        )
     model = PretextModel(load_backbone(path, backbone=backbone), trained.task)
     load_weights(current(folder, SPATIAL_HEAD), model.spatial_head)
     load_weights(current(folder, TEMPORAL_HEAD), model.temporal_head)
