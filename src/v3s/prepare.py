@@ -21,7 +21,16 @@ from v3s.config import PrepareConfig
 from v3s.data.index_cache import file_key
 from v3s.data.scan import default_workers
 from v3s.data.splits import VideoList
-from v3s.data.store import SHARDS, Store, StoredFile, StoreSettings, content_digest, is_store, open_store
+from v3s.data.store import (
+    SHARDS,
+    UNFINISHED,
+    Store,
+    StoredFile,
+    StoreSettings,
+    content_digest,
+    is_store,
+    open_store,
+)
 from v3s.train.checkpoint import PART, write_atomically
 from v3s.train.lock import LOCK, only_writer
 from v3s.video.container import Failure, VideoError, open_video
@@ -64,8 +73,10 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         console.print(f"{listed.source}; {stored}", highlight=False, soft_wrap=True)
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
+            (folder / UNFINISHED).touch()
             _write_all(folder, listed.root, wanted, config, store.next_shard, console)
-            store = open_store(folder)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        store = open_store(folder)
     _report(store, console)
     return store
 
@@ -80,7 +91,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
     """The store in the folder as it is, or an empty one."""
     if is_store(folder):
         if not overwrite:
-            store = open_store(folder)
+            store = open_store(folder, to_write=True)
             if store.settings != settings:
                 was, now = asdict(store.settings), asdict(settings)
                 changed = "; ".join(
@@ -96,7 +107,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
     text = json.dumps(asdict(settings), indent=2) + "\n"
     write_atomically(folder / "store.json", lambda beside: beside.write_text(text, encoding="utf-8"))
-    return open_store(folder)
+    return open_store(folder, to_write=True)
 
 
 def _remove_leftovers(store: Store) -> None:
@@ -122,7 +133,7 @@ def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Sto
         if not (files := list(islice(found, LINES_PER_LIST))):
             break
         _write_list(store.folder / SHARDS / f"{number:05}", files)
-    return open_store(store.folder)
+    return open_store(store.folder, to_write=True)
 
 
 def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:

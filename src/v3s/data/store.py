@@ -3,6 +3,7 @@
 ::
 
     store.json           settings, and the folder it was made from
+    unfinished           there while v3s prepare writes, and if it was killed
     shards/00000.bin     frames of some videos
     shards/00000.jsonl   a line for each of them; written last, so that a shard without it does not count
     shards/00001.jsonl   lines alone: files that have a new date and the content whose frames lie in an earlier shard
@@ -21,7 +22,7 @@ from v3s.video.container import Failure
 from v3s.video.store import PixelFormat, StoredVideo, video_from_json
 
 FORMAT = 1
-SETTINGS, SHARDS = "store.json", "shards"
+SETTINGS, SHARDS, UNFINISHED = "store.json", "shards", "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,18 @@ def is_store(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
-def open_store(folder: Path) -> Store:
+def open_store(folder: Path, *, to_write: bool = False) -> Store:
     """Read what a store holds. Of several lines on one file, because it had changed, the last one counts.
 
+    Args:
+        folder: Where it is.
+        to_write: Whether more will be written, so that it may be unfinished.
+
     Raises:
-        ValueError: The store's files are damaged or of another version.
+        ValueError: The store's files are damaged or of another version, or it is unfinished.
     """
+    if not to_write and (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder} is a store that v3s prepare is still writing, or was stopped in; run it to its end")
     return _open(folder, tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder)))
 
 
