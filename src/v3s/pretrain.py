@@ -101,11 +101,12 @@ def _open(job: PretrainJob) -> RunFolder:
         return RunFolder(path)
     run = open_run(path, resume=config.resume, overwrite=config.overwrite)
     files_hash = hash_of_files(job.scan.videos.paths)
-    if config.resume and (path / MANIFEST).is_file():
+    goes_on = config.resume and (path / MANIFEST).is_file()
+    if goes_on:
         _check_same(job, run, files_hash)
-    else:
-        text = to_yaml(config)
-        write_atomically(path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    text = to_yaml(config)  # also of a run that goes on: it may have been given more epochs
+    write_atomically(path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    if not goes_on:
         write_manifest(run, _facts(job, files_hash))
     wait_for_all(job.processes)
     return run

@@ -165,6 +165,7 @@ def test_a_signal_saves_and_ends(
     assert "Traceback" not in told
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(finished)
+    assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(

@@ -162,13 +162,15 @@ def _open(job: FinetuneJob) -> RunFolder:
     labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
     files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
     files_hash = hash_of_files(f"{path} {label}" for path, label in files)
-    if config.resume and run.has_checkpoint:
+    goes_on = config.resume and run.has_checkpoint
+    if goes_on:
         _check_same(config, run, files_hash)
+    text = to_yaml(config)  # also of a run that goes on: it may have been given more epochs
+    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    if goes_on:
         return run
     for name in (CLASSIFIER, RESULT, REPORT):
         (run.path / name).unlink(missing_ok=True)
-    text = to_yaml(config)
-    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
     write_manifest(run, {**_facts(job), "files_sha256": files_hash})
     return run
 
