@@ -183,12 +183,12 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
         tmp_path / "pre", model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={}
     )
     config = replace(
-        config, backbone=str(tmp_path / "pre"), clip_frames=None, clip_size=None, epochs=1, learning_rate=0.0
+        config, backbone=str(tmp_path / "pre"), clip_frames=None, clip_size=None, epochs=1, learning_rate=1e-50
     )
     result = finetune(replace(config, out=str(tmp_path / "run")), console=QUIET)
     kept, weights = load_file(result.run / "backbone.safetensors"), load_file(tmp_path / "pre/backbone.safetensors")
     frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
-    assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at rate 0 only batch norm's means move
+    assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
     assert json.loads((result.run / "manifest.json").read_text())["backbone_fingerprint"] == trained.fingerprint
     with pytest.raises(ValueError, match="holds a pre-trained network"):
         finetune(replace(config, out=str(tmp_path / "pre"), overwrite=True), console=QUIET)
