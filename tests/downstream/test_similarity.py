@@ -264,7 +264,7 @@ def test_all_pairs_of_a_fold_can_be_asked_for() -> None:
 
 def test_too_few_classes_for_the_folds_are_reported() -> None:
     paths, labels = labelled_videos(3, 60)
-    with pytest.raises(ValueError, match=r"1 classes .* make 0 pairs of different actions.*fewer folds"):
+    with pytest.raises(ValueError, match=r"1 classes .* make 0 pairs of different actions.*fewer --num-folds"):
         disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=3, pairs_per_fold=10)
 
 
