@@ -25,6 +25,7 @@ from v3s.pretrain_job import prepare as prepare_job
 from v3s.train.checkpoint import fingerprint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes
+from v3s.train.progress import describe
 from v3s.train.run import read_metrics
 from v3s.train.stop import StopAskedError
 from v3s.train.trained import describe_trained, load_pretext_model
@@ -76,6 +77,13 @@ def run_command(arguments: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_head_with_one_label_is_not_told_of(finished: Path) -> None:
+    last = read_metrics(finished / "metrics.jsonl")[-1]["train"]
+    assert last["accuracy_spatial"] == 1  # the task is ts
+    assert describe(last) == f"loss {last['loss']:.3f} temporal {last['accuracy_temporal']:.1%}"
+    assert describe({"loss": 2.5, "accuracy": 0.25}) == "loss 2.500 accuracy 25.0%"
 
 
 def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:

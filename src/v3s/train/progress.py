@@ -79,12 +79,12 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def describe(means: dict[str, float]) -> str:
-    """The terms of an objective in one short text: the loss, then the accuracies."""
+    """The terms of an objective in one short text: the loss, then the accuracies, but not of a head with one label."""
     parts = [f"loss {means['loss']:.3f}"] if "loss" in means else []
-    accuracies = (name for name in sorted(means) if name.startswith("accuracy"))
-    parts += [
-        f"{name.removeprefix('accuracy').removeprefix('_') or 'accuracy'} {means[name]:.1%}" for name in accuracies
-    ]
+    for name in sorted(means):
+        head = name.removeprefix("accuracy")
+        if head != name and means.get(f"loss{head}") != 0:  # as it is where there is nothing to choose
+            parts.append(f"{head.removeprefix('_') or 'accuracy'} {means[name]:.1%}")
     return " ".join(parts)
 
 
