@@ -4,8 +4,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ def fit(
         while position.epoch < order.num_epochs:
             clock = _train_epoch(training, position, batches, order.steps_per_epoch, checkpoints, progress, stop)
             train = position.sums.means(training.processes)
-            with stop.cut_short():
+            with _cut_short(stop, training.processes):
                 validation = validate()
             if not math.isfinite(validation["loss"]):
                 raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {validation['loss']}")
@@ -239,6 +240,11 @@ def _metrics_line(
     }
 
 
+def _cut_short(stop: StopRequest, processes: Processes) -> AbstractContextManager[None]:
+    """What a signal ends at once; not so where others would wait for this process: all stop after the same step."""
+    return stop.cut_short() if processes.count == 1 else nullcontext()
+
+
 def _train_epoch(
     training: Training,
     position: Position,
@@ -252,7 +258,7 @@ def _train_epoch(
     if training.frozen_batch_norm:
         freeze_batch_norm(training.model)
     clock = Clock()
-    waiting = stop.cut_short if training.processes.count == 1 else nullcontext  # several processes stop at one step
+    waiting = partial(_cut_short, stop, training.processes)
     for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=waiting):
         terms = train_step(
             training.trained, batch, training.objective, training.optimizer, training.compute, checkpoints.guard
