@@ -79,6 +79,14 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos:
     assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
 
 
+def test_a_signal_during_validation_stops_all_after_it(small_videos: Path, tmp_path: Path) -> None:
+    with both(small_videos, tmp_path / "run", "--validation-clips 50") as pair:
+        time.sleep(1)  # three short steps are done: nearly all of the time goes to the validation clips
+        pair[0].send_signal(signal.SIGTERM)
+        told = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], told
+
+
 def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path, tmp_path: Path) -> None:
     """As ``torchrun`` does."""
     with both(small_videos, tmp_path / "run", "--workers 1") as pair:
