@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
+from v3s.train.checkpoint import write_atomically
+
 Config = TypeVar("Config")
 
 FREE_ON_RESUME = (
@@ -43,6 +45,12 @@ def to_yaml(config: Any) -> str:
     text = _parser(type(config)).dump(values, skip_validation=True)
     assert isinstance(text, str)
     return text
+
+
+def write_yaml(path: Path, config: Any) -> None:
+    """Write what `to_yaml` gives into a file, which is whole at any moment."""
+    text = to_yaml(config)
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def from_yaml(kind: type[Config], text: str) -> Config:

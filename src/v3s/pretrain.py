@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import nn
 
 from v3s.config import PretrainConfig
-from v3s.config_file import check_resumable, from_yaml, to_yaml
+from v3s.config_file import check_resumable, from_yaml, write_yaml
 from v3s.data.clips import BatchOrder, validation_batches
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretrain_job import PretrainJob, prepare, prepare_training
-from v3s.train.checkpoint import read_json, write_atomically
+from v3s.train.checkpoint import read_json
 from v3s.train.device import choose_compute
 from v3s.train.distributed import (
     launched_processes,
@@ -104,8 +104,7 @@ def _open(job: PretrainJob) -> RunFolder:
     goes_on = config.resume and (path / MANIFEST).is_file()
     if goes_on:
         _check_same(job, run, files_hash)
-    text = to_yaml(config)  # also of a run that goes on: it may have been given more epochs
-    write_atomically(path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_yaml(path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
     if not goes_on:
         write_manifest(run, _facts(job, files_hash))
     wait_for_all(job.processes)

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s.config_file import FREE_ON_RESUME, check_resumable, from_yaml, to_yaml
+from v3s.config_file import FREE_ON_RESUME, check_resumable, from_yaml, write_yaml
 from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -34,7 +34,7 @@ from v3s.downstream.recognition import (
 from v3s.downstream.recognition_page import recognition_page, result_table
 from v3s.downstream.source import Source, open_source
 from v3s.pages.page import write_page
-from v3s.train.checkpoint import read_json, write_atomically, write_json
+from v3s.train.checkpoint import read_json, write_json
 from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes
 from v3s.train.fit import Training, fit, resume_position
@@ -165,8 +165,7 @@ def _open(job: FinetuneJob) -> RunFolder:
     goes_on = config.resume and run.has_checkpoint
     if goes_on:
         _check_same(config, run, files_hash)
-    text = to_yaml(config)  # also of a run that goes on: it may have been given more epochs
-    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_yaml(run.path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
     if goes_on:
         return run
     for name in (CLASSIFIER, RESULT, REPORT):
