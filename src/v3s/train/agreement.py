@@ -20,7 +20,7 @@ class Agreement:
     """
 
     def __init__(self, processes: Processes, lag: int) -> None:
-        self.lag, self._processes = lag, processes
+        self._lag, self._processes = lag, processes
         self._underway: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
 
     def step(self, *given: Tensor) -> list[float]:
@@ -31,7 +31,7 @@ class Agreement:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         self._underway.append((here, arrived))
-        if len(self._underway) <= self.lag:
+        if len(self._underway) <= self._lag:
             return [0.0] * len(given)
         here, arrived = self._underway.popleft()
         if arrived is not None:

@@ -174,7 +174,7 @@ class _Checkpoints:
         asked = torch.full((), float(stop.number or 0), device=self.training.compute.device)
         found, number = self.agreement.step(self.guard.found, asked)
         if found:
-            self._refuse(self.position.step - 1 - self.agreement.lag)
+            self.check()
         if number:
             stop.number = int(number)
             raise StopAskedError
@@ -190,11 +190,9 @@ class _Checkpoints:
 
     def check(self) -> None:
         """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
-        if num_bad := self.guard.num_bad():
-            self._refuse(self.position.step - num_bad)
-
-    def _refuse(self, step: int) -> None:
-        epoch, training = self.position.epoch, self.training
+        if not (num_bad := self.guard.num_bad()):
+            return
+        epoch, step, training = self.position.epoch, self.position.step - num_bad, self.training
         rate = training.optimizer.param_groups[0]["lr"]
         samples = [self.describe(key) for key in self.order.batch(epoch, step)]
         batch = BadBatch(epoch, step, rate, training.processes.count, samples)
