@@ -32,7 +32,7 @@ from v3s.data.store import (
     open_store,
 )
 from v3s.train.checkpoint import PART, write_atomically
-from v3s.train.lock import LOCK, only_writer
+from v3s.train.lock import is_free, only_writer
 from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import StoredVideo, frame_bytes, stored_size
 from v3s.video.storing import ShardWriter, store_video
@@ -103,7 +103,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
                 )
             return store
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
-    elif any(file.name != LOCK and not file.match(PART) for file in folder.iterdir()):
+    elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
     text = json.dumps(asdict(settings), indent=2) + "\n"
     write_atomically(folder / "store.json", lambda beside: beside.write_text(text, encoding="utf-8"))

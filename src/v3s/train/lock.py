@@ -9,12 +9,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from v3s.train.checkpoint import PART
+
 LOCK = ".lock"
 _OWNER_SECONDS = 1.0  # within which a new owner has written its name
 
 
 class FolderInUseError(ValueError):
     """Another process writes into the folder; the message names it."""
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder holds nothing but its lock and what a kill left half written."""
+    return all(file.name == LOCK or file.match(PART) for file in folder.iterdir())
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from rich.console import Console
 
 from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import NEXT, PART, PREVIOUS, finish_together, write_atomically, write_json
-from v3s.train.lock import LOCK
+from v3s.train.lock import is_free
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
 QUARANTINE = "quarantine.jsonl"
@@ -97,7 +97,7 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
             else, which is never deleted.
     """
     path = Path(out)
-    if path.is_dir() and any(file.name != LOCK and not file.match(PART) for file in path.iterdir()):
+    if path.is_dir() and not is_free(path):
         if not (path / CONFIG).is_file():
             raise ValueError(f"{path} is not empty and holds no run; choose another folder with --out")
         if not resume and not overwrite:
