@@ -28,6 +28,7 @@ RANDOM = "random"
 CHANGES = {
     "v3s-even": ["--zoom=even"],
     "v3s-trimmed": ["--trim-bars"],
+    "v3s-colour": ["--flip", "--colour-jitter=0.4", "--grey=0.2"],
     "v3s-plus": ["--recipe=v3s-plus"],
 }
 """Rows that are not a task: what they change of the task v3s."""
