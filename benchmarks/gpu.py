@@ -2,8 +2,9 @@
 
 It makes a store of the videos, compares clips that the GPU makes with the CPU's, and measures training clips a second
 of the paper's networks, fed one batch that never changes and fed by ``v3s pretrain`` from the store in the GPU's
-memory, without and with ``--compile``. What does not fit into ``--minutes``, or fails, is named as not measured.
-``--device cpu --quick`` runs all of it in small on any machine. All of UCF101's training videos take 58 GB at the
+memory, with and without ``--compile``. Networks are compiled at once, each in a process of its own, and measured one
+after another. What does not fit into ``--minutes``, or fails, is named as not measured. ``--device cpu --quick`` runs
+all of it in small on any machine. All of UCF101's training videos take 58 GB at the
 default ``--short-side``: too much for an H100 beside a network, where each batch is then gathered in the host's memory.
 
 A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
@@ -23,14 +24,19 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from benchmarks.machine import describe_machine
 from v3s import create_backbone, pretrain
@@ -40,7 +46,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.resident import ResidentFrames, resident_batches
 from v3s.data.scan import scan
 from v3s.data.splits import list_videos
-from v3s.data.store import Store
+from v3s.data.store import Store, is_store, open_store
 from v3s.prepare import prepare
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.plan import Sampling
@@ -64,6 +70,9 @@ class Goal:
     backbone: str
     size: int
     clips_per_second: int | None
+
+    def __str__(self) -> str:
+        return f"{self.backbone}-{self.size}"
 
 
 GOALS = (
@@ -100,7 +109,7 @@ class Scale:
     steps: int
 
 
-FULL, QUICK = Scale(None, 1.0, 16, 1, 64, 8000, 3, 40), Scale(16, 0.125, 8, 4, 4, 16, 2, 3)
+FULL, QUICK = Scale(None, 1.0, 16, 1, 64, 2500, 3, 40), Scale(16, 0.125, 8, 4, 4, 16, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,8 @@ class Bench:
         device: "cuda" or "cpu".
         scale: how large everything is.
         num_validation: videos held out.
-        train_clips: of each other video in an epoch.
+        num_train: videos to train on.
+        train_clips: of each of them in an epoch.
     """
 
     scratch: Path
@@ -123,11 +133,12 @@ class Bench:
     device: str
     scale: Scale
     num_validation: int
+    num_train: int
     train_clips: int
 
     def train(self, goal: Goal, *, compiled: bool) -> tuple[float, float]:
         """Clips a second of ``v3s pretrain``, and the share of time that waits for data: medians over epochs."""
-        out = self.scratch / f"{goal.backbone}-{goal.size}-{compiled}"
+        out = self.scratch / f"{goal}-{compiled}"
         config = PretrainConfig(
             data=str(self.store),
             splits=self.splits,
@@ -151,25 +162,71 @@ class Bench:
 
     def one_batch(self, goal: Goal, *, compiled: bool) -> float:
         """Clips a second of the same steps fed one batch that lies on the device."""
+        step, device = self.repeated_step(goal, compiled=compiled), choose_compute(self.device).device
+        start = 0.0
+        for number in range(-self.scale.steps // 2, self.scale.steps):
+            if number == 0:
+                wait_for(device)
+                start = time.perf_counter()
+            step()
+        wait_for(device)
+        return self.scale.steps * self.scale.batch_size / (time.perf_counter() - start)
+
+    def repeated_step(self, goal: Goal, *, compiled: bool) -> Callable[[], object]:
+        """A training step that can be made again and again, on one batch that lies on the device."""
         scale, compute = self.scale, choose_compute(self.device)
         model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
         model.to(compute.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        if compiled:
-            model.compile()
+        trained = cast(nn.Module, torch.compile(model)) if compiled else model
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
         guard = FiniteGuard(Processes(), compute.device)
         side = goal.size // scale.shrink
         shape = (scale.batch_size, 3, scale.clip_frames, side, side)
         clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=compute.device)
         labels = torch.zeros(scale.batch_size, 2, dtype=torch.long, device=compute.device)
-        start = 0.0
-        for step in range(-scale.steps // 2, scale.steps):
-            if step == 0:
-                wait_for(compute.device)
-                start = time.perf_counter()
-            train_step(model, (clips, labels), pretext_objective, optimizer, compute, guard)
-        wait_for(compute.device)
-        return scale.steps * scale.batch_size / (time.perf_counter() - start)
+        return lambda: train_step(trained, (clips, labels), pretext_objective, optimizer, compute, guard)
+
+    def measure(self, goal: Goal, modes: Sequence[bool], deadline: float, turn: AbstractContextManager[Any]) -> "Rows":
+        """Measure a network in its turn, with nothing else on the device; what can be compiled before is."""
+        rows = []
+        for compiled in modes:
+            row = [
+                f"{goal.backbone} {self.shape(goal)}, width {self.scale.width:g}",
+                "compile" if compiled else "eager",
+            ]
+            try:
+                if compiled:
+                    self.warm_up(goal)
+                with turn:
+                    if time.monotonic() > deadline:
+                        rows.append([*row, "not measured: no time left"])
+                        continue
+                    alone = self.one_batch(goal, compiled=compiled)
+                    speed, waiting = self.train(goal, compiled=compiled)
+                    torch.cuda.empty_cache()
+            except RuntimeError as error:  # out of memory, or no compiler: the others are still measured
+                rows.append([*row, f"not measured: {error}"])
+                continue
+            aimed = goal.clips_per_second if self.scale is FULL else None
+            target = f">= {aimed:,}, < 3 %" if aimed else ""
+            row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
+            rows.append([*row, f"{PAPER_CLIPS * self.num_train / speed / 60:,.1f} min"])
+        return rows
+
+    def warm_up(self, goal: Goal) -> None:
+        """Compile a network: what comes after finds it compiled."""
+        step = self.repeated_step(goal, compiled=True)
+        for _ in range(2):
+            step()
+        del step
+        torch.cuda.empty_cache()  # for those whose turn it is
+
+    def shape(self, goal: Goal) -> str:
+        """Of the network's clips."""
+        return f"{self.scale.clip_frames}x{goal.size // self.scale.shrink}"
+
+
+Rows = list[list[str]]
 
 
 def wait_for(device: torch.device) -> None:
@@ -180,6 +237,8 @@ def wait_for(device: torch.device) -> None:
 
 def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, console: Console) -> Store:
     """Decode the videos once, and say how fast."""
+    if is_store(arguments.data):
+        return open_store(arguments.data)
     data, splits = str(arguments.data), arguments.splits
     if scale.num_videos is not None:
         listed = list_videos(data, subset="all")
@@ -217,57 +276,58 @@ def compare_devices(table: IndexTable, device: torch.device, scale: Scale, conso
     ((made, _),) = resident_batches(clips, frames, [keys])
     expected = torch.stack([clips[key][0] for key in keys])
     off = (made.cpu().int() - expected.int()).abs()
-    wait_for(device)
-    start, num_batches = time.perf_counter(), scale.steps
-    for _ in resident_batches(clips, frames, [keys] * num_batches):
-        pass
-    wait_for(device)
-    speed = num_batches * len(keys) / (time.perf_counter() - start)
     differ = float((off > 0).double().mean())
     console.print(
         f"clips on {device} and on the CPU: at most {int(off.max())} levels apart (target 1), {differ:.3%} of all "
-        f"values differ; gather and warp alone {speed:,.0f} clips/s",
+        "values differ",
         highlight=False,
     )
+    batch = [(0, number) for number in range(scale.batch_size)]
+    for compiled in (False, True) if device.type == "cuda" else (False,):
+        for _ in resident_batches(clips, frames, [batch] * 2, compiled=compiled):
+            pass
+        wait_for(device)
+        start = time.perf_counter()
+        for _ in resident_batches(clips, frames, [batch] * scale.steps, compiled=compiled):
+            pass
+        wait_for(device)
+        speed = scale.steps * scale.batch_size / (time.perf_counter() - start)
+        way = "compiled" if compiled else "eager"
+        console.print(f"drawing, gathering and warping alone, {way}: {speed:,.0f} clips/s", highlight=False)
     return int(off.max()) <= 1
 
 
-def measure(bench: Bench, num_train: int, deadline: float, modes: Sequence[bool], console: Console) -> Table:
-    """All networks, without and with compiling, as far as time allows."""
+def measure_all(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], deadline: float, console: Console) -> Table:
+    """All networks as far as time allows; those to compile in a process each."""
     columns = ("network", "mode", "one batch, clips/s", "pretrain, clips/s", "of one batch", "waiting", "target, H200")
-    table = Table(*columns, f"{num_train:,} videos x {PAPER_CLIPS}")
-    for compiled in modes:
-        for goal in GOALS:
-            scale = bench.scale
-            name = f"{goal.backbone} {scale.clip_frames}x{goal.size // scale.shrink}, width {scale.width:g}"
-            row = [name, "compile" if compiled else "eager"]
-            if time.monotonic() > deadline:
-                table.add_row(*row, "not measured: no time left")
-                continue
-            try:
-                alone = bench.one_batch(goal, compiled=compiled)
-                speed, waiting = bench.train(goal, compiled=compiled)
-            except RuntimeError as error:  # out of memory, or no compiler: the other networks are still measured
-                console.print(f"{name}: {error}", highlight=False, markup=False)
-                table.add_row(*row, "not measured: failed, see above")
-                continue
-            aimed = goal.clips_per_second if scale is FULL else None
-            target = f">= {aimed:,}, < 3 %" if aimed else ""
-            minutes = PAPER_CLIPS * num_train / speed / 60
-            row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
-            table.add_row(*row, f"{minutes:,.1f} min")
-            console.print("; ".join(row), highlight=False)
+    table = Table(*columns, f"{bench.num_train:,} videos x {PAPER_CLIPS}")
+    for rows in _measured(bench, goals, modes, deadline):
+        for row in rows:
+            table.add_row(*row)
+            console.print("; ".join(row), highlight=False, markup=False)
     return table
+
+
+def _measured(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], deadline: float) -> Iterator[Rows]:
+    if True not in modes:
+        yield from (bench.measure(goal, modes, deadline, nullcontext()) for goal in goals)
+        return
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(len(goals), mp_context=context) as executor:
+        turn = manager.Lock()
+        measured = [executor.submit(bench.measure, goal, modes, deadline, turn) for goal in goals]
+        yield from (one.result() for one in as_completed(measured))
 
 
 def main() -> None:
     """Make the store, compare the devices, measure, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of videos")
+    parser.add_argument("--data", type=Path, required=True, help="folder of videos, or a store of them")
     parser.add_argument("--splits", help="official split lists: only training videos are used")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing new is begun")
     parser.add_argument("--short-side", type=int, default=128, help="of the store's frames, in pixels")
+    parser.add_argument("--networks", nargs="*", help="as c3d-112; default: all")
     parser.add_argument("--quick", action="store_true", help="a few videos and narrow networks")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -284,9 +344,12 @@ def main() -> None:
         num_validation = max(1, min(scale.batch_size, len(videos) // 4))
         num_train = len(videos) - num_validation
         train_clips = max(1, round(scale.epoch_clips / num_train))
-        bench = Bench(Path(folder), store.folder, splits, arguments.device, scale, num_validation, train_clips)
+        bench = Bench(
+            Path(folder), store.folder, splits, arguments.device, scale, num_validation, num_train, train_clips
+        )
+        goals = [goal for goal in GOALS if not arguments.networks or str(goal) in arguments.networks]
         modes = [False] if arguments.quick else [False, True]
-        console.print(measure(bench, num_train, deadline, modes, console))
+        console.print(measure_all(bench, goals, modes, deadline, console))
     if not same:
         raise SystemExit("the clips of the two devices differ by more than rounding")
 

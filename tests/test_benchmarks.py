@@ -77,5 +77,5 @@ def test_the_gpu_script_goes_on_where_a_network_fails(
     monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(few), "--device", "cpu", "--quick"])
     gpu.main()
     told = capsys.readouterr().out
-    assert "r3d 8x24, width 0.125: CUDA out of memory" in told
+    assert "r3d 8x24, width 0.125; eager; not measured: CUDA out of memory" in told
     assert "r3d 8x28, width 0.125; eager; " in told

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -68,7 +69,7 @@ class PretrainJob:
         """Batches of these clips in this order, without the files in quarantine."""
         if self.held:
             frames = self.held[0] if clips is self.train else self.held[1]
-            return resident_batches(clips, frames, order)
+            return resident_batches(clips, frames, order, compiled=self.config.compile)
         on_gpu = self.compute.device.type == "cuda"
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
@@ -192,8 +193,8 @@ def prepare_training(job: PretrainJob) -> Training:
     """The model on its device, with all that moves it."""
     config, model = job.config, _model(job)
     trained = wrap(model, job.processes, job.compute.device)
-    if config.compile:
-        trained.compile()
+    if config.compile:  # not in place: validation, in batches of other sizes, would be compiled anew
+        trained = cast(nn.Module, torch.compile(trained))
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.initial_rate,

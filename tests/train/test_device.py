@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from v3s.train.device import Compute, PadInTime, choose_compute, divide_cores
+from v3s.train.device import Compute, choose_compute, divide_cores
+from v3s.train.forms import PadInTime
 
 BF16 = Compute(torch.device("cpu"), bf16=True)
 

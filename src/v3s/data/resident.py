@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from v3s.data.clips import PretextClips, SampleKey
+from v3s.data.handover import stack
 from v3s.data.index_table import IndexTable
 from v3s.pretext.plan import ClipPlan
-from v3s.video.colour import recolour
+from v3s.video.colour import UNCHANGED, recolour
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.store import PixelFormat, StoredVideo, Video, frame_bytes, plane_shapes
@@ -97,7 +98,7 @@ class ResidentFrames:
 
 
 def resident_batches(
-    clips: PretextClips, frames: ResidentFrames, order: Iterable[list[SampleKey]]
+    clips: PretextClips, frames: ResidentFrames, order: Iterable[list[SampleKey]], *, compiled: bool = False
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Make training clips on the device where the frames are.
 
@@ -105,24 +106,28 @@ def resident_batches(
         clips: what is drawn for each sample; its table is that of the frames.
         frames: of its videos.
         order: the keys of each batch.
+        compiled: let `torch.compile` make one kernel of the warp, on a GPU.
 
     Yields:
         (clips, uint8 of shape (B, 3, T, size, size), labels, int64 of shape (B, 2)), both on the device.
     """
     for keys in order:
         drawn = [clips.plan(*key) for key in keys]
-        made = make_clips(frames, drawn, clips.sampling.clip_size)
+        made = make_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
         labels = torch.tensor([[plan.labels.spatial, plan.labels.temporal] for _, plan in drawn])
         yield made, labels.to(frames.device, non_blocking=True)
 
 
-def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int) -> Tensor:
+def make_clips(
+    frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
+) -> Tensor:
     """Carry out the plans of a batch, those of one kind of frames together.
 
     Args:
         frames: of the videos.
         drawn: (number of the video, plan) of each clip.
         size: side of a clip in pixels.
+        compiled: see :func:`resident_batches`.
 
     Returns:
         uint8, shape (B, 3, T, size, size), on the frames' device.
@@ -130,9 +135,7 @@ def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], si
     groups: dict[tuple[Kind, Samples], list[int]] = defaultdict(list)
     for position, (video, plan) in enumerate(drawn):
         groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)
-    length = len(drawn[0][1].frames)
-    in_memory = torch.empty((len(drawn), 3, size, size, length), dtype=torch.uint8, device=frames.device)
-    made = in_memory.permute(0, 1, 4, 2, 3)  # as warped clips lie
+    made: dict[int, Tensor] = {}
     for (kind, samples), positions in groups.items():
         plans = [drawn[position][1] for position in positions]
         firsts = [frames.places[drawn[position][0]][1] for position in positions]
@@ -146,10 +149,14 @@ def make_clips(frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], si
             size,
             samples=samples,
             blurs=[plan.blur for plan in plans],
+            compiled=compiled,
         )
+        if len(groups) == 1 and all(plan.colour == UNCHANGED for plan in plans):
+            return warped
         for clip, plan, position in zip(warped, plans, positions, strict=True):
             made[position] = recolour(clip, plan.colour)
-    return made
+    (batch,) = stack([(made[position],) for position in range(len(drawn))])
+    return batch
 
 
 def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:

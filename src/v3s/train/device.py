@@ -2,17 +2,16 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from v3s.data.loading import keep_freed_memory
+from v3s.train.forms import FastOnGpu, PadInTime
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -32,11 +31,12 @@ class Compute:
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """The context that a forward pass runs in."""
-        needs_padding = self.bf16 and self.device.type == "cpu" and torch.is_grad_enabled()
-        with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
-            PadInTime() if needs_padding else nullcontext(),
-        ):
+        forms: AbstractContextManager[object] = nullcontext()
+        if self.device.type == "cuda":
+            forms = FastOnGpu()
+        elif self.bf16 and torch.is_grad_enabled():
+            forms = PadInTime()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), forms:
             yield
 
     def clips(self, clips: Tensor) -> Tensor:
@@ -46,31 +46,6 @@ class Compute:
 
     def __str__(self) -> str:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"
-
-
-class PadInTime(TorchFunctionMode):
-    """Within it, 3D convolutions of few frames get their padding in time as zeros of the clip: the result is the same.
-
-    On a CPU in bf16 the weight gradient of a convolution that pads few frames by itself holds uninitialised memory
-    (oneDNN in torch 2.13, see docs/log.md): so it was for up to 7/3 times as many frames as are padded on a side. One
-    frame whose kernel spans the padded clip, as in the last stages, is safe.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Pad before a convolution, and leave every other function alone."""
-        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
-            clips, weight, bias, stride, (time, height, width), dilation, groups = args
-            frames, taps = clips.shape[2], weight.shape[2]
-            if frames <= 3 * time and not (frames == 1 and taps == 2 * time + 1):
-                clips = F.pad(clips, (0, 0, 0, 0, time, time))
-                args = (clips, weight, bias, stride, (0, height, width), dilation, groups)
-        return func(*args, **(kwargs or {}))
 
 
 def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:

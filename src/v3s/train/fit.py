@@ -25,6 +25,7 @@ from v3s.train.run import NONFINITE, RunFolder
 from v3s.train.stop import StopAskedError, StopRequest, TrainingStoppedError, listen_for_stop
 
 LAG = {"cpu": 0, "cuda": 4}  # steps until the host looks at what a step found: a GPU is kept busy meanwhile
+SAVING_SHARE = 0.05  # of the time, at most, goes into the checkpoints at the ends of epochs
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ def fit(
             progress.end_epoch(line)
             if training.processes.is_first:
                 run.add_metrics(line)
-            checkpoints.save()
+            checkpoints.after_epoch(is_last=position.epoch == order.num_epochs)
     return position
 
 
@@ -168,6 +169,7 @@ class _Checkpoints:
     order: BatchOrder
     describe: Callable[[SampleKey], dict[str, Any]]
     saved: float = field(default_factory=time.monotonic)
+    saving_seconds: float = 0.0
 
     def after_step(self, stop: StopRequest) -> None:
         """End the training where some process found a reason to, in all at the same step; else save if it is time."""
@@ -181,12 +183,19 @@ class _Checkpoints:
         if time.monotonic() - self.saved >= self.seconds:
             self.save()
 
+    def after_epoch(self, *, is_last: bool) -> None:
+        """Save, unless the epochs are so short that it would take more of the time than training may lose."""
+        if is_last or time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE:
+            self.save()
+
     def save(self) -> None:
         """Write a checkpoint, in the first process; the others, which need not wait for their devices, go on."""
+        start = time.monotonic()
         if self.training.processes.is_first:
             self.check()
             save_checkpoint(self.run.last, self.training.state(self.position))
         self.saved = time.monotonic()
+        self.saving_seconds = self.saved - start
 
     def check(self) -> None:
         """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
@@ -255,7 +264,7 @@ def _train_epoch(
     training.trained.train()
     if training.frozen_batch_norm:
         freeze_batch_norm(training.model)
-    clock = Clock()
+    clock = Clock(training.compute.device)
     waiting = partial(_cut_short, stop, training.processes)
     for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=waiting):
         terms = train_step(
@@ -268,6 +277,7 @@ def _train_epoch(
     start = time.perf_counter()
     checkpoints.check()
     clock.seconds += time.perf_counter() - start  # for the device to finish
+    clock.finish()
     return clock
 
 

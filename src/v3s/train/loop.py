@@ -5,8 +5,9 @@ averages the rest over samples.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -55,16 +56,20 @@ class Clock:
     """How an epoch's seconds were spent.
 
     Attributes:
-        waiting_seconds: spent waiting for the next batch.
+        device: that trains.
+        waiting_seconds: until the next batch was there. On a GPU, those in which it had nothing of the network to do,
+            the making of the batch included where the GPU makes it: what the host does meanwhile costs nothing.
         seconds: in all.
         steps: finished in that time.
         samples: trained on in that time, in this process.
     """
 
+    device: torch.device
     waiting_seconds: float = 0.0
     seconds: float = 0.0
     steps: int = 0
     samples: int = 0
+    _underway: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
 
     @property
     def waiting_share(self) -> float:
@@ -75,6 +80,31 @@ class Clock:
     def samples_per_second(self) -> float:
         """Samples trained on per second, in this process."""
         return self.samples / self.seconds if self.seconds else 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Book the time within as waiting."""
+        start = time.perf_counter()
+        if self.device.type == "cpu":
+            yield
+            self.waiting_seconds += time.perf_counter() - start
+            return
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        before.record()  # reached when the step before is finished
+        yield
+        after.record()
+        self._underway.append((before, after))
+        while self._underway and self._underway[0][1].query():  # type: ignore[no-untyped-call]
+            self._book()
+
+    def finish(self) -> None:
+        """Book what a GPU had not yet finished; it has now."""
+        while self._underway:
+            self._book()
+
+    def _book(self) -> None:
+        before, after = self._underway.popleft()
+        self.waiting_seconds += before.elapsed_time(after) / 1000
 
 
 def train_step(
@@ -106,9 +136,8 @@ def timed(
     """Yield that many batches and book the time: waiting for the next one, in the given context, and all of it."""
     for _ in range(num_batches):
         start = time.perf_counter()
-        with waiting():
+        with waiting(), clock.waiting():
             batch = next(batches)
-        clock.waiting_seconds += time.perf_counter() - start
         yield batch
         clock.seconds += time.perf_counter() - start
         clock.steps += 1

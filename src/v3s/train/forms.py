@@ -1,0 +1,149 @@
+"""Layers of a network in the form that a device computes right, or fast: the values are the same, up to rounding.
+
+A network is written once, in plain layers. What a device's library does badly with one of them is put in another way
+while it runs, whoever wrote the network. docs/log.md has what each form gains.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+ALIGNED = 8  # channels that the matrix units of a GPU take at once in bf16
+FEW_CHANNELS = 4
+
+Triple = tuple[int, int, int]  # time, height, width
+
+
+class PadInTime(TorchFunctionMode):
+    """Within it, 3D convolutions of few frames get their padding in time as zeros of the clip: the result is the same.
+
+    On a CPU in bf16 the weight gradient of a convolution that pads few frames by itself holds uninitialised memory
+    (oneDNN in torch 2.13, see docs/log.md): so it was for up to 7/3 times as many frames as are padded on a side. One
+    frame whose kernel spans the padded clip, as in the last stages, is safe.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Pad before a convolution, and leave every other function alone."""
+        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
+            clips, weight, bias, stride, (time, height, width), dilation, groups = args
+            frames, taps = clips.shape[2], weight.shape[2]
+            if frames <= 3 * time and not (frames == 1 and taps == 2 * time + 1):
+                clips = F.pad(clips, (0, 0, 0, 0, time, time))
+                args = (clips, weight, bias, stride, (0, height, width), dilation, groups)
+        return func(*args, **(kwargs or {}))
+
+
+class FastOnGpu(TorchFunctionMode):
+    """Within it, layers run in the form that is fast on an NVIDIA GPU in ``channels_last_3d``.
+
+    - A batch norm sees the frames of all clips as one batch of pictures: torch has kernels for channels last in four
+      dimensions, not in five. ReLUs after it are not in place: on a view that would copy all of it.
+    - A convolution of few channels and stride 2 in space, as a network begins with, is :func:`convolve_blocks`.
+    - While `torch.compile` traces, channels are padded to a multiple of 8 (:func:`convolve_aligned`); outside, cuDNN
+      does so itself, with a pass over memory for each convolution that needs it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Put a layer in its fast form, and leave every other function alone."""
+        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
+            clips, weight, bias, stride, padding, dilation, groups = args
+            if groups == 1 and tuple(dilation) == (1, 1, 1):
+                if weight.shape[1] <= FEW_CHANNELS and tuple(stride[1:]) == (2, 2):
+                    return convolve_blocks(clips, weight, bias, stride[0], padding)
+                if torch.compiler.is_compiling():
+                    return convolve_aligned(clips, weight, bias, stride, padding)
+        elif func is F.batch_norm and args[0].dim() == 5:
+            clips, *others = args
+            if clips.is_contiguous(memory_format=torch.channels_last_3d):
+                pictures = F.batch_norm(clips.transpose(1, 2).flatten(0, 1), *others, **(kwargs or {}))
+                return as_clips(pictures, len(clips))
+        elif func is F.relu:
+            return F.relu(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, time_stride: int, padding: Triple) -> Tensor:
+    """Convolve few channels with stride 2 in height and width: as pictures of blocks of 2 x 2 pixels, with stride 1.
+
+    The channels of a block's pixels, and those of the frames that the kernel spans, become channels of one picture:
+    48 of 3, which fill the matrix units that 3 leave empty.
+
+    Args:
+        clips: shape (B, C, T, H, W).
+        weight: shape (channels out, C, taps in time, in height, in width).
+        bias: shape (channels out,), or ``None``.
+        time_stride: stride in time.
+        padding: in time, height and width, on both sides.
+
+    Returns:
+        What ``F.conv3d`` gives, in ``channels_last_3d``.
+    """
+    if torch.is_autocast_enabled(clips.device.type):
+        clips = clips.to(torch.get_autocast_dtype(clips.device.type))  # before it is copied, not after
+    (top, bottom, *tall), (left, right, *wide) = (
+        _to_blocks(clips.shape[axis], weight.shape[axis], padding[axis - 2]) for axis in (3, 4)
+    )
+    more = clips.shape[1] % 2  # so that a block has a multiple of 8 channels
+    padded = F.pad(clips, (left, right, top, bottom, padding[0], padding[0], 0, more))
+    batch, channels, length, height, width = padded.shape
+    pixels = padded.permute(0, 2, 3, 4, 1).reshape(batch, length, height // 2, 2, width // 2, 2, channels)
+    blocks = pixels.transpose(3, 4).reshape(batch, length, height // 2, width // 2, 4 * channels)
+    taps = weight.shape[2]
+    num_frames = (length - taps) // time_stride + 1
+    last = (num_frames - 1) * time_stride + 1
+    spanned = torch.cat([blocks[:, tap : tap + last : time_stride] for tap in range(taps)], dim=-1)
+    kernel = F.pad(weight, (*wide, *tall, 0, 0, 0, more))
+    kernel = kernel.reshape(len(kernel), channels, taps, kernel.shape[3] // 2, 2, kernel.shape[4] // 2, 2)
+    kernel = kernel.permute(0, 3, 5, 2, 4, 6, 1).flatten(3)  # the channels of a picture are (tap, row, column, channel)
+    pictures = F.conv2d(spanned.flatten(0, 1).permute(0, 3, 1, 2), kernel.permute(0, 3, 1, 2), bias)
+    return as_clips(pictures, batch)
+
+
+def as_clips(pictures: Tensor, num_clips: int) -> Tensor:
+    """Pictures of shape (B * T, C, H, W) as clips of shape (B, C, T, H, W), without a copy."""
+    return pictures.view(num_clips, -1, *pictures.shape[1:]).transpose(1, 2)
+
+
+def _to_blocks(size: int, taps: int, padding: int) -> tuple[int, int, int, int]:
+    """How an axis of clips, and that of a kernel, are padded at both ends so that a stride of 2 becomes whole blocks.
+
+    Output i looks from pixel 2 i - padding on: with an odd padding the kernel begins a pixel earlier, with a zero.
+    """
+    earlier = padding % 2
+    num_blocks = (taps + earlier + 1) // 2
+    num_outputs = (size + 2 * padding - taps) // 2 + 1
+    before = padding + earlier
+    return before, 2 * (num_outputs - 1 + num_blocks) - before - size, earlier, 2 * num_blocks - taps - earlier
+
+
+def convolve_aligned(clips: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
+    """Convolve with zeros added to the channels, those in and those out, up to a multiple of 8; none come out.
+
+    The compiler writes the zeros with what the layer before computes, and skips them in the layer after.
+    """
+    num_out, num_in = weight.shape[:2]
+    more_out, more_in = -num_out % ALIGNED, -num_in % ALIGNED
+    if more_in:
+        clips = F.pad(clips, (0, 0, 0, 0, 0, 0, 0, more_in))
+    if more_in or more_out:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more_in, 0, more_out))
+    if bias is not None and more_out:
+        bias = F.pad(bias, (0, more_out))
+    convolved = F.conv3d(clips, weight, bias, stride, padding)
+    return convolved[:, :num_out] if more_out else convolved
