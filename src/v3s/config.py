@@ -149,7 +149,8 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
             makes batches there; auto is resident on a GPU where the store fits into half of its memory.
         batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
             sync on several GPUs, else local.
-        compile: Compile the network with torch.compile; and on a GPU that holds the frames, the warp.
+        compile: Compile the network with torch.compile; on a GPU also the warp of frames that it holds, and search for
+            the fastest convolutions. A run begins half a minute or more later.
         checkpoint_seconds: At most this long between two checkpoints.
         resume: Go on with the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.

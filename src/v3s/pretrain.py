@@ -16,7 +16,7 @@ from v3s.data.clips import BatchOrder, validation_batches
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretrain_job import PretrainJob, prepare, prepare_training
 from v3s.train.checkpoint import read_json
-from v3s.train.device import choose_compute
+from v3s.train.device import choose_compute, fastest_convolutions
 from v3s.train.distributed import (
     launched_processes,
     process_group,
@@ -151,7 +151,8 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
     training = prepare_training(job)
     model = training.model
     assert isinstance(model, PretextModel)
-    with open_log(run if processes.is_first else None) as log:
+    fastest = fastest_convolutions(job.compute.device) if config.compile else nullcontext()
+    with open_log(run if processes.is_first else None) as log, fastest:
         tell = teller(log, job.console)
         position = resume_position(training, run, resume=config.resume, tell=tell)
         order = BatchOrder(

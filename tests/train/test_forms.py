@@ -33,7 +33,7 @@ def test_a_convolution_of_blocks_is_that_of_pixels(
 ) -> None:
     clips, weight, bias = random(2, channels, 5, *size), random(6, channels, *kernel), random(6)
     expected = nn.functional.conv3d(clips, weight, bias, (time_stride, 2, 2), padding)
-    found = convolve_blocks(clips, weight, bias, time_stride, padding)
+    found = convolve_blocks(clips, weight, bias, (time_stride, 2, 2), padding)
     torch.testing.assert_close(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
 

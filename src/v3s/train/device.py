@@ -48,6 +48,20 @@ class Compute:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"
 
 
+@contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """Within it, cuDNN times its ways of doing each convolution that it meets, and takes the fastest.
+
+    That takes some seconds for each shape of batch, and may choose otherwise the next time: steps are then equal up to
+    rounding.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        yield
+
+
 def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:
     """Pick a device and the precision that is fastest on it.
 

@@ -49,7 +49,7 @@ class FastOnGpu(TorchFunctionMode):
     - A batch norm sees the frames of all clips as one batch of pictures: torch has kernels for channels last in four
       dimensions, not in five. ReLUs after it are not in place: on a view that would copy all of it.
     - A convolution of few channels and stride 2 in space, as a network begins with, is :func:`convolve_blocks`.
-    - While `torch.compile` traces, channels are padded to a multiple of 8 (:func:`convolve_aligned`); outside, cuDNN
+    - While `torch.compile` traces, channels are padded to a multiple of 8 (:func:`convolve_aligned`). Outside, cuDNN
       does so itself, with a pass over memory for each convolution that needs it.
     """
 
@@ -64,10 +64,10 @@ class FastOnGpu(TorchFunctionMode):
         if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
             clips, weight, bias, stride, padding, dilation, groups = args
             if groups == 1 and tuple(dilation) == (1, 1, 1):
-                if weight.shape[1] <= FEW_CHANNELS and tuple(stride[1:]) == (2, 2):
-                    return convolve_blocks(clips, weight, bias, stride[0], padding)
                 if torch.compiler.is_compiling():
                     return convolve_aligned(clips, weight, bias, stride, padding)
+                if in_blocks(weight, stride):
+                    return convolve_blocks(clips, weight, bias, stride, padding)
         elif func is F.batch_norm and args[0].dim() == 5:
             clips, *others = args
             if clips.is_contiguous(memory_format=torch.channels_last_3d):
@@ -78,7 +78,12 @@ class FastOnGpu(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, time_stride: int, padding: Triple) -> Tensor:
+def in_blocks(weight: Tensor, stride: Triple) -> bool:
+    """Whether :func:`convolve_blocks` takes a convolution."""
+    return weight.shape[1] <= FEW_CHANNELS and tuple(stride[1:]) == (2, 2)
+
+
+def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
     """Convolve few channels with stride 2 in height and width: as pictures of blocks of 2 x 2 pixels, with stride 1.
 
     The channels of a block's pixels, and those of the frames that the kernel spans, become channels of one picture:
@@ -88,7 +93,7 @@ def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, time_str
         clips: shape (B, C, T, H, W).
         weight: shape (channels out, C, taps in time, in height, in width).
         bias: shape (channels out,), or ``None``.
-        time_stride: stride in time.
+        stride: in time, height and width; the latter two 2.
         padding: in time, height and width, on both sides.
 
     Returns:
@@ -105,9 +110,9 @@ def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, time_str
     pixels = padded.permute(0, 2, 3, 4, 1).reshape(batch, length, height // 2, 2, width // 2, 2, channels)
     blocks = pixels.transpose(3, 4).reshape(batch, length, height // 2, width // 2, 4 * channels)
     taps = weight.shape[2]
-    num_frames = (length - taps) // time_stride + 1
-    last = (num_frames - 1) * time_stride + 1
-    spanned = torch.cat([blocks[:, tap : tap + last : time_stride] for tap in range(taps)], dim=-1)
+    num_frames = (length - taps) // stride[0] + 1
+    last = (num_frames - 1) * stride[0] + 1
+    spanned = torch.cat([blocks[:, tap : tap + last : stride[0]] for tap in range(taps)], dim=-1)
     kernel = F.pad(weight, (*wide, *tall, 0, 0, 0, more))
     kernel = kernel.reshape(len(kernel), channels, taps, kernel.shape[3] // 2, 2, kernel.shape[4] // 2, 2)
     kernel = kernel.permute(0, 3, 5, 2, 4, 6, 1).flatten(3)  # the channels of a picture are (tap, row, column, channel)
@@ -138,12 +143,13 @@ def convolve_aligned(clips: Tensor, weight: Tensor, bias: Tensor | None, stride:
     The compiler writes the zeros with what the layer before computes, and skips them in the layer after.
     """
     num_out, num_in = weight.shape[:2]
-    more_out, more_in = -num_out % ALIGNED, -num_in % ALIGNED
+    few = in_blocks(weight, stride)
+    more_out, more_in = -num_out % ALIGNED, 0 if few else -num_in % ALIGNED
     if more_in:
         clips = F.pad(clips, (0, 0, 0, 0, 0, 0, 0, more_in))
     if more_in or more_out:
         weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more_in, 0, more_out))
     if bias is not None and more_out:
         bias = F.pad(bias, (0, more_out))
-    convolved = F.conv3d(clips, weight, bias, stride, padding)
+    convolved = (convolve_blocks if few else F.conv3d)(clips, weight, bias, stride, padding)
     return convolved[:, :num_out] if more_out else convolved
