@@ -2,16 +2,17 @@
 
 It makes a store of the videos, compares clips that the GPU makes with the CPU's, and measures training clips a second
 of the paper's networks, fed one batch that never changes and fed by ``v3s pretrain`` from the store in the GPU's
-memory, with and without ``--compile``. Networks are compiled at once, each in a process of its own, and measured one
-after another. What does not fit into ``--minutes``, or fails, is named as not measured. ``--device cpu --quick`` runs
-all of it in small on any machine. All of UCF101's training videos take 58 GB at the
-default ``--short-side``: too much for an H100 beside a network, where each batch is then gathered in the host's memory.
+memory, without and with ``--compile``. Networks are first compiled, all at once, then measured one after another. What
+does not fit into ``--minutes``, or fails, is named as not measured. ``--device cpu --quick`` runs all of it in small on
+any machine. All of UCF101's training videos take 58 GB at the default ``--short-side``: too much for an H100 beside a
+network, where each batch is then gathered in the host's memory.
 
 A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
 ``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
 
     pip download --only-binary :all: --no-deps -d wheels av safetensors jsonargparse rich
-    pip download --only-binary :all: --no-deps -d wheels pyyaml markdown-it-py mdurl pygments docstring-parser
+    pip download --only-binary :all: --no-deps -d wheels pyyaml docstring-parser typeshed-client
+    pip download --only-binary :all: --no-deps -d wheels markdown-it-py mdurl pygments
     pip wheel --no-deps -w wheels .
 
 and there, in a checkout with that folder::
@@ -24,13 +25,14 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -186,47 +188,30 @@ class Bench:
         labels = torch.zeros(scale.batch_size, 2, dtype=torch.long, device=compute.device)
         return lambda: train_step(trained, (clips, labels), pretext_objective, optimizer, compute, guard)
 
-    def measure(self, goal: Goal, modes: Sequence[bool], deadline: float, turn: AbstractContextManager[Any]) -> "Rows":
-        """Measure a network in its turn, with nothing else on the device; what can be compiled before is."""
-        rows = []
-        for compiled in modes:
-            row = [
-                f"{goal.backbone} {self.shape(goal)}, width {self.scale.width:g}",
-                "compile" if compiled else "eager",
-            ]
-            try:
-                if compiled and time.monotonic() < deadline:
-                    self.warm_up(goal)
-                with turn, fastest_convolutions(torch.device(self.device)) if compiled else nullcontext():
-                    if time.monotonic() > deadline:
-                        raise RuntimeError("no time left")
-                    alone = self.one_batch(goal, compiled=compiled)
-                    speed, waiting = self.train(goal, compiled=compiled)
-                    torch.cuda.empty_cache()
-                aimed = goal.clips_per_second if self.scale is FULL else None
-                target = f">= {aimed:,}, < 3 %" if aimed else ""
-                row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
-                row.append(f"{PAPER_CLIPS * self.num_train / speed / 60:,.1f} min")
-            except RuntimeError as error:  # out of memory, or no compiler: the others are still measured
-                row.append(f"not measured: {error}")
-            print("; ".join(row), flush=True)  # a run that is stopped has told what it had
-            rows.append(row)
-        return rows
+    def measure(self, goal: Goal, *, compiled: bool, deadline: float) -> list[str]:
+        """A row of the table."""
+        scale = self.scale
+        named = f"{goal.backbone} {scale.clip_frames}x{goal.size // scale.shrink}, width {scale.width:g}"
+        row = [named, "compile" if compiled else "eager"]
+        if time.monotonic() > deadline:
+            return [*row, "not measured: no time left"]
+        try:
+            with fastest_convolutions(torch.device(self.device)) if compiled else nullcontext():
+                alone = self.one_batch(goal, compiled=compiled)
+            speed, waiting = self.train(goal, compiled=compiled)
+        except RuntimeError as error:  # out of memory, or no compiler: the others are still measured
+            return [*row, f"not measured: {error}"]
+        aimed = goal.clips_per_second if scale is FULL else None
+        target = f">= {aimed:,}, < 3 %" if aimed else ""
+        row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
+        return [*row, f"{PAPER_CLIPS * self.num_train / speed / 60:,.1f} min"]
 
     def warm_up(self, goal: Goal) -> None:
-        """Compile a network: what comes after finds it compiled."""
-        step = self.repeated_step(goal, compiled=True)
-        for _ in range(2):
-            step()
-        del step
-        torch.cuda.empty_cache()  # for those whose turn it is
-
-    def shape(self, goal: Goal) -> str:
-        """Of the network's clips."""
-        return f"{self.scale.clip_frames}x{goal.size // self.scale.shrink}"
-
-
-Rows = list[list[str]]
+        """Compile a network, so that the compiler's cache holds it; what fails here is told when it is measured."""
+        with suppress(RuntimeError):
+            step = self.repeated_step(goal, compiled=True)
+            for _ in range(2):
+                step()
 
 
 def wait_for(device: torch.device) -> None:
@@ -298,24 +283,17 @@ def compare_devices(table: IndexTable, device: torch.device, scale: Scale, conso
 
 
 def measure_all(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], deadline: float) -> Table:
-    """All networks as far as time allows; those to compile in a process each."""
+    """All networks as far as time allows: first compiled all at once, then measured one after another."""
     columns = ("network", "mode", "one batch, clips/s", "pretrain, clips/s", "of one batch", "waiting", "target, H200")
     table = Table(*columns, f"{bench.num_train:,} videos x {PAPER_CLIPS}")
-    for rows in _measured(bench, goals, modes, deadline):
-        for row in rows:
-            table.add_row(*row)
+    if True in modes:
+        with ProcessPoolExecutor(len(goals), mp_context=get_context("spawn")) as executor:
+            list(executor.map(bench.warm_up, goals))
+    for goal, compiled in product(goals, modes):
+        row = bench.measure(goal, compiled=compiled, deadline=deadline)
+        print("; ".join(row), flush=True)  # a run that is stopped has told what it had
+        table.add_row(*row)
     return table
-
-
-def _measured(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], deadline: float) -> Iterator[Rows]:
-    if True not in modes:
-        yield from (bench.measure(goal, modes, deadline, nullcontext()) for goal in goals)
-        return
-    context = get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(len(goals), mp_context=context) as executor:
-        turn = manager.Lock()
-        measured = [executor.submit(bench.measure, goal, modes, deadline, turn) for goal in goals]
-        yield from (one.result() for one in as_completed(measured))
 
 
 def main() -> None:
