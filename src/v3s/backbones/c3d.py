@@ -3,6 +3,7 @@
 from torch import nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
+from v3s.backbones.layers import normalised
 
 # Stage -> (kernel and stride of the pooling before it, channels of its convolutions).
 STAGES = {
@@ -27,7 +28,7 @@ def c3d(width: float = 1.0) -> StagedBackbone:
     for stage, (pooling, channels) in STAGES.items():
         layers: list[nn.Module] = [nn.MaxPool3d(pooling, ceil_mode=True)] if pooling else []
         for num_out in (scale_channels(num_channels, width) for num_channels in channels):
-            layers += [nn.Conv3d(num_in, num_out, 3, padding=1), nn.BatchNorm3d(num_out), nn.ReLU(inplace=True)]
+            layers += [nn.Conv3d(num_in, num_out, 3, padding=1), *normalised(num_out)]
             num_in = num_out
         blocks[stage] = nn.Sequential(*layers), num_in
     return StagedBackbone(blocks)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
+from v3s.backbones.layers import BatchNorm, normalised
 
 Triple = tuple[int, int, int]  # time, height, width
 Convolution = Callable[[int, int, Triple, Triple], nn.Module]  # num_in, num_out, kernel, stride
@@ -63,7 +64,7 @@ def r2plus1d18(width: float = 1.0) -> StagedBackbone:
     """
     num_out, num_mid = scale_channels(CHANNELS[0], width), max(1, int(TORCHVISION_STEM_MID_CHANNELS * width))
     factored = factored_convolution(3, num_out, STEM_KERNEL, STEM_STRIDE, num_mid)
-    return _chain(nn.Sequential(*factored, *_normalised(num_out)), _torchvision_block, 2, width)
+    return _chain(nn.Sequential(*factored, *normalised(num_out)), _torchvision_block, 2, width)
 
 
 def full_convolution(num_in: int, num_out: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
@@ -87,7 +88,7 @@ def factored_convolution(
     num_mid = num_mid or num_middle_channels(num_in, num_out, kernel)
     return nn.Sequential(
         full_convolution(num_in, num_mid, (1, *kernel[1:]), (1, *stride[1:])),
-        *_normalised(num_mid),
+        *normalised(num_mid),
         full_convolution(num_mid, num_out, (kernel[0], 1, 1), (stride[0], 1, 1)),
     )
 
@@ -112,11 +113,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, num_in: int, num_out: int, stride: int, convolution: Convolution, shortcut: Convolution):
         super().__init__()
         strides = (stride, stride, stride)
-        self.conv1 = nn.Sequential(convolution(num_in, num_out, (3, 3, 3), strides), *_normalised(num_out))
-        self.conv2 = nn.Sequential(convolution(num_out, num_out, (3, 3, 3), (1, 1, 1)), nn.BatchNorm3d(num_out))
+        self.conv1 = nn.Sequential(convolution(num_in, num_out, (3, 3, 3), strides), *normalised(num_out))
+        self.conv2 = nn.Sequential(convolution(num_out, num_out, (3, 3, 3), (1, 1, 1)), BatchNorm(num_out))
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or num_in != num_out:
-            self.downsample = nn.Sequential(shortcut(num_in, num_out, (1, 1, 1), strides), nn.BatchNorm3d(num_out))
+            self.downsample = nn.Sequential(shortcut(num_in, num_out, (1, 1, 1), strides), BatchNorm(num_out))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(B, num_in, t, h, w)`` to ``(B, num_out, ceil(t / stride), ceil(h / stride), ceil(w / stride))``."""
@@ -132,7 +133,7 @@ def _torchvision_block(num_in: int, num_out: int, stride: int) -> ResidualBlock:
 def _resnet(convolution: Convolution, num_blocks: int, width: float) -> StagedBackbone:
     """Make the network of one kind of convolution."""
     num_out = scale_channels(CHANNELS[0], width)
-    stem = nn.Sequential(convolution(3, num_out, STEM_KERNEL, STEM_STRIDE), *_normalised(num_out))
+    stem = nn.Sequential(convolution(3, num_out, STEM_KERNEL, STEM_STRIDE), *normalised(num_out))
     block = partial(ResidualBlock, convolution=convolution, shortcut=convolution)
     return _chain(stem, block, num_blocks, width)
 
@@ -146,8 +147,3 @@ def _chain(stem: nn.Sequential, block: Block, num_blocks: int, width: float) -> 
         others = [block(num_out, num_out, 1) for _ in range(num_blocks - 1)]
         stages[f"conv{number}"] = nn.Sequential(first, *others), num_out
     return StagedBackbone(stages)
-
-
-def _normalised(num_channels: int) -> tuple[nn.BatchNorm3d, nn.ReLU]:
-    """Make what follows a convolution."""
-    return nn.BatchNorm3d(num_channels), nn.ReLU(inplace=True)

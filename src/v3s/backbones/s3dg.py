@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
+from v3s.backbones.layers import normalised
 
 Triple = tuple[int, int, int]  # time, height, width
 
@@ -143,4 +144,4 @@ def _unit(num_in: int, num_out: int, kernel: Triple, stride: int = 1) -> list[nn
     """Make a convolution without bias, batch normalisation and ReLU."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     convolution = nn.Conv3d(num_in, num_out, kernel, stride, padding, bias=False)
-    return [convolution, nn.BatchNorm3d(num_out), nn.ReLU(inplace=True)]
+    return [convolution, *normalised(num_out)]

@@ -49,7 +49,7 @@ def _fold_layers(layers: list[nn.Module]) -> Iterator[nn.Module]:
     """Fold where normalisation directly follows a convolution; other layers stay as they are."""
     while layers:
         layer, following = layers.pop(0), layers[0] if layers else None
-        if type(layer) is nn.Conv3d and type(following) is nn.BatchNorm3d and following.running_mean is not None:
+        if type(layer) is nn.Conv3d and isinstance(following, nn.BatchNorm3d) and following.running_mean is not None:
             yield fuse_conv_bn_eval(layer, following)
             del layers[0]
         else:

@@ -46,8 +46,6 @@ class PadInTime(TorchFunctionMode):
 class FastOnGpu(TorchFunctionMode):
     """Within it, layers run in the form that is fast on an NVIDIA GPU in ``channels_last_3d``.
 
-    - A batch norm sees the frames of all clips as one batch of pictures: torch has kernels for channels last in four
-      dimensions, not in five. ReLUs after it are not in place: on a view that would copy all of it.
     - A convolution of few channels and stride 2 in space, as a network begins with, is :func:`convolve_blocks`.
     - While `torch.compile` traces, channels are padded to a multiple of 8 (:func:`convolve_aligned`). Outside, cuDNN
       does so itself, with a pass over memory for each convolution that needs it.
@@ -68,13 +66,6 @@ class FastOnGpu(TorchFunctionMode):
                     return convolve_aligned(clips, weight, bias, stride, padding)
                 if in_blocks(weight, stride):
                     return convolve_blocks(clips, weight, bias, stride, padding)
-        elif func is F.batch_norm and args[0].dim() == 5:
-            clips, *others = args
-            if clips.is_contiguous(memory_format=torch.channels_last_3d):
-                pictures = F.batch_norm(clips.transpose(1, 2).flatten(0, 1), *others, **(kwargs or {}))
-                return as_clips(pictures, len(clips))
-        elif func is F.relu:
-            return F.relu(args[0])
         return func(*args, **(kwargs or {}))
 
 

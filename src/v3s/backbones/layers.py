@@ -1,0 +1,41 @@
+"""The layers that all networks repeat after a convolution: batch normalisation and ReLU."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """Batch normalisation of clips; on a GPU, of their frames as one batch of pictures.
+
+    The values are the same, but torch has kernels for channels last in four dimensions, not in five.
+    """
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Map ``(B, C, T, H, W)`` to the same shape."""
+        if not is_fast_as_pictures(clips):
+            return super().forward(clips)
+        pictures = super().forward(clips.transpose(1, 2).flatten(0, 1))
+        return pictures.view(len(clips), -1, *pictures.shape[1:]).transpose(1, 2)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        if input.dim() not in (4, 5):
+            raise ValueError(f"clips of shape (B, C, T, H, W) are needed; got shape {tuple(input.shape)}")
+
+
+class ReLU(nn.ReLU):
+    """ReLU in place; but not on a GPU after :class:`BatchNorm`, whose view of pictures that would copy."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Map any shape to the same."""
+        return F.relu(clips, inplace=not is_fast_as_pictures(clips))
+
+
+def is_fast_as_pictures(clips: Tensor) -> bool:
+    """Whether clips lie where, and as, frames are one batch of pictures without a copy."""
+    return clips.is_cuda and clips.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def normalised(num_channels: int) -> tuple[BatchNorm, ReLU]:
+    """Make what follows a convolution."""
+    return BatchNorm(num_channels), ReLU()
