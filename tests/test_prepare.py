@@ -312,6 +312,24 @@ def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_p
         run(small_videos, tmp_path / "other")
 
 
+def test_videos_that_have_moved_are_not_decoded_again(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_videos, tmp_path / "here")
+    run(tmp_path / "here", tmp_path / "store")
+    shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copyfile)  # under new dates
+    shutil.rmtree(tmp_path / "here")
+    with monkeypatch.context() as patch:
+        patch.delattr(prepare_module, "write_shard")
+        run(tmp_path / "there", tmp_path / "store")
+    assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
+    assert open_store(tmp_path / "store").settings.source == str(tmp_path / "there")
+    shutil.copytree(tmp_path / "there", tmp_path / "elsewhere")
+    next((tmp_path / "elsewhere").rglob("*.mp4")).unlink()
+    with pytest.raises(ValueError, match=r"made otherwise: source was .*there, now .*elsewhere;"):
+        run(tmp_path / "elsewhere", tmp_path / "store")
+
+
 def test_a_store_without_videos_names_the_command_that_fills_it(small_videos: Path, tmp_path: Path) -> None:
     run(small_videos, tmp_path / "store")
     shutil.rmtree(tmp_path / "store/shards")

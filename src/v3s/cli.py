@@ -231,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingStoppedError as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
 
 

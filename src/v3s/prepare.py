@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count, islice, repeat
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -22,6 +22,7 @@ from v3s.data.index_cache import file_key
 from v3s.data.scan import default_workers
 from v3s.data.splits import VideoList
 from v3s.data.store import (
+    SETTINGS,
     SHARDS,
     UNFINISHED,
     Store,
@@ -92,6 +93,9 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
     if is_store(folder):
         if not overwrite:
             store = open_store(folder, to_write=True)
+            if store.settings != settings and _has_moved(store, settings):
+                _write_settings(folder, settings)
+                return open_store(folder, to_write=True)
             if store.settings != settings:
                 was, now = asdict(store.settings), asdict(settings)
                 changed = "; ".join(
@@ -105,9 +109,21 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
-    text = json.dumps(asdict(settings), indent=2) + "\n"
-    write_atomically(folder / "store.json", lambda beside: beside.write_text(text, encoding="utf-8"))
+    _write_settings(folder, settings)
     return open_store(folder, to_write=True)
+
+
+def _has_moved(store: Store, settings: StoreSettings) -> bool:
+    """Whether the store was made of what lies elsewhere now: all its files are there, of the same size."""
+    if not store.files or replace(store.settings, source=settings.source) != settings:
+        return False
+    keys = (file_key(Path(settings.source), path) for path in store.files)
+    return all(now and now[1] == file.key[1] for now, file in zip(keys, store.files.values(), strict=True))
+
+
+def _write_settings(folder: Path, settings: StoreSettings) -> None:
+    text = json.dumps(asdict(settings), indent=2) + "\n"
+    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def _remove_leftovers(store: Store) -> None:

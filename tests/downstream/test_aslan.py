@@ -76,8 +76,9 @@ def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, array: np.ndarray[
         read_aslan_pairs(tmp_path / "x.mat")
 
 
-def test_a_file_that_is_not_matlabs_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.mat").write_text("<html>not found</html>" * 50)
+@pytest.mark.parametrize("content", ["", "<html>not found</html>" * 50])
+def test_a_file_that_is_not_matlabs_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "x.mat").write_text(content)
     with pytest.raises(ValueError, match=r"x\.mat: not a MATLAB file"):
         read_aslan_pairs(tmp_path / "x.mat")
 

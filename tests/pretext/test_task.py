@@ -41,8 +41,14 @@ TemporalProjection(p=(5, 4))"""
 
 def test_rows_of_v3s_keep_their_order_and_text() -> None:
     """Checkpoints, logs and confusion matrices name labels by these numbers and texts."""
-    assert "\n".join(map(str, TASKS["v3s"].spatial)) == V3S_SPATIAL
-    assert "\n".join(map(str, TASKS["v3s"].temporal)) == V3S_TEMPORAL
+    assert "\n".join(map(repr, TASKS["v3s"].spatial)) == V3S_SPATIAL
+    assert "\n".join(map(repr, TASKS["v3s"].temporal)) == V3S_TEMPORAL
+
+
+def test_rows_are_named_in_plain_words() -> None:
+    task = TASKS["v3s"]
+    named = [str(row) for row in (task.spatial[2], task.spatial[-1], task.temporal[2], task.temporal[-1])]
+    assert named == ["scale 1 x 1.45", "projection 0.5 bottom", "speed 3", "speed 5 then 4"]
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -65,13 +65,13 @@ def test_a_network_in_fast_form_is_the_same_network(name: str, training: bool, m
     torch.testing.assert_close(fast, plain, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["r2plus1d", "s3dg"])
-def test_the_compiler_takes_the_fast_form_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = create_backbone(name, 0.3, seed=1).to(DOUBLE)
+def test_the_compiler_takes_the_fast_form_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network with channels that are no multiple of 8."""
+    network = create_backbone("r2plus1d", 0.3, seed=1).to(DOUBLE)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     clips = random(2, 3, 8, 32, 32)
     expected = network(clips)
     monkeypatch.setattr(layers, "is_fast_as_pictures", lambda clips: True)
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
     with FastOnGpu():
         torch.testing.assert_close(compiled(clips), expected, rtol=1e-6, atol=1e-7)

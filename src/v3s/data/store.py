@@ -137,7 +137,8 @@ def open_store(folder: Path, *, to_write: bool = False) -> Store:
     """
     if not to_write and (folder / UNFINISHED).exists():
         raise ValueError(f"{folder} is a store that v3s prepare is still writing, or was stopped in; run it to its end")
-    return _open(folder, tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder)))
+    lists = tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder))
+    return _open(folder, (folder / SETTINGS).stat().st_mtime_ns, lists)
 
 
 def _lists(folder: Path) -> list[Path]:
@@ -145,7 +146,7 @@ def _lists(folder: Path) -> list[Path]:
 
 
 @lru_cache(maxsize=4)
-def _open(folder: Path, lists: tuple[tuple[str, int], ...]) -> Store:
+def _open(folder: Path, settings_mtime_ns: int, lists: tuple[tuple[str, int], ...]) -> Store:
     settings = _read_settings(folder)
     files = {file.key[0]: file for name, _ in lists for file in _read_list(folder, name)}
     return Store(folder, settings, files, 1 + max((int(Path(name).stem) for name, _ in lists), default=-1))

@@ -85,6 +85,6 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
     try:
         content = scipy.io.loadmat(path)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
         raise ValueError(f"{path}: not a MATLAB file ({error}); take it from ASLAN's own archive") from error
     return {name: array for name, array in content.items() if not name.startswith("__")}

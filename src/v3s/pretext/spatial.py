@@ -32,6 +32,9 @@ class SpatialScale:
     a: float
     b: float
 
+    def __str__(self) -> str:
+        return f"scale {self.a:g} x {self.b:g}"
+
     def output_corners(self, width: float, height: float) -> FloatArray:
         """Where the four corners of a frame go, in the paper's order. Shape (4, 2)."""
         return corners(self.a * width, self.b * height)
@@ -62,6 +65,9 @@ class SpatialProjection:
 
     c: float
     head: Head
+
+    def __str__(self) -> str:
+        return f"projection {self.c:g} {self.head}"
 
     def output_corners(self, width: float, height: float) -> FloatArray:
         """Where the four corners (0, 0), (0, H), (W, H), (W, 0) go. Shape (4, 2)."""

@@ -16,6 +16,9 @@ class TemporalScale:
 
     speed: int
 
+    def __str__(self) -> str:
+        return f"speed {self.speed}"
+
     def steps(self, length: int, seam: Seam = "first") -> tuple[int, ...]:
         """The ``length - 1`` gaps between the frames of a clip, in source frames."""
         return (self.speed,) * (length - 1)
@@ -29,6 +32,9 @@ class TemporalProjection:
     """
 
     p: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"speed {self.p[0]} then {self.p[1]}"
 
     def steps(self, length: int, seam: Seam = "first") -> tuple[int, ...]:
         """The ``length - 1`` gaps between the frames of a clip, in source frames.

@@ -179,6 +179,7 @@ def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
         "ffmpeg": {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()},
         "machine": platform.platform(),
         "cpu": torch.cpu.get_capabilities().get("cpu_name"),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
