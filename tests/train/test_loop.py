@@ -1,0 +1,64 @@
+"""What an epoch's clock counts as waiting."""
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from v3s.train.loop import Clock
+
+
+def test_on_a_cpu_the_time_within_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 13.0])
+    clock = Clock(torch.device("cpu"), seconds=12)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: next(times))
+        with clock.waiting():
+            pass
+    assert (clock.waiting_seconds, clock.waiting_share) == (3.0, 0.25)
+
+
+class _Events:
+    """A GPU that is told events and reaches them later, each 250 ms after the one before."""
+
+    def __init__(self) -> None:
+        self.told = self.reached = 0
+
+    def __call__(self, *, enable_timing: bool) -> Any:
+        assert enable_timing
+        return _Event(self)
+
+
+class _Event:
+    def __init__(self, events: _Events) -> None:
+        self.events, self.number = events, -1
+
+    def record(self) -> None:
+        self.number = self.events.told
+        self.events.told += 1
+
+    def query(self) -> bool:
+        return self.number < self.events.reached
+
+    def elapsed_time(self, other: "_Event") -> float:
+        assert other.query(), "torch would raise"
+        return 250.0 * (other.number - self.number)
+
+
+def test_on_a_gpu_its_own_time_is_waiting_and_the_host_asks_for_none_that_is_not_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = _Events()
+    monkeypatch.setattr(torch.cuda, "Event", events)
+    clock = Clock(torch.device("cuda", 0))
+    told = []
+    for reached in (0, 1, 4, 4):
+        events.reached = reached
+        with clock.waiting():
+            pass
+        told.append(clock.waiting_seconds)
+    assert told == [0.0, 0.0, 0.5, 0.5]
+    events.reached = 8
+    clock.finish()
+    assert clock.waiting_seconds == 1.0
