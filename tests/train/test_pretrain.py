@@ -22,7 +22,8 @@ from v3s.backbones import create_backbone
 from v3s.config import PrepareConfig
 from v3s.prepare import prepare
 from v3s.pretrain_job import prepare as prepare_job
-from v3s.train.checkpoint import fingerprint
+from v3s.train import fit
+from v3s.train.checkpoint import fingerprint, save_checkpoint
 from v3s.train.device import Compute
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
@@ -71,6 +72,21 @@ def command(config: PretrainConfig, out: Path, *options: str) -> list[str]:
     given["out"] = str(out)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     return [sys.executable, "-m", "v3s", "pretrain", *flags, *options]
+
+
+def test_epochs_shorter_than_a_checkpoint_takes_are_not_saved_each(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+
+    def save(path: Path, state: dict[str, Any]) -> None:
+        saved.append(state["epoch"])
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr(fit, "save_checkpoint", save)
+    monkeypatch.setattr(fit, "SAVING_SHARE", 1e-9)
+    pretrain(replace(config, out=str(tmp_path), epochs=4, checkpoint_seconds=300), console=QUIET)
+    assert saved == [1, 4]
 
 
 def run_command(arguments: list[str]) -> None:
