@@ -72,9 +72,8 @@ def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, t
 def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos: Path, tmp_path: Path) -> None:
     with both(small_videos, tmp_path / "run") as pair:
         pair[asked].send_signal(signal.SIGTERM)
-        told, _ = pair[0].communicate(timeout=60)
-        pair[1].communicate(timeout=60)
-    assert [process.returncode for process in pair] == [143, 143]
+        told, other = (process.communicate(timeout=60)[0] for process in pair)
+    assert [process.returncode for process in pair] == [143, 143], told + other
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
 
