@@ -146,7 +146,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
         validation_clips: Fixed clips of each validation video.
         loading: workers reads in processes; resident holds a store whole in the memory of the GPU (or of the host) and
-            makes batches there; auto is resident on a GPU where the store fits into half of its memory.
+            makes batches there; auto is resident on a GPU where the store fits into its memory beside the network.
         batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
             sync on several GPUs, else local.
         compile: Compile the network with torch.compile; on a GPU also the warp of frames that it holds, and search for
