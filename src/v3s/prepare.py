@@ -89,27 +89,24 @@ def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
 
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
-    """The store in the folder as it is, or an empty one."""
-    if is_store(folder):
-        if not overwrite:
-            store = open_store(folder, to_write=True)
-            if store.settings != settings and _has_moved(store, settings):
-                _write_settings(folder, settings)
-                return open_store(folder, to_write=True)
-            if store.settings != settings:
-                was, now = asdict(store.settings), asdict(settings)
-                changed = "; ".join(
-                    f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]
-                )
-                raise ValueError(
-                    f"{folder} holds a store made otherwise: {changed}; "
-                    "choose another --out, or replace it with --overwrite"
-                )
+    """The store in the folder as it is, also where its videos have moved, or an empty one."""
+    if is_store(folder) and not overwrite:
+        store = open_store(folder, to_write=True)
+        if store.settings == settings:
             return store
+        if not _has_moved(store, settings):
+            was, now = asdict(store.settings), asdict(settings)
+            changed = "; ".join(f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name])
+            raise ValueError(
+                f"{folder} holds a store made otherwise: {changed}; "
+                "choose another --out, or replace it with --overwrite"
+            )
+    elif is_store(folder):
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
-    _write_settings(folder, settings)
+    text = json.dumps(asdict(settings), indent=2) + "\n"
+    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
     return open_store(folder, to_write=True)
 
 
@@ -119,11 +116,6 @@ def _has_moved(store: Store, settings: StoreSettings) -> bool:
         return False
     keys = (file_key(Path(settings.source), path) for path in store.files)
     return all(now and now[1] == file.key[1] for now, file in zip(keys, store.files.values(), strict=True))
-
-
-def _write_settings(folder: Path, settings: StoreSettings) -> None:
-    text = json.dumps(asdict(settings), indent=2) + "\n"
-    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def _remove_leftovers(store: Store) -> None:

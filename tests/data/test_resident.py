@@ -1,6 +1,5 @@
 """Frames held in memory give the clips that reading gives, and say so when they cannot be held."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from v3s.prepare import prepare
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
 from v3s.pretrain import pretrain
-from v3s.video.warp import warp_batch
+from v3s.video import warp
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
@@ -49,7 +48,7 @@ def test_clips_are_those_that_reading_gives(
     store: Path, sampling: Sampling, as_on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if as_on_a_gpu:
-        monkeypatch.setattr(resident, "warp_batch", partial(warp_batch, as_pictures=True))
+        monkeypatch.setattr(warp, "sample_sums", warp.sample_pictures)
     clips = clips_of(store, sampling)
     keys = [(2, number) for number in range(12)]
     ((made, labels),) = resident_batches(clips, ResidentFrames(clips.table, CPU), [keys])

@@ -17,7 +17,7 @@ class BatchNorm(nn.BatchNorm3d):
         if not is_fast_as_pictures(clips):
             return super().forward(clips)
         pictures = super().forward(clips.transpose(1, 2).flatten(0, 1))
-        return pictures.view(len(clips), -1, *pictures.shape[1:]).transpose(1, 2)
+        return as_clips(pictures, len(clips))
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         """Let pictures pass: what is given was looked at before."""
@@ -34,6 +34,11 @@ class ReLU(nn.ReLU):
 def is_fast_as_pictures(clips: Tensor) -> bool:
     """Whether clips lie where, and as, frames are one batch of pictures without a copy."""
     return clips.is_cuda and clips.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def as_clips(pictures: Tensor, num_clips: int) -> Tensor:
+    """Pictures of shape (B * T, C, H, W) as clips of shape (B, C, T, H, W), without a copy."""
+    return pictures.view(num_clips, -1, *pictures.shape[1:]).transpose(1, 2)
 
 
 def normalised(num_channels: int) -> tuple[BatchNorm, ReLU]:

@@ -5,12 +5,14 @@ while it runs, whoever wrote the network. docs/log.md has what each form gains.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from v3s.backbones.layers import as_clips
 
 ALIGNED = 8  # channels that the matrix units of a GPU take at once in bf16
 FEW_CHANNELS = 4
@@ -18,7 +20,39 @@ FEW_CHANNELS = 4
 Triple = tuple[int, int, int]  # time, height, width
 
 
-class PadInTime(TorchFunctionMode):
+class Convolution(NamedTuple):
+    """What ``F.conv3d`` is given."""
+
+    clips: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    stride: Triple
+    padding: Triple
+    dilation: Triple
+    groups: int
+
+
+class ConvolutionForm(TorchFunctionMode):
+    """Within it, the 3D convolutions of ``nn.Conv3d`` run as :meth:`convolve` says; all else runs as it is."""
+
+    def convolve(self, given: Convolution) -> Tensor:
+        """Give what ``F.conv3d`` gives."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Put a convolution in its form, and leave every other function alone."""
+        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
+            return self.convolve(Convolution(*args))
+        return func(*args, **(kwargs or {}))
+
+
+class PadInTime(ConvolutionForm):
     """Within it, 3D convolutions of few frames get their padding in time as zeros of the clip: the result is the same.
 
     On a CPU in bf16 the weight gradient of a convolution that pads few frames by itself holds uninitialised memory
@@ -26,24 +60,16 @@ class PadInTime(TorchFunctionMode):
     frame whose kernel spans the padded clip, as in the last stages, is safe.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Pad before a convolution, and leave every other function alone."""
-        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
-            clips, weight, bias, stride, (time, height, width), dilation, groups = args
-            frames, taps = clips.shape[2], weight.shape[2]
-            if frames <= 3 * time and not (frames == 1 and taps == 2 * time + 1):
-                clips = F.pad(clips, (0, 0, 0, 0, time, time))
-                args = (clips, weight, bias, stride, (0, height, width), dilation, groups)
-        return func(*args, **(kwargs or {}))
+    def convolve(self, given: Convolution) -> Tensor:
+        """Pad before."""
+        clips, weight, (time, height, width) = given.clips, given.weight, given.padding
+        frames, taps = clips.shape[2], weight.shape[2]
+        if frames <= 3 * time and not (frames == 1 and taps == 2 * time + 1):
+            given = given._replace(clips=F.pad(clips, (0, 0, 0, 0, time, time)), padding=(0, height, width))
+        return F.conv3d(*given)
 
 
-class FastOnGpu(TorchFunctionMode):
+class FastOnGpu(ConvolutionForm):
     """Within it, layers run in the form that is fast on an NVIDIA GPU in ``channels_last_3d``.
 
     - A convolution of few channels and stride 2 in space, as a network begins with, is :func:`convolve_blocks`.
@@ -51,22 +77,15 @@ class FastOnGpu(TorchFunctionMode):
       does so itself, with a pass over memory for each convolution that needs it.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Put a layer in its fast form, and leave every other function alone."""
-        if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
-            clips, weight, bias, stride, padding, dilation, groups = args
-            if groups == 1 and tuple(dilation) == (1, 1, 1):
-                if torch.compiler.is_compiling():
-                    return convolve_aligned(clips, weight, bias, stride, padding)
-                if in_blocks(weight, stride):
-                    return convolve_blocks(clips, weight, bias, stride, padding)
-        return func(*args, **(kwargs or {}))
+    def convolve(self, given: Convolution) -> Tensor:
+        """Take the fast form, if there is one."""
+        clips, weight, bias, stride, padding, dilation, groups = given
+        if groups == 1 and tuple(dilation) == (1, 1, 1):
+            if torch.compiler.is_compiling():
+                return convolve_aligned(clips, weight, bias, stride, padding)
+            if in_blocks(weight, stride):
+                return convolve_blocks(clips, weight, bias, stride, padding)
+        return F.conv3d(*given)
 
 
 def in_blocks(weight: Tensor, stride: Triple) -> bool:
@@ -109,11 +128,6 @@ def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, stride: 
     kernel = kernel.permute(0, 3, 5, 2, 4, 6, 1).flatten(3)  # the channels of a picture are (tap, row, column, channel)
     pictures = F.conv2d(spanned.flatten(0, 1).permute(0, 3, 1, 2), kernel.permute(0, 3, 1, 2), bias)
     return as_clips(pictures, batch)
-
-
-def as_clips(pictures: Tensor, num_clips: int) -> Tensor:
-    """Pictures of shape (B * T, C, H, W) as clips of shape (B, C, T, H, W), without a copy."""
-    return pictures.view(num_clips, -1, *pictures.shape[1:]).transpose(1, 2)
 
 
 def _to_blocks(size: int, taps: int, padding: int) -> tuple[int, int, int, int]:

@@ -84,8 +84,8 @@ class Clock:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Book the time within as waiting."""
-        start = time.perf_counter()
         if self.device.type == "cpu":
+            start = time.perf_counter()
             yield
             self.waiting_seconds += time.perf_counter() - start
             return

@@ -77,7 +77,6 @@ def warp_batch(
     *,
     samples: Samples,
     blurs: Sequence[float] | None = None,
-    as_pictures: bool | None = None,
     compiled: bool = False,
 ) -> Tensor:
     """Warp many clips at once, each through its own map, on the device where their frames are.
@@ -89,8 +88,7 @@ def warp_batch(
         width: of the output, in pixels.
         samples: how many an output pixel averages, those of the blurs included (:func:`blurred_samples`).
         blurs: of each clip, as :func:`warp` takes it.
-        as_pictures: sample as :func:`sample_pictures` does; by default on a GPU, where it is faster.
-        compiled: let `torch.compile` make one kernel of that.
+        compiled: on a GPU, let `torch.compile` make one kernel of all that is done to the pixels.
 
     Returns:
         uint8 RGB, shape (B, 3, T, height, width), on the same device: :func:`warp` of each clip, up to rounding.
@@ -104,15 +102,9 @@ def warp_batch(
         tall, wide = subsampling(first, plane)
         maps.append(_on(first.device, _to_plane(tall, wide) @ to_source))
         grids.append(_grid(height, width, *_fewer(samples, tall, wide), first.device))
-    if as_pictures is None:
-        as_pictures = first.device.type != "cpu"
-    if not as_pictures:
-        channels: list[Tensor] = []
-        for plane, to_plane, grid in zip(frames.planes, maps, grids, strict=True):
-            channels += _look_up(plane, _places(plane, to_plane, grid, sides))
-        clips = torch.stack(to_rgb(channels, frames.colour)).view(3, len(first), height, width, -1)
-        return clips.permute(1, 0, 4, 2, 3)
-    sample = _compiled_sampling() if compiled else sample_pictures
+    sample = sample_sums
+    if first.device.type != "cpu":
+        sample = _compiled_sampling() if compiled else sample_pictures
     clips = sample(frames.planes, maps, grids, sides, frames.colour)
     return clips.view(*clips.shape[:3], height, width)
 
@@ -219,6 +211,20 @@ def _places(plane: Tensor, to_plane: Tensor, grid: tuple[Tensor, Tensor], sides:
     places[:, 0].clamp_(0, plane.shape[-1] - 1)
     places[:, 1].clamp_(0, plane.shape[-2] - 1)
     return places
+
+
+def sample_sums(
+    planes: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    grids: Sequence[tuple[Tensor, Tensor]],
+    sides: Tensor,
+    colour: ColourSpace | None,
+) -> Tensor:
+    """Warp clips as a CPU does it best: as :func:`warp` does. Takes and returns what :func:`sample_pictures` does."""
+    channels: list[Tensor] = []
+    for plane, to_plane, grid in zip(planes, maps, grids, strict=True):
+        channels += _look_up(plane, _places(plane, to_plane, grid, sides))
+    return torch.stack(to_rgb(channels, colour)).view(3, len(sides), -1, planes[0].shape[1]).permute(1, 0, 3, 2)
 
 
 def sample_pictures(
