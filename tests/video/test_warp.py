@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from v3s.pretext.plan import Labels, Sampling, plan_clip
 from v3s.pretext.spatial import SpatialProjection
 from v3s.pretext.task import TASKS
+from v3s.video import warp as module
+from v3s.video.frames import ColourSpace, Frames
 from v3s.video.homography import (
     FloatArray,
     Homography,
@@ -27,6 +29,16 @@ from v3s.video.warp import MAX_SAMPLES, warp
 
 HEIGHT, WIDTH = 37, 53
 TILT = from_corners(corners(WIDTH, HEIGHT), [[2, 1], [-3, 30], [44, 35], [40, 6]])
+
+
+@pytest.fixture(autouse=True, params=["numba", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every law holds for the warp with the extra ``fast`` and without it."""
+    if request.param == "numba":
+        assert module._numba_sampling() is not None
+    else:
+        monkeypatch.setattr(module, "_numba_sampling", lambda: None)
+    return str(request.param)
 
 
 def noise(num_frames: int = 2, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
@@ -254,3 +266,27 @@ def test_blur_is_measured_in_the_output_however_the_source_is_stretched(stretch:
         line = clip[height // 2] if across else clip[:, width // 2]
         ramp = int(((line > 0.02 * 255) & (line < 0.98 * 255)).sum())
         assert 6 <= ramp <= 10
+
+
+@pytest.mark.parametrize("samples", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("colour", [ColourSpace("bt709"), ColourSpace("bt601", full=True)])
+def test_planes_give_what_torch_makes_of_them(
+    samples: tuple[int, int], colour: ColourSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brightness in full, colour differences at half the resolution and out of range; blurred, beyond the border."""
+    values = np.random.default_rng(3).integers(0, 256, (7, 3, HEIGHT, WIDTH), dtype=np.uint8)
+    chroma = np.ascontiguousarray(values[:, 1:, : HEIGHT // 2 + 1, : WIDTH // 2 + 1])
+    frames = Frames((torch.from_numpy(values[:, :1].copy()), torch.from_numpy(chroma)), colour)
+    clip = warp(frames, TILT, 29, 41, samples=samples, blur=2.5)
+    monkeypatch.setattr(module, "_numba_sampling", lambda: None)
+    difference = (clip.int() - warp(frames, TILT, 29, 41, samples=samples, blur=2.5).int()).abs()
+    assert difference.max() <= 1
+    assert difference.float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (6, 1), (2, 2)])
+def test_thin_frames(height: int, width: int) -> None:
+    frames = noise(2, height, width)
+    assert torch.equal(warp(frames, identity(), height, width), as_clip(frames))
+    larger = warp(frames, scale(3, 3), 3 * height, 3 * width, samples=(1, 1))
+    assert np.abs(larger.numpy() - warp_slowly(frames, scale(3, 3), 3 * height, 3 * width)).max() <= 0.51

@@ -6,6 +6,7 @@ process copies each out before it asks for the next one.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class Taker:
         return laid.pin_memory() if self._pin_memory else laid.clone()
 
 
-def stack(samples: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def stack(samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Samples, each a tuple of tensors, as one tuple of batches that lie in memory as the samples do."""
     return tuple(map(_stack, zip(*samples, strict=True)))
 

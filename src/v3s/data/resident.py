@@ -2,7 +2,7 @@
 
 On a GPU the frames live in its own memory, or in the host's where they are too many: each batch is then gathered there
 into page-locked memory, which the GPU fetches while the host goes on. Clips are those that :mod:`v3s.data.loading`
-gives, up to the rounding of the device.
+gives: the same on a CPU, up to its rounding on a GPU.
 """
 
 import math
@@ -18,6 +18,7 @@ from torch import Tensor
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.handover import stack
 from v3s.data.index_table import IndexTable
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import UNCHANGED, recolour
 from v3s.video.container import VideoError
@@ -121,7 +122,7 @@ def resident_batches(
 def make_clips(
     frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
 ) -> Tensor:
-    """Carry out the plans of a batch, those of one kind of frames together.
+    """Carry out the plans of a batch: one by one on a CPU, together on a GPU.
 
     Args:
         frames: of the videos.
@@ -132,6 +133,21 @@ def make_clips(
     Returns:
         uint8, shape (B, 3, T, size, size), on the frames' device.
     """
+    if frames.device.type != "cpu":
+        return make_together(frames, drawn, size, compiled=compiled)
+    clips = []
+    for video, plan in drawn:
+        kind, first = frames.places[video]
+        alone = frames.frames(kind, torch.tensor(plan.frames) + first, 1)
+        clips.append((cut_clip(Frames(tuple(plane[0] for plane in alone.planes), alone.colour), plan, size),))
+    (batch,) = stack(clips)
+    return batch
+
+
+def make_together(
+    frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
+) -> Tensor:
+    """Carry out the plans of a batch, those of one kind of frames at once; see :func:`make_clips`."""
     groups: dict[tuple[Kind, Samples], list[int]] = defaultdict(list)
     for position, (video, plan) in enumerate(drawn):
         groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "numba": version("numba") if find_spec("numba") else None,
         "av": av.__version__,
         "ffmpeg": {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()},
         "machine": platform.platform(),

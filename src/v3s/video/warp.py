@@ -1,13 +1,15 @@
 """Frames and one map to a clip: the only resampling in the project.
 
 Every clip is read from its source frames once, whatever was composed into its map, so that no class of the pretext
-task carries the blur of a second resampling. A map is the same for all frames of a clip: it is one sparse matrix, a row
-of weights for each output pixel, and multiplies all frames at once.
+task carries the blur of a second resampling. A map is the same for all frames of a clip: where samples lie, and their
+weights, are computed once. On a CPU :mod:`v3s.video.kernel` does it where the extra ``fast`` is installed; elsewhere,
+and on a GPU, torch does.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -45,8 +47,7 @@ def warp(
             own square. Its samples lie no further apart.
 
     Returns:
-        uint8 RGB, shape (3, T, height, width), in memory (3, height, width, T). Output pixels that fall outside the
-        source repeat its border.
+        uint8 RGB, shape (3, T, height, width). Output pixels that fall outside the source repeat its border.
 
     Convention: the centre of the output pixel in row i and column j is (j + 0.5, i + 0.5).
     """
@@ -55,18 +56,27 @@ def warp(
     to_source = to_output.inverse()
     samples = blurred_samples(samples or samples_for(to_output, height, width), blur)
     (left, top), (right, bottom) = _ends(to_source, height, width, blur)
-    sides = torch.tensor([max(1.0, blur)])
-    channels: list[Tensor] = []
+    parts, maps, numbers = [], [], []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
         columns = _touched(left / wide, right / wide, plane.shape[-1])
         rows = _touched(top / tall, bottom / tall, plane.shape[-2])
-        part = plane[None, ..., rows, columns]
-        to_part = _to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix
-        grid = _grid(height, width, *_fewer(samples, tall, wide), part.device)
-        channels += _look_up(part, _places(part, _on(part.device, to_part[None]), grid, sides))
-    clip = torch.stack(to_rgb(channels, frames.colour)).view(len(channels), height, width, -1)
-    return clip.permute(0, 3, 1, 2)
+        parts.append(plane[..., rows, columns])
+        maps.append(_to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix)
+        numbers.append(_fewer(samples, tall, wide))
+    side = max(1.0, blur)
+    device = frames.planes[0].device
+    if device.type == "cpu" and (sample := _numba_sampling()) is not None:
+        pixels = tuple(part.permute(1, 2, 3, 0).contiguous().numpy() for part in parts)
+        colours = np.eye(3, 4) if frames.colour is None else np.array(frames.colour.to_rgb())
+        clip = np.empty((3, height, width, len(frames)), np.uint8)
+        to_parts = np.stack(maps).astype(np.float32)
+        sample(pixels, to_parts, np.array(numbers), np.float32(side), colours.astype(np.float32), clip)
+        return torch.from_numpy(clip).permute(0, 3, 1, 2)
+    planes, to_planes = [part[None] for part in parts], [_on(device, one[None]) for one in maps]
+    grids = [_grid(height, width, *number, device) for number in numbers]
+    sides = torch.tensor([side], device=device)
+    return sample_pictures(planes, to_planes, grids, sides, frames.colour).view(3, -1, height, width)
 
 
 def warp_batch(
@@ -79,7 +89,7 @@ def warp_batch(
     blurs: Sequence[float] | None = None,
     compiled: bool = False,
 ) -> Tensor:
-    """Warp many clips at once, each through its own map, on the device where their frames are.
+    """Warp many clips at once, each through its own map, on the device where their frames are: meant for a GPU.
 
     Args:
         frames: planes of shape (B, T, channels, H, W).
@@ -88,7 +98,7 @@ def warp_batch(
         width: of the output, in pixels.
         samples: how many an output pixel averages, those of the blurs included (:func:`blurred_samples`).
         blurs: of each clip, as :func:`warp` takes it.
-        compiled: on a GPU, let `torch.compile` make one kernel of all that is done to the pixels.
+        compiled: let `torch.compile` make one kernel of all that is done to the pixels.
 
     Returns:
         uint8 RGB, shape (B, 3, T, height, width), on the same device: :func:`warp` of each clip, up to rounding.
@@ -102,9 +112,7 @@ def warp_batch(
         tall, wide = subsampling(first, plane)
         maps.append(_on(first.device, _to_plane(tall, wide) @ to_source))
         grids.append(_grid(height, width, *_fewer(samples, tall, wide), first.device))
-    sample = sample_sums
-    if first.device.type != "cpu":
-        sample = _compiled_sampling() if compiled else sample_pictures
+    sample = _compiled_sampling() if compiled else sample_pictures
     clips = sample(frames.planes, maps, grids, sides, frames.colour)
     return clips.view(*clips.shape[:3], height, width)
 
@@ -136,6 +144,16 @@ def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
 
 def _whole(shrink: float) -> int:
     return min(MAX_SAMPLES, max(1, math.ceil(shrink / COVERED)))
+
+
+@lru_cache(maxsize=1)
+def _numba_sampling() -> Callable[..., None] | None:
+    """The same for one clip on a CPU in a third of the time; ``None`` where the extra ``fast`` is not installed."""
+    if find_spec("numba") is None:
+        return None
+    from v3s.video.kernel import sample_clip
+
+    return sample_clip
 
 
 @lru_cache(maxsize=1)
@@ -213,20 +231,6 @@ def _places(plane: Tensor, to_plane: Tensor, grid: tuple[Tensor, Tensor], sides:
     return places
 
 
-def sample_sums(
-    planes: Sequence[Tensor],
-    maps: Sequence[Tensor],
-    grids: Sequence[tuple[Tensor, Tensor]],
-    sides: Tensor,
-    colour: ColourSpace | None,
-) -> Tensor:
-    """Warp clips as a CPU does it best: as :func:`warp` does. Takes and returns what :func:`sample_pictures` does."""
-    channels: list[Tensor] = []
-    for plane, to_plane, grid in zip(planes, maps, grids, strict=True):
-        channels += _look_up(plane, _places(plane, to_plane, grid, sides))
-    return torch.stack(to_rgb(channels, colour)).view(3, len(sides), -1, planes[0].shape[1]).permute(1, 0, 3, 2)
-
-
 def sample_pictures(
     planes: Sequence[Tensor],
     maps: Sequence[Tensor],
@@ -234,7 +238,7 @@ def sample_pictures(
     sides: Tensor,
     colour: ColourSpace | None,
 ) -> Tensor:
-    """Warp clips as a GPU does it best: every frame is a channel of a picture, which is sampled at one set of places.
+    """Warp clips in torch: every frame is a channel of a picture, which is sampled at one set of places.
 
     Args:
         planes: uint8, shape (B, T, channels, H, W).
@@ -255,37 +259,3 @@ def sample_pictures(
         for pictures in plane.to(torch.float32).unbind(2):
             channels.append(F.grid_sample(pictures, places, padding_mode="border", align_corners=True).mean(-1))
     return torch.stack(to_rgb(channels, colour), dim=1)
-
-
-def _look_up(planes: Tensor, places: Tensor) -> list[Tensor]:
-    """Bilinear samples of planes, averaged for each output pixel.
-
-    Args:
-        planes: uint8, shape (B, T, channels, H, W).
-        places: float32, shape (B, 2, pixels, samples), as :func:`_places` has them.
-
-    Returns:
-        For each channel float32, shape (B * pixels, T), 0..255.
-    """
-    batch, num_frames, channels, height, width = planes.shape
-    column, row = places.to(torch.int32).unbind(1)
-    right, below = places.frac().unbind(1)
-    below = below / places.shape[-1]
-    left, above = 1 - right, 1 / places.shape[-1] - below
-    start = torch.arange(0, batch * height * width, height * width, device=planes.device, dtype=torch.int32)
-    corner = torch.add(column, row, alpha=width).add_(start[:, None, None])
-    # A place on the last column or row gives its neighbour the weight 0: which sample that is does not matter.
-    taps = torch.stack([corner, corner + 1, corner + width, corner + (width + 1)], dim=-1)
-    taps = taps.clamp_(max=batch * height * width - 1).flatten(0, 1).flatten(1)
-    weights = torch.empty(taps.shape, device=planes.device)
-    for tap, (y, x) in enumerate(((above, left), (above, right), (below, left), (below, right))):
-        torch.mul(y, x, out=weights.view(*corner.shape, 4)[..., tap])
-    return [
-        F.embedding_bag(
-            taps,
-            planes[:, :, channel].permute(0, 2, 3, 1).contiguous().view(-1, num_frames).to(torch.float32),
-            per_sample_weights=weights,
-            mode="sum",
-        )
-        for channel in range(channels)
-    ]
