@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +100,23 @@ def test_death_and_silence_cost_one_file(end: Callable[[tuple[int, int]], None],
     assert reason in left_out.failures["4.mp4"].reason
     assert len(told) == 1
     assert "4.mp4" in told[0]
+
+
+@pytest.mark.timeout(30)
+def test_process_killed_with_a_lock_in_its_hand_blocks_nothing(
+    monkeypatch: pytest.MonkeyPatch, no_orphans: None
+) -> None:
+    """Torch's processes lock an event at every batch to look at it; whoever is killed there never gives it back."""
+    leave = loading._Workers.__exit__
+
+    def locked(workers: loading._Workers, *error: Any) -> None:
+        assert workers._batches._workers_done_event._cond.acquire(timeout=5)  # type: ignore[attr-defined]
+        leave(workers, *error)
+
+    monkeypatch.setattr(loading._Workers, "__exit__", locked)
+    batches = load(Numbers({}), BATCHES, num_workers=2, quarantine=None)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

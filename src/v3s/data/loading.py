@@ -309,6 +309,8 @@ class _Workers:
             process.kill()
         for process in self._processes:
             process.join()
+        # One that was killed as it looked at this event keeps its lock, on which the loader would wait for ever.
+        self._batches._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
         del self._batches  # closes the queues
 
     def __iter__(self) -> Iterator[_Read]:
