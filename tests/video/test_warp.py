@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from v3s.pretext.plan import Labels, Sampling, plan_clip
 from v3s.pretext.spatial import SpatialProjection
 from v3s.pretext.task import TASKS
+from v3s.video import kernel
 from v3s.video import warp as module
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.homography import (
@@ -35,9 +36,9 @@ TILT = from_corners(corners(WIDTH, HEIGHT), [[2, 1], [-3, 30], [44, 35], [40, 6]
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every law holds for the warp with the extra ``fast`` and without it."""
     if request.param == "numba":
-        assert module._numba_sampling() is not None
+        assert module._kernel() is not None
     else:
-        monkeypatch.setattr(module, "_numba_sampling", lambda: None)
+        monkeypatch.setattr(module, "_kernel", lambda: None)
     return str(request.param)
 
 
@@ -143,6 +144,15 @@ def test_halving_is_the_area_mean() -> None:
     frames = noise(2, 46, 62)
     area = F.interpolate(frames.double(), size=(23, 31), mode="area")
     assert (warp(frames, scale(0.5, 0.5), 23, 31).double() - as_clip(area)).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("num_frames", [1, 7, 8, 16, 24, 40])
+def test_frames_innermost(num_frames: int) -> None:
+    values = np.random.default_rng(5).integers(0, 256, (num_frames, 2, 9, 21), dtype=np.uint8)
+    for plane in (values, values[:, :, 2:7, 3:20]):
+        turned = kernel.frames_innermost(plane)
+        assert np.array_equal(turned, plane.transpose(1, 2, 3, 0))
+        assert turned.flags.c_contiguous
 
 
 @pytest.mark.parametrize(("height", "width"), [(112, 150), (80, 100), (112, 112)])
@@ -278,7 +288,7 @@ def test_planes_give_what_torch_makes_of_them(
     chroma = np.ascontiguousarray(values[:, 1:, : HEIGHT // 2 + 1, : WIDTH // 2 + 1])
     frames = Frames((torch.from_numpy(values[:, :1].copy()), torch.from_numpy(chroma)), colour)
     clip = warp(frames, TILT, 29, 41, samples=samples, blur=2.5)
-    monkeypatch.setattr(module, "_numba_sampling", lambda: None)
+    monkeypatch.setattr(module, "_kernel", lambda: None)
     difference = (clip.int() - warp(frames, TILT, 29, 41, samples=samples, blur=2.5).int()).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 1e-3

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 # Sums keep their order, so that a clip's pixels do not depend on how many frames it has.
 _OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
@@ -67,12 +68,47 @@ def _finish_line(one, two, three, row, line):  # type: ignore[no-untyped-def]
         line[place] = np.uint8(np.int32(min(max(value, _f(0)), _f(255))))
 
 
+def frames_innermost(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """From shape (T, channels, H, W) to (channels, H, W, T), contiguous."""
+    num_frames, channels, height, width = plane.shape
+    if num_frames % 8:
+        return np.ascontiguousarray(plane.transpose(1, 2, 3, 0))
+    words = np.empty((channels, height, width, num_frames // 8), np.uint64)
+    _gather_words(plane, words)
+    return words.view(np.uint8)
+
+
+@_kept
+def _gather_words(plane, words):  # type: ignore[no-untyped-def]
+    """One place in eight frames is a word: its bytes are shifted together for a line of places at a time."""
+    channels, height, width, num_words = words.shape
+    pair = np.empty((2, width), np.uint64)
+    for channel in range(channels):
+        for row in range(height):
+            line = words[channel, row]
+            for first in range(0, num_words, 2):
+                for number in range(min(2, num_words - first)):
+                    for column in range(width):
+                        word = np.uint64(0)
+                        for byte in range(8):
+                            value = plane[8 * (first + number) + byte, channel, row, column]
+                            word |= np.uint64(value) << np.uint64(8 * byte)
+                        pair[number, column] = word
+                # Two words are written together, which vectors can do, and one with gaps is what they cannot.
+                if first + 1 < num_words:
+                    for column in range(width):
+                        line[column, first] = pair[0, column]
+                        line[column, first + 1] = pair[1, column]
+                else:
+                    line[:, first] = pair[0]
+
+
 @_kept
 def sample_clip(planes, maps, samples, side, colours, clip):  # type: ignore[no-untyped-def]
     """Sample planes at the places of every output pixel, and make red, green and blue of them.
 
     Args:
-        planes: a tuple of uint8 arrays of shape (channels, H, W, T), three channels in all.
+        planes: a tuple of uint8 arrays of shape (channels, H, W, T), contiguous, three channels in all.
         maps: from output pixels to the samples of each plane, whose centres are whole numbers; float32 of shape
             (planes, 3, 3).
         samples: of an output pixel in each plane, across and down, int64 of shape (planes, 2).
