@@ -94,7 +94,7 @@ def _gather_words(plane, words):  # type: ignore[no-untyped-def]
                             value = plane[8 * (first + number) + byte, channel, row, column]
                             word |= np.uint64(value) << np.uint64(8 * byte)
                         pair[number, column] = word
-                # Two words are written together, which vectors can do, and one with gaps is what they cannot.
+                # Vectors can write two words side by side, but not single words with gaps between them.
                 if first + 1 < num_words:
                     for column in range(width):
                         line[column, first] = pair[0, column]
