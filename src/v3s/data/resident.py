@@ -44,6 +44,11 @@ class Kind(NamedTuple):
         """Of a frame."""
         return frame_bytes(self.pixel_format, self.height, self.width)
 
+    @property
+    def colour(self) -> ColourSpace | None:
+        """Of the planes; ``None`` for RGB."""
+        return None if self.pixel_format == "rgb" else ColourSpace(self.matrix, self.full)
+
 
 def kind_of(video: StoredVideo) -> Kind:
     """The kind of a video's frames."""
@@ -84,6 +89,16 @@ class ResidentFrames:
         for number, (kind, first) in self.places.items():
             _read_into(videos[number], self.rows[kind][first : first + videos[number].num_frames])
 
+    def of(self, video: int, numbers: Sequence[int]) -> Frames:
+        """Frames of one video, of those that are held in the host's memory."""
+        kind, first = self.places[video]
+        rows, start, planes = torch.tensor(numbers) + first, 0, []
+        for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
+            held = self.rows[kind][:, start : start + math.prod(shape)]
+            planes.append(held.index_select(0, rows).view(-1, *shape))
+            start += math.prod(shape)
+        return Frames(tuple(planes), kind.colour)
+
     def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
         home = self.rows[kind]
@@ -95,7 +110,7 @@ class ResidentFrames:
         for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
             planes.append(picked[:, first : first + math.prod(shape)].reshape(num_clips, -1, *shape))
             first += math.prod(shape)
-        return Frames(tuple(planes), None if kind.pixel_format == "rgb" else ColourSpace(kind.matrix, kind.full))
+        return Frames(tuple(planes), kind.colour)
 
 
 def resident_batches(
@@ -137,9 +152,7 @@ def make_clips(
         return make_together(frames, drawn, size, compiled=compiled)
     clips = []
     for video, plan in drawn:
-        kind, first = frames.places[video]
-        alone = frames.frames(kind, torch.tensor(plan.frames) + first, 1)
-        clips.append((cut_clip(Frames(tuple(plane[0] for plane in alone.planes), alone.colour), plan, size),))
+        clips.append((cut_clip(frames.of(video, plan.frames), plan, size),))
     (batch,) = stack(clips)
     return batch
 
