@@ -49,6 +49,12 @@ class Kind(NamedTuple):
         """Of the planes; ``None`` for RGB."""
         return None if self.pixel_format == "rgb" else ColourSpace(self.matrix, self.full)
 
+    def planes(self, rows: Tensor) -> list[Tensor]:
+        """Rows of bytes, a frame each, as planes of shape (frames, channels, H, W), without a copy."""
+        shapes = plane_shapes(self.pixel_format, self.height, self.width)
+        parts = torch.split(rows, [math.prod(shape) for shape in shapes], dim=1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
 
 def kind_of(video: StoredVideo) -> Kind:
     """The kind of a video's frames."""
@@ -92,12 +98,8 @@ class ResidentFrames:
     def of(self, video: int, numbers: Sequence[int]) -> Frames:
         """Frames of one video, of those that are held in the host's memory."""
         kind, first = self.places[video]
-        rows, start, planes = torch.tensor(numbers) + first, 0, []
-        for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
-            held = self.rows[kind][:, start : start + math.prod(shape)]
-            planes.append(held.index_select(0, rows).view(-1, *shape))
-            start += math.prod(shape)
-        return Frames(tuple(planes), kind.colour)
+        rows = torch.tensor(numbers) + first
+        return Frames(tuple(plane.index_select(0, rows) for plane in kind.planes(self.rows[kind])), kind.colour)
 
     def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
@@ -106,10 +108,7 @@ class ResidentFrames:
         picked = torch.empty((len(rows), kind.num_bytes), dtype=torch.uint8, device=home.device, pin_memory=pinned)
         torch.index_select(home, 0, rows.to(home.device, non_blocking=True), out=picked)
         picked = picked.to(self.device, non_blocking=True)
-        planes, first = [], 0
-        for shape in plane_shapes(kind.pixel_format, kind.height, kind.width):
-            planes.append(picked[:, first : first + math.prod(shape)].reshape(num_clips, -1, *shape))
-            first += math.prod(shape)
+        planes = (plane.view(num_clips, -1, *plane.shape[1:]) for plane in kind.planes(picked))
         return Frames(tuple(planes), kind.colour)
 
 
@@ -150,10 +149,7 @@ def make_clips(
     """
     if frames.device.type != "cpu":
         return make_together(frames, drawn, size, compiled=compiled)
-    clips = []
-    for video, plan in drawn:
-        clips.append((cut_clip(frames.of(video, plan.frames), plan, size),))
-    (batch,) = stack(clips)
+    (batch,) = stack([(cut_clip(frames.of(video, plan.frames), plan, size),) for video, plan in drawn])
     return batch
 
 

@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from rich.console import Console
 from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import NEXT, PART, PREVIOUS, finish_together, write_atomically, write_json
 from v3s.train.lock import is_free
+from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
 QUARANTINE = "quarantine.jsonl"
@@ -176,7 +176,7 @@ def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "numba": version("numba") if find_spec("numba") else None,
+        "numba": numba_version(),
         "av": av.__version__,
         "ffmpeg": {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()},
         "machine": platform.platform(),

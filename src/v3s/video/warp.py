@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -55,30 +56,26 @@ def warp(
     """
     if isinstance(frames, Tensor):
         frames = Frames((frames,), None)
-    to_source = to_output.inverse()
     samples = blurred_samples(samples or samples_for(to_output, height, width), blur)
+    kernel = _kernel() if frames.planes[0].device.type == "cpu" else None
+    if kernel is None:
+        alone = Frames(tuple(plane[None] for plane in frames.planes), frames.colour)
+        return warp_batch(alone, [to_output], height, width, samples=samples, blurs=[blur])[0]
+    to_source = to_output.inverse()
     (left, top), (right, bottom) = _ends(to_source, height, width, blur)
     parts, maps, numbers = [], [], []
     for plane in frames.planes:
         tall, wide = subsampling(frames.planes[0], plane)
         columns = _touched(left / wide, right / wide, plane.shape[-1])
         rows = _touched(top / tall, bottom / tall, plane.shape[-2])
-        parts.append(plane[..., rows, columns])
+        parts.append(kernel.frames_innermost(plane[..., rows, columns].numpy()))
         maps.append(_to_plane(tall, wide, rows.start, columns.start) @ to_source.matrix)
         numbers.append(_fewer(samples, tall, wide))
-    side = max(1.0, blur)
-    device = frames.planes[0].device
-    if device.type == "cpu" and (kernel := _kernel()) is not None:
-        pixels = tuple(kernel.frames_innermost(part.numpy()) for part in parts)
-        colours = np.eye(3, 4) if frames.colour is None else np.array(frames.colour.to_rgb())
-        clip = np.empty((3, height, width, len(frames)), np.uint8)
-        to_parts = np.stack(maps).astype(np.float32)
-        kernel.sample_clip(pixels, to_parts, np.array(numbers), np.float32(side), colours.astype(np.float32), clip)
-        return torch.from_numpy(clip).permute(0, 3, 1, 2)
-    planes, to_planes = [part[None] for part in parts], [_on(device, one[None]) for one in maps]
-    grids = [_grid(height, width, *number, device) for number in numbers]
-    sides = torch.tensor([side], device=device)
-    return sample_pictures(planes, to_planes, grids, sides, frames.colour).view(3, -1, height, width)
+    to_parts, side = np.stack(maps).astype(np.float32), np.float32(max(1.0, blur))
+    colours = np.eye(3, 4) if frames.colour is None else np.array(frames.colour.to_rgb())
+    clip = np.empty((3, height, width, len(frames)), np.uint8)
+    kernel.sample_clip(tuple(parts), to_parts, np.array(numbers), side, colours.astype(np.float32), clip)
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
 def warp_batch(
@@ -148,10 +145,15 @@ def _whole(shrink: float) -> int:
     return min(MAX_SAMPLES, max(1, math.ceil(shrink / COVERED)))
 
 
+def numba_version() -> str | None:
+    """Of the extra ``fast``; ``None`` where it is not installed."""
+    return version("numba") if find_spec("numba") else None
+
+
 @lru_cache(maxsize=1)
 def _kernel() -> ModuleType | None:
     """What does the same on a CPU in less than half the time; ``None`` where the extra ``fast`` is not installed."""
-    return import_module("v3s.video.kernel") if find_spec("numba") else None
+    return import_module("v3s.video.kernel") if numba_version() else None
 
 
 @lru_cache(maxsize=1)
