@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count
+from itertools import count, product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -99,7 +99,7 @@ class Effort:
         seconds: of a way in a round, at least.
         num_clips: where clips are counted.
         copies: of the videos that are prepared.
-        workers: processes that prepare.
+        workers: processes that prepare, of each measurement.
     """
 
     num_videos: int
@@ -108,10 +108,10 @@ class Effort:
     seconds: float
     num_clips: int
     copies: int
-    workers: int
+    workers: tuple[int, ...]
 
 
-FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, 2), Effort(2, 4, 1, 0.8, 8, 4, 1)
+FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, (1, 2)), Effort(2, 4, 1, 0.8, 8, 4, (1,))
 
 
 def copy_videos(folder: Path, pattern: str, into: Path, most: int, copies: int = 1) -> None:
@@ -318,13 +318,14 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
     return seconds
 
 
-def prepare_table(folders: dict[Style, Path], scratch: Path, workers: int) -> Table:
-    """Frames a second of ``v3s prepare`` and of decoding alone, by the same number of processes."""
-    columns = ("files", "decoding alone, frames/s", "prepare, frames/s", "ratio", "again, s", "target")
-    table = Table(*columns, title=f"v3s prepare, {workers} processes")
-    for number, (style, folder) in enumerate(folders.items()):
+def prepare_table(folders: dict[Style, Path], scratch: Path, effort: Effort) -> Table:
+    """Frames a second of ``v3s prepare`` and of decoding alone, by the same number of processes, starts included."""
+    columns = ("files", "processes", "decoding alone, frames/s", "prepare, frames/s", "ratio", "again, s", "target")
+    table = Table(*columns, title="v3s prepare")
+    for (number, (style, folder)), workers in product(enumerate(folders.items()), effort.workers):
         files = [str(path) for path in sorted(folder.iterdir())]
-        config = PrepareConfig(data=str(folder), out=str(scratch / f"prepared{number}"), workers=workers)
+        out = scratch / f"prepared{number}"
+        config = PrepareConfig(data=str(folder), out=str(out), workers=workers)
         start = time.perf_counter()
         num_frames = sum(_decode_all(files, workers))
         decoded = time.perf_counter()
@@ -332,9 +333,11 @@ def prepare_table(folders: dict[Style, Path], scratch: Path, workers: int) -> Ta
         prepared = time.perf_counter()
         prepare(config, console=Console(quiet=True))
         again = time.perf_counter() - prepared
+        shutil.rmtree(out)
         speeds = num_frames / (decoded - start), num_frames / (prepared - decoded)
         shown = (f"{speed:,.0f}" for speed in speeds)
-        table.add_row(style.name, *shown, f"{speeds[1] / speeds[0]:.0%}", f"{again:.2f}", ">= 80 %, instant")
+        ratio = f"{speeds[1] / speeds[0]:.0%}"
+        table.add_row(style.name, str(workers), *shown, ratio, f"{again:.2f}", ">= 80 %, instant")
     return table
 
 
@@ -392,7 +395,7 @@ def main() -> None:
             console.print(store_table(style, paths[style], stores, effort))
         console.print(warp_table(paths, effort))
         console.print(reader_table(paths, effort))
-        console.print(prepare_table(copies, scratch, effort.workers))
+        console.print(prepare_table(copies, scratch, effort))
 
 
 if __name__ == "__main__":

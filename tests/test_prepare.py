@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from v3s.prepare import prepare
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
 from v3s.train.lock import FolderInUseError
+from v3s.video import storing
 
 QUIET = Console(quiet=True)
 SAMPLING = Sampling(clip_frames=4, clip_size=24, canvas_size=48)
@@ -280,16 +280,16 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
-    written = count()
-    real = os.writev
+    real = os.pwrite
 
-    def full_disk(file: int, buffers: Sequence[memoryview]) -> int:
-        if next(written) == 300:  # in the second shard
+    def full_disk(file: int, values: memoryview, place: int) -> int:
+        if place and os.readlink(f"/proc/self/fd/{file}").endswith("00001.part"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(file, buffers)
+        return real(file, values, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", full_disk)
+        patch.setattr(storing, "PIECE", 1 << 16)
+        patch.setattr(os, "pwrite", full_disk)
         with pytest.raises(ValueError, match=r"00001\.part: cannot be written \(No space left on device\)"):
             run(small_videos, tmp_path / "store")
     assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]
@@ -297,6 +297,28 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
         list_videos(tmp_path / "store")  # of which it holds a third
     run(small_videos, tmp_path / "store")
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
+
+
+def test_few_videos_are_shared_out_among_the_processes(small_videos: Path, tmp_path: Path) -> None:
+    """Shards of 32 would leave all 16 videos to one of them."""
+    prepare(PrepareConfig(data=str(small_videos), out=str(tmp_path / "store"), workers=2), console=QUIET)
+    assert len(shards(tmp_path / "store", "bin")) == 16
+
+
+def test_space_is_told_by_some_of_many_videos(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for num_opened in (1000, 4):
+        monkeypatch.setattr(prepare_module, "NUM_OPENED", num_opened)
+        opened: list[Path] = []
+        monkeypatch.setattr(
+            prepare_module, "_promised_bytes", lambda path, config, opened=opened: opened.append(path) or 2e9
+        )
+        with Console(file=io.StringIO(), width=200) as console, console.capture() as capture:
+            run(small_videos, tmp_path / f"store{num_opened}", console=console)
+        told.append((len(opened), "16 videos to decode, about 32.0 GB" in capture.get()))
+    assert told == [(16, True), (4, True)]
 
 
 def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:

@@ -39,7 +39,13 @@ from v3s.video.store import StoredVideo, frame_bytes, stored_size
 from v3s.video.storing import ShardWriter, store_video
 
 VIDEOS_PER_SHARD = 32
-"""How many videos a shard holds: what a killed run loses at most, for each process."""
+"""How many videos a shard holds at most: what a killed run loses, for each process."""
+
+SHARDS_PER_PROCESS = 8
+"""Of fewer videos so many shards are made at least, that no process idles long while others write their last one."""
+
+NUM_OPENED = 1000
+"""Of more videos, so many at least, evenly spaced, tell the space that all take: opening them costs 2 ms each."""
 
 LINES_PER_LIST = 1024
 """How many files with new dates a list holds at most: what a killed run compares again."""
@@ -146,7 +152,8 @@ def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Sto
 
 def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:
     """Refuse to begin what the disk cannot hold, as far as the files' headers tell."""
-    needed = sum(_promised_bytes(root / path, config) for path in paths)
+    opened = paths[:: max(1, len(paths) // NUM_OPENED)]
+    needed = sum(_promised_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
     console.print(f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB", highlight=False)
     if needed > free:
@@ -171,19 +178,23 @@ def _write_all(
     folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, first_shard: int, console: Console
 ) -> None:
     """Write shards, several at once, each in a process of its own."""
-    parts = [paths[start : start + VIDEOS_PER_SHARD] for start in range(0, len(paths), VIDEOS_PER_SHARD)]
+    workers = default_workers() if config.workers is None else config.workers
+    shared = max(1, len(paths) // (workers * SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
+    in_shard = min(VIDEOS_PER_SHARD, shared)
+    parts = [paths[start : start + in_shard] for start in range(0, len(paths), in_shard)]
     (folder / SHARDS).mkdir(exist_ok=True)
     stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(paths))
-        for num_videos in _run(stems, root, parts, config):
+        for num_videos in _run(stems, root, parts, config, workers):
             progress.advance(task, num_videos)
 
 
-def _run(stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig) -> Iterator[int]:
-    workers = min(default_workers() if config.workers is None else config.workers, len(parts))
-    if workers < 2:
+def _run(
+    stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig, workers: int
+) -> Iterator[int]:
+    if (workers := min(workers, len(parts))) < 2:
         yield from map(write_shard, stems, repeat(root), parts, repeat(config))
         return
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)

@@ -1,13 +1,21 @@
 """Frames in a store: those of the video, bit for bit or with a measured loss, and damage that is noticed."""
 
+import errno
 import math
+import os
+import tempfile
+import zlib
+from fcntl import F_GETFL, fcntl
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from v3s.data.synthetic import make_clips
+from v3s.video import storing
 from v3s.video.decode import index_video, read_frames
 from v3s.video.frames import Frames
 from v3s.video.index import VideoError
@@ -20,7 +28,7 @@ from v3s.video.store import (
     verify_stored,
     video_from_json,
 )
-from v3s.video.storing import ShardWriter, store_video
+from v3s.video.storing import BLOCK, ShardWriter, store_video
 
 NUMBERS = [17, 3, 3, 19, 0]
 
@@ -36,7 +44,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(path: Path, folder: Path, pixel_format: PixelFormat = "yuv", short_side: int = 1000) -> StoredVideo:
     shard = folder / f"{path.stem}-{pixel_format}-{short_side}.bin"
     with ShardWriter(shard) as writer:
-        writer.write([b"before"])
+        writer.write(np.frombuffer(b"before", np.uint8))
         return store_video(path, writer, pixel_format=pixel_format, short_side=short_side, shard_name=str(shard))
 
 
@@ -127,8 +135,49 @@ def test_video_that_fails_leaves_nothing_in_the_shard(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(np.random.default_rng(0).bytes(2000))
     with ShardWriter(tmp_path / "shard") as writer:
-        writer.write([b"kept"])
+        writer.write(np.frombuffer(b"kept", np.uint8))
         with pytest.raises(VideoError, match=r"not a video|none of the video formats"):
             store_video(bad, writer, pixel_format="yuv", short_side=100, shard_name="shard")
-        assert writer.size == 4
-    assert (tmp_path / "shard").read_bytes() == b"kept"
+    assert (tmp_path / "shard").read_bytes().rstrip(b"\0") == b"kept"
+
+
+@pytest.mark.parametrize("folder", ["on the disk", "in memory"])
+@given(
+    videos=st.lists(st.tuples(st.lists(st.integers(0, 3 * BLOCK), max_size=6), st.booleans()), max_size=5),
+    refuses=st.booleans(),
+)
+def test_shard_holds_what_was_written_and_not_taken_back(
+    folder: str, videos: list[tuple[list[int], bool]], refuses: bool
+) -> None:
+    """Whatever the sizes, whether pieces of a video had left already, and where the disk refuses to be written so."""
+    values, real = np.random.default_rng(0), os.pwrite
+
+    def refuse(file: int, values: memoryview, place: int) -> int:
+        if fcntl(file, F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(file, values[:5000], place)
+
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm" if folder == "in memory" else None) as made,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(storing, "PIECE", 2 * BLOCK)
+        if refuses:
+            patch.setattr(os, "pwrite", refuse)
+        kept = []
+        with ShardWriter(Path(made) / "shard") as writer:
+            for sizes, fails in videos:
+                start = writer.begin()
+                planes = [values.integers(0, 256, (size, 1), np.uint8) for size in sizes]
+                for plane in planes:
+                    writer.write(plane)
+                written = b"".join(plane.tobytes() for plane in planes)
+                assert writer.checksum == zlib.adler32(written)
+                if fails:
+                    writer.cut(start)
+                else:
+                    kept.append((start, written))
+            size = writer.size
+        whole = (Path(made) / "shard").read_bytes()
+        assert all(start % BLOCK == 0 and whole[start:].startswith(written) for start, written in kept)
+        assert len(whole) == size

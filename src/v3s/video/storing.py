@@ -1,12 +1,14 @@
 """Write videos into a store: every frame decoded once, shrunk where it is large, and appended to a shard."""
 
+import errno
 import os
-import zlib
-from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from fcntl import F_GETFL, F_SETFL, fcntl
 from fractions import Fraction
+from mmap import mmap
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import av
 import numpy as np
@@ -18,52 +20,102 @@ from av.video.reformatter import VideoReformatter
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
 from v3s.video.planes import colour_of, planar_format, plane_lines
-from v3s.video.store import PixelFormat, StoredVideo, stored_size
+from v3s.video.store import PixelFormat, StoredVideo, adler32, stored_size
 
 JPEG_QUALITY = 3  # of FFmpeg's 2 (best) to 31
+BLOCK = 4096  # bytes: no disk in use has larger ones
+PIECE = 4 << 20  # bytes that are written at once
+DIRECT = getattr(os, "O_DIRECT", 0)  # of Linux
 
 
 class ShardWriter:
     """A file that grows by the frames of one video after another.
 
+    What is written gathers in memory and goes to the disk a piece at a time, in a thread, past the system's cache where
+    the file system lets it: copies in the cache took longer than decoding (docs/log.md). The disk then takes whole
+    blocks alone, so a video begins at one.
+
     Attributes:
         path: of the file, which must not exist.
-        size: written so far, in bytes.
         checksum: Adler-32 of what was written since :meth:`begin`.
         error: why the last write failed, if it did: the disk may be full.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size, self.checksum = path, 0, 1
+        self.path, self.checksum = path, 1
         self.error: OSError | None = None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._pass_cache(True)
+        self._gathering, self._leaving = (np.frombuffer(mmap(-1, PIECE), np.uint8) for _ in range(2))
+        self._start = self._gathered = 0  # the first place in the file of what is gathered, and how much that is
+        self._thread, self._written = ThreadPoolExecutor(1), Future[None]()
+        self._written.set_result(None)
+
+    @property
+    def size(self) -> int:
+        """Written so far, in bytes."""
+        return self._start + self._gathered
 
     def begin(self) -> int:
         """Start a video; returns where it begins."""
+        self._write(np.zeros(-self.size % BLOCK, np.uint8))
         self.checksum = 1
         return self.size
 
-    def write(self, buffers: Sequence[Any]) -> None:
-        """Append contiguous buffers."""
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        for view in views:
-            self.checksum = zlib.adler32(view, self.checksum)
-        while views:
-            try:
-                num_written = os.writev(self._file, views)
-            except OSError as error:
-                self.error = error
-                raise
-            self.size += num_written
-            while views and num_written >= len(views[0]):
-                num_written -= len(views.pop(0))
-            if views:
-                views[0] = views[0][num_written:]
+    def write(self, values: np.ndarray) -> None:
+        """Append values of a byte each."""
+        flat = np.ascontiguousarray(values).reshape(-1)
+        self.checksum = adler32(flat, self.checksum)
+        self._write(flat)
 
     def cut(self, size: int) -> None:
-        """Take back what was written beyond a size."""
-        os.ftruncate(self._file, size)
-        self.size = os.lseek(self._file, size, os.SEEK_SET)
+        """Take back what was written beyond a size, which is where a video began."""
+        if size < self._start:
+            self._wait()
+            self._start = size
+        self._gathered = size - self._start
+
+    def _write(self, flat: np.ndarray) -> None:
+        while len(flat):
+            part = flat[: PIECE - self._gathered]
+            self._gathering[self._gathered : self._gathered + len(part)] = part
+            self._gathered += len(part)
+            flat = flat[len(part) :]
+            if self._gathered == PIECE:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the thread write what is gathered, up to the end of a block, once it has written what was before."""
+        self._wait()
+        self._gathering, self._leaving = self._leaving, self._gathering
+        whole = self._leaving[: self._gathered + -self._gathered % BLOCK]
+        self._written = self._thread.submit(self._write_out, whole.data, self._start)
+        self._start, self._gathered = self.size, 0
+
+    def _wait(self) -> None:
+        try:
+            self._written.result()
+        except OSError as error:
+            self.error = error
+            raise
+
+    def _write_out(self, values: memoryview, place: int) -> None:
+        while values:
+            try:
+                num_written = os.pwrite(self._file, values, place)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._pass_cache(False):
+                    raise
+                continue
+            values, place = values[num_written:], place + num_written
+
+    def _pass_cache(self, wanted: bool) -> bool:
+        """Write past the system's cache, or through it; whether that is a change that the file system makes."""
+        flags = fcntl(self._file, F_GETFL)
+        changed = flags | DIRECT if wanted else flags & ~DIRECT
+        with suppress(OSError):
+            fcntl(self._file, F_SETFL, changed)
+        return fcntl(self._file, F_GETFL) != flags
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -72,8 +124,14 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            os.fsync(self._file)
+            if kind is None:
+                size = self.size
+                self._hand_over()
+                self._wait()
+                os.ftruncate(self._file, size)
+                os.fsync(self._file)
         finally:
+            self._thread.shutdown()
             os.close(self._file)
 
 
@@ -102,7 +160,8 @@ def store_video(
         raise (shard.error or error) from None
     num_bytes, checksum = shard.size - start, shard.checksum
     if pixel_format == "jpeg":
-        shard.write([np.array([place - start for place in (*writer.places, start + num_bytes)], np.uint64)])
+        places = np.array([*writer.places, start + num_bytes], np.uint64) - np.uint64(start)
+        shard.write(places.view(np.uint8))
     height, width = writer.size
     return StoredVideo(
         path=str(path),
@@ -143,10 +202,11 @@ class _FrameWriter:
         if self._pixel_format == "jpeg":
             self.places.append(self._shard.size)
             planes = [np.frombuffer(self._picture(planes), np.uint8)]
-        self._shard.write(planes)
+        for plane in planes:
+            self._shard.write(plane)
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
-        """The planes to store, contiguous, upright and not too large."""
+        """The planes to store, upright and not too large."""
         name, has_colour = frame.format.name, planar_format(frame) != "gbrp"
         self.colour = colour_of(frame) if has_colour else ColourSpace()
         target = "yuvj420p" if self.colour.full else "yuv420p"
@@ -160,7 +220,7 @@ class _FrameWriter:
                 frame, width=width, height=height, format=target, interpolation="AREA", threads=1
             ).planes
         lines = map(plane_lines, planes)
-        turned = [np.ascontiguousarray(np.rot90(plane, turns) if turns else plane) for plane in lines]
+        turned = [np.rot90(plane, turns) if turns else plane for plane in lines]
         if target == "gbrp":
             return [turned[2], turned[0], turned[1]]
         if self._pixel_format == "rgb":
