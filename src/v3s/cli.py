@@ -84,8 +84,10 @@ class Parser(ArgumentParser):
     """The ``--config`` files that it reads, for its errors."""
 
     def format_help(self, formatter: Any = None) -> str:
-        """Help with dashes in the options' names."""
-        return _dashed(super().format_help(formatter)).replace(" {true,false}", "")
+        """Help with dashes in the options' names, which says once what the command does."""
+        again = f"\n{(self.description or '').removesuffix('.')}:\n"
+        text = super().format_help(formatter).replace(again, "\n")
+        return _dashed(text).replace(" {true,false}", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line, with the option that was probably meant, and exit with 2."""
@@ -254,9 +256,9 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
     given = _with_lists(kind, _with_flags(kind, [_underscored(option) for option in options]))
-    if kind in POSITIONAL:
-        given = _positional(POSITIONAL[kind], given)
-    if "resume" in {field.name for field in fields(kind)}:
+    names = {field.name for field in fields(kind)}
+    given = _positional(next(name for name in POSITIONAL if name in names), given)
+    if "resume" in names:
         given = _resumed(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
@@ -269,12 +271,12 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     )
 
 
-POSITIONAL: dict[type[Any], str] = {SearchConfig: "query", MergeConfig: "parts", ReproduceConfig: "table"}
-"""The option that words before the first option stand for."""
+POSITIONAL = ("query", "parts", "study", "table", "video", "data", "run", "vectors", "weights")
+"""Words before the first option stand for the first of these that a command has."""
 
 
 def _positional(name: str, given: list[str]) -> list[str]:
-    """Let ``search QUERY --in VECTORS -k 10`` and ``merge A B --out ALL`` stand for their long forms."""
+    """Let ``check DIR``, ``search QUERY --in VECTORS -k 10`` and ``merge A B --out ALL`` stand for their long forms."""
     short = {"--in": "--vectors", "-k": "--k"}
     words = list(takewhile(lambda word: not word.startswith("-"), given))
     options = [short.get(word, word) for word in given[len(words) :]]
@@ -331,5 +333,13 @@ def _values_of(option: str, given: list[str]) -> list[str]:
 def _overview() -> str:
     lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
-        ["usage: v3s COMMAND [options]", "", "commands:", *lines, "", "v3s COMMAND --help lists its options."]
+        [
+            "usage: v3s COMMAND [WHAT] [options]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "WHAT stands for what the command works on: --data, or --video, --run, --study, --vectors, --weights.",
+            "v3s COMMAND --help lists its options.",
+        ]
     )
