@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from v3s.cli import COMMANDS, main, read_config
+from v3s.cli import COMMANDS, main, read_config, worked_on
 from v3s.config import PretrainConfig
 from v3s.config_file import from_yaml, to_yaml
 from v3s.downstream.config import FinetuneConfig, ProbeConfig
@@ -20,6 +20,18 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     except SystemExit as stop:
         code = int(stop.code or 0)
     return code, capsys.readouterr().err
+
+
+def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
+    others = {
+        "results": "study", "convert": "weights", "replay": "run", "reproduce": "table", "merge": "parts",
+        "search": "query", "index": "vectors", "explain": "video", "speediness": "video",
+    }  # fmt: skip
+    assert {name: worked_on(command.config) for name, command in COMMANDS.items()} == dict.fromkeys(
+        COMMANDS, "data"
+    ) | others
+    config = read_config("pretrain", PretrainConfig, ["videos", "--out", "run", "--parts", "2"])
+    assert (config.data, config.parts) == ("videos", 2)
 
 
 @pytest.mark.parametrize(

@@ -256,9 +256,8 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
     given = _with_lists(kind, _with_flags(kind, [_underscored(option) for option in options]))
-    names = {field.name for field in fields(kind)}
-    given = _positional(next(name for name in POSITIONAL if name in names), given)
-    if "resume" in names:
+    given = _positional(worked_on(kind), given)
+    if "resume" in {field.name for field in fields(kind)}:
         given = _resumed(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
@@ -271,8 +270,14 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     )
 
 
-POSITIONAL = ("query", "parts", "study", "table", "video", "data", "run", "vectors", "weights")
+POSITIONAL = ("query", "study", "table", "video", "data", "parts", "run", "vectors", "weights")
 """Words before the first option stand for the first of these that a command has."""
+
+
+def worked_on(kind: type[Any]) -> str:
+    """The option that words before the first option stand for."""
+    names = {field.name for field in fields(kind)}
+    return next(name for name in POSITIONAL if name in names)
 
 
 def _positional(name: str, given: list[str]) -> list[str]:
