@@ -153,7 +153,7 @@ def test_shard_holds_what_was_written_and_not_taken_back(
     values, real = np.random.default_rng(0), os.pwrite
 
     def refuse(file: int, values: memoryview, place: int) -> int:
-        if fcntl(file, F_GETFL) & os.O_DIRECT:
+        if fcntl(file, F_GETFL) & storing.DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(file, values[:5000], place)
 
