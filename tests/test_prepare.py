@@ -313,11 +313,11 @@ def test_space_is_told_by_some_of_many_videos(
         monkeypatch.setattr(prepare_module, "NUM_OPENED", num_opened)
         opened: list[Path] = []
         monkeypatch.setattr(
-            prepare_module, "_promised_bytes", lambda path, config, opened=opened: opened.append(path) or 2e9
+            prepare_module, "_promised_bytes", lambda path, config, opened=opened: opened.append(path) or 5e7
         )
         with Console(file=io.StringIO(), width=200) as console, console.capture() as capture:
             run(small_videos, tmp_path / f"store{num_opened}", console=console)
-        told.append((len(opened), "16 videos to decode, about 32.0 GB" in capture.get()))
+        told.append((len(opened), "16 videos to decode, about 0.8 GB" in capture.get()))
     assert told == [(16, True), (4, True)]
 
 
