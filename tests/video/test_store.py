@@ -8,6 +8,7 @@ import zlib
 from fcntl import F_GETFL, fcntl
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -71,6 +72,23 @@ def test_jpeg_loses_little_and_takes_little(video: Path, tmp_path: Path) -> None
     stored = store(video, tmp_path, "jpeg")
     assert psnr(read_frames(stored, NUMBERS), read_frames(index_video(video), NUMBERS)) > 36
     assert stored.num_bytes < 0.35 * store(video, tmp_path).num_bytes
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize("pixel_format", ["yuv", "jpeg", "rgb"])
+def test_turned_frames_are_stored_upright(video: Path, tmp_path: Path, pixel_format: PixelFormat, turn: int) -> None:
+    path = tmp_path / "turned.mp4"
+    with av.open(str(video)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        stream.set_display_rotation(turn)
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    stored, index = store(path, tmp_path, pixel_format), index_video(path)
+    assert (index.rotation, stored.height, stored.width) == (turn, index.height, index.width)
+    ours, decoded = read_frames(stored, NUMBERS), read_frames(index, NUMBERS)
+    assert psnr(ours, decoded) > 36 if pixel_format == "jpeg" else torch.equal(ours.rgb(), decoded.rgb())
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv", "jpeg", "rgb"])

@@ -206,7 +206,7 @@ class _FrameWriter:
             self._shard.write(plane)
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
-        """The planes to store, upright and not too large."""
+        """The planes to store, contiguous, upright and not too large."""
         name, has_colour = frame.format.name, planar_format(frame) != "gbrp"
         self.colour = colour_of(frame) if has_colour else ColourSpace()
         target = "yuvj420p" if self.colour.full else "yuv420p"
@@ -220,7 +220,7 @@ class _FrameWriter:
                 frame, width=width, height=height, format=target, interpolation="AREA", threads=1
             ).planes
         lines = map(plane_lines, planes)
-        turned = [np.rot90(plane, turns) if turns else plane for plane in lines]
+        turned = [np.ascontiguousarray(np.rot90(plane, turns) if turns else plane) for plane in lines]
         if target == "gbrp":
             return [turned[2], turned[0], turned[1]]
         if self._pixel_format == "rgb":
