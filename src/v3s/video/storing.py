@@ -35,15 +35,15 @@ class ShardWriter:
     the file system lets it: copies in the cache took longer than decoding (docs/log.md). The disk then takes whole
     blocks alone, so a video begins at one.
 
-    Attributes:
+    Args:
         path: of the file, which must not exist.
+
+    Attributes:
         checksum: Adler-32 of what was written since :meth:`begin`.
-        error: why the last write failed, if it did: the disk may be full.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.checksum = path, 1
-        self.error: OSError | None = None
+        self.checksum = 1
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._pass_cache(True)
         self._gathering, self._leaving = (np.frombuffer(mmap(-1, PIECE), np.uint8) for _ in range(2))
@@ -55,6 +55,11 @@ class ShardWriter:
     def size(self) -> int:
         """Written so far, in bytes."""
         return self._start + self._gathered
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why writing failed, if it did: the disk may be full."""
+        return self._written.exception()
 
     def begin(self) -> int:
         """Start a video; returns where it begins."""
@@ -71,7 +76,7 @@ class ShardWriter:
     def cut(self, size: int) -> None:
         """Take back what was written beyond a size, which is where a video began."""
         if size < self._start:
-            self._wait()
+            self._written.result()
             self._start = size
         self._gathered = size - self._start
 
@@ -86,18 +91,11 @@ class ShardWriter:
 
     def _hand_over(self) -> None:
         """Let the thread write what is gathered, up to the end of a block, once it has written what was before."""
-        self._wait()
+        self._written.result()
         self._gathering, self._leaving = self._leaving, self._gathering
         whole = self._leaving[: self._gathered + -self._gathered % BLOCK]
         self._written = self._thread.submit(self._write_out, whole.data, self._start)
         self._start, self._gathered = self.size, 0
-
-    def _wait(self) -> None:
-        try:
-            self._written.result()
-        except OSError as error:
-            self.error = error
-            raise
 
     def _write_out(self, values: memoryview, place: int) -> None:
         while values:
@@ -125,10 +123,9 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                size = self.size
                 self._hand_over()
-                self._wait()
-                os.ftruncate(self._file, size)
+                self._written.result()
+                os.ftruncate(self._file, self.size)
                 os.fsync(self._file)
         finally:
             self._thread.shutdown()
