@@ -5,7 +5,6 @@ is decoded once from end to end, and what that pass learned is kept in a :class:
 """
 
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -18,6 +17,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from v3s.video.checksum import adler32
 from v3s.video.container import Stage, VideoError, open_video, packets_from, reason_of, stated_seconds
 
 __all__ = ["VideoError", "VideoIndex", "index_video", "open_video", "packets_from"]
@@ -290,7 +290,7 @@ def _fingerprint(frame: VideoFrame) -> int:
     """A checksum of the first plane without the padding at the end of its lines."""
     plane = frame.planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
-    return zlib.adler32(lines[:, : plane.width].tobytes())
+    return adler32(lines[:, : plane.width].tobytes())
 
 
 def _known_format(path: str | Path, probed: InputContainer, seen: _Pass, tick: Callable[[], None]) -> str | None:

@@ -16,15 +16,11 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 
+from v3s.video.checksum import adler32
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import VideoIndex
 from v3s.video.planes import plane_lines
-
-try:
-    from zlib_ng.zlib_ng import adler32 as adler32  # the same sums, up to eighteen times as fast
-except ImportError:
-    from zlib import adler32 as adler32
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]
 SHORT_SIDE = 256  # stored frames have at most so many pixels on their short side, unless asked otherwise

@@ -17,10 +17,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from v3s.video.checksum import adler32
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
 from v3s.video.planes import colour_of, planar_format, plane_lines
-from v3s.video.store import PixelFormat, StoredVideo, adler32, stored_size
+from v3s.video.store import PixelFormat, StoredVideo, stored_size
 
 JPEG_QUALITY = 3  # of FFmpeg's 2 (best) to 31
 BLOCK = 4096  # bytes: no disk in use has larger ones
