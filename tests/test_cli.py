@@ -49,6 +49,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is no YAML file of options"),
         ("pretrain --out {tmp}/run --resume", "holds no run to go on with"),
         ("check --workers 1 x", "unrecognized arguments: x; give an option's name before it"),
+        ("check --data x -k 3", "unrecognized arguments: -k"),
         ("check {tmp}/missing", "missing does not exist"),
         ("merge {tmp}/missing", "the following arguments are required: --out"),
         ("pretrain --data x --out y --batch-size 0", "batch_size is 0; it must be more than 0"),

@@ -256,8 +256,8 @@ def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
     parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
     parser.add_class_arguments(kind)
     given = _with_lists(kind, _with_flags(kind, [_underscored(option) for option in options]))
-    given = _positional(worked_on(kind), given)
-    if "resume" in {field.name for field in fields(kind)}:
+    given = _positional(kind, given)
+    if "resume" in _names(kind):
         given = _resumed(given)
     if kind is PretrainConfig:
         parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
@@ -276,13 +276,17 @@ POSITIONAL = ("query", "study", "table", "video", "data", "parts", "run", "vecto
 
 def worked_on(kind: type[Any]) -> str:
     """The option that words before the first option stand for."""
-    names = {field.name for field in fields(kind)}
-    return next(name for name in POSITIONAL if name in names)
+    return next(name for name in POSITIONAL if name in _names(kind))
 
 
-def _positional(name: str, given: list[str]) -> list[str]:
+def _names(kind: type[Any]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def _positional(kind: type[Any], given: list[str]) -> list[str]:
     """Let ``check DIR``, ``search QUERY --in VECTORS -k 10`` and ``merge A B --out ALL`` stand for their long forms."""
-    short = {"--in": "--vectors", "-k": "--k"}
+    name, names = worked_on(kind), _names(kind)
+    short = {short: f"--{long}" for short, long in (("--in", "vectors"), ("-k", "k")) if long in names}
     words = list(takewhile(lambda word: not word.startswith("-"), given))
     options = [short.get(word, word) for word in given[len(words) :]]
     if not words:
