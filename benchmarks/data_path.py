@@ -12,12 +12,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count, product
-from multiprocessing import get_context
+from itertools import count
 from pathlib import Path
 
 import av
@@ -31,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers
 from benchmarks.machine import describe_machine
+from benchmarks.preparing import prepare_table
 from v3s.config import PrepareConfig
 from v3s.data.clips import PretextClips
 from v3s.data.loading import keep_freed_memory, load_batches, start_worker
@@ -318,42 +317,6 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
     return seconds
 
 
-def prepare_table(folders: dict[Style, Path], scratch: Path, effort: Effort) -> Table:
-    """Frames a second of ``v3s prepare`` and of decoding alone, by the same number of processes, starts included."""
-    columns = ("files", "processes", "decoding alone, frames/s", "prepare, frames/s", "ratio", "again, s", "target")
-    table = Table(*columns, title="v3s prepare")
-    for (number, (style, folder)), workers in product(enumerate(folders.items()), effort.workers):
-        files = [str(path) for path in sorted(folder.iterdir())]
-        out = scratch / f"prepared{number}"
-        config = PrepareConfig(data=str(folder), out=str(out), workers=workers)
-        start = time.perf_counter()
-        num_frames = sum(_decode_all(files, workers))
-        decoded = time.perf_counter()
-        prepare(config, console=Console(quiet=True))
-        prepared = time.perf_counter()
-        prepare(config, console=Console(quiet=True))
-        again = time.perf_counter() - prepared
-        shutil.rmtree(out)
-        speeds = num_frames / (decoded - start), num_frames / (prepared - decoded)
-        shown = (f"{speed:,.0f}" for speed in speeds)
-        ratio = f"{speeds[1] / speeds[0]:.0%}"
-        table.add_row(style.name, str(workers), *shown, ratio, f"{again:.2f}", ">= 80 %, instant")
-    return table
-
-
-def _decode_all(files: list[str], workers: int) -> list[int]:
-    if workers == 1:
-        return list(map(count_frames, files))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-        return list(executor.map(count_frames, files))
-
-
-def count_frames(path: str) -> int:
-    """Decode a file and do nothing with its frames."""
-    with open_video(path) as (container, stream):
-        return sum(1 for _ in container.decode(stream))
-
-
 def describe_versions() -> str:
     """Of what the peers are made of."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
@@ -387,15 +350,15 @@ def main() -> None:
                 console.print(f"{style.name}: not measured, no {style.pattern} in {source}", highlight=False)
                 continue
             copy_videos(source, style.pattern, scratch / f"videos{number}", effort.num_videos)
-            copies[style] = scratch / f"copies{number}"
-            copy_videos(source, style.pattern, copies[style], effort.num_videos, effort.copies)
+            copies[style.name] = scratch / f"copies{number}"
+            copy_videos(source, style.pattern, copies[style.name], effort.num_videos, effort.copies)
             paths[style] = clips_of(scratch / f"videos{number}")
             stores = make_stores(scratch / f"videos{number}", scratch / f"stores{number}")
             console.print(path_table(style, paths[style], stores, effort))
             console.print(store_table(style, paths[style], stores, effort))
         console.print(warp_table(paths, effort))
         console.print(reader_table(paths, effort))
-        console.print(prepare_table(copies, scratch, effort))
+        console.print(prepare_table(copies, scratch, effort.workers))
 
 
 if __name__ == "__main__":
