@@ -33,7 +33,7 @@ bench: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[test,dev,eval,fast]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,dev]'
 	touch $(STAMP)
 
 clean:
