@@ -33,12 +33,16 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
     )
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 @contextmanager
 def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.Popen[str]]]":
     """Two processes, once they have written a checkpoint; killed at the end."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     arguments = (
         f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
         f"--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu {more}"
@@ -95,6 +99,28 @@ def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path
     assert [process.returncode for process in pair] == [143, 143], told
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     assert f"after step {state['step']}; go on with" in " ".join(told[0].split())
+
+
+def test_no_thread_of_the_group_outlives_it() -> None:
+    """One that does may meet the end of the interpreter, which aborts the process: seen twice, on busy machines."""
+    script = """
+from pathlib import Path
+import torch
+from v3s.train.distributed import Processes, process_group, wrap
+
+def threads():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+with process_group(processes := Processes(count=2), device := torch.device("cpu")):
+    wrap(torch.nn.Linear(3, 3), processes, device)(torch.ones(2, 3)).sum().backward()
+    print(threads() > 0)
+print(threads())
+"""
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **place}, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["True", "0"]
 
 
 def test_waiting_for_the_first_process_hears_a_signal() -> None:

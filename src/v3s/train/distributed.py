@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional  # before any group: see `process_group`
 from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -64,6 +65,9 @@ def launched_processes() -> Processes:
 @contextmanager
 def process_group(processes: Processes, device: torch.device) -> Iterator[Processes]:
     """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs.
+
+    The group's threads end with it: one that met the end of the interpreter would abort the process. They would not if
+    `torch.distributed.nn.functional`, which DDP imports, came after: its functions' defaults hold the group of then.
 
     Raises:
         ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`. Of NCCL's
