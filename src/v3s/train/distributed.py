@@ -1,10 +1,12 @@
 """One training run over several processes, as ``torchrun`` starts them (DDP over gloo or NCCL)."""
 
+import gc
 import os
 import platform
 import re
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,8 +68,11 @@ def launched_processes() -> Processes:
 def process_group(processes: Processes, device: torch.device) -> Iterator[Processes]:
     """Join the processes' group for as long as the context lasts: NCCL on GPUs, gloo on CPUs.
 
-    The group's threads end with it: one that met the end of the interpreter would abort the process. They would not if
-    `torch.distributed.nn.functional`, which DDP imports, came after: its functions' defaults hold the group of then.
+    The group's threads end with the context, by whatever exception it ends. DDP's reducer must be freed before: freed
+    after, it would be the last to hold the group, and join its threads while it holds the interpreter's lock, which one
+    of these threads may wait for to free a tensor (a deadlock). So the frames of the exception are cleared here; they
+    hold the wrapped model. `torch.distributed.nn.functional`, which DDP imports, must be imported before any group: the
+    defaults of its functions hold the group of then, and a thread that lives at the end of the interpreter aborts it.
 
     Raises:
         ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`. Of NCCL's
@@ -87,6 +92,7 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     try:
         yield joined
     except RuntimeError as error:
+        _clear_frames(error)
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         lost = ", ".join(_absent(joined)) or "none"
@@ -95,8 +101,19 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
             f"an exchange between the processes of the run failed ({reason}); no longer there: {lost}. "
             "What it said last, if it did, is above"
         ) from error
+    except BaseException as error:
+        _clear_frames(error)
+        raise
     finally:
+        gc.collect()  # a wrapped model is part of reference cycles
         distributed.destroy_process_group()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Free the local variables of the frames that an exception, and those that led to it, ended."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _absent(processes: Processes) -> list[str]:
