@@ -30,18 +30,18 @@ from torch.utils.data import DataLoader
 from benchmarks import peers
 from benchmarks.machine import describe_machine
 from benchmarks.preparing import prepare_table
-from v3s.config import PrepareConfig
+from v3s.backbones.device import keep_freed_memory
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.clips import PretextClips
-from v3s.data.loading import keep_freed_memory, load_batches, start_worker
+from v3s.data.lists.splits import list_videos
+from v3s.data.loading import load_batches, start_worker
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
-from v3s.prepare import prepare
 from v3s.pretext.plan import Labels, Sampling, plan_clip
 from v3s.pretext.task import TASKS
 from v3s.video.container import open_video
-from v3s.video.decode import VideoIndex, needed_packets, plan_runs, read_frames
-from v3s.video.store import PixelFormat, Video, frame_bytes
+from v3s.video.decode import Video, VideoIndex, needed_packets, plan_runs, read_frames
+from v3s.video.store import PixelFormat, frame_bytes
 from v3s.video.warp import warp
 
 WORKERS = 2

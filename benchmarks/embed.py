@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from v3s.backbones import create_backbone
+from v3s.backbones.device import divide_cores
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View, read_clips
-from v3s.downstream.encoder import load_encoder
-from v3s.train.device import divide_cores
+from v3s.features.encoder import load_encoder
 
 TARGET = 3.0
 NUM_VIDEOS, NUM_CLIPS, ROUNDS = 8, 10, 2

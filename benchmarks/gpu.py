@@ -42,18 +42,18 @@ from torch import nn
 
 from benchmarks.machine import describe_machine
 from v3s import create_backbone, pretrain
-from v3s.config import PrepareConfig, PretrainConfig
+from v3s.backbones.device import choose_compute, fastest_convolutions
+from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.commands.pretrain_setup import PretrainConfig
 from v3s.data.clips import PretextClips
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import list_videos
 from v3s.data.resident import ResidentFrames, resident_batches
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
-from v3s.data.store import Store, is_store, open_store
-from v3s.prepare import prepare
+from v3s.data.store_folder import Store, is_store, open_store
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
-from v3s.train.device import choose_compute, fastest_convolutions
 from v3s.train.distributed import Processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step

@@ -28,8 +28,8 @@ from v3s.data.clips import PretextClips, SampleKey
 from v3s.pretext.plan import NO_BARS, ClipPlan, Sampling, resize_to_canvas
 from v3s.pretext.spatial import SpatialScale, SpatialTransform
 from v3s.pretext.task import PretextTask
+from v3s.video.decode import Video
 from v3s.video.homography import Homography
-from v3s.video.store import Video
 
 Pixels = NDArray[np.uint8]  # RGB frames, shape (T, H, W, 3)
 Reader = Callable[[Video, Sequence[int]], Pixels]

@@ -11,8 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from v3s.config import PrepareConfig
-from v3s.prepare import prepare
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.video.container import open_video
 
 

@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
-from v3s.config import PrepareConfig
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.clips import BatchOrder
 from v3s.data.synthetic import make_clips
-from v3s.prepare import prepare
 from v3s.train.run import METRICS, read_metrics
 
 PROCESSES = (1, 2)

@@ -25,11 +25,10 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from v3s.data.views import View
-from v3s.downstream.features import Feature
-from v3s.downstream.vectors import (
+from v3s.features.extract import Feature, Space
+from v3s.vectors.collection import (
     Description,
     Shard,
-    Space,
     Vectors,
     Video,
     open_vectors,

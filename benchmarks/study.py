@@ -4,7 +4,7 @@
 
 Options that are not listed by ``--help`` go to every ``v3s pretrain``. Each step is one command of v3s, printed before
 it runs. What is finished is skipped, and a training that was stopped or killed goes on from its last checkpoint: the
-same line may be given again and again. ``v3s results --study STUDY`` makes the tables.
+same line may be given again and again. ``python -m benchmarks.study_tables STUDY TABLE`` prints the tables.
 
     STUDY/pixels.json                 what can be read without a network
     STUDY/<network>-<row>-<seed>/     a run of pretrain (only a folder for the row "random"), and beside its files
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v3s.cli import main as v3s
+from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import TASKS
-from v3s.train.checkpoint import WEIGHTS
 from v3s.train.run import METRICS, read_metrics
 
 RANDOM = "random"

@@ -24,18 +24,17 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from v3s import create_backbone
-from v3s.config import PrepareConfig
+from v3s.backbones.device import Compute, choose_compute, divide_cores
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.clips import PretextClips, SampleKey
+from v3s.data.lists.splits import list_videos
 from v3s.data.loading import load_batches
 from v3s.data.resident import ResidentFrames, resident_batches
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
-from v3s.prepare import prepare
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
-from v3s.train.device import Compute, choose_compute, divide_cores
 from v3s.train.distributed import Processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step

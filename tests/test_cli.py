@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from v3s.cli import COMMANDS, main, read_config, worked_on
-from v3s.config import PretrainConfig
-from v3s.config_file import from_yaml, to_yaml
-from v3s.downstream.config import FinetuneConfig, ProbeConfig
-from v3s.recipes import RECIPES
+from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.recipes import RECIPES
+from v3s.protocols.finetune import FinetuneConfig
+from v3s.protocols.probe import ProbeConfig
+from v3s.train.config_file import from_yaml, to_yaml
 
 
 def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

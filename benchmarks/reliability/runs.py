@@ -24,7 +24,8 @@ from rich.table import Table
 
 from v3s.cli import main as v3s
 from v3s.data.synthetic import make_clips
-from v3s.train.checkpoint import fingerprint, load_checkpoint
+from v3s.files.weights import fingerprint
+from v3s.train.checkpoint import load_checkpoint
 
 OPTIONS = {
     "width": 0.125, "task": "ts", "clip-frames": 4, "clip-size": 16, "epochs": 20, "batch-size": 4,

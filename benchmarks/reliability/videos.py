@@ -29,10 +29,10 @@ from benchmarks.reliability.variants import KINDS, NUM_FRAMES, count_frames, enc
 from v3s.data import loading
 from v3s.data.clips import BatchOrder, PretextClips
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import list_videos
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.scan import Scan, scan
-from v3s.data.splits import list_videos
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
 

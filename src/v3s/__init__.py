@@ -2,27 +2,24 @@
 
 import v3s
 
-v3s.pretrain(v3s.PretrainConfig(data="videos", out="run"))
+v3s.commands.pretrain(v3s.PretrainConfig(data="videos", out="run"))
 backbone = v3s.load_backbone("run")  # clips (B, 3, T, H, W) in [0, 1] -> features (B, backbone.num_features)
 """
 
 from importlib.metadata import version
 
 from v3s.backbones import BACKBONES, check_backbone, create_backbone
-from v3s.config import (
-    CheckConfig,
-    DemoConfig,
-    EvaluateConfig,
-    PretrainConfig,
-    PreviewConfig,
-)
-from v3s.convert import ConvertConfig, convert
-from v3s.data.check import check
-from v3s.downstream.encoder import load_encoder
+from v3s.commands.check import CheckConfig, check
+from v3s.commands.convert import ConvertConfig, convert
+from v3s.commands.demo import DemoConfig
+from v3s.commands.evaluate import EvaluateConfig
+from v3s.commands.pretrain import pretrain
+from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.preview import PreviewConfig
+from v3s.commands.replay import ReplayConfig, replay
+from v3s.features.encoder import load_encoder
+from v3s.features.saved import load_backbone
 from v3s.pretext.task import TASKS
-from v3s.pretrain import pretrain
-from v3s.replay import ReplayConfig, replay
-from v3s.train.trained import load_backbone
 
 __version__ = version("v3s")
 

@@ -29,52 +29,30 @@ import av.logging
 import torch
 from jsonargparse import ArgumentParser
 
-from v3s.audit import audit
-from v3s.config import (
-    AuditConfig,
-    CheckConfig,
-    DemoConfig,
-    EvaluateConfig,
-    PrepareConfig,
-    PretrainConfig,
-    PreviewConfig,
-    ResultsConfig,
-)
-from v3s.convert import ConvertConfig, convert
-from v3s.data.check import check
-from v3s.demo import demo
-from v3s.downstream.action_similarity import similarity
-from v3s.downstream.ann import build_index
-from v3s.downstream.config import (
-    EmbedConfig,
-    ExplainConfig,
-    FinetuneConfig,
-    IndexConfig,
-    MergeConfig,
-    ProbeConfig,
-    RetrieveConfig,
-    SearchConfig,
-    SimilarityConfig,
-    SpeedinessConfig,
-)
-from v3s.downstream.embed import embed
-from v3s.downstream.explain import explain
-from v3s.downstream.finetune import finetune
-from v3s.downstream.merging import merge
-from v3s.downstream.probe import probe
-from v3s.downstream.retrieval import retrieve
-from v3s.downstream.searching import search_videos
-from v3s.downstream.speediness import speediness
-from v3s.evaluate import evaluate
-from v3s.prepare import prepare
-from v3s.pretext.task import closest
-from v3s.pretrain import pretrain
-from v3s.preview import preview
-from v3s.recipes import RECIPES
-from v3s.replay import ReplayConfig, replay
-from v3s.reproduce import ReproduceConfig, reproduce
-from v3s.results import results
+from v3s.commands.audit import AuditConfig, audit
+from v3s.commands.check import CheckConfig, check
+from v3s.commands.convert import ConvertConfig, convert
+from v3s.commands.demo import DemoConfig, demo
+from v3s.commands.evaluate import EvaluateConfig, evaluate
+from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.commands.pretrain import pretrain
+from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.preview import PreviewConfig, preview
+from v3s.commands.recipes import RECIPES
+from v3s.commands.replay import ReplayConfig, replay
+from v3s.commands.reproduce import ReproduceConfig, reproduce
+from v3s.options import closest
+from v3s.protocols.explain import ExplainConfig, explain
+from v3s.protocols.finetune import FinetuneConfig, finetune
+from v3s.protocols.probe import ProbeConfig, probe
+from v3s.protocols.retrieve import RetrieveConfig, retrieve
+from v3s.protocols.similarity import SimilarityConfig, similarity
+from v3s.protocols.speediness import SpeedinessConfig, speediness
 from v3s.train.stop import TrainingStoppedError
+from v3s.vectors.embed import EmbedConfig, embed
+from v3s.vectors.index import IndexConfig, build_index
+from v3s.vectors.merge import MergeConfig, merge
+from v3s.vectors.search import SearchConfig, search_videos
 
 
 class Parser(ArgumentParser):
@@ -149,7 +127,7 @@ def _pretrain(config: PretrainConfig) -> int:
     if ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} names code of your own, which is run from Python only: "
-            "v3s.pretrain(config, backbone=your_network())"
+            "v3s.commands.pretrain(config, backbone=your_network())"
         )
     pretrain(config)
     return 0
@@ -181,7 +159,6 @@ COMMANDS = {
     "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
     "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
     "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
-    "results": Command(ResultsConfig, _finishing(results), "print a table of a study as Markdown"),
     "convert": Command(ConvertConfig, _finishing(convert), "take the weights of another project's network"),
     "replay": Command(ReplayConfig, _finishing(replay), "run the batch that gave a NaN again, and say where it arose"),
     "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),

@@ -11,21 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from v3s.data.clips import (
-    VALIDATION_EPOCH,
-    BatchOrder,
-    PretextClips,
-    SampleKey,
-    Short,
-    hold_out,
-    seed_problem,
-    validation_batches,
-)
+from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.index_table import IndexTable
 from v3s.data.loading import load_batches
 from v3s.data.synthetic import make_clips
+from v3s.options import seed_problem
 from v3s.pages.images import mp4
-from v3s.pretext.plan import Sampling, most_samples, sample_generator
+from v3s.pretext.plan import Sampling, Short, most_samples, sample_generator
 from v3s.pretext.task import TASKS
 from v3s.pretext.temporal import offsets, span
 from v3s.video.decode import index_video, read_frames

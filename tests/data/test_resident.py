@@ -7,17 +7,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.config import PrepareConfig, PretrainConfig
+from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.commands.pretrain import pretrain
+from v3s.commands.pretrain_setup import PretrainConfig
 from v3s.data import resident
 from v3s.data.clips import PretextClips
+from v3s.data.lists.splits import list_videos
 from v3s.data.resident import ResidentFrames, can_be_resident, make_together, resident_batches
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
 from v3s.data.synthetic import make_clips
-from v3s.prepare import prepare
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
-from v3s.pretrain import pretrain
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")

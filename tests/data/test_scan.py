@@ -12,8 +12,8 @@ import pytest
 
 import v3s.data.scan as scan_module
 from v3s.data.index_cache import CacheWriter, default_cache, file_key, read_cache
+from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan, scan
-from v3s.data.splits import list_videos
 from v3s.video.index import VideoIndex, index_video
 
 GOOD = "v_Archery_g01_c01.avi"

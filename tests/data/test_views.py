@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
 from v3s.data.views import View, count_padded, evenly_spaced, load_views, read_clips
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from v3s.commands.recipes import RECIPES
 from v3s.pretext.plan import NO_BARS, Labels, Sampling, Zoom, compose, plan_clip, resize_to_canvas
 from v3s.pretext.spatial import SpatialProjection, SpatialTransform, Window
 from v3s.pretext.task import TASKS
-from v3s.recipes import RECIPES
 from v3s.video.homography import FloatArray, Homography, identity
 from v3s.video.warp import warp
 

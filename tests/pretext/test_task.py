@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from v3s.options import closest
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
-from v3s.pretext.task import TASKS, PretextTask, closest, get_task, task_from_table
+from v3s.pretext.task import TASKS, PretextTask, get_task, task_from_table
 from v3s.pretext.temporal import TemporalProjection, TemporalScale
 
 V3S_SPATIAL = """SpatialScale(a=1.0, b=1.15)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from v3s.train.agreement import Agreement
-from v3s.train.distributed import Processes
+from v3s.train.distributed import Agreement, Processes
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from v3s import PretrainConfig, pretrain
+from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.splits import list_videos
-from v3s.train.checkpoint import fingerprint
+from v3s.files.weights import fingerprint
 from v3s.train.progress import Progress
 
 QUIET = Console(quiet=True)

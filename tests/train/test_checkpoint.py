@@ -13,21 +13,13 @@ import pytest
 import torch
 
 from v3s.backbones import create_backbone
+from v3s.features.saved import describe_trained, load_pretext_model, save_trained
+from v3s.files.weights import fingerprint
+from v3s.files.writing import NEXT, CheckpointError, SaveError, finish_together
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.train import checkpoint
-from v3s.train.checkpoint import (
-    NEXT,
-    PREVIOUS,
-    CheckpointError,
-    SaveError,
-    fingerprint,
-    load_checkpoint,
-    load_newest_checkpoint,
-    save_checkpoint,
-)
-from v3s.train.trained import describe_trained, load_pretext_model, save_trained
+from v3s.train.checkpoint import PREVIOUS, load_checkpoint, load_newest_checkpoint, save_checkpoint
 
 SAMPLING = Sampling(clip_frames=4, clip_size=16, canvas_size=32)
 
@@ -180,7 +172,7 @@ def test_a_kill_never_mixes_the_weights_of_two_epochs(tmp_path: Path) -> None:
         found, trained = load_pretext_model(folder)
         assert fingerprint(found.state_dict()) == wanted[trained.results["epoch"]]
         loaded.append(trained.results["epoch"])
-        checkpoint.finish_together(folder)
+        finish_together(folder)
         assert describe_trained(folder).results["epoch"] == loaded[-1]
         assert not (folder / NEXT).exists()
         if not killed:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from v3s import PretrainConfig, ReplayConfig, pretrain, replay
 from v3s.backbones import create_backbone
 from v3s.backbones.contract import StagedBackbone
+from v3s.backbones.device import Compute
 from v3s.cli import main
-from v3s.downstream.config import FinetuneConfig
-from v3s.downstream.finetune import finetune
+from v3s.files.writing import CheckpointError
+from v3s.protocols.finetune import FinetuneConfig, finetune
 from v3s.train import fit
-from v3s.train.checkpoint import CheckpointError, load_checkpoint
-from v3s.train.device import Compute
+from v3s.train.checkpoint import load_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.finite import FiniteGuard, NonFiniteError
 from v3s.train.run import read_metrics

@@ -16,20 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v3s.data.synthetic import make_clips
-from v3s.video import storing
-from v3s.video.decode import index_video, read_frames
+from v3s.video import store_writer as storing
+from v3s.video.decode import index_video, read_frames, video_from_json
 from v3s.video.frames import Frames
 from v3s.video.index import VideoError
-from v3s.video.store import (
-    PixelFormat,
-    StoredVideo,
-    frame_bytes,
-    plane_shapes,
-    stored_size,
-    verify_stored,
-    video_from_json,
-)
-from v3s.video.storing import BLOCK, ShardWriter, store_video
+from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes, stored_size, verify_stored
+from v3s.video.store_writer import BLOCK, ShardWriter, store_video
 
 NUMBERS = [17, 3, 3, 19, 0]
 

@@ -6,7 +6,7 @@ over processes and exact resume need no code of their own.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from v3s.pretext.plan import (
     ClipPlan,
     Labels,
     Sampling,
+    Short,
     draw_labels,
     plan_clip,
     sample_generator,
@@ -29,7 +30,6 @@ from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import span
 from v3s.video.decode import read_frames
 
-Short = Literal["leave-out", "fit"]
 SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
@@ -37,11 +37,6 @@ VALIDATION_EPOCH = 2**32 - 1  # the epoch whose clips validation sees: drawn onc
 PAPER_VALIDATION = 800
 PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _ORDER, _HOLD_OUT = 2, 3  # domains that keep these draws apart from the samples' own
-
-
-def seed_problem(seed: int) -> str | None:
-    """Why a number cannot be a seed, or None."""
-    return None if 0 <= seed < 2**32 else f"seed is {seed}; it must be in 0 .. 2**32 - 1"
 
 
 def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ import av
 from v3s.video import container as container_module
 from v3s.video import index as index_module
 from v3s.video.container import Failure
+from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
-from v3s.video.store import Video
 
 Outcome = Video | Failure
 """What reading a file gave: its index, or the reason why it cannot be read."""

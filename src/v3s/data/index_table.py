@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.video.store import Video, video_from_json
+from v3s.video.decode import Video, video_from_json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexTable:
-    """A read-only sequence of :data:`~v3s.video.store.Video`, kept as text in one buffer.
+    """A read-only sequence of :data:`~v3s.video.decode.Video`, kept as text in one buffer.
 
     A list of objects is copied page by page into every forked worker as its reference counts change, and pickles
     slowly; three arrays do neither.

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.pretext.plan import Bars
-from v3s.video.decode import read_frames
-from v3s.video.store import Video
+from v3s.pretext.plan import NO_BARS, Bars, Sampling, middle_crop
+from v3s.video.decode import Video, read_frames
+from v3s.video.homography import Homography
 
 NUM_FRAMES = 5  # frames looked at, evenly spaced: a dark scene in one of them is no bar
 MAX_RANGE = 16  # levels that each channel of a bar may vary by, over all its pixels and frames (compression noise)
@@ -53,3 +53,9 @@ def detect_all_bars(table: IndexTable) -> np.ndarray:
     """The bars of each video as left, top, right, bottom: int32, shape (len(table), 4)."""
     found = [detect_bars(video) for video in table]
     return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)
+
+
+def untransformed(video: Video, sampling: Sampling) -> Homography:
+    """`middle_crop` of a video, less its bars where training left them out."""
+    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
+    return middle_crop(video.width, video.height, sampling, bars)

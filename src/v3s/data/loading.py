@@ -5,11 +5,9 @@ which sample it is at, so that the file is known if the process dies; all are ki
 in new processes, at the first batch that was not delivered.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from v3s.backbones.device import keep_freed_memory
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.handover import Shelf, Taker, stack
 from v3s.data.quarantine import Quarantine
@@ -35,7 +34,6 @@ SILENT_SECONDS = 120.0
 
 MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt; other C libraries ignore them
 
 _note_again: Callable[[], None] | None = None  # in a process that reads: notes again where it is
 
@@ -166,17 +164,6 @@ def start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the main one decides when to stop
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what one clip or step frees for the next one.
-
-    Getting it anew costs a third of a clip's time, and half of that of a batch made beside a small network.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):
-            mallopt(parameter, value)
 
 
 class _Ledger(Generic[Key]):

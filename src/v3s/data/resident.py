@@ -22,8 +22,9 @@ from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import UNCHANGED, recolour
 from v3s.video.container import VideoError
+from v3s.video.decode import Video
 from v3s.video.frames import ColourSpace, Frames
-from v3s.video.store import PixelFormat, StoredVideo, Video, frame_bytes, plane_shapes
+from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
 SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8

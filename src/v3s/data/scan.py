@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from v3s.data.folder import link_outside
 from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.folder import link_outside
+from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
-from v3s.data.splits import VideoList
-from v3s.data.store import Store, is_store, open_store
+from v3s.data.store_folder import Store, is_store, open_store
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
 from v3s.video.store import StoredVideo, verify_stored

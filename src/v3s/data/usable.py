@@ -1,13 +1,17 @@
 """The videos that a command works on: every file is read first, and what is left out is named before work starts."""
 
+import statistics
 from collections import Counter
+from collections.abc import Iterable
 from typing import get_args
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from v3s.data.check import scan_with_bar, summary
-from v3s.data.scan import Scan, Verdict
-from v3s.data.splits import VideoList
+from v3s.data.lists.splits import VideoList
+from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
+from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
@@ -41,3 +45,67 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
             f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
+
+
+NUM_KINDS_SHOWN = 5
+
+
+def scan_with_bar(
+    videos: VideoList, *, min_frames: int, workers: int | None, console: Console, verify: bool = False
+) -> Scan:
+    """Scan while a bar shows the files done; `workers` is one a processor by default."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:  # the bar vanishes when all are done
+        task = progress.add_task("reading")
+        return scan(
+            videos,
+            min_frames=min_frames,
+            workers=default_workers() if workers is None else workers,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            verify=verify,
+        )
+
+
+def summary(result: Scan) -> Table:
+    """Return the table of counts, hours, sizes, rates, codecs and lengths."""
+    readable = [report for report in result.reports if report.verdict in ("usable", "too short")]
+    verdicts = Counter(report.verdict for report in result.reports)
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    for verdict in get_args(Verdict):
+        table.add_row(verdict, f"{verdicts[verdict]:,} files, {_hours(result.reports, verdict)}")
+    if result.videos.num_missing:
+        table.add_row("missing", f"{result.videos.num_missing:,} listed files")
+    if result.videos.classes:
+        table.add_row("classes", f"{len(result.videos.classes):,}")
+    if readable:
+        table.add_row("sizes", _most_common(f"{report.width}x{report.height}" for report in readable))
+        table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
+        table.add_row("codecs", _most_common(report.codec for report in readable))
+        table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
+        lengths = [report.frames for report in readable]
+        median = statistics.median_low(lengths)
+        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
+        table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
+    return table
+
+
+def _store_bytes(readable: Iterable[FileReport]) -> int:
+    """What the frames of readable files take in a store of the default format."""
+    return sum(
+        report.frames * frame_bytes("yuv", *stored_size(report.height, report.width, SHORT_SIDE)) for report in readable
+    )
+
+
+def _hours(reports: Iterable[FileReport], verdict: str) -> str:
+    """Return the total length of the files with a verdict."""
+    seconds = sum(report.seconds for report in reports if report.verdict == verdict)
+    return f"{seconds / 3600:.2f} hours"
+
+
+def _most_common(kinds: Iterable[str]) -> str:
+    """Return the most frequent kinds with their counts."""
+    counts = Counter(kinds)
+    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(NUM_KINDS_SHOWN))
+    others = len(counts) - NUM_KINDS_SHOWN
+    return f"{shown} and {others:,} other kinds" if others > 0 else shown

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from v3s.pretext.spatial import SpatialTransform, Window
+from v3s.pretext.spatial import SpatialScale, SpatialTransform, Window
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
 from v3s.video.colour import UNCHANGED, Colour
@@ -19,6 +19,7 @@ from v3s.video.warp import Samples, samples_for
 Zoom = Literal["paper", "even"]
 PreResize = Literal["squash", "short-side"]
 LabelPrior = Literal["class", "family"]
+Short = Literal["leave-out", "fit"]
 
 EVEN_ZOOM = 0.75  # the smallest side drawn by zoom="even", as a share of the largest that fits every class
 
@@ -229,3 +230,77 @@ def resize_to_canvas(width: int, height: int, sampling: Sampling, bars: Bars) ->
     side = min(inner_width, inner_height)
     x, y = bars.left + (inner_width - side) / 2, bars.top + (inner_height - side) / 2
     return crop_and_resize(x, y, side, side, canvas, canvas)
+
+
+CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """How clips are cut from videos; sizes left out are what the backbone expects.
+
+    Attributes:
+        clip_frames: Frames of a clip; default what the backbone expects, 16.
+        clip_size: Side of a clip in pixels; default what the backbone expects: 112, for s3dg 224.
+        canvas_size: Side of the square that frames are resized to before the transform; default twice the clip's side,
+            for s3dg 256.
+        zoom: paper crops a projection by its head's length, even draws one zoom for all classes.
+        pre_resize: squash resizes the whole frame to the canvas; short-side keeps its shape and takes the middle.
+        trim_bars: Find constant borders (letterbox bars) of every video and leave them out.
+        flip: Mirror half of the clips, before the transform.
+        seam: Whose step crosses the seam of a temporal projection.
+        label_prior: class draws all rows of a table alike, family first draws scale or projection.
+        scale_jitter: Crops up to 1 + this many times smaller, alike for all classes: size then tells less.
+        blur: Average pixels over up to this many pixels of the clip, drawn for each clip.
+        colour_jitter: Brightness, contrast and saturation from 1 - this to 1 + this, drawn for each clip.
+        grey: Share of clips without colour.
+        short: leave-out drops (and counts) videos shorter than the task's longest span; fit draws among the videos that
+            are long enough for each label.
+    """
+
+    clip_frames: int | None = None
+    clip_size: int | None = None
+    canvas_size: int | None = None
+    zoom: Zoom = "paper"
+    pre_resize: PreResize = "squash"
+    trim_bars: bool = False
+    flip: bool = False
+    seam: Seam = "first"
+    label_prior: LabelPrior = "class"
+    scale_jitter: float = 0.0
+    blur: float = 0.0
+    colour_jitter: float = 0.0
+    grey: float = 0.0
+    short: Short = "leave-out"
+
+    def sampling(self, clip_frames: int, clip_size: int) -> Sampling:
+        """The clips of a backbone that expects ``clip_frames`` frames of ``clip_size`` pixels."""
+        size = self.clip_size or clip_size
+        canvas = self.canvas_size or (round(size * 256 / 224) if clip_size == 224 else 2 * size)
+        return Sampling(
+            clip_frames=self.clip_frames or clip_frames,
+            clip_size=size,
+            canvas_size=canvas,
+            zoom=self.zoom,
+            pre_resize=self.pre_resize,
+            flip=self.flip,
+            seam=self.seam,
+            label_prior=self.label_prior,
+            scale_jitter=self.scale_jitter,
+            blur=self.blur,
+            colour_jitter=self.colour_jitter,
+            grey=self.grey,
+            trim_bars=self.trim_bars,
+        )
+
+
+def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BARS) -> Homography:
+    """The map from source frames to a clip with no spatial transform: the middle of the canvas at its own scale.
+
+    Motion looks slower the smaller it is shown, so a window is cut at the scale of training, not at that of the
+    downstream view: a canvas of the whole frame, and of it the middle square of ``clip_size``. With spatial rows in
+    the task training never shows the canvas untransformed; this is the middle of what it shows.
+    """
+    untransformed, middle = SpatialScale(1.0, 1.0), 0.5
+    window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)
+    return compose(untransformed, window, resize_to_canvas(width, height, sampling, bars), sampling)

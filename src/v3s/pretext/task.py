@@ -4,11 +4,10 @@ A label is a row number. A head has as many outputs as its table has rows, an ab
 one row has nothing to learn.
 """
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from v3s.options import closest
 from v3s.pretext.spatial import HEADS, SpatialProjection, SpatialScale, SpatialTransform
 from v3s.pretext.temporal import Seam, TemporalProjection, TemporalScale, TemporalTransform, span
 
@@ -122,9 +121,3 @@ def get_task(name: str) -> PretextTask:
     if name not in TASKS:
         raise ValueError(f"no pretext task is called {name!r}{closest(name, TASKS)}; there are: {', '.join(TASKS)}")
     return TASKS[name]
-
-
-def closest(name: str, names: Iterable[str]) -> str:
-    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {found[0]!r}?" if found else ""

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -189,3 +190,34 @@ def first_is_done(processes: Processes, work: str) -> None:
     else:
         while not processes.store.check([f"done/{work}"]):  # torch's own wait hears no signal
             time.sleep(0.1)
+
+
+class Agreement:
+    """Numbers that every process gives at every step, and of which all learn the largest, some steps later.
+
+    A GPU is told its steps ahead of time, by each process as fast as it can. One that stopped at a step which another
+    did not stop at would leave that one waiting for ever in an exchange.
+
+    Args:
+        processes: the run's.
+        lag: steps until the host looks at a number; it then need not wait for the device. On a CPU it can be 0.
+    """
+
+    def __init__(self, processes: Processes, lag: int) -> None:
+        self._lag, self._processes = lag, processes
+        self._underway: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+
+    def step(self, *given: Tensor) -> list[float]:
+        """Give the numbers of this step; returns the largest of those of ``lag`` steps ago, 0 where there was none."""
+        largest = largest_over(torch.stack(given), self._processes)
+        here, arrived = largest.to("cpu", non_blocking=True), None
+        if largest.is_cuda:
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._underway.append((here, arrived))
+        if len(self._underway) <= self._lag:
+            return [0.0] * len(given)
+        here, arrived = self._underway.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        return here.tolist()

@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from v3s.train.checkpoint import (
-    CheckpointError,
-    load_weights,
-    read_json,
-    weights_as_bytes,
-    write_atomically,
-    write_json,
-)
+from v3s.files.weights import load_weights, weights_as_bytes
+from v3s.files.writing import CheckpointError, read_json, write_atomically, write_json
 from v3s.train.distributed import Processes, sum_over
 
 

@@ -13,11 +13,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from v3s.backbones.device import Compute
 from v3s.data.clips import BatchOrder, SampleKey
-from v3s.train.agreement import Agreement
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
-from v3s.train.device import Compute
-from v3s.train.distributed import Processes, wait_for_all
+from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
 from v3s.train.loop import Batch, Clock, Objective, Sums, freeze_batch_norm, timed, train_step
 from v3s.train.progress import Progress

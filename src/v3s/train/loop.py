@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from v3s.train.device import Compute
+from v3s.backbones.device import Compute
 from v3s.train.distributed import Processes, gather
 from v3s.train.finite import FiniteGuard
 

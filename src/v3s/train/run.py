@@ -32,8 +32,9 @@ import torch
 from rich.console import Console
 
 from v3s.data.quarantine import Quarantine
-from v3s.train.checkpoint import NEXT, PART, PREVIOUS, finish_together, write_atomically, write_json
-from v3s.train.lock import is_free
+from v3s.files.lock import is_free
+from v3s.files.writing import NEXT, PART, finish_together, write_atomically, write_json
+from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
@@ -108,7 +109,7 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
 def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """Take the folder of a new run, or take up an old one and finish or forget what a kill left half done.
 
-    The caller holds the folder's lock (`v3s.train.lock`).
+    The caller holds the folder's lock (`v3s.files.lock`).
 
     Raises:
         ValueError: as :func:`check_out`.

@@ -4,6 +4,7 @@ Where the index allows it, decoding starts at the nearest safe key frame, passes
 and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from v3s.video.container import VideoError, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
 from v3s.video.planes import PlaneReader
-from v3s.video.store import StoredVideo, Video, read_stored
+from v3s.video.store import StoredVideo, read_stored
 
 __all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
@@ -29,6 +30,15 @@ __all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
 MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
+
+
+Video = VideoIndex | StoredVideo
+"""A video whose frames can be read: a file with its index, or frames in a store."""
+
+
+def video_from_json(text: str) -> Video:
+    """The inverse of both ``to_json``."""
+    return StoredVideo(**json.loads(text)) if '"shard": ' in text else VideoIndex.from_json(text)
 
 
 class Run(NamedTuple):

@@ -19,7 +19,6 @@ from av.video.codeccontext import VideoCodecContext
 from v3s.video.checksum import adler32
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
-from v3s.video.index import VideoIndex
 from v3s.video.planes import plane_lines
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]
@@ -66,15 +65,6 @@ class StoredVideo:
     def to_json(self) -> str:
         """Write it as one line of JSON."""
         return json.dumps(asdict(self))
-
-
-Video = VideoIndex | StoredVideo
-"""A video whose frames can be read: a file with its index, or frames in a store."""
-
-
-def video_from_json(text: str) -> Video:
-    """The inverse of both ``to_json``."""
-    return StoredVideo(**json.loads(text)) if '"shard": ' in text else VideoIndex.from_json(text)
 
 
 def plane_shapes(pixel_format: PixelFormat, height: int, width: int) -> tuple[tuple[int, int, int], ...]:

@@ -1,0 +1,305 @@
+"""``v3s audit``: how much of each label can be read without looking at what a video shows.
+
+Without a network: a linear probe on a few numbers of each clip (`v3s.commands.pixel_cues`). Of a trained network: both
+heads on real videos, and on clips that hold no objects, no change or no order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import hypot, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.commands.pixel_cues import CueClips, probe_cues
+from v3s.commands.recipes import RECIPES
+from v3s.commands.stimuli import STIMULI, Stimuli
+from v3s.data.clips import PretextClips, hold_out, validation_batches
+from v3s.data.letterbox import detect_all_bars
+from v3s.data.lists.splits import VideoOptions
+from v3s.data.loading import load
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
+from v3s.features.saved import load_pretext_model
+from v3s.files.writing import write_json
+from v3s.options import require_files, require_positive
+from v3s.pages.charts import bar_chart
+from v3s.pages.images import data_uri, mp4
+from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
+from v3s.pretext.scores import HeadScores, score_head
+from v3s.pretext.task import PretextTask, get_task
+
+CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
+TEST_SHARE = 1 / 3  # of the videos, for the probe
+_CERTAIN = 2  # standard errors that make a difference
+
+HEADS = ("spatial", "temporal")
+Scores = tuple[HeadScores, HeadScores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
+    """Measure how much of each label can be read without looking at what a video shows.
+
+    With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
+    clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
+    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+
+    Attributes:
+        backbone: A run's folder; give videos that it has not seen.
+        task: The pretext task.
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
+        out: JSON file for the scores.
+        page: HTML page with tables, charts and, for a backbone, what it was shown.
+    """
+
+    backbone: str | None = None
+    task: str = "v3s"
+    clips: int = 4
+    batch_size: int = 16
+    out: str | None = None
+    page: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "clips", "batch_size", *CLIP_SIZES)
+        require_files(self, "out", "page")
+        if self.short != "leave-out":
+            raise ValueError(f"short is {self.short!r}; an audit leaves short videos out")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        title: what was audited, in words.
+        rows: the scores of both heads under each name: of a setting and a cue, or of a stimulus.
+        conclusions: what the scores of a network say, one sentence each.
+        shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
+    """
+
+    title: str
+    rows: dict[str, Scores]
+    conclusions: list[str]
+    shown: Tensor | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures as plain values."""
+        rows = {
+            name: {
+                head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
+                for head, score in zip(HEADS, scores, strict=True)
+            }
+            for name, scores in self.rows.items()
+        }
+        return {"title": self.title, "rows": rows, "conclusions": self.conclusions}
+
+
+def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
+    """Audit the clips of a task, or with ``backbone`` a trained network.
+
+    Args:
+        config: which videos; how clips are cut, or which network.
+        console: where to report; the terminal by default.
+
+    Raises:
+        CheckpointError: the folder holds no trained model with both heads.
+        ValueError: the videos cannot be listed, or too few of them are usable.
+    """
+    console = console or Console()
+    found = audit_clips(config, console) if config.backbone is None else audit_network(config, console)
+    console.print(_terminal_table(found))
+    for sentence in found.conclusions:
+        console.print(sentence, highlight=False)
+    if config.out is not None:
+        write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **found.to_json()})
+    if config.page is not None:
+        write_page(config.page, _page(found).encode(errors="replace").decode())  # file names may hold any bytes
+    return found
+
+
+# Without a network
+
+
+def audit_clips(config: AuditConfig, console: Console) -> Audit:
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again less bars, if bars occur."""
+    task = get_task(config.task)
+    samplings = {
+        "paper": replace(config, zoom="paper"),
+        "even": replace(config, zoom="even"),
+        "v3s-plus": replace(config, **RECIPES["v3s-plus"]),
+    }
+    found = _usable(config, task, config.sampling(CLIP_FRAMES, CLIP_SIZE), console)
+    videos = found.usable_table
+    bars = detect_all_bars(videos) if config.trim_bars else None
+    trims = {"": None, ", bars trimmed": bars} if bars is not None and bars.any() else {"": None}
+    settings = {
+        f"{name}{suffix}": PretextClips(
+            videos, task, options.sampling(CLIP_FRAMES, CLIP_SIZE), seed=config.seed, bars=trim
+        )
+        for suffix, trim in trims.items()
+        for name, options in samplings.items()
+    }
+    batches = validation_batches(len(videos), config.clips, config.batch_size)
+    clips = list(settings.values())
+    workers = divide_cores(config.workers, torch.device("cpu"))
+    read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
+    cues, labels, numbers = _collect(read)
+    _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
+    rows = {}
+    for place, name in enumerate(settings):
+        own = {cue: values[:, place] for cue, values in cues.items()}
+        for cue, scores in probe_cues(clips[place], own, labels, numbers, tested.tolist()).items():
+            rows[f"{name}: {cue}"] = scores
+    title = f"Linear probe on a few numbers of a clip: {config.clips * len(tested):,} clips of {len(tested):,} videos"
+    num_bars = 0 if bars is None else int(bars.any(axis=1).sum())
+    told = [] if bars is None else [f"{num_bars:,} of {len(videos):,} videos have bars."]
+    return Audit(f"{title}, trained on {len(videos) - len(tested):,} others", rows, told)
+
+
+def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """All batches as one: cues by kind (N, settings, numbers), labels (N, 2), videos (N,)."""
+    cues, labels, videos = zip(*(data for _, data in loader), strict=True)
+    return {name: torch.cat([batch[name] for batch in cues]) for name in cues[0]}, torch.cat(labels), torch.cat(videos)
+
+
+# With a network
+
+
+def audit_network(config: AuditConfig, console: Console) -> Audit:
+    """Ask both heads of a trained network about every stimulus, made from the same plans."""
+    assert config.backbone is not None
+    compute = choose_compute(config.device, config.precision)
+    model, trained = load_pretext_model(config.backbone)
+    found = _usable(config, trained.task, trained.sampling, console)
+    videos = found.usable_table
+    bars = detect_all_bars(videos) if trained.sampling.trim_bars else None
+    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed, bars=bars)
+    stimuli = Stimuli(clips)
+    batches = validation_batches(len(videos), config.clips, config.batch_size)
+    workers = divide_cores(config.workers, compute.device)
+    loader = load(stimuli, batches, num_workers=workers, quarantine=None)
+    answers, truth = _ask(model, loader, compute)
+    numbers = np.arange(len(truth)) % len(videos)
+    tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
+    rows = {}
+    for place, name in enumerate(STIMULI):
+        spatial, temporal = (
+            score_head(tables[head], prior, truth[:, head], answers[:, place, head], numbers) for head in (0, 1)
+        )
+        rows[name] = spatial, temporal
+    title = f"{config.backbone}: both heads on {len(truth):,} clips of {len(videos):,} videos"
+    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
+
+
+@torch.no_grad()
+def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that both heads name, shape (N, stimuli, 2), and the true ones, (N, 2)."""
+    model.to(compute.device)
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    answers, truth = [], []
+    for _, (shown, labels) in loader:
+        with compute.autocast():
+            logits = model(compute.clips(shown.flatten(0, 1)))
+        named = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
+        answers.append(named.view(len(labels), len(STIMULI), 2))
+        truth.append(labels)
+    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+
+
+def conclude(rows: Mapping[str, Scores]) -> list[str]:
+    """Say in words what both heads read, from their scores on every stimulus."""
+    spatial, temporal = ({name: scores[head] for name, scores in rows.items()} for head in (0, 1))
+    told = []
+    if len(spatial["video"].labels) > 1:
+        told += _compare("spatial", spatial, "still noise", "its texture: that is a shortcut, nothing was recognised")
+        told += _compare("spatial", spatial, "moving noise", "its texture: that is a shortcut, nothing was recognised")
+    if len(temporal["video"].labels) > 1:
+        for name in ("frozen", "still noise"):
+            if _is_above_chance(temporal[name]):
+                told.append(f"temporal head: {_percent(temporal[name])} on {name}: something other than time leaks")
+        told += _compare("temporal", temporal, "moving noise", "the speed of its pixels, whatever it is that moves")
+        told += _compare("temporal", temporal, "shuffled", "how much frames differ, not their course")
+    return list(dict.fromkeys(told))
+
+
+def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) -> list[str]:
+    """One sentence about a head on video and on a stimulus that lacks something."""
+    real, other = scores["video"], scores[name]
+    if not _is_above_chance(real):
+        return [f"{head} head: {_percent(real)} on video, not above chance ({real.chance:.1%}): it has learned nothing"]
+    start = f"{head} head: {_percent(real)} on video, {_percent(other)} on {name}"
+    if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
+        return [f"{start}: it scores as high there; it reads {what}"]
+    if not _is_above_chance(other):
+        return [f"{start}, not above chance ({other.chance:.1%}): nothing is read from that"]
+    kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
+    return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
+
+
+def _is_above_chance(score: HeadScores) -> bool:
+    by_chance = sqrt(score.chance * (1 - score.chance) / score.confusion.sum())
+    return score.accuracy > score.chance + _CERTAIN * max(by_chance, score.standard_error)
+
+
+# Showing
+
+
+def _percent(score: HeadScores) -> str:
+    return f"{score.accuracy:.1%} ± {score.standard_error:.1%}"
+
+
+def _cells(found: Audit) -> list[tuple[str, ...]]:
+    return [
+        (name, *(text for score in scores for text in (_percent(score), f"{score.chance:.1%}")))
+        for name, scores in found.rows.items()
+    ]
+
+
+_HEADER = ("shown", "spatial head", "chance", "temporal head", "chance")
+
+
+def _terminal_table(found: Audit) -> Table:
+    shown = Table(title=found.title, title_justify="left")
+    for column in _HEADER:
+        shown.add_column(column, justify="left" if column == "shown" else "right")
+    for row in _cells(found):
+        shown.add_row(*row)
+    return shown
+
+
+def _page(found: Audit) -> str:
+    blocks = [paragraph(sentence) for sentence in found.conclusions]
+    for place, head in enumerate(HEADS):
+        scores = {name: pair[place] for name, pair in found.rows.items()}
+        if len(next(iter(scores.values())).labels) > 1:
+            values = {name: score.accuracy for name, score in scores.items()}
+            chance = next(iter(scores.values())).chance
+            chart = bar_chart(values, title=f"Accuracy of the {head} head", reference=chance, note="chance")
+            blocks.append(figure(chart, f"{head} head"))
+    sections = [section("What can be read", *blocks, table(_HEADER, _cells(found)))]
+    if found.shown is not None:
+        clips = found.shown.permute(0, 2, 3, 4, 1).numpy()
+        columns = [(name, data_uri(mp4(clip, 8), "video/mp4")) for name, clip in zip(STIMULI, clips, strict=True)]
+        sections.append(section("One sample as it was shown", strip(columns)))
+    return page("Audit", sections, lead=found.title)
+
+
+def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
+    listed = config.list_videos()
+    needed = task.longest_span(sampling.clip_frames, sampling.seam)
+    found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
+    if found.num_usable < 2:
+        raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {config.data} has 1")
+    return found

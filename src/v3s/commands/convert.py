@@ -1,0 +1,271 @@
+"""``v3s convert``: weights of other projects, where their network is ours tensor for tensor.
+
+A file is read with ``weights_only=True``: no code in it is run. Which project it is from shows in the names of its
+tensors; every tensor of our network must be there in its shape, so that no weight is guessed.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from v3s.backbones import BACKBONES, create_backbone
+from v3s.features.saved import RUN_FORMAT
+from v3s.files.lock import LOCK, only_writer
+from v3s.files.weights import WEIGHTS, fingerprint, weights_as_bytes
+from v3s.files.writing import DESCRIPTION, CheckpointError, json_as_bytes, write_together
+from v3s.pretext.plan import ClipOptions
+
+Tensors = dict[str, Tensor]
+Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Take weights of VCOP, PRP, PacePred, RSPNet or torchvision, where their network is ours tensor for tensor.
+
+    Attributes:
+        weights: A .pt or .pth file; no code in it is run.
+        out: A new folder for backbone.safetensors and config.json, which every --backbone takes.
+    """
+
+    weights: str
+    out: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a project names the tensors of a network that we have too.
+
+    Attributes:
+        projects: who uses these names.
+        backbones: which of our networks it can be.
+        rules: from its names to ours.
+    """
+
+    projects: str
+    backbones: tuple[str, ...]
+    rules: Rules
+
+
+_UNIT: Rules = ((r"conv1\.", "0."), (r"bn1\.", "1."))  # a convolution of S3D-G in PacePred
+_SEPARABLE: Rules = (*_UNIT, (r"conv2\.", "3."), (r"bn2\.", "4."))
+
+
+def _below(prefix: str, target: str, rules: Rules, offset: int) -> Rules:
+    """Rules for the numbered layers below a prefix, which begin at ``offset`` in ours."""
+    return tuple((f"^{prefix}\\.{pattern}", f"{target}.{int(place.rstrip('.')) + offset}.") for pattern, place in rules)
+
+
+def _inception(name: str, target: str) -> Rules:
+    branches = f"{target}.branches"
+    gates = ((0, 3), (1, 9), (2, 9), (3, 4))
+    return (
+        *_below(f"{name}\\.conv_b0", f"{branches}.0", _UNIT, 0),
+        *_below(f"{name}\\.conv_b1_a", f"{branches}.1", _UNIT, 0),
+        *_below(f"{name}\\.conv_b1_b", f"{branches}.1", _SEPARABLE, 3),
+        *_below(f"{name}\\.conv_b2_a", f"{branches}.2", _UNIT, 0),
+        *_below(f"{name}\\.conv_b2_b", f"{branches}.2", _SEPARABLE, 3),
+        *_below(f"{name}\\.conv_b3_b", f"{branches}.3", _UNIT, 1),
+        *((f"^{name}\\.gating_b{number}\\.fc\\.", f"{branches}.{number}.{place}.linear.") for number, place in gates),
+    )
+
+
+_S3DG: Rules = (
+    *_below("conv1", "conv1", _UNIT, 0),
+    *_below("conv_2b", "conv2", _UNIT, 1),
+    *_below("conv_2c", "conv2", _SEPARABLE, 4),
+    (r"^gating\.fc\.", "conv2.10.linear."),
+    *(rule for number, letter in enumerate("bc", 1) for rule in _inception(f"mixed_3{letter}", f"conv3.{number}")),
+    *(rule for number, letter in enumerate("bcdef", 1) for rule in _inception(f"mixed_4{letter}", f"conv4.{number}")),
+    *(rule for number, letter in enumerate("bc", 1) for rule in _inception(f"mixed_5{letter}", f"conv5.{number}")),
+)
+
+LAYOUTS = (
+    Layout(
+        "VCOP, PRP, PacePred (and RSPNet's R(2+1)D)",
+        ("r3d", "r2plus1d"),
+        (
+            (r"^bn1\.", "conv1.1."),
+            (r"^(conv[2-5])\.block1\.", r"\1.0."),
+            (r"\.bn([12])\.", r".conv\1.1."),
+            (r"\.downsamplebn\.", ".downsample.1."),
+            (r"\.downsampleconv\.", ".downsample."),
+            (r"\.temporal_spatial_conv\.", ".0."),
+            (r"\.spatial_conv\.", ".0.0."),
+            (r"\.bn\.", ".0.1."),
+            (r"\.temporal_conv\.", ".0.3."),
+        ),
+    ),
+    Layout(
+        "VCOP, PacePred and RSPNet",
+        ("c3d",),
+        (
+            (r"^conv1\.", "conv1.0."),
+            (r"^bn1\.", "conv1.1."),
+            (r"^conv([2-5])a?\.", r"conv\1.1."),
+            (r"^bn([2-5])a?\.", r"conv\1.2."),
+            (r"^conv([3-5])b\.", r"conv\1.4."),
+            (r"^bn([3-5])b\.", r"conv\1.5."),
+        ),
+    ),
+    Layout(
+        "PRP",
+        ("c3d",),
+        (
+            (r"^conv1\.conv3d\.", "conv1."),
+            (r"^conv2\.conv3d\.0\.", "conv2.1."),
+            (r"^conv2\.conv3d\.1\.", "conv2.2."),
+            (r"^conv([3-5])_1\.conv3d\.0\.", r"conv\1.1."),
+            (r"^conv([3-5])_1\.conv3d\.1\.", r"conv\1.2."),
+            (r"^conv([3-5])_2\.conv3d\.0\.", r"conv\1.4."),
+            (r"^conv([3-5])_2\.conv3d\.1\.", r"conv\1.5."),
+        ),
+    ),
+    Layout("PacePred", ("s3dg",), _S3DG),
+    Layout(
+        "torchvision (r3d_18, r2plus1d_18)",
+        ("r3d18", "r2plus1d18"),
+        ((r"^stem\.", "conv1."), *((f"^layer{number}\\.", f"conv{number + 1}.") for number in range(1, 5))),
+    ),
+)
+
+PREFIXES = ("module.", "encoder_q.", "encoder.", "backbone.", "base_network.")
+"""What wrappers put before the names; only what lies below them is the backbone."""
+
+OTHERS: tuple[tuple[str, str], ...] = (
+    (
+        r"^(0\.)?(Conv_1a|block1)\.",
+        "CoCLR's S3D: its stem is separable, and only its s3dg has gates",
+    ),
+    (r"^feature\.sepConv1\.", "RSPNet's S3D-G: its stem is separable, and it gates other convolutions than S3D-G does"),
+    (r"^features\.0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
+    (r"^layer1\.0\.bn1\.", "a 3D-ResNet with a pooling behind its stem (RSPNet's resnet18 is one)"),
+)
+"""Tensor names of networks that look like ours and are not: a pattern and what they are."""
+
+
+def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
+    """Write ``backbone.safetensors`` and ``config.json`` from a file of another project.
+
+    Args:
+        config: which file, and where to.
+        console: where to report; the terminal by default.
+
+    Returns:
+        The folder, which every command takes as ``--backbone``.
+
+    Raises:
+        ValueError: the file cannot be read without running code, its network is not ours, or the folder is not empty.
+    """
+    console, source, folder = console or Console(), Path(config.weights), Path(config.out)
+    given = strip_prefixes(read_tensors(source))
+    name, layout, tensors = recognise(given, source)
+    network = create_backbone(name)
+    network.load_state_dict(tensors)
+    with only_writer(folder):
+        if any(file.name != LOCK for file in folder.iterdir()):
+            raise ValueError(f"{folder} is not empty; choose another folder with --out")
+        description = {
+            "format": RUN_FORMAT,
+            "backbone": name,
+            "width": 1.0,
+            "task": {"spatial": [], "temporal": []},
+            "sampling": asdict(ClipOptions().sampling(network.clip_frames, network.clip_size)),
+            "results": {},
+            "fingerprint": fingerprint(network.state_dict()),
+            "converted_from": source.name,
+        }
+        write_together(folder, {WEIGHTS: weights_as_bytes(network), DESCRIPTION: json_as_bytes(description)})
+    console.print(
+        f"{name} in the layout of {layout.projects}: {len(tensors)} tensors taken, {len(given) - len(tensors)} left\n"
+        "Clips are given to it in [0, 1]: weights that were trained on normalised clips need fine-tuning first",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return folder
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"{path}: cannot be read without running code in it, or is no file of torch.save; where you trust it, "
+            f"save its state_dict alone ({reason[0]})"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if _named(loaded) else {}
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no named tensors")
+    return tensors
+
+
+def _named(loaded: Any) -> bool:
+    return isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
+
+
+def strip_prefixes(tensors: Tensors) -> Tensors:
+    """Keep what lies below the wrappers' names, if there are any, without these names."""
+    for prefix in PREFIXES:
+        below = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        tensors = below or tensors
+    return tensors
+
+
+def recognise(given: Tensors, source: Path) -> tuple[str, Layout, Tensors]:
+    """Find the network that tensors are of.
+
+    Returns:
+        The backbone's name, the layout of the names, and the tensors under our names.
+
+    Raises:
+        CheckpointError: they are of none of our networks; the message says which comes closest.
+    """
+    for pattern, what in OTHERS:
+        if any(re.search(pattern, name) for name in given):
+            raise CheckpointError(f"{source}: {what}; that is another network than ours, so it cannot be converted")
+    misfits = []
+    for layout in LAYOUTS:
+        renamed = {_rename(name, layout.rules): value for name, value in given.items()}
+        for backbone in layout.backbones:
+            with torch.device("meta"):
+                wanted = BACKBONES[backbone](1.0).state_dict()
+            taken = {name: _take(name, value, renamed) for name, value in wanted.items()}
+            wrong = [name for name, value in taken.items() if value is None or value.shape != wanted[name].shape]
+            if not wrong:
+                return backbone, layout, {name: value for name, value in taken.items() if value is not None}
+            misfits.append((len(wrong) / len(wanted), backbone, layout.projects, wrong[0]))
+    share, backbone, projects, first = min(misfits)
+    raise CheckpointError(
+        f"{source}: none of our networks in a layout that is known; the closest is {backbone} of {projects}, of which "
+        f"{share:.0%} of the tensors are missing or of another shape, first {first}"
+    )
+
+
+def _rename(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _take(name: str, wanted: Tensor, renamed: Tensors) -> Tensor | None:
+    """A tensor of ours out of theirs; old files do not count the batches of a batch normalisation."""
+    if name in renamed:
+        return renamed[name].to(wanted.dtype)
+    return torch.zeros((), dtype=wanted.dtype) if name.endswith("num_batches_tracked") else None

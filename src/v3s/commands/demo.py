@@ -1,0 +1,209 @@
+"""``v3s demo``: the whole road in minutes, on clips that it makes or on your videos, with a report at its end."""
+
+import csv
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from v3s.backbones.device import ComputeOptions
+from v3s.commands.check import check
+from v3s.commands.demo_page import Outcome
+from v3s.commands.evaluate import EvaluateConfig, evaluate
+from v3s.commands.pretrain import pretrain
+from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.data.clips import hold_out
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import Scan
+from v3s.data.synthetic import MOTIONS, make_clips
+from v3s.files.writing import write_atomically, write_json
+from v3s.options import require_positive
+from v3s.pretext.task import TASKS
+from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, retrieve
+
+NUM_MADE, NUM_HELD_OUT = 64, 16
+MADE_FRAMES, MADE_HEIGHT, MADE_WIDTH = 48, 96, 128  # small, so that reading them takes little of the demo's time
+BACKBONE, WIDTH, CLIP_FRAMES, CLIP_SIZE = "r2plus1d", 0.125, 8, 48
+BATCH_SIZE, LEARNING_RATE = 16, 0.05
+CLIPS_AN_EPOCH, EPOCHS = 672, 18
+NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, NUM_RETRIEVAL_CLIPS = 96, 480, 4
+FEWEST_VIDEOS = 6
+MARK, REPORT = "demo.json", "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(ComputeOptions):
+    """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
+
+    Attributes:
+        out: Folder of the demo.
+        data: A folder of your own videos; without it 64 short clips are made.
+        epochs: Passes over the videos; default as many as a few minutes on two cores allow.
+        overwrite: Replace the demo in the folder.
+    """
+
+    out: str = "demo"
+    data: str | None = None
+    epochs: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "epochs")
+
+
+def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
+    """Make or take videos, check them, hold some out, pre-train a narrow network, evaluate it and write a report.
+
+    Args:
+        config: where, and on which videos.
+        console: where to report; the terminal by default.
+
+    Returns:
+        The report, an HTML page.
+
+    Raises:
+        ValueError: the folder holds something else, or a demo and ``overwrite`` was not given; or there are fewer
+            than six usable videos.
+    """
+    from v3s.commands.demo_page import write_report  # which shows an Outcome
+
+    console, start = console or Console(), time.monotonic()
+    out = _open(config)
+    folder = out / "videos"
+    if config.data is None:
+        make_clips(
+            folder,
+            num_videos=NUM_MADE,
+            num_frames=MADE_FRAMES,
+            height=MADE_HEIGHT,
+            width=MADE_WIDTH,
+            seed=config.seed,
+        )
+        console.print(f"made {NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)", highlight=False)
+    data = folder if config.data is None else Path(config.data)
+    needed = TASKS["v3s"].longest_span(CLIP_FRAMES)
+    found = check(data, subset="all", min_frames=needed, out=out / "check.jsonl", console=console)
+    train, test = _divide(config, found, out)
+    trained = pretrain(_training(config, train, out), console=console)
+    asked = EvaluateConfig(
+        data=str(test),
+        subset="all",
+        backbone=str(trained.run),
+        clips=max(1, round(NUM_TEST_CLIPS / len(list_videos(test, subset="all")))),
+        workers=config.workers,
+        device=config.device,
+        precision=config.precision,
+        seed=config.seed,
+        out=str(out / "scores.json"),
+    )
+    scores = evaluate(asked, console=console)
+    retrieval = _retrieve(config, train, test, trained.run, console)
+    write_report(
+        out / REPORT,
+        Outcome(found, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
+    )
+    return out / REPORT
+
+
+def _open(config: DemoConfig) -> Path:
+    """The demo's folder, empty but for its mark."""
+    out = Path(config.out)
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / MARK).is_file():
+            raise ValueError(f"{out} is not empty and holds no demo; choose another folder with --out")
+        if not config.overwrite:
+            raise ValueError(f"{out} holds a demo; replace it with --overwrite")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / MARK, asdict(config))
+    return out
+
+
+def _divide(config: DemoConfig, found: Scan, out: Path) -> tuple[Path, Path]:
+    """Write two lists of the usable videos: a quarter is held out, of made clips the last ones, two of each motion.
+
+    A line has the video's label too where all have one.
+    """
+    paths = [str((found.videos.root / found.videos.paths[number]).resolve()) for number in found.usable]
+    labels = {} if None in found.usable_labels else dict(zip(paths, found.usable_labels, strict=True))
+    if len(paths) < FEWEST_VIDEOS:
+        raise ValueError(
+            f"{found.videos.root} has {len(paths)} usable videos; a demo needs {FEWEST_VIDEOS}, to train on some and "
+            "to hold others out"
+        )
+    if config.data is None:
+        a_motion = NUM_HELD_OUT // len(MOTIONS)
+        last = {path for motion in MOTIONS for path in [p for p in paths if Path(p).parent.name == motion][-a_motion:]}
+        parts = [path for path in paths if path not in last], sorted(last)
+    else:
+        kept, held = hold_out(len(paths), max(2, len(paths) // 4), config.seed)
+        parts = [paths[number] for number in kept], [paths[number] for number in held]
+    files = out / "train.txt", out / "test.txt"
+    for file, listed in zip(files, parts, strict=True):
+        write_atomically(file, partial(_write_list, paths=listed, labels=labels))
+    return files
+
+
+def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> None:
+    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+        if labels:
+            csv.writer(opened, lineterminator="\n").writerows((path, labels[path]) for path in paths)
+        else:
+            opened.writelines(f"{path}\n" for path in paths)
+
+
+def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
+    """Let held-out videos find training videos of their class, by the trained network and by random weights."""
+    if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
+        console.print("no retrieval: the videos do not lie in several class folders", highlight=False)
+        return {}
+    return {
+        name: retrieve(
+            RetrieveConfig(
+                data=str(train),
+                test_data=str(test),
+                backbone=backbone,
+                num_clips=NUM_RETRIEVAL_CLIPS,
+                workers=config.workers,
+                device=config.device,
+                precision=config.precision,
+                seed=config.seed,
+                out=str(out),
+            ),
+            console=console,
+        )
+        for name, backbone, out in (
+            ("trained", str(run), run.parent / "retrieval.json"),
+            ("random weights", f"random:{run}", run.parent / "retrieval_random.json"),
+        )
+    }
+
+
+def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:
+    num_videos = len(list_videos(train, subset="all"))
+    num_validation = max(1, num_videos // 8)
+    train_clips = max(1, round(CLIPS_AN_EPOCH / (num_videos - num_validation)))
+    an_epoch = train_clips * (num_videos - num_validation)
+    return PretrainConfig(
+        data=str(train),
+        subset="all",
+        out=str(out / "run"),
+        backbone=BACKBONE,
+        width=WIDTH,
+        clip_frames=CLIP_FRAMES,
+        clip_size=CLIP_SIZE,
+        epochs=config.epochs or max(1, round(EPOCHS * CLIPS_AN_EPOCH / an_epoch)),
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        train_clips=train_clips,
+        validation_videos=num_validation,
+        validation_clips=max(1, NUM_VALIDATION_CLIPS // num_validation),
+        workers=config.workers,
+        device=config.device,
+        precision=config.precision,
+        seed=config.seed,
+    )

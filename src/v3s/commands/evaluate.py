@@ -1,0 +1,147 @@
+"""``v3s evaluate``: how often both heads are right about videos that the model has not seen (paper section 3.3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.data.clips import PretextClips, validation_batches
+from v3s.data.letterbox import detect_all_bars
+from v3s.data.lists.splits import VideoOptions
+from v3s.data.loading import load_batches
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
+from v3s.features.saved import Trained, load_pretext_model
+from v3s.files.writing import write_json
+from v3s.options import require_files, require_positive
+from v3s.pretext.model import PretextModel
+from v3s.pretext.scores import Counts, HeadScores, score_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ComputeOptions, VideoOptions):
+    """Measure both heads of a pre-trained model on videos that it has not seen.
+
+    Attributes:
+        backbone: A run's folder.
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
+        out: JSON file for the accuracies and confusion matrices.
+    """
+
+    backbone: str
+    clips: int = 4
+    batch_size: int = 32
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "clips", "batch_size")
+        require_files(self, "out")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PretextScores:
+    """How a pre-trained model does on given videos.
+
+    Attributes:
+        num_videos: how many were usable.
+        num_clips: how many clips were cut from them.
+        left_out: path and reason of each video that was not usable.
+        spatial: the scores of the spatial head.
+        temporal: the scores of the temporal head.
+    """
+
+    num_videos: int
+    num_clips: int
+    left_out: dict[str, str]
+    spatial: HeadScores
+    temporal: HeadScores
+
+
+def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> PretextScores:
+    """Cut fixed clips from videos and ask both heads for their labels.
+
+    Labels, starts and crops are drawn by the seed in an epoch of their own, as those of validation are, so that the
+    same clips are asked again at every call.
+
+    Args:
+        config: which model, which videos, how many clips of each.
+        console: where to report; the terminal by default.
+
+    Raises:
+        CheckpointError: the folder holds no trained model with both heads.
+        ValueError: the videos cannot be listed, or none of them is usable.
+    """
+    console = console or Console()
+    compute = choose_compute(config.device, config.precision)
+    model, trained = load_pretext_model(config.backbone)
+    found = _read_videos(config, trained, console)
+    table = found.usable_table
+    bars = detect_all_bars(table) if trained.sampling.trim_bars else None
+    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed, bars=bars)
+    batches = validation_batches(len(table), config.clips, config.batch_size)
+    workers = divide_cores(config.workers, compute.device)
+    loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
+    answers, truth = _ask(model, loader, compute)
+    videos = np.array([number % len(table) for batch in batches for _, number in batch])
+    task, prior = trained.task, trained.sampling.label_prior
+    spatial, temporal = (
+        score_head(rows, prior, truth[:, head], answers[:, head], videos)
+        for head, rows in enumerate((task.spatial, task.temporal))
+    )
+    left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
+    scores = PretextScores(len(table), len(truth), left_out, spatial, temporal)
+    console.print(scores_table(scores))
+    if config.out is not None:
+        write_json(Path(config.out), _description(config, scores))
+    return scores
+
+
+def scores_table(scores: PretextScores) -> Table:
+    """The accuracies of both heads beside chance."""
+    table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
+    for column in ("head", "labels", "accuracy", "standard error", "chance"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
+        numbers = (f"{share:.1%}" for share in (head.accuracy, head.standard_error, head.chance))
+        table.add_row(name, str(len(head.labels)), *numbers)
+    return table
+
+
+def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:
+    listed = config.list_videos()
+    needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
+    return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
+
+
+@torch.no_grad()
+def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
+    """The rows that both heads name, and the true ones, each of shape (N, 2)."""
+    model.to(compute.device)
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    answers, truth = [], []
+    for clips, labels in loader:
+        with compute.autocast():
+            logits = model(compute.clips(clips))
+        answers.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
+        truth.append(labels)
+    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+
+
+def _description(config: EvaluateConfig, scores: PretextScores) -> dict[str, Any]:
+    return {
+        "backbone": config.backbone,
+        "data": config.data,
+        "seed": config.seed,
+        "num_videos": scores.num_videos,
+        "num_clips": scores.num_clips,
+        "left_out": scores.left_out,
+        "spatial": scores.spatial.to_json(),
+        "temporal": scores.temporal.to_json(),
+    }

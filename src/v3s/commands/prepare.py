@@ -1,0 +1,301 @@
+"""``v3s prepare``: decode every video once into a store, from which training reads frames without decoding."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice, repeat
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+import av
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from v3s.data.index_cache import file_key
+from v3s.data.lists.listing import Subset
+from v3s.data.lists.splits import VideoList, VideoOptions
+from v3s.data.scan import default_workers
+from v3s.data.store_folder import (
+    SETTINGS,
+    SHARDS,
+    UNFINISHED,
+    Store,
+    StoredFile,
+    StoreSettings,
+    content_digest,
+    is_store,
+    open_store,
+)
+from v3s.files.lock import is_free, only_writer
+from v3s.files.writing import PART, write_atomically
+from v3s.options import require_not_negative, require_positive
+from v3s.video.container import Failure, VideoError, open_video
+from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, stored_size
+from v3s.video.store_writer import ShardWriter, store_video
+
+VIDEOS_PER_SHARD = 32
+"""How many videos a shard holds at most: what a killed run loses, for each process."""
+
+SHARDS_PER_PROCESS = 8
+"""Of fewer videos so many shards are made at least, that no process idles long while others write their last one."""
+
+NUM_OPENED = 1000
+"""Of more videos, so many at least, evenly spaced, tell the space that all take: opening them costs 2 ms each."""
+
+LINES_PER_LIST = 1024
+"""How many files with new dates a list holds at most: what a killed run compares again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(VideoOptions):
+    """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
+
+    Attributes:
+        out: Folder of the store; what it holds already is kept, also under new dates of the videos.
+        subset: Part of the split.
+        pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
+            loss, rgb takes 3 bytes a pixel.
+        short_side: Frames with a longer short side are shrunk to it; smaller ones are kept as they are.
+        workers: Processes that decode. Default: one for each core.
+        overwrite: Replace the store in the folder.
+    """
+
+    out: str
+    subset: Subset = "all"
+    pixel_format: PixelFormat = "yuv"
+    short_side: int = SHORT_SIDE
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(self, "short_side")
+        require_not_negative(self, "workers")
+
+
+def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
+    """Decode every video that the store does not hold yet, or whose content changed since, and add it.
+
+    Args:
+        config: Which videos, where to, in which format.
+        console: Where to report; the terminal by default.
+
+    Raises:
+        ValueError: There are no videos, the disk is too small, or the folder holds something else or a store that was
+            made otherwise.
+        FolderInUseError: Another process prepares the store.
+    """
+    console = console or Console()
+    listed = config.list_videos()
+    if is_store(listed.root):
+        raise ValueError(f"{listed.root} is a store already; give the folder of videos that it was made from")
+    folder = Path(config.out)
+    with only_writer(folder):
+        store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
+        _remove_leftovers(store)
+        lacking = [path for path in listed.paths if store.lacks(path)]
+        store = _take_new_dates(store, lacking, console)
+        wanted = [path for path in lacking if store.lacks(path)]
+        num_renewed = len(lacking) - len(wanted)
+        by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
+        stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
+        console.print(f"{listed.source}; {stored}", highlight=False, soft_wrap=True)
+        if wanted:
+            _check_space(folder, listed.root, wanted, config, console)
+            (folder / UNFINISHED).touch()
+            _write_all(folder, listed.root, wanted, config, store.next_shard, console)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        store = open_store(folder)
+    _report(store, console)
+    return store
+
+
+def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    decoder = f"libavcodec {codec}, PyAV {av.__version__}"
+    return StoreSettings(str(listed.root.resolve()), config.pixel_format, config.short_side, decoder)
+
+
+def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
+    """The store in the folder as it is, also where its videos have moved, or an empty one."""
+    if is_store(folder) and not overwrite:
+        store = open_store(folder, to_write=True)
+        if store.settings == settings:
+            return store
+        if not _has_moved(store, settings):
+            was, now = asdict(store.settings), asdict(settings)
+            changed = "; ".join(f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name])
+            raise ValueError(
+                f"{folder} holds a store made otherwise: {changed}; "
+                "choose another --out, or replace it with --overwrite"
+            )
+    elif is_store(folder):
+        shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    elif not is_free(folder):
+        raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
+    text = json.dumps(asdict(settings), indent=2) + "\n"
+    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
+    return open_store(folder, to_write=True)
+
+
+def _has_moved(store: Store, settings: StoreSettings) -> bool:
+    """Whether the store was made of what lies elsewhere now: all its files are there, of the same size."""
+    if not store.files or replace(store.settings, source=settings.source) != settings:
+        return False
+    keys = (file_key(Path(settings.source), path) for path in store.files)
+    return all(now and now[1] == file.key[1] for now, file in zip(keys, store.files.values(), strict=True))
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Delete what killed runs left: files half written, and shards that no line names.
+
+    A shard with a list stays, whether its lines still count or not: a process may be reading it.
+    """
+    named = {file.outcome.shard for file in store.files.values() if isinstance(file.outcome, StoredVideo)}
+    for path in (*store.folder.glob(PART), *(store.folder / SHARDS).glob("*")):
+        is_orphan = path.suffix == ".bin" and str(path) not in named and not path.with_suffix(".jsonl").exists()
+        if path.suffix == ".part" or is_orphan:
+            path.unlink()
+
+
+def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Store:
+    """Write new lines for those files whose date alone has changed; they name the frames that are there."""
+    known = [path for path in paths if path in store.files]
+    if not known:
+        return store
+    looked_at = track(known, "comparing contents", console=console, transient=True)
+    found = filter(None, map(store.under_new_date, looked_at))
+    for number in count(store.next_shard):
+        if not (files := list(islice(found, LINES_PER_LIST))):
+            break
+        _write_list(store.folder / SHARDS / f"{number:05}", files)
+    return open_store(store.folder, to_write=True)
+
+
+def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:
+    """Refuse to begin what the disk cannot hold, as far as the files' headers tell."""
+    opened = paths[:: max(1, len(paths) // NUM_OPENED)]
+    needed = sum(_promised_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
+    free = shutil.disk_usage(folder).free
+    console.print(f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB", highlight=False)
+    if needed > free:
+        raise ValueError(
+            f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, the disk has "
+            f"{free / 1e9:,.1f} GB free; choose a smaller --short-side, or --pixel-format jpeg"
+        )
+
+
+def _promised_bytes(path: Path, config: PrepareConfig) -> int:
+    try:
+        with open_video(path) as (container, stream):
+            seconds = (container.duration or 0) / av.time_base
+            num_frames = stream.frames or int(seconds * float(stream.average_rate or 25))
+            height, width = stored_size(stream.height, stream.width, config.short_side)
+            return num_frames * frame_bytes(config.pixel_format, height, width)
+    except VideoError:
+        return 0
+
+
+def _write_all(
+    folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, first_shard: int, console: Console
+) -> None:
+    """Write shards, several at once, each in a process of its own."""
+    workers = default_workers() if config.workers is None else config.workers
+    shared = max(1, len(paths) // (workers * SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
+    in_shard = min(VIDEOS_PER_SHARD, shared)
+    parts = [paths[start : start + in_shard] for start in range(0, len(paths), in_shard)]
+    (folder / SHARDS).mkdir(exist_ok=True)
+    stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
+    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(paths))
+        for num_videos in _run(stems, root, parts, config, workers):
+            progress.advance(task, num_videos)
+
+
+def _run(
+    stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig, workers: int
+) -> Iterator[int]:
+    if (workers := min(workers, len(parts))) < 2:
+        yield from map(write_shard, stems, repeat(root), parts, repeat(config))
+        return
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process that decodes was killed, by the system or by a file that FFmpeg cannot bear; v3s check names "
+            "such a file; what was complete is kept: run v3s prepare again"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: it would write beside the next run, and never end."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
+    """Write one shard and its list; returns the number of its videos.
+
+    Args:
+        stem: Of both files.
+        root: The folder of the videos.
+        paths: The videos, below it.
+        config: How to store them.
+    """
+    torch.set_num_threads(1)
+    unfinished, shard, files = stem.with_suffix(".part"), stem.with_suffix(".bin"), []
+    try:
+        with ShardWriter(unfinished) as writer:
+            for path in paths:
+                # In this order: a file that is written meanwhile has another date than its key.
+                key, digest = file_key(root, path) or (path, 0, 0), content_digest(root / path)
+                files.append(StoredFile(key, digest, _store(root / path, writer, shard, config)))
+        os.replace(unfinished, shard)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); what was complete is kept") from error
+    _write_list(stem, files)
+    return len(files)
+
+
+def _write_list(stem: Path, files: Sequence[StoredFile]) -> None:
+    lines = "".join(f"{file.to_json()}\n" for file in files)
+    write_atomically(stem.with_suffix(".jsonl"), lambda beside: beside.write_text(lines, encoding="utf-8"))
+
+
+def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | Failure:
+    try:
+        return store_video(
+            path, writer, pixel_format=config.pixel_format, short_side=config.short_side, shard_name=shard.name
+        )
+    except VideoError as error:
+        return Failure.of(error, str(path))
+
+
+def _report(store: Store, console: Console) -> None:
+    held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
+    num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
+    for path, file in store.files.items():
+        if isinstance(file.outcome, Failure):
+            console.print(f"left out: {path}: {file.outcome.reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
+        f"{store.settings.pixel_format}; use it as --data {store.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,281 @@
+"""``v3s preview``: your own videos under each transform, with labels (the paper's Figure 2).
+
+Every clip is planned and cut as in training: same plan, same reading, same warp.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from v3s.data.letterbox import detect_bars
+from v3s.data.lists.splits import VideoOptions
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
+from v3s.options import require_files, require_positive, seed_problem
+from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
+from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pretext.cut import cut_clip
+from v3s.pretext.plan import (
+    CLIP_SIZES,
+    NO_BARS,
+    Bars,
+    ClipOptions,
+    ClipPlan,
+    Labels,
+    Sampling,
+    plan_clip,
+    sample_generator,
+)
+from v3s.pretext.spatial import SpatialProjection, SpatialScale
+from v3s.pretext.task import SAME_SIZE, SAME_SPEED, PretextTask, get_task
+from v3s.pretext.temporal import TemporalProjection, TemporalScale, span
+from v3s.video.decode import Video, read_frames
+from v3s.video.homography import FloatArray, corners
+from v3s.video.warp import to_width, warp
+
+CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
+PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
+STILLS_IN_A_ROW = 8
+MOST_LEFT_OUT = 50
+
+FAMILIES: dict[str, type] = {
+    "spatial scale S_S": SpatialScale,
+    "spatial projection S_P": SpatialProjection,
+    "temporal scale T_S": TemporalScale,
+    "temporal projection T_P": TemporalProjection,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig(ClipOptions, VideoOptions):
+    """Show real clips under each of the four transforms, with their labels: the paper's Figure 2, of your videos.
+
+    Attributes:
+        out: The HTML page to write.
+        task: The pretext task.
+        num_videos: How many videos to show, evenly spaced over the list.
+        seed: Of the clips.
+    """
+
+    out: str = "preview.html"
+    task: str = "v3s"
+    num_videos: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_videos", *CLIP_SIZES)
+        require_files(self, "out")
+        if problem := seed_problem(self.seed):
+            raise ValueError(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One clip of a video with all that a reader needs to check its label.
+
+    Attributes:
+        kind: which transform it shows, in words.
+        label: the text of its labels: rows of the task's tables.
+        plan: the frames and the map.
+        clip: uint8, shape (T, size, size, 3).
+        picture: uint8, shape (H, W, 3): the source's first frame of the clip, with the outline of what the clip sees.
+    """
+
+    kind: str
+    label: str
+    plan: ClipPlan
+    clip: Pixels
+    picture: Pixels
+
+
+def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
+    """Write a page with a few videos, each as it is and under every kind of transform, from one start.
+
+    Args:
+        config: which videos and how clips are cut.
+        console: where to report; the terminal by default.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: the videos cannot be listed, or none of them is usable.
+    """
+    console = console or Console()
+    task = get_task(config.task)
+    sampling = config.sampling(CLIP_FRAMES, CLIP_SIZE)
+    listed = config.list_videos()
+    shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
+    found = usable_videos(listed, min_frames=shortest, console=console)
+    sections = []
+    for number in _evenly_spaced(found.num_usable, config.num_videos):
+        video = found.usable_table[number]
+        bars = detect_bars(video) if config.trim_bars else NO_BARS
+        examples = cut_examples(video, task, sampling, bars=bars, seed=config.seed, number=number)
+        name = listed.paths[found.usable[number]]
+        sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
+    lead = (
+        f"{found.videos.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "
+        f"pixels; a canvas of {sampling.canvas_size}; zoom {sampling.zoom}; seed {config.seed}."
+    )
+    html = page("What the network is shown", [*sections, *_left_out(found)], lead=lead)
+    write_page(config.out, html.encode(errors="replace").decode())  # file names may hold any bytes
+    return Path(config.out)
+
+
+def cut_examples(
+    video: Video, task: PretextTask, sampling: Sampling, *, bars: Bars = NO_BARS, seed: int, number: int
+) -> list[Example]:
+    """Cut one video as it is, under one drawn row of each kind, and under one of both tables at once.
+
+    All clips start at the same frame, and their crops at the same share of the room that each has.
+
+    Args:
+        video: long enough for the shortest row of the task.
+        task: the tables to draw from; rows that are too long for the video are not drawn.
+        sampling: how clips are cut.
+        bars: borders of the video to leave out.
+        seed: of the draws.
+        number: of the video: another one draws other rows.
+    """
+    shown = PretextTask(SAME_SIZE + task.spatial, SAME_SPEED + task.temporal)  # row 0 is the source as it is
+    rows = _draw_rows(shown, video.num_frames, sampling, np.random.default_rng((seed, number)))
+    spans = {
+        kind: span(shown.temporal[labels.temporal], sampling.clip_frames, sampling.seam)
+        for kind, labels in rows.items()
+    }
+    room = video.num_frames - max(spans.values())
+    examples = []
+    for kind, labels in rows.items():
+        plan = plan_clip(
+            shown,
+            labels,
+            num_frames=room + spans[kind],  # the same room for every clip: the same start is drawn
+            width=video.width,
+            height=video.height,
+            sampling=sampling,
+            generator=sample_generator(seed, 0, number),
+            bars=bars,
+        )
+        examples.append(_cut(video, kind, _label_text(shown, labels), plan, sampling.clip_size))
+    return examples
+
+
+def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
+    """The blocks of a page that show examples: playing at the source's rate, where they were cut, frame by frame."""
+    start = examples[0].plan.frames[0]
+    facts = (
+        f"{video.width} x {video.height} pixels, {video.num_frames:,} frames at {video.fps:.4g} frames per second. "
+        f"All clips start at source frame {start}."
+    )
+    playing = [(_caption(example), data_uri(mp4(example.clip, video.fps), "video/mp4")) for example in examples]
+    places = [
+        (f"{example.kind}: {_extent(example, video)}", data_uri(jpeg(example.picture), "image/jpeg"))
+        for example in examples
+    ]
+    stills = [
+        figure(
+            data_uri(jpeg(tile(example.clip, STILLS_IN_A_ROW)), "image/jpeg"),
+            f"{_caption(example)}; source frames {', '.join(map(str, example.plan.frames))}",
+        )
+        for example in examples
+    ]
+    return [
+        paragraph(facts),
+        strip(playing),
+        paragraph(f"What each clip sees of frame {start}:"),
+        strip(places),
+        *stills,
+    ]
+
+
+def seen_corners(plan: ClipPlan, clip_size: int) -> FloatArray:
+    """The corners of what a clip sees, as (x, y) in source pixels, shape (4, 2)."""
+    return plan.to_clip.inverse()(corners(clip_size, clip_size))
+
+
+def _draw_rows(
+    shown: PretextTask, num_frames: int, sampling: Sampling, generator: np.random.Generator
+) -> dict[str, Labels]:
+    """One row of each kind that changes the source and fits the video, and one pair of those."""
+    rows = {}
+    for kind, family in FAMILIES.items():
+        choices = [Labels(row, 0) for row in _rows_of(family, shown.spatial)]
+        choices += [
+            Labels(0, row)
+            for row in _rows_of(family, shown.temporal)
+            if span(shown.temporal[row], sampling.clip_frames, sampling.seam) <= num_frames
+        ]
+        if choices:
+            rows[kind] = choices[generator.integers(len(choices))]
+    spatial = [labels.spatial for labels in rows.values() if labels.spatial]
+    temporal = [labels.temporal for labels in rows.values() if labels.temporal]
+    if spatial and temporal:
+        rows["both heads at once"] = Labels(int(generator.choice(spatial)), int(generator.choice(temporal)))
+    return {"original": Labels(0, 0), **rows}
+
+
+def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
+    """The rows of a family that differ from the first row, which is the source as it is."""
+    return [
+        row for row, transform in enumerate(transforms) if isinstance(transform, family) and transform != transforms[0]
+    ]
+
+
+def _cut(video: Video, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
+    frames = read_frames(video, plan.frames)
+    clip = cut_clip(frames, plan, clip_size)
+    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
+    picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
+    outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))
+    return Example(kind, label, plan, clip.permute(1, 2, 3, 0).numpy(), outlined)
+
+
+def _label_text(shown: PretextTask, labels: Labels) -> str:
+    changes = [str(shown.spatial[labels.spatial])] if labels.spatial else []
+    changes += [str(shown.temporal[labels.temporal])] if labels.temporal else []
+    return " and ".join(changes) or "neither scaled nor projected"
+
+
+def _caption(example: Example) -> str:
+    return f"{example.kind}: {example.label}"
+
+
+def _extent(example: Example, video: Video) -> str:
+    """From where to where a clip sees, in words."""
+    seen = seen_corners(example.plan, example.clip.shape[1])
+    (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
+    return f"x {left:.1f} to {right:.1f} of {video.width}, y {top:.1f} to {bottom:.1f} of {video.height}"
+
+
+def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]:
+    """Say which rows of the task a video is too short for, if there are any."""
+    spans = {str(row): span(row, sampling.clip_frames, sampling.seam) for row in task.temporal}
+    missing = [f"{row} needs {frames}" for row, frames in spans.items() if frames > video.num_frames]
+    if not missing:
+        return []
+    return [
+        paragraph(
+            f"Too short for some labels: the video has {video.num_frames} frames; {', '.join(missing)}. "
+            "Training leaves such a video out, unless --short fit is given."
+        )
+    ]
+
+
+def _left_out(found: Scan) -> list[str]:
+    """Name the videos that cannot be shown, if there are any."""
+    bad = [(report.path, report.reason) for report in found.reports if report.verdict != "usable"]
+    if not bad:
+        return []
+    num_more = len(bad) - MOST_LEFT_OUT
+    more = [paragraph(f"and {num_more:,} more; v3s check names all")] if num_more > 0 else []
+    heading = f"Not usable: {len(bad):,} of {len(found.reports):,} videos"
+    return [section(heading, table(("video", "why"), bad[:MOST_LEFT_OUT]), *more)]
+
+
+def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:
+    """Numbers of the videos to show."""
+    return [int(number) for number in np.linspace(0, num_videos - 1, min(wanted, num_videos)).round()]

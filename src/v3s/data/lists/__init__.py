@@ -1,0 +1,1 @@
+"""Which videos: folders, list files and official splits."""

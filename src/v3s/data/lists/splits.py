@@ -1,0 +1,186 @@
+"""The videos to use: a folder, a list file, or the official splits of UCF101, HMDB51 and Kinetics-400."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from v3s.data.lists.folder import folder_label, link_outside, subset_folders, video_files
+from v3s.data.lists.hmdb51 import read_hmdb51
+from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
+from v3s.data.lists.listfile import read_list
+from v3s.data.lists.listing import Entry, Listing, Subset, class_order, locate
+from v3s.data.lists.ucf101 import read_ucf101
+
+_TEST_VIDEOS = "give a folder with official lists (--splits) or, as the command has it, --test-data or --subset all"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoList:
+    """The videos of one subset of a dataset.
+
+    Attributes:
+        root: The folder that the paths start from.
+        paths: One path a video, relative to `root`, posix, in the order of the list. A list file may also hold
+            absolute paths; ``root / path`` is the file in either case.
+        labels: The class name of each video, or ``None``.
+        classes: The labels that occur, in the dataset's own order: UCF101 by official number, else alphabetical.
+        source: What was read, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
+        num_missing: How many listed videos are not on disk.
+        stays_inside: Links that lead out of `root` are not to be followed: nobody named those files.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    classes: tuple[str, ...]
+    source: str
+    num_missing: int = 0
+    stays_inside: bool = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def list_videos(
+    data: str | Path,
+    *,
+    splits: str | Path | None = None,
+    split: int = 1,
+    subset: Subset = "train",
+    allow_missing: bool = False,
+) -> VideoList:
+    """List the videos of a dataset, with their labels where there are any.
+
+    Args:
+        data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` a line, relative to the
+            list's folder. In a folder without `splits` the label of a video is the name of the folder it lies in;
+            directly in `data` it has none, and a link that leads out of `data` is refused: only what a list names may
+            lie elsewhere.
+        splits: The official lists of the folder's videos: ``ucfTrainTestlist`` (UCF101),
+            ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
+            ``val.csv`` or ``test.csv``.
+        split: The official split of UCF101 and HMDB51: 1, 2 or 3. Every other dataset has the split 1 only.
+        subset: A folder has subsets if all it holds are the folders ``train`` and ``test`` or ``val``; any other
+            folder and any list file is wholly ``"train"``. ``"all"`` is both subsets.
+        allow_missing: Go on with the listed videos that exist, if not all of them do.
+
+    Raises:
+        ValueError: A path does not exist, nothing is found, a listed video is missing, a list contradicts itself, or
+            the dataset has no such split or subset.
+    """
+    if subset not in get_args(Subset):
+        raise ValueError(f"subset is {subset!r}; give one of {', '.join(get_args(Subset))}")
+    root, listing = _read(Path(data), Path(splits) if splits is not None else None, split, subset)
+    found = locate(listing, root)
+    num_missing = found.count(None)
+    if num_missing and (not allow_missing or num_missing == len(found)):
+        raise ValueError(_missing_message(root, listing, found))
+    paths = tuple(filter(None, found))
+    labels = tuple(entry.label for path, entry in zip(found, listing.entries, strict=True) if path is not None)
+    occurring = set(labels)
+    classes = tuple(name for name in listing.classes if name in occurring)
+    source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
+    source += f"; {num_missing:,} more are listed and missing" if num_missing else ""
+    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
+
+
+def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
+    """Tell which kind of dataset is given, and read what it names: the folder that paths start from, and the list."""
+    if not data.exists():
+        raise ValueError(f"{data} does not exist; give a folder of videos or a list file that does")
+    if splits is not None and not splits.exists():
+        raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
+    if splits is not None and not data.is_dir():
+        raise ValueError(f"{data} is a file, and splits {splits} were given too; give the folder of videos with splits")
+    numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
+    if numbered:
+        return data, numbered
+    if split != 1:
+        raise ValueError(f"{splits or data} has only one split, not {split}; leave split at 1")
+    if splits is not None:
+        return data, read_kinetics(splits, data, subset)
+    if data.is_dir():
+        return _read_folder(data, subset)
+    if subset == "test":
+        raise ValueError(f"{data} is one list, with no test subset; {_TEST_VIDEOS}")
+    return data.parent, read_list(data, data.parent)
+
+
+def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
+    """Read a folder of numbered splits; ``None`` if the folder holds one list a subset."""
+    names = {path.name for path in folder.iterdir()}
+    if any(name.startswith("trainlist") for name in names):
+        return read_ucf101(folder, split, subset)
+    if any("_test_split" in name for name in names):
+        return read_hmdb51(folder, split, subset)
+    if any(name in names for files in SUBSET_FILES.values() for name in files):
+        return None
+    raise ValueError(
+        f"{folder} holds no lists that are known: looked for trainlist01.txt (UCF101), *_test_split1.txt (HMDB51), "
+        "train.csv, val.csv and test.csv (Kinetics-400 or your own)"
+    )
+
+
+def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
+    """List a folder, or one of the folders ``train`` and ``test`` in it."""
+    for part in ("train", "test", "val"):
+        if target := link_outside(data / part, data):
+            raise ValueError(
+                f"{data / part} links out of the data folder to {target}; give that folder, or a list file"
+            )
+    files = video_files(data, inside=data)
+    subsets = subset_folders(files)
+    if subset == "test" and not subsets:
+        raise ValueError(
+            f"{data} has no test subset: it does not consist of the folders train and test (or val); {_TEST_VIDEOS}"
+        )
+    below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
+    entries = [
+        Entry((file,), folder_label(file.removeprefix(folder)))
+        for folder in below
+        for file in files
+        if file.startswith(folder)
+    ]
+    title = f"folder {data}{f' {subset}' if subsets else ''}"
+    return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries), stays_inside=True)
+
+
+def _missing_message(root: Path, listing: Listing, found: tuple[str | None, ...]) -> str:
+    """Say how many listed videos are not there, which is the first, and what to do."""
+    num_missing = found.count(None)
+    first = listing.entries[found.index(None)].names[0]
+    if num_missing < len(found):
+        return (
+            f"{num_missing:,} of {len(found):,} videos of {listing.title} are missing under {root}, first: {first}; "
+            f"give --allow-missing to use the {len(found) - num_missing:,} that exist"
+        )
+    seen = f", where the first video is {video_files(root)[0]}" if listing.key else ""
+    return (
+        f"none of the {len(found):,} videos of {listing.title} is under {root}: looked for {first}{seen}; "
+        "give the folder from which the listed paths start"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Which videos.
+
+    Attributes:
+        data: A folder of videos, nested in any way, or a list file with one path a line.
+        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
+        split: Number of the official split.
+        subset: Part of the split.
+        allow_missing: Go on although videos of the list are missing.
+    """
+
+    data: str
+    splits: str | None = None
+    split: int = 1
+    subset: Subset = "train"
+    allow_missing: bool = False
+
+    def list_videos(self) -> VideoList:
+        """List them, as :func:`v3s.data.lists.splits.list_videos`."""
+        return list_videos(
+            self.data, splits=self.splits, split=self.split, subset=self.subset, allow_missing=self.allow_missing
+        )

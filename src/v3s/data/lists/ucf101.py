@@ -1,0 +1,80 @@
+"""The official lists of UCF101: ``trainlist01.txt``, ``testlist01.txt`` to 03, ``classInd.txt``."""
+
+import re
+from pathlib import Path
+
+from v3s.data.lists.listing import Entry, Listing, Subset, numbered_lines
+
+
+def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
+    """Read one official split of UCF101, or lists cut down from it.
+
+    Labels are class names, in the order of the official numbers. Those come from ``classInd.txt``, or from the
+    training lists where that file is absent. File names compare without regard to case, for the videos
+    ``v_HandStandPushups_*`` lie in a folder ``HandstandPushups`` or ``HandStandPushups``, depending on the copy.
+
+    Args:
+        folder: ``ucfTrainTestlist``, or a folder like it.
+        split: 1, 2 or 3.
+        subset: The training list, the test list, or both.
+
+    Raises:
+        ValueError: A list is not there, or a line disagrees with the class numbers.
+    """
+    classes = _class_numbers(folder)
+    parts = ("train", "test") if subset == "all" else (subset,)
+    files = [folder / f"{part}list{split:02}.txt" for part in parts]
+    for file in files:
+        if not file.is_file():
+            have = ", ".join(sorted(path.name for path in folder.glob("*list0*.txt")))
+            raise ValueError(f"{file} does not exist, so UCF101 has no split {split} here; {folder} holds {have}")
+    entries = tuple(entry for file in files for entry in _read_lines(file, classes))
+    names = tuple(classes[number] for number in sorted(classes))
+    return Listing(f"UCF101 split {split} {subset}", entries, names, key=str.casefold)
+
+
+def _read_lines(file: Path, classes: dict[int, str]) -> list[Entry]:
+    """Read lines ``Class/video.avi`` with or without a number, and check the folder and the number they name."""
+    numbers = {name.casefold(): number for number, name in classes.items()}
+    entries = []
+    for line_number, line in numbered_lines(file):
+        path, given = _split_number(line)
+        number = numbers.get(path.partition("/")[0].casefold())
+        if number is None:
+            raise ValueError(f"{file}, line {line_number}: {line!r} begins with no class that the lists number")
+        if given not in (None, number):
+            meant = classes.get(given, "no class") if given is not None else ""
+            raise ValueError(
+                f"{file}, line {line_number}: {line!r} has the label {given}, which is {meant}; "
+                f"{classes[number]} is {number}"
+            )
+        entries.append(Entry((path,), classes[number]))
+    return entries
+
+
+def _split_number(line: str) -> tuple[str, int | None]:
+    """Split the trailing class number off a line, if it has one."""
+    match = re.fullmatch(r"(.+?)\s+(\d+)", line)
+    return (match[1], int(match[2])) if match else (line, None)
+
+
+def _class_numbers(folder: Path) -> dict[int, str]:
+    """Read the official number (from 1) of every class."""
+    index = folder / "classInd.txt"
+    classes: dict[int, str] = {}
+    for file in [index] if index.is_file() else sorted(folder.glob("trainlist*.txt")):
+        for line_number, line in numbered_lines(file):
+            number, name = _number_and_name(line, in_index=file == index)
+            if number is None or classes.setdefault(number, name) != name:
+                problem = "holds no class number" if number is None else f"says that {number} is not {classes[number]}"
+                raise ValueError(f"{file}, line {line_number}: {line!r} {problem}; restore the official file")
+    return classes
+
+
+def _number_and_name(line: str, *, in_index: bool) -> tuple[int | None, str]:
+    """Read ``3 Archery`` of the class index, or ``Archery/v_Archery_g08_c01.avi 3`` of a training list."""
+    if in_index:
+        number, _, name = line.partition(" ")
+        return (int(number) if number.isdecimal() else None), name.strip()
+    path, given = _split_number(line)
+    return given, path.partition("/")[0]

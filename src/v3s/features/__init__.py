@@ -1,0 +1,1 @@
+"""A run's folder -> a network -> vectors."""

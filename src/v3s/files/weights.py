@@ -1,0 +1,60 @@
+"""Weights as safetensors files, and what identifies them."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from v3s.files.writing import CheckpointError
+
+WEIGHTS = "backbone.safetensors"
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors on the CPU, as `safetensors` takes them."""
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+
+
+def weights_as_bytes(module: nn.Module) -> bytes:
+    """A module's tensors as the content of a safetensors file."""
+    return save(tensors_of(module))
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Fill a module with the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one of another network; the message says what differs.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file of weights")
+    try:
+        tensors = load_file(path)
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    wanted = {name: _describe(value) for name, value in module.state_dict().items()}
+    given = {name: _describe(value) for name, value in tensors.items()}
+    if wanted != given:
+        differing = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        name = differing[0]
+        raise CheckpointError(
+            f"{path}: weights of another network: {len(differing)} tensors differ, first {name!r}: "
+            f"the file has {given.get(name, 'none')}, the network {wanted.get(name, 'none')}"
+        )
+    module.load_state_dict(tensors)
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,90 @@
+"""The pair lists of the ASLAN data set, as its owners hand them out (paper section 4.5).
+
+View-1 (``train_pairs.mat``, ``test_pairs.mat``) is for choosing settings, View-2 (``View2.mat``, ten splits of 600
+pairs) for the reported number. A row of a list holds the two sample numbers, same (0 or 1) and the two action numbers;
+sample 7 is the file ``0007`` with the suffix of a video.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v3s.protocols.pairs import VideoPair
+
+VIEW2_VARIABLE = "action_splits_pairs"
+NUM_COLUMNS = 5
+
+
+def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
+    """Read one of ASLAN's lists, in MATLAB's old format or in the HDF5 of version 7.3.
+
+    The variable is ``action_splits_pairs`` where there is one of that name, otherwise the only array of the file.
+
+    Args:
+        path: ``View2.mat`` (an array P x 5 x folds), or ``train_pairs.mat`` or ``test_pairs.mat`` (P x 5: fold 0).
+
+    Returns:
+        The pairs, fold by fold; videos are named by their number, ``0001`` to ``3697``.
+
+    Raises:
+        ValueError: the file is not a MATLAB file, has no single array, or its numbers are not a list of pairs.
+        ImportError: scipy or h5py is missing.
+    """
+    array = _single_array(Path(path))
+    if array.ndim not in (2, 3) or array.shape[1] != NUM_COLUMNS or array.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {array.dtype} {array.shape} read; numbers P x 5 or P x 5 x folds are needed")
+    array = array.reshape(len(array), NUM_COLUMNS, -1)
+    if (array != array.round()).any() or (array[:, :2] < 1).any() or not np.isin(array[:, 2], (0, 1)).all():
+        raise ValueError(f"{path}: columns 1 and 2 must be sample numbers from 1, column 3 same (1) or not (0)")
+    return [
+        VideoPair(f"{int(row[0]):04d}", f"{int(row[1]):04d}", bool(row[2]), fold)
+        for fold in range(array.shape[2])
+        for row in array[:, :, fold]
+    ]
+
+
+def locate_samples(pairs: list[VideoPair], folder: str | Path) -> list[VideoPair]:
+    """Replace sample numbers by the names of the files in a folder: ``0007`` by, say, ``0007.mp4``.
+
+    Raises:
+        ValueError: two files of the folder share a number, or some sample of the pairs has no file.
+    """
+    files: dict[str, str] = {}
+    for file in sorted(Path(folder).iterdir()):
+        if re.fullmatch(r"\d{4}", file.stem) and file.is_file():
+            if file.stem in files:
+                raise ValueError(f"{folder}: {files[file.stem]} and {file.name} have one number; keep one of them")
+            files[file.stem] = file.name
+    if missing := sorted({name for pair in pairs for name in (pair.a, pair.b)} - files.keys()):
+        raise ValueError(f"{folder}: {len(missing)} samples of the pair list have no file, the first is {missing[0]}")
+    return [VideoPair(files[pair.a], files[pair.b], pair.same, pair.fold) for pair in pairs]
+
+
+def _single_array(path: Path) -> np.ndarray[Any, Any]:
+    """Read the array that holds the pairs."""
+    arrays = _read_matlab(path)
+    if VIEW2_VARIABLE in arrays:
+        return arrays[VIEW2_VARIABLE]
+    if len(arrays) != 1:
+        names = ", ".join(arrays) or "none"
+        raise ValueError(f"{path}: variables {names}; {VIEW2_VARIABLE!r} or a single array is needed")
+    return next(iter(arrays.values()))
+
+
+def _read_matlab(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read all arrays of a MATLAB file of either format, by name."""
+    try:
+        import h5py
+        import scipy.io
+    except ImportError as error:
+        raise ImportError("ASLAN's lists need scipy and h5py; run: pip install 'v3s[eval]'") from error
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:  # HDF5 holds MATLAB's arrays with their axes in reverse order
+            return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    try:
+        content = scipy.io.loadmat(path)
+    except (ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+        raise ValueError(f"{path}: not a MATLAB file ({error}); take it from ASLAN's own archive") from error
+    return {name: array for name, array in content.items() if not name.startswith("__")}

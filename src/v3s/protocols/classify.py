@@ -1,0 +1,189 @@
+"""Classification on fixed features, and the small pieces of the recognition protocol (paper section 4.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from v3s.protocols.ranking import rank
+
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearProbe:
+    """The answer of a linear probe.
+
+    Attributes:
+        probabilities: of the test rows, float32, shape (M, classes).
+        c: the inverse strength of the L2 penalty that was chosen.
+        validation_accuracy: of that choice on the validation slice, in [0, 1].
+    """
+
+    probabilities: Tensor
+    c: float
+    validation_accuracy: float
+
+
+def few_label_subset(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
+    """Draw the same number of rows from each class.
+
+    Args:
+        labels: integers, shape (N,).
+        per_class: rows of each class.
+        generator: source of the draw.
+
+    Returns:
+        Row numbers in ascending order, int64, shape (classes * per_class,).
+
+    Raises:
+        ValueError: some class has fewer rows.
+    """
+    chosen = []
+    for label in torch.unique(labels).tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        if not 1 <= per_class <= len(rows):
+            raise ValueError(f"{per_class} rows of each class asked; class {label} has {len(rows)}")
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:per_class]])
+    return torch.cat(chosen).sort().values
+
+
+def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """Classify by the weighted vote of the nearest neighbours: each one's weight is exp(cosine / temperature).
+
+    Args:
+        queries: features, shape (Q, D).
+        gallery: features with known classes, shape (G, D).
+        labels: classes of the gallery, 0 to classes - 1, int64, shape (G,).
+        k: number of neighbours, 1 to G.
+        temperature: small values trust the nearest, large ones count heads.
+
+    Returns:
+        Share of the vote of each class, float32, shape (Q, classes); rows sum to 1.
+
+    Raises:
+        ValueError: the shapes do not fit, ``k`` is out of range, or the temperature is not positive.
+    """
+    if len(labels) != len(gallery):
+        raise ValueError(f"{len(labels)} labels given for {len(gallery)} gallery features; one for each is needed")
+    if temperature <= 0:
+        raise ValueError(f"temperature = {temperature} given; a positive number is needed")
+    neighbours = rank(queries, gallery, k)
+    weights = (neighbours.scores / temperature).softmax(dim=1)
+    votes = weights.new_zeros(len(queries), int(labels.max()) + 1)
+    return votes.scatter_add_(1, labels[neighbours.indices], weights)
+
+
+def linear_probe(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    *,
+    generator: torch.Generator,
+    c_grid: Sequence[float] = C_GRID,
+    validation_fraction: float = 0.2,
+) -> LinearProbe:
+    """Classify by multinomial logistic regression on standardised features.
+
+    The strength of the penalty is chosen on a slice of the training rows; the model is then fitted on all of them.
+    The test rows are only ever predicted, and mean and deviation come from the rows that are fitted.
+
+    Args:
+        train: features, shape (N, D), N >= 2.
+        labels: classes of the training rows, 0 to classes - 1, int64, shape (N,).
+        test: features, shape (M, D).
+        generator: source of the validation slice.
+        c_grid: inverse strengths of the L2 penalty to try; between equals the strongest penalty wins.
+        validation_fraction: share of the training rows that validates.
+
+    Raises:
+        ValueError: the shapes do not fit, or there are too few rows to split.
+    """
+    num_validation = max(1, round(validation_fraction * len(train)))
+    if len(labels) != len(train) or num_validation >= len(train):
+        given = f"{len(train)} training rows, {len(labels)} labels, {num_validation} rows to validate"
+        raise ValueError(f"{given}; one label for each row and at least one row to fit are needed")
+    order = torch.randperm(len(train), generator=generator)
+    held_out, fitted = order[:num_validation], order[num_validation:]
+    num_classes = int(labels.max()) + 1
+    accuracy = {}
+    for c in sorted(c_grid):
+        probabilities = logistic_regression(train[fitted], labels[fitted], train[held_out], c, num_classes)
+        accuracy[c] = top_k(probabilities, labels[held_out], 1)
+    c = max(accuracy, key=lambda key: accuracy[key])
+    return LinearProbe(logistic_regression(train, labels, test, c, num_classes), c, accuracy[c])
+
+
+def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, num_classes: int) -> Tensor:
+    """Fit a multinomial logistic regression on standardised features; return the probabilities of the test rows.
+
+    Minimises ``c * sum(cross entropy) + |weights|^2 / 2`` by L-BFGS; the biases are not penalised. A constant feature
+    counts for nothing.
+
+    Args:
+        train: features, shape (N, D).
+        labels: classes, 0 to num_classes - 1, int64, shape (N,).
+        test: features, shape (M, D).
+        c: inverse strength of the penalty.
+        num_classes: number of classes.
+
+    Returns:
+        Probabilities, float32, shape (M, num_classes).
+    """
+    train, test = train.detach().float(), test.detach().float()
+    mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
+    deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, torch.inf)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    weights = train.new_zeros(num_classes, train.shape[1], requires_grad=True)
+    biases = train.new_zeros(num_classes, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights, biases], max_iter=500, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimiser.zero_grad()
+        penalty = weights.square().sum() / (2 * c * len(train))
+        loss = F.cross_entropy(F.linear(train, weights, biases), labels) + penalty
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(objective)  # type: ignore[no-untyped-call]
+    return F.linear(test, weights, biases).detach().softmax(dim=1)
+
+
+def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
+    """The share of rows whose class is among the k most probable; between equals the lower class comes first.
+
+    Args:
+        probabilities: shape (N, classes).
+        labels: int64, shape (N,).
+        k: 1 to classes.
+
+    Raises:
+        ValueError: ``k`` is out of range, or the shapes do not fit.
+    """
+    if not 1 <= k <= probabilities.shape[1] or not len(labels) == len(probabilities) > 0:
+        given = f"k = {k}, probabilities {tuple(probabilities.shape)} and {len(labels)} labels"
+        raise ValueError(f"{given} given; k from 1 to the number of classes and one label for each row are needed")
+    order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return (order == labels[:, None]).any(dim=1).double().mean().item()
+
+
+def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+    """Count the rows of each (true class, predicted class): int64, shape (classes, classes), true classes down.
+
+    Raises:
+        ValueError: the lengths differ, or a class is out of range.
+    """
+    if labels.shape != predictions.shape or labels.ndim != 1:
+        given = f"labels {tuple(labels.shape)} and predictions {tuple(predictions.shape)}"
+        raise ValueError(f"{given} given; two equal shapes (N,) are needed")
+    both = torch.cat([labels, predictions])
+    if len(both) and not 0 <= int(both.min()) <= int(both.max()) < num_classes:
+        raise ValueError(f"classes {int(both.min())} to {int(both.max())} given; 0 to {num_classes - 1} are needed")
+    return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def per_class_accuracy(confusion: Tensor) -> Tensor:
+    """The share of each class's rows that was predicted right: float64, shape (classes,); NaN for a class without."""
+    return confusion.diagonal().double() / confusion.sum(dim=1)

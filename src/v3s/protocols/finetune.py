@@ -1,0 +1,405 @@
+"""``v3s finetune``: train a backbone to recognise actions, test it once with ten clips a video (paper section 4.3).
+
+The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
+"""
+
+import shlex
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
+from v3s.data.views import View
+from v3s.features.saved import TEMPORAL_HEAD, describe_trained
+from v3s.features.source import Source, open_source
+from v3s.files.lock import only_writer
+from v3s.files.writing import read_json, write_json
+from v3s.options import require_not_negative, require_positive
+from v3s.pages.page import write_page
+from v3s.protocols.finetune_page import recognition_page, result_table
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.recognition import (
+    CLASSIFIER,
+    LabelledClips,
+    RecognitionResult,
+    RecognitionScores,
+    Recognizer,
+    load_recognizer,
+    recognition_objective,
+    recognize,
+    save_recognizer,
+)
+from v3s.train.config_file import FREE_ON_RESUME, check_resumable, from_yaml, write_yaml
+from v3s.train.distributed import Processes
+from v3s.train.fit import Training, fit, resume_position
+from v3s.train.loop import evaluate
+from v3s.train.progress import Progress
+from v3s.train.run import (
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    RunFolder,
+    check_out,
+    hash_of_files,
+    open_log,
+    open_run,
+    read_metrics,
+    teller,
+    write_manifest,
+)
+from v3s.train.stop import TrainingStoppedError
+from v3s.video.store import StoredVideo
+
+RESULT, REPORT = "result.json", "report.html"
+_FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(ComputeOptions, LabelledOptions):
+    """Fine-tune a backbone to recognise actions, then test it with ten clips a video (paper section 4.3, Table 2).
+
+    Attributes:
+        out: Folder of the run.
+        backbone: A run's folder, a safetensors file, or random:NAME[@WIDTH], random:RUN for training from scratch.
+        clip_frames: Frames of a clip; default what the backbone was trained on (the paper gives s3dg 64).
+        clip_size: Side of a clip in pixels; default what the backbone was trained on.
+        epochs: Passes over the training videos.
+        batch_size: Clips in a step.
+        learning_rate: Of SGD; default 0.001, for s3dg 0.01.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        decay_epochs: Epochs after which the learning rate falls to a tenth, again and again.
+        flip: Mirror half of the training clips.
+        validation_videos: Held out of the training list to choose the best epoch; default the paper's share.
+        test_clips: Clips of each test video.
+        average: What is averaged over a video's clips: probabilities (the paper) or logits.
+        checkpoint_seconds: At most this long between two checkpoints.
+        resume: Go on with the run in the folder, or start it if there is none.
+        overwrite: Replace the run in the folder.
+    """
+
+    out: str
+    backbone: str
+    clip_frames: int | None = None
+    clip_size: int | None = None
+    epochs: int = 160
+    batch_size: int = 8
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_epochs: int = 100
+    flip: bool = False
+    validation_videos: int | None = None
+    test_clips: int = 10
+    average: Literal["probabilities", "logits"] = "probabilities"
+    checkpoint_seconds: float = 300.0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "epochs", "batch_size", "decay_epochs", "test_clips")
+        require_positive(self, "clip_frames", "clip_size", "learning_rate")
+        require_not_negative(self, "momentum", "weight_decay")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneJob:
+    """A fine-tuning, read and checked but not begun.
+
+    Attributes:
+        config: everything that can be chosen.
+        source: the backbone to start from.
+        view: how clips are cut.
+        parts: the labelled videos.
+        train: clips to train on.
+        validation: clips of other videos of the training list.
+        compute: device and precision.
+        num_workers: processes that read videos.
+        console: where to report.
+    """
+
+    config: FinetuneConfig
+    source: Source
+    view: View
+    parts: Parts
+    train: LabelledClips
+    validation: LabelledClips
+    compute: Compute
+    num_workers: int
+    console: Console
+
+    def batches(
+        self, clips: LabelledClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches of these clips in this order, without the files in quarantine."""
+        on_gpu = self.compute.device.type == "cuda"
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
+
+
+def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
+    """Fine-tune a backbone with a new linear head, keep the epoch of the best validation accuracy, and test it.
+
+    Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
+
+    Args:
+        config: everything that can be chosen.
+        console: where to report; the terminal by default.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos; nothing was written.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+
+    Source: paper section 4.3.
+    """
+    console = console or Console()
+    if (Path(config.out) / TEMPORAL_HEAD).is_file():
+        raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
+    with only_writer(Path(config.out)):
+        check_out(config.out, resume=config.resume, overwrite=config.overwrite)
+        job = prepare(config, console)
+        run = _open(job)
+        try:
+            _train(job, run)
+        except TrainingStoppedError as stopped:
+            command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
+            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+            raise
+        return _test(job, run)
+
+
+def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
+    """Read the videos and check everything; writes nothing.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos.
+    """
+    compute = choose_compute(config.device, config.precision)
+    source = open_source(config.backbone, seed=config.seed)
+    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
+    parts = labelled_parts(config, workers=config.workers, console=console)
+    tell_padded(parts, view, console)
+    train, validation = _divide(config, view, parts)
+    stored = isinstance(train.table[0], StoredVideo)
+    num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
+    return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
+
+
+def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
+    """Random clips of some training videos, and the centre clips of those held out."""
+    train, validation = hold_out(len(parts.train_table), config.validation_videos, config.seed)
+    return (
+        LabelledClips(
+            parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip
+        ),
+        LabelledClips(parts.train_table.subset(validation), parts.train_labels[validation], view),
+    )
+
+
+def _open(job: FinetuneJob) -> RunFolder:
+    """The run's folder, with config.yaml and manifest.json written, or checked where there is a run to resume."""
+    config, parts = job.config, job.parts
+    run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
+    labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
+    files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
+    files_hash = hash_of_files(f"{path} {label}" for path, label in files)
+    goes_on = config.resume and run.has_checkpoint
+    if goes_on:
+        _check_same(config, run, files_hash)
+    write_yaml(run.path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
+    if goes_on:
+        return run
+    for name in (CLASSIFIER, RESULT, REPORT):
+        (run.path / name).unlink(missing_ok=True)
+    write_manifest(run, {**_facts(job), "files_sha256": files_hash})
+    return run
+
+
+def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None:
+    before = from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
+    check_resumable(run.path, before, config, free=_FREE)
+    if read_json(run.path / MANIFEST)["files_sha256"] != files_hash:
+        raise ValueError(
+            f"{run.path} cannot be resumed: the videos or their labels have changed since it began; "
+            "bring them back, or begin a run with another --out"
+        )
+
+
+def _facts(job: FinetuneJob) -> dict[str, Any]:
+    """What manifest.json says of this run beside the environment."""
+    parts = job.parts
+    return {
+        "seed": job.config.seed,
+        "workers": job.num_workers,
+        "compute": str(job.compute),
+        "backbone": job.source.name,
+        "backbone_fingerprint": job.source.fingerprint,
+        "train_source": parts.train_source,
+        "test_source": parts.test_source,
+        "videos": {"train": len(job.train), "validation": len(job.validation), "test": len(parts.test_table)},
+        "left_out": parts.left_out,
+    }
+
+
+def _train(job: FinetuneJob, run: RunFolder) -> None:
+    config = job.config
+    training = prepare_training(job)
+    model = training.model
+    assert isinstance(model, Recognizer)
+    with open_log(run) as log:
+        tell = teller(log, job.console)
+        position = resume_position(training, run, resume=config.resume, tell=tell)
+        order = BatchOrder(
+            num_samples=len(job.train),
+            batch_size=config.batch_size,
+            num_epochs=config.epochs,
+            seed=config.seed,
+            first_epoch=position.epoch,
+            first_step=position.step,
+        )
+        fixed = validation_batches(len(job.validation), 1, config.batch_size)
+        held_out = run.quarantine("validation", len(job.validation), repeats=True, tell=tell)
+        left_out = run.quarantine("train", len(job.train), tell=tell)
+        tell(_announcement(job))
+        fit(
+            training,
+            run,
+            position,
+            order=order,
+            batches=job.batches(job.train, order, left_out),
+            describe=job.train.describe,
+            validate=lambda: evaluate(
+                model,
+                job.batches(job.validation, fixed, held_out),
+                recognition_objective,
+                job.compute,
+                training.processes,
+            ),
+            score=lambda validation: validation["accuracy"],
+            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=Progress(order, tell, job.console),
+        )
+
+
+def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
+    save_recognizer(
+        run.path,
+        model,
+        backbone=job.source.architecture,
+        width=job.source.width,
+        classes=job.parts.classes,
+        view=job.view,
+        results=results,
+    )
+
+
+def prepare_training(job: FinetuneJob) -> Training:
+    """The model on its device, with all that moves it."""
+    config, rate = job.config, initial_rate(job.config, job.source)
+    model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
+    return Training(
+        model=model,
+        trained=model,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, config.decay_epochs, gamma=0.1),
+        objective=recognition_objective,
+        compute=job.compute,
+        processes=Processes(),
+    )
+
+
+def initial_rate(config: FinetuneConfig, source: Source) -> float:
+    """The learning rate to start with (paper section 4.3)."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return 0.01 if source.architecture == "s3dg" else 0.001
+
+
+def _announcement(job: FinetuneJob) -> str:
+    parts, view = job.parts, job.view
+    text = (
+        f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
+        f"learning rate {initial_rate(job.config, job.source):g}; {len(job.train):,} training, "
+        f"{len(job.validation):,} validation and {len(parts.test_table):,} test videos in {len(parts.classes):,} "
+        f"classes; chance is {parts.chance:.1%}"
+    )
+    lost = len(parts.classes) - len(set(job.train.labels.tolist()))
+    if lost:
+        text += f"; {lost:,} classes have all their videos in validation and are not learned: hold out fewer"
+    return text
+
+
+def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
+    """Test the best epoch, for the first time."""
+    config, parts = job.config, job.parts
+    model, classes, _ = load_recognizer(run.path)
+    job.console.print(f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each", highlight=False)
+    probabilities = recognize(
+        model.to(job.compute.device),
+        parts.test_table,
+        job.view,
+        job.compute,
+        num_workers=job.num_workers,
+        average=config.average,
+        console=job.console,
+    )
+    validation = dict(describe_trained(run.path).results)
+    best_epoch = int(validation.pop("epoch"))
+    scores = RecognitionScores(classes, parts.test_labels, probabilities)
+    result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
+    job.console.print(result_table(result))
+    write_json(run.path / RESULT, _description(job, result))
+    html = recognition_page(
+        result,
+        read_metrics(run.path / METRICS),
+        name=job.source.name,
+        num_clips=config.test_clips,
+        sources={
+            f"{len(job.train):,} to train on": parts.train_source,
+            f"{len(job.validation):,} to choose the epoch by": parts.train_source,
+            f"{len(parts.test_table):,} to test on": parts.test_source,
+        },
+    )
+    write_page(run.path / REPORT, html.encode(errors="replace").decode())  # names may hold any bytes
+    job.console.print(str(run.path / REPORT), highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def _description(job: FinetuneJob, result: RecognitionResult) -> dict[str, Any]:
+    parts, scores = job.parts, result.scores
+    return {
+        "backbone": job.source.name,
+        "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
+        "fingerprint": describe_trained(result.run).fingerprint,
+        "train_source": parts.train_source,
+        "test_source": parts.test_source,
+        "view": asdict(job.view),
+        "average": job.config.average,
+        "seed": job.config.seed,
+        "num_train": len(job.train),
+        "num_validation": len(job.validation),
+        "num_test": len(parts.test_table),
+        "num_unknown": parts.num_unknown,
+        "left_out": parts.left_out,
+        "best_epoch": result.best_epoch,
+        "validation": result.validation,
+        "top_1": scores.top_1,
+        "standard_error": scores.standard_error,
+        "top_5": scores.top_5,
+        "chance": result.chance,
+        "majority": result.majority,
+        "per_class": scores.per_class,
+        "confusion": scores.confusion.tolist(),
+    }

@@ -1,0 +1,268 @@
+"""``v3s probe``: what a linear classifier and nearest neighbours can tell from frozen features.
+
+Quicker than fine-tuning by far, and a fairer judge of the features themselves. A shuffled-label control shows that
+nothing leaks from the test videos.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from v3s.backbones.device import choose_compute
+from v3s.data.views import View
+from v3s.features.extract import Feature, Pool, check_stage
+from v3s.features.source import BackboneOptions, Source, mean_vectors, open_source
+from v3s.files.writing import write_json
+from v3s.options import require_files, require_positive
+from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, tell_padded
+
+FEW_LABEL_C = 1.0
+"""Inverse penalty of the few-label runs: with a label or two a class there is none to spare for choosing it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(BackboneOptions, LabelledOptions):
+    """Classify frozen features: a linear probe and nearest neighbours, with few-label curves.
+
+    Attributes:
+        stage: The backbone's stage that the vectors come from.
+        pool: mean averages it, max max-pools it by two.
+        k: Neighbours that vote.
+        few_labels: Labels of each class in the few-label runs; those that a class does not have are left out.
+        repeats: Draws of each few-label run.
+        out: JSON file for the result.
+    """
+
+    stage: str = "conv5"
+    pool: Pool = "mean"
+    k: int = 20
+    few_labels: tuple[int, ...] = (1, 5, 10)
+    repeats: int = 5
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "k", "repeats")
+        require_files(self, "out")
+        if any(number < 1 for number in self.few_labels):
+            raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Shares of test videos that were right, in [0, 1].
+
+    Attributes:
+        top_1: the class was named.
+        top_5: the class is among the five most probable (all, where there are fewer).
+        standard_error: of top-1, over videos as independent draws.
+    """
+
+    top_1: float
+    top_5: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class FewLabels:
+    """Linear probes on a few labels of each class.
+
+    Attributes:
+        per_class: labels of each class.
+        num_draws: how often they were drawn; once where there are no others to draw.
+        mean: top-1 accuracy over the draws.
+        standard_error: of that mean, over the draws; None after a single one.
+    """
+
+    per_class: int
+    num_draws: int
+    mean: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What frozen features tell.
+
+    Attributes:
+        num_train: training videos.
+        num_test: test videos; all of them count.
+        num_unknown: test videos of a class that no training video has: they cannot be right.
+        num_classes: classes.
+        dimension: numbers in a vector.
+        linear: of the linear probe.
+        c: its inverse penalty, chosen on training videos.
+        neighbours: of the nearest neighbours.
+        k: neighbours that voted.
+        few_labels: with few labels.
+        shuffled: of a linear probe that learned from shuffled labels: near chance, or something leaks.
+        chance: of a guess.
+        majority: of always answering the most frequent training class.
+        minutes: from first to last.
+    """
+
+    num_train: int
+    num_test: int
+    num_unknown: int
+    num_classes: int
+    dimension: int
+    linear: Accuracy
+    c: float
+    neighbours: Accuracy
+    k: int
+    few_labels: tuple[FewLabels, ...]
+    shuffled: Accuracy
+    chance: float
+    majority: float
+    minutes: float
+
+
+def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult:
+    """Classify the test videos by the mean features of their clips, from those of the training videos.
+
+    Args:
+        config: which network, which videos, which feature.
+        console: where to report; the terminal by default.
+
+    Raises:
+        ValueError: there is no such backbone or stage, a part of the videos is empty or has no labels, or the network
+            gives NaN or infinity.
+    """
+    console = console or Console()
+    started = time.monotonic()
+    compute = choose_compute(config.device, config.precision)
+    source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
+    check_stage(source.backbone, feature.stage)
+    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
+    parts = labelled_parts(config, workers=config.workers, console=console)
+    tell_padded(parts, view, console)
+    train, test = (
+        mean_vectors(source, table, view, feature, compute, config, console=console, what=what)
+        for table, what in ((parts.train_table, "training videos"), (parts.test_table, "test videos"))
+    )
+    result = judge(train, test, parts, config, started=started, console=console)
+    console.print(result_table(result))
+    shuffled = result.shuffled
+    control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
+    control += f" (must be near chance, {result.chance:.1%})"
+    console.print(f"{control}; {result.minutes:.1f} minutes", highlight=False)
+    if config.out is not None:
+        write_json(Path(config.out), _description(config, source, view, parts, result))
+    return result
+
+
+def judge(
+    train: Tensor, test: Tensor, parts: Parts, config: ProbeConfig, *, started: float, console: Console
+) -> ProbeResult:
+    """Run every probe on given features.
+
+    Args:
+        train: of the training videos, shape (N, D).
+        test: of the test videos, shape (M, D).
+        parts: their labels.
+        config: neighbours, few-label runs and seed.
+        started: monotonic time at which the work began.
+        console: where to say what cannot be run.
+    """
+    labels, k = parts.train_labels, min(config.k, len(train))
+    if k < config.k:
+        console.print(f"k is {k}, not {config.k}: there are no more training videos", highlight=False)
+    generator = torch.Generator().manual_seed(config.seed)
+    fitted = linear_probe(train, labels, test, generator=generator)
+    shuffled = labels[torch.randperm(len(labels), generator=generator)]
+    control = linear_probe(train, shuffled, test, generator=generator)
+    few = [_few_labels(train, test, parts, number, config) for number in _runnable(parts, config, console)]
+    return ProbeResult(
+        num_train=len(train),
+        num_test=len(test),
+        num_unknown=parts.num_unknown,
+        num_classes=len(parts.classes),
+        dimension=train.shape[1],
+        linear=_accuracy(fitted.probabilities, parts.test_labels),
+        c=fitted.c,
+        neighbours=_accuracy(knn_predict(test, train, labels, k), parts.test_labels),
+        k=k,
+        few_labels=tuple(few),
+        shuffled=_accuracy(control.probabilities, parts.test_labels),
+        chance=parts.chance,
+        majority=parts.majority,
+        minutes=(time.monotonic() - started) / 60,
+    )
+
+
+def _accuracy(probabilities: Tensor, labels: Tensor) -> Accuracy:
+    top_1 = top_k(probabilities, labels, 1)
+    top_5 = top_k(probabilities, labels, min(5, probabilities.shape[1]))
+    return Accuracy(top_1, top_5, sqrt(top_1 * (1 - top_1) / len(labels)))
+
+
+def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[int]:
+    """The few-label runs that every class has enough videos for."""
+    least = int(torch.bincount(parts.train_labels).min())
+    for number in config.few_labels:
+        if number <= least:
+            yield number
+        else:
+            console.print(f"no run with {number} labels a class: the smallest class has {least}", highlight=False)
+
+
+def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, config: ProbeConfig) -> FewLabels:
+    generator = torch.Generator().manual_seed(config.seed)
+    takes_all = per_class * len(parts.classes) == len(train)
+    accuracies = []
+    for _ in range(1 if takes_all else config.repeats):
+        rows = few_label_subset(parts.train_labels, per_class, generator)
+        probabilities = logistic_regression(
+            train[rows], parts.train_labels[rows], test, FEW_LABEL_C, len(parts.classes)
+        )
+        accuracies.append(top_k(probabilities, parts.test_labels, 1))
+    drawn = torch.tensor(accuracies, dtype=torch.float64)
+    error = float(drawn.std() / sqrt(len(drawn))) if len(drawn) > 1 else None
+    return FewLabels(per_class, len(drawn), float(drawn.mean()), error)
+
+
+def result_table(result: ProbeResult) -> Table:
+    """The accuracies beside chance."""
+    title = f"{result.num_test:,} test videos, {result.num_train:,} training videos, {result.num_classes:,} classes"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "top-1", "standard error", "top-5"):
+        table.add_column(column, justify="right" if column else "left")
+    probes = {
+        f"linear (C = {result.c:g})": result.linear,
+        f"{result.k} nearest neighbours": result.neighbours,
+        "linear, shuffled labels": result.shuffled,
+    }
+    for name, found in probes.items():
+        table.add_row(name, f"{found.top_1:.1%}", f"{found.standard_error:.1%}", f"{found.top_5:.1%}")
+    for run in result.few_labels:
+        error = "" if run.standard_error is None else f"{run.standard_error:.1%}"
+        name = f"linear, labels of each class: {run.per_class} (draws: {run.num_draws})"
+        table.add_row(name, f"{run.mean:.1%}", error, "")
+    table.add_row("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}")
+    table.add_row("most frequent class", f"{result.majority:.1%}", "", "")
+    return table
+
+
+def _description(
+    config: ProbeConfig, source: Source, view: View, parts: Parts, result: ProbeResult
+) -> dict[str, object]:
+    return {
+        "backbone": source.name,
+        "fingerprint": source.fingerprint,
+        "stage": config.stage,
+        "pool": config.pool,
+        "view": asdict(view),
+        "seed": config.seed,
+        "train_source": parts.train_source,
+        "test_source": parts.test_source,
+        "left_out": parts.left_out,
+        **asdict(result),
+    }

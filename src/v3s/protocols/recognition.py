@@ -1,0 +1,297 @@
+"""Action recognition: a backbone with one linear head, how clips reach it, and its files (paper section 4.3)."""
+
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from v3s.backbones.device import Compute
+from v3s.data.clips import SampleKey
+from v3s.data.index_table import IndexTable
+from v3s.data.views import View, evenly_spaced
+from v3s.features.extract import Feature, video_features
+from v3s.features.folding import fold
+from v3s.features.saved import RUN_FORMAT, describe_trained, load_backbone
+from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
+from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, read_json, write_together
+from v3s.pretext.plan import ClipOptions
+from v3s.protocols.classify import confusion_matrix, per_class_accuracy, top_k
+from v3s.protocols.labelled import UNKNOWN
+from v3s.video.decode import read_frames
+from v3s.video.warp import warp
+
+Average = Literal["probabilities", "logits"]
+CLASSIFIER = "classifier.safetensors"
+_CUT = 4  # the domain that keeps these draws apart from those of data.clips
+
+
+class Recognizer(nn.Module):
+    """A backbone and one fully connected layer, no dropout.
+
+    Args:
+        backbone: any module that fulfils `v3s.backbones.contract.Backbone`.
+        num_classes: outputs of the layer.
+        seed: of the layer's initial weights.
+
+    Source: paper section 4.3, "initialize the fully connected layer randomly".
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int, *, seed: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.classifier = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips of shape (B, 3, T, H, W), values in [0, 1], to logits (B, classes)."""
+        logits: Tensor = self.classifier(self.backbone(clips))
+        return logits
+
+
+def recognition_objective(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Cross entropy and accuracy of a batch, for the training loop."""
+    logits = model(clips).float()
+    return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(dim=1) == labels).float().mean()}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Every choice behind one clip.
+
+    Attributes:
+        start: its first frame.
+        left: place of the crop from left (0) to right (1).
+        top: place of the crop from top (0) to bottom (1).
+        flip: mirrored.
+    """
+
+    start: int
+    left: float = 0.5
+    top: float = 0.5
+    flip: bool = False
+
+
+def draw_cut(room: int, *, seed: int, epoch: int, index: int, flip: bool) -> Cut:
+    """Draw where a training clip starts and is cropped: a function of the seed, the epoch and the sample's number.
+
+    Args:
+        room: the last possible first frame.
+        seed: of the run.
+        epoch: from 0.
+        index: number of the sample.
+        flip: mirror half of the clips.
+    """
+    generator = np.random.default_rng((seed, epoch, index, _CUT))
+    start = int(generator.integers(room + 1))
+    left, top, side = generator.random(3).tolist()
+    return Cut(start, left, top, flip and side < 0.5)
+
+
+class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
+    """One clip of each video with its label, indexed by (epoch, index).
+
+    Args:
+        table: the videos.
+        labels: their classes, int64, shape (len(table),).
+        view: the clips' length and size; a shorter video repeats its last frame.
+        seed: of random starts and crops; None cuts the middle of every video, the same in every epoch.
+        flip: mirror half of the random clips.
+    """
+
+    def __init__(
+        self, table: IndexTable, labels: Tensor, view: View, *, seed: int | None = None, flip: bool = False
+    ) -> None:
+        self.table, self.labels, self.view, self.seed, self.flip = table, labels, view, seed, flip
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.table[key[1]].path
+
+    def describe(self, key: SampleKey) -> dict[str, Any]:
+        """Everything that was drawn for a sample, as plain values."""
+        number = key[1]
+        drawn = asdict(self.cut(*key))
+        return {"index": number, "video": self.table[number].path, **drawn, "labels": [int(self.labels[number])]}
+
+    def cut(self, epoch: int, index: int) -> Cut:
+        """The choices behind a sample."""
+        room = max(0, int(self.table.num_frames[index]) - self.view.clip_frames)
+        if self.seed is None:
+            return Cut(evenly_spaced(room, 1)[0])
+        return draw_cut(room, seed=self.seed, epoch=epoch, index=index, flip=self.flip)
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
+        """The clip, uint8 of shape (3, T, size, size), and its label, int64 of shape ()."""
+        source, cut = self.table[key[1]], self.cut(*key)
+        frames, size = self.view.frames(cut.start, source.num_frames), self.view.clip_size
+        to_clip = self.view.to_clip(source.width, source.height, left=cut.left, top=cut.top, flip=cut.flip)
+        return warp(read_frames(source, frames), to_clip, size, size), self.labels[key[1]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecognitionScores:
+    """What a recognizer said of test videos.
+
+    Attributes:
+        classes: their names, (C,).
+        labels: the true classes, int64, shape (M,); `UNKNOWN` counts as wrong.
+        probabilities: of each class, float32, shape (M, C).
+    """
+
+    classes: tuple[str, ...]
+    labels: Tensor
+    probabilities: Tensor
+
+    @property
+    def top_1(self) -> float:
+        """The share of videos whose class was named, in [0, 1]."""
+        return top_k(self.probabilities, self.labels, 1)
+
+    @property
+    def top_5(self) -> float:
+        """The share of videos whose class is among the five most probable (all, where there are fewer)."""
+        return top_k(self.probabilities, self.labels, min(5, len(self.classes)))
+
+    @property
+    def standard_error(self) -> float:
+        """Of top-1, over videos as independent draws."""
+        return sqrt(self.top_1 * (1 - self.top_1) / len(self.labels))
+
+    @property
+    def confusion(self) -> Tensor:
+        """Counts of (true class, named class), int64, shape (C, C), without the videos of unknown class."""
+        known = self.labels != UNKNOWN
+        return confusion_matrix(self.labels[known], self.probabilities[known].argmax(dim=1), len(self.classes))
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Top-1 accuracy by class; None for a class without a test video."""
+        shares = per_class_accuracy(self.confusion).tolist()
+        return {name: None if share != share else share for name, share in zip(self.classes, shares, strict=True)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecognitionResult:
+    """What a fine-tuning reached.
+
+    Attributes:
+        run: its folder.
+        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights were kept.
+        validation: the means of that epoch's validation: loss and accuracy.
+        scores: of the test videos.
+        chance: top-1 accuracy of a guess.
+        majority: test accuracy of always answering the most frequent training class.
+    """
+
+    run: Path
+    best_epoch: int
+    validation: dict[str, float]
+    scores: RecognitionScores
+    chance: float
+    majority: float
+
+
+def recognize(
+    model: Recognizer,
+    table: IndexTable,
+    view: View,
+    compute: Compute,
+    *,
+    num_workers: int,
+    average: Average = "probabilities",
+    console: Console | None = None,
+) -> Tensor:
+    """Classify whole videos by the average over the clips of a view.
+
+    Args:
+        model: in evaluation mode, on ``compute.device``.
+        table: M videos.
+        view: their clips.
+        compute: device and precision.
+        num_workers: processes that read videos.
+        average: what is averaged over a video's clips.
+        console: where to show a bar.
+
+    Returns:
+        Probabilities, float32 on the CPU, shape (M, C).
+
+    Source: paper section 4.3, "average the possibility of predictions".
+    """
+    pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
+    folded = fold(model.backbone)
+    found = video_features(folded, table, view, [pooled], compute, num_workers=num_workers)
+    shown = track(found, "testing", total=len(table), console=console or Console(quiet=True), transient=True)
+    weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()
+    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in shown])
+
+
+def average_clips(logits: Tensor, average: Average) -> Tensor:
+    """One distribution for a video from the logits of its clips: shape (clips, C) to (C,)."""
+    if average == "probabilities":
+        return logits.softmax(dim=1).mean(dim=0)
+    return logits.mean(dim=0).softmax(dim=0)
+
+
+def save_recognizer(
+    folder: Path,
+    model: Recognizer,
+    *,
+    backbone: str,
+    width: float,
+    classes: tuple[str, ...],
+    view: View,
+    results: dict[str, Any],
+) -> None:
+    """Write a recognizer into a run's folder.
+
+    Its config.json is that of a pre-trained backbone with empty label tables and the classes, so that whatever takes a
+    pre-trained run takes this one as a backbone too.
+    """
+    description = {
+        "format": RUN_FORMAT,
+        "backbone": backbone,
+        "width": width,
+        "task": {"spatial": [], "temporal": []},
+        "sampling": asdict(ClipOptions().sampling(view.clip_frames, view.clip_size)),
+        "classes": list(classes),
+        "results": results,
+        "fingerprint": fingerprint(model.backbone.state_dict()),
+    }
+    files = {
+        WEIGHTS: weights_as_bytes(model.backbone),
+        CLASSIFIER: weights_as_bytes(model.classifier),
+        DESCRIPTION: json_as_bytes(description),
+    }
+    write_together(folder, files)
+
+
+def load_recognizer(path: str | Path) -> tuple[Recognizer, tuple[str, ...], View]:
+    """Load a fine-tuned network, in evaluation mode, with the names of its classes and the clips that it expects.
+
+    Args:
+        path: a fine-tuned run's folder, or a safetensors file in it.
+
+    Raises:
+        CheckpointError: there is no fine-tuned network, or its files are damaged.
+    """
+    trained = describe_trained(path)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    classes = read_json(current(folder, DESCRIPTION)).get("classes")
+    if not classes:
+        raise CheckpointError(f"{path}: holds a pre-trained network without classes; give a run of v3s finetune")
+    model = Recognizer(load_backbone(path), len(classes))
+    load_weights(current(folder, CLASSIFIER), model.classifier)
+    view = View(clip_frames=trained.sampling.clip_frames, clip_size=trained.sampling.clip_size)
+    return model.eval(), tuple(classes), view

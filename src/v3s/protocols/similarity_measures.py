@@ -1,0 +1,243 @@
+"""Action similarity labelling: whether two videos show the same action (paper section 4.5).
+
+Twelve similarities of a pair's features at each of three stages make 36 numbers, which a linear support vector machine
+classifies. It is trained on all folds of pairs but one and tested on that one; no class is in two folds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+TINY = 1e-10
+"""Added to both sides of the ratio inside a logarithm, where a feature may be exactly 0."""
+
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityResult:
+    """What the leave-one-fold-out evaluation found.
+
+    Attributes:
+        fold_accuracy: accuracy on each fold in ascending order of its number, in [0, 1].
+        mean: of ``fold_accuracy``.
+        standard_error: of that mean: deviation (ddof = 1) / sqrt(number of folds).
+        auc: area under the ROC curve of all pairs, each scored by the machine that did not see its fold.
+        false_positive_rate: of the points of that curve.
+        true_positive_rate: of the points of that curve.
+    """
+
+    fold_accuracy: tuple[float, ...]
+    mean: float
+    standard_error: float
+    auc: float
+    false_positive_rate: tuple[float, ...]
+    true_positive_rate: tuple[float, ...]
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """1: sum(x y)."""
+    return (x * y).sum(dim=1)
+
+
+def root_dot(x: Tensor, y: Tensor) -> Tensor:
+    """2: sqrt(sum(x y))."""
+    return dot(x, y).sqrt()
+
+
+def root_bhattacharyya(x: Tensor, y: Tensor) -> Tensor:
+    """3: sqrt(sum(sqrt(x) sqrt(y)))."""
+    return root_dot(x.sqrt(), y.sqrt())
+
+
+def root_harmonic(x: Tensor, y: Tensor) -> Tensor:
+    """4: sqrt(sum(x y / (x + y))), 0 / 0 = 0."""
+    return _ratio(x * y, x + y).sum(dim=1).sqrt()
+
+
+def cosine(x: Tensor, y: Tensor) -> Tensor:
+    """5: sum(x y) / (|x| |y|), 0 / 0 = 0."""
+    return _ratio(dot(x, y), x.norm(dim=1) * y.norm(dim=1))
+
+
+def chi(x: Tensor, y: Tensor) -> Tensor:
+    """6: sqrt(sum((x - y)^2 / (x + y))), 0 / 0 = 0."""
+    return _ratio((x - y).square(), x + y).sum(dim=1).sqrt()
+
+
+def manhattan(x: Tensor, y: Tensor) -> Tensor:
+    """7: sum |x - y|."""
+    return (x - y).abs().sum(dim=1)
+
+
+def hellinger(x: Tensor, y: Tensor) -> Tensor:
+    """8: sqrt(sum((sqrt(x) - sqrt(y))^2))."""
+    return euclidean(x.sqrt(), y.sqrt())
+
+
+def euclidean(x: Tensor, y: Tensor) -> Tensor:
+    """9: sqrt(sum((x - y)^2)), of vectors of unit length."""
+    return (x - y).square().sum(dim=1).sqrt()
+
+
+def symmetric_divergence(x: Tensor, y: Tensor) -> Tensor:
+    """10: (sum(x log(x / y)) + sum(y log(y / x))) / 2, of vectors of unit length; 1e-10 is added inside the log."""
+    return ((x - y) * ((x + TINY) / (y + TINY)).log()).sum(dim=1) / 2
+
+
+def root_max_share(x: Tensor, y: Tensor) -> Tensor:
+    """11: sum(sqrt(max(x, y)) / sqrt(x + y)), 0 / 0 = 0, of vectors of unit length."""
+    return _ratio(torch.maximum(x, y), x + y).sqrt().sum(dim=1)
+
+
+def intersection(x: Tensor, y: Tensor) -> Tensor:
+    """12: sum(min(x, y)) / (sum(x) sum(y)), 0 / 0 = 0, of vectors of unit length."""
+    return _ratio(torch.minimum(x, y).sum(dim=1), x.sum(dim=1) * y.sum(dim=1))
+
+
+ON_FEATURES = (dot, root_dot, root_bhattacharyya, root_harmonic, cosine, chi, manhattan, hellinger)
+ON_UNIT_VECTORS = (euclidean, symmetric_divergence, root_max_share, intersection)
+NUM_SIMILARITIES = len(ON_FEATURES) + len(ON_UNIT_VECTORS)
+
+
+def similarities(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the twelve similarities and distances of each pair, in the order of Kliper-Gross et al.
+
+    Numbers 1 to 8 take the features as given, 9 to 12 divide each by its length first. A feature that is 0 everywhere
+    stays so.
+
+    Args:
+        a: features of the first videos, shape (P, D), all >= 0 (as after a ReLU).
+        b: features of the second videos, shape (P, D), all >= 0.
+
+    Returns:
+        float64, shape (P, 12), finite.
+
+    Raises:
+        ValueError: the shapes differ, or a feature is negative or not finite.
+
+    Source: paper section 4.5, "12 different distances for each feature as described in [14]".
+    """
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"features {tuple(a.shape)} and {tuple(b.shape)} given; two equal shapes (P, D) are needed")
+    x, y = a.detach().double(), b.detach().double()
+    if not all(bool((side >= 0).all() and side.isfinite().all()) for side in (x, y)):
+        raise ValueError("a feature is negative, infinite or NaN; take features after a ReLU, such as a stage's mean")
+    unit_x, unit_y = (_ratio(side, side.norm(dim=1, keepdim=True)) for side in (x, y))
+    columns = [formula(x, y) for formula in ON_FEATURES] + [formula(unit_x, unit_y) for formula in ON_UNIT_VECTORS]
+    return torch.stack(columns, dim=1)
+
+
+def pair_features(stages_a: Sequence[Tensor], stages_b: Sequence[Tensor]) -> Tensor:
+    """Concatenate the twelve similarities of each stage: 36 numbers a pair for the paper's three stages.
+
+    Args:
+        stages_a: one tensor (P, D_s) a stage for the first videos.
+        stages_b: the same for the second videos.
+
+    Returns:
+        float64, shape (P, 12 * stages), stage by stage.
+
+    Raises:
+        ValueError: as :func:`similarities`, or the numbers of stages differ.
+
+    Source: paper section 4.5, "a 36-dimensional feature".
+    """
+    if len(stages_a) != len(stages_b) or not stages_a:
+        raise ValueError(f"{len(stages_a)} and {len(stages_b)} stages given; one number of them, at least 1, is needed")
+    return torch.cat([similarities(a, b) for a, b in zip(stages_a, stages_b, strict=True)], dim=1)
+
+
+def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.int64], c: float) -> SimilarityResult:
+    """Train on all folds but one, test on that one, for each fold in turn.
+
+    Mean and deviation of each number come from the training folds. A pair is called "same" where the machine's
+    decision value is positive.
+
+    Args:
+        features: of the pairs, shape (P, F), as :func:`pair_features` gives.
+        same: whether the videos show the same action, shape (P,).
+        fold: number of each pair's fold, shape (P,).
+        c: inverse strength of the machine's penalty.
+
+    Raises:
+        ValueError: fewer than two folds, or the pairs outside some fold, or all pairs, are of one kind.
+        ImportError: scikit-learn is missing.
+
+    Source: paper section 4.5, "Finally, a linear SVM is used".
+    """
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        raise ValueError(f"folds {folds.tolist()} given; at least 2 are needed to leave one out")
+    decisions = np.empty(len(features))
+    for held_out in folds:
+        test = fold == held_out
+        decisions[test] = _train_machine(features[~test], same[~test], c).decision_function(features[test])
+    accuracy = np.array([np.mean((decisions > 0)[fold == held_out] == same[fold == held_out]) for held_out in folds])
+    false_positives, true_positives, _ = _sklearn().metrics.roc_curve(same, decisions)
+    return SimilarityResult(
+        fold_accuracy=tuple(accuracy.tolist()),
+        mean=float(accuracy.mean()),
+        standard_error=float(accuracy.std(ddof=1) / np.sqrt(len(folds))),
+        auc=float(np.trapezoid(true_positives, false_positives)),
+        false_positive_rate=tuple(false_positives.tolist()),
+        true_positive_rate=tuple(true_positives.tolist()),
+    )
+
+
+def choose_c(
+    train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray, grid: Sequence[float] = C_GRID
+) -> float:
+    """Choose the penalty on View-1: train on its first list, take the best accuracy on its second.
+
+    Args:
+        train: features of the training pairs, shape (P, F).
+        train_same: shape (P,).
+        test: features of the test pairs, shape (Q, F).
+        test_same: shape (Q,).
+        grid: inverse strengths to try; between equals the smallest, the strongest penalty, wins.
+
+    Raises:
+        ValueError: the training pairs are of one kind.
+        ImportError: scikit-learn is missing.
+    """
+
+    def accuracy(c: float) -> float:
+        return float(np.mean((_train_machine(train, train_same, c).decision_function(test) > 0) == test_same))
+
+    return max(sorted(grid), key=accuracy)
+
+
+def _train_machine(features: FloatArray, same: BoolArray, c: float) -> Any:
+    """Fit a linear machine behind a standardiser."""
+    if same.all() or not same.any():
+        raise ValueError(f"{len(same)} training pairs of one kind given; same and different ones are needed")
+    sklearn = _sklearn()
+    machine = sklearn.svm.LinearSVC(C=c, dual=False, max_iter=10_000)  # primal: no random order, exact in 36 dimensions
+    return sklearn.pipeline.make_pipeline(sklearn.preprocessing.StandardScaler(), machine).fit(features, same)
+
+
+def _sklearn() -> ModuleType:
+    """Import scikit-learn when it is needed."""
+    try:
+        import sklearn.metrics
+        import sklearn.pipeline
+        import sklearn.preprocessing
+        import sklearn.svm
+    except ImportError as error:
+        raise ImportError("action similarity needs scikit-learn; run: pip install 'v3s[eval]'") from error
+    return sklearn  # type: ignore[no-any-return]
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide, with 0 where the denominator is 0."""
+    return torch.where(denominator > 0, numerator / denominator, 0)

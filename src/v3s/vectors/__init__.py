@@ -1,0 +1,1 @@
+"""Collections of vectors: embed, merge, index, search."""

@@ -1,0 +1,98 @@
+"""``check`` prints what a user must know before training, and writes down every file."""
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from v3s.commands.check import check, write_report
+from v3s.data.scan import FileReport
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console) -> None:
+    data = tmp_path / "data"
+    (data / "bow [b]").mkdir(parents=True)
+    for name in ("v_Archery_g01_c01.avi", "v_Archery_g05_c04.avi"):
+        shutil.copy(shared / "data/UCF-101/Archery" / name, data / "bow [b]" / name)
+    (data / "text.mp4").write_text("not a video")
+    out = tmp_path / "new/report.jsonl"
+    result = check(data, out=out, workers=0, console=console)
+    assert result.num_usable == 1
+    text = printed(console)
+    for expected in (
+        "3 videos in 1 classes",
+        "usable 1 files",
+        "too short 1 files",
+        "unreadable 1 files",
+        "classes 1",
+        "sizes 176x132 (2)",
+        "codecs h264 (2)",
+        "shortest 51",
+        "unreadable: text.mp4: is not a video",
+        "too short: bow [b]/v_Archery_g05_c04.avi: 51 frames; the task needs 69",
+    ):
+        assert expected in " ".join(text.split()), expected
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert lines == [dataclasses.asdict(report) for report in result.reports]
+    assert {"path", "verdict", "reason", "frames", "height", "width", "fps", "codec"} <= set(lines[0])
+    assert [path.name for path in out.parent.iterdir()] == ["report.jsonl"]
+
+
+def test_check_shows_twenty_bad_files_and_says_where_the_others_are(tmp_path: Path, console: Console) -> None:
+    for number in range(23):
+        (tmp_path / f"{number:02}.mp4").touch()
+    assert check(tmp_path, workers=0, console=console).num_usable == 0
+    text = printed(console)
+    assert text.count("unreadable: ") == 20
+    assert "and 3 more; give --out report.jsonl to see all" in text
+
+
+def test_check_of_an_incomplete_copy(shared: Path, tmp_path: Path, console: Console) -> None:
+    archery = "Archery/v_Archery_g01_c01.avi"
+    (tmp_path / "data/Archery").mkdir(parents=True)
+    shutil.copy(shared / "data/UCF-101" / archery, tmp_path / "data" / archery)
+    lists = shared / "data/splits/ucfTrainTestlist"
+    with pytest.raises(ValueError, match=r"3,782 of 3,783 .*--allow-missing to use the 1 that exist"):
+        check(tmp_path / "data", splits=lists, subset="test", workers=0, console=console)
+    check(tmp_path / "data", splits=lists, subset="test", allow_missing=True, workers=0, console=console)
+    assert "missing 3,782 listed files" in " ".join(printed(console).split())
+
+
+def test_check_prints_names_that_are_no_text(tmp_path: Path, console: Console) -> None:
+    (tmp_path / "b\udce4r.mp4").touch()
+    check(tmp_path, workers=0, console=console)
+    assert "unreadable: b?r.mp4: is an empty file" in printed(console)
+
+
+def test_report_cannot_be_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; give the report the name of a file"):
+        check(tmp_path, out=tmp_path)
+
+
+def test_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "report.jsonl"
+    out.write_text("old\n")
+    broken = FileReport("a.mp4", "usable", "", codec=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        write_report([broken], out)
+    assert out.read_text() == "old\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.jsonl"]

@@ -1,0 +1,113 @@
+"""Scores of a pre-trained model: counted by hand, and on real runs."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from v3s import TASKS, EvaluateConfig, PretrainConfig, pretrain
+from v3s.commands.evaluate import evaluate
+from v3s.data.clips import PretextClips
+from v3s.pages.images import mp4
+from v3s.pretext.plan import draw_labels
+from v3s.pretext.scores import chance, score_head
+
+QUIET = Console(quiet=True)
+
+
+def test_scores_by_hand() -> None:
+    truth, answers, videos = (np.array(row) for row in ([0, 0, 1, 2], [0, 1, 1, 0], [0, 0, 1, 1]))
+    scores = score_head(("a", "b", "c"), "class", truth, answers, videos)
+    assert scores.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert scores.accuracy == 0.5
+    assert scores.standard_error == 0  # both videos have one hit of two
+    assert scores.chance == pytest.approx(1 / 3)
+
+
+def test_clips_of_one_video_are_no_independent_draws() -> None:
+    """Two videos, one always right and one never: the standard error is that of two draws, not of twenty."""
+    truth, videos = np.zeros(20, int), np.repeat([0, 1], 10)
+    answers = videos.copy()
+    scores = score_head(("a", "b"), "class", truth, answers, videos)
+    assert scores.accuracy == 0.5
+    assert scores.standard_error == pytest.approx(0.5)
+    alone = score_head(("a", "b"), "class", truth, answers, np.zeros(20, int))
+    assert alone.standard_error == pytest.approx(np.sqrt(0.25 / 20))
+
+
+def test_chance_is_the_share_of_the_most_frequent_row() -> None:
+    task, generator = TASKS["v3s"], np.random.default_rng(0)
+    drawn = [draw_labels(task, "family", generator) for _ in range(6000)]
+    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
+        most = np.bincount([getattr(labels, head) for labels in drawn]).max() / len(drawn)
+        assert chance(rows, "family") == pytest.approx(most, abs=0.02)
+        assert chance(rows, "class") == 1 / len(rows)
+
+
+@pytest.fixture(scope="module")
+def asked(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+    """A small model, and a folder with one file that cannot be read."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    shutil.copytree(small_videos, folder / "videos")
+    (folder / "videos" / "empty.mp4").touch()
+    run = PretrainConfig(
+        data=str(small_videos), out=str(folder / "run"), backbone="r3d", width=0.125, task="ts", clip_frames=8,
+        clip_size=32, epochs=1, batch_size=4, workers=0,
+    )  # fmt: skip
+    pretrain(run, console=QUIET)
+    return EvaluateConfig(
+        data=str(folder / "videos"), backbone=run.out, clips=3, workers=0, out=str(folder / "scores.json")
+    )
+
+
+def test_same_clips_same_scores_and_none_is_lost(asked: EvaluateConfig) -> None:
+    first, second = (evaluate(replace(asked, batch_size=size), console=QUIET) for size in (7, 48))
+    assert (first.num_videos, first.num_clips, first.temporal.confusion.sum()) == (16, 48, 48)
+    assert (first.temporal.confusion == second.temporal.confusion).all()
+
+
+def test_a_file_of_scores_holds_what_was_scored(asked: EvaluateConfig) -> None:
+    scores = evaluate(asked, console=QUIET)
+    stored = json.loads(Path(str(asked.out)).read_text())
+    for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
+        confusion = np.array(stored[name]["confusion"])
+        assert (confusion == head.confusion).all()
+        assert stored[name]["accuracy"] == np.trace(confusion) / confusion.sum()
+        assert stored[name]["labels"] == list(head.labels)
+    assert list(stored["left_out"]) == ["empty.mp4"]
+
+
+def test_bars_are_trimmed_as_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(4):
+        film = np.random.default_rng(number).integers(40, 255, (12, 48, 64, 3), np.uint8)
+        film[:, :8], film[:, -8:] = 0, 0
+        (tmp_path / f"videos/{number}.mp4").write_bytes(mp4(film, 25))
+    run = PretrainConfig(
+        data=str(tmp_path / "videos"), out=str(tmp_path / "run"), backbone="r3d", width=0.125, task="ss",
+        clip_frames=8, clip_size=32, epochs=1, batch_size=2, workers=0, trim_bars=True,
+    )  # fmt: skip
+    pretrain(run, console=QUIET)
+    given = []
+
+    def noted(*arguments: Any, **options: Any) -> PretextClips:
+        given.append(PretextClips(*arguments, **options))
+        return given[0]
+
+    monkeypatch.setattr("v3s.commands.evaluate.PretextClips", noted)
+    evaluate(EvaluateConfig(data=run.data, backbone=run.out, clips=1, workers=0), console=QUIET)
+    bars = given[0].bars
+    assert bars is not None
+    assert (bars[:, [1, 3]] >= 8).all()
+    assert (bars[:, [0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["clips", "batch_size"])
+def test_wrong_numbers_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        EvaluateConfig(data="videos", backbone="run", **{name: 0})  # type: ignore[arg-type]

@@ -1,0 +1,332 @@
+"""Whole small runs: the files they leave, exact resume after a kill, and two processes against one."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from v3s import PretrainConfig, load_backbone, pretrain
+from v3s.backbones import create_backbone
+from v3s.backbones.device import Compute
+from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.commands.pretrain_setup import prepare as prepare_job
+from v3s.features.saved import describe_trained, load_pretext_model
+from v3s.files.weights import fingerprint
+from v3s.train import fit
+from v3s.train.checkpoint import save_checkpoint
+from v3s.train.distributed import Processes
+from v3s.train.progress import describe
+from v3s.train.run import read_metrics
+from v3s.train.stop import StopAskedError
+from v3s.video.container import open_video
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def config(small_videos: Path) -> PretrainConfig:
+    return PretrainConfig(
+        data=str(small_videos),
+        out="",
+        backbone="r3d",
+        width=0.125,
+        task="ts",
+        clip_frames=8,
+        clip_size=32,
+        epochs=2,
+        batch_size=4,
+        validation_videos=4,
+        workers=0,
+        checkpoint_seconds=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    pretrain(replace(config, out=str(out)), console=QUIET)
+    return out
+
+
+def weights_of(run: Path) -> str:
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (2, 0)
+    return fingerprint(state["model"])
+
+
+def command(config: PretrainConfig, out: Path, *options: str) -> list[str]:
+    given = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
+    given["out"] = str(out)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return [sys.executable, "-m", "v3s", "pretrain", *flags, *options]
+
+
+def test_epochs_shorter_than_a_checkpoint_takes_are_not_saved_each(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+
+    def save(path: Path, state: dict[str, Any]) -> None:
+        saved.append(state["epoch"])
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr(fit, "save_checkpoint", save)
+    monkeypatch.setattr(fit, "SAVING_SHARE", 1e-9)
+    pretrain(replace(config, out=str(tmp_path), epochs=4, checkpoint_seconds=300), console=QUIET)
+    assert saved == [1, 4]
+
+
+def run_command(arguments: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_head_with_one_label_is_not_told_of(finished: Path) -> None:
+    last = read_metrics(finished / "metrics.jsonl")[-1]["train"]
+    assert last["accuracy_spatial"] == 1  # the task is ts
+    assert describe(last) == f"loss {last['loss']:.3f} temporal {last['accuracy_temporal']:.1%}"
+    assert describe({"loss": 2.5, "accuracy": 0.25}) == "loss 2.500 accuracy 25.0%"
+
+
+def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["videos"] == {
+        "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
+    }  # fmt: skip
+    assert manifest["threads"] == 1
+    assert len(manifest["files_sha256"]) == 64
+    metrics = read_metrics(finished / "metrics.jsonl")
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert set(metrics[0]["train"]) == {
+        "loss", "loss_spatial", "loss_temporal", "accuracy_spatial", "accuracy_temporal"
+    }  # fmt: skip
+    assert "epoch 2/2" in (finished / "train.log").read_text()
+
+
+def test_backbone_is_that_of_the_best_epoch(finished: Path) -> None:
+    trained = describe_trained(finished)
+    best = max(
+        read_metrics(finished / "metrics.jsonl"),
+        key=lambda line: line["validation"]["accuracy_spatial"] + line["validation"]["accuracy_temporal"],
+    )
+    assert trained.results == {"epoch": best["epoch"], **best["validation"]}
+    backbone = load_backbone(finished / "backbone.safetensors")
+    assert fingerprint(backbone.state_dict()) == trained.fingerprint
+    assert not backbone.training
+    model, _ = load_pretext_model(finished)
+    logits = model(torch.rand(2, 3, 8, 32, 32))
+    assert (logits.spatial.shape, logits.temporal.shape) == ((2, 1), (2, 3))
+
+
+def test_a_run_is_the_same_twice(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path / "again")), console=QUIET)
+    assert weights_of(tmp_path / "again") == weights_of(finished)
+
+
+def test_another_seed_gives_other_weights(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path / "other"), seed=1), console=QUIET)
+    assert weights_of(tmp_path / "other") != weights_of(finished)
+
+
+def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        command(config, out),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints/last.pt").exists():
+        assert process.poll() is None, "the run ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "killed"
+    process = start_and_wait_for_a_checkpoint(replace(config, workers=workers), out)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
+    assert weights_of(out) == weights_of(finished)
+    assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: PretrainConfig) -> None:
+    """With no reading processes a video is read where a stop may be asked for."""
+    path = next(Path(config.data).rglob("*.mp4"))
+    with pytest.raises(StopAskedError), open_video(path):
+        raise StopAskedError
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends(
+    finished: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "stopped"
+    process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert "go on with: v3s pretrain --out" in told
+    assert "Traceback" not in told
+    run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
+    assert weights_of(out) == weights_of(finished)
+    assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    finished: Path, config: PretrainConfig, tmp_path: Path
+) -> None:
+    """The newest checkpoint is of the first epoch's end, the one before of its last step."""
+    out, told = tmp_path / "damaged", Console(file=io.StringIO())
+    with pytest.raises(_StopError):
+        pretrain(replace(config, out=str(out)), console=_StopAfter(2))
+    last = out / "checkpoints/last.pt"
+    pretrain(replace(config, out=str(out), resume=True, epochs=1), console=QUIET)
+    last.write_bytes(last.read_bytes()[:-1])
+    pretrain(replace(config, out=str(out), resume=True), console=told)
+    assert weights_of(out) == weights_of(finished)
+    assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
+    assert last.with_name("damaged.pt").exists()
+    for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
+        assert "the one before it is used: going on in epoch" in " ".join(text.split())
+
+
+def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    """Stop as an epoch ends, before its checkpoint, twice: the weights and the metrics are the same."""
+    out = tmp_path / "steps"
+    for stop_after in (1, 2):
+        with pytest.raises(_StopError):
+            pretrain(replace(config, out=str(out), resume=True), console=_StopAfter(stop_after))
+    pretrain(replace(config, out=str(out), resume=True), console=QUIET)
+    assert weights_of(out) == weights_of(finished)
+    timeless = ("seconds", "clips_per_second", "waiting_share")
+    for ours, theirs in zip(read_metrics(out / "metrics.jsonl"), read_metrics(finished / "metrics.jsonl"), strict=True):
+        assert {k: v for k, v in ours.items() if k not in timeless} == {
+            k: v for k, v in theirs.items() if k not in timeless
+        }
+
+
+class _StopError(Exception):
+    """Ends a run from within."""
+
+
+class _StopAfter(Console):
+    """A console that ends the run when an epoch's line is printed for the n-th time."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__(quiet=True)
+        self.lines = lines
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if objects and str(objects[0]).startswith("epoch "):
+            self.lines -= 1
+            if self.lines == 0:
+                raise _StopError
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path: Path) -> None:
+    """With batch norm frozen, the weights differ only by the rounding of a sum in another order: 3e-8, once 3e-5.
+
+    Of two parts, each process holds the frames of one, and no others.
+    """
+    frozen = replace(config, batch_norm="frozen", epochs=2, precision="fp32", parts=parts)
+    if parts == 2:
+        prepare(PrepareConfig(data=config.data, out=str(tmp_path / "store"), workers=0), console=QUIET)
+        frozen = replace(frozen, data=str(tmp_path / "store"), loading="resident")
+    run_command(command(frozen, tmp_path / "one", "--batch-norm=frozen"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "v3s"]
+    run_command(launch + command(frozen, tmp_path / "two", "--batch-norm=frozen")[3:])
+    one = torch.load(tmp_path / "one/checkpoints/last.pt", weights_only=True)["model"]
+    two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)["model"]
+    assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one) < 1e-4
+    assert one.keys() == two.keys()
+    first, second = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours["train"] == pytest.approx(theirs["train"], abs=1e-4)
+        assert ours["validation"] == pytest.approx(theirs["validation"], abs=1e-4)
+
+
+def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 4 is no multiple of the 3 parts"):
+        replace(config, parts=3)
+    with pytest.raises(ValueError, match="a video belongs to one of several parts: choose --train-clips 1"):
+        replace(config, parts=2, train_clips=2)
+    given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
+    with pytest.raises(ValueError, match="parts is 2, no multiple of the 4 processes that share them"):
+        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+    with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
+        pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
+
+
+def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: PretrainConfig) -> None:
+    given, cpu = replace(config, batch_norm="sync", data="nowhere"), Compute(torch.device("cpu"), bf16=False)
+    with pytest.raises(ValueError, match="batch_norm is sync, which torch can do between GPUs alone"):
+        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+
+
+def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
+    given = replace(config, out=str(tmp_path / "run"), epochs=1)
+    pretrain(given, console=QUIET)
+    with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
+        pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
+    (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
+    pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
+    assert not (tmp_path / "run/old_head.safetensors").exists()
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["seed"] == 5
+
+
+def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds no run"):
+        pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tmp_path: Path) -> None:
+    given = replace(config, out=str(tmp_path / "run"), epochs=1)
+    pretrain(given, console=QUIET)
+    with pytest.raises(ValueError, match=r"task was 'ts', now 'tp'"):
+        pretrain(replace(given, task="tp", resume=True), console=QUIET)
+    manifest = tmp_path / "run/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "0'))
+    with pytest.raises(
+        ValueError, match=r"the list of videos has changed since it began \(.* videos, now .*\); bring it back"
+    ):
+        pretrain(replace(given, resume=True), console=QUIET)
+
+
+def test_users_own_network(config: PretrainConfig, tmp_path: Path) -> None:
+    own = create_backbone("s3dg", 0.125)
+    pretrain(replace(config, out=str(tmp_path / "own"), epochs=1), backbone=own, console=QUIET)
+    trained = describe_trained(tmp_path / "own")
+    assert trained.backbone == "v3s.backbones.contract:StagedBackbone"
+    with pytest.raises(ValueError, match="a network of your own; give it"):
+        load_backbone(tmp_path / "own")
+    loaded = load_backbone(tmp_path / "own", backbone=create_backbone("s3dg", 0.125, seed=9))
+    assert fingerprint(loaded.state_dict()) == trained.fingerprint
+
+
+def test_weights_are_plain_safetensors(finished: Path) -> None:
+    names = load_file(finished / "backbone.safetensors")
+    assert isinstance(create_backbone("r3d", 0.125), nn.Module)
+    assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()

@@ -1,0 +1,163 @@
+"""A folder of videos and a list file, in every form that users have, and every way in which one can be wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from v3s.data.lists.folder import video_files
+from v3s.data.lists.listing import Subset
+from v3s.data.lists.splits import list_videos
+
+
+def make_files(root: Path, paths: list[str]) -> Path:
+    """Create empty files; a listing looks at names only."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+# --- a folder ---------------------------------------------------------------------------------------------------------
+
+
+def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) -> None:
+    make_files(tmp_path, ["b/2.MP4", "b/1.avi", "a b/deep/x [1].mkv", "top.webm", "a b/notes.txt", ".hidden/h.mp4"])
+    make_files(tmp_path, ["b/._1.avi"])
+    videos = list_videos(tmp_path)
+    assert videos.paths == ("a b/deep/x [1].mkv", "b/1.avi", "b/2.MP4", "top.webm")
+    assert videos.labels == ("deep", "b", "b", None)
+    assert videos.classes == ("b", "deep")
+    assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
+    assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
+
+
+def test_folder_without_folders_has_no_labels(tmp_path: Path) -> None:
+    videos = list_videos(str(make_files(tmp_path, ["1.mp4", "2.mp4"])), subset="all")
+    assert videos.labels == (None, None)
+    assert videos.source.endswith("2 videos without labels")
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "data", ["a/1.mp4"])
+    make_files(tmp_path / "elsewhere", ["2.mp4"])
+    (root / "b").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "back").symlink_to(root)
+    (root / "dangling.mp4").symlink_to(tmp_path / "nothing")
+    assert video_files(root) == ("a/1.mp4", "b/2.mp4", "dangling.mp4")
+
+
+@pytest.mark.parametrize("test_folder", ["test", "val"])
+def test_folder_of_train_and_test_folders(tmp_path: Path, test_folder: str) -> None:
+    make_files(tmp_path, ["train/a/1.mp4", "train/b/2.mp4", "train/3.mp4", f"{test_folder}/a/4.mp4", "readme.txt"])
+    train, test = list_videos(tmp_path), list_videos(tmp_path, subset="test")
+    assert train.paths == ("train/3.mp4", "train/a/1.mp4", "train/b/2.mp4")
+    assert train.labels == (None, "a", "b")
+    assert (test.paths, test.labels, test.classes) == ((f"{test_folder}/a/4.mp4",), ("a",), ("a",))
+    assert list_videos(tmp_path, subset="all").paths == train.paths + test.paths
+
+
+def test_train_and_test_among_other_folders_are_classes(tmp_path: Path) -> None:
+    make_files(tmp_path, ["train/1.mp4", "test/2.mp4", "boat/3.mp4"])
+    assert list_videos(tmp_path).labels == ("boat", "test", "train")
+
+
+def test_plain_folder_has_no_test_subset(tmp_path: Path) -> None:
+    make_files(tmp_path, ["a/1.mp4"])
+    with pytest.raises(ValueError, match=r"has no test subset.*lists \(--splits\).*--test-data or --subset all"):
+        list_videos(tmp_path, subset="test")
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absent does not exist"):
+        list_videos(tmp_path / "absent")
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds no video: .*\.avi.*\.mp4.*it holds no file at all"):
+        list_videos(tmp_path / "empty")
+    make_files(tmp_path / "other", ["a/frame1.jpg", "a/frame2.jpg"])
+    with pytest.raises(ValueError, match=r"it holds 2 other files, e\.g\. a/frame\d\.jpg"):
+        list_videos(tmp_path / "other")
+
+
+def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path, ["a/1.mp4"])
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("v3s.data.lists.folder.os.scandir", refuse)
+    with pytest.raises(ValueError, match="cannot be read: Permission denied"):
+        list_videos(tmp_path)
+
+
+def test_wrong_subset_and_split(tmp_path: Path) -> None:
+    make_files(tmp_path, ["a/1.mp4"])
+    wrong: Subset = "val"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="subset is 'val'; give one of train, test, all"):
+        list_videos(tmp_path, subset=wrong)
+    with pytest.raises(ValueError, match="has only one split, not 2"):
+        list_videos(tmp_path, split=2)
+
+
+# --- a list file ------------------------------------------------------------------------------------------------------
+
+
+def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
+    make_files(tmp_path, ["a.mp4", "my video.mp4", "x, y.mp4", "sub/#2&(3).avi", "b.mp4", "c.mp4"])
+    absolute = tmp_path / "c.mp4"
+    lines = [
+        "a.mp4 12",
+        "",
+        "my video.mp4",
+        "my video.mp4,play violin",
+        "x, y.mp4",
+        '"x, y.mp4", 3',
+        "x, y.mp4 3",
+        "my video.mp4 3",
+        "sub/#2&(3).avi  jump",
+        "b.mp4, jump ",
+        f"{absolute},jump",
+    ]
+    videos = list_videos(write(tmp_path / "list.txt", "\r\n".join(lines) + "\r\n"))
+    assert list(zip(videos.paths, videos.labels, strict=True)) == [
+        ("a.mp4", "12"),
+        ("my video.mp4", None),
+        ("my video.mp4", "play violin"),
+        ("x, y.mp4", None),
+        ("x, y.mp4", "3"),
+        ("x, y.mp4", "3"),
+        ("my video.mp4", "3"),
+        ("sub/#2&(3).avi", "jump"),
+        ("b.mp4", "jump"),
+        (str(absolute), "jump"),
+    ]
+    assert videos.root == tmp_path
+    assert all((videos.root / path).is_file() for path in videos.paths)
+
+
+def test_integer_labels_are_in_numerical_order_and_a_header_is_no_video(tmp_path: Path) -> None:
+    make_files(tmp_path, ["1.mp4", "2.mp4", "3.mp4"])
+    videos = list_videos(write(tmp_path / "list.csv", "path,label\n1.mp4,10\n2.mp4,9\n3.mp4,10\n"), subset="all")
+    assert videos.classes == ("9", "10")
+    assert videos.source == f"list {tmp_path / 'list.csv'}: 3 videos in 2 classes"
+
+
+def test_bad_lists(tmp_path: Path) -> None:
+    make_files(tmp_path, ["1.mp4"])
+    missing = write(tmp_path / "missing.txt", "1.mp4 a\nabsent.mp4 b\n")
+    with pytest.raises(ValueError, match=r"1 of 2 videos of list .* are missing under .*, first: absent\.mp4"):
+        list_videos(missing)
+    videos = list_videos(missing, allow_missing=True)
+    assert (videos.paths, videos.classes, videos.num_missing) == (("1.mp4",), ("a",), 1)
+    with pytest.raises(ValueError, match="names no video"):
+        list_videos(write(tmp_path / "blank.txt", "\n\n"))
+    with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for no\.mp4"):
+        list_videos(write(tmp_path / "none.txt", "no.mp4"), allow_missing=True)
+    with pytest.raises(ValueError, match="one list, with no test subset"):
+        list_videos(missing, subset="test")
+    with pytest.raises(ValueError, match="give the folder of videos with splits"):
+        list_videos(missing, splits=tmp_path)

@@ -1,0 +1,278 @@
+"""The official lists of UCF101, HMDB51 and Kinetics-400 over whole, partial and renamed copies, and wrong lists."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from v3s.data.lists.folder import video_files
+from v3s.data.lists.hmdb51 import plain_name
+from v3s.data.lists.splits import list_videos
+
+
+def make_files(root: Path, paths: Iterable[str]) -> Path:
+    """Create empty files; a listing looks at names only."""
+    paths = list(paths)
+    for folder in {(root / path).parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        (root / path).touch()
+    return root
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+    return path
+
+
+def listed(list_file: Path) -> list[str]:
+    """Read the first words of a list's lines, without any code of the project."""
+    return [line.split()[0] for line in list_file.read_text().splitlines() if line.strip()]
+
+
+# --- UCF101 -----------------------------------------------------------------------------------------------------------
+
+UCF101_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
+
+
+@pytest.fixture(scope="module")
+def ucf101(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A whole UCF101 of empty files, and its official lists."""
+    lists = shared / "data/splits/ucfTrainTestlist"
+    paths = listed(lists / "trainlist01.txt") + listed(lists / "testlist01.txt")
+    return make_files(tmp_path_factory.mktemp("UCF-101"), paths), lists
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_ucf101_splits_have_the_official_sizes(ucf101: tuple[Path, Path], split: int) -> None:
+    data, lists = ucf101
+    train = list_videos(data, splits=lists, split=split)
+    test = list_videos(data, splits=lists, split=split, subset="test")
+    assert (len(train), len(test)) == UCF101_SIZES[split]
+    assert list(test.paths) == listed(lists / f"testlist{split:02}.txt")
+    assert not set(train.paths) & set(test.paths)
+    assert len(train.classes) == 101
+    assert train.classes[36] == "HandstandPushups"
+    assert train.classes[0] == "ApplyEyeMakeup"
+    assert train.classes == test.classes
+    assert all(path.startswith(f"{label}/") for path, label in zip(train.paths, train.labels, strict=True))
+    assert train.source == f"UCF101 split {split} train: {len(train):,} videos in 101 classes"
+    assert len(list_videos(data, splits=lists, split=split, subset="all")) == 13320
+
+
+def test_ucf101_folder_named_as_its_files(shared: Path, tmp_path: Path) -> None:
+    lists = shared / "data/splits/ucfTrainTestlist"
+    official = [path for path in listed(lists / "testlist01.txt") if path.startswith("HandstandPushups/")]
+    make_files(tmp_path, [path.replace("HandstandPushups/", "HandStandPushups/") for path in official])
+    videos = list_videos(tmp_path, splits=lists, subset="test", allow_missing=True)
+    assert len(videos) == len(official) == 28
+    assert videos.paths[0] == "HandStandPushups/v_HandStandPushups_g01_c01.avi"
+    assert videos.classes == ("HandstandPushups",)
+
+
+def test_ucf101_lists_over_an_incomplete_copy_stop_with_the_count(shared: Path) -> None:
+    data, lists = shared / "data/UCF-101", shared / "data/splits/ucfTrainTestlist"
+    message = (
+        "7,916 of 9,537 videos of UCF101 split 1 train are missing under "
+        f"{data}, first: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi; give --allow-missing to use the 1,621 that exist"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list_videos(data, splits=lists)
+    videos = list_videos(data, splits=lists, allow_missing=True)
+    assert (len(videos), videos.num_missing) == (1621, 7916)
+    assert videos.source.endswith("1,621 videos in 21 classes; 7,916 more are listed and missing")
+
+
+def test_ucf101_cut_down_lists(shared: Path) -> None:
+    data, lists = shared / "data/UCF-101", shared / "data/splits/ucf101-21"
+    train, test = list_videos(data, splits=lists), list_videos(data, splits=lists, subset="test")
+    assert (len(train), len(test)) == (1621, 620)
+    assert train.source == "UCF101 split 1 train: 1,621 videos in 21 classes"
+    assert train.classes == test.classes
+    # The official order is not the alphabetical one: JumpingJack is 47, JumpRope 48.
+    assert train.classes.index("JumpingJack") + 1 == train.classes.index("JumpRope")
+    assert train.classes != tuple(sorted(train.classes))
+    assert len(list_videos(data, splits=lists, subset="all")) == 2241
+
+
+def test_ucf101_wrong_folder_says_what_was_looked_for(shared: Path, tmp_path: Path) -> None:
+    make_files(tmp_path, ["UCF-101/Archery/v_Archery_g01_c01.avi"])
+    looked_for = (
+        "none of the 3,783 .* looked for ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi, "
+        "where the first video is UCF-101/Archery/"
+    )
+    with pytest.raises(ValueError, match=looked_for):
+        list_videos(tmp_path, splits=shared / "data/splits/ucfTrainTestlist", subset="test", allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("index", "train", "message"),
+    [
+        (
+            "1 Bow\r\n2 Sit\r\n",
+            "Bow/1.avi 1\nSit/2.avi 1\n",
+            r"line 2: 'Sit/2.avi 1' has the label 1, which is Bow; Sit is",
+        ),
+        ("1 Bow\r\n2 Sit\r\n", "Bow/1.avi 3\n", "line 1: .* the label 3, which is no class; Bow is 1"),
+        ("1 Bow\r\n", "Run/1.avi 1\n", "line 1: .* begins with no class"),
+        ("1 Bow\r\n1 Sit\r\n", "Bow/1.avi 1\n", "classInd.txt, line 2: .* says that 1 is not Bow"),
+        ("Bow\r\n", "Bow/1.avi 1\n", "classInd.txt, line 1: .* holds no class number"),
+        (None, "Bow/1.avi 1\nSit/2.avi 1\n", "trainlist01.txt, line 2: .* says that 1 is not Bow"),
+        (None, "Bow/1.avi\n", "trainlist01.txt, line 1: .* holds no class number"),
+    ],
+)
+def test_ucf101_lists_that_contradict_themselves(tmp_path: Path, index: str | None, train: str, message: str) -> None:
+    data = make_files(tmp_path / "data", ["Bow/1.avi", "Sit/2.avi", "Run/1.avi"])
+    lists = write(tmp_path / "lists/trainlist01.txt", train).parent
+    if index:
+        write(lists / "classInd.txt", index)
+    with pytest.raises(ValueError, match=message):
+        list_videos(data, splits=lists)
+
+
+def test_ucf101_has_three_splits(shared: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainlist04\.txt does not exist.*holds testlist01\.txt, testlist02\.txt"):
+        list_videos(shared / "data/UCF-101", splits=shared / "data/splits/ucf101-21", split=4)
+
+
+# --- HMDB51 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hmdb51_names(shared: Path) -> list[str]:
+    lists = sorted((shared / "data/splits/testTrainMulti_7030_splits").glob("*_test_split1.txt"))
+    return [f"{file.name.removesuffix('_test_split1.txt')}/{name}" for file in lists for name in listed(file)]
+
+
+@pytest.fixture(scope="module")
+def hmdb51(hmdb51_names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_files(tmp_path_factory.mktemp("hmdb51"), hmdb51_names)
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_hmdb51_splits_have_70_and_30_videos_a_class(shared: Path, hmdb51: Path, split: int) -> None:
+    lists = shared / "data/splits/testTrainMulti_7030_splits"
+    train = list_videos(hmdb51, splits=lists, split=split)
+    test = list_videos(hmdb51, splits=lists, split=split, subset="test")
+    assert set(Counter(train.labels).values()) == {70}
+    assert set(Counter(test.labels).values()) == {30}
+    assert len(train.classes) == 51
+    assert train.classes == tuple(sorted(train.classes)) == test.classes
+    assert not set(train.paths) & set(test.paths)
+    assert train.source == f"HMDB51 split {split} train: 3,570 videos in 51 classes"
+    assert len(list_videos(hmdb51, splits=lists, split=split, subset="all")) == 5100
+
+
+def test_hmdb51_names_hold_special_characters(shared: Path, hmdb51: Path) -> None:
+    lists = shared / "data/splits/testTrainMulti_7030_splits"
+    paths = list_videos(hmdb51, splits=lists, subset="all").paths
+    assert all(any(character in path for path in paths) for character in "#&()[]!;+")
+
+
+def test_hmdb51_copy_without_special_characters(shared: Path, hmdb51_names: list[str], tmp_path: Path) -> None:
+    lists = shared / "data/splits/testTrainMulti_7030_splits"
+    make_files(tmp_path, [plain_name(name) for name in hmdb51_names])
+    # "Smile!_smile_..." and "Smile_smile_..." become one name: the file counts as the second, the first is missing.
+    assert len({plain_name(name) for name in hmdb51_names}) == len(hmdb51_names) - 1 == 6765
+    sizes = [len(list_videos(tmp_path, splits=lists, split=n, subset="all", allow_missing=True)) for n in (1, 2, 3)]
+    assert min(sizes) >= 5099
+    assert "smile/Smile_smile_h_cm_np1_fr_goo_0.avi" in video_files(tmp_path)
+
+
+def test_one_file_never_stands_for_two_videos(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["clap/boom.avi"])
+    lists = write(tmp_path / "lists/clap_test_split1.txt", "boom!.avi 1 \nboom#.avi 1 \n").parent
+    with pytest.raises(
+        ValueError, match=r"boom\.avi stands for two videos of HMDB51 split 1 train: clap/boom!\.avi and"
+    ):
+        list_videos(data, splits=lists)
+
+
+def test_hmdb51_bad_lists(shared: Path, hmdb51: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="HMDB51 has no split 4"):
+        list_videos(hmdb51, splits=shared / "data/splits/testTrainMulti_7030_splits", split=4)
+    lists = write(tmp_path / "lists/clap_test_split1.txt", "boom.avi 1 \nboom2.avi 3 \n").parent
+    with pytest.raises(ValueError, match=r"line 2: 'boom2\.avi 3' does not end in 0, 1 or 2"):
+        list_videos(hmdb51, splits=lists)
+
+
+# --- Kinetics-400 and lists of one's own ------------------------------------------------------------------------------
+
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+
+
+def test_kinetics_flat_folder_with_the_official_list(shared: Path, tmp_path: Path) -> None:
+    splits = shared / "data/splits/kinetics400/val.csv"
+    rows = [line.split(",") for line in splits.read_text().splitlines()[1:]]
+    make_files(tmp_path, [f"{row[1]}_{int(row[2]):06}_{int(row[3]):06}.mp4" for row in rows])
+    by_file = list_videos(tmp_path, splits=splits, subset="test")
+    assert (len(by_file), len(by_file.classes)) == (19906, 400)
+    assert by_file.paths[0] == "0wR5jVB-WPk_000417_000427.mp4"
+    assert list(by_file.labels) == [row[0].strip('"') for row in rows]
+    assert by_file.source == "Kinetics-400 test: 19,906 videos in 400 classes"
+    by_folder = list_videos(tmp_path, splits=splits.parent, subset="test")
+    assert by_folder.paths == by_file.paths
+    with pytest.raises(ValueError, match="names no video of the subset 'train'"):
+        list_videos(tmp_path, splits=splits)
+    assert list_videos(tmp_path, splits=splits, subset="all").paths == by_file.paths
+
+
+def test_kinetics_class_folders_and_other_names(tmp_path: Path) -> None:
+    rows = '"hug, not kiss",-a_b,3,13,train,0\nplay violin,AbC,0,10,train,0\nplay violin,abc,5,15,train,1\n'
+    data = make_files(
+        tmp_path / "data", ["hug/-a_b_000003_000013.mkv", "play_violin/AbC.webm", "play violin/abc_000005_000015.mp4"]
+    )
+    videos = list_videos(data, splits=write(tmp_path / "lists/train.csv", HEADER + rows).parent)
+    assert videos.paths == ("hug/-a_b_000003_000013.mkv", "play_violin/AbC.webm", "play violin/abc_000005_000015.mp4")
+    assert videos.labels == ("hug, not kiss", "play violin", "play violin")
+    assert videos.classes == ("hug, not kiss", "play violin")
+
+
+def test_kinetics_test_list_without_labels_gives_way_to_the_validation_list(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["t_000000_000010.mp4", "v_000000_000010.mp4"])
+    lists = write(tmp_path / "lists/test.csv", "youtube_id,time_start,time_end,split\nt,0,10,test\n").parent
+    with pytest.raises(ValueError, match=r"holds no test list with videos: looked for test\.csv"):
+        list_videos(data, splits=lists, subset="test")
+    write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
+    assert list_videos(data, splits=lists, subset="test").paths == ("v_000000_000010.mp4",)
+    write(lists / "test.csv", f"{HEADER}bow,t,0,10,test,0\n")
+    assert list_videos(data, splits=lists, subset="test").paths == ("t_000000_000010.mp4",)
+
+
+def test_kinetics_bad_rows_and_missing_files(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["v_000000_000010.mp4"])
+    lists = write(tmp_path / "lists/train.csv", f"{HEADER}bow,v,0,10,train,0\nbow,w,0,,train,0\n").parent
+    with pytest.raises(ValueError, match=r"train\.csv, line 3: w has no time_start and time_end"):
+        list_videos(data, splits=lists)
+    write(lists / "train.csv", f"{HEADER}bow,v,0,10,train,0\nbow,w,0,10,train,0\n")
+    with pytest.raises(ValueError, match=r"1 of 2 videos of Kinetics-400 train are missing .*first: w_000000_000010"):
+        list_videos(data, splits=lists)
+    with pytest.raises(ValueError, match="has only one split, not 3"):
+        list_videos(data, splits=lists, split=3)
+
+
+def test_lists_of_one_s_own(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["a/1.mp4", "b/2.mp4", "b/3.mp4"])
+    lists = write(tmp_path / "lists/train.csv", "a/1.mp4 0\nb/2.mp4 1\n").parent
+    write(lists / "val.csv", "b/3.mp4 1\n")
+    assert list_videos(data, splits=lists).labels == ("0", "1")
+    assert list_videos(data, splits=lists, subset="test").paths == ("b/3.mp4",)
+    both = list_videos(data, splits=lists, subset="all")
+    assert both.source == "list train.csv and list val.csv all: 3 videos in 2 classes"
+    assert list_videos(data, splits=lists / "train.csv").paths == ("a/1.mp4", "b/2.mp4")
+    with pytest.raises(ValueError, match="one list, with no test subset"):
+        list_videos(data, splits=lists / "train.csv", subset="test")
+    write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
+    with pytest.raises(ValueError, match="give two of a kind"):
+        list_videos(data, splits=lists, subset="all")
+
+
+def test_splits_that_are_no_lists(shared: Path, tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["a/1.mp4"])
+    with pytest.raises(ValueError, match=r"aslan holds no lists that are known: looked for trainlist01\.txt"):
+        list_videos(data, splits=shared / "data/splits/aslan")
+    with pytest.raises(ValueError, match="absent does not exist"):
+        list_videos(data, splits=tmp_path / "absent")

@@ -1,0 +1,146 @@
+"""Classification on fixed features: against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional as F
+
+from v3s.protocols.classify import (
+    confusion_matrix,
+    few_label_subset,
+    knn_predict,
+    linear_probe,
+    logistic_regression,
+    per_class_accuracy,
+    top_k,
+)
+
+
+def blobs(num_rows: int, num_classes: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows around one centre a class, in 10 dimensions of different scales."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_rows) % num_classes
+    centres = torch.randn(num_classes, 10, generator=torch.Generator().manual_seed(99))
+    rows = centres[labels] + spread * torch.randn(num_rows, 10, generator=generator)
+    return rows * torch.logspace(-2, 2, 10) + 3, labels
+
+
+def test_few_label_subset_takes_the_same_number_of_each_class() -> None:
+    labels = torch.tensor([3, 1, 1, 3, 3, 1, 8, 8, 8, 8])
+    chosen = few_label_subset(labels, 2, torch.Generator().manual_seed(0))
+    assert torch.unique(labels[chosen], return_counts=True)[1].tolist() == [2, 2, 2]
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert torch.equal(chosen, few_label_subset(labels, 2, torch.Generator().manual_seed(0)))
+    draws = [few_label_subset(labels, 2, torch.Generator().manual_seed(seed)).tolist() for seed in range(5)]
+    assert len({tuple(draw) for draw in draws}) > 1
+
+
+def test_few_label_subset_names_a_class_that_is_too_small() -> None:
+    with pytest.raises(ValueError, match=r"3 rows of each class asked; class 1 has 2"):
+        few_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, torch.Generator())
+
+
+def test_knn_agrees_with_scikit_learn() -> None:
+    gallery, labels = blobs(90, 4, spread=2.0, seed=0)
+    queries, _ = blobs(25, 4, spread=2.0, seed=1)
+    neighbours = KNeighborsClassifier(
+        15, weights=lambda distances: np.exp((1 - distances) / 0.07), metric="cosine", algorithm="brute"
+    )
+    expected = neighbours.fit(gallery.double(), labels).predict_proba(queries.double())
+    np.testing.assert_allclose(knn_predict(queries, gallery, labels, 15, 0.07), expected, atol=1e-4)
+
+
+def test_knn_temperature_goes_from_the_nearest_to_a_head_count() -> None:
+    gallery = F.normalize(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), dim=1)
+    labels, query = torch.tensor([0, 1, 1]), torch.tensor([[1.0, 0.0]])
+    assert knn_predict(query, gallery, labels, 3, temperature=0.01)[0, 0] > 0.99
+    assert knn_predict(query, gallery, labels, 3, temperature=1e3)[0, 1] == pytest.approx(2 / 3, abs=1e-3)
+
+
+def test_knn_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"2 labels given for 3 gallery features"):
+        knn_predict(torch.eye(3), torch.eye(3), torch.tensor([0, 1]), 1)
+    with pytest.raises(ValueError, match=r"temperature = 0"):
+        knn_predict(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 2]), 1, temperature=0)
+
+
+@pytest.mark.parametrize("c", [0.01, 1.0])
+def test_logistic_regression_agrees_with_scikit_learn(c: float) -> None:
+    train, labels = blobs(120, 5, spread=1.0, seed=0)
+    test, _ = blobs(40, 5, spread=1.0, seed=1)
+    scaler = StandardScaler().fit(train.double())
+    oracle = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(scaler.transform(train.double()), labels)
+    expected = oracle.predict_proba(scaler.transform(test.double()))
+    np.testing.assert_allclose(logistic_regression(train, labels, test, c, 5), expected, atol=2e-3)
+
+
+def test_logistic_regression_ignores_a_constant_feature() -> None:
+    train, labels = blobs(60, 3, spread=1.0, seed=0)
+    with_constant = torch.cat([train, torch.full((60, 1), 0.3)], dim=1)
+    test_with_other = torch.cat([train, torch.full((60, 1), 900.0)], dim=1)
+    expected = logistic_regression(train, labels, train, 1.0, 3)
+    torch.testing.assert_close(
+        logistic_regression(with_constant, labels, test_with_other, 1.0, 3), expected, atol=1e-3, rtol=0
+    )
+
+
+def test_linear_probe_reads_the_classes_and_nothing_from_shuffled_labels() -> None:
+    train, labels = blobs(400, 4, spread=0.5, seed=0)
+    test, test_labels = blobs(200, 4, spread=0.5, seed=1)
+    probe = linear_probe(train, labels, test, generator=torch.Generator().manual_seed(0))
+    assert top_k(probe.probabilities, test_labels, 1) > 0.95
+    shuffled = labels[torch.randperm(400, generator=torch.Generator().manual_seed(1))]
+    blind = linear_probe(train, shuffled, test, generator=torch.Generator().manual_seed(0))
+    assert blind.validation_accuracy < 0.4
+    assert top_k(blind.probabilities, test_labels, 1) < 0.5
+
+
+def test_linear_probe_chooses_on_the_training_rows_alone() -> None:
+    train, labels = blobs(100, 3, spread=3.0, seed=0)
+    choices = [
+        linear_probe(train, labels, test, generator=torch.Generator().manual_seed(0)) for test in (train, -train)
+    ]
+    assert choices[0].c == choices[1].c
+    assert choices[0].validation_accuracy == choices[1].validation_accuracy
+
+
+def test_linear_probe_needs_rows_to_fit() -> None:
+    with pytest.raises(ValueError, match=r"1 training rows, 1 labels, 1 rows to validate"):
+        linear_probe(torch.ones(1, 2), torch.zeros(1).long(), torch.ones(1, 2), generator=torch.Generator())
+
+
+def test_top_k_agrees_with_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(50, 7, generator=generator).softmax(dim=1)
+    labels = torch.randint(0, 7, (50,), generator=generator)
+    for k in (1, 3, 6):
+        expected = metrics.top_k_accuracy_score(labels, probabilities, k=k, labels=range(7))
+        assert top_k(probabilities, labels, k) == pytest.approx(expected)
+
+
+def test_top_k_breaks_ties_by_the_lower_class() -> None:
+    assert top_k(torch.full((2, 4), 0.25), torch.tensor([0, 1]), 1) == 0.5
+    with pytest.raises(ValueError, match=r"k = 5, probabilities \(2, 4\)"):
+        top_k(torch.full((2, 4), 0.25), torch.tensor([0, 1]), 5)
+
+
+def test_confusion_matrix_agrees_with_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, predictions = torch.randint(0, 5, (2, 200), generator=generator)
+    confusion = confusion_matrix(labels, predictions, 6)
+    np.testing.assert_array_equal(confusion, metrics.confusion_matrix(labels, predictions, labels=range(6)))
+    accuracy = per_class_accuracy(confusion)
+    np.testing.assert_allclose(accuracy[:5], metrics.recall_score(labels, predictions, average=None))
+    assert accuracy[5].isnan()
+
+
+def test_confusion_matrix_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"classes 0 to 3 given; 0 to 2 are needed"):
+        confusion_matrix(torch.tensor([0, 1]), torch.tensor([3, 1]), 3)
+    with pytest.raises(ValueError, match=r"labels \(2,\) and predictions \(1,\)"):
+        confusion_matrix(torch.tensor([0, 1]), torch.tensor([1]), 3)

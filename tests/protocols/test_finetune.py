@@ -1,0 +1,255 @@
+"""Whole small fine-tunings: files, exact resume, and that test videos have no part in training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from v3s.backbones import create_backbone
+from v3s.data import views
+from v3s.features.saved import load_pretext_model, save_trained
+from v3s.features.source import open_source
+from v3s.files.weights import fingerprint
+from v3s.files.writing import CheckpointError
+from v3s.pages.images import mp4
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import get_task
+from v3s.protocols import finetune as module
+from v3s.protocols import recognition
+from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate
+from v3s.protocols.recognition import RecognitionResult, load_recognizer
+from v3s.train.progress import Progress
+from v3s.train.run import read_metrics
+from v3s.video import decode
+from v3s.video.frames import Frames
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def config(labelled_videos: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        data=str(labelled_videos),
+        out="",
+        backbone="random:r3d@0.125",
+        clip_frames=8,
+        clip_size=32,
+        epochs=2,
+        batch_size=4,
+        validation_videos=4,
+        test_clips=3,
+        flip=True,
+        workers=0,
+        checkpoint_seconds=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> RecognitionResult:
+    """An undisturbed run."""
+    return finetune(replace(config, out=str(tmp_path_factory.mktemp("runs") / "undisturbed")), console=QUIET)
+
+
+def last_state(run: Path) -> dict[str, Any]:
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> None:
+    written = json.loads((finished.run / "result.json").read_text())
+    scores = finished.scores
+    assert (written["num_train"], written["num_validation"], written["num_test"]) == (12, 4, 8)
+    assert (written["top_1"], written["top_5"]) == (scores.top_1, scores.top_5)
+    assert (written["chance"], written["majority"], written["num_unknown"]) == (1 / 8, 1 / 8, 0)
+    assert written["confusion"] == scores.confusion.tolist()
+    assert sum(map(sum, written["confusion"])) == 8
+    assert written["best_epoch"] == finished.best_epoch
+    assert scores.probabilities.sum(dim=1) == pytest.approx(np.ones(8), abs=1e-5)
+
+
+def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
+    model, classes, view = load_recognizer(finished.run)
+    assert classes == finished.scores.classes
+    assert (view.clip_frames, view.clip_size) == (8, 32)
+    assert model.classifier.out_features == 8
+    page = (finished.run / "report.html").read_text()
+    assert all(name in page for name in classes)
+    metrics = read_metrics(finished.run / "metrics.jsonl")
+    assert [line["learning_rate"] for line in metrics] == [0.001, 0.001]
+    assert max(line["validation"]["accuracy"] for line in metrics) == finished.validation["accuracy"]
+
+
+def test_it_is_no_pre_trained_run(finished: RecognitionResult) -> None:
+    with pytest.raises(CheckpointError, match="without the heads of the pretext task"):
+        load_pretext_model(finished.run)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    steps: int,
+    config: FinetuneConfig,
+    finished: RecognitionResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(config, out=str(tmp_path / "killed"), resume=True)
+    left = iter(range(steps))
+
+    def die(self: Progress, *arguments: object) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", die)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config, console=QUIET)
+    assert last_state(tmp_path / "killed")["epoch"] < 2
+    result = finetune(config, console=QUIET)
+    ours, theirs = last_state(result.run), last_state(finished.run)
+    assert fingerprint(ours["model"]) == fingerprint(theirs["model"])
+    momentum, other = ours["optimizer"]["state"], theirs["optimizer"]["state"]
+    assert all(torch.equal(momentum[key]["momentum_buffer"], other[key]["momentum_buffer"]) for key in other)
+    assert ours["scheduler"] == theirs["scheduler"]
+    for name in ("backbone.safetensors", "classifier.safetensors"):
+        assert (result.run / name).read_bytes() == (finished.run / name).read_bytes()
+    assert torch.equal(result.scores.probabilities, finished.scores.probabilities)
+
+
+def test_test_videos_are_read_only_after_training(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str, str]] = []
+
+    def record(name: str) -> Any:
+        def read_frames(index: Any, frames: Any) -> Frames:
+            read.append((name, index.path))
+            return decode.read_frames(index, frames)
+
+        return read_frames
+
+    monkeypatch.setattr(recognition, "read_frames", record("training"))
+    monkeypatch.setattr(views, "read_frames", record("testing"))
+    finetune(replace(config, out=str(tmp_path / "run")), console=QUIET)
+    names = [name for name, _ in read]
+    assert names == sorted(names, reverse=True)  # all of training, then all of testing
+    folder = Path(config.data)
+    assert {path for name, path in read if name == "training"} == set(map(str, (folder / "train").rglob("*.mp4")))
+    assert {path for name, path in read if name == "testing"} == set(map(str, (folder / "test").rglob("*.mp4")))
+
+
+def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
+    job = module.prepare(replace(config, out=str(tmp_path)), QUIET)
+    train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
+    assert (len(train), len(validation), train & validation) == (12, 4, set())
+    for clips in (job.train, job.validation):
+        names = [Path(index.path).parent.name for index in clips.table]
+        assert names == [job.parts.classes[label] for label in clips.labels]
+    assert (job.train.seed, job.validation.seed) == (0, None)
+
+
+def test_the_epoch_of_the_best_validation_is_kept(
+    config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr(module, "evaluate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
+    result = finetune(replace(config, out=str(tmp_path / "run"), epochs=3), console=QUIET)
+    assert (result.best_epoch, result.validation) == (2, {"loss": 1.0, "accuracy": 0.6})
+    after_two = last_state(finished.run)["model"]
+    kept = load_file(tmp_path / "run/classifier.safetensors")
+    assert all(torch.equal(value, after_two[f"classifier.{name}"]) for name, value in kept.items())
+    after_three = last_state(tmp_path / "run")["model"]
+    assert not torch.equal(kept["weight"], after_three["classifier.weight"])
+
+
+def test_the_rate_falls_to_a_tenth(config: FinetuneConfig, tmp_path: Path) -> None:
+    finetune(replace(config, out=str(tmp_path / "run"), decay_epochs=1, learning_rate=0.05), console=QUIET)
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]
+    assert rates == pytest.approx([0.05, 0.005])
+
+
+def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path: Path) -> None:
+    task = get_task("ts")
+    model = PretextModel(create_backbone("r3d", 0.125, seed=5), task)
+    sampling = Sampling(clip_frames=8, clip_size=32, canvas_size=64)
+    trained = save_trained(
+        tmp_path / "pre", model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={}
+    )
+    config = replace(
+        config, backbone=str(tmp_path / "pre"), clip_frames=None, clip_size=None, epochs=1, learning_rate=1e-50
+    )
+    result = finetune(replace(config, out=str(tmp_path / "run")), console=QUIET)
+    kept, weights = load_file(result.run / "backbone.safetensors"), load_file(tmp_path / "pre/backbone.safetensors")
+    frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
+    assert json.loads((result.run / "manifest.json").read_text())["backbone_fingerprint"] == trained.fingerprint
+    with pytest.raises(ValueError, match="holds a pre-trained network"):
+        finetune(replace(config, out=str(tmp_path / "pre"), overwrite=True), console=QUIET)
+
+
+def test_colours_are_learned(tmp_path: Path) -> None:
+    """Red and blue videos: anything that learns at all tells them apart."""
+    generator = np.random.default_rng(0)
+    for part, num_videos in (("train", 8), ("test", 3)):
+        for name, channel in (("red", 0), ("blue", 2)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(num_videos):
+                frames = generator.integers(0, 90, (10, 32, 48, 3), np.uint8)
+                frames[..., channel] += 150
+                (tmp_path / part / name / f"{number}.mp4").write_bytes(mp4(frames, 25))
+    config = FinetuneConfig(
+        data=str(tmp_path),
+        out=str(tmp_path / "run"),
+        backbone="random:r3d@0.125",
+        clip_frames=8,
+        clip_size=32,
+        epochs=5,
+        batch_size=4,
+        learning_rate=0.02,
+        validation_videos=4,
+        test_clips=2,
+        workers=0,
+    )
+    data = tmp_path / "videos"
+    data.mkdir()
+    for part in ("train", "test"):
+        (tmp_path / part).rename(data / part)
+    result = finetune(replace(config, data=str(data)), console=QUIET)
+    assert result.scores.top_1 == 1.0
+    assert result.validation["accuracy"] == 1.0
+
+
+def test_other_options_cannot_be_resumed(config: FinetuneConfig, finished: RecognitionResult) -> None:
+    given = replace(config, out=str(finished.run), resume=True)
+    with pytest.raises(ValueError, match="cannot be resumed with other options: batch_size was 4, now 8"):
+        finetune(replace(given, batch_size=8), console=QUIET)
+    with pytest.raises(ValueError, match="holds a run; continue it with --resume"):
+        finetune(replace(given, resume=False), console=QUIET)
+
+
+def test_another_average_needs_no_other_training(
+    config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path
+) -> None:
+    again = finetune(replace(config, out=str(finished.run), resume=True, average="logits"), console=QUIET)
+    assert again.best_epoch == finished.best_epoch
+    assert not torch.equal(again.scores.probabilities, finished.scores.probabilities)
+    assert again.scores.probabilities == pytest.approx(finished.scores.probabilities, abs=0.05)
+
+
+def test_learning_rate_is_the_paper_s(config: FinetuneConfig) -> None:
+    assert initial_rate(config, open_source("random:r3d@0.125")) == 0.001
+    assert initial_rate(config, open_source("random:s3dg@0.125")) == 0.01
+    assert initial_rate(replace(config, learning_rate=0.3), open_source("random:r3d@0.125")) == 0.3
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"test_clips": -1}, {"decay_epochs": 0}])
+def test_senseless_numbers_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* must be more than 0"):
+        FinetuneConfig(data="videos", out="run", backbone="random:r3d", **wrong)  # type: ignore[arg-type]

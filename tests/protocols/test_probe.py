@@ -1,0 +1,131 @@
+"""Probes of frozen features: end to end on small videos, and on features whose answer is known."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from v3s.data.index_table import IndexTable
+from v3s.features.source import open_source
+from v3s.protocols.labelled import Parts
+from v3s.protocols.probe import ProbeConfig, ProbeResult, judge, probe
+
+NUM_CLASSES = 8
+
+
+def blobs(num_rows: int, seed: int, spread: float) -> tuple[Tensor, Tensor]:
+    """Rows around one centre a class."""
+    labels = torch.arange(num_rows) % NUM_CLASSES
+    centres = torch.randn(NUM_CLASSES, 12, generator=torch.Generator().manual_seed(7))
+    return centres[labels] + spread * torch.randn(num_rows, 12, generator=torch.Generator().manual_seed(seed)), labels
+
+
+def run(train_labels: Tensor, test_labels: Tensor, train: Tensor, test: Tensor, **options: object) -> ProbeResult:
+    empty = IndexTable.of([])
+    classes = tuple("abcdefgh")
+    parts = Parts(empty, train_labels, empty, test_labels, classes, "", "", (), (), {})
+    config = ProbeConfig(backbone="", data="", **options)  # type: ignore[arg-type]
+    return judge(train, test, parts, config, started=0.0, console=Console(quiet=True))
+
+
+def test_separable_features_are_told_apart_and_shuffled_labels_are_not() -> None:
+    (train, labels), (test, truth) = blobs(160, 0, 0.8), blobs(800, 1, 0.8)
+    result = run(labels, truth, train, test)
+    assert result.linear.top_1 > 0.9
+    assert result.neighbours.top_1 > 0.9
+    assert result.shuffled.top_1 < 0.3
+    assert result.chance == result.majority == 1 / 8
+    one, five, ten = result.few_labels
+    assert one.mean + 0.05 < five.mean < ten.mean + 0.02
+    assert one.num_draws == 5
+    assert one.standard_error is not None
+    assert one.standard_error > 0
+
+
+def test_features_without_information_give_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, test = torch.randn(160, 12, generator=generator), torch.randn(2000, 12, generator=generator)
+    result = run(torch.arange(160) % 8, torch.arange(2000) % 8, train, test, few_labels=(5,))
+    for share in (result.linear.top_1, result.neighbours.top_1, result.shuffled.top_1, result.few_labels[0].mean):
+        assert share == pytest.approx(1 / 8, abs=0.035)
+    assert result.linear.top_5 == pytest.approx(5 / 8, abs=0.05)
+
+
+def test_unknown_classes_count_as_wrong() -> None:
+    (train, labels), (test, truth) = blobs(160, 0, 0.01), blobs(80, 1, 0.01)
+    truth[:40] = -1
+    result = run(labels, truth, train, test, few_labels=())
+    assert (result.num_unknown, result.linear.top_1, result.neighbours.top_1) == (40, 0.5, 0.5)
+    assert result.linear.standard_error == pytest.approx((0.25 / 80) ** 0.5)
+
+
+def test_all_labels_are_drawn_once() -> None:
+    (train, labels), (test, truth) = blobs(40, 0, 0.5), blobs(80, 1, 0.5)
+    (found,) = run(labels, truth, train, test, few_labels=(5, 6)).few_labels
+    assert (found.per_class, found.num_draws, found.standard_error) == (5, 1, None)
+
+
+@pytest.fixture(scope="module")
+def config(labelled_videos: Path) -> ProbeConfig:
+    return ProbeConfig(
+        backbone="random:r3d@0.125",
+        data=str(labelled_videos),
+        clip_frames=8,
+        clip_size=32,
+        num_clips=2,
+        few_labels=(1, 5),
+        repeats=2,
+        workers=0,
+    )
+
+
+def test_videos_to_numbers(config: ProbeConfig, tmp_path: Path) -> None:
+    out, console = tmp_path / "probe.json", Console(file=io.StringIO(), width=200)
+    given = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, "out": str(out)}
+    result = probe(ProbeConfig(**given), console=console)
+    assert (result.num_train, result.num_test, result.num_classes, result.dimension, result.k) == (16, 8, 8, 64, 16)
+    assert [run.per_class for run in result.few_labels] == [1]
+    assert 0 < result.minutes < 5
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert f"shuffled labels: {result.shuffled.top_1:.1%}" in text
+    assert "must be near chance, 12.5%" in text
+    assert "k is 16, not 20" in text
+    assert "no run with 5 labels a class: the smallest class has 2" in text
+    written = json.loads(out.read_text())
+    assert written["linear"]["top_1"] == result.linear.top_1
+    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 2, "stride": 0}
+    assert len(written["fingerprint"]) == 64
+    assert {"backbone", "train_source", "test_source", "left_out", "num_unknown"} <= written.keys()
+
+
+def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_source("random:r3d@0.125")
+    torch.nn.init.constant_(next(opened.backbone.parameters()), torch.nan)
+    monkeypatch.setattr("v3s.protocols.probe.open_source", lambda *_, **__: opened)
+    with pytest.raises(ValueError, match=r"random:r3d@0.125 gives NaN or infinity for 16 videos, first: .*\.mp4"):
+        probe(config, console=Console(quiet=True))
+
+
+def test_same_seed_same_numbers(config: ProbeConfig) -> None:
+    quiet = Console(quiet=True)
+    first, second = probe(config, console=quiet), probe(config, console=quiet)
+    assert (first.linear, first.neighbours, first.few_labels, first.shuffled) == (
+        second.linear, second.neighbours, second.few_labels, second.shuffled
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"num_clips": 0}, {"few_labels": (1, 0)}, {"repeats": 0}])
+def test_senseless_numbers_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* must be more than 0"):
+        ProbeConfig(backbone="random:r3d", data="videos", **wrong)  # type: ignore[arg-type]
+
+
+def test_unknown_stage_is_refused(config: ProbeConfig) -> None:
+    given = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, "stage": "conv9"}
+    with pytest.raises(ValueError, match="no stage 'conv9'"):
+        probe(ProbeConfig(**given), console=Console(quiet=True))

@@ -1,0 +1,157 @@
+"""The recognizer, its clips, the average over a video's clips, and its files."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from v3s.backbones import create_backbone
+from v3s.backbones.device import choose_compute
+from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import scan
+from v3s.data.views import View, read_clips
+from v3s.features.saved import load_backbone, save_trained
+from v3s.features.source import open_source
+from v3s.files.weights import fingerprint
+from v3s.files.writing import CheckpointError
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import get_task
+from v3s.protocols.recognition import (
+    Cut,
+    LabelledClips,
+    RecognitionScores,
+    Recognizer,
+    average_clips,
+    draw_cut,
+    load_recognizer,
+    recognition_objective,
+    recognize,
+    save_recognizer,
+)
+from v3s.video.decode import read_frames
+from v3s.video.warp import warp
+
+VIEW = View(clip_frames=8, clip_size=32, num_clips=3)
+
+
+@pytest.fixture(scope="module")
+def table(labelled_videos: Path) -> IndexTable:
+    return scan(list_videos(labelled_videos, subset="test"), min_frames=1).usable_table
+
+
+@pytest.fixture
+def recognizer() -> Recognizer:
+    return Recognizer(create_backbone("r3d", 0.125, seed=0), 4, seed=0).eval()
+
+
+def test_cuts_come_from_the_key_alone() -> None:
+    key = {"seed": 3, "epoch": 2, "index": 5}
+    assert draw_cut(90, **key, flip=True) == draw_cut(90, **key, flip=True)
+    others = [{**key, name: 9} for name in key]
+    assert len({draw_cut(90, **other, flip=True) for other in (key, *others)}) == 4
+
+
+def test_cuts_reach_every_start_and_the_whole_frame() -> None:
+    cuts = [draw_cut(4, seed=0, epoch=0, index=index, flip=True) for index in range(500)]
+    assert {cut.start for cut in cuts} == set(range(5))
+    for places in ([cut.left for cut in cuts], [cut.top for cut in cuts]):
+        assert 0 <= min(places) < 0.02
+        assert 0.98 < max(places) <= 1
+    assert 200 < sum(cut.flip for cut in cuts) < 300
+    assert not any(draw_cut(4, seed=0, epoch=0, index=index, flip=False).flip for index in range(50))
+
+
+def test_training_clips_are_cut_as_drawn(table: IndexTable) -> None:
+    clips = LabelledClips(table, torch.arange(8), VIEW, seed=1, flip=True)
+    cut, source = clips.cut(2, 3), table[3]
+    clip, label = clips[2, 3]
+    to_clip = VIEW.to_clip(source.width, source.height, left=cut.left, top=cut.top, flip=cut.flip)
+    wanted = warp(read_frames(source, range(cut.start, cut.start + 8)), to_clip, 32, 32)
+    assert torch.equal(clip, wanted)
+    assert (clip.shape, clip.dtype, label.item()) == ((3, 8, 32, 32), torch.uint8, 3)
+
+
+def test_validation_clips_are_the_centre_at_every_epoch(table: IndexTable) -> None:
+    clips = LabelledClips(table, torch.arange(8), VIEW)
+    assert clips.cut(0, 2) == clips.cut(7, 2) == Cut(start=6)
+    centre = View(clip_frames=8, clip_size=32, num_clips=1)
+    assert torch.equal(clips[0, 2][0], read_clips(table, 2, centre, centre.clips(20))[0])
+
+
+def test_a_short_video_repeats_its_last_frame(table: IndexTable) -> None:
+    view = View(clip_frames=24, clip_size=32)
+    clip, _ = LabelledClips(table, torch.arange(8), view, seed=0)[0, 0]
+    assert all(torch.equal(clip[:, 19], clip[:, later]) for later in range(20, 24))
+
+
+def test_head_is_seeded_and_the_only_addition() -> None:
+    before = torch.random.get_rng_state()
+    backbone = create_backbone("r3d", 0.125, seed=0)
+    first, again, other = (Recognizer(backbone, 4, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    added = first.state_dict().keys() - {f"backbone.{name}" for name in backbone.state_dict()}
+    assert added == {"classifier.weight", "classifier.bias"}
+    assert not any(isinstance(module, nn.Dropout) for module in first.modules())
+
+
+def test_objective_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    terms = recognition_objective(nn.Identity(), logits, torch.tensor([1, 0]))
+    assert terms["loss"].item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2)
+    assert terms["accuracy"].item() == 0.5
+
+
+def test_average_of_probabilities_and_of_logits_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # probabilities 1/4, 3/4 and 1/2, 1/2
+    assert average_clips(logits, "probabilities").tolist() == pytest.approx([3 / 8, 5 / 8])
+    root = math.sqrt(3)
+    assert average_clips(logits, "logits").tolist() == pytest.approx([1 / (1 + root), root / (1 + root)])
+
+
+def test_recognize_averages_the_network_s_own_answers(table: IndexTable, recognizer: Recognizer) -> None:
+    compute = choose_compute("cpu", "fp32")
+    nn.init.normal_(recognizer.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(0))
+    found = recognize(recognizer, table, VIEW, compute, num_workers=0)
+    assert found.shape == (8, 4)
+    for video in (0, 5):
+        with torch.no_grad():
+            logits = recognizer(compute.clips(read_clips(table, video, VIEW, VIEW.clips(20))))
+        assert found[video] == pytest.approx(F.softmax(logits, dim=1).mean(dim=0), abs=1e-5)
+
+
+def test_scores_count_unknown_classes_as_wrong() -> None:
+    labels = torch.tensor([0, 1, 1, -1])
+    probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
+    scores = RecognitionScores(("a", "b", "c"), labels, probabilities)
+    assert (scores.top_1, scores.top_5) == (0.5, 0.75)
+    assert scores.standard_error == pytest.approx(0.25)
+    assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
+
+
+def test_files_bring_back_the_same_network(tmp_path: Path, recognizer: Recognizer) -> None:
+    classes = ("a", "b b", "ü", "d")
+    save_recognizer(tmp_path, recognizer, backbone="r3d", width=0.125, classes=classes, view=VIEW, results={"epoch": 1})
+    loaded, names, view = load_recognizer(tmp_path)
+    assert (names, view) == (classes, View(clip_frames=8, clip_size=32))
+    clips = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(clips), recognizer(clips))
+    weights = fingerprint(recognizer.backbone.state_dict())
+    assert fingerprint(load_backbone(tmp_path).state_dict()) == weights
+    source = open_source(str(tmp_path))
+    assert (source.fingerprint, source.clip_frames, source.clip_size) == (weights, 8, 32)
+
+
+def test_a_pre_trained_run_is_no_recognizer(tmp_path: Path) -> None:
+    task = get_task("ts")
+    model = PretextModel(create_backbone("r3d", 0.125), task)
+    save_trained(tmp_path, model, backbone="r3d", width=0.125, task=task, sampling=Sampling(), results={})
+    with pytest.raises(CheckpointError, match="pre-trained network without classes; give a run of v3s finetune"):
+        load_recognizer(tmp_path)

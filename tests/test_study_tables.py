@@ -1,0 +1,111 @@
+"""Tables of a study: numbers by hand, from files as the commands write them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.study_tables import group_runs, spread, study_table
+from v3s import PretrainConfig, pretrain
+
+QUIET = Console(quiet=True)
+
+
+def table(study: Path, name: str, charts: Path | None = None) -> list[list[str]]:
+    """The cells of a table, its header first."""
+    header, _, *lines = (
+        line for line in study_table(study, name, charts or study).splitlines() if line.startswith("| ")
+    )
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in (header, *lines)]
+
+
+def write_retrieval(run: Path, top_1: float) -> None:
+    shares = {str(k): top_1 for k in (1, 5, 10, 20, 50)}
+    run.mkdir(exist_ok=True)
+    values = {"accuracy": shares, "chance": dict.fromkeys(shares, 0.05)}
+    values |= {"mean_average_precision": 0.2, "chance_precision": 0.06}  # type: ignore[dict-item]
+    (run / "retrieve.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for name, top_1 in {
+        "r3d-random-0": 0.1,
+        "r3d-random-1": 0.14,
+        "r3d-v3s-0": 0.2,
+        "r3d-v3s-1": 0.3,
+        "r3d-v3s-plus-0": 0.4,
+    }.items():
+        write_retrieval(tmp_path / name, top_1)
+    (tmp_path / "r3d-v3s-plus-1").mkdir()
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def test_groups_are_in_the_papers_order_and_rows_may_have_dashes(study: Path) -> None:
+    groups = group_runs(study)
+    assert list(groups) == [("r3d", "random"), ("r3d", "v3s"), ("r3d", "v3s-plus")]
+    assert [run.seed for run in groups["r3d", "v3s-plus"]] == [0, 1]
+
+
+def test_retrieval_by_hand(study: Path) -> None:
+    header, random, v3s, plus, chance = table(study, "retrieval")
+    assert header[:3] == ["network", "row", "top 1"]
+    assert header[-3:] == ["over random", "paper (all of UCF101)", "seeds"]
+    assert random[2] == "12.0 ± 2.8 %"
+    assert random[-3:] == ["", "9.9", "2"]
+    assert v3s[2] == "25.0 ± 7.1 %"
+    assert v3s[-3:] == ["+13.0", "28.3", "2"]
+    assert plus[2] == "40.0 %"
+    assert plus[-3:] == ["+28.0", "", "1"]
+    assert chance[1:4] == ["chance", "5.0%", "5.0%"]
+
+
+def test_runs_without_the_file_are_named(study: Path) -> None:
+    text = study_table(study, "retrieval")
+    assert text.endswith("Without retrieve.json so far: r3d-v3s-plus-1.")
+
+
+def test_spread_is_the_sample_deviation_over_seeds() -> None:
+    assert spread([0.1, 0.2, 0.3]) == "20.0 ± 10.0 %"
+    assert spread([0.1234]) == "12.3 %"
+    assert spread([float("nan"), 0.5]) == "-"
+
+
+def test_heads_are_not_asked_of_random_weights_nor_of_one_label(study: Path) -> None:
+    spatial, temporal = {"accuracy": 1.0, "chance": 1.0}, {"accuracy": 0.5, "chance": 0.25}
+    for seed in (0, 1):
+        folder = study / f"r3d-v3s-{seed}"
+        (folder / "evaluate.json").write_text(json.dumps({"spatial": spatial, "temporal": temporal}))
+    _, row = table(study, "pretext")
+    assert row == ["r3d", "v3s", "-", "-", "50.0 ± 0.0 %", "25.0 %", "2"]
+    text = study_table(study, "pretext")
+    assert text.endswith("Without evaluate.json so far: r3d-v3s-plus-0, r3d-v3s-plus-1.")
+
+
+@pytest.mark.parametrize("name", ["probe", "recognition", "budget", "curves", "pixels"])
+def test_what_is_not_there_yet_is_said(study: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"no run of the study has|pixels\.json does not exist"):
+        table(study, name)
+
+
+def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no runs"):
+        table(tmp_path / "absent", "retrieval")
+
+
+def test_budget_and_curves_of_real_runs(small_videos: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    for seed in (0, 1):
+        config = PretrainConfig(
+            data=str(small_videos), out=str(study / f"r3d-ts-{seed}"), backbone="r3d", width=0.125, task="ts",
+            clip_frames=8, clip_size=32, epochs=2, batch_size=4, workers=0, validation_videos=4, seed=seed,
+        )  # fmt: skip
+        pretrain(config, console=QUIET)
+    _, row = table(study, "budget")
+    assert row[:9] == ["r3d", "ts", "0.125", "8x32x32", "2", "4", "0.005", "12", "24"]
+    assert row[-1] == "0, 1"
+    shown = study_table(study, "curves", tmp_path / "charts")
+    assert shown.endswith("(r3d-temporal.svg)")  # the spatial head has one row: nothing to draw
+    assert [file.name for file in (tmp_path / "charts").iterdir()] == ["r3d-temporal.svg"]

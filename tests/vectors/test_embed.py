@@ -1,0 +1,295 @@
+"""Embedding a folder: what is written, going on after a kill, what is refused, and the exports."""
+
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from v3s.data.synthetic import make_clips
+from v3s.features.encoder import Encoder
+from v3s.vectors import embed as embed_module
+from v3s.vectors.collection import Shard, Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.embed import EmbedConfig, embed
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan in this process: starting others takes longer than reading these files."""
+    monkeypatch.setattr("v3s.commands.check.default_workers", lambda: 0)
+
+
+@pytest.fixture
+def config(small_videos: Path, tmp_path: Path) -> EmbedConfig:
+    """16 videos in four shards."""
+    return EmbedConfig(
+        data=str(small_videos),
+        out=str(tmp_path / "vectors"),
+        backbone="random:r3d@0.125",
+        clip_frames=8,
+        clip_size=32,
+        num_clips=2,
+        shard_videos=5,
+        workers=0,
+        device="cpu",
+    )
+
+
+def all_rows(vectors: Vectors) -> torch.Tensor:
+    return torch.cat([shard.vectors for shard in vectors.shards]).clone()
+
+
+def printed(config: EmbedConfig) -> tuple[Vectors, str]:
+    console = Console(file=StringIO(), width=200)
+    vectors = embed(config, console=console)
+    assert isinstance(console.file, StringIO)
+    return vectors, console.file.getvalue()
+
+
+def count_encoded(monkeypatch: pytest.MonkeyPatch, stop_after: int = 10**9) -> list[int]:
+    """Note which videos are encoded; stop like a kill after some of them."""
+    numbers: list[int] = []
+    encode_table = Encoder.encode_table
+
+    def counted(self: Encoder, *given: Any, **options: Any) -> Iterator[tuple[int, torch.Tensor]]:
+        for number, vectors in encode_table(self, *given, **options):
+            if len(numbers) == stop_after:
+                raise KeyboardInterrupt
+            numbers.append(number)
+            yield number, vectors
+
+    monkeypatch.setattr(Encoder, "encode_table", counted)
+    return numbers
+
+
+def test_every_video_has_a_unit_vector(config: EmbedConfig) -> None:
+    vectors, text = printed(config)
+    assert len(vectors) == 16
+    assert vectors.shards[0].vectors.dtype == torch.float16
+    torch.testing.assert_close(all_rows(vectors).float().norm(dim=1), torch.ones(16), atol=1e-3, rtol=0)
+    files = sorted(path.relative_to(config.data).as_posix() for path in Path(config.data).glob("*/*.mp4"))
+    assert [vectors.video(number).path for number in range(16)] == files
+    assert [vectors.video(number).label for number in range(16)] == [file.split("/")[0] for file in files]
+    assert [vectors.span_of(row) for row in range(16)] == [(0, 40)] * 16
+    assert [len(shard.vectors) for shard in vectors.shards] == [5, 5, 5, 1]
+    assert "videos/s" in text
+    assert f"16 vectors of 64 numbers (float16) of 16 videos in {config.out}" in text
+
+
+def test_half_and_single_precision_agree(config: EmbedConfig, tmp_path: Path) -> None:
+    half = embed(config, console=QUIET)
+    single = embed(replace(config, out=str(tmp_path / "single"), dtype="float32"), console=QUIET)
+    torch.testing.assert_close(all_rows(half).float(), all_rows(single), atol=5e-4, rtol=0)
+    assert half.description.space.fingerprint == single.description.space.fingerprint
+
+
+@pytest.mark.parametrize("options", [{"num_clips": 3}, {"stride": 7}])
+def test_clip_vectors_average_to_the_video_vector(config: EmbedConfig, tmp_path: Path, options: dict[str, int]) -> None:
+    """Only in direction, and only where the clips' own lengths are equal: so the mean is near, not equal."""
+    given = replace(config, dtype="float32", **options)  # type: ignore[arg-type]
+    whole = embed(given, console=QUIET)
+    clips = embed(replace(given, out=str(tmp_path / "clips"), per_clip=True), console=QUIET)
+    expected = [0, 16, 32] if "num_clips" in options else [0, 7, 14, 21, 28]
+    assert [clips.span_of(row) for row in range(len(expected))] == [(start, start + 8) for start in expected]
+    assert [clips.video_of(row) for row in range(len(clips))] == [v for v in range(16) for _ in expected]
+    means = all_rows(clips).view(16, len(expected), -1).mean(dim=1)
+    assert torch.cosine_similarity(means, all_rows(whole)).min() > 0.999
+
+
+@pytest.mark.parametrize("stop_after", [0, 5, 12])
+def test_a_stopped_run_goes_on(
+    config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    whole = all_rows(embed(replace(config, out=str(tmp_path / "whole")), console=QUIET))
+    with monkeypatch.context() as patched:
+        count_encoded(patched, stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            embed(config, console=QUIET)
+    with pytest.raises(VectorsError, match="missing; run v3s embed again"):
+        open_vectors(config.out)
+    kept = {path.name: path.stat().st_mtime_ns for path in Path(config.out).glob("shard-*")}
+    assert len(kept) == stop_after // 5
+    encoded = count_encoded(monkeypatch)
+    resumed, text = printed(config)
+    assert encoded == list(range(5 * len(kept), 16))
+    assert (f"{5 * len(kept)} of 16 videos were done before" in text) == bool(kept)
+    assert {name: (Path(config.out) / name).stat().st_mtime_ns for name in kept} == kept
+    torch.testing.assert_close(all_rows(resumed), whole, atol=1e-3, rtol=0)
+
+
+def test_shards_that_were_lost_are_made_again(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = all_rows(embed(config, console=QUIET))
+    shard_path(Path(config.out), 0).unlink()
+    damaged = shard_path(Path(config.out), 2)
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    encoded = count_encoded(monkeypatch)
+    again, text = printed(config)
+    assert encoded == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert f"computed again: {damaged}: damaged" in text
+    torch.testing.assert_close(all_rows(again), whole, atol=1e-3, rtol=0)
+
+
+def test_a_finished_folder_is_not_computed_again(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(config, console=QUIET)
+    encoded = count_encoded(monkeypatch)
+    _, text = printed(config)
+    assert encoded == []
+    assert "16 of 16 videos were done before" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"seed": 1}, r"another network or preprocessing: r3d@0\.125 \(weights \w{8}\), conv5, mean, 8 frames"),
+        ({"num_clips": 3}, r"2 clips; now .* 3 clips; replace them with --overwrite"),
+        ({"stride": 4}, r"2 clips; now .* stride 4"),
+        ({"stage": "conv4"}, "conv5, mean.*; now .* conv4, mean"),
+        ({"per_clip": True}, "with per_clip False, now True"),
+        ({"dtype": "float32"}, "with dtype float16, now float32"),
+        ({"shard_videos": 6}, "with shard_videos 5, now 6"),
+    ],
+)
+def test_other_vectors_are_never_added(config: EmbedConfig, options: dict[str, Any], told: str) -> None:
+    before = all_rows(embed(config, console=QUIET))
+    with pytest.raises(VectorsError, match=told):
+        embed(replace(config, **options), console=QUIET)
+    assert torch.equal(all_rows(open_vectors(config.out)), before)
+    old = open_vectors(config.out).description
+    embed(replace(config, **options, overwrite=True), console=QUIET)
+    new = open_vectors(config.out).description
+    assert (new.stamp != old.stamp, new.num_videos) == (True, 16)
+
+
+def test_another_list_of_videos_is_refused(config: EmbedConfig, tmp_path: Path) -> None:
+    make_clips(tmp_path / "videos", num_videos=8, num_frames=12, height=36, width=48)
+    given = replace(config, data=str(tmp_path / "videos"), num_clips=1)
+    embed(given, console=QUIET)
+    next((tmp_path / "videos").glob("*/*.mp4")).unlink()
+    with pytest.raises(VectorsError, match=r"another list of videos: .* 8 videos .*; now .* 7 videos"):
+        embed(given, console=QUIET)
+    assert len(embed(replace(given, overwrite=True), console=QUIET)) == 7
+
+
+def test_what_cannot_be_read_is_named_and_what_is_short_is_counted(config: EmbedConfig, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    make_clips(videos, num_videos=8, num_frames=6, height=36, width=48)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    vectors, text = printed(replace(config, data=str(videos)))
+    assert len(vectors) == 8
+    assert "left out: broken.mp4: is not a video" in text
+    assert "8 of 8 videos are shorter than a clip: their last frame is repeated" in text
+    assert "; left out: 1" in text
+    written = json.loads((vectors.folder / "vectors.json").read_text())
+    assert list(written["left_out"]) == ["broken.mp4"]
+    assert written["num_padded"] == 8
+    assert vectors.span_of(0) == (0, 6)
+
+
+def test_max_pooling_keeps_places(config: EmbedConfig) -> None:
+    vectors = embed(replace(config, pool="max", clip_size=64), console=QUIET)
+    assert vectors.description.dimension == 64 * 2 * 2  # 8 x 64 x 64 clips leave 1 x 4 x 4 in conv5
+    assert vectors.shards[0].vectors.shape == (5, 256)
+
+
+def told_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_npy_export(config: EmbedConfig) -> None:
+    vectors = embed(replace(config, export="npy", per_clip=True), console=QUIET)
+    array = np.load(vectors.folder / "vectors.npy")
+    assert (array.shape, array.dtype) == ((32, 64), np.float16)
+    np.testing.assert_array_equal(array, all_rows(vectors).numpy())
+    rows = told_rows(vectors.folder / "rows.csv")
+    assert [(row["start_frame"], row["end_frame"]) for row in rows] == [("0", "8"), ("32", "40")] * 16
+    assert [row["path"] for row in rows] == [vectors.video(number // 2).path for number in range(32)]
+    assert rows[0]["label"] == rows[0]["path"].split("/")[0]
+    assert float(rows[0]["seconds"]) == pytest.approx(vectors.video(0).seconds)
+
+
+def test_csv_export(config: EmbedConfig) -> None:
+    vectors = embed(replace(config, export="csv"), console=QUIET)
+    rows = told_rows(vectors.folder / "vectors.csv")
+    numbers = [[float(row[f"v{column}"]) for column in range(64)] for row in rows]
+    assert torch.equal(torch.tensor(numbers).half(), all_rows(vectors))
+    assert [row["num_frames"] for row in rows] == ["40"] * 16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_parquet_export(config: EmbedConfig, dtype: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [parquet]")
+    vectors = embed(replace(config, export="parquet", dtype=dtype), console=QUIET)
+    table = parquet.read_table(vectors.folder / "vectors.parquet")
+    assert table.column_names == ["path", "label", "start_frame", "end_frame", "num_frames", "seconds", "vector"]
+    np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), all_rows(vectors).numpy())
+    assert table["path"].to_pylist() == [vectors.video(number).path for number in range(16)]
+
+
+def test_parquet_without_its_package_fails_before_the_work(
+    config: EmbedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'v3s\[parquet\]'"):
+        embed(replace(config, export="parquet"), console=QUIET)
+    assert not Path(config.out).exists()
+
+
+def test_a_shard_is_written_whole_or_not_at_all(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk in the middle of a file leaves no shard that looks like one."""
+    write_bytes = Path.write_bytes
+
+    def full_disk(path: Path, data: bytes) -> int:
+        if path.name.startswith(".shard-"):
+            write_bytes(path, data[: len(data) // 2])
+            raise OSError("no space left")
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OSError, match="no space left"):
+            embed(config, console=QUIET)
+    assert sorted(path.name for path in Path(config.out).iterdir()) == ["vectors.json", "videos.jsonl"]
+    assert len(embed(config, console=QUIET)) == 16
+
+
+def test_others_may_read_what_the_umask_lets_them(config: EmbedConfig) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = embed(config, console=QUIET).folder
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+
+
+def test_workers_change_nothing(config: EmbedConfig, tmp_path: Path) -> None:
+    alone = embed(config, console=QUIET)
+    helped = embed(replace(config, out=str(tmp_path / "helped"), workers=2), console=QUIET)
+    assert torch.equal(all_rows(alone), all_rows(helped))
+    assert isinstance(helped.shards[0], Shard)
+
+
+def test_counts_below_one_are_refused() -> None:
+    for name in ("batch_size", "shard_videos"):
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be more than 0"):
+            EmbedConfig(data="videos", out="vectors", backbone="run", **{name: 0})  # type: ignore[arg-type]
+
+
+def test_names_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert embed_module.absolute_backbone("run") == str(tmp_path / "run")
+    assert embed_module.absolute_backbone("random:run") == f"random:{tmp_path / 'run'}"
+    assert embed_module.absolute_backbone("random:r3d@0.5") == "random:r3d@0.5"

@@ -1,0 +1,135 @@
+"""Merging vectors: parts of a list become the list's own folder, and what cannot be mixed is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from v3s.cli import main, read_config
+from v3s.data.lists.splits import list_videos
+from v3s.data.synthetic import make_clips
+from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.embed import EmbedConfig, embed, take_shard
+from v3s.vectors.merge import MergeConfig, merge
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def config(small_videos: Path, tmp_path: Path) -> EmbedConfig:
+    """16 videos, two vectors each, in shards of three videos."""
+    return EmbedConfig(
+        data=str(small_videos),
+        out=str(tmp_path / "whole"),
+        backbone="random:r3d@0.125",
+        clip_frames=8,
+        clip_size=32,
+        num_clips=2,
+        per_clip=True,
+        shard_videos=3,
+        workers=0,
+        device="cpu",
+    )
+
+
+def embed_parts(config: EmbedConfig, count: int) -> tuple[str, ...]:
+    folders = tuple(f"{config.out}-{number}" for number in range(1, count + 1))
+    for number, folder in enumerate(folders, start=1):
+        embed(replace(config, out=folder, shard=f"{number}/{count}"), console=QUIET)
+    return folders
+
+
+def rows(vectors: Vectors) -> torch.Tensor:
+    return torch.cat([shard.vectors for shard in vectors.shards])
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_parts_of_a_list_become_its_own_folder(config: EmbedConfig, tmp_path: Path, count: int) -> None:
+    """Byte for byte, but for the line that says where it comes from."""
+    whole = embed(config, console=QUIET)
+    merged = merge(MergeConfig(parts=embed_parts(config, count), out=str(tmp_path / "all")), console=QUIET)
+    assert sorted(path.name for path in merged.folder.iterdir()) == sorted(path.name for path in whole.folder.iterdir())
+    torch.testing.assert_close(rows(merged), rows(whole), atol=1e-3, rtol=0)  # batches differ, and round otherwise
+    for number in range(whole.description.num_shards):
+        ours, theirs = merged.shards[number], whole.shards[number]
+        assert all(torch.equal(getattr(ours, name), getattr(theirs, name)) for name in ("videos", "starts", "ends"))
+    assert (merged.folder / "videos.jsonl").read_bytes() == (whole.folder / "videos.jsonl").read_bytes()
+    told = replace(merged.description, source=whole.description.source)
+    assert told == whole.description
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_parts_in_a_row_are_the_list_and_nearly_equal(small_videos: Path, count: int) -> None:
+    listed = list_videos(small_videos)
+    parts = [take_shard(listed, number, count) for number in range(1, count + 1)]
+    assert tuple(path for part in parts for path in part.paths) == listed.paths
+    assert tuple(label for part in parts for label in part.labels) == listed.labels
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_more_parts_than_videos_are_refused(small_videos: Path) -> None:
+    with pytest.raises(ValueError, match=r"16 videos .* cannot be divided into 17 parts"):
+        take_shard(list_videos(small_videos), 1, 17)
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "2", "a/b", "1/0", "-1/4"])
+def test_senseless_shards_are_refused(shard: str) -> None:
+    with pytest.raises(ValueError, match="it must be i/n from 1/n to n/n"):
+        EmbedConfig(data="videos", out="vectors", backbone="run", shard=shard)
+
+
+def test_folders_of_two_places(config: EmbedConfig, tmp_path: Path) -> None:
+    """Paths then start from the folder that both places lie in, and lead to the files."""
+    for name, seed in (("a", 1), ("b", 2)):
+        make_clips(tmp_path / name, num_videos=2, num_frames=12, height=36, width=48, seed=seed)
+        (tmp_path / name / "broken.mp4").write_bytes(b"no video")
+        embed(replace(config, data=str(tmp_path / name), out=str(tmp_path / f"{name}-vectors")), console=QUIET)
+    parts = (str(tmp_path / "a-vectors"), str(tmp_path / "b-vectors"))
+    merged = merge(MergeConfig(parts=parts, out=str(tmp_path / "all")), console=QUIET)
+    paths = [merged.video(number).path for number in range(4)]
+    assert [path.split("/")[0] for path in paths] == ["a", "a", "b", "b"]
+    assert all((Path(merged.description.root) / path).is_file() for path in paths)
+    assert list(merged.description.left_out) == ["a/broken.mp4", "b/broken.mp4"]
+
+
+def test_what_cannot_be_mixed_is_refused(config: EmbedConfig, tmp_path: Path) -> None:
+    first, second = embed_parts(config, 2)
+    all_of = MergeConfig(parts=(first, second), out=str(tmp_path / "all"))
+    other = embed(replace(config, out=str(tmp_path / "other"), seed=1, shard="2/2"), console=QUIET)
+    with pytest.raises(VectorsError, match="cannot be mixed: fingerprint"):
+        merge(replace(all_of, parts=(first, str(other.folder))), console=QUIET)
+    single = embed(replace(config, out=str(tmp_path / "single"), dtype="float32", shard="2/2"), console=QUIET)
+    with pytest.raises(VectorsError, match="cannot be mixed: dtype float16 and float32"):
+        merge(replace(all_of, parts=(first, str(single.folder))), console=QUIET)
+    embed(replace(config, out=f"{config.out}-3"), console=QUIET)
+    with pytest.raises(VectorsError, match=r"\.mp4 is in .*whole-1 and in .*whole-3"):
+        merge(replace(all_of, parts=(first, f"{config.out}-3")), console=QUIET)
+    with pytest.raises(VectorsError, match=r"\.mp4 is in .*whole-1 and in .*whole-1; it may be in one part only"):
+        merge(replace(all_of, parts=(first, first)), console=QUIET)
+    with pytest.raises(ValueError, match="is one of the parts"):
+        merge(replace(all_of, out=second), console=QUIET)
+    with pytest.raises(ValueError, match="1 folders to merge given; two or more"):
+        merge(replace(all_of, parts=(first,)), console=QUIET)
+    shard_path(Path(second), 1).unlink()
+    with pytest.raises(VectorsError, match="missing; run v3s embed again"):
+        merge(all_of, console=QUIET)
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_stopped_merge_goes_on(config: EmbedConfig, tmp_path: Path) -> None:
+    given = MergeConfig(parts=embed_parts(config, 2), out=str(tmp_path / "all"))
+    before = rows(merge(given, console=QUIET)).clone()
+    shard_path(tmp_path / "all", 2).unlink()
+    assert torch.equal(rows(merge(given, console=QUIET)), before)
+
+
+def test_on_the_command_line(config: EmbedConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = embed_parts(config, 2)
+    assert read_config("merge", MergeConfig, ["a, b", "[c]", "--out", "x"]).parts == ("a, b", "[c]")
+    assert main(["merge", *parts, "--out", str(tmp_path / "all")]) == 0
+    assert "32 vectors of 16 videos from 2 folders" in capsys.readouterr().out
+    assert json.loads((tmp_path / "all/vectors.json").read_text())["num_videos"] == 16
+    assert len(open_vectors(tmp_path / "all")) == 32

@@ -1,0 +1,235 @@
+"""Search from file to page: the query itself first, the best pair of clips by brute force, and what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from v3s.backbones import create_backbone
+from v3s.features.saved import save_trained
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import get_task
+from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.embed import EmbedConfig, embed
+from v3s.vectors.search import Hit, SearchConfig, find_videos, search_videos
+from v3s.video.index import VideoError
+
+QUIET = Console(quiet=True)
+
+
+def save_run(folder: Path, seed: int) -> Path:
+    """A run that was never trained: clips of 8 x 32 x 32."""
+    task, sampling = get_task("ts"), Sampling(clip_frames=8, clip_size=32)
+    model = PretextModel(create_backbone("r3d", 0.125, seed=seed), task)
+    save_trained(folder, model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_run(tmp_path_factory.mktemp("runs") / "run", seed=1)
+
+
+@pytest.fixture(scope="module")
+def made(run: Path, small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Vectors]:
+    """The vectors of 16 videos, one for each video and (True) one for each clip."""
+    folder = tmp_path_factory.mktemp("vectors")
+    config = EmbedConfig(
+        data=str(small_videos), out="", backbone=str(run), num_clips=2, shard_videos=5, workers=0, device="cpu"
+    )
+    return {
+        per_clip: embed(
+            replace(config, out=str(folder / str(per_clip)), per_clip=per_clip, stride=8 * per_clip), console=QUIET
+        )
+        for per_clip in (False, True)
+    }
+
+
+def find(vectors: Vectors, query: Path, **options: Any) -> tuple[list[Hit], str]:
+    console = Console(file=StringIO(), width=160)
+    config = SearchConfig(query=str(query), vectors=str(vectors.folder), workers=0, device="cpu", **options)
+    hits = search_videos(config, console=console)
+    assert isinstance(console.file, StringIO)
+    return hits, console.file.getvalue()
+
+
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_a_video_of_the_collection_finds_itself_first(
+    made: dict[bool, Vectors], small_videos: Path, per_clip: bool
+) -> None:
+    for number in (0, 7, 15):
+        path = made[per_clip].video(number).path
+        hits, _ = find(made[per_clip], small_videos / path, k=3)
+        assert (hits[0].path, hits[0].rank, len(hits)) == (path, 1, 3)
+        assert hits[0].score == pytest.approx(1, abs=1e-6)
+        assert hits[0].file == str(small_videos / path)
+        assert hits[0].label == path.split("/")[0]
+
+
+def test_clips_are_compared_pair_by_pair(made: dict[bool, Vectors], small_videos: Path) -> None:
+    vectors = made[True]
+    rows = torch.arange(len(vectors))
+    every = vectors.take(rows)
+    videos = torch.tensor([vectors.video_of(row) for row in rows.tolist()])
+    for number in range(0, 16, 5):
+        best = (every @ every[videos == number].T).amax(dim=1)
+        expected = torch.stack([best[videos == other].max() for other in range(16)]).sort(descending=True)
+        hits, _ = find(vectors, small_videos / vectors.video(number).path, k=16)
+        torch.testing.assert_close(torch.tensor([hit.score for hit in hits]), expected.values, atol=1e-4, rtol=0)
+        assert sorted(hit.path for hit in hits) == sorted(vectors.video(other).path for other in range(16))
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_more_rows_are_asked_for_until_no_video_can_be_missing(made: dict[bool, Vectors], k: int) -> None:
+    """Queries that are two clips of one video: the first rows of each search are all of few videos."""
+    vectors = made[True]
+    queries = vectors.take(torch.tensor([0, 3]))
+    scores = (vectors.take(torch.arange(len(vectors))) @ queries.T).amax(dim=1)
+    by_video: dict[int, float] = {}
+    for row, score in enumerate(scores.tolist()):
+        by_video[vectors.video_of(row)] = max(score, by_video.get(vectors.video_of(row), -1))
+    expected = sorted(by_video.values(), reverse=True)[:k]
+    found = find_videos(vectors.search, queries, k, vectors)
+    assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
+    assert len({vectors.video_of(row) for row, _ in found}) == k
+
+
+def test_when_is_told_of_clips_only(made: dict[bool, Vectors], small_videos: Path) -> None:
+    video = made[True].video(4)
+    hits, text = find(made[True], small_videos / video.path)
+    assert "seconds" in text
+    assert all(hit.end_frame - hit.start_frame == 8 and hit.start_frame % 8 == 0 for hit in hits)
+    assert hits[0].start_seconds == pytest.approx(hits[0].start_frame * video.seconds / 40)
+    hits, text = find(made[False], small_videos / video.path)
+    assert "seconds" not in text
+    assert (hits[0].start_frame, hits[0].end_frame) == (0, 40)
+    assert hits[0].end_seconds == pytest.approx(video.seconds)
+    assert "16 vectors of 16 videos" in text
+
+
+def test_all_videos_where_there_are_fewer_than_asked_for(made: dict[bool, Vectors], small_videos: Path) -> None:
+    for vectors in made.values():
+        hits, _ = find(vectors, small_videos / vectors.video(0).path, k=100)
+        assert [hit.rank for hit in hits] == list(range(1, 17))
+        assert len({hit.path for hit in hits}) == 16
+
+
+def test_result_file(made: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
+    hits, _ = find(made[False], small_videos / made[False].video(2).path, k=4, out=str(tmp_path / "hits.json"))
+    written = json.loads((tmp_path / "hits.json").read_text())
+    assert [Hit(**hit) for hit in written["hits"]] == hits
+    assert written["fingerprint"] == made[False].description.space.fingerprint
+    assert (written["num_videos"], written["num_vectors"], written["network"]) == (16, 16, "r3d@0.125")
+
+
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_page_has_a_picture_of_each_hit(
+    made: dict[bool, Vectors], small_videos: Path, tmp_path: Path, per_clip: bool
+) -> None:
+    find(made[per_clip], small_videos / made[per_clip].video(2).path, k=4, page=str(tmp_path / "hits.html"))
+    html = (tmp_path / "hits.html").read_text()
+    assert html.count("data:image/jpeg") == 5
+    assert html.count("<figcaption>") == 5
+    assert "no picture" not in html
+
+
+def test_page_says_which_file_is_gone(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(small_videos, videos)
+    config = EmbedConfig(
+        data=str(videos), out=str(tmp_path / "vectors"), backbone=str(run), num_clips=1, workers=0, device="cpu"
+    )
+    vectors = embed(config, console=QUIET)
+    (videos / vectors.video(9).path).unlink()
+    hits, _ = find(vectors, videos / vectors.video(2).path, k=16, page=str(tmp_path / "hits.html"))
+    html = (tmp_path / "hits.html").read_text()
+    (rank,) = [hit.rank for hit in hits if hit.path == vectors.video(9).path]
+    assert (
+        f"<figcaption>{rank}. {vectors.video(9).path}: {hits[rank - 1].score:.4f} (no picture: does not exist)" in html
+    )
+    assert html.count("data:image/jpeg") == 16
+
+
+def test_vectors_of_another_model_are_refused(made: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
+    other = save_run(tmp_path / "other", seed=2)
+    with pytest.raises(VectorsError, match=r"vectors of another model: weights \w{12} \(r3d@0\.125\), while .*other"):
+        find(made[False], small_videos / made[False].video(0).path, backbone=str(other))
+
+
+def test_a_network_that_moved_is_given_by_its_new_place(small_videos: Path, tmp_path: Path) -> None:
+    first = save_run(tmp_path / "first", seed=5)
+    config = EmbedConfig(
+        data=str(small_videos), out=str(tmp_path / "vectors"), backbone=str(first), num_clips=1, workers=0, device="cpu"
+    )
+    vectors = embed(config, console=QUIET)
+    first.rename(tmp_path / "second")
+    query = small_videos / vectors.video(0).path
+    with pytest.raises(VectorsError, match="give its place with --backbone"):
+        find(vectors, query)
+    hits, _ = find(vectors, query, backbone=str(tmp_path / "second"))
+    assert hits[0].path == vectors.video(0).path
+
+
+def test_random_weights_come_back_by_their_seed(small_videos: Path, tmp_path: Path) -> None:
+    """An untrained network finds all videos alike to four digits; the query is first all the same."""
+    config = EmbedConfig(
+        data=str(small_videos),
+        out=str(tmp_path / "vectors"),
+        backbone="random:r3d@0.125",
+        seed=7,
+        clip_frames=8,
+        clip_size=32,
+        num_clips=1,
+        workers=0,
+        device="cpu",
+    )
+    vectors = embed(config, console=QUIET)
+    for number in range(16):
+        path = vectors.video(number).path
+        assert find(vectors, small_videos / path, k=1)[0][0].path == path
+
+
+def test_real_videos(run: Path, shared: Path, tmp_path: Path) -> None:
+    """Clips of one recording are more alike than clips of two classes, even to an untrained network."""
+    names = [
+        f"{kind}/v_{kind}_g01_c0{clip}.avi"
+        for kind in ("Archery", "PlayingPiano", "Surfing", "Punch")
+        for clip in (1, 2)
+    ]
+    root = shared / "data/UCF-101"
+    (tmp_path / "list.txt").write_text("".join(f"{root / name}\n" for name in names))
+    config = EmbedConfig(
+        data=str(tmp_path / "list.txt"), out=str(tmp_path / "vectors"), backbone=str(run), num_clips=2, workers=0
+    )
+    vectors = embed(config, console=QUIET)
+    firsts, seconds = zip(*(find(vectors, root / name, k=2)[0] for name in names), strict=True)
+    assert [hit.file for hit in firsts] == [str(root / name) for name in names]
+    recordings = [name[:-6] for name in names]
+    assert (
+        sum(hit.file.endswith(f"{start}{hit.file[-6:]}") for hit, start in zip(seconds, recordings, strict=True)) >= 6
+    )
+
+
+def test_a_bad_query_is_named(made: dict[bool, Vectors], tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"bad\.mp4: is not a video"):
+        find(made[False], tmp_path / "bad.mp4")
+
+
+def test_no_vectors_no_index_no_k(made: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
+    query = small_videos / made[False].video(0).path
+    with pytest.raises(VectorsError, match="no vectors there"):
+        search_videos(SearchConfig(query=str(query), vectors=str(tmp_path)), console=QUIET)
+    with pytest.raises(ValueError, match="k is 0; it must be more than 0"):
+        SearchConfig(query=str(query), vectors=str(tmp_path), k=0)
+    pytest.importorskip("faiss", reason="needs the extra [ann]")
+    with pytest.raises(VectorsError, match=r"no index there; v3s index --vectors"):
+        find(made[False], query, approximate=True)
+    assert len(open_vectors(made[False].folder)) == 16
