@@ -2,43 +2,55 @@
 
 import v3s
 
-v3s.commands.pretrain(v3s.PretrainConfig(data="videos", out="run"))
+v3s.pretrain(v3s.PretrainConfig(data="videos", out="run"))
 backbone = v3s.load_backbone("run")  # clips (B, 3, T, H, W) in [0, 1] -> features (B, backbone.num_features)
+
+Every command of the command line is a function here, with its options as a dataclass: ``v3s embed --help`` lists what
+``v3s.embed(v3s.EmbedConfig(...))`` takes. A name is imported when it is first asked for.
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from v3s.backbones import BACKBONES, check_backbone, create_backbone
-from v3s.commands.check import CheckConfig, check
-from v3s.commands.convert import ConvertConfig, convert
-from v3s.commands.demo import DemoConfig
-from v3s.commands.evaluate import EvaluateConfig
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
-from v3s.commands.preview import PreviewConfig
-from v3s.commands.replay import ReplayConfig, replay
-from v3s.features.encoder import load_encoder
-from v3s.features.saved import load_backbone
-from v3s.pretext.task import TASKS
+if TYPE_CHECKING:
+    from v3s.backbones import BACKBONES, check_backbone, create_backbone
+    from v3s.commands.audit import AuditConfig, audit
+    from v3s.commands.check import CheckConfig, check
+    from v3s.commands.convert import ConvertConfig, convert
+    from v3s.commands.demo import DemoConfig, demo
+    from v3s.commands.evaluate import EvaluateConfig, evaluate
+    from v3s.commands.prepare import PrepareConfig, prepare
+    from v3s.commands.pretrain import PretrainConfig, pretrain
+    from v3s.commands.preview import PreviewConfig, preview
+    from v3s.commands.replay import ReplayConfig, replay
+    from v3s.commands.reproduce import ReproduceConfig, reproduce
+    from v3s.features.encoder import load_encoder
+    from v3s.features.saved import load_backbone
+    from v3s.pretext.task import TASKS
+    from v3s.protocols.explain import ExplainConfig, explain
+    from v3s.protocols.finetune import FinetuneConfig, finetune
+    from v3s.protocols.probe import ProbeConfig, probe
+    from v3s.protocols.retrieve import RetrieveConfig, retrieve
+    from v3s.protocols.similarity import SimilarityConfig, similarity
+    from v3s.protocols.speediness import SpeedinessConfig, speediness
+    from v3s.vectors.embed import EmbedConfig, embed
+    from v3s.vectors.index import IndexConfig, index
+    from v3s.vectors.merge import MergeConfig, merge
+    from v3s.vectors.search import SearchConfig, search
 
-__version__ = version("v3s")
-
-__all__ = [
-    "BACKBONES",
-    "TASKS",
-    "CheckConfig",
-    "ConvertConfig",
-    "DemoConfig",
-    "EvaluateConfig",
-    "PretrainConfig",
-    "PreviewConfig",
-    "ReplayConfig",
-    "check",
-    "check_backbone",
-    "convert",
-    "create_backbone",
-    "load_backbone",
-    "load_encoder",
-    "pretrain",
-    "replay",
-]
+_HOMES = {
+    "backbones": ("BACKBONES", "check_backbone", "create_backbone"),
+    "features.encoder": ("load_encoder",),
+    "features.saved": ("load_backbone",),
+    "pretext.task": ("TASKS",),
+    **{
+        f"{room}.{verb}": (verb, f"{verb.capitalize()}Config")
+        for room, verbs in {
+            "commands": "demo check prepare preview pretrain evaluate audit convert replay reproduce",
+            "protocols": "finetune probe retrieve similarity explain speediness",
+            "vectors": "embed merge index search",
+        }.items()
+        for verb in verbs.split()
+    },
+}
+"""Module below ``v3s`` -> the public names that it defines."""
