@@ -10,7 +10,8 @@ demo: $(STAMP)
 	$(BIN)/v3s demo --out demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report --format=total
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks

@@ -54,3 +54,21 @@ _HOMES = {
     },
 }
 """Module below ``v3s`` -> the public names that it defines."""
+_MODULES = {name: f"v3s.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_MODULES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("v3s")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'v3s' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
