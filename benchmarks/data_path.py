@@ -37,7 +37,7 @@ from v3s.data.lists.splits import list_videos
 from v3s.data.loading import load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
-from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.task import TASKS
 from v3s.video.container import open_video
 from v3s.video.decode import Video, VideoIndex, needed_packets, plan_runs, read_frames
@@ -263,8 +263,7 @@ def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Te
         TASK,
         Labels(label, 0),
         num_frames=video.num_frames,
-        width=video.width,
-        height=video.height,
+        picture=Picture(video.width, video.height),
         sampling=SAMPLING,
         generator=np.random.default_rng(label),
     )

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
 from v3s.data.clips import PretextClips, validation_batches
-from v3s.data.letterbox import detect_all_bars
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
@@ -83,8 +82,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     model, trained = load_pretext_model(config.backbone)
     found = _read_videos(config, trained, console)
     table = found.usable_table
-    bars = detect_all_bars(table) if trained.sampling.trim_bars else None
-    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed, bars=bars)
+    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, ComputeOptions, divide_cores
 from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out
-from v3s.data.letterbox import detect_all_bars
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -173,7 +172,9 @@ def prepare(
     network = backbone if backbone is not None else _network(config)
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     found = _read_videos(config, task, sampling, processes, console)
-    train, validation = _divide(config, task, sampling, found)
+    parts = hold_out(found.num_usable, config.validation_videos, config.seed)
+    clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
+    train, validation = map(clips.subset, parts)
     if config.parts > len(train):
         raise ValueError(f"parts is {config.parts}, more than the {len(train)} training videos")
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
@@ -229,27 +230,6 @@ def _read_videos(
             "choose fewer --clip-frames or another --task"
         )
     return found
-
-
-def _divide(
-    config: PretrainConfig, task: PretextTask, sampling: Sampling, found: Scan
-) -> tuple[PretextClips, PretextClips]:
-    """Training and validation clips of different videos."""
-    table = found.usable_table
-    parts = hold_out(len(table), config.validation_videos, config.seed)
-    bars = detect_all_bars(table) if config.trim_bars else None
-    train, validation = (
-        PretextClips(
-            table.subset(part),
-            task,
-            sampling,
-            seed=config.seed,
-            short=config.short,
-            bars=None if bars is None else bars[part],
-        )
-        for part in parts
-    )
-    return train, validation
 
 
 def _model(job: PretrainJob) -> PretextModel:
