@@ -27,7 +27,7 @@ from v3s.train.distributed import (
     first_is_done,
     wrap,
 )
-from v3s.train.fit import Training
+from v3s.train.training import Training
 from v3s.video.store import StoredVideo
 
 BatchNorm = Literal["auto", "local", "sync", "frozen"]
@@ -147,7 +147,7 @@ class PretrainJob:
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
-def prepare(
+def set_up(
     config: PretrainConfig,
     *,
     backbone: nn.Module | None = None,
@@ -243,7 +243,7 @@ def _model(job: PretrainJob) -> PretextModel:
     return model
 
 
-def prepare_training(job: PretrainJob) -> Training:
+def set_up_training(job: PretrainJob) -> Training:
     """The model on its device, with all that moves it."""
     config, model = job.config, _model(job)
     trained = wrap(model, job.processes, job.compute.device)
