@@ -40,7 +40,7 @@ from v3s.data.synthetic import make_clips
 from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.task import TASKS
 from v3s.video.container import open_video
-from v3s.video.decode import Video, VideoIndex, needed_packets, plan_runs, read_frames
+from v3s.video.decode import Video, VideoIndex, needed_packets, plan_stretches, read_frames
 from v3s.video.store import PixelFormat, frame_bytes
 from v3s.video.warp import warp
 
@@ -303,7 +303,7 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
         return time.perf_counter() - start
     seconds, timed = 0.0, bool(index.timestamps)
     with open_video(index.path, index.known_format) as (container, stream):
-        for run in plan_runs(index, sorted(set(frames))):
+        for run in plan_stretches(index, sorted(set(frames))):
             wanted = {index.timestamps[number] if timed else number for number in run.frames}
             arrival = count()
             for packet in needed_packets(index, container, stream, run):

@@ -40,7 +40,7 @@ from v3s.pretext.task import PretextTask, get_task
 TEST_SHARE = 1 / 3  # of the videos, for the probe
 _CERTAIN = 2  # standard errors that make a difference
 
-HEADS = ("spatial", "temporal")
+_HEADS = ("spatial", "temporal")
 Scores = tuple[HeadScores, HeadScores]
 
 
@@ -97,7 +97,7 @@ class Audit:
         rows = {
             name: {
                 head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
-                for head, score in zip(HEADS, scores, strict=True)
+                for head, score in zip(_HEADS, scores, strict=True)
             }
             for name, scores in self.rows.items()
         }
@@ -200,8 +200,7 @@ def audit_network(config: AuditConfig, console: Console) -> Audit:
 @torch.no_grad()
 def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
     """The rows that both heads name, shape (N, stimuli, 2), and the true ones, (N, 2)."""
-    model.to(compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    compute.network(model)
     answers, truth = [], []
     for _, (shown, labels) in loader:
         with compute.autocast():
@@ -275,7 +274,7 @@ def _terminal_table(found: Audit) -> Table:
 
 def _page(found: Audit) -> str:
     blocks = [paragraph(sentence) for sentence in found.conclusions]
-    for place, head in enumerate(HEADS):
+    for place, head in enumerate(_HEADS):
         scores = {name: pair[place] for name, pair in found.rows.items()}
         if len(next(iter(scores.values())).labels) > 1:
             values = {name: score.accuracy for name, score in scores.items()}

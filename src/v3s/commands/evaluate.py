@@ -93,8 +93,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
         score_head(rows, prior, truth[:, head], answers[:, head], videos)
         for head, rows in enumerate((task.spatial, task.temporal))
     )
-    left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
-    scores = PretextScores(len(table), len(truth), left_out, spatial, temporal)
+    scores = PretextScores(len(table), len(truth), found.skipped, spatial, temporal)
     console.print(scores_table(scores))
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
@@ -121,8 +120,7 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
 @torch.no_grad()
 def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
     """The rows that both heads name, and the true ones, each of shape (N, 2)."""
-    model.to(compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    compute.network(model)
     answers, truth = [], []
     for clips, labels in loader:
         with compute.autocast():

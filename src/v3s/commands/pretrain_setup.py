@@ -30,7 +30,7 @@ from v3s.train.distributed import (
 from v3s.train.training import Training
 from v3s.video.store import StoredVideo
 
-BatchNorm = Literal["auto", "local", "sync", "frozen"]
+BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
 
 
 Loading = Literal["auto", "workers", "resident"]
@@ -82,7 +82,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     validation_videos: int | None = None
     validation_clips: int = 1
     loading: Loading = "auto"
-    batch_norm: BatchNorm = "auto"
+    batch_norm: BatchNormStatistics = "auto"
     compile: bool = False
     checkpoint_seconds: float = 300.0
     resume: bool = False
@@ -237,10 +237,8 @@ def _model(job: PretrainJob) -> PretextModel:
     several_gpus = job.processes.count > 1 and job.compute.device.type == "cuda"
     if job.config.batch_norm == "sync" or (job.config.batch_norm == "auto" and several_gpus):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    model.to(job.compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     assert isinstance(model, PretextModel)
-    return model
+    return job.compute.network(model)
 
 
 def set_up_training(job: PretrainJob) -> Training:

@@ -258,7 +258,7 @@ def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]
 
 def _left_out(found: Scan) -> list[str]:
     """Name the videos that cannot be shown, if there are any."""
-    bad = [(report.path, report.reason) for report in found.reports if report.verdict != "usable"]
+    bad = list(found.skipped.items())
     if not bad:
         return []
     num_more = len(bad) - MOST_LEFT_OUT
