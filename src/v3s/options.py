@@ -40,7 +40,7 @@ def require_not_negative(config: Any, *names: str) -> None:
 
 
 def closest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing where no name is as alike as ``cutoff`` (0..1)."""
+    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing where none is as alike as ``cutoff`` (0..1)."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f", did you mean {found[0]!r}?" if found else ""
 

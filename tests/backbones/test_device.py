@@ -53,7 +53,7 @@ def gradient(convolution: nn.Conv3d, clips: torch.Tensor, weights: torch.Tensor)
 
 STEPS = """
 import resource, torch
-from v3s.train.device import divide_cores
+from v3s.backbones.device import divide_cores
 divide_cores(0, torch.device("cpu"))
 for step in range(12):
     if step == 2:

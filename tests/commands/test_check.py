@@ -96,7 +96,8 @@ def test_report_that_fails_leaves_the_old_one(
 ) -> None:
     out = tmp_path / "report.jsonl"
     out.write_text("old\n")
-    monkeypatch.setattr("v3s.commands.check.json.dumps", Mock(side_effect=["{}", OSError("the disk is full")]))
+    full = Mock(dumps=Mock(side_effect=["{}", OSError("the disk is full")]))
+    monkeypatch.setattr("v3s.commands.check.json", full)
     with pytest.raises(SaveError, match=r"report\.jsonl cannot be written: the disk is full"):
         check(CheckConfig(data=str(small_videos), out=str(out), workers=0), console=console)
     assert out.read_text() == "old\n"
