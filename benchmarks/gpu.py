@@ -178,7 +178,7 @@ class Bench:
         """A training step that can be made again and again, on one batch that lies on the device."""
         scale, compute = self.scale, choose_compute(self.device)
         model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
-        model.to(compute.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        compute.network(model)
         trained = cast(nn.Module, torch.compile(model)) if compiled else model
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
         guard = FiniteGuard(Processes(), compute.device)

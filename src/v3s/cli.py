@@ -134,16 +134,7 @@ def _pretrain(config: PretrainConfig) -> int:
 
 
 def _check(config: CheckConfig) -> int:
-    found = check(
-        config.data,
-        splits=config.splits,
-        split=config.split,
-        subset=config.subset,
-        allow_missing=config.allow_missing,
-        min_frames=config.min_frames,
-        out=None if config.out is None else Path(config.out),
-        workers=config.workers,
-    )
+    found = check(config)
     if config.out is not None:
         print(config.out)
     return 0 if found.num_usable else 1

@@ -1,11 +1,9 @@
-"""The configuration of each command: one frozen dataclass is its command line, its YAML and its Python argument."""
+"""What the options of commands are held against: a wrong number, file or name is refused before any work."""
 
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
-
-Config = TypeVar("Config")
+from typing import Any
 
 
 def require_files(config: Any, *names: str) -> None:
@@ -41,9 +39,9 @@ def require_not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be 0 or more")
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1)
+def closest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing where none is as alike as ``cutoff`` (0..1)."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f", did you mean {found[0]!r}?" if found else ""
 
 

@@ -21,7 +21,7 @@ from v3s import PretrainConfig, load_backbone, pretrain
 from v3s.backbones import create_backbone
 from v3s.backbones.device import Compute
 from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain_setup import prepare as prepare_job
+from v3s.commands.pretrain_setup import set_up
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.weights import fingerprint
 from v3s.train import fit
@@ -273,7 +273,7 @@ def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_pat
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
     with pytest.raises(ValueError, match="parts is 2, no multiple of the 4 processes that share them"):
-        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+        set_up(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
     with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
         pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
 
@@ -281,7 +281,7 @@ def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_pat
 def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: PretrainConfig) -> None:
     given, cpu = replace(config, batch_norm="sync", data="nowhere"), Compute(torch.device("cpu"), bf16=False)
     with pytest.raises(ValueError, match="batch_norm is sync, which torch can do between GPUs alone"):
-        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+        set_up(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
 
 
 def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from v3s.commands.pretrain_setup import PretrainConfig
 from v3s.data import resident
 from v3s.data.clips import PretextClips
 from v3s.data.lists.splits import list_videos
-from v3s.data.resident import ResidentFrames, can_be_resident, make_together, resident_batches
+from v3s.data.resident import ResidentFrames, can_be_resident, cut_together, resident_batches
 from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
 from v3s.pretext.plan import Sampling
@@ -47,7 +47,7 @@ def test_clips_are_those_that_reading_gives(
     store: Path, sampling: Sampling, as_on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if as_on_a_gpu:
-        monkeypatch.setattr(resident, "make_clips", make_together)
+        monkeypatch.setattr(resident, "cut_clips", cut_together)
     clips = clips_of(store, sampling)
     keys = [(2, number) for number in range(12)]
     ((made, labels),) = resident_batches(clips, ResidentFrames(clips.table, CPU), [keys])

@@ -146,7 +146,7 @@ def test_test_videos_are_read_only_after_training(
 
 
 def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
-    job = module.prepare(replace(config, out=str(tmp_path)), QUIET)
+    job = module.set_up(replace(config, out=str(tmp_path)), QUIET)
     train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
     assert (len(train), len(validation), train & validation) == (12, 4, set())
     for clips in (job.train, job.validation):
@@ -159,7 +159,7 @@ def test_the_epoch_of_the_best_validation_is_kept(
     config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr(module, "evaluate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
+    monkeypatch.setattr("v3s.train.fit.validate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
     result = finetune(replace(config, out=str(tmp_path / "run"), epochs=3), console=QUIET)
     assert (result.best_epoch, result.validation) == (2, {"loss": 1.0, "accuracy": 0.6})
     after_two = last_state(finished.run)["model"]

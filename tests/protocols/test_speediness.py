@@ -17,7 +17,7 @@ from v3s.backbones import create_backbone
 from v3s.features.saved import save_trained
 from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import Labels, PreResize, Sampling, middle_crop, plan_clip
+from v3s.pretext.plan import Labels, Picture, PreResize, Sampling, middle_crop, plan_clip
 from v3s.pretext.task import SAME_SIZE, TASKS, PretextTask, patterns, speeds
 from v3s.protocols.speediness import SpeedinessConfig, SpeedinessCurve, measure_speediness, questions, speediness
 from v3s.video.decode import read_frames
@@ -160,7 +160,7 @@ def test_moments() -> None:
 @pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
 def test_the_crop_is_the_middle_of_those_of_training(pre_resize: PreResize) -> None:
     sampling = replace(SAMPLING, pre_resize=pre_resize)
-    to_clip = middle_crop(WIDTH, HEIGHT, sampling)
+    to_clip = middle_crop(Picture(WIDTH, HEIGHT), sampling)
     assert to_clip([WIDTH / 2, HEIGHT / 2]) == pytest.approx([12, 12])
     task, generator = PretextTask(SAME_SIZE, speeds(1)), np.random.default_rng(0)
     shifts = []
@@ -169,8 +169,7 @@ def test_the_crop_is_the_middle_of_those_of_training(pre_resize: PreResize) -> N
             task,
             Labels(0, 0),
             num_frames=8,
-            width=WIDTH,
-            height=HEIGHT,
+            picture=Picture(WIDTH, HEIGHT),
             sampling=sampling,
             generator=generator,
         )

@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from v3s.backbones.layers import as_clips
+from v3s.backbones.layers import Triple, as_clips
 
 ALIGNED = 8  # channels that the matrix units of a GPU take at once in bf16
 FEW_CHANNELS = 4
 
-Triple = tuple[int, int, int]  # time, height, width
 
-
-class Convolution(NamedTuple):
+class ConvolutionCall(NamedTuple):
     """What ``F.conv3d`` is given."""
 
     clips: Tensor
@@ -35,7 +33,7 @@ class Convolution(NamedTuple):
 class ConvolutionForm(TorchFunctionMode):
     """Within it, the 3D convolutions of ``nn.Conv3d`` run as :meth:`convolve` says; all else runs as it is."""
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: ConvolutionCall) -> Tensor:
         """Give what ``F.conv3d`` gives."""
         raise NotImplementedError
 
@@ -48,7 +46,7 @@ class ConvolutionForm(TorchFunctionMode):
     ) -> Any:
         """Put a convolution in its form, and leave every other function alone."""
         if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
-            return self.convolve(Convolution(*args))
+            return self.convolve(ConvolutionCall(*args))
         return func(*args, **(kwargs or {}))
 
 
@@ -60,7 +58,7 @@ class PadInTime(ConvolutionForm):
     frame whose kernel spans the padded clip, as in the last stages, is safe.
     """
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: ConvolutionCall) -> Tensor:
         """Pad before."""
         clips, weight, (time, height, width) = given.clips, given.weight, given.padding
         frames, taps = clips.shape[2], weight.shape[2]
@@ -77,7 +75,7 @@ class FastOnGpu(ConvolutionForm):
       does so itself, with a pass over memory for each convolution that needs it.
     """
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: ConvolutionCall) -> Tensor:
         """Take the fast form, if there is one."""
         clips, weight, bias, stride, padding, dilation, groups = given
         if groups == 1 and tuple(dilation) == (1, 1, 1):

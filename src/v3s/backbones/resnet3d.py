@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
-from v3s.backbones.layers import BatchNorm, normalised
+from v3s.backbones.layers import BatchNorm, Triple, normalised
 
-Triple = tuple[int, int, int]  # time, height, width
 Convolution = Callable[[int, int, Triple, Triple], nn.Module]  # num_in, num_out, kernel, stride
 Block = Callable[[int, int, int], nn.Module]  # num_in, num_out, stride
 

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
-from v3s.backbones.layers import normalised
-
-Triple = tuple[int, int, int]  # time, height, width
+from v3s.backbones.layers import Triple, normalised
 
 STEM_CHANNELS, SEPARABLE_CHANNELS = 64, 192
 # Stage -> (kernel of the pooling before it, its blocks); a block is the widths of `Inception`.

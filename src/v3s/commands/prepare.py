@@ -22,8 +22,8 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import default_workers
 from v3s.data.store_folder import (
-    SETTINGS,
     SHARDS,
+    STORE_FILE,
     UNFINISHED,
     Store,
     StoredFile,
@@ -139,7 +139,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
     elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
     text = json.dumps(asdict(settings), indent=2) + "\n"
-    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_atomically(folder / STORE_FILE, lambda beside: beside.write_text(text, encoding="utf-8"))
     return open_store(folder, to_write=True)
 
 
@@ -222,11 +222,11 @@ def _run(
     stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig, workers: int
 ) -> Iterator[int]:
     if (workers := min(workers, len(parts))) < 2:
-        yield from map(write_shard, stems, repeat(root), parts, repeat(config))
+        yield from map(_write_shard, stems, repeat(root), parts, repeat(config))
         return
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
-        yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
+        yield from executor.map(_write_shard, stems, repeat(root), parts, repeat(config))
     except BrokenProcessPool as error:
         raise ValueError(
             "a process that decodes was killed, by the system or by a file that FFmpeg cannot bear; v3s check names "
@@ -248,7 +248,7 @@ def _end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
+def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
     """Write one shard and its list; returns the number of its videos.
 
     Args:

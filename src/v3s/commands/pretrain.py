@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,27 @@ from rich.console import Console
 from torch import nn
 
 from v3s.backbones.device import choose_compute, fastest_convolutions
-from v3s.commands.pretrain_setup import PretrainConfig, PretrainJob, prepare, prepare_training
+from v3s.commands.pretrain_setup import PretrainConfig, PretrainJob, set_up, set_up_training
 from v3s.data.clips import BatchOrder, validation_batches
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.writing import read_json
-from v3s.pretext.model import PretextModel, pretext_objective
+from v3s.pretext.model import PretextModel
 from v3s.train.config_file import check_resumable, from_yaml, write_yaml
-from v3s.train.distributed import (
-    launched_processes,
-    process_group,
-    wait_for_all,
-)
-from v3s.train.fit import fit, resume_position
-from v3s.train.loop import evaluate
-from v3s.train.progress import Progress, describe
+from v3s.train.distributed import launched_processes, process_group, wait_for_all
+from v3s.train.fit import fit
+from v3s.train.progress import describe
 from v3s.train.run import (
     CONFIG,
     MANIFEST,
     RunFolder,
     check_out,
     hash_of_files,
-    open_log,
     open_run,
-    teller,
     write_manifest,
 )
 from v3s.train.stop import TrainingStoppedError
+from v3s.train.training import Stream, Training, TrainingJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ def pretrain(
     with alone, process_group(launched, compute.device) as processes:
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
-        job = prepare(config, backbone=backbone, compute=compute, processes=processes, console=console)
+        job = set_up(config, backbone=backbone, compute=compute, processes=processes, console=console)
         run = _open(job)
         try:
             return _train(job, run)
@@ -146,53 +141,41 @@ def _facts(job: PretrainJob, files_hash: str) -> dict[str, Any]:
 
 
 def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
-    config, processes = job.config, job.processes
-    training = prepare_training(job)
-    model = training.model
+    fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
+    training = set_up_training(job)
+    with fastest:
+        fit(_training_job(job, training, run), run)
+    wait_for_all(job.processes)
+    return _result(run, job.console)
+
+
+def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> TrainingJob:
+    config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
-    fastest = fastest_convolutions(job.compute.device) if config.compile else nullcontext()
-    with open_log(run if processes.is_first else None) as log, fastest:
-        tell = teller(log, job.console)
-        position = resume_position(training, run, resume=config.resume, tell=tell)
-        order = BatchOrder(
+    rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}
+    return TrainingJob(
+        training=training,
+        train=Stream(name=f"train {rank}", num_files=len(job.train), read=partial(job.batches, job.train)),
+        order=BatchOrder(
             num_samples=len(job.train) * config.train_clips,
             batch_size=config.batch_size,
             num_epochs=config.epochs,
             seed=config.seed,
-            first_epoch=position.epoch,
-            first_step=position.step,
-            rank=processes.rank,
-            num_processes=processes.count,
             num_parts=config.parts,
-        )
-        fixed = validation_batches(
-            len(job.validation),
-            config.validation_clips,
-            config.batch_size,
-            rank=processes.rank,
-            num_processes=processes.count,
-        )
-        rank = processes.rank
-        held_out = run.quarantine(f"validation {rank}", len(job.validation), repeats=True, tell=tell)
-        left_out = run.quarantine(f"train {rank}", len(job.train), tell=tell)
-        tell(_announcement(job, model))
-        fit(
-            training,
-            run,
-            position,
-            order=order,
-            batches=job.batches(job.train, order, left_out),
-            describe=job.train.describe,
-            validate=lambda: evaluate(
-                model, job.batches(job.validation, fixed, held_out), pretext_objective, job.compute, processes
-            ),
-            score=mean_accuracy,
-            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=Progress(order, tell, job.console),
-        )
-    wait_for_all(processes)
-    return _result(run, job.console)
+            **shared,
+        ),
+        validation=Stream(
+            name=f"validation {rank}", num_files=len(job.validation), read=partial(job.batches, job.validation)
+        ),
+        fixed=validation_batches(len(job.validation), config.validation_clips, config.batch_size, **shared),
+        describe=job.train.describe,
+        score=mean_accuracy,
+        keep_best=partial(_keep_best, job, run, model),
+        checkpoint_seconds=config.checkpoint_seconds,
+        resume=config.resume,
+        opening=_announcement(job, model),
+        console=job.console,
+    )
 
 
 def _keep_best(job: PretrainJob, run: RunFolder, model: PretextModel, results: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, ComputeOptions, divide_cores
 from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out
-from v3s.data.letterbox import detect_all_bars
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -28,10 +27,10 @@ from v3s.train.distributed import (
     first_is_done,
     wrap,
 )
-from v3s.train.fit import Training
+from v3s.train.training import Training
 from v3s.video.store import StoredVideo
 
-BatchNorm = Literal["auto", "local", "sync", "frozen"]
+BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
 
 
 Loading = Literal["auto", "workers", "resident"]
@@ -83,7 +82,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     validation_videos: int | None = None
     validation_clips: int = 1
     loading: Loading = "auto"
-    batch_norm: BatchNorm = "auto"
+    batch_norm: BatchNormStatistics = "auto"
     compile: bool = False
     checkpoint_seconds: float = 300.0
     resume: bool = False
@@ -148,7 +147,7 @@ class PretrainJob:
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
-def prepare(
+def set_up(
     config: PretrainConfig,
     *,
     backbone: nn.Module | None = None,
@@ -173,7 +172,9 @@ def prepare(
     network = backbone if backbone is not None else _network(config)
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     found = _read_videos(config, task, sampling, processes, console)
-    train, validation = _divide(config, task, sampling, found)
+    parts = hold_out(found.num_usable, config.validation_videos, config.seed)
+    clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
+    train, validation = map(clips.subset, parts)
     if config.parts > len(train):
         raise ValueError(f"parts is {config.parts}, more than the {len(train)} training videos")
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
@@ -231,39 +232,16 @@ def _read_videos(
     return found
 
 
-def _divide(
-    config: PretrainConfig, task: PretextTask, sampling: Sampling, found: Scan
-) -> tuple[PretextClips, PretextClips]:
-    """Training and validation clips of different videos."""
-    table = found.usable_table
-    parts = hold_out(len(table), config.validation_videos, config.seed)
-    bars = detect_all_bars(table) if config.trim_bars else None
-    train, validation = (
-        PretextClips(
-            table.subset(part),
-            task,
-            sampling,
-            seed=config.seed,
-            short=config.short,
-            bars=None if bars is None else bars[part],
-        )
-        for part in parts
-    )
-    return train, validation
-
-
 def _model(job: PretrainJob) -> PretextModel:
     model: nn.Module = PretextModel(job.network, job.task, seed=job.config.seed)
     several_gpus = job.processes.count > 1 and job.compute.device.type == "cuda"
     if job.config.batch_norm == "sync" or (job.config.batch_norm == "auto" and several_gpus):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    model.to(job.compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     assert isinstance(model, PretextModel)
-    return model
+    return job.compute.network(model)
 
 
-def prepare_training(job: PretrainJob) -> Training:
+def set_up_training(job: PretrainJob) -> Training:
     """The model on its device, with all that moves it."""
     config, model = job.config, _model(job)
     trained = wrap(model, job.processes, job.compute.device)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from v3s.data.letterbox import detect_bars
+from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
@@ -20,8 +20,6 @@ from v3s.pages.page import figure, page, paragraph, section, strip, table, write
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     CLIP_SIZES,
-    NO_BARS,
-    Bars,
     ClipOptions,
     ClipPlan,
     Labels,
@@ -36,7 +34,6 @@ from v3s.video.decode import Video, read_frames
 from v3s.video.homography import FloatArray, corners
 from v3s.video.warp import to_width, warp
 
-CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
 PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
 STILLS_IN_A_ROW = 8
 MOST_LEFT_OUT = 50
@@ -106,15 +103,14 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     task = get_task(config.task)
-    sampling = config.sampling(CLIP_FRAMES, CLIP_SIZE)
+    sampling = config.sampling()
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=shortest, console=console)
     sections = []
     for number in _evenly_spaced(found.num_usable, config.num_videos):
         video = found.usable_table[number]
-        bars = detect_bars(video) if config.trim_bars else NO_BARS
-        examples = cut_examples(video, task, sampling, bars=bars, seed=config.seed, number=number)
+        examples = cut_examples(video, task, sampling, seed=config.seed, number=number)
         name = listed.paths[found.usable[number]]
         sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
     lead = (
@@ -126,9 +122,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     return Path(config.out)
 
 
-def cut_examples(
-    video: Video, task: PretextTask, sampling: Sampling, *, bars: Bars = NO_BARS, seed: int, number: int
-) -> list[Example]:
+def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: int, number: int) -> list[Example]:
     """Cut one video as it is, under one drawn row of each kind, and under one of both tables at once.
 
     All clips start at the same frame, and their crops at the same share of the room that each has.
@@ -137,7 +131,6 @@ def cut_examples(
         video: long enough for the shortest row of the task.
         task: the tables to draw from; rows that are too long for the video are not drawn.
         sampling: how clips are cut.
-        bars: borders of the video to leave out.
         seed: of the draws.
         number: of the video: another one draws other rows.
     """
@@ -148,17 +141,15 @@ def cut_examples(
         for kind, labels in rows.items()
     }
     room = video.num_frames - max(spans.values())
-    examples = []
+    examples, picture = [], picture_of(video, sampling)
     for kind, labels in rows.items():
         plan = plan_clip(
             shown,
             labels,
             num_frames=room + spans[kind],  # the same room for every clip: the same start is drawn
-            width=video.width,
-            height=video.height,
+            picture=picture,
             sampling=sampling,
             generator=sample_generator(seed, 0, number),
-            bars=bars,
         )
         examples.append(_cut(video, kind, _label_text(shown, labels), plan, sampling.clip_size))
     return examples
@@ -267,7 +258,7 @@ def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]
 
 def _left_out(found: Scan) -> list[str]:
     """Name the videos that cannot be shown, if there are any."""
-    bad = [(report.path, report.reason) for report in found.reports if report.verdict != "usable"]
+    bad = list(found.skipped.items())
     if not bad:
         return []
     num_more = len(bad) - MOST_LEFT_OUT

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from v3s.backbones.device import choose_compute
-from v3s.commands.pretrain_setup import PretrainConfig, prepare, prepare_training
+from v3s.commands.pretrain_setup import PretrainConfig, set_up, set_up_training
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.loading import load
 from v3s.files.writing import read_json
@@ -20,9 +20,9 @@ from v3s.protocols.recognition import LabelledClips
 from v3s.train.config_file import from_yaml
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
-from v3s.train.fit import Training
 from v3s.train.loop import freeze_batch_norm
 from v3s.train.run import CONFIG, MANIFEST, NONFINITE
+from v3s.train.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +119,9 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
     text = (run / CONFIG).read_text(encoding="utf-8")
     here: dict[str, Any] = {"workers": 0, **({} if config.device is None else {"device": config.device})}
     if "\ntask:" not in f"\n{text}":  # a fine-tuning has no pretext task
-        tuning = finetuning.prepare(replace(from_yaml(FinetuneConfig, text), **here), console)
+        tuning = finetuning.set_up(replace(from_yaml(FinetuneConfig, text), **here), console)
         return _Setting(
-            finetuning.prepare_training(tuning),
+            finetuning.set_up_training(tuning),
             tuning.train,
             whole_batch_norm=True,
         )
@@ -132,10 +132,10 @@ def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console
             f"v3s.commands.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
         )
     compute = choose_compute(given.device, given.precision)
-    job = prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
+    job = set_up(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
     was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
     return _Setting(
-        prepare_training(job),
+        set_up_training(job),
         job.train,
         whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and was_on_gpu),
     )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.pretext.plan import NO_BARS, Bars, Sampling, middle_crop
+from v3s.pretext.plan import NO_BARS, Bars, Picture, Sampling, middle_crop
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 
@@ -55,7 +55,11 @@ def detect_all_bars(table: IndexTable) -> np.ndarray:
     return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)
 
 
+def picture_of(video: Video, sampling: Sampling) -> Picture:
+    """What clips of a video are cut from: its frames, without their bars where they are to be trimmed."""
+    return Picture(video.width, video.height, detect_bars(video) if sampling.trim_bars else NO_BARS)
+
+
 def untransformed(video: Video, sampling: Sampling) -> Homography:
-    """`middle_crop` of a video, less its bars where training left them out."""
-    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
-    return middle_crop(video.width, video.height, sampling, bars)
+    """`middle_crop` of a video, without its bars where training trimmed them."""
+    return middle_crop(picture_of(video, sampling), sampling)

@@ -39,12 +39,12 @@ _note_again: Callable[[], None] | None = None  # in a process that reads: notes 
 
 Key = TypeVar("Key")
 _Key = TypeVar("_Key", contravariant=True)
-Batch = tuple[int, list[Key]]  # its number and its keys
-Place = tuple[int, int]  # number of a batch, row in it
-Death = tuple[Place | None, str]  # the sample that a process was at, if any, and how it ended
+_Batch = tuple[int, list[Key]]  # its number and its keys
+_Place = tuple[int, int]  # number of a batch, row in it
+_Death = tuple[_Place | None, str]  # the sample that a process was at, if any, and how it ended
 
 
-class Samples(Protocol[_Key]):
+class SampleSource(Protocol[_Key]):
     """Where samples are read from: each has a key and lies in one file."""
 
     def __getitem__(self, key: _Key, /) -> Any:
@@ -63,7 +63,7 @@ class _Read(NamedTuple):
 
 
 def load(
-    samples: Samples[Key],
+    samples: SampleSource[Key],
     batches: Iterable[list[Key]],
     *,
     num_workers: int,
@@ -122,7 +122,7 @@ def load(
 
 
 def load_batches(
-    clips: Samples[SampleKey],
+    clips: SampleSource[SampleKey],
     order: BatchOrder | Sequence[list[SampleKey]],
     *,
     num_workers: int,
@@ -169,12 +169,14 @@ def start_worker(worker: int) -> None:
 class _Ledger(Generic[Key]):
     """Which batches are handed out and not yet delivered, and what is left out of them."""
 
-    def __init__(self, samples: Samples[Key], batches: Iterator[Batch[Key]], quarantine: Quarantine | None) -> None:
+    def __init__(
+        self, samples: SampleSource[Key], batches: Iterator[_Batch[Key]], quarantine: Quarantine | None
+    ) -> None:
         self.samples, self.quarantine = samples, quarantine
-        self.undelivered: deque[Batch[Key]] = deque()
+        self.undelivered: deque[_Batch[Key]] = deque()
         self._next_batches = batches
 
-    def hand_out(self) -> Iterator[Batch[Key]]:
+    def hand_out(self) -> Iterator[_Batch[Key]]:
         """Yield all batches that are not delivered, those that were handed out before first."""
         self._next_batches = chain(self.undelivered, self._next_batches)
         self.undelivered = deque()
@@ -190,7 +192,7 @@ class _Ledger(Generic[Key]):
         kept = [place for place, row in enumerate(read.rows) if self._counts(keys[row], number)]
         return [keys[read.rows[place]] for place in kept], _choose(read.data, kept, len(read.rows))
 
-    def blame(self, deaths: Sequence[Death]) -> None:
+    def blame(self, deaths: Sequence[_Death]) -> None:
         """Leave out the files over which processes died, from the next batch on."""
         handed_out = dict(self.undelivered)
         for place, reason in deaths:
@@ -219,12 +221,12 @@ class _NotedSamples(Dataset[Any]):
     """Batches of samples, in a process that notes where it is: (its id, number of the batch, row + 1, time in ns)."""
 
     def __init__(
-        self, samples: Samples[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
+        self, samples: SampleSource[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
     ) -> None:
         self.samples, self.collate, self.notes, self.num_places = samples, collate, notes, num_places
         self._shelf: Shelf | None = None
 
-    def __getitems__(self, batch: Batch[Any]) -> _Read:
+    def __getitems__(self, batch: _Batch[Any]) -> _Read:
         """Read one batch; the name is that by which torch's loader asks for a whole batch."""
         worker = get_worker_info()
         assert worker is not None
@@ -240,7 +242,7 @@ class _NotedSamples(Dataset[Any]):
 
 
 def _read(
-    samples: Samples[Key], keys: list[Key], collate: Callable[[list[Any]], Any], note: Callable[[int], None]
+    samples: SampleSource[Key], keys: list[Key], collate: Callable[[list[Any]], Any], note: Callable[[int], None]
 ) -> _Read:
     """Read a batch, with a note at every row, and one of -1 at its end."""
     rows: list[int] = []
@@ -271,7 +273,7 @@ class _Workers:
     """
 
     def __init__(self, loader: DataLoader[_Read], notes: Tensor, taker: Taker) -> None:
-        self.deaths: list[Death] = []
+        self.deaths: list[_Death] = []
         self._taker = taker
         self._notes, self._waiting_since = notes, 0
         self._silent: list[BaseProcess] = []
@@ -324,7 +326,7 @@ class _Workers:
             process.join()
         return dead
 
-    def _death(self, process: BaseProcess) -> Death:
+    def _death(self, process: BaseProcess) -> _Death:
         places = {pid: (number, row - 1) for pid, number, row, _ in self._notes.tolist() if row}
         code = process.exitcode or 0
         if code == -signal.SIGTERM:  # torchrun sends it to all processes: it is up to the main one when to stop

@@ -129,12 +129,12 @@ def resident_batches(
     """
     for keys in order:
         drawn = [clips.plan(*key) for key in keys]
-        made = make_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
+        made = cut_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
         labels = torch.tensor([[plan.labels.spatial, plan.labels.temporal] for _, plan in drawn])
         yield made, labels.to(frames.device, non_blocking=True)
 
 
-def make_clips(
+def cut_clips(
     frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
 ) -> Tensor:
     """Carry out the plans of a batch: one by one on a CPU, together on a GPU.
@@ -149,15 +149,15 @@ def make_clips(
         uint8, shape (B, 3, T, size, size), on the frames' device.
     """
     if frames.device.type != "cpu":
-        return make_together(frames, drawn, size, compiled=compiled)
+        return cut_together(frames, drawn, size, compiled=compiled)
     (batch,) = stack([(cut_clip(frames.of(video, plan.frames), plan, size),) for video, plan in drawn])
     return batch
 
 
-def make_together(
+def cut_together(
     frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
 ) -> Tensor:
-    """Carry out the plans of a batch, those of one kind of frames at once; see :func:`make_clips`."""
+    """Carry out the plans of a batch, those of one kind of frames at once; see :func:`cut_clips`."""
     groups: dict[tuple[Kind, Samples], list[int]] = defaultdict(list)
     for position, (video, plan) in enumerate(drawn):
         groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)

@@ -6,6 +6,7 @@ The best epoch is chosen on videos held out of the training list; the test video
 import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +40,7 @@ from v3s.protocols.recognition import (
 )
 from v3s.train.config_file import FREE_ON_RESUME, check_resumable, from_yaml, write_yaml
 from v3s.train.distributed import Processes
-from v3s.train.fit import Training, fit, resume_position
-from v3s.train.loop import evaluate
-from v3s.train.progress import Progress
+from v3s.train.fit import fit
 from v3s.train.run import (
     CONFIG,
     MANIFEST,
@@ -49,13 +48,12 @@ from v3s.train.run import (
     RunFolder,
     check_out,
     hash_of_files,
-    open_log,
     open_run,
     read_metrics,
-    teller,
     write_manifest,
 )
 from v3s.train.stop import TrainingStoppedError
+from v3s.train.training import Stream, Training, TrainingJob
 from v3s.video.store import StoredVideo
 
 RESULT, REPORT = "result.json", "report.html"
@@ -165,10 +163,10 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
         raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
-        job = prepare(config, console)
+        job = set_up(config, console)
         run = _open(job)
         try:
-            _train(job, run)
+            fit(_training_job(job, run), run)
         except TrainingStoppedError as stopped:
             command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
             console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
@@ -176,7 +174,7 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
         return _test(job, run)
 
 
-def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
+def set_up(config: FinetuneConfig, console: Console) -> FinetuneJob:
     """Read the videos and check everything; writes nothing.
 
     Raises:
@@ -249,45 +247,25 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
     }
 
 
-def _train(job: FinetuneJob, run: RunFolder) -> None:
-    config = job.config
-    training = prepare_training(job)
-    model = training.model
-    assert isinstance(model, Recognizer)
-    with open_log(run) as log:
-        tell = teller(log, job.console)
-        position = resume_position(training, run, resume=config.resume, tell=tell)
-        order = BatchOrder(
-            num_samples=len(job.train),
-            batch_size=config.batch_size,
-            num_epochs=config.epochs,
-            seed=config.seed,
-            first_epoch=position.epoch,
-            first_step=position.step,
-        )
-        fixed = validation_batches(len(job.validation), 1, config.batch_size)
-        held_out = run.quarantine("validation", len(job.validation), repeats=True, tell=tell)
-        left_out = run.quarantine("train", len(job.train), tell=tell)
-        tell(_announcement(job))
-        fit(
-            training,
-            run,
-            position,
-            order=order,
-            batches=job.batches(job.train, order, left_out),
-            describe=job.train.describe,
-            validate=lambda: evaluate(
-                model,
-                job.batches(job.validation, fixed, held_out),
-                recognition_objective,
-                job.compute,
-                training.processes,
-            ),
-            score=lambda validation: validation["accuracy"],
-            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=Progress(order, tell, job.console),
-        )
+def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
+    config, training = job.config, set_up_training(job)
+    assert isinstance(training.model, Recognizer)
+    return TrainingJob(
+        training=training,
+        train=Stream(name="train", num_files=len(job.train), read=partial(job.batches, job.train)),
+        order=BatchOrder(
+            num_samples=len(job.train), batch_size=config.batch_size, num_epochs=config.epochs, seed=config.seed
+        ),
+        validation=Stream(name="validation", num_files=len(job.validation), read=partial(job.batches, job.validation)),
+        fixed=validation_batches(len(job.validation), 1, config.batch_size),
+        describe=job.train.describe,
+        score=lambda validation: validation["accuracy"],
+        keep_best=partial(_keep_best, job, run, training.model),
+        checkpoint_seconds=config.checkpoint_seconds,
+        resume=config.resume,
+        opening=_announcement(job),
+        console=job.console,
+    )
 
 
 def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
@@ -302,7 +280,7 @@ def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dic
     )
 
 
-def prepare_training(job: FinetuneJob) -> Training:
+def set_up_training(job: FinetuneJob) -> Training:
     """The model on its device, with all that moves it."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
