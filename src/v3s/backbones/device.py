@@ -153,12 +153,12 @@ def _multiplies_bf16(device: torch.device) -> bool:
 class ComputeOptions:
     """Where and how fast.
 
-    Attributes:
-        workers: Processes that read videos; 0 reads in the main process. Default: half of the cores in training (none
-            where a store is read), else a quarter; beside a GPU one for each core, at most 8.
+    More options:
+        workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
+            (none for a store), else a quarter. Default beside a GPU: one for each core, at most 8.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto takes bf16 where the device multiplies matrices in it, else fp32.
-        seed: Of everything random: the same seed gives the same samples on any number of workers and processes.
+        precision: auto is bf16 where the device multiplies matrices in bf16, else fp32.
+        seed: Seed for all randomness. The same seed gives the same samples on any number of workers and processes.
     """
 
     workers: int | None = None

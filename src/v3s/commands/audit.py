@@ -48,17 +48,19 @@ Scores = tuple[HeadScores, HeadScores]
 class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
     """Measure how much of each label can be read without looking at what a video shows.
 
-    With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
-    clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
-    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+    With a backbone, its heads classify clips of videos and clips without content (noise, frozen and shuffled frames);
+    its own task and clip options are used. Without one, a linear probe reads gradients, borders and motion of the clips
+    under both zooms and the recipe v3s-plus; with --trim-bars, each setting is repeated without letterbox bars.
 
     Attributes:
         backbone: A run's folder; give videos that it has not seen.
         task: The pretext task.
-        clips: Fixed clips of each video.
-        batch_size: Clips in a batch.
         out: JSON file for the scores.
         page: HTML page with tables, charts and, for a backbone, what it was shown.
+
+    More options:
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
     """
 
     backbone: str | None = None

@@ -23,8 +23,10 @@ class CheckConfig(VideoOptions):
     """Read every video once and report which are usable, too short, partial or unreadable.
 
     Attributes:
+        out: File for the report, one JSON line for each video.
+
+    More options:
         min_frames: Frames that a usable video needs; 69 is the longest span of the paper's task.
-        out: File for one JSON line for each video.
         workers: Processes that read. Default: one for each core.
     """
 

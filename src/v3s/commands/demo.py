@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
@@ -36,17 +37,17 @@ _MARK, _REPORT = "demo.json", "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
-    """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
+    """Run the full pipeline in minutes, on generated clips or your own: check, pre-train, evaluate, write a report.
 
     Attributes:
+        data: A folder of your own videos. Without it, 64 short clips are generated.
         out: Folder of the demo.
-        data: A folder of your own videos; without it 64 short clips are made.
-        epochs: Passes over the videos; default as many as a few minutes on two cores allow.
+        epochs: Passes over the videos. Default: what a few minutes on two cores allow.
         overwrite: Replace the demo in the folder.
     """
 
     out: str = "demo"
-    data: str | None = None
+    data: Annotated[str | None, "DATA"] = None
     epochs: int | None = None
     overwrite: bool = False
 

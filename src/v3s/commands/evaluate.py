@@ -28,9 +28,11 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
     Attributes:
         backbone: A run's folder.
+        out: JSON file for the accuracies and confusion matrices.
+
+    More options:
         clips: Fixed clips of each video.
         batch_size: Clips in a batch.
-        out: JSON file for the accuracies and confusion matrices.
     """
 
     backbone: str

@@ -54,16 +54,18 @@ LINES_PER_LIST = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(VideoOptions):
-    """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
+    """Decode every video once into a store, which every command takes as DATA in place of the folder of videos.
 
     Attributes:
-        out: Folder of the store; what it holds already is kept, also under new dates of the videos.
+        out: Folder of the store. Videos that it holds already are not decoded again, even if their dates changed.
+        overwrite: Replace the store in the folder.
+
+    More options:
         subset: Part of the split.
         pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
             loss, rgb takes 3 bytes a pixel.
-        short_side: Frames with a longer short side are shrunk to it; smaller ones are kept as they are.
+        short_side: Frames with a longer short side are shrunk to this many pixels; smaller ones are kept as they are.
         workers: Processes that decode. Default: one for each core.
-        overwrite: Replace the store in the folder.
     """
 
     out: str

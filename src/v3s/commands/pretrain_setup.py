@@ -43,28 +43,30 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     Attributes:
         out: Folder of the run.
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
-        width: Multiplies the number of channels of every layer.
-        task: The pretext task: v3s, or a row of the paper's Tables 1 and 3.
+        width: Factor on the number of channels of every layer.
+        task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
         epochs: Passes over the videos.
         batch_size: Clips in a step, over all processes.
-        learning_rate: Of SGD; default 0.005 for r3d, 0.01 for the others.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        patience: Epochs without a better validation loss after which the learning rate falls to a tenth.
-        train_clips: Clips of each training video in an epoch; more than 1 gives few videos epochs of some length.
-        parts: Divide the training videos into so many parts, of which every batch takes as many clips each. Of several
-            processes, whose number must divide it, each then reads and holds its own parts alone.
-        validation_videos: Videos held out, drawn by the seed; default the paper's share (800 of 9,537), at most 800.
-        validation_clips: Fixed clips of each validation video.
-        loading: workers reads in processes; resident holds a store whole in the memory of the GPU (or of the host) and
-            makes batches there; auto is resident on a GPU where the store fits into its memory beside the network.
-        batch_norm: local takes each process's own statistics, sync all processes', frozen the running ones; auto is
-            sync on several GPUs, else local.
-        compile: Compile the network with torch.compile; on a GPU also the warp of frames that it holds, and search for
-            the fastest convolutions. A run begins half a minute or more later.
-        checkpoint_seconds: At most this long between two checkpoints.
-        resume: Go on with the run in the folder, or start it if there is none.
+        resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
+
+    More options:
+        learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        patience: Epochs without a lower validation loss after which the learning rate is divided by ten.
+        train_clips: Clips of each training video in an epoch. More than 1 makes epochs over few videos longer.
+        validation_videos: Videos held out, drawn by the seed. Default: the paper's share (800 of 9,537), at most 800.
+        validation_clips: Fixed clips of each validation video.
+        parts: Divide the training videos into this many parts; every batch takes equally many clips of each. With
+            several processes, whose number must divide it, each process reads and holds its own parts only.
+        loading: workers reads in processes; resident holds a whole store in the memory of the GPU (or host) and makes
+            batches there; auto is resident on a GPU if the store fits into its memory beside the network.
+        batch_norm: Statistics of batch norm: local of each process, sync of all processes, frozen the running ones;
+            auto is sync on several GPUs, else local.
+        compile: Compile the network with torch.compile; on a GPU also the warp of resident frames, and search for the
+            fastest convolutions. A run starts half a minute or more later.
+        checkpoint_seconds: Longest time between two checkpoints.
     """
 
     out: str

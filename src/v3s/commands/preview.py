@@ -48,13 +48,15 @@ FAMILIES: dict[str, type] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig(ClipOptions, VideoOptions):
-    """Show real clips under each of the four transforms, with their labels: the paper's Figure 2, of your videos.
+    """Show clips of your videos under each of the four transforms, with their labels (the paper's Figure 2).
 
     Attributes:
         out: The HTML page to write.
         task: The pretext task.
-        num_videos: How many videos to show, evenly spaced over the list.
-        seed: Of the clips.
+        num_videos: Number of videos to show, evenly spaced over the list.
+
+    More options:
+        seed: Seed of the clips.
     """
 
     out: str = "preview.html"

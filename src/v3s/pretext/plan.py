@@ -28,26 +28,29 @@ EVEN_ZOOM = 0.75  # the smallest side drawn by zoom="even", as a share of the la
 class ClipOptions:
     """How clips are cut from videos: every decision of the paper that is not a label.
 
-    Attributes:
-        clip_frames: Frames of a clip; default what the backbone expects, 16.
-        clip_size: Side of a clip in pixels; default what the backbone expects: 112, for s3dg 224.
-        canvas_size: Side of the square that frames are resized to before the transform; default twice the clip's side,
-            for s3dg 256.
-        zoom: paper crops a projection by its head's length, so that the zoom differs between classes; even draws one
-            zoom for all classes.
-        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps its shape and
-            takes the middle.
-        trim_bars: Find constant borders (letterbox bars) of every video and cut them off.
-        flip: Mirror half of the clips, before the transform, so that labels stay true.
-        seam: Which of its two steps a temporal projection takes across its seam.
-        label_prior: class draws all rows of a table alike, family first draws scale or projection.
-        scale_jitter: Crops up to 1 + this many times smaller, alike for all classes: size then says less about the
-            class.
-        blur: Average pixels over up to this many pixels of the clip, drawn for each clip; up to 1 is no blur.
-        colour_jitter: Brightness, contrast and saturation from 1 - this to 1 + this, drawn for each clip.
+    More options:
+        clip_frames: Frames of a clip. Default: what the backbone expects, 16.
+        clip_size: Side of a clip in pixels. Default: what the backbone expects, 112 (s3dg: 224).
+        flip: Mirror half of the clips before the transform, so that labels stay true.
+        trim_bars: Detect the constant borders (letterbox bars) of every video and cut them off.
+        short: leave-out skips videos shorter than the task's longest span, and counts them; fit draws a label first,
+            then a video that is long enough for it.
+
+    For ablations:
+        canvas_size: Side of the square that frames are resized to before the transform. Default: twice the clip's side
+            (s3dg: 256).
+        zoom: paper crops a projection by its head's length, so that the zoom differs between classes; even draws the
+            zoom in the same way for all classes.
+        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps its aspect ratio
+            and takes the middle.
+        seam: Which half's frame step is used for the gap between the two halves of a temporal projection.
+        label_prior: With class, every label is equally likely; family picks scale or projection with equal probability,
+            then a label within it.
+        scale_jitter: Crop up to 1 + this times smaller, in the same way for all classes, so that size says less about
+            the label.
+        blur: Average over up to this many pixels of the clip, drawn for each clip; values up to 1 do not blur.
+        colour_jitter: Brightness, contrast and saturation factors from 1 - this to 1 + this, drawn for each clip.
         grey: Share of clips without colour.
-        short: leave-out skips (and counts) videos shorter than the task's longest span; fit draws among the videos that
-            are long enough for each label.
     """
 
     clip_frames: int | None = None

@@ -1,12 +1,11 @@
 """A configuration as a file: YAML there and back, and what may differ when a run is resumed."""
 
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser, Namespace
-
+from v3s import argv
 from v3s.files.writing import write_atomically
 
 Config = TypeVar("Config")
@@ -40,11 +39,7 @@ def check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] =
 
 def to_yaml(config: Any) -> str:
     """A configuration as YAML that ``--config`` reads back, less what must be asked for each time: to replace a run."""
-    options = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite")}
-    values = Namespace(options)  # type: ignore[no-untyped-call]
-    text = _parser(type(config)).dump(values, skip_validation=True)
-    assert isinstance(text, str)
-    return text
+    return argv.to_yaml(config, without=("resume", "overwrite"))
 
 
 def write_yaml(path: Path, config: Any) -> None:
@@ -55,11 +50,4 @@ def write_yaml(path: Path, config: Any) -> None:
 
 def from_yaml(kind: type[Config], text: str) -> Config:
     """The inverse of `to_yaml`."""
-    values = _parser(kind).parse_string(text)
-    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def _parser(kind: type[Any]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
-    return parser
+    return argv.from_yaml(kind, text)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 from v3s.data.lists.folder import folder_label, link_outside, subset_folders, video_files
 from v3s.data.lists.hmdb51 import read_hmdb51
@@ -166,14 +166,16 @@ class VideoOptions:
     """Which videos.
 
     Attributes:
-        data: A folder of videos, nested in any way, or a list file with one path a line.
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
+        data: A folder of videos, nested in any way, a list file with one path a line, or a store of v3s prepare.
+
+    More options:
+        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
         split: Number of the official split.
         subset: Part of the split.
-        allow_missing: Go on although videos of the list are missing.
+        allow_missing: Continue although videos of the list are missing.
     """
 
-    data: str
+    data: Annotated[str, "DATA"]
     splits: str | None = None
     split: int = 1
     subset: Subset = "train"
