@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoOptions, list_videos
 from v3s.data.scan import FileReport, Scan
 from v3s.data.usable import scan_with_bar, summary
+from v3s.files.writing import write_atomically
 from v3s.options import require_not_negative
 
 NUM_BAD_SHOWN = 20
@@ -81,14 +81,8 @@ def check(
 
 def write_report(reports: Iterable[FileReport], out: Path) -> None:
     """Write one JSON line a file; the file `out` is either the old one or the whole new one."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="ascii") as file:
-            file.writelines(f"{json.dumps(dataclasses.asdict(report))}\n" for report in reports)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
+    lines = "".join(f"{json.dumps(dataclasses.asdict(report))}\n" for report in reports)
+    write_atomically(out, lambda beside: beside.write_text(lines, encoding="ascii"))
 
 
 def _print_bad(result: Scan, console: Console, out: Path | None) -> None:
