@@ -50,9 +50,9 @@ from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.protocols.speediness import SpeedinessConfig, speediness
 from v3s.train.stop import TrainingStoppedError
 from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.index import IndexConfig, build_index
+from v3s.vectors.index import IndexConfig, index
 from v3s.vectors.merge import MergeConfig, merge
-from v3s.vectors.search import SearchConfig, search_videos
+from v3s.vectors.search import SearchConfig, search
 
 
 class Parser(ArgumentParser):
@@ -168,10 +168,8 @@ COMMANDS = {
     "embed": Command(EmbedConfig, _finishing(embed), "turn every video into a vector"),
     "reproduce": Command(ReproduceConfig, _finishing(reproduce), "run a table of the paper, its numbers beside ours"),
     "merge": Command(MergeConfig, _finishing(merge), "put folders of vectors together: v3s merge A B --out ALL"),
-    "search": Command(
-        SearchConfig, _finishing(search_videos), "find the videos most like one: v3s search a.mp4 --in VECTORS"
-    ),
-    "index": Command(IndexConfig, _finishing(build_index), "build an approximate index over vectors (FAISS)"),
+    "search": Command(SearchConfig, _finishing(search), "find the videos most like one: v3s search a.mp4 --in VECTORS"),
+    "index": Command(IndexConfig, _finishing(index), "build an approximate index over vectors (FAISS)"),
     "explain": Command(ExplainConfig, _finishing(explain), "show where a network looks in a video (Grad-CAM)"),
     "speediness": Command(SpeedinessConfig, _finishing(speediness), "draw how fast a video seems over its time"),
 }

@@ -5,7 +5,7 @@ tensors; every tensor of our network must be there in its shape, so that no weig
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones import BACKBONES, create_backbone
-from v3s.features.saved import RUN_FORMAT
+from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
-from v3s.files.weights import WEIGHTS, fingerprint, weights_as_bytes
-from v3s.files.writing import DESCRIPTION, CheckpointError, json_as_bytes, write_together
-from v3s.pretext.plan import ClipOptions
+from v3s.files.text import say
+from v3s.files.writing import CheckpointError
 
 Tensors = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
@@ -170,23 +169,19 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
-        description = {
-            "format": RUN_FORMAT,
-            "backbone": name,
-            "width": 1.0,
-            "task": {"spatial": [], "temporal": []},
-            "sampling": asdict(ClipOptions().sampling(network.clip_frames, network.clip_size)),
-            "results": {},
-            "fingerprint": fingerprint(network.state_dict()),
-            "converted_from": source.name,
-        }
-        write_together(folder, {WEIGHTS: weights_as_bytes(network), DESCRIPTION: json_as_bytes(description)})
-    console.print(
+        trained = Trained(
+            kind="converted",
+            backbone=name,
+            width=1.0,
+            sampling=plain_sampling(network.clip_frames, network.clip_size),
+            results={},
+            converted_from=source.name,
+        )
+        write_trained(folder, trained, network, {})
+    say(
+        console,
         f"{name} in the layout of {layout.projects}: {len(tensors)} tensors taken, {len(given) - len(tensors)} left\n"
         "Clips are given to it in [0, 1]: weights that were trained on normalised clips need fine-tuning first",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     return folder
 

@@ -26,6 +26,7 @@ from v3s.commands.pretrain import pretrain
 from v3s.commands.pretrain_setup import PretrainConfig
 from v3s.commands.recipes import RECIPES
 from v3s.data.lists.splits import VideoList, list_videos
+from v3s.files.text import say, text_table
 from v3s.files.writing import read_json, write_atomically, write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
@@ -34,7 +35,7 @@ from v3s.protocols.retrieve import RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.train.run import hash_of_files
 
-SETTINGS = "reproduce.json"
+_SETTINGS = "reproduce.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class ReproduceConfig(ComputeOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RowResult:
     """What a trial of a row gave: its scores and those of a guess, in percent, and the videos that it used."""
 
     scores: tuple[float, ...]
@@ -169,21 +170,18 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
         if config.rows in row.name
     }
     differences = _differences(job, table, next(iter(outcomes.values())))
-    console.print(result_table(config.table, trials, outcomes))
+    console.print(_table(config.table, trials, outcomes))
     for line in differences:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     path = Path(config.out) / f"{config.table}.json"
     write_json(path, _description(job, trials, outcomes, differences))
     return path
 
 
-def result_table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[Outcome]]) -> Table:
+def _table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[RowResult]]) -> Table:
     """The paper's scores above ours, row by row, in percent, and those of a guess below."""
-    shown = Table(title=f"{name}: {TABLES[name].title}", title_justify="left")
-    shown.add_column("row")
-    shown.add_column("whose")
-    for score in _score_names(trials):
-        shown.add_column(score, justify="right")
+    header = ("row", "whose", *_score_names(trials))
+    shown = text_table(f"{name}: {TABLES[name].title}", header, num_names=2)
     for row, trial_outcomes in outcomes.items():
         ours = [
             f"{score:.1f}" + ("" if outcome.standard_error is None else f" ± {outcome.standard_error:.1f}")
@@ -211,15 +209,15 @@ def _open(config: ReproduceConfig, console: Console) -> _Job:
     train, test = (list_videos(**given, subset=subset) for subset in ("train", "test"))
     files = hash_of_files((*train.paths, *test.paths))
     settings = {"scale": asdict(scale), "seed": config.seed, "files_sha256": files}
-    if (out / SETTINGS).is_file():
-        before = read_json(out / SETTINGS)
+    if (out / _SETTINGS).is_file():
+        before = read_json(out / _SETTINGS)
         changed = [name for name in settings if before.get(name) != settings[name]]
         if changed:
             raise ValueError(f"{out} holds rows with other {' and '.join(changed)}; choose another folder with --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty and holds no reproduction; choose another folder with --out")
     else:
-        write_json(out / SETTINGS, settings)
+        write_json(out / _SETTINGS, settings)
     if scale.classes is not None:
         classes = train.classes[: scale.classes]
         _write_list(out / "lists" / "train.csv", train, classes, scale.train_videos_of_a_class)
@@ -259,15 +257,15 @@ def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int
     write_atomically(file, write)
 
 
-def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> Outcome:
+def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> RowResult:
     """What a trial of a row gave, run if it was not before."""
     task = "random" if row.task is None else next(name for name in TASKS if TASKS[name] == TASKS[row.task])
     out = Path(job.config.out) / f"{protocol}-{dataset}" / f"{row.backbone}-{task}"
     if not (out / RESULT).is_file():
         job.console.rule(f"{row.name}: {protocol}, {dataset.upper()}")
         backbone = f"random:{row.backbone}@{job.scale.width:g}" if row.task is None else _pretrained(job, row, task)
-        RUN[protocol](job, row, backbone, job.videos[dataset], out)
-    return READ[protocol](read_json(out / RESULT))
+        _RUN[protocol](job, row, backbone, job.videos[dataset], out)
+    return _READ[protocol](read_json(out / RESULT))
 
 
 def _pretrained(job: _Job, row: Row, task: str) -> str:
@@ -335,30 +333,30 @@ def _frozen(job: _Job, backbone: str, out: Path) -> dict[str, Any]:
     return {**job.compute, **sizes, "backbone": backbone, "out": str(out / RESULT)}
 
 
-RUN = {"finetune": _finetune, "retrieve": _retrieve, "similarity": _similarity}
+_RUN = {"finetune": _finetune, "retrieve": _retrieve, "similarity": _similarity}
 
 
-def _read_recognition(result: dict[str, Any]) -> Outcome:
+def _read_recognition(result: dict[str, Any]) -> RowResult:
     videos = f"{result['train_source']}; {result['test_source']}"
     scores, chance = (100 * result["top_1"],), (100 * result["chance"],)
-    return Outcome(scores, chance, 100 * result["standard_error"], videos)
+    return RowResult(scores, chance, 100 * result["standard_error"], videos)
 
 
-def _read_retrieval(result: dict[str, Any]) -> Outcome:
+def _read_retrieval(result: dict[str, Any]) -> RowResult:
     scores, chance = (tuple(100 * result[name][str(k)] for k in PAPER_KS) for name in ("accuracy", "chance"))
-    return Outcome(scores, chance, None, f"{result['gallery']}; {result['queries']}")
+    return RowResult(scores, chance, None, f"{result['gallery']}; {result['queries']}")
 
 
-def _read_similarity(result: dict[str, Any]) -> Outcome:
+def _read_similarity(result: dict[str, Any]) -> RowResult:
     found = result["result"]
     videos = f"{result['num_pairs']:,} pairs of {result['num_videos']:,} videos ({result['source']})"
-    return Outcome((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
+    return RowResult((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
 
 
-READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
+_READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
 
 
-def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> list[str]:
+def _differences(job: _Job, table: PaperTable, outcomes: Sequence[RowResult]) -> list[str]:
     """What differed from the paper, a line each; its open points and our readings are in docs/paper.md."""
     lines = []
     for name, value in asdict(SCALES["paper"]).items():
@@ -377,7 +375,7 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> l
 
 
 def _description(
-    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[Outcome]], differences: list[str]
+    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[RowResult]], differences: list[str]
 ) -> dict[str, Any]:
     return {
         "table": job.config.table,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from v3s.files.writing import write_atomically
+from v3s.files.writing import write_whole
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5d9de; --quiet: #57606a; }
@@ -102,8 +102,7 @@ def write_page(path: str | Path, html: str) -> None:
     Raises:
         SaveError: it cannot be written; the page that was there is as it was.
     """
-    content = html.encode(errors="replace")
-    write_atomically(Path(path), lambda beside: beside.write_bytes(content))
+    write_whole(Path(path), html.encode(errors="replace"))
 
 
 def _captioned(shown: str, caption: str) -> str:

@@ -18,14 +18,15 @@ from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
-from v3s.features.saved import TEMPORAL_HEAD, describe_trained
+from v3s.features.saved import kind_of_run
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
+from v3s.files.text import say
 from v3s.files.writing import read_json, write_json
 from v3s.options import require_not_negative, require_positive
 from v3s.pages.page import write_page
-from v3s.protocols.finetune_page import recognition_page, result_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.finetune_page import recognition_page, recognition_table
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, say_padded
 from v3s.protocols.recognition import (
     CLASSIFIER,
     LabelledClips,
@@ -33,6 +34,7 @@ from v3s.protocols.recognition import (
     RecognitionScores,
     Recognizer,
     load_recognizer,
+    recognition_encoder,
     recognition_objective,
     recognize,
     save_recognizer,
@@ -58,7 +60,7 @@ from v3s.train.run import (
 from v3s.train.stop import TrainingStoppedError
 from v3s.video.store import StoredVideo
 
-RESULT, REPORT = "result.json", "report.html"
+RESULT, _REPORT = "result.json", "report.html"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
 
 
@@ -161,22 +163,22 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     Source: paper section 4.3.
     """
     console = console or Console()
-    if (Path(config.out) / TEMPORAL_HEAD).is_file():
-        raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
+    if kind_of_run(Path(config.out)) == "pretrained":
+        raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with --out")
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
-        job = prepare(config, console)
+        job = set_up(config, console)
         run = _open(job)
         try:
             _train(job, run)
         except TrainingStoppedError as stopped:
             command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
-            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{stopped}; go on with: {command}")
             raise
         return _test(job, run)
 
 
-def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
+def set_up(config: FinetuneConfig, console: Console) -> FinetuneJob:
     """Read the videos and check everything; writes nothing.
 
     Raises:
@@ -186,7 +188,7 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
-    tell_padded(parts, view, console)
+    say_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table[0], StoredVideo)
     num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
@@ -217,7 +219,7 @@ def _open(job: FinetuneJob) -> RunFolder:
     write_yaml(run.path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
     if goes_on:
         return run
-    for name in (CLASSIFIER, RESULT, REPORT):
+    for name in (CLASSIFIER, RESULT, _REPORT):
         (run.path / name).unlink(missing_ok=True)
     write_manifest(run, {**_facts(job), "files_sha256": files_hash})
     return run
@@ -237,6 +239,7 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
     """What manifest.json says of this run beside the environment."""
     parts = job.parts
     return {
+        "kind": "recognizer",
         "seed": job.config.seed,
         "workers": job.num_workers,
         "compute": str(job.compute),
@@ -251,7 +254,7 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
 
 def _train(job: FinetuneJob, run: RunFolder) -> None:
     config = job.config
-    training = prepare_training(job)
+    training = set_up_training(job)
     model = training.model
     assert isinstance(model, Recognizer)
     with open_log(run) as log:
@@ -294,15 +297,14 @@ def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dic
     save_recognizer(
         run.path,
         model,
-        backbone=job.source.architecture,
-        width=job.source.width,
+        job.source,
         classes=job.parts.classes,
         view=job.view,
         results=results,
     )
 
 
-def prepare_training(job: FinetuneJob) -> Training:
+def set_up_training(job: FinetuneJob) -> Training:
     """The model on its device, with all that moves it."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
@@ -344,23 +346,16 @@ def _announcement(job: FinetuneJob) -> str:
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the best epoch, for the first time."""
     config, parts = job.config, job.parts
-    model, classes, _ = load_recognizer(run.path)
-    job.console.print(f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each", highlight=False)
-    probabilities = recognize(
-        model.to(job.compute.device),
-        parts.test_table,
-        job.view,
-        job.compute,
-        num_workers=job.num_workers,
-        average=config.average,
-        console=job.console,
-    )
-    validation = dict(describe_trained(run.path).results)
+    model, trained = load_recognizer(run.path)
+    say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
+    encoder = recognition_encoder(model, job.source, job.view, job.compute, num_workers=job.num_workers)
+    probabilities = recognize(model, encoder, parts.test_table, average=config.average, console=job.console)
+    validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
-    scores = RecognitionScores(classes, parts.test_labels, probabilities)
+    scores = RecognitionScores(trained.classes, parts.test_labels, probabilities)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
-    job.console.print(result_table(result))
-    write_json(run.path / RESULT, _description(job, result))
+    job.console.print(recognition_table(result))
+    write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     html = recognition_page(
         result,
         read_metrics(run.path / METRICS),
@@ -372,17 +367,17 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
             f"{len(parts.test_table):,} to test on": parts.test_source,
         },
     )
-    write_page(run.path / REPORT, html.encode(errors="replace").decode())  # names may hold any bytes
-    job.console.print(str(run.path / REPORT), highlight=False, markup=False, soft_wrap=True)
+    write_page(run.path / _REPORT, html)
+    say(job.console, str(run.path / _REPORT))
     return result
 
 
-def _description(job: FinetuneJob, result: RecognitionResult) -> dict[str, Any]:
+def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) -> dict[str, Any]:
     parts, scores = job.parts, result.scores
     return {
         "backbone": job.source.name,
         "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
-        "fingerprint": describe_trained(result.run).fingerprint,
+        "fingerprint": fingerprint,
         "train_source": parts.train_source,
         "test_source": parts.test_source,
         "view": asdict(job.view),

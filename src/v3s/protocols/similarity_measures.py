@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
+from v3s.protocols.classify import C_GRID
+from v3s.video.homography import FloatArray
+
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 TINY = 1e-10
 """Added to both sides of the ratio inside a logarithm, where a feature may be exactly 0."""
-
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,6 @@ def intersection(x: Tensor, y: Tensor) -> Tensor:
 
 ON_FEATURES = (dot, root_dot, root_bhattacharyya, root_harmonic, cosine, chi, manhattan, hellinger)
 ON_UNIT_VECTORS = (euclidean, symmetric_divergence, root_max_share, intersection)
-NUM_SIMILARITIES = len(ON_FEATURES) + len(ON_UNIT_VECTORS)
 
 
 def similarities(a: Tensor, b: Tensor) -> Tensor:
@@ -194,9 +193,7 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
     )
 
 
-def choose_c(
-    train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray, grid: Sequence[float] = C_GRID
-) -> float:
+def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray) -> float:
     """Choose the penalty on View-1: train on its first list, take the best accuracy on its second.
 
     Args:
@@ -204,7 +201,9 @@ def choose_c(
         train_same: shape (P,).
         test: features of the test pairs, shape (Q, F).
         test_same: shape (Q,).
-        grid: inverse strengths to try; between equals the smallest, the strongest penalty, wins.
+
+    Returns:
+        The inverse strength; between equals the smallest, which is the strongest penalty.
 
     Raises:
         ValueError: the training pairs are of one kind.
@@ -214,7 +213,7 @@ def choose_c(
     def accuracy(c: float) -> float:
         return float(np.mean((_train_machine(train, train_same, c).decision_function(test) > 0) == test_same))
 
-    return max(sorted(grid), key=accuracy)
+    return max(C_GRID, key=accuracy)
 
 
 def _train_machine(features: FloatArray, same: BoolArray, c: float) -> Any:

@@ -9,16 +9,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from v3s.files.text import say
 from v3s.vectors.collection import (
     Description,
+    Entry,
     Shard,
     Vectors,
     VectorsError,
-    Video,
+    begin_folder,
     open_vectors,
-    prepare_folder,
+    save_shard,
     video_lines,
-    write_shard,
 )
 
 
@@ -62,16 +63,11 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     lines = video_lines(videos)
     description = _describe(parts, root, lines)
     folder = Path(config.out)
-    prepare_folder(folder, description, lines, overwrite=config.overwrite)
+    begin_folder(folder, description, lines, overwrite=config.overwrite)
     for number, shard in enumerate(_cut(parts, description)):
-        write_shard(folder, number, shard, description)
+        save_shard(folder, number, shard, description)
     merged = open_vectors(folder)
-    console.print(
-        f"{len(merged):,} vectors of {description.num_videos:,} videos from {len(parts)} folders in {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, f"{len(merged):,} vectors of {description.num_videos:,} videos from {len(parts)} folders in {folder}")
     return merged
 
 
@@ -89,7 +85,7 @@ def _check_comparable(first: Vectors, other: Vectors) -> None:
         )
 
 
-def _videos_below(root: str, part: Vectors) -> Iterator[Video]:
+def _videos_below(root: str, part: Vectors) -> Iterator[Entry]:
     """The videos of a part, with paths from a root that all parts share."""
     told = part.description
     for number in range(told.num_videos):
@@ -98,7 +94,7 @@ def _videos_below(root: str, part: Vectors) -> Iterator[Video]:
         yield replace(video, path=Path(path).as_posix())
 
 
-def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Video]) -> None:
+def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Entry]) -> None:
     """Refuse a video that is in two parts."""
     owners: dict[str, int] = {}
     numbers = (number for number, part in enumerate(parts) for _ in range(part.description.num_videos))

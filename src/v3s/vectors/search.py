@@ -13,19 +13,18 @@ from torch import Tensor
 from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
+from v3s.files.text import as_text, say
 from v3s.files.writing import CheckpointError, write_json
 from v3s.options import require_files, require_positive
-from v3s.pages.images import data_uri, jpeg
+from v3s.pages.images import data_uri, jpeg_uri, small_frames
 from v3s.pages.page import figure, page, section, strip, write_page
-from v3s.vectors.collection import Description, Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.exact import Neighbours
 from v3s.vectors.index import open_index
-from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, index_video
-from v3s.video.warp import to_width, warp
 
-PICTURE_WIDTH = 320  # of a thumbnail, in pixels
-GREY = data_uri(
+_PICTURE_WIDTH = 320  # in pixels
+_GREY = data_uri(
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"><rect width="16" height="9" fill="#888"/></svg>',
     "image/svg+xml",
 )
@@ -87,7 +86,7 @@ class Hit:
     end_seconds: float
 
 
-def search_videos(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
+def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
     """Find the videos that are most like a given one.
 
     The query is cut and encoded as the stored vectors were. With a vector for each clip, every clip of the query is
@@ -102,49 +101,50 @@ def search_videos(config: SearchConfig, *, console: Console | None = None) -> li
     """
     console = console or Console()
     vectors = open_vectors(config.vectors)
-    search = open_index(vectors).search if config.approximate else vectors.search
-    encoder = open_encoder(config, vectors.description)
+    nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
+    encoder = _encoder_of(vectors, config)
     per_clip = vectors.description.per_clip
     queries = encoder.encode_clips(config.query) if per_clip else encoder.encode([config.query])
-    found = find_videos(search, queries, config.k, vectors)
+    found = best_videos(nearest, queries, config.k, vectors)
     hits = [_hit(rank, row, score, vectors) for rank, (row, score) in enumerate(found, start=1)]
-    console.print(_told(vectors), highlight=False, markup=False, soft_wrap=True)
-    console.print(hits_table(hits, per_clip=per_clip))
+    say(console, _in_words(vectors))
+    console.print(_table(hits, per_clip=per_clip))
     if config.out is not None:
         write_json(Path(config.out), _result(config, vectors, hits))
     if config.page is not None:
-        write_page(config.page, _page(config, vectors, hits).encode(errors="replace").decode())
+        write_page(config.page, _page(config, vectors, hits))
     return hits
 
 
-def open_encoder(config: SearchConfig, description: Description) -> Encoder:
+def _encoder_of(vectors: Vectors, config: SearchConfig) -> Encoder:
     """The network that made stored vectors, set up as it was then.
 
     Raises:
         VectorsError: it cannot be opened, or has other weights.
     """
-    given = config.backbone or description.backbone
+    stored = vectors.description
+    given = config.backbone or stored.backbone
     try:
-        source = open_source(given, seed=description.seed)
+        source = open_source(given, seed=stored.seed)
     except CheckpointError as error:
         raise VectorsError(f"{error}; {config.vectors} was made with it: give its place with --backbone") from error
-    if source.fingerprint != description.space.weights:
+    if source.fingerprint != stored.space.weights:
         raise VectorsError(
-            f"{config.vectors} holds vectors of another model: weights {description.space.weights[:12]} "
-            f"({description.network}), while {given} has {source.fingerprint[:12]}; give the network that embed used "
+            f"{config.vectors} holds vectors of another model: weights {stored.space.weights[:12]} "
+            f"({stored.network}), while {given} has {source.fingerprint[:12]}; give the network that embed used "
             "with --backbone, or embed again"
         )
-    space = description.space
-    return make_encoder(source, space.view, space.feature, choose_compute(config.device, config.precision))
+    compute = choose_compute(config.device, config.precision)
+    return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
-def find_videos(
-    search: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
+def best_videos(
+    nearest: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
 ) -> list[tuple[int, float]]:
     """The ``k`` videos with the best pair of a query and a row; asks for more rows until no other can be among them.
 
     Args:
-        search: exact or approximate, from (queries, k) to rows of ``vectors``.
+        nearest: exact or approximate, from (queries, k) to rows of ``vectors``.
         queries: float32, shape (Q, D), unit length: of one video.
         k: videos wanted.
         vectors: what is searched.
@@ -154,7 +154,7 @@ def find_videos(
     """
     wanted = min(k, len(vectors))
     while True:
-        found = search(queries, wanted)
+        found = nearest(queries, wanted)
         best = _best_rows(found, vectors)
         bar = float(found.scores[:, -1].max())  # no row that was not named scores higher
         certain = sum(score >= bar for _, score in best)
@@ -180,7 +180,7 @@ def _hit(rank: int, row: int, score: float, vectors: Vectors) -> Hit:
     return Hit(rank, score, video.path, file, video.label, start, end, start * seconds, end * seconds)
 
 
-def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
+def _table(hits: list[Hit], *, per_clip: bool) -> Table:
     """What was found; for clips also when."""
     table = Table()
     for column in ("rank", "score"):
@@ -190,12 +190,12 @@ def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
         table.add_column("seconds", justify="right")
     for hit in hits:
         when = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
-        path = Text(hit.path.encode(errors="replace").decode())
+        path = Text(as_text(hit.path))
         table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *when)
     return table
 
 
-def _told(vectors: Vectors) -> str:
+def _in_words(vectors: Vectors) -> str:
     told = vectors.description
     left_out = f"; {len(told.left_out):,} could not be read and are not among them" if told.left_out else ""
     return f"{len(vectors):,} vectors of {told.num_videos:,} videos ({told.source}){left_out}"
@@ -232,24 +232,14 @@ def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
         section("Query", figure(picture, query)),
         section(f"The {len(hits):,} videos that are most like it ({kind} search)", strip(pictures)),
     ]
-    return page(f"Like {Path(config.query).name}", blocks, lead=f"{_told(vectors)}. {vectors.description.network}.")
+    return page(f"Like {Path(config.query).name}", blocks, lead=f"{_in_words(vectors)}. {vectors.description.network}.")
 
 
 def _picture(caption: str, file: str, frame: int | None = None) -> tuple[str, str]:
-    """A caption and its picture; grey, and with the reason in the caption, where the file cannot be read."""
+    """A caption and its picture, by default the middle frame; grey and with the reason where it cannot be read."""
     try:
-        return caption, thumbnail(file, frame)
+        video = index_video(file)
+        (picture,) = small_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame], _PICTURE_WIDTH)
+        return caption, jpeg_uri(picture)
     except VideoError as error:
-        return f"{caption} (no picture: {str(error).removeprefix(f'{file}: ')})", GREY
-
-
-def thumbnail(file: str, frame: int | None = None) -> str:
-    """A small picture of a frame, by default the middle one, as a data URI.
-
-    Raises:
-        VideoError: the file cannot be read.
-    """
-    video = index_video(file)
-    pixels = read_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame])
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
-    return data_uri(jpeg(warp(pixels, to_picture, height, width)[:, 0].permute(1, 2, 0)), "image/jpeg")
+        return f"{caption} (no picture: {str(error).removeprefix(f'{file}: ')})", _GREY
