@@ -81,7 +81,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("finetune --data x --out y --backbone z --momentum -1", "momentum is -1.0; it must be 0 or more"),
         ("prepare --data x --out y --workers -1", "workers is -1; it must be 0 or more"),
         ("evaluate --data x --backbone y --out {tmp}", "a folder; give the name of a file in it"),
-        ("replay --run {tmp}", "holds no run"),
+        ("replay --run {tmp}", "is not a training run"),
         ("explain --video x --backbone y --out {tmp}/list.txt", "a file; give a folder"),
         ("pretrain --data {tmp}/text --out {tmp}/list.txt/run", "list.txt/run: Not a directory"),
         ("evaluate --data {tmp}/text --backbone {tmp}/nothing", "no such run folder or file of weights"),

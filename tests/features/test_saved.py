@@ -23,14 +23,20 @@ def save(kind: str, folder: Path) -> Trained:
     """Write a network of a kind, as its command does."""
     network = create_backbone("r3d", 0.125)
     if kind == "pretrained":
-        task, model = get_task("ts"), PretextModel(network, get_task("ts"))
+        task = get_task("ts")
         sampling = Sampling(clip_frames=8, clip_size=32)
         return save_trained(
-            folder, model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={"epoch": 2}
+            folder,
+            PretextModel(network, task),
+            backbone="r3d",
+            width=0.125,
+            task=task,
+            sampling=sampling,
+            results={"epoch": 2},
         )
     if kind == "recognizer":
-        model, view = Recognizer(network, 2), View(clip_frames=8, clip_size=32)
-        return save_recognizer(folder, model, open_source(NETWORK), classes=("a", "b"), view=view, results={"epoch": 1})
+        tuned, view = Recognizer(network, 2), View(clip_frames=8, clip_size=32)
+        return save_recognizer(folder, tuned, open_source(NETWORK), classes=("a", "b"), view=view, results={"epoch": 1})
     trained = Trained(
         kind="converted", backbone="r3d", width=0.125, sampling=plain_sampling(8, 32), results={}, converted_from="a.pt"
     )

@@ -204,7 +204,7 @@ def test_mistakes_are_explained(videos: Path, tmp_path: Path, embedded: list[str
     (tmp_path / "pairs.txt").touch()
     with pytest.raises(ValueError, match=r"ends neither in \.mat"):
         run(videos, pairs=str(tmp_path / "pairs.txt"))
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         run(tmp_path / "absent", pairs=str(tmp_path / "pairs.txt"))
     listed = names(videos)
     one = write_csv(tmp_path / "one.csv", [(listed[0], listed[1], 1, 3), (listed[0], listed[2], 0, 3)])

@@ -105,7 +105,7 @@ def test_what_a_task_can_be_asked(name: str, expected: set[str] | None) -> None:
     if expected is not None:
         assert set(questions(TASKS[name].temporal)) == expected
         return
-    with pytest.raises(ValueError, match=r"tells speed 1; a speediness curve needs .* --task ts, tp"):
+    with pytest.raises(ValueError, match=r"distinguishes speed 1; a speediness curve needs .* --task ts, tp"):
         questions(TASKS[name].temporal)
 
 
@@ -218,7 +218,7 @@ def test_refusals(tmp_path: Path) -> None:
     fine, still = run_folder(tmp_path / "run", TASKS["ts"]), run_folder(tmp_path / "still", TASKS["sp"])
     with pytest.raises(ValueError, match=r"short\.mp4: has 7 frames; a window needs 8"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(fine)), console=quiet())
-    with pytest.raises(ValueError, match=r"still: its temporal head tells speed 1"):
+    with pytest.raises(ValueError, match=r"still: its temporal head distinguishes speed 1"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(still)), console=quiet())
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         speediness(SpeedinessConfig(video=str(tmp_path / "nothing.mp4"), backbone=str(fine)), console=quiet())

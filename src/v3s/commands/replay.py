@@ -26,7 +26,7 @@ from v3s.train.fit import Training
 from v3s.train.loop import freeze_batch_norm
 from v3s.train.run import CONFIG, MANIFEST, NONFINITE
 
-Options = TypeVar("Options", PretrainConfig, FinetuneConfig)
+_Options = TypeVar("_Options", PretrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,9 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
     """
     console, run = console or Console(), Path(config.run)
     if not (run / CONFIG).is_file():
-        raise ValueError(f"{run} holds no run: {run / CONFIG} is missing; give the folder of a training")
+        raise ValueError(f"{run} is not a training run ({CONFIG} is missing); give the folder that was passed as --out")
     if not (run / NONFINITE).is_dir():
-        raise ValueError(f"{run} holds no batch to replay: no loss or gradient of it was ever NaN or infinite")
+        raise ValueError(f"{run} has no batch to replay: none of its losses or gradients was NaN or infinite")
     setting = _set_up(run, config, backbone, console)
     batch = load_bad_batch(run / NONFINITE, setting.training.model)
     keys = [(batch.epoch, int(sample["index"])) for sample in batch.samples]
@@ -147,7 +147,7 @@ def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, co
     )
 
 
-def _options_of(run: Path, kind: type[Options], config: ReplayConfig) -> Options:
+def _options_of(run: Path, kind: type[_Options], config: ReplayConfig) -> _Options:
     """The options that a training was begun with, but for where it is computed now."""
     options = from_yaml(kind, (run / CONFIG).read_text(encoding="utf-8"))
     return replace(options, workers=0, device=config.device or options.device)

@@ -39,7 +39,7 @@ _SETTINGS = "reproduce.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class _Scale:
     """Every value that a smaller machine may make smaller; None takes the backbone's own, or all videos there are."""
 
     width: float = 1.0
@@ -58,8 +58,8 @@ class Scale:
 
 
 SCALES = {
-    "paper": Scale(),
-    "tiny": Scale(
+    "paper": _Scale(),
+    "tiny": _Scale(
         width=0.125,
         clip_frames=8,
         clip_size=48,
@@ -121,7 +121,7 @@ class ReproduceConfig(ComputeOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class RowResult:
+class _RowResult:
     """What a trial of a row gave: its scores and those of a guess, in percent, and the videos that it used."""
 
     scores: tuple[float, ...]
@@ -135,7 +135,7 @@ class _Job:
     """A reproduction, with its videos chosen: ``videos`` are the options that name them for each data set."""
 
     config: ReproduceConfig
-    scale: Scale
+    scale: _Scale
     videos: dict[Dataset, dict[str, Any]]
     console: Console
 
@@ -156,7 +156,7 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
 
     Raises:
         ValueError: the videos cannot be listed, or the folder holds rows of other settings.
-        TrainingStoppedError: on SIGINT or SIGTERM; the same command goes on.
+        TrainingStoppedError: on SIGINT or SIGTERM; the same command resumes.
 
     Source: paper Tables 1 to 6.
     """
@@ -178,7 +178,7 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
     return path
 
 
-def _table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[RowResult]]) -> Table:
+def _table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]]) -> Table:
     """The paper's scores above ours, row by row, in percent, and those of a guess below."""
     header = ("row", "whose", *_score_names(trials))
     shown = text_table(f"{name}: {TABLES[name].title}", header, num_names=2)
@@ -243,7 +243,7 @@ def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
 
 
 def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int | None) -> None:
-    """Write a list of the first classes with at most so many videos of each, evenly spaced over the class."""
+    """Write a list of some classes with at most ``most`` videos of each, evenly spaced over the class."""
     lines = []
     for name in classes:
         paths = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label == name]
@@ -257,7 +257,7 @@ def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int
     write_atomically(file, write)
 
 
-def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> RowResult:
+def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> _RowResult:
     """What a trial of a row gave, run if it was not before."""
     task = "random" if row.task is None else next(name for name in TASKS if TASKS[name] == TASKS[row.task])
     out = Path(job.config.out) / f"{protocol}-{dataset}" / f"{row.backbone}-{task}"
@@ -269,7 +269,7 @@ def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> RowResult
 
 
 def _pretrained(job: _Job, row: Row, task: str) -> str:
-    """The run of a network that was pre-trained on a task; it goes on where it was stopped."""
+    """The run of a network that was pre-trained on a task; it resumes where it was stopped."""
     scale = job.scale
     config = PretrainConfig(
         **{
@@ -336,27 +336,27 @@ def _frozen(job: _Job, backbone: str, out: Path) -> dict[str, Any]:
 _RUN = {"finetune": _finetune, "retrieve": _retrieve, "similarity": _similarity}
 
 
-def _read_recognition(result: dict[str, Any]) -> RowResult:
+def _read_recognition(result: dict[str, Any]) -> _RowResult:
     videos = f"{result['train_source']}; {result['test_source']}"
     scores, chance = (100 * result["top_1"],), (100 * result["chance"],)
-    return RowResult(scores, chance, 100 * result["standard_error"], videos)
+    return _RowResult(scores, chance, 100 * result["standard_error"], videos)
 
 
-def _read_retrieval(result: dict[str, Any]) -> RowResult:
+def _read_retrieval(result: dict[str, Any]) -> _RowResult:
     scores, chance = (tuple(100 * result[name][str(k)] for k in PAPER_KS) for name in ("accuracy", "chance"))
-    return RowResult(scores, chance, None, f"{result['gallery']}; {result['queries']}")
+    return _RowResult(scores, chance, None, f"{result['gallery']}; {result['queries']}")
 
 
-def _read_similarity(result: dict[str, Any]) -> RowResult:
+def _read_similarity(result: dict[str, Any]) -> _RowResult:
     found = result["result"]
     videos = f"{result['num_pairs']:,} pairs of {result['num_videos']:,} videos ({result['source']})"
-    return RowResult((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
+    return _RowResult((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
 
 
 _READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
 
 
-def _differences(job: _Job, table: PaperTable, outcomes: Sequence[RowResult]) -> list[str]:
+def _differences(job: _Job, table: PaperTable, outcomes: Sequence[_RowResult]) -> list[str]:
     """What differed from the paper, a line each; its open points and our readings are in docs/paper.md."""
     lines = []
     for name, value in asdict(SCALES["paper"]).items():
@@ -367,7 +367,7 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[RowResult]) ->
     for (_, dataset), outcome in zip(trials, outcomes, strict=True):
         lines.append(f"videos: {outcome.videos}; the paper: {dataset.upper()}, {PAPER_VIDEOS[dataset]}")
     for _, dataset in set(table.trials) - set(trials):
-        lines.append(f"{dataset.upper()}: not run, since its videos were not given")
+        lines.append(f"{dataset.upper()}: skipped, since its videos were not given")
     if job.config.scale != "paper":
         lines.append("at this scale the numbers show that the protocol runs, not what the method reaches")
     lines.append(f"one run a row, seed {job.config.seed}; the paper does not say how many its numbers are of")
@@ -375,7 +375,7 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[RowResult]) ->
 
 
 def _description(
-    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[RowResult]], differences: list[str]
+    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]], differences: list[str]
 ) -> dict[str, Any]:
     return {
         "table": job.config.table,

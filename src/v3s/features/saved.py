@@ -16,9 +16,9 @@ from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, task_from_table
 from v3s.train.run import CONFIG, MANIFEST
 
-RUN_FORMAT = 1
-SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
-NO_TASK = PretextTask((), ())
+_RUN_FORMAT = 1
+_SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+_NO_TASK = PretextTask((), ())
 
 Kind = Literal["pretrained", "recognizer", "converted"]
 
@@ -28,8 +28,8 @@ class Trained:
     """What config.json says of a trained backbone.
 
     Attributes:
-        kind: what the folder holds beside the backbone: the heads of the pretext task ("pretrained"), a classifier
-            ("recognizer"), or nothing ("converted", from another project's file).
+        kind: what the folder has in addition to the backbone: the heads of the pretext task ("pretrained"), a
+            classifier ("recognizer"), or nothing ("converted", from another project's file).
         backbone: its name in `v3s.BACKBONES`, or ``package.module:factory`` of a user's own.
         width: its width multiplier.
         task: the label tables that it was trained on; empty unless it was pre-trained.
@@ -43,7 +43,7 @@ class Trained:
     kind: Kind
     backbone: str
     width: float
-    task: PretextTask = NO_TASK
+    task: PretextTask = _NO_TASK
     sampling: Sampling
     results: dict[str, Any]
     classes: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Trained:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what a kind does not have is not among them."""
-        values = {"format": RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
+        values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
         optional = ("classes", "converted_from")
         return {name: value for name, value in values.items() if name not in optional or value}
 
@@ -87,7 +87,7 @@ def save_trained(
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
     trained = Trained(kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results)
-    heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
+    heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
 
 
@@ -107,9 +107,9 @@ def describe_trained(path: str | Path) -> Trained:
     """
     folder = _folder(path)
     values = read_json(current(folder, DESCRIPTION))
-    if values.get("format") != RUN_FORMAT:
+    if values.get("format") != _RUN_FORMAT:
         raise CheckpointError(
-            f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {RUN_FORMAT}"
+            f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {_RUN_FORMAT}"
         )
     try:
         return Trained(
@@ -186,7 +186,7 @@ def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.
 
 
 def load_head(path: str | Path, name: str, head: nn.Module) -> None:
-    """Fill a layer that was saved beside a backbone.
+    """Fill a layer that was saved with a backbone.
 
     Args:
         path: a run's folder, or a safetensors file in it.
@@ -213,8 +213,8 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
             "give a run of v3s pretrain"
         )
     model = PretextModel(network, trained.task)
-    load_head(path, SPATIAL_HEAD, model.spatial_head)
-    load_head(path, TEMPORAL_HEAD, model.temporal_head)
+    load_head(path, _SPATIAL_HEAD, model.spatial_head)
+    load_head(path, _TEMPORAL_HEAD, model.temporal_head)
     return model.eval(), trained
 
 

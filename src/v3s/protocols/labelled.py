@@ -29,7 +29,7 @@ class LabelledOptions:
         data: A folder of videos in class folders (with the folders train and test in it, or with splits), or a list.
         splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
         split: Number of the official split.
-        test_data: A folder or list of the test videos, where data holds no test part.
+        test_data: A folder or list of the test videos, where data has no test part.
         allow_missing: Go on although videos of the list are missing.
     """
 
@@ -91,7 +91,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
     Args:
         options: where the videos and their labels are.
         workers: processes that read files which are not known yet; None takes one a processor.
-        console: where to say what was read, what is left out, and which test labels are unknown.
+        console: where to say what was read, what is skipped, and which test labels are unknown.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or none that can be read, both parts share a

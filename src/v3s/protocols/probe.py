@@ -1,4 +1,4 @@
-"""``v3s probe``: what a linear classifier and nearest neighbours can tell from frozen features.
+"""``v3s probe``: what a linear classifier and nearest neighbours read from frozen features.
 
 Quicker than fine-tuning by far, and a fairer judge of the features themselves. A shuffled-label control shows that
 nothing leaks from the test videos.
@@ -36,7 +36,7 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
         stage: The backbone's stage that the vectors come from.
         pool: mean averages it, max max-pools it by two.
         k: Neighbours that vote.
-        few_labels: Labels of each class in the few-label runs; those that a class does not have are left out.
+        few_labels: Labels of each class in the few-label runs; numbers that a class does not have are skipped.
         repeats: Draws of each few-label run.
         out: JSON file for the result.
     """
@@ -90,7 +90,7 @@ class FewLabels:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What frozen features tell.
+    """How well frozen features are classified.
 
     Attributes:
         num_train: training videos.

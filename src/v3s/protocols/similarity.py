@@ -88,7 +88,7 @@ class SimilarityConfig(BackboneOptions):
 
 @dataclass(frozen=True, slots=True)
 class SimilarityReport:
-    """How well pairs of the same action are told from others.
+    """How well pairs of the same action are distinguished from others.
 
     Attributes:
         result: accuracy of each fold, their mean and its standard error, and the area under the ROC curve.
@@ -204,7 +204,7 @@ def _read_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
     """Read pairs from a file; every video in them must be there and readable."""
     root = Path(config.data)
     if not root.is_dir():
-        raise ValueError(f"data {root} is no folder; give the one that holds the videos of the pairs")
+        raise ValueError(f"data {root} is not a folder; give the one that holds the videos of the pairs")
     pairs = _read_list(str(config.pairs), root)
     view1 = tuple(_read_list(given, root) for given in (config.view1_train, config.view1_test) if given is not None)
     listed_pairs = [*pairs, *(pair for part in view1 for pair in part)]

@@ -1,7 +1,7 @@
 """``v3s speediness``: how fast a video seems to play, window by window (paper section 3.4, Figure 4).
 
-The temporal head was trained to tell at which speed a clip was sampled. Asked about a window at the video's own speed,
-it says how fast the motion is, measured against the videos that it was trained on.
+The temporal head was trained to recognise at which speed a clip was sampled. Asked about a window at the video's own
+speed, it says how fast the motion is, measured against the videos that it was trained on.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class SpeedinessConfig(ComputeOptions):
         backbone: A run's folder, pre-trained with a task that has speeds (ts, ts+tp, v3s).
         stride: Frames between two windows.
         batch_size: Windows in a forward pass.
-        out: The HTML page; a JSON file with the curve is written beside it.
+        out: The HTML page; a JSON file with the curve is written next to it.
     """
 
     video: str
@@ -61,7 +61,7 @@ class SpeedinessConfig(ComputeOptions):
         require_positive(self, "stride", "batch_size")
         require_files(self, "out")
         if Path(self.out).suffix == ".json":
-            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written beside it")
+            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written next to it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class SpeedinessCurve:
 
 
 def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> SpeedinessCurve:
-    """Draw the speediness curve of a video on an HTML page, and write its numbers to a JSON file beside it.
+    """Draw the speediness curve of a video on an HTML page, and write its numbers to a JSON file next to it.
 
     Args:
         config: which video, which pre-trained run.
@@ -131,7 +131,7 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
 
     Raises:
         CheckpointError: the folder holds no pre-trained model.
-        ValueError: the run was not trained to tell speeds, or the video cannot be read or is shorter than a window.
+        ValueError: the run was not trained on speeds, or the video cannot be read or is shorter than a window.
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
@@ -172,7 +172,7 @@ def measure_speediness(
         console: where progress is shown; the terminal by default.
 
     Raises:
-        ValueError: the task cannot tell speeds, or the video is shorter than a window.
+        ValueError: the task has no speeds, or the video is shorter than a window.
 
     Source: paper section 3.4, Figure 4.
     """
@@ -211,7 +211,7 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     if not found:
         known = ", ".join(map(str, rows)) or "nothing"
         raise ValueError(
-            f"its temporal head tells {known}; a speediness curve needs speed 1 and a faster one, "
+            f"its temporal head distinguishes {known}; a speediness curve needs speed 1 and a faster one, "
             "an acceleration curve rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
         )
     return found

@@ -214,7 +214,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
-    """Make the folder for new vectors, or take up one whose writing was stopped.
+    """Make the folder for new vectors, or resume one whose writing was stopped.
 
     Raises:
         VectorsError: it holds other vectors and ``overwrite`` was not given, or something else, which stays.
@@ -313,7 +313,7 @@ def read_description(folder: Path) -> Description:
     except (KeyError, TypeError, ValueError) as error:
         raise VectorsError(f"{path}: incomplete description ({error}); embed again with --overwrite") from error
     if fingerprint != read.fingerprint:
-        raise VectorsError(f"{path}: was changed by hand: its fingerprint is not that of what it says; embed again")
+        raise VectorsError(f"{path}: was changed by hand: its fingerprint does not match its content; embed again")
     return description
 
 

@@ -230,13 +230,13 @@ def _collect(found: Iterable[tuple[int, Tensor]], table: IndexTable, view: View,
 
 
 def _report(vectors: Vectors, console: Console) -> None:
-    told = vectors.description
-    if told.num_padded:
-        short = f"{told.num_padded:,} of {told.num_videos:,} videos are shorter than a clip"
+    stored = vectors.description
+    if stored.num_padded:
+        short = f"{stored.num_padded:,} of {stored.num_videos:,} videos are shorter than a clip"
         say(console, f"{short}: their last frame is repeated")
-    left_out = f"; left out: {len(told.left_out):,}" if told.left_out else ""
+    skipped = f"; skipped: {len(stored.left_out):,}" if stored.left_out else ""
     say(
         console,
-        f"{len(vectors):,} vectors of {told.dimension:,} numbers ({told.dtype}) of {told.num_videos:,} videos in "
-        f"{vectors.folder}{left_out}",
+        f"{len(vectors):,} vectors of {stored.dimension:,} numbers ({stored.dtype}) of {stored.num_videos:,} videos in "
+        f"{vectors.folder}{skipped}",
     )

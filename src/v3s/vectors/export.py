@@ -17,11 +17,11 @@ _ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seco
 
 def _export_npy(vectors: Vectors) -> None:
     """Write vectors.npy, shape (N, D), and rows.csv, which says in the same order what each row is."""
-    told = vectors.description
+    stored = vectors.description
 
     def write(path: Path) -> None:
-        kind = np.dtype(told.dtype)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), told.dimension))
+        kind = np.dtype(stored.dtype)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), stored.dimension))
         for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
             array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
         array.flush()
@@ -34,7 +34,7 @@ def _export_csv(vectors: Vectors) -> None:
     """Write vectors.csv: what each row is, then its numbers in the columns v0, v1, ..."""
     header = (*_ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
     numbers = (row for shard in vectors.shards for row in shard.vectors)
-    rows = ((*told, *vector.tolist()) for told, vector in zip(_rows(vectors), numbers, strict=True))
+    rows = ((*row, *vector.tolist()) for row, vector in zip(_rows(vectors), numbers, strict=True))
     write_atomically(vectors.folder / "vectors.csv", lambda path: _write_csv(path, header, rows))
 
 
@@ -53,13 +53,13 @@ def _export_parquet(vectors: Vectors) -> None:
         rows = _rows(vectors)
         with parquet.ParquetWriter(path, schema) as writer:
             for shard in vectors.shards:
-                told = [
+                described = [
                     (row[0].encode(errors="replace").decode(), *row[1:]) for row in islice(rows, len(shard.vectors))
                 ]
                 lists = arrow.FixedSizeListArray.from_arrays(
                     arrow.array(shard.vectors.numpy().reshape(-1)), vectors.description.dimension
                 )
-                writer.write_table(arrow.table([*map(list, zip(*told, strict=True)), lists], schema=schema))
+                writer.write_table(arrow.table([*map(list, zip(*described, strict=True)), lists], schema=schema))
 
     write_atomically(vectors.folder / "vectors.parquet", write)
 

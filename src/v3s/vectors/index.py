@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 16_384
 _TRAINING_ROWS_PER_LIST = 64
 _CANDIDATES_PER_NEIGHBOUR, _FEWEST_CANDIDATES = 4, 100
 _LISTS_VISITED = 32
-_EQUAL = 1e-6  # cosines closer than that are the same: a copy found instead of its original is no miss
+_EQUAL = 1e-6  # cosines closer than that are the same: a copy found instead of its original is not a miss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def open_index(vectors: Vectors) -> ApproximateIndex:
 
 
 def choose_kind(num_vectors: int, dimension: int) -> str:
-    """FAISS's description of the index that suits so many vectors.
+    """FAISS's description of the index that suits a number of vectors.
 
     "np" skips the training of polysemous codes, which takes minutes and which this search does not use.
 
@@ -220,7 +220,7 @@ def _build(faiss: Any, kind: str, vectors: Vectors, generator: np.random.Generat
 
 
 def _widen(index: Any, num_candidates: int) -> None:
-    """Let a search look at enough of the index for so many candidates."""
+    """Let a search look at enough of the index to find this number of candidates."""
     if hasattr(index, "hnsw"):
         index.hnsw.efSearch = num_candidates
     else:

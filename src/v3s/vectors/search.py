@@ -38,7 +38,7 @@ class SearchConfig(ComputeOptions):
         query: The video to search with.
         vectors: Folder of the vectors that embed wrote.
         backbone: The network of these vectors; default the one that embed used.
-        k: Videos to find, fewer where there are not so many.
+        k: Videos to find; all of them where there are fewer.
         approximate: Use the index that v3s index built.
         out: JSON file for the result.
         page: HTML page with thumbnails.
@@ -196,24 +196,24 @@ def _table(hits: list[Hit], *, per_clip: bool) -> Table:
 
 
 def _in_words(vectors: Vectors) -> str:
-    told = vectors.description
-    left_out = f"; {len(told.left_out):,} could not be read and are not among them" if told.left_out else ""
-    return f"{len(vectors):,} vectors of {told.num_videos:,} videos ({told.source}){left_out}"
+    stored = vectors.description
+    skipped = f"; {len(stored.left_out):,} could not be read and were skipped" if stored.left_out else ""
+    return f"{len(vectors):,} vectors of {stored.num_videos:,} videos ({stored.source}){skipped}"
 
 
 def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str, Any]:
-    told = vectors.description
+    stored = vectors.description
     return {
         "query": config.query,
         "vectors": config.vectors,
-        "backbone": told.backbone,
-        "network": told.network,
-        "fingerprint": told.space.fingerprint,
-        "view": asdict(told.space.view),
-        "per_clip": told.per_clip,
+        "backbone": stored.backbone,
+        "network": stored.network,
+        "fingerprint": stored.space.fingerprint,
+        "view": asdict(stored.space.view),
+        "per_clip": stored.per_clip,
         "approximate": config.approximate,
-        "source": told.source,
-        "num_videos": told.num_videos,
+        "source": stored.source,
+        "num_videos": stored.num_videos,
         "num_vectors": len(vectors),
         "hits": [asdict(hit) for hit in hits],
     }
