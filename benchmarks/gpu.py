@@ -10,7 +10,7 @@ network, where each batch is then gathered in the host's memory.
 A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
 ``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
 
-    pip download --only-binary :all: --no-deps -d wheels av safetensors jsonargparse rich
+    pip download --only-binary :all: --no-deps -d wheels av safetensors pyyaml rich
     pip download --only-binary :all: --no-deps -d wheels pyyaml docstring-parser typeshed-client
     pip download --only-binary :all: --no-deps -d wheels markdown-it-py mdurl pygments
     pip wheel --no-deps -w wheels .
@@ -44,7 +44,7 @@ from benchmarks.machine import describe_machine
 from v3s import create_backbone, pretrain
 from v3s.backbones.device import choose_compute, fastest_convolutions
 from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig
 from v3s.data.clips import PretextClips
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos

@@ -10,6 +10,7 @@ Every command of the command line is a function here, with its options as a data
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,37 +39,79 @@ if TYPE_CHECKING:
     from v3s.vectors.merge import MergeConfig, merge
     from v3s.vectors.search import SearchConfig, search
 
-_HOMES = {
-    "backbones": ("BACKBONES", "check_backbone", "create_backbone"),
-    "features.encoder": ("load_encoder",),
-    "features.saved": ("load_backbone",),
-    "pretext.task": ("TASKS",),
-    **{
-        f"{room}.{verb}": (verb, f"{verb.capitalize()}Config")
-        for room, verbs in {
-            "commands": "demo check prepare preview pretrain evaluate audit convert replay reproduce",
-            "protocols": "finetune probe retrieve similarity explain speediness",
-            "vectors": "embed merge index search",
-        }.items()
-        for verb in verbs.split()
-    },
-}
-"""Module below ``v3s`` -> the public names that it defines."""
-_MODULES = {name: f"v3s.{module}" for module, names in _HOMES.items() for name in names}
+__all__ = [
+    "BACKBONES",
+    "TASKS",
+    "AuditConfig",
+    "CheckConfig",
+    "ConvertConfig",
+    "DemoConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "ExplainConfig",
+    "FinetuneConfig",
+    "IndexConfig",
+    "MergeConfig",
+    "PrepareConfig",
+    "PretrainConfig",
+    "PreviewConfig",
+    "ProbeConfig",
+    "ReplayConfig",
+    "ReproduceConfig",
+    "RetrieveConfig",
+    "SearchConfig",
+    "SimilarityConfig",
+    "SpeedinessConfig",
+    "__version__",
+    "audit",
+    "check",
+    "check_backbone",
+    "convert",
+    "create_backbone",
+    "demo",
+    "embed",
+    "evaluate",
+    "explain",
+    "finetune",
+    "index",
+    "load_backbone",
+    "load_encoder",
+    "merge",
+    "prepare",
+    "pretrain",
+    "preview",
+    "probe",
+    "replay",
+    "reproduce",
+    "retrieve",
+    "search",
+    "similarity",
+    "speediness",
+]
 
-__all__ = [*_MODULES, "__version__"]  # noqa: PLE0604
+_OTHERS = {
+    "v3s.backbones": ("BACKBONES", "check_backbone", "create_backbone"),
+    "v3s.features.encoder": ("load_encoder",),
+    "v3s.features.saved": ("load_backbone",),
+    "v3s.pretext.task": ("TASKS",),
+}
+"""What is public beside the commands, by module."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("v3s")
-    if name not in _MODULES:
+    """Import a public name when it is first asked for: ``import v3s`` itself imports nothing."""
+    if name not in __all__:
         raise AttributeError(f"module 'v3s' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    if name == "__version__":
+        return version("v3s")
+    from v3s.cli import COMMANDS
+
+    homes = {name: module for module, names in _OTHERS.items() for name in names}
+    for verb, command in COMMANDS.items():
+        homes |= {verb: command.module, f"{verb.capitalize()}Config": command.module}
+    value = globals()[name] = getattr(import_module(homes[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -12,12 +12,11 @@ The docstring of the class, or of one that it inherits from, says what each opti
 the help, see `GROUPS`.
 """
 
-import difflib
 import re
 import shutil
 import textwrap
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from inspect import cleandoc
 from pathlib import Path
@@ -26,7 +25,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-Config = TypeVar("Config")
+from v3s.options import closest
+
+_Config = TypeVar("_Config")
 Given = list[tuple[str, str]]
 """What is given for an option: each time the name that it is called by, and a text."""
 
@@ -75,14 +76,14 @@ class Option:
     help: str = ""
 
 
-CONFIG = Option(
+CONFIG_OPTION = Option(
     field="config",
     names=("--config",),
     many=True,
     metavar="FILE",
     help="A YAML file of options. The command line overrides it, and so does a later --config.",
 )
-HELP = Option(field="help", names=("-h", "--help"), kind=bool, help="Show this and exit.")
+HELP_OPTION = Option(field="help", names=("-h", "--help"), kind=bool, help="Show this and exit.")
 
 
 def options_of(kind: type[Any]) -> list[Option]:
@@ -183,7 +184,7 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
                     raise UsageError(f"{name} needs a value; one that begins with a dash is given as {name}=VALUE")
                 text = left.popleft()
         elif name.startswith("-"):
-            raise UsageError(f"no option is called {name!r}{nearest(name, named)}")
+            raise UsageError(f"no option is called {name!r}{closest(name, named)}")
         else:
             raise UsageError(f"{word!r} belongs to no option; give an option's name before it")
         given.setdefault(option.field, []).extend((name, part) for part in _parts(option, text))
@@ -240,7 +241,7 @@ def parse_yaml(options: Sequence[Option], text: str, source: str) -> dict[str, A
     for key, value in node.value:
         name = str(key.value)
         if name not in known:
-            raise UsageError(f"{source}: no option is called {name!r}{nearest(name, known)}")
+            raise UsageError(f"{source}: no option is called {name!r}{closest(name, known)}")
         if name in values:
             raise UsageError(f"{source}: {name} is given twice")
         values[name] = _yaml_value(known[name], value, f"{source}: {name}")
@@ -270,7 +271,7 @@ def _value(option: Option, given: Given) -> Any:
     if len(given) > 1:
         names = " or ".join(dict.fromkeys(name for name, _ in given))
         texts = " and ".join(repr(text) for _, text in given)
-        raise UsageError(f"{names} takes one value, not {texts}")
+        raise UsageError(f"{names} is given more than once, as {texts}")
     return _one_value(option, *given[0])
 
 
@@ -294,7 +295,7 @@ def _needed(option: Option) -> str:
     return f"one of {', '.join(option.choices)}" if option.choices else NEEDED[option.kind]
 
 
-def build(kind: type[Config], values: Mapping[str, Any]) -> Config:
+def build(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
     """A dataclass from the values of its options.
 
     Raises:
@@ -316,30 +317,9 @@ def to_yaml(config: Any, *, without: Collection[str] = ()) -> str:
     return str(yaml.safe_dump(values, default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
-def from_yaml(kind: type[Config], text: str) -> Config:
+def from_yaml(kind: type[_Config], text: str) -> _Config:
     """The inverse of `to_yaml`."""
     return build(kind, parse_yaml(options_of(kind), text, "the configuration"))
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """A hint at what was meant: ", did you mean '--learning-rate'?", or nothing.
-
-    It finds initials (``--lr``), beginnings of parts (``--rate``), slips (``--learing-rate``), and names that lack
-    letters (``--lrate``).
-    """
-    plain = {name.lstrip("-").replace("_", "-"): name for name in names}
-    word = word.lstrip("-").replace("_", "-").lower()
-    if not word:
-        return ""
-    found = (
-        [name for name in plain if word == "".join(part[:1] for part in name.split("-"))]
-        or [name for name in plain if name.startswith(word)]
-        or [name for name in plain if any(part.startswith(word) for part in name.split("-"))]
-        or difflib.get_close_matches(word, plain, n=1)
-        or [name for name in plain if re.match(".*".join(map(re.escape, word)), name)]
-    )
-    hints = " or ".join(repr(plain[name]) for name in found[:3])
-    return f", did you mean {hints}?" if hints else ""
 
 
 def help_text(program: str, kind: type[Any], options: Sequence[Option], examples: Sequence[str]) -> str:

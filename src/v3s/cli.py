@@ -31,6 +31,7 @@ from typing import Any, get_type_hints
 
 from v3s import argv
 from v3s.commands.recipes import RECIPES
+from v3s.options import closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
 STDOUT = 1
@@ -42,8 +43,7 @@ class Command:
 
     Attributes:
         group: where it stands in the help.
-        module: where it is: a function of the verb's name, unless another follows a colon, whose first argument is the
-            dataclass of its options. What it returns is the exit code, or the file that it wrote, or does not matter.
+        module: where it is: a function of the verb's name, whose first argument is the dataclass of its options.
         summary: its line in the help.
         examples: command lines, without ``v3s``.
     """
@@ -240,12 +240,12 @@ def _run(words: Sequence[str]) -> int:
         return 0
     name, *options = words
     if name not in COMMANDS:
-        hint = "; a command comes first" if name.startswith("-") else argv.nearest(name, COMMANDS)
+        hint = "; a command comes first" if name.startswith("-") else closest(name, COMMANDS)
         return _refused(f"no command is called {name!r}{hint}", see="v3s --help")
-    job, kind = load(name)
+    job, kind = load_command(name)
     if not {"-h", "--help"}.isdisjoint(options):
         examples = [f"v3s {example}" for example in COMMANDS[name].examples]
-        print(argv.help_text(f"v3s {name}", kind, [*_options(name, kind), argv.HELP], examples))
+        print(argv.help_text(f"v3s {name}", kind, [*_options(name, kind), argv.HELP_OPTION], examples))
         return 0
     try:
         config = read_config(name, kind, options)
@@ -254,11 +254,10 @@ def _run(words: Sequence[str]) -> int:
     return _finish(job(config), config)
 
 
-def load(name: str) -> tuple[Callable[[Any], object], type[Any]]:
+def load_command(name: str) -> tuple[Callable[[Any], object], type[Any]]:
     """Import a command: its function, and the dataclass of its options."""
-    module, _, function = COMMANDS[name].module.partition(":")
     with listen_for_stop() as stop:  # native code that is imported may drop a KeyboardInterrupt
-        job = getattr(import_module(module), function or name)
+        job = getattr(import_module(COMMANDS[name].module), name)
     if stop.number == signal.SIGINT:
         raise KeyboardInterrupt
     if stop.number is not None:
@@ -280,11 +279,17 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     for file in given.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _at_home(file))
     values = {field: _at_home(value) for field, value in (values | given).items()}
-    return argv.build(kind, recipe | _begun(kind, values) | values)
+    config = argv.build(kind, recipe | _begun(kind, values) | values)
+    if name == "pretrain" and ":" in config.backbone:
+        raise ValueError(
+            f"backbone {config.backbone!r} names code of your own, which runs from Python only: "
+            "v3s.pretrain(config, backbone=your_network())"
+        )
+    return config
 
 
 def _options(name: str, kind: type[Any]) -> list[argv.Option]:
-    return [*argv.options_of(kind), *([RECIPE] if name == "pretrain" else []), argv.CONFIG]
+    return [*argv.options_of(kind), *([RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
 
 
 def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,13 +313,11 @@ def _at_home(value: Any) -> Any:
 
 
 def _finish(result: object, config: Any) -> int:
-    """Print the file that a command returns, or else those that it was asked to write; returns its exit code."""
-    if isinstance(result, int):
-        return result
+    """Print the file that a command returns, or else those that it was asked to write; returns the exit code."""
     asked = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
     for path in [result] if isinstance(result, Path) else filter(Path.is_file, asked):
         print(path)
-    return 0
+    return 1 if getattr(result, "num_usable", None) == 0 else 0  # a scan without a usable video
 
 
 def _refused(message: str, *, see: str = "") -> int:

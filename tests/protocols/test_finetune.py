@@ -11,7 +11,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from v3s.argv import to_yaml
 from v3s.backbones import create_backbone
+from v3s.commands.pretrain import PretrainConfig
 from v3s.data import views
 from v3s.features.saved import load_pretext_model, save_trained
 from v3s.features.source import open_source
@@ -76,9 +78,10 @@ def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> Non
 
 
 def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
-    model, classes, view = load_recognizer(finished.run)
+    model, trained = load_recognizer(finished.run)
+    classes, sampling = trained.classes, trained.sampling
     assert classes == finished.scores.classes
-    assert (view.clip_frames, view.clip_size) == (8, 32)
+    assert (sampling.clip_frames, sampling.clip_size) == (8, 32)
     assert model.classifier.out_features == 8
     page = (finished.run / "report.html").read_text()
     assert all(name in page for name in classes)
@@ -146,7 +149,7 @@ def test_test_videos_are_read_only_after_training(
 
 
 def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
-    job = module.set_up(replace(config, out=str(tmp_path)), QUIET)
+    job = module.set_up_finetuning(replace(config, out=str(tmp_path)), QUIET)
     train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
     assert (len(train), len(validation), train & validation) == (12, 4, set())
     for clips in (job.train, job.validation):
@@ -190,8 +193,14 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
     frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
     assert json.loads((result.run / "manifest.json").read_text())["backbone_fingerprint"] == trained.fingerprint
-    with pytest.raises(ValueError, match="holds a pre-trained network"):
-        finetune(replace(config, out=str(tmp_path / "pre"), overwrite=True), console=QUIET)
+
+
+def test_a_pre_training_is_never_replaced(config: FinetuneConfig, tmp_path: Path) -> None:
+    """Not even one that has no network yet."""
+    (tmp_path / "config.yaml").write_text(to_yaml(PretrainConfig(data="videos", out=str(tmp_path))))
+    with pytest.raises(ValueError, match="holds a pre-training; give the fine-tuned network another folder with --out"):
+        finetune(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_colours_are_learned(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
         ValueError: the name is unknown, or the width is not positive.
     """
     if name not in BACKBONES:
-        hint = closest(name.lower(), BACKBONES, cutoff=0.4)
+        hint = closest(name, BACKBONES)
         raise ValueError(f"no backbone is called {name!r}{hint}; there are: {', '.join(BACKBONES)}")
     with torch.device("meta"):  # shapes only: nothing is drawn from the global generator
         network = BACKBONES[name](width)

@@ -14,8 +14,7 @@ from v3s.backbones.device import ComputeOptions
 from v3s.commands.check import CheckConfig, check
 from v3s.commands.demo_page import DemoResult, write_demo_page
 from v3s.commands.evaluate import EvaluateConfig, evaluate
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.clips import hold_out
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan

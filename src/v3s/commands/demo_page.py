@@ -22,7 +22,7 @@ from v3s.pretext.scores import HeadScores
 from v3s.protocols.explain import explain_clip, open_subject
 from v3s.protocols.gradcam import contact_sheet, overlay
 from v3s.protocols.retrieve import RetrievalResult
-from v3s.protocols.speediness import curve_chart, measure_speediness
+from v3s.protocols.speediness import Windows, curve_chart, measure_speediness
 from v3s.train.run import MANIFEST, METRICS, read_metrics
 from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
@@ -30,7 +30,7 @@ from v3s.video.warp import to_width, warp
 
 NEIGHBOURS = (1, 5, 10)
 EXPLAINED = "conv4"  # finer in time and space than the last stage
-CHANGING, FASTER, MOST_FRAMES, PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
+CHANGING, FASTER, MOST_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +193,11 @@ def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
     length = min(source.num_frames, MOST_FRAMES)
     change = length // 3
     frames = [*range(change), *range(change, length, FASTER)]
-    to_picture, height, width = to_width(source.width, source.height, PICTURE_WIDTH)
+    to_picture, height, width = to_width(source.width, source.height, _PICTURE_WIDTH)
     film = warp(read_frames(source, frames), to_picture, height, width).permute(1, 2, 3, 0)
     write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
     model, _ = load_pretext_model(demo.trained.run)
-    curve = measure_speediness(
-        model, trained.task, trained.sampling, index_video(file), stride=1, console=Console(quiet=True)
-    )
+    curve = measure_speediness(model, trained, index_video(file), Windows(stride=1), console=Console(quiet=True))
     chart = curve_chart(curve, trained.task, video=file.name, markers={"faster": change / source.fps})
     text = (
         f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {FASTER} times "

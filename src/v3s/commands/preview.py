@@ -34,7 +34,7 @@ from v3s.video.decode import Video, read_frames
 from v3s.video.homography import FloatArray, corners
 from v3s.video.warp import to_width, warp
 
-PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
+_PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
 STILLS_IN_A_ROW = 8
 MOST_LEFT_OUT = 50
 
@@ -221,7 +221,7 @@ def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
 def _cut(video: Video, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
     frames = read_frames(video, plan.frames)
     clip = cut_clip(frames, plan, clip_size)
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
+    to_picture, height, width = to_width(video.width, video.height, _PICTURE_WIDTH)
     picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
     outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))
     return Example(kind, label, plan, clip.permute(1, 2, 3, 0).numpy(), outlined)

@@ -103,6 +103,17 @@ class Scan:
         return {report.path: report.reason for report in self.reports if report.verdict != "usable"}
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many videos were listed, and how many of them have each fault."""
+        verdicts = [report.verdict for report in self.reports]
+        faults: tuple[Verdict, ...] = ("unreadable", "partial", "too short")
+        return {
+            "listed": len(self.reports) + self.videos.num_missing,
+            "missing": self.videos.num_missing,
+            **{fault.replace(" ", "_"): verdicts.count(fault) for fault in faults},
+        }
+
+    @property
     def usable_table(self) -> IndexTable:
         """The indices of the usable videos, in the order of `usable`."""
         return self.table.subset(np.flatnonzero(self.table.num_frames >= self.min_frames))

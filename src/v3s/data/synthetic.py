@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.files.writing import write_atomically
 from v3s.pages.images import mp4
 
 PERIOD_FRAMES = 40.0
@@ -91,9 +92,9 @@ def make_clips(
     for index in range(num_videos):
         turn, kind = divmod(index, len(kinds))
         path = Path(folder) / kinds[kind] / f"clip_{turn:03d}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((seed, index))
-        path.write_bytes(mp4(_film(rng, kinds[kind], num_frames, height, width), fps))
+        film = mp4(_film(rng, kinds[kind], num_frames, height, width), fps)
+        write_atomically(path, partial(Path.write_bytes, data=film))
         paths.append(path)
     return paths
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -12,8 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from v3s.backbones.device import Compute
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
-from v3s.train.distributed import Processes
+from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums
+
+BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 @dataclass(slots=True)
@@ -131,3 +134,28 @@ class TrainingJob:
     resume: bool
     opening: str
     console: Console
+
+
+def on_devices(
+    model: _Model, compute: Compute, processes: Processes, *, batch_norm: BatchNormStatistics, compiled: bool
+) -> tuple[_Model, nn.Module]:
+    """A model on its device, and the same as it is called in training.
+
+    Args:
+        model: as it was built.
+        compute: the device.
+        processes: with several, gradients are averaged over them, and statistics of batch norm where that is asked for.
+        batch_norm: "sync", or "auto" on several GPUs, takes the statistics over all processes.
+        compiled: compile what is called in training. Validation, in batches of other sizes, would be compiled again.
+    """
+    several_gpus = processes.count > 1 and compute.device.type == "cuda"
+    if batch_norm == "sync" or (batch_norm == "auto" and several_gpus):
+        model = cast(_Model, nn.SyncBatchNorm.convert_sync_batchnorm(model))  # type: ignore[no-untyped-call]
+    model = compute.network(model)
+    trained = wrap(model, processes, compute.device)
+    return model, cast(nn.Module, torch.compile(trained)) if compiled else trained
+
+
+def sgd(model: nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """The optimiser of the paper (section 4.1.2)."""
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True)

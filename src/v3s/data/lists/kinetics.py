@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import Entry, Listing, Subset, class_order
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order
 
 SUBSET_FILES = {
     "train": ("train.csv", "train.txt"),
@@ -65,7 +65,9 @@ def _read_file(file: Path, root: Path, split_names: tuple[str, ...] | None) -> L
     return Listing("Kinetics-400", entries, class_order(entry.label for entry in entries), key=_stem)
 
 
-def _official_entries(file: Path, rows: "csv.DictReader[str]", split_names: tuple[str, ...] | None) -> Iterator[Entry]:
+def _official_entries(
+    file: Path, rows: "csv.DictReader[str]", split_names: tuple[str, ...] | None
+) -> Iterator[ListedVideo]:
     """Yield the videos of an official file under the names that downloaders give them."""
     for row in rows:
         if split_names and "split" in row and row["split"] not in split_names:
@@ -75,7 +77,7 @@ def _official_entries(file: Path, rows: "csv.DictReader[str]", split_names: tupl
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}, line {rows.line_num}: {video} has no time_start and time_end") from error
-        yield Entry((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
+        yield ListedVideo((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
 
 
 def _is_official(file: Path) -> bool:

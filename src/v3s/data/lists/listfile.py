@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from v3s.data.lists.listing import Entry, Listing, class_order, numbered_lines
+from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
 
 HEADERS = ("path", "path,label")
 
@@ -30,11 +30,11 @@ def read_list(file: Path, root: Path) -> Listing:
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
 
 
-def _entry(line: str, root: Path) -> Entry:
+def _entry(line: str, root: Path) -> ListedVideo:
     """Take the first reading of a line that leads to a file; the first of all where none does."""
     readings = list(_readings(line))
     path, label = next((reading for reading in reversed(readings) if (root / reading[0]).is_file()), readings[0])
-    return Entry((path,), label or None)
+    return ListedVideo((path,), label or None)
 
 
 def _readings(line: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from v3s.data.lists.folder import folder_label, link_outside, subset_folders, vi
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import Entry, Listing, Subset, class_order, locate
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.ucf101 import read_ucf101
 
 _TEST_VIDEOS = "give a folder with official lists (--splits) or, as the command has it, --test-data or --subset all"
@@ -136,7 +136,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         )
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     entries = [
-        Entry((file,), folder_label(file.removeprefix(folder)))
+        ListedVideo((file,), folder_label(file.removeprefix(folder)))
         for folder in below
         for file in files
         if file.startswith(folder)
