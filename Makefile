@@ -22,6 +22,7 @@ types: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_commands.py
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
 bench: $(STAMP)
