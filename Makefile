@@ -14,8 +14,8 @@ test: $(STAMP)
 	$(BIN)/coverage report --format=total
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: $(STAMP)
 	$(BIN)/mypy

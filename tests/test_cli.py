@@ -50,7 +50,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
             "bad.yaml: no option is called 'batch-size', did you mean 'batch_size'",
         ),
         ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is no YAML file of options"),
-        ("pretrain --out {tmp}/run --resume", "holds no run to go on with"),
+        ("pretrain --out {tmp}/run --resume", "holds no run to resume"),
         ("check --workers 1 x", "'x' belongs to no option; give an option's name before it"),
         ("check --data x -k 3", "no option is called '-k'"),
         ("check {tmp}/missing", "missing does not exist"),

@@ -60,7 +60,7 @@ def test_defaults_recipes_files_and_words_in_turn(tmp_path: Path) -> None:
 
 
 def test_a_run_is_resumed_with_its_own_options(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no run to go on with"):
+    with pytest.raises(ValueError, match="holds no run to resume"):
         train("--out", str(tmp_path), "--resume")
     assert train("videos", "--out", str(tmp_path), "--resume").data == "videos"
     (tmp_path / "config.yaml").write_text(to_yaml(Train(data="videos", out="elsewhere", epochs=7, k=7)))

@@ -75,6 +75,15 @@ class Option:
     group: str = "More options"
     help: str = ""
 
+    @property
+    def default_text(self) -> str:
+        """Its default as the help shows it; empty where the help text itself says it, or where there is none."""
+        if self.default is MISSING:
+            return "required"
+        if self.default is None or self.default is False or self.default in ("", ()):
+            return ""
+        return ",".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
+
 
 CONFIG_OPTION = Option(
     field="config",
@@ -322,6 +331,11 @@ def from_yaml(kind: type[_Config], text: str) -> _Config:
     return build(kind, parse_yaml(options_of(kind), text, "the configuration"))
 
 
+def summary_of(kind: type[Any]) -> list[str]:
+    """The paragraphs of a dataclass that say what its command does."""
+    return _sections(kind)[0].strip().split("\n\n")
+
+
 def help_text(program: str, kind: type[Any], options: Sequence[Option], examples: Sequence[str]) -> str:
     """The help of a command.
 
@@ -337,7 +351,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
         f"{each.word}{' ...' * each.many}" if each.word else f"{each.names[0]} {each.metavar}" for each in required
     ]
     lines = [f"usage: {' '.join([program, *usage, '[options]'])}"]
-    for paragraph in _sections(kind)[0].strip().split("\n\n"):
+    for paragraph in summary_of(kind):
         lines += ["", *textwrap.wrap(paragraph, width)]
     for section, title in GROUPS.items():
         of_group = [option for option in options if option.group == section]
@@ -352,11 +366,8 @@ def _help_lines(option: Option, width: int) -> list[str]:
     names = ", ".join([option.word, *option.names] if option.word else option.names)
     head = f"  {names} {option.metavar}".rstrip()
     notes = [f"one of {', '.join(option.choices)}"] if option.choices else []
-    default = option.default
-    if default is MISSING:
-        notes.append("required")
-    elif default is not None and default is not False and default not in ("", ()):
-        notes.append("default " + (",".join(map(str, default)) if isinstance(default, tuple) else str(default)))
+    if shown := option.default_text:
+        notes.append(shown if shown == "required" else f"default {shown}")
     text = f"{option.help} ({'; '.join(notes)})".lstrip() if notes else option.help
     told = textwrap.wrap(text, width - 26, break_on_hyphens=False, break_long_words=False) or [""]
     if len(head) <= 24:

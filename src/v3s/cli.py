@@ -34,7 +34,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.options import closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
-STDOUT = 1
+_STDOUT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +58,25 @@ COMMANDS = {
     "demo": Command(
         "first steps",
         "v3s.commands.demo",
-        "the whole road in minutes, on clips it makes or on yours, with a report",
+        "run the full pipeline in minutes, on generated clips or your own, with a report",
         ("demo", "demo my_videos --out demo"),
     ),
     "check": Command(
         "your videos",
         "v3s.commands.check",
-        "read every video once and say which are usable",
+        "read every video once and report which are usable",
         ("check my_videos", "check UCF-101 --splits ucfTrainTestlist --out report.jsonl"),
     ),
     "prepare": Command(
         "your videos",
         "v3s.commands.prepare",
-        "decode every video once, to train without decoding",
+        "decode every video once, so that training needs no decoding",
         ("prepare my_videos --out store", "prepare my_videos --out store --short-side 128 --pixel-format jpeg"),
     ),
     "preview": Command(
         "your videos",
         "v3s.commands.preview",
-        "show your videos under each transform, with labels",
+        "show clips of your videos under each transform, with labels",
         ("preview my_videos", "preview my_videos --task ts --num-videos 8 --out speeds.html"),
     ),
     "pretrain": Command(
@@ -88,38 +88,38 @@ COMMANDS = {
     "evaluate": Command(
         "pre-training",
         "v3s.commands.evaluate",
-        "measure both heads of a trained model on other videos",
+        "measure both heads of a pre-trained model on other videos",
         ("evaluate other_videos --backbone run", "evaluate other_videos --backbone run --out scores.json"),
     ),
     "audit": Command(
         "pre-training",
         "v3s.commands.audit",
-        "how much of each label can be read without looking at content",
+        "measure how much of each label can be read without the content",
         ("audit my_videos", "audit other_videos --backbone run --page audit.html"),
     ),
     "replay": Command(
         "pre-training",
         "v3s.commands.replay",
-        "run the batch that gave a NaN again, and say where it arose",
+        "run the batch that gave a NaN again and report where it arose",
         ("replay run", "replay run --device cpu"),
     ),
     "convert": Command(
         "pre-training",
         "v3s.commands.convert",
-        "take the weights of another project's network",
+        "convert the weights of another project's network",
         ("convert vcop.pt --out converted", "convert r3d_18.pth --out converted"),
     ),
     "finetune": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.finetune",
-        "train a backbone to recognise actions, and test it",
+        "train a backbone to recognise actions, then test it",
         (
             "finetune UCF-101 --splits ucfTrainTestlist --backbone run --out recognizer",
             "finetune UCF-101 --splits ucfTrainTestlist --backbone random:r3d --out scratch",
         ),
     ),
     "probe": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.probe",
         "classify frozen features: linear probe, neighbours, few labels",
         (
@@ -128,7 +128,7 @@ COMMANDS = {
         ),
     ),
     "retrieve": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.retrieve",
         "find videos of the same class by nearest neighbours",
         (
@@ -137,21 +137,21 @@ COMMANDS = {
         ),
     ),
     "similarity": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.similarity",
-        "tell whether two videos show the same action",
+        "decide whether two videos show the same action",
         ("similarity UCF-101 --backbone run", "similarity ASLAN --pairs View2.mat --backbone run"),
     ),
     "explain": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.explain",
         "show where a network looks in a video (Grad-CAM)",
         ("explain a.mp4 --backbone run", "explain a.mp4 --backbone recognizer --target Archery --out archery"),
     ),
     "speediness": Command(
-        "what features are good for",
+        "what the features are good for",
         "v3s.protocols.speediness",
-        "draw how fast a video seems over its time",
+        "draw how fast a video looks over its time",
         ("speediness a.mp4 --backbone run", "speediness a.mp4 --backbone run --stride 8 --out fast.html"),
     ),
     "embed": Command(
@@ -166,7 +166,7 @@ COMMANDS = {
     "merge": Command(
         "search",
         "v3s.vectors.merge",
-        "put folders of vectors together",
+        "join folders of vectors",
         ("merge part1 part2 part3 part4 --out vectors", "merge old new --out vectors --overwrite"),
     ),
     "index": Command(
@@ -178,13 +178,13 @@ COMMANDS = {
     "search": Command(
         "search",
         "v3s.vectors.search",
-        "find the videos most like one",
+        "find the videos most similar to one",
         ("search a.mp4 --in vectors", "search a.mp4 --in vectors -k 20 --page found.html"),
     ),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
-        "run a table of the paper, its numbers beside ours",
+        "run a table of the paper and print its numbers beside ours",
         (
             "reproduce table3 --data UCF-101 --splits ucfTrainTestlist --out tables",
             "reproduce table3 --data my_videos --scale tiny",
@@ -192,7 +192,7 @@ COMMANDS = {
     ),
 }
 
-RECIPE = argv.Option(
+_RECIPE = argv.Option(
     field="recipe",
     names=("--recipe",),
     choices=tuple(RECIPES),
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # for the interpreter's own last flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the interpreter's own last flush
             return 128 + signal.SIGPIPE
         if isinstance(error, OSError) and error.filename is not None:
             return _refused(f"{os.fsdecode(error.filename)}: {error.strerror}")
@@ -245,7 +245,7 @@ def _run(words: Sequence[str]) -> int:
     job, kind = load_command(name)
     if not {"-h", "--help"}.isdisjoint(options):
         examples = [f"v3s {example}" for example in COMMANDS[name].examples]
-        print(argv.help_text(f"v3s {name}", kind, [*_options(name, kind), argv.HELP_OPTION], examples))
+        print(argv.help_text(f"v3s {name}", kind, [*options_of_command(name, kind), argv.HELP_OPTION], examples))
         return 0
     try:
         config = read_config(name, kind, options)
@@ -272,7 +272,7 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
         argv.UsageError: they are wrong.
         ValueError: a value is refused, or there is no run to resume.
     """
-    options = _options(name, kind)
+    options = options_of_command(name, kind)
     given = argv.parse_words(options, words)
     recipe = RECIPES.get(given.pop("recipe", ""), {})
     values: dict[str, Any] = {}
@@ -288,8 +288,10 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     return config
 
 
-def _options(name: str, kind: type[Any]) -> list[argv.Option]:
-    return [*argv.options_of(kind), *([RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
+def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
+    """All options of a command, in the order of its help."""
+    options = [*argv.options_of(kind), *([_RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
+    return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
 
 
 def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +303,7 @@ def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         return argv.read_file(argv.options_of(kind), str(file))
     if "data" not in values:
         out = values["out"]
-        raise ValueError(f"{out} holds no run to go on with: {file} is missing; to begin one, give its --data")
+        raise ValueError(f"{out} holds no run to resume: {file} is missing; to start one, give its --data")
     return {}
 
 
@@ -330,7 +332,7 @@ def _refused(message: str, *, see: str = "") -> int:
 def _is_unread() -> bool:
     """Whether nothing reads this process's output any more."""
     poll = select.poll()
-    poll.register(STDOUT, 0)
+    poll.register(_STDOUT, 0)
     return bool(poll.poll(0))
 
 
@@ -355,7 +357,7 @@ def _overview() -> str:
         [
             *lines,
             "",
-            "WHAT is what the command works on, such as a folder of videos.",
+            "WHAT is the main input of the command, such as a folder of videos.",
             "v3s COMMAND --help lists its options and has examples.",
         ]
     )
