@@ -81,6 +81,9 @@ def test_damaged_descriptions_are_named(tmp_path: Path) -> None:
     edit(tmp_path / "config.json", width=None)
     with pytest.raises(CheckpointError, match=r"config\.json: incomplete description \('width'\)"):
         describe_trained(tmp_path)
+    edit(tmp_path / "config.json", width=0.125, kind="quantised")
+    with pytest.raises(CheckpointError, match="kind 'quantised'; it must be one of pretrained, recognizer, converted"):
+        describe_trained(tmp_path)
     edit(tmp_path / "config.json", format=9)
     with pytest.raises(CheckpointError, match="written in format 9; this version reads format 1"):
         describe_trained(tmp_path)

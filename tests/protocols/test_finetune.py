@@ -192,13 +192,14 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
     kept, weights = load_file(result.run / "backbone.safetensors"), load_file(tmp_path / "pre/backbone.safetensors")
     frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
-    assert json.loads((result.run / "manifest.json").read_text())["backbone_fingerprint"] == trained.fingerprint
+    manifest = json.loads((result.run / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["backbone_fingerprint"]) == ("recognizer", trained.fingerprint)
 
 
 def test_a_pre_training_is_never_replaced(config: FinetuneConfig, tmp_path: Path) -> None:
     """Not even one that has no network yet."""
     (tmp_path / "config.yaml").write_text(to_yaml(PretrainConfig(data="videos", out=str(tmp_path))))
-    with pytest.raises(ValueError, match="holds a pre-training; give the fine-tuned network another folder with --out"):
+    with pytest.raises(ValueError, match="holds a pre-training; give --out another folder"):
         finetune(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 

@@ -16,7 +16,7 @@ from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.writing import read_json, write_atomically
 from v3s.pages.charts import confusion_matrix, line_chart
-from v3s.pages.images import data_uri, mp4, png
+from v3s.pages.images import data_uri, mp4, png, small_frames
 from v3s.pages.page import figure, page, paragraph, section, table, video, write_page
 from v3s.pretext.scores import HeadScores
 from v3s.protocols.explain import explain_clip, open_subject
@@ -24,9 +24,8 @@ from v3s.protocols.gradcam import contact_sheet, overlay
 from v3s.protocols.retrieve import RetrievalResult
 from v3s.protocols.speediness import Windows, curve_chart, measure_speediness
 from v3s.train.run import MANIFEST, METRICS, read_metrics
-from v3s.video.decode import Video, read_frames
+from v3s.video.decode import Video
 from v3s.video.index import index_video
-from v3s.video.warp import to_width, warp
 
 NEIGHBOURS = (1, 5, 10)
 EXPLAINED = "conv4"  # finer in time and space than the last stage
@@ -193,8 +192,7 @@ def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
     length = min(source.num_frames, MOST_FRAMES)
     change = length // 3
     frames = [*range(change), *range(change, length, FASTER)]
-    to_picture, height, width = to_width(source.width, source.height, _PICTURE_WIDTH)
-    film = warp(read_frames(source, frames), to_picture, height, width).permute(1, 2, 3, 0)
+    film = small_frames(source, frames, _PICTURE_WIDTH)
     write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
     model, _ = load_pretext_model(demo.trained.run)
     curve = measure_speediness(model, trained, index_video(file), Windows(stride=1), console=Console(quiet=True))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -111,9 +111,12 @@ def describe_trained(path: str | Path) -> Trained:
         raise CheckpointError(
             f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {_RUN_FORMAT}"
         )
+    kind = values["kind"] if "kind" in values else _old_kind(values)
+    if kind not in get_args(Kind):
+        raise CheckpointError(f"{folder / DESCRIPTION}: kind {kind!r}; it must be one of {', '.join(get_args(Kind))}")
     try:
         return Trained(
-            kind=values["kind"] if "kind" in values else _old_kind(values),
+            kind=kind,
             backbone=values["backbone"],
             width=values["width"],
             task=task_from_table(values["task"]),

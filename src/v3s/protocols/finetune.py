@@ -164,7 +164,7 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     """
     console = console or Console()
     if kind_of_run(Path(config.out)) == "pretrained":
-        raise ValueError(f"{config.out} holds a pre-training; give the fine-tuned network another folder with --out")
+        raise ValueError(f"{config.out} holds a pre-training; give --out another folder")
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
