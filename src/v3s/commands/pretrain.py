@@ -169,7 +169,7 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         ),
         fixed=validation_batches(len(job.validation), config.validation_clips, config.batch_size, **shared),
         describe=job.train.describe,
-        score=mean_accuracy,
+        score=_mean_accuracy,
         keep_best=partial(_keep_best, job, run, model),
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
@@ -209,6 +209,6 @@ def _result(run: RunFolder, console: Console) -> PretrainResult:
     return PretrainResult(run.path, best_epoch, results)
 
 
-def mean_accuracy(validation: dict[str, float]) -> float:
+def _mean_accuracy(validation: dict[str, float]) -> float:
     """The mean of both heads' accuracies: the paper's "best validation accuracy"."""
     return (validation["accuracy_spatial"] + validation["accuracy_temporal"]) / 2

@@ -31,8 +31,6 @@ from v3s.train.training import Training
 from v3s.video.store import StoredVideo
 
 BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
-
-
 Loading = Literal["auto", "workers", "resident"]
 
 
@@ -94,7 +92,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         require_positive(self, *CLIP_SIZES, "learning_rate")
         require_not_negative(self, "momentum", "weight_decay")
         if self.batch_size % self.parts:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of the {self.parts} parts")
+            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of the {self.parts} parts")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
             raise ValueError("a video belongs to one of several parts: choose --train-clips 1 and --short leave-out")
 
@@ -160,12 +158,7 @@ def set_up(
     Raises:
         ValueError: something is wrong with the configuration or the videos.
     """
-    if config.batch_size % processes.count:
-        raise ValueError(f"batch_size {config.batch_size} is no multiple of the {processes.count} processes")
-    if config.parts > 1 and config.parts % processes.count:
-        raise ValueError(f"parts is {config.parts}, no multiple of the {processes.count} processes that share them")
-    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
-        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+    _check_processes(config, processes, compute)
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -175,32 +168,47 @@ def set_up(
     parts = hold_out(found.num_usable, config.validation_videos, config.seed)
     clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
     train, validation = map(clips.subset, parts)
-    if config.parts > len(train):
-        raise ValueError(f"parts is {config.parts}, more than the {len(train)} training videos")
+    _check_train_videos(config, len(train), processes)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = config.loading == "resident" or (
         config.loading == "auto"
         and can_be_resident(chain(map(train.table.__getitem__, own), validation.table), compute.device)
     )
-    stored = isinstance(train.table[0], StoredVideo)
     num_workers = divide_cores(
         0 if resident else config.workers,
         compute.device,
         training=True,
-        stored=stored,
+        stored=isinstance(train.table[0], StoredVideo),
         num_processes=processes.local_count,
     )
-    if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
-        raise ValueError(
-            f"{len(train)} training videos give less than one batch of {config.batch_size}, which "
-            f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
-        )
     held = None
     if resident:
         held = ResidentFrames(train.table, compute.device, own), ResidentFrames(validation.table, compute.device)
     return PretrainJob(
         config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
     )
+
+
+def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
+    """Refuse what these processes cannot share, before any video is read."""
+    count = processes.count
+    if config.batch_size % count:
+        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {count} processes")
+    if config.parts > 1 and config.parts % count:
+        raise ValueError(f"parts is {config.parts}; it must be a multiple of the {count} processes that share them")
+    if config.batch_norm == "sync" and count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+
+
+def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
+    """Refuse too few training videos for the parts, or for the processes."""
+    if config.parts > num_videos:
+        raise ValueError(f"parts is {config.parts}, more than the {num_videos} training videos")
+    if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
+        raise ValueError(
+            f"{num_videos} training videos give less than one batch of {config.batch_size}, which "
+            f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
+        )
 
 
 def _network(config: PretrainConfig) -> nn.Module:

@@ -27,7 +27,7 @@ from v3s.video.frames import ColourSpace, Frames
 from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
-SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
+_SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
 """How much of a GPU's free memory, and of the host's memory, frames may take: the rest is the network's."""
 
 
@@ -57,7 +57,7 @@ class Kind(NamedTuple):
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def kind_of(video: StoredVideo) -> Kind:
+def _kind_of(video: StoredVideo) -> Kind:
     """The kind of a video's frames."""
     return Kind(video.pixel_format, video.height, video.width, video.matrix, video.full)
 
@@ -86,7 +86,7 @@ class ResidentFrames:
         counts: dict[Kind, int] = defaultdict(int)
         self.places: dict[int, tuple[Kind, int]] = {}
         for number, video in videos.items():
-            kind = kind_of(video)
+            kind = _kind_of(video)
             self.places[number] = kind, counts[kind]
             counts[kind] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
@@ -200,7 +200,7 @@ def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
 def _fits(num_bytes: int, gpu: torch.device) -> bool:
     """Whether a GPU has room; what torch holds of its memory and does not use is free too."""
     free = torch.cuda.mem_get_info(gpu)[0] + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
-    return num_bytes <= SHARE_OF_DEVICE * free
+    return num_bytes <= _SHARE_OF_DEVICE * free
 
 
 def _stored(video: object) -> StoredVideo:

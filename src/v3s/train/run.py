@@ -37,11 +37,11 @@ from v3s.files.writing import NEXT, PART, finish_together, write_atomically, wri
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
-CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-QUARANTINE = "quarantine.jsonl"
-LAST = Path("checkpoints/last.pt")
+CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+_QUARANTINE = "quarantine.jsonl"
+_LAST = Path("checkpoints/last.pt")
 NONFINITE = "nonfinite"
-_FILES = (MANIFEST, METRICS, QUARANTINE, LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
 
 
@@ -54,7 +54,7 @@ class RunFolder:
     @property
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
-        return self.path / LAST
+        return self.path / _LAST
 
     @property
     def has_checkpoint(self) -> bool:
@@ -65,7 +65,7 @@ class RunFolder:
         self, stream: str, num_files: int, *, repeats: bool = False, tell: Callable[[str], None]
     ) -> Quarantine:
         """The files that go bad in a stream of batches, as quarantine.jsonl keeps them."""
-        return Quarantine(num_files=num_files, log=self.path / QUARANTINE, stream=stream, repeats=repeats, tell=tell)
+        return Quarantine(num_files=num_files, log=self.path / _QUARANTINE, stream=stream, repeats=repeats, tell=tell)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -143,7 +143,7 @@ class _LogFile(logging.FileHandler):
 def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
-    handler = logging.NullHandler() if run is None else _LogFile(run.path / LOG, encoding="utf-8")
+    handler = logging.NullHandler() if run is None else _LogFile(run.path / _LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
