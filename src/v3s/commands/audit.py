@@ -50,7 +50,7 @@ class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
 
     With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
     clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
-    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+    under both zooms and the recipe v3s-plus; trim_bars adds the same without bars.
 
     Attributes:
         backbone: A run's folder; give videos that it has not seen.
@@ -131,7 +131,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
 
 
 def _audit_clips(config: AuditConfig, console: Console) -> Audit:
-    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again less bars, if bars occur."""
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again without bars, if there are any."""
     task = get_task(config.task)
     videos = _usable(config, task, config.sampling(), console).usable_table
     asked = PretextClips(videos, task, config.sampling(), seed=config.seed)
