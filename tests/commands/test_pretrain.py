@@ -267,12 +267,12 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
 
 
 def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size 4 is no multiple of the 3 parts"):
+    with pytest.raises(ValueError, match="batch_size is 4; it must be a multiple of the 3 parts"):
         replace(config, parts=3)
     with pytest.raises(ValueError, match="a video belongs to one of several parts: choose --train-clips 1"):
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
-    with pytest.raises(ValueError, match="parts is 2, no multiple of the 4 processes that share them"):
+    with pytest.raises(ValueError, match="parts is 2; it must be a multiple of the 4 processes that share them"):
         set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
     with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
         pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)

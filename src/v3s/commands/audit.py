@@ -37,7 +37,7 @@ from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.scores import HeadScores, score_head
 from v3s.pretext.task import PretextTask, get_task
 
-TEST_SHARE = 1 / 3  # of the videos, for the probe
+_TEST_SHARE = 1 / 3  # of the videos, for the probe
 _CERTAIN = 2  # standard errors that make a difference
 
 _HEADS = ("spatial", "temporal")
@@ -118,7 +118,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
         ValueError: the videos cannot be listed, or too few of them are usable.
     """
     console = console or Console()
-    found = audit_clips(config, console) if config.backbone is None else audit_network(config, console)
+    found = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
     console.print(_terminal_table(found))
     for sentence in found.conclusions:
         console.print(sentence, highlight=False)
@@ -132,8 +132,8 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
 # Without a network
 
 
-def audit_clips(config: AuditConfig, console: Console) -> Audit:
-    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again less bars, if bars occur."""
+def _audit_clips(config: AuditConfig, console: Console) -> Audit:
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus, then again without bars if asked to."""
     task = get_task(config.task)
     videos = _usable(config, task, config.sampling(), console).usable_table
     asked = PretextClips(videos, task, config.sampling(), seed=config.seed)
@@ -143,7 +143,7 @@ def audit_clips(config: AuditConfig, console: Console) -> Audit:
     workers = divide_cores(config.workers, torch.device("cpu"))
     read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
     cues, labels, numbers = _collect(read)
-    _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
+    _, tested = hold_out(len(videos), max(1, round(_TEST_SHARE * len(videos))), config.seed)
     rows = {}
     for place, name in enumerate(settings):
         own = {cue: values[:, place] for cue, values in cues.items()}
@@ -175,7 +175,7 @@ def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 # With a network
 
 
-def audit_network(config: AuditConfig, console: Console) -> Audit:
+def _audit_network(config: AuditConfig, console: Console) -> Audit:
     """Ask both heads of a trained network about every stimulus, made from the same plans."""
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)

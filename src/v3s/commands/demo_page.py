@@ -27,9 +27,9 @@ from v3s.train.run import MANIFEST, METRICS, read_metrics
 from v3s.video.decode import Video
 from v3s.video.index import index_video
 
-NEIGHBOURS = (1, 5, 10)
-EXPLAINED = "conv4"  # finer in time and space than the last stage
-CHANGING, FASTER, MOST_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
+_NEIGHBOURS = (1, 5, 10)
+_EXPLAINED = "conv4"  # finer in time and space than the last stage
+_CHANGING, _FASTER, _MOST_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
         _confusions(demo),
         *_neighbours(demo),
         _attention(demo),
-        _speediness(path.parent / CHANGING, demo, trained),
+        _speediness(path.parent / _CHANGING, demo, trained),
         _next_steps(),
     ]
     write_page(path, page("Video 3D Sampling: a demo", sections, lead=lead))
@@ -154,7 +154,7 @@ def _neighbours(demo: DemoResult) -> list[str]:
     one = next(iter(found.values()))
     rows = [
         (f"top {k}", *(f"{result.accuracy[k]:.1%}" for result in found.values()), f"{one.chance[k]:.1%}")
-        for k in NEIGHBOURS
+        for k in _NEIGHBOURS
     ]
     precision = (f"{result.mean_average_precision:.1%}" for result in found.values())
     rows.append(("mean average precision", *precision, f"{one.chance_precision:.1%}"))
@@ -175,11 +175,11 @@ def _attention(demo: DemoResult) -> str:
     subject, source = open_subject(demo.trained.run), _middle(demo)
     pictures = []
     for head in subject.heads:
-        found = explain_clip(subject, source, head=head, stage=EXPLAINED)
+        found = explain_clip(subject, source, head=head, stage=_EXPLAINED)
         sheet = data_uri(png(contact_sheet(found.clip, overlay(found.clip, found.heat))), "image/png")
         pictures.append(figure(sheet, f"{head} head: {found.answer(found.predicted)}"))
     text = (
-        f"Grad-CAM from {EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
+        f"Grad-CAM from {_EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
         "frames above, heat below. The brighter, the more the place spoke for the head's answer. No class of the "
         "spatial head stands for an untransformed clip: its answer is the nearest."
     )
@@ -189,17 +189,17 @@ def _attention(demo: DemoResult) -> str:
 def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
     """A held-out video that is made to change its speed, and what the temporal head says of it over time."""
     source = _middle(demo)
-    length = min(source.num_frames, MOST_FRAMES)
+    length = min(source.num_frames, _MOST_FRAMES)
     change = length // 3
-    frames = [*range(change), *range(change, length, FASTER)]
+    frames = [*range(change), *range(change, length, _FASTER)]
     film = small_frames(source, frames, _PICTURE_WIDTH)
     write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
     model, _ = load_pretext_model(demo.trained.run)
     curve = measure_speediness(model, trained, index_video(file), Windows(stride=1), console=Console(quiet=True))
     chart = curve_chart(curve, trained.task, video=file.name, markers={"faster": change / source.fps})
     text = (
-        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {FASTER} times "
-        f"as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
+        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {_FASTER} "
+        f"times as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
         "Speediness is 1 - P(s = 1) / P(all speeds); acceleration is P(p2 > p1) / P(all patterns)."
     )
     shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was asked about")

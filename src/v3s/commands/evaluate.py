@@ -96,13 +96,13 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
         for head, rows in enumerate((task.spatial, task.temporal))
     )
     scores = PretextScores(len(table), len(truth), found.skipped, spatial, temporal)
-    console.print(scores_table(scores))
+    console.print(_scores_table(scores))
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
     return scores
 
 
-def scores_table(scores: PretextScores) -> Table:
+def _scores_table(scores: PretextScores) -> Table:
     """The accuracies of both heads beside chance."""
     table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
     for column in ("head", "labels", "accuracy", "standard error", "chance"):

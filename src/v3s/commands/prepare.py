@@ -42,7 +42,7 @@ from v3s.video.store_writer import ShardWriter, store_video
 VIDEOS_PER_SHARD = 32
 """How many videos a shard holds at most: what a killed run loses, for each process."""
 
-SHARDS_PER_PROCESS = 8
+_SHARDS_PER_PROCESS = 8
 """Of fewer videos so many shards are made at least, that no process idles long while others write their last one."""
 
 NUM_OPENED = 1000
@@ -208,7 +208,7 @@ def _write_all(
 ) -> None:
     """Write shards, several at once, each in a process of its own."""
     workers = default_workers() if config.workers is None else config.workers
-    shared = max(1, len(paths) // (workers * SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
+    shared = max(1, len(paths) // (workers * _SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
     in_shard = min(VIDEOS_PER_SHARD, shared)
     parts = [paths[start : start + in_shard] for start in range(0, len(paths), in_shard)]
     (folder / SHARDS).mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from v3s.data.usable import usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.options import require_not_negative, require_positive
-from v3s.pretext.model import PretextModel, pretext_objective
+from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.train.distributed import Processes, first_is_done, launched_processes, process_group, wait_for_all
@@ -96,7 +96,7 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         require_positive(self, *CLIP_SIZES, "learning_rate")
         require_not_negative(self, "momentum", "weight_decay")
         if self.batch_size % self.parts:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of the {self.parts} parts")
+            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of the {self.parts} parts")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
             raise ValueError("a video belongs to one of several parts: choose --train-clips 1 and --short leave-out")
 
@@ -174,9 +174,6 @@ def pretrain(
         backbone: a network of your own to train in place of ``config.backbone``; see `v3s.check_backbone`.
         console: where to report; the terminal by default.
 
-    Returns:
-        Where the run is and what it reached.
-
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
@@ -214,12 +211,7 @@ def set_up_pretraining(
     Raises:
         ValueError: something is wrong with the configuration or the videos.
     """
-    if config.batch_size % processes.count:
-        raise ValueError(f"batch_size {config.batch_size} is no multiple of the {processes.count} processes")
-    if config.parts > 1 and config.parts % processes.count:
-        raise ValueError(f"parts is {config.parts}, no multiple of the {processes.count} processes that share them")
-    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
-        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+    _check_processes(config, processes, compute)
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -229,14 +221,8 @@ def set_up_pretraining(
     parts = hold_out(found.num_usable, config.validation_videos, config.seed)
     clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
     train, validation = map(clips.subset, parts)
-    if config.parts > len(train):
-        raise ValueError(f"parts is {config.parts}, more than the {len(train)} training videos")
+    _check_train_videos(config, len(train), processes)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
-    if processes.count > 1 and len(train) * config.train_clips < config.batch_size:
-        raise ValueError(
-            f"{len(train)} training videos give less than one batch of {config.batch_size}, which "
-            f"{processes.count} processes cannot share; choose a smaller --batch-size or more --train-clips"
-        )
     held = hold_frames(train.table, validation.table, own, compute.device, config.loading)
     num_workers = divide_cores(
         0 if held else config.workers,
@@ -248,6 +234,28 @@ def set_up_pretraining(
     return PretrainJob(
         config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
     )
+
+
+def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
+    """Refuse what these processes cannot share, before any video is read."""
+    count = processes.count
+    if config.batch_size % count:
+        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {count} processes")
+    if config.parts > 1 and config.parts % count:
+        raise ValueError(f"parts is {config.parts}; it must be a multiple of the {count} processes that share them")
+    if config.batch_norm == "sync" and count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+
+
+def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
+    """Refuse too few training videos for the parts, or for the processes."""
+    if config.parts > num_videos:
+        raise ValueError(f"parts is {config.parts}, more than the {num_videos} training videos")
+    if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
+        raise ValueError(
+            f"{num_videos} training videos give less than one batch of {config.batch_size}, which {processes.count} "
+            "processes cannot share; choose a smaller --batch-size or more --train-clips"
+        )
 
 
 def _network(config: PretrainConfig) -> nn.Module:
@@ -391,8 +399,3 @@ def _result(run: RunFolder, console: Console) -> PretrainResult:
     text = f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / 'backbone.safetensors'}"
     console.print(text, highlight=False, soft_wrap=True)
     return PretrainResult(run.path, best_epoch, results)
-
-
-def mean_accuracy(validation: dict[str, float]) -> float:
-    """The mean of both heads' accuracies: the paper's "best validation accuracy"."""
-    return (validation["accuracy_spatial"] + validation["accuracy_temporal"]) / 2

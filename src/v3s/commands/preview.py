@@ -35,10 +35,10 @@ from v3s.video.homography import FloatArray, corners
 from v3s.video.warp import to_width, warp
 
 _PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
-STILLS_IN_A_ROW = 8
-MOST_LEFT_OUT = 50
+_STILLS_IN_A_ROW = 8
+_MOST_LEFT_OUT = 50
 
-FAMILIES: dict[str, type] = {
+_FAMILIES: dict[str, type] = {
     "spatial scale S_S": SpatialScale,
     "spatial projection S_P": SpatialProjection,
     "temporal scale T_S": TemporalScale,
@@ -171,7 +171,7 @@ def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
     ]
     stills = [
         figure(
-            data_uri(jpeg(tile(example.clip, STILLS_IN_A_ROW)), "image/jpeg"),
+            data_uri(jpeg(tile(example.clip, _STILLS_IN_A_ROW)), "image/jpeg"),
             f"{_caption(example)}; source frames {', '.join(map(str, example.plan.frames))}",
         )
         for example in examples
@@ -195,7 +195,7 @@ def _draw_rows(
 ) -> dict[str, Labels]:
     """One row of each kind that changes the source and fits the video, and one pair of those."""
     rows = {}
-    for kind, family in FAMILIES.items():
+    for kind, family in _FAMILIES.items():
         choices = [Labels(row, 0) for row in _rows_of(family, shown.spatial)]
         choices += [
             Labels(0, row)
@@ -263,10 +263,10 @@ def _left_out(found: Scan) -> list[str]:
     bad = list(found.skipped.items())
     if not bad:
         return []
-    num_more = len(bad) - MOST_LEFT_OUT
+    num_more = len(bad) - _MOST_LEFT_OUT
     more = [paragraph(f"and {num_more:,} more; v3s check names all")] if num_more > 0 else []
     heading = f"Not usable: {len(bad):,} of {len(found.reports):,} videos"
-    return [section(heading, table(("video", "why"), bad[:MOST_LEFT_OUT]), *more)]
+    return [section(heading, table(("video", "why"), bad[:_MOST_LEFT_OUT]), *more)]
 
 
 def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:

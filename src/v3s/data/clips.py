@@ -36,8 +36,8 @@ SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
 VALIDATION_EPOCH = 2**32 - 1  # the epoch whose clips validation sees: drawn once, the same at every pass
-PAPER_VALIDATION = 800
-PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+_PAPER_VALIDATION = 800
+_PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _ORDER, _HOLD_OUT = 2, 3  # domains that keep these draws apart from the samples' own
 
 
@@ -48,7 +48,7 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
         ValueError: nothing would be left to train on.
     """
     if num_validation is None:
-        num_validation = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * num_videos)))
+        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were asked for as validation videos: training and "

@@ -12,7 +12,7 @@ from v3s.video.homography import Homography
 NUM_FRAMES = 5  # frames looked at, evenly spaced: a dark scene in one of them is no bar
 MAX_RANGE = 16  # levels that each channel of a bar may vary by, over all its pixels and frames (compression noise)
 EDGE = 4  # lines beside a bar that compression has blurred; they go with it
-MAX_SHARE = 0.4  # a bar wider than this share of the frame is a picture
+_MAX_SHARE = 0.4  # a bar wider than this share of the frame is a picture
 
 
 def find_bars(frames: Tensor) -> Bars:
@@ -40,7 +40,7 @@ def _run(lines: Tensor) -> int:
     constant = (high - low).amax(dim=0) <= MAX_RANGE
     length = int(constant.sum())
     trimmed = length + EDGE if length else 0
-    return trimmed if trimmed <= MAX_SHARE * len(constant) else 0
+    return trimmed if trimmed <= _MAX_SHARE * len(constant) else 0
 
 
 def detect_bars(video: Video) -> Bars:

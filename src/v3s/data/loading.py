@@ -32,7 +32,7 @@ from v3s.video.container import Failure, VideoError
 SILENT_SECONDS = 120.0
 """How long nothing may come and no process begin a sample, before those at one count as hung."""
 
-MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
+_MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
 
 
 _note_again: Callable[[], None] | None = None  # in a process that reads: notes again where it is
@@ -68,7 +68,6 @@ def load(
     *,
     num_workers: int,
     quarantine: Quarantine | None,
-    first_batch: int = 0,
     collate: Callable[[list[Any]], Any] = stack,
     pin_memory: bool = False,
     prefetch: int = 2,
@@ -79,10 +78,9 @@ def load(
 
     Args:
         samples: where to read.
-        batches: the keys of each batch.
+        batches: the keys of each batch; a `BatchOrder` may begin in the midst of a run, and numbers them from there.
         num_workers: processes that read; 0 reads in this one, unguarded against hangs and crashes.
         quarantine: files to leave out; those that fail are added. ``None`` stops at the first failure.
-        first_batch: the number of the first batch, as the quarantine counts them.
         collate: makes one value of the samples of a batch, in the process that read them.
         pin_memory: copy tensors to page-locked memory.
         prefetch: batches that each process reads ahead.
@@ -94,13 +92,14 @@ def load(
         VideoError: a file failed and there is no quarantine.
         ValueError: more than half of the files failed.
     """
+    first_batch = batches.first_batch if isinstance(batches, BatchOrder) else 0
     ledger = _Ledger(samples, enumerate(batches, first_batch), quarantine)
     if num_workers == 0:
         for _, keys in ledger.hand_out():
             yield ledger.settle(_read(samples, keys, collate, lambda row: None))
         return
     idle_deaths = 0
-    while idle_deaths < MAX_IDLE_DEATHS:
+    while idle_deaths < _MAX_IDLE_DEATHS:
         notes = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         loader: DataLoader[_Read] = DataLoader(
             _NotedSamples(samples, collate, notes, num_places=prefetch + 1),
@@ -138,16 +137,8 @@ def load_batches(
     Raises:
         ValueError: as :func:`load`, or a batch has nothing left that others wait for.
     """
-    first_batch = order.first_batch if isinstance(order, BatchOrder) else 0
-    for _, data in load(
-        clips,
-        order,
-        num_workers=num_workers,
-        quarantine=quarantine,
-        first_batch=first_batch,
-        pin_memory=pin_memory,
-        prefetch=prefetch,
-    ):
+    read = load(clips, order, num_workers=num_workers, quarantine=quarantine, pin_memory=pin_memory, prefetch=prefetch)
+    for _, data in read:
         if data is None and isinstance(order, BatchOrder) and order.num_processes > 1:
             raise ValueError("all files of a process's share of a batch went bad: choose a larger --batch-size")
         yield tuple(data) if data is not None else (torch.empty(0), torch.empty(0))

@@ -29,7 +29,7 @@ from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
 Loading = Literal["auto", "workers", "resident"]
-SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
+_SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
 """How much of a GPU's free memory, and of the host's memory, frames may take: the rest is the network's."""
 
 
@@ -59,7 +59,7 @@ class FrameKind(NamedTuple):
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def kind_of(video: StoredVideo) -> FrameKind:
+def _kind_of(video: StoredVideo) -> FrameKind:
     """The kind of a video's frames."""
     return FrameKind(video.pixel_format, video.height, video.width, video.matrix, video.full)
 
@@ -88,7 +88,7 @@ class ResidentFrames:
         counts: dict[FrameKind, int] = defaultdict(int)
         self.places: dict[int, tuple[FrameKind, int]] = {}
         for number, video in videos.items():
-            kind = kind_of(video)
+            kind = _kind_of(video)
             self.places[number] = kind, counts[kind]
             counts[kind] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
@@ -222,7 +222,7 @@ def _can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
 def _fits(num_bytes: int, gpu: torch.device) -> bool:
     """Whether a GPU has room; what torch holds of its memory and does not use is free too."""
     free = torch.cuda.mem_get_info(gpu)[0] + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
-    return num_bytes <= SHARE_OF_DEVICE * free
+    return num_bytes <= _SHARE_OF_DEVICE * free
 
 
 def _stored(video: object) -> StoredVideo:

@@ -25,10 +25,10 @@ from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_AHEAD = 16
+_FILES_AHEAD = 16
 """How many files a process is handed ahead."""
 
-MAX_BYTES = 2**30
+_MAX_BYTES = 2**30
 """How much memory reading one file may take, in a process that does only that. A header may ask for any."""
 
 
@@ -204,7 +204,7 @@ def _read_all(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
         num_workers=min(workers, len(files)),
         quarantine=deadly,
         collate=_only,
-        prefetch=FILES_AHEAD,
+        prefetch=_FILES_AHEAD,
     )
     for file, (_, outcome) in zip(files, found, strict=True):
         yield deadly.failures[file] if outcome is None else outcome
@@ -236,7 +236,7 @@ def _limit_memory() -> None:
     if status.exists():
         held = int(status.read_text().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = held + MAX_BYTES
+        wanted = held + _MAX_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 

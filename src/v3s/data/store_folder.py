@@ -22,7 +22,7 @@ from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
 from v3s.video.store import PixelFormat, StoredVideo
 
-STORE_FORMAT = 1
+_STORE_FORMAT = 1
 STORE_FILE, SHARDS, UNFINISHED = "store.json", "shards", "unfinished"
 
 
@@ -42,7 +42,7 @@ class StoreSettings:
     pixel_format: PixelFormat
     short_side: int
     decoder: str
-    format: int = STORE_FORMAT
+    format: int = _STORE_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +160,9 @@ def _read_settings(folder: Path) -> StoreSettings:
         settings = StoreSettings(**values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the description of a store ({error}); run v3s prepare --overwrite") from error
-    if settings.format != STORE_FORMAT:
+    if settings.format != _STORE_FORMAT:
         raise ValueError(
-            f"{path}: a store of format {settings.format}, this version reads {STORE_FORMAT}; "
+            f"{path}: a store of format {settings.format}, this version reads {_STORE_FORMAT}; "
             "run v3s prepare --overwrite"
         )
     return settings

@@ -13,6 +13,8 @@ from v3s.data.lists.splits import VideoList
 from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
+_NUM_KINDS_SHOWN = 5
+
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
     """Read every listed file (or recall what an earlier scan found) and say which are left out, and why.
@@ -45,9 +47,6 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
             f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
-
-
-NUM_KINDS_SHOWN = 5
 
 
 def scan_with_bar(
@@ -106,6 +105,6 @@ def _hours(reports: Iterable[FileReport], verdict: str) -> str:
 def _most_common(kinds: Iterable[str]) -> str:
     """Return the most frequent kinds with their counts."""
     counts = Counter(kinds)
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(NUM_KINDS_SHOWN))
-    others = len(counts) - NUM_KINDS_SHOWN
+    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
+    others = len(counts) - _NUM_KINDS_SHOWN
     return f"{shown} and {others:,} other kinds" if others > 0 else shown

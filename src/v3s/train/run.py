@@ -38,15 +38,15 @@ from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atom
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
-CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-QUARANTINE = "quarantine.jsonl"
-LAST = Path("checkpoints/last.pt")
+CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+_QUARANTINE = "quarantine.jsonl"
+_LAST = Path("checkpoints/last.pt")
 NONFINITE = "nonfinite"
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
 """Options that may differ when a run is resumed: they change no sample and no weight up to the checkpoint."""
-_FILES = (MANIFEST, METRICS, QUARANTINE, LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
 
 _Config = TypeVar("_Config")
@@ -61,7 +61,7 @@ class RunFolder:
     @property
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
-        return self.path / LAST
+        return self.path / _LAST
 
     @property
     def has_checkpoint(self) -> bool:
@@ -72,7 +72,7 @@ class RunFolder:
         self, stream: str, num_files: int, *, repeats: bool = False, tell: Callable[[str], None]
     ) -> Quarantine:
         """The files that go bad in a stream of batches, as quarantine.jsonl keeps them."""
-        return Quarantine(num_files=num_files, log=self.path / QUARANTINE, stream=stream, repeats=repeats, tell=tell)
+        return Quarantine(num_files=num_files, log=self.path / _QUARANTINE, stream=stream, repeats=repeats, tell=tell)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -214,7 +214,7 @@ class _LogFile(logging.FileHandler):
 def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
-    handler = logging.NullHandler() if run is None else _LogFile(run.path / LOG, encoding="utf-8")
+    handler = logging.NullHandler() if run is None else _LogFile(run.path / _LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:

@@ -27,9 +27,9 @@ from v3s.video.store import StoredVideo, read_stored
 __all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
-SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+_SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
-MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
+_MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
 
 Video = VideoIndex | StoredVideo
@@ -120,7 +120,7 @@ def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
     next_frame = 0
     for number in wanted:
         keys = bisect_right(index.key_frames, number)
-        if keys and index.key_frames[keys - 1] - next_frame >= MIN_FRAMES_SAVED:
+        if keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
             stretches.append(Stretch(index.key_frames[keys - 1], []))
         elif not stretches:
             stretches.append(Stretch(None, []))
@@ -158,7 +158,7 @@ def needed_packets(
         yield from packets
         return
     unsent: set[int | None] = {index.timestamps[number] for number in stretch.frames}
-    decoder, skips = stream.codec_context, index.codec in SKIPPING_CODECS
+    decoder, skips = stream.codec_context, index.codec in _SKIPPING_CODECS
     for packet in packets:
         wanted = packet.pts in unsent
         if skips:

@@ -7,9 +7,9 @@ from av.video.reformatter import VideoReformatter
 
 from v3s.video.frames import ColourSpace
 
-PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
-FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
-MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
+_FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
+_MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 """The matrix of each of FFmpeg's colour spaces; all others, the unspecified one among them, are BT.601 to swscale."""
 
 
@@ -39,14 +39,14 @@ class PlaneReader:
 
 def colour_of(frame: VideoFrame) -> ColourSpace:
     """Matrix and range of a decoded frame, as swscale takes them."""
-    full = frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL_RANGE
-    return ColourSpace(MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
+    full = frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
+    return ColourSpace(_MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
 
 
 def planar_format(frame: VideoFrame) -> str:
     """The 8-bit planar format that holds a frame without loss of resolution."""
     given = frame.format
-    if given.name in PLANAR_FORMATS:
+    if given.name in _PLANAR_FORMATS:
         return given.name
     if given.is_rgb or given.has_palette or len(given.components) < 3:
         return "gbrp"

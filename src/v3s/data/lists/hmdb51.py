@@ -4,7 +4,7 @@ from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, numbered_lines
 
-MARKS: dict[str, tuple[Subset, ...]] = {"0": (), "1": ("train", "all"), "2": ("test", "all")}
+_MARKS: dict[str, tuple[Subset, ...]] = {"0": (), "1": ("train", "all"), "2": ("test", "all")}
 """What the number behind a name means: 0 is in neither subset of the split."""
 
 
@@ -31,11 +31,11 @@ def read_hmdb51(folder: Path, split: int, subset: Subset) -> Listing:
     for label in sorted(files):
         for line_number, line in numbered_lines(files[label]):
             name, _, mark = line.rpartition(" ")
-            if not name or mark not in MARKS:
+            if not name or mark not in _MARKS:
                 raise ValueError(f"{files[label]}, line {line_number}: {line!r} does not end in 0, 1 or 2")
             path = f"{label}/{name.strip()}"
             known.add(path)
-            if subset in MARKS[mark]:
+            if subset in _MARKS[mark]:
                 entries.append(ListedVideo((path,), label))
     title = f"HMDB51 split {split} {subset}"
     return Listing(title, tuple(entries), tuple(sorted(files)), key=plain_name, known=frozenset(known))

@@ -14,7 +14,7 @@ SUBSET_FILES = {
 }
 """The files of a folder of lists, the first that exists and, for a test, holds labels."""
 
-SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
 """The words that the column ``split`` of a single file uses for each subset."""
 
 
@@ -38,7 +38,7 @@ def read_kinetics(splits: Path, root: Path, subset: Subset) -> Listing:
     """
     parts = ("train", "test") if subset == "all" else (subset,)
     if splits.is_file():
-        listing = _read_file(splits, root, None if subset == "all" else SPLIT_NAMES[subset])
+        listing = _read_file(splits, root, None if subset == "all" else _SPLIT_NAMES[subset])
         if subset == "test" and not _is_official(splits):
             raise ValueError(f"{splits} is one list, with no test subset; give a folder of lists with a test.csv")
     else:

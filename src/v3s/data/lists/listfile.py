@@ -6,7 +6,7 @@ from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
 
-HEADERS = ("path", "path,label")
+_HEADERS = ("path", "path,label")
 
 
 def read_list(file: Path, root: Path) -> Listing:
@@ -23,7 +23,7 @@ def read_list(file: Path, root: Path) -> Listing:
     Raises:
         ValueError: The list names no video.
     """
-    lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in HEADERS)]
+    lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} names no video; give one path a line, each with a label or without")
     entries = tuple(_entry(line, root) for line in lines)
