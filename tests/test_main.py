@@ -102,9 +102,19 @@ def little(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+class NothingUsable:
+    """A scan that found no usable video."""
+
+    num_usable = 0
+
+
 def test_what_a_command_gives_back(little: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "found").touch()
-    for result, code, printed in ((None, 0, f"{tmp_path}/found\n"), (Path("page"), 0, "page\n"), (1, 1, "")):
+    for result, code, printed in (
+        (None, 0, f"{tmp_path}/found\n"),
+        (Path("page"), 0, "page\n"),
+        (NothingUsable(), 1, f"{tmp_path}/found\n"),
+    ):
 
         def run(config: Train, result: object = result) -> object:
             return result
@@ -138,7 +148,7 @@ def test_an_error_is_one_line(
     ("error", "code", "line"),
     [
         (OSError(2, "No such file or directory", "\udcff\n"), 1, "error: \\udcff\\n: No such file or directory"),
-        (OSError(28, "No space left on device", b"\xff"), 1, "error: b'\\xff': No space left on device"),
+        (OSError(28, "No space left on device", b"\xff"), 1, "error: \\udcff: No space left on device"),
         (ValueError("a\x1b[31m.mp4 is no video"), 1, "error: a\\x1b[31m.mp4 is no video"),
         (UsageError("from a run's own file"), 1, "error: from a run's own file"),
         (KeyboardInterrupt(), 130, "interrupted"),

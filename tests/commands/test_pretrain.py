@@ -185,7 +185,7 @@ def test_a_signal_saves_and_ends(
     process.send_signal(number)
     told, _ = process.communicate(timeout=10)
     assert process.returncode == code
-    assert "go on with: v3s pretrain --out" in told
+    assert "resume with: v3s pretrain --out" in told
     assert "Traceback" not in told
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(finished)

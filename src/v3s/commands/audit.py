@@ -27,6 +27,7 @@ from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_pretext_model
+from v3s.files.text import say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -121,7 +122,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
     found = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
     console.print(_terminal_table(found))
     for sentence in found.conclusions:
-        console.print(sentence, highlight=False)
+        say(console, sentence)
     if config.out is not None:
         write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **found.to_json()})
     if config.page is not None:
@@ -133,7 +134,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
 
 
 def _audit_clips(config: AuditConfig, console: Console) -> Audit:
-    """Probe the cues of the same clips under both zooms and the recipe v3s-plus, then again without bars if asked to."""
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus, then again without bars if asked."""
     task = get_task(config.task)
     videos = _usable(config, task, config.sampling(), console).usable_table
     asked = PretextClips(videos, task, config.sampling(), seed=config.seed)

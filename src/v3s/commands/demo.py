@@ -19,6 +19,7 @@ from v3s.data.clips import hold_out
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
+from v3s.files.text import say
 from v3s.files.writing import write_atomically, write_json
 from v3s.options import require_positive
 from v3s.pretext.task import TASKS
@@ -81,7 +82,7 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
             width=_MADE_WIDTH,
             seed=config.seed,
         )
-        console.print(f"made {_NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)", highlight=False)
+        say(console, f"made {_NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)")
     data = folder if config.data is None else Path(config.data)
     needed = TASKS["v3s"].longest_span(_CLIP_FRAMES)
     checked = CheckConfig(data=str(data), subset="all", min_frames=needed, out=str(out / "check.jsonl"))
@@ -158,7 +159,7 @@ def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> 
 def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
     """Let held-out videos find training videos of their class, by the trained network and by random weights."""
     if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
-        console.print("no retrieval: the videos do not lie in several class folders", highlight=False)
+        say(console, "retrieval skipped: the videos are not in several class folders")
         return {}
     return {
         name: retrieve(

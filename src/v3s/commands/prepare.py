@@ -33,6 +33,7 @@ from v3s.data.store_folder import (
     open_store,
 )
 from v3s.files.lock import is_free, only_writer
+from v3s.files.text import say
 from v3s.files.writing import PART, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
@@ -106,7 +107,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         num_renewed = len(lacking) - len(wanted)
         by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
         stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
-        console.print(f"{listed.source}; {stored}", highlight=False, soft_wrap=True)
+        say(console, f"{listed.source}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()
@@ -184,7 +185,7 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
     needed = sum(_promised_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
-    console.print(f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB", highlight=False)
+    say(console, f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB")
     if needed > free:
         raise ValueError(
             f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, the disk has "
@@ -294,10 +295,9 @@ def _report(store: Store, console: Console) -> None:
     num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
     for path, file in store.files.items():
         if isinstance(file.outcome, Failure):
-            console.print(f"left out: {path}: {file.outcome.reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
+            say(console, f"skipped: {path}: {file.outcome.reason}")
+    say(
+        console,
         f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",
-        highlight=False,
-        soft_wrap=True,
     )

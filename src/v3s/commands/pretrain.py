@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -23,6 +23,8 @@ from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
+from v3s.files.text import say
+from v3s.files.weights import WEIGHTS
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
@@ -176,7 +178,7 @@ def pretrain(
 
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
-        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
         NonFiniteError: a loss or a gradient was NaN or infinite; no update was made with it.
         ProcessLostError: another process of the run ended.
         SaveError: a file cannot be written; the checkpoint before it is whole.
@@ -194,7 +196,7 @@ def pretrain(
             return _train(job, run)
         except TrainingStoppedError as stopped:
             command = f"v3s pretrain --out {shlex.quote(config.out)} --resume"
-            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{stopped}; resume with: {command}")
             raise
 
 
@@ -261,9 +263,7 @@ def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Proc
 def _network(config: PretrainConfig) -> nn.Module:
     if ":" not in config.backbone:
         return create_backbone(config.backbone, config.width, seed=config.seed)
-    network = import_backbone(config.backbone)
-    assert isinstance(network, nn.Module)  # import_backbone checked it
-    return network
+    return cast(nn.Module, import_backbone(config.backbone))
 
 
 def _read_videos(
@@ -396,6 +396,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    text = f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / 'backbone.safetensors'}"
-    console.print(text, highlight=False, soft_wrap=True)
+    say(console, f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
     return PretrainResult(run.path, best_epoch, results)

@@ -158,7 +158,7 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
 
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
-        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; continue with ``resume``.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
 
     Source: paper section 4.3.
     """
@@ -173,7 +173,7 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
             fit(_training_job(job, run), run)
         except TrainingStoppedError as stopped:
             command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
-            say(console, f"{stopped}; continue with: {command}")
+            say(console, f"{stopped}; resume with: {command}")
             raise
         return _test(job, run)
 

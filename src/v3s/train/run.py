@@ -34,6 +34,7 @@ from rich.console import Console
 from v3s import argv
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
+from v3s.files.text import say
 from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atomically, write_json
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
@@ -228,7 +229,7 @@ def teller(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
     def tell(text: str) -> None:
         log.info(text)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
 
     return tell
 
