@@ -336,7 +336,7 @@ def test_converted_weights_give_the_features_of_their_own_network(case: str, tmp
         (["encoder_q.0.Conv_1a.conv1.weight", "encoder_q.0.block1.0.conv1.weight"], "CoCLR's S3D"),
         (["encoder_q.encoder.feature.sepConv1.sep_conv.0.conv3d.weight"], "RSPNet's S3D-G"),
         (["features.0.0.0.weight", "classifier.1.weight"], "torchvision's s3d"),
-        (["layer1.0.bn1.weight", "conv1.weight"], "a 3D-ResNet with a pooling"),
+        (["layer1.0.bn1.weight", "conv1.weight"], "a 3D ResNet with pooling"),
         (["blocks.0.attn.qkv.weight"], "does not match any supported network; the closest is"),
     ],
 )
