@@ -128,7 +128,9 @@ def test_what_a_command_gives_back(little: ModuleType, tmp_path: Path, capsys: p
     ("words", "code", "lines"),
     [
         (["pretrian"], 2, ["error: unknown command 'pretrian', did you mean 'pretrain'?", "See: v3s --help"]),
-        (["--data", "x"], 2, ["error: unknown command '--data'; the command comes before its options", "See: v3s --help"]),
+        (["--data", "x"], 2, [
+            "error: unknown command '--data'; the command comes before its options", "See: v3s --help",
+        ]),
         (["little", "a"], 2, ["error: --out is required", "See: v3s little --help"]),
         (["little", "a", "--\x1b[31m\n"], 2, ["error: unknown option '--\\x1b[31m\\n'", "See: v3s little --help"]),
         (["little", "a", "--config=\x1b\udcff\n"], 2, [

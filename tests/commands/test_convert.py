@@ -350,10 +350,10 @@ def test_other_networks_are_refused(names: list[str], message: str, tmp_path: Pa
 def test_one_tensor_of_another_shape_is_enough_to_refuse() -> None:
     tensors = vcop_residual(factored=False)
     tensors["conv5.block1.bn2.weight"] = torch.zeros(256)
-    with pytest.raises(CheckpointError, match=r"closest is r3d of .* first conv5\.0\.conv2\.1\.weight"):
+    with pytest.raises(CheckpointError, match=r"closest is r3d of .* the first of them conv5\.0\.conv2\.1\.weight"):
         recognise(tensors, Path("weights.pth"))
     del tensors["conv5.block1.bn2.weight"]
-    with pytest.raises(CheckpointError, match=r"first conv5\.0\.conv2\.1\.weight"):
+    with pytest.raises(CheckpointError, match=r"first of them conv5\.0\.conv2\.1\.weight"):
         recognise(tensors, Path("weights.pth"))
 
 

@@ -154,8 +154,8 @@ class ComputeOptions:
     """Where and how fast.
 
     More options:
-        workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training (0 for
-            a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
+        workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
+            (0 for a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
         device: auto, cpu, cuda or cuda:N.
         precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
         seed: Seed for all randomness. The same seed gives the same samples with any number of workers and processes.
