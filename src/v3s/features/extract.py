@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from v3s.backbones import Backbone
 from v3s.backbones.device import Compute
 from v3s.data.views import View
 
@@ -44,11 +45,11 @@ class Feature:
         return F.max_pool3d(stage, (1, 2, 2), ceil_mode=min(stage.shape[-2:]) < 2).flatten(1)
 
 
-def check_stage(backbone: nn.Module, stage: str) -> None:
+def check_stage(backbone: nn.Module | Backbone, stage: str) -> None:
     """Refuse a stage that a backbone does not have.
 
     Raises:
-        ValueError: there is no such stage; the message lists those that exist.
+        ValueError: the stage does not exist; the message lists those that do.
     """
     stages = list(backbone.stages)  # type: ignore[arg-type]
     if stage not in stages:
