@@ -107,7 +107,8 @@ def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.Mo
     opened = open_source("random:r3d@0.125")
     torch.nn.init.constant_(next(opened.backbone.parameters()), torch.nan)
     monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
+    message = r"\.mp4: random:r3d@0.125 outputs NaN or infinity for this video; use --precision fp32"
+    with pytest.raises(ValueError, match=message):
         probe(config, console=Console(quiet=True))
 
 

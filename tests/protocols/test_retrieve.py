@@ -245,5 +245,6 @@ def test_a_network_of_nan_is_refused(labelled: Path, monkeypatch: pytest.MonkeyP
     opened = open_source("random:r3d@0.125")
     nn.init.constant_(next(opened.backbone.parameters()), math.nan)
     monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
+    message = r"\.mp4: random:r3d@0.125 outputs NaN or infinity for this video; use --precision fp32"
+    with pytest.raises(ValueError, match=message):
         run(labelled)

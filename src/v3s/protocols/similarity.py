@@ -268,15 +268,15 @@ def _stage_vectors(encoder: Encoder, table: IndexTable, console: Console) -> lis
 
 def _without_negatives(encoder: Encoder, table: IndexTable, console: Console) -> Iterator[tuple[int, list[Tensor]]]:
     """Yield the features of videos; refuse negative ones."""
-    for video, kinds in encoder.encode_features(table, console=console):
-        for feature, vectors in zip(encoder.features, kinds, strict=True):
+    for video, features in encoder.encode_features(table, console=console):
+        for feature, vectors in zip(encoder.features, features, strict=True):
             if not (vectors >= 0).all():
                 raise ValueError(
                     f"stage {feature.stage!r} of {encoder.source.name} gives {vectors.min():g} for "
                     f"{table[video].path}; the twelve similarities need features of 0 or more: "
                     "choose --stages that end in a ReLU"
                 )
-        yield video, kinds
+        yield video, features
 
 
 def _same_and_fold(pairs: Sequence[VideoPair]) -> tuple[BoolArray, npt.NDArray[np.int64]]:
