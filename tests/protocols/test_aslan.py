@@ -96,7 +96,7 @@ def test_samples_are_found_with_any_suffix(tmp_path: Path) -> None:
 
 def test_missing_and_duplicate_samples_are_reported(tmp_path: Path) -> None:
     (tmp_path / "0001.avi").touch()
-    with pytest.raises(ValueError, match=r"2 samples of the pair list have no file; first: 0002"):
+    with pytest.raises(ValueError, match=r"2 of 3 samples of the pair list have no file; first: 0002"):
         locate_samples([VideoPair("0001", "0002", True, 0), VideoPair("0003", "0002", True, 0)], tmp_path)
     (tmp_path / "0001.mp4").touch()
     with pytest.raises(ValueError, match=r"0001\.avi and 0001\.mp4 have the same number; keep only one"):

@@ -48,12 +48,12 @@ def test_features_of_another_model_and_a_truncated_shard(
 def test_empty_gallery_missing_labels_and_unknown_stage(
     command: str, labelled_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = f"{command} {NETWORK} {SMALL} --test-data {labelled_videos / 'test'} --data"
+    prefix = f"{command} {NETWORK} {SMALL} --test-data {labelled_videos / 'test'} --data"
     (tmp_path / "empty").mkdir()
-    assert "holds no video" in error_of(f"{asked} {tmp_path / 'empty'}", capsys)
+    assert "holds no video" in error_of(f"{prefix} {tmp_path / 'empty'}", capsys)
     (tmp_path / "list.txt").write_text(f"{next((labelled_videos / 'train').rglob('*.mp4'))}\n")
-    unlabelled = error_of(f"{asked} {tmp_path / 'list.txt'}", capsys)
-    assert "1 videos have no label" in unlabelled
+    unlabelled = error_of(f"{prefix} {tmp_path / 'list.txt'}", capsys)
+    assert "1 of 1 videos have no label" in unlabelled
     assert "put the videos in one folder per class" in unlabelled
-    stage = error_of(f"{asked} {labelled_videos / 'train'} --stage conv9", capsys)
+    stage = error_of(f"{prefix} {labelled_videos / 'train'} --stage conv9", capsys)
     assert "no stage 'conv9'; it has: conv1, conv2, conv3, conv4, conv5" in stage

@@ -105,8 +105,10 @@ def test_shares_that_each_task_supports(name: str, expected: set[str] | None) ->
     if expected is not None:
         assert set(temporal_shares(TASKS[name].temporal)) == expected
         return
-    with pytest.raises(ValueError, match=r"distinguishes speed 1; a speediness curve needs .* --task ts, tp"):
+    with pytest.raises(ValueError, match=r"distinguishes only speed 1; a speediness curve needs .* --task ts, tp"):
         temporal_shares(TASKS[name].temporal)
+    with pytest.raises(ValueError, match=r"has no temporal head; a speediness curve needs"):
+        temporal_shares(())
 
 
 def test_a_single_speed_or_direction_supports_no_share() -> None:
@@ -217,7 +219,7 @@ def test_invalid_input_is_refused(tmp_path: Path) -> None:
     fine, still = run_folder(tmp_path / "run", TASKS["ts"]), run_folder(tmp_path / "still", TASKS["sp"])
     with pytest.raises(ValueError, match=r"short\.mp4: has 7 frames; a window needs at least 8"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(fine)), console=quiet())
-    with pytest.raises(ValueError, match=r"still: the temporal head distinguishes speed 1"):
+    with pytest.raises(ValueError, match=r"still: the temporal head distinguishes only speed 1"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(still)), console=quiet())
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         speediness(SpeedinessConfig(video=str(tmp_path / "nothing.mp4"), backbone=str(fine)), console=quiet())

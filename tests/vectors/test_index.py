@@ -50,7 +50,7 @@ def test_recall_is_measured_saved_and_printed(vectors: Vectors) -> None:
     assert (report.kind, report.num_vectors, report.k, report.num_queries) == ("HNSW32,SQfp16", 528, 5, 50)
     assert 0.95 <= report.recall <= 1
     assert isinstance(console.file, StringIO)
-    assert f"finds {report.recall:.1%} of the 5 exact neighbours (50 queries)" in console.file.getvalue()
+    assert f"recall@5 {report.recall:.1%} (50 queries)" in console.file.getvalue()
     stored = json.loads((vectors.folder / "index.json").read_text())
     assert stored["recall"] == report.recall
     assert stored["fingerprint"] == vectors.description.space.fingerprint

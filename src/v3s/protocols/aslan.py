@@ -61,8 +61,11 @@ def locate_samples(pairs: list[VideoPair], folder: str | Path) -> list[VideoPair
                     f"{folder}: {files[file.stem]} and {file.name} have the same number; keep only one of them"
                 )
             files[file.stem] = file.name
-    if missing := sorted({name for pair in pairs for name in (pair.a, pair.b)} - files.keys()):
-        raise ValueError(f"{folder}: {len(missing)} samples of the pair list have no file; first: {missing[0]}")
+    samples = {name for pair in pairs for name in (pair.a, pair.b)}
+    if missing := sorted(samples - files.keys()):
+        raise ValueError(
+            f"{folder}: {len(missing):,} of {len(samples):,} samples of the pair list have no file; first: {missing[0]}"
+        )
     return [VideoPair(files[pair.a], files[pair.b], pair.same, pair.fold) for pair in pairs]
 
 

@@ -296,7 +296,7 @@ def _page(config: ExplainConfig, explanation: Explanation, films: list[tuple[str
 
 def _summary(explanation: Explanation) -> str:
     predicted, target = explanation.answer(explanation.predicted), explanation.answer(explanation.target)
-    summary = f"The {explanation.head} head predicts {predicted}; class explained from {explanation.stage}: {target}."
+    summary = f"The {explanation.head} head predicts {predicted}. Explained class: {target}, from {explanation.stage}."
     if not explanation.heat.any():
         summary += f" {explanation.stage} has no positive evidence for this class: the heat map is all zeros."
     return summary

@@ -305,8 +305,8 @@ def _announcement(job: FinetuneJob) -> str:
     num_unlearnable = len(parts.classes) - len(set(job.train.labels.tolist()))
     if num_unlearnable:
         text += (
-            f"; {num_unlearnable:,} classes have all their videos in validation and cannot be learned: "
-            "reduce --validation-videos"
+            f"; {num_unlearnable:,} of {len(parts.classes):,} classes cannot be learned, since all their videos are in "
+            "validation: reduce --validation-videos"
         )
     return text
 

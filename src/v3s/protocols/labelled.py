@@ -190,8 +190,8 @@ def require_labels(listed: VideoList, alternatives: str) -> None:
     missing = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label is None]
     if missing:
         raise ValueError(
-            f"{listed.source}: {len(missing):,} videos have no label; first: {missing[0]}; put the videos in one "
-            f"folder per class, {alternatives}"
+            f"{listed.source}: {len(missing):,} of {len(listed):,} videos have no label; first: {missing[0]}; "
+            f"put the videos in one folder per class, {alternatives}"
         )
 
 

@@ -213,9 +213,9 @@ def temporal_shares(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     }
     supported = {name: share for name, share in shares.items() if 0 < len(share.part) < len(share.whole)}
     if not supported:
-        known = ", ".join(map(str, rows)) or "nothing"
+        known = f"the temporal head distinguishes only {', '.join(map(str, rows))}" if rows else "has no temporal head"
         raise ValueError(
-            f"the temporal head distinguishes {known}; a speediness curve needs speed 1 and a faster one, "
+            f"{known}; a speediness curve needs speed 1 and a faster one, "
             "an acceleration curve needs rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
         )
     return supported

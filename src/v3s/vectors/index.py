@@ -102,9 +102,9 @@ def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport
     write_json(vectors.folder / MEASURED_FILE, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
     say(
         console,
-        f"{report.kind} over {report.num_vectors:,} vectors in {report.build_seconds:.1f} s; finds {report.recall:.1%} "
-        f"of the {report.k} exact neighbours ({report.num_queries:,} queries); {report.search_ms:.2f} ms per query, "
-        f"exact search {report.exact_ms:.2f} ms",
+        f"{report.kind} over {report.num_vectors:,} vectors, built in {report.build_seconds:.1f} s; recall@{report.k} "
+        f"{report.recall:.1%} ({report.num_queries:,} queries); {report.search_ms:.2f} ms per query, exact search "
+        f"{report.exact_ms:.2f} ms",
     )
     return report
 

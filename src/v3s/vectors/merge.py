@@ -52,7 +52,7 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     """
     console = console or Console()
     if len(config.parts) < 2:
-        raise ValueError(f"got {len(config.parts)} folders to merge; at least two are needed")
+        raise ValueError(f"merge needs at least two folders, got {len(config.parts)}")
     if Path(config.out).resolve() in {Path(part).resolve() for part in config.parts}:
         raise ValueError(f"{config.out} is one of the parts; choose another folder for the merged vectors with --out")
     parts = [open_vectors(part) for part in config.parts]
