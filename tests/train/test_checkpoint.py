@@ -186,5 +186,5 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
     save(tmp_path / "a", 1)
     save(tmp_path / "b", 2)
     (tmp_path / "b/backbone.safetensors").replace(tmp_path / "a/backbone.safetensors")
-    with pytest.raises(CheckpointError, match=r"damaged, or not the weights that config\.json beside it describes"):
+    with pytest.raises(CheckpointError, match=r"damaged, or not the weights described by the config\.json next to it"):
         load_pretext_model(tmp_path / "a")

@@ -1,7 +1,7 @@
-"""Networks made ready for inference: batch normalisation becomes part of the convolution before it.
+"""Faster inference: batch normalisation is folded into the convolution before it.
 
-In evaluation mode batch normalisation is one multiplication and one addition a channel, which the convolution's weights
-and bias can hold.
+In evaluation mode, batch normalisation is one multiplication and one addition per channel, which can be absorbed by the
+weights and the bias of the convolution.
 """
 
 import copy
@@ -16,10 +16,10 @@ from v3s.backbones import StagedBackbone
 
 @torch.no_grad()
 def fold(backbone: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode that gives the same stages, up to rounding, in less time.
+    """Return a faster copy of a network in evaluation mode with the same stages, up to rounding.
 
-    A network that is not a :class:`StagedBackbone` is returned as it is: its forward pass may use what is between a
-    convolution and its normalisation.
+    A network that is not a :class:`StagedBackbone` is returned unchanged, since its forward pass may use the tensor
+    between a convolution and its normalisation.
     """
     if not isinstance(backbone, StagedBackbone):
         return backbone
@@ -29,7 +29,7 @@ def fold(backbone: nn.Module) -> nn.Module:
 
 
 def _fold_within(module: nn.Module) -> None:
-    """Put a folded chain in place of every chain of layers in a module, at any depth."""
+    """Replace every chain of layers in a module by a folded chain, at any depth."""
     for name, child in module.named_children():
         chain = nn.Sequential(*_fold_layers(list(_layers(child)))) if type(child) is nn.Sequential else child
         setattr(module, name, chain)
@@ -37,7 +37,7 @@ def _fold_within(module: nn.Module) -> None:
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a chain of chains, one after another."""
+    """Yield the layers of nested chains in order."""
     if type(module) is not nn.Sequential:
         yield module
         return
@@ -46,7 +46,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _fold_layers(layers: list[nn.Module]) -> Iterator[nn.Module]:
-    """Fold where normalisation directly follows a convolution; other layers stay as they are."""
+    """Fold each normalisation that directly follows a convolution; other layers are unchanged."""
     while layers:
         layer, following = layers.pop(0), layers[0] if layers else None
         if type(layer) is nn.Conv3d and isinstance(following, nn.BatchNorm3d) and following.running_mean is not None:

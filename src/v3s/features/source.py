@@ -1,4 +1,4 @@
-"""The backbone that a command was given: a run, a file of weights, or random weights as the baseline."""
+"""Opens the backbone that ``--backbone`` describes: a run, a file of weights, or random weights as the baseline."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,10 @@ class Source:
 
     Attributes:
         backbone: in evaluation mode.
-        name: what was given, for reports.
-        architecture: the network's name in `v3s.BACKBONES`.
-        width: its width multiplier.
-        fingerprint: SHA-256 of its weights.
+        name: value of ``--backbone``, for reports.
+        architecture: name of the network in `v3s.BACKBONES`.
+        width: width multiplier.
+        fingerprint: SHA-256 of the weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
     """
@@ -72,7 +72,7 @@ class Source:
     def view(
         self, *, clip_frames: int | None = None, clip_size: int | None = None, num_clips: int = 10, stride: int = 0
     ) -> View:
-        """Clips for this backbone; sizes that are not given are its own."""
+        """Return the clips for this backbone; by default they have the sizes that it was trained on."""
         return View(
             clip_frames=clip_frames or self.clip_frames,
             clip_size=clip_size or self.clip_size,
@@ -81,42 +81,42 @@ class Source:
         )
 
     def on(self, compute: Compute) -> nn.Module:
-        """The backbone on a device, channels last."""
+        """Move the backbone to a device, in channels-last format, and return it."""
         self.backbone.to(compute.device)
         return self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
-def open_source(given: str, *, seed: int = 0) -> Source:
-    """Open what ``--backbone`` names.
+def open_source(backbone: str, *, seed: int = 0) -> Source:
+    """Open the network that ``--backbone`` describes.
 
     Args:
-        given: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network with
-            random weights, or ``random:RUN`` for one like a run's.
-        seed: of random weights.
+        backbone: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network
+            with random weights, or ``random:RUN`` for the network of a run with random weights.
+        seed: seed of random weights.
 
     Raises:
-        ValueError: there is no such run, file or network.
+        ValueError: the run, file or network does not exist.
     """
-    if not given.startswith(RANDOM):
-        network, trained = open_trained(given)
-        return _like(trained, network, given)
-    name = given.removeprefix(RANDOM)
+    if not backbone.startswith(RANDOM):
+        network, trained = open_trained(backbone)
+        return _source_of_run(trained, network, backbone)
+    name = backbone.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
-        return _like(trained, create_backbone(trained.backbone, trained.width, seed=seed), given)
-    name, _, given_width = name.partition("@")
+        return _source_of_run(trained, create_backbone(trained.backbone, trained.width, seed=seed), backbone)
+    name, _, width_text = name.partition("@")
     try:
-        width = float(given_width or 1)
+        width = float(width_text or 1)
         network = create_backbone(name, width, seed=seed)
     except ValueError as error:
-        raise ValueError(f"backbone {given!r}: {error}") from error
+        raise ValueError(f"backbone {backbone!r}: {error}") from error
     weights = fingerprint(network.state_dict())
-    return Source(network.eval(), given, name, width, weights, network.clip_frames, network.clip_size)
+    return Source(network.eval(), backbone, name, width, weights, network.clip_frames, network.clip_size)
 
 
-def _like(trained: Trained, network: nn.Module, given: str) -> Source:
-    """A network of a run's kind, with the run's weights or with random ones."""
+def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
+    """Return a run's network, with the run's weights or with random ones."""
     sampling, weights = trained.sampling, fingerprint(network.state_dict())
     return Source(
-        network.eval(), given, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
+        network.eval(), name, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
     )

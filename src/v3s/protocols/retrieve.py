@@ -1,6 +1,6 @@
-"""``v3s retrieve``: find videos of the same class by their nearest neighbours (paper section 4.4, Tables 4 and 5).
+"""``v3s retrieve``: find videos of the same class by nearest neighbours (paper section 4.4, Tables 4 and 5).
 
-The training videos are the gallery, the test videos the queries, and every one of them counts.
+The training videos are the gallery, the test videos the queries; every query counts.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from v3s.video.homography import corners
 _HEADER = ("score", "retrieved", "chance")
 _NUM_SHOWN = 5  # neighbours of a query on the page
 _PICTURE_WIDTH, _BORDER = 240, 6  # in pixels
-_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and orange, for colour-blind readers
+_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's colour-blind safe green and orange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +65,17 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalResult:
-    """How often the neighbours of a query are of its class.
+    """How often a query's neighbours have its class.
 
     Attributes:
-        num_gallery: videos that were searched.
-        num_queries: videos that were searched for; all of them count.
-        num_unknown: queries whose class the gallery does not have: they cannot be right.
-        dimension: numbers in a vector.
-        accuracy: k -> share of the queries with at least one of the first k neighbours right, in [0, 1].
-        chance: k -> what random neighbours reach.
-        mean_average_precision: over all queries, of the whole gallery ranked, in [0, 1].
-        chance_precision: the mean average precision of a random ranking.
+        num_gallery: number of videos in the gallery.
+        num_queries: number of queries; all of them count.
+        num_unknown: queries whose class is not in the gallery; they count as wrong.
+        dimension: length of a vector.
+        accuracy: k -> share of the queries with at least one of the first k neighbours of their class, in [0, 1].
+        chance: k -> accuracy of random neighbours.
+        mean_average_precision: over all queries, with the whole gallery ranked, in [0, 1].
+        chance_precision: mean average precision of a random ranking.
     """
 
     num_gallery: int
@@ -89,15 +89,15 @@ class RetrievalResult:
 
 
 def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> RetrievalResult:
-    """Rank the training videos for each test video by the cosine of their mean features.
+    """Rank the training videos for each test video by the cosine similarity of their mean features.
 
     Args:
         config: which network, which videos, which feature.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: there is no such backbone or stage, a part of the videos is empty or has no labels, or the network
-            gives NaN or infinity.
+        ValueError: the backbone or stage does not exist, a part of the videos is empty or has no labels, or the
+            network's output contains NaN or infinity.
 
     Source: paper section 4.4.
     """
@@ -116,13 +116,13 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
 
 
 def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimension: int) -> RetrievalResult:
-    """Score a ranking beside chance.
+    """Score a ranking and compute the scores of chance.
 
     Args:
-        query_labels: class of each query, int64, shape (Q,); -1 where the gallery lacks the class.
+        query_labels: class of each query, int64, shape (Q,); -1 if the class is not in the gallery.
         gallery_labels: class of each gallery video, int64, shape (G,).
         ranked: the whole gallery for each query, best first, int64, shape (Q, G).
-        dimension: numbers in a vector, for the record.
+        dimension: length of a vector, for the report.
     """
     same = (query_labels[:, None] == gallery_labels).sum(dim=1).tolist()
     size = len(gallery_labels)
@@ -139,25 +139,25 @@ def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimen
 
 
 def chance_accuracy(same: Sequence[int], size: int, k: int) -> float:
-    """The top-k accuracy of neighbours drawn at random without replacement: 1 - C(G - n, k) / C(G, k), exact.
+    """Return the exact top-k accuracy of neighbours drawn without replacement: 1 - C(G - n, k) / C(G, k).
 
     Args:
-        same: for each query, how many gallery videos are of its class (n).
+        same: for each query, the number of gallery videos of its class (n).
         size: videos in the gallery (G).
-        k: neighbours that count; all where k is above G.
+        k: neighbours that count; a k above G means all of them.
     """
-    drawn = min(k, size)
-    missed = {number: comb(size - number, drawn) / comb(size, drawn) for number in set(same)}
-    return 1 - float(np.mean([missed[number] for number in same]))
+    num_drawn = min(k, size)
+    miss_rate = {number: comb(size - number, num_drawn) / comb(size, num_drawn) for number in set(same)}
+    return 1 - float(np.mean([miss_rate[number] for number in same]))
 
 
 def chance_precision(same: Sequence[int], size: int) -> float:
-    """The mean average precision that a random order of the gallery is expected to have, exact.
+    """Return the exact expected mean average precision of a random ranking.
 
-    A hit at rank r has r - 1 others before it, of which (r - 1) (n - 1) / (G - 1) are hits; summed over the ranks.
+    A hit at rank r is preceded by r - 1 videos, of which (r - 1) (n - 1) / (G - 1) are hits; this is summed over r.
 
     Args:
-        same: for each query, how many gallery videos are of its class (n); 0 counts as 0.
+        same: for each query, the number of gallery videos of its class (n); n = 0 gives a precision of 0.
         size: videos in the gallery (G).
     """
     harmonic = float((1 / np.arange(1, size + 1)).sum())
@@ -167,7 +167,7 @@ def chance_precision(same: Sequence[int], size: int) -> float:
 
 def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     rows = [
-        (f"top {k}{' (all there are)' if k >= result.num_gallery else ''}", f"{share:.1%}", f"{result.chance[k]:.1%}")
+        (f"top {k}{' (whole gallery)' if k >= result.num_gallery else ''}", f"{share:.1%}", f"{result.chance[k]:.1%}")
         for k, share in result.accuracy.items()
     ]
     precision = f"{result.mean_average_precision:.1%}", f"{result.chance_precision:.1%}"
@@ -191,38 +191,39 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
 
 
 def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: RetrievalResult) -> str:
-    """Scores, then some queries with their first neighbours."""
+    """Show the scores, then some queries with their first neighbours."""
     count = min(config.page_queries, result.num_queries)
     chosen = np.random.default_rng(config.seed).choice(result.num_queries, count, replace=False)
     lead = (
-        f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. "
-        f"{count} queries drawn at random (seed {config.seed}). A neighbour of the query's class has a green border "
-        "and a ✓, any other an orange border and a ✗."
+        f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
+        f"{count} queries, drawn at random (seed {config.seed}). Neighbours of the query's class have a green border "
+        "and a ✓, all others an orange border and a ✗."
     )
     scores = section("Scores", table(_HEADER, _rows(result)))
     return page(
-        "Nearest videos", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
+        "Nearest neighbours", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
     )
 
 
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
-    label = int(parts.test_labels[query])
-    name = "a class that the gallery lacks" if label == UNKNOWN else parts.classes[label]
-    columns = [(f"query: {name}", _picture(parts.test_table[query]))]
+    query_label = int(parts.test_labels[query])
+    name = "class not in the gallery" if query_label == UNKNOWN else parts.classes[query_label]
+    columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
-    for row, found, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
-        right = found == label
+    for row, label, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
+        right = label == query_label
         caption = (
-            f"{'✓' if right else '✗'} {parts.classes[found]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
+            f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _picture(parts.train_table[row], _RIGHT if right else _WRONG)))
-    text = f"{parts.test_paths[query]}: {labels.count(label)} of the first {len(nearest)} are of its class."
+        columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
+    num_right = labels.count(query_label)
+    text = f"{parts.test_paths[query]}: {num_right} of the first {len(nearest)} neighbours have its class."
     return section(name, paragraph(text), strip(columns))
 
 
-def _picture(video: Video, colour: tuple[int, int, int] | None = None) -> str:
-    """The frame in the middle of a video as a data URI, with a border if a colour is given."""
+def _thumbnail(video: Video, colour: tuple[int, int, int] | None = None) -> str:
+    """Return a video's middle frame as a data URI, optionally with a coloured border."""
     (picture,) = small_frames(video, [video.num_frames // 2], _PICTURE_WIDTH)
     if colour is None:
         return jpeg_uri(picture)
