@@ -151,15 +151,15 @@ RIGHT = [0.8, 0.1, 0.1, 0.1, 0.1]
 
 def test_as_high_on_noise_as_on_video_is_called_a_shortcut() -> None:
     told = conclude(scores([0.6, 0.6, 0.6, 0.61, 0.4], RIGHT))
-    assert "it scores as high there; it reads its texture: that is a shortcut" in told[0]
-    assert "60% of its lead over chance is left" in told[1]
+    assert "it scores as high there, so it relies on texture, a shortcut" in told[0]
+    assert "60% of its lead over chance remains" in told[1]
     assert all("shortcut" not in line for line in told[2:])
 
 
 def test_network_without_shortcuts_is_told_so() -> None:
     told = conclude(scores(RIGHT, RIGHT))
     assert len(told) == 4
-    assert all(line.endswith("nothing is read from that") for line in told)
+    assert all(line.endswith("it does not rely on that") for line in told)
 
 
 def test_network_at_chance_has_learned_nothing() -> None:

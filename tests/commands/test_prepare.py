@@ -120,13 +120,13 @@ def test_new_dates_cost_no_decoding(small_videos: Path, tmp_path: Path, monkeypa
     monkeypatch.delattr(prepare_module, "_write_shard")
     monkeypatch.setattr(prepare_module, "LINES_PER_LIST", 10)
     run(data, out, console=Console(file=said))
-    assert "17 are stored already, 17 of them by their content under new dates" in said.getvalue()
+    assert "17 are already stored, 17 of them with new dates but the same content" in said.getvalue()
     assert shards(out, "bin") == frames
     assert list(shards(out, "jsonl")) == ["00000.jsonl", "00001.jsonl", "00002.jsonl"]
     for number, clip in enumerate(clips_of(out)[3, number] for number in range(len(clips))):
         assert all(map(torch.equal, clip, clips[3, number]))
     run(data, out, console=Console(file=said))
-    assert "17 are stored already\n" in said.getvalue()
+    assert "17 are already stored\n" in said.getvalue()
 
 
 def test_other_content_of_the_same_size_is_decoded(small_videos: Path, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_disk_too_small_is_refused_before_work_starts(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
-    with pytest.raises(ValueError, match=r"take about 0\.0 GB, the disk has"):
+    with pytest.raises(ValueError, match=r"take about 0\.0 GB, but the disk has only"):
         run(small_videos, tmp_path / "store")
     assert not (tmp_path / "store/shards").exists()
 
@@ -312,7 +312,7 @@ def test_space_is_told_by_some_of_many_videos(
         monkeypatch.setattr(prepare_module, "NUM_OPENED", num_opened)
         opened: list[Path] = []
         monkeypatch.setattr(
-            prepare_module, "_promised_bytes", lambda path, config, opened=opened: opened.append(path) or 5e7
+            prepare_module, "_estimated_bytes", lambda path, config, opened=opened: opened.append(path) or 5e7
         )
         with Console(file=io.StringIO(), width=200) as console, console.capture() as capture:
             run(small_videos, tmp_path / f"store{num_opened}", console=console)
@@ -322,14 +322,14 @@ def test_space_is_told_by_some_of_many_videos(
 
 def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:
     run(small_videos, tmp_path / "store")
-    with pytest.raises(ValueError, match="made otherwise: pixel_format was yuv, now jpeg;"):
+    with pytest.raises(ValueError, match="with other settings: pixel_format was yuv, now jpeg;"):
         run(small_videos, tmp_path / "store", pixel_format="jpeg")
     run(small_videos, tmp_path / "store", pixel_format="jpeg", overwrite=True)
-    with pytest.raises(ValueError, match="is a store already"):
+    with pytest.raises(ValueError, match="is already a store"):
         run(tmp_path / "store", tmp_path / "again")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
-    with pytest.raises(ValueError, match="not empty and holds no store"):
+    with pytest.raises(ValueError, match="not empty and is not a store"):
         run(small_videos, tmp_path / "other")
 
 
@@ -347,7 +347,7 @@ def test_videos_that_have_moved_are_not_decoded_again(
     assert open_store(tmp_path / "store").settings.source == str(tmp_path / "there")
     shutil.copytree(tmp_path / "there", tmp_path / "elsewhere")
     next((tmp_path / "elsewhere").rglob("*.mp4")).unlink()
-    with pytest.raises(ValueError, match=r"made otherwise: source was .*there, now .*elsewhere;"):
+    with pytest.raises(ValueError, match=r"with other settings: source was .*there, now .*elsewhere;"):
         run(tmp_path / "elsewhere", tmp_path / "store")
 
 

@@ -346,5 +346,5 @@ def test_video_that_should_have_been_skipped_is_an_error(table: IndexTable) -> N
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seed_out_of_range(seed: int) -> None:
-    assert seed_problem(seed) == f"seed is {seed}; it must be in 0 .. 2**32 - 1"
+    assert seed_problem(seed) == f"seed is {seed}; it must be between 0 and 2**32 - 1"
     assert seed_problem(0) is seed_problem(2**32 - 1) is None

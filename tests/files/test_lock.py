@@ -97,5 +97,5 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file; a folder is needed"):
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
         only_writer(tmp_path / "file").__enter__()

@@ -122,7 +122,7 @@ def test_training_stops_and_the_batch_is_replayed(config: PretrainConfig, place:
     assert [clip.video for clip in replayed.clips] == [sample["video"] for sample in batch["samples"]]
     assert math.isfinite(replayed.loss) == (place == "gradient")
     assert replayed.bad_gradients
-    with pytest.raises(ValueError, match="code of your own, which is run from Python only"):
+    with pytest.raises(ValueError, match="your own code, which can be replayed only from Python"):
         replay(ReplayConfig(run=str(run)), console=QUIET)
 
 

@@ -155,10 +155,10 @@ class ComputeOptions:
 
     More options:
         workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
-            (none for a store), else a quarter. Default beside a GPU: one for each core, at most 8.
+            (0 for a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto is bf16 where the device multiplies matrices in bf16, else fp32.
-        seed: Seed for all randomness. The same seed gives the same samples on any number of workers and processes.
+        precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
+        seed: Seed for all randomness. The same seed gives the same samples with any number of workers and processes.
     """
 
     workers: int | None = None

@@ -21,14 +21,14 @@ class BackboneOptions(ComputeOptions):
     """Which network, and which clips it is shown.
 
     Attributes:
-        backbone: A run's folder, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
-            random:RUN for random weights in the network of a run.
+        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
+            random:RUN for the network of a run with random weights.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone was trained on.
+        clip_frames: Frames per clip. Default: what the backbone was trained on.
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
-        num_clips: Clips of each video, evenly spaced.
-        batch_size: Clips in a forward pass.
+        num_clips: Clips per video, evenly spaced.
+        batch_size: Clips per forward pass.
     """
 
     backbone: str

@@ -29,28 +29,28 @@ class ClipOptions:
     """How clips are cut from videos: every decision of the paper that is not a label.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone expects, 16.
-        clip_size: Side of a clip in pixels. Default: what the backbone expects, 112 (s3dg: 224).
-        flip: Mirror half of the clips before the transform, so that labels stay true.
-        trim_bars: Detect the constant borders (letterbox bars) of every video and cut them off.
-        short: leave-out skips videos shorter than the task's longest span, and counts them; fit draws a label first,
-            then a video that is long enough for it.
+        clip_frames: Frames per clip. Default: what the backbone expects (16).
+        clip_size: Side of a clip in pixels. Default: what the backbone expects (112; s3dg: 224).
+        flip: Mirror half of the clips before the transform, so that labels remain correct.
+        trim_bars: Detect the constant borders (letterbox bars) of every video and remove them.
+        short: leave-out skips videos shorter than the task's longest span and reports how many; fit draws a label
+            first, then a video that is long enough for it.
 
     For ablations:
-        canvas_size: Side of the square that frames are resized to before the transform. Default: twice the clip's side
-            (s3dg: 256).
-        zoom: paper crops a projection by its head's length, so that the zoom differs between classes; even draws the
-            zoom in the same way for all classes.
-        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps its aspect ratio
+        canvas_size: Side in pixels of the square that frames are resized to before the transform. Default: twice the
+            side of the clip (s3dg: 256).
+        zoom: paper crops a projection to the length of its head end, so that the zoom differs between classes; even
+            draws the zoom in the same way for all classes.
+        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps the aspect ratio
             and takes the middle.
         seam: Which half's frame step is used for the gap between the two halves of a temporal projection.
-        label_prior: With class, every label is equally likely; family picks scale or projection with equal probability,
+        label_prior: class makes every label equally likely; family picks scale or projection with equal probability,
             then a label within it.
-        scale_jitter: Crop up to 1 + this times smaller, in the same way for all classes, so that size says less about
-            the label.
-        blur: Average over up to this many pixels of the clip, drawn for each clip; values up to 1 do not blur.
-        colour_jitter: Brightness, contrast and saturation factors from 1 - this to 1 + this, drawn for each clip.
-        grey: Share of clips without colour.
+        scale_jitter: Draw crops up to 1 + this times smaller, in the same way for all classes, so that size reveals
+            less about the label.
+        blur: Blur each clip by averaging squares of random size, up to this many pixels; up to 1 does not blur.
+        colour_jitter: Range of the random brightness, contrast and saturation factors: 1 - this to 1 + this.
+        grey: Share of clips that are converted to grey.
     """
 
     clip_frames: int | None = None

@@ -37,13 +37,13 @@ class ExplainConfig(ComputeOptions):
 
     Attributes:
         video: The video.
-        backbone: A run's folder: of pretrain (spatial and temporal heads) or of finetune (recognition).
-        target: The class's name or number. Default: the class that the network predicts.
+        backbone: Folder of a run of v3s pretrain (spatial and temporal heads) or v3s finetune (recognition).
+        target: Name or number of the class to explain. Default: the predicted class.
         out: Folder for the overlay (MP4 and GIF) and the contact sheet (PNG).
 
     More options:
-        head: Whose logit is explained. Default: recognition for a fine-tuned network, temporal for a pre-trained one.
-        stage: The backbone's stage whose activations are shown; conv4 is finer in time and space than conv5.
+        head: Head to explain. Default: recognition for a fine-tuned network, temporal for a pre-trained one.
+        stage: Stage of the backbone whose activations are shown; conv4 is finer in time and space than conv5.
         start: First frame of the clip. Default: the clip in the middle of the video.
     """
 

@@ -65,27 +65,27 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
     """Fine-tune a backbone to recognise actions, then test it with ten clips a video (paper section 4.3, Table 2).
 
     Attributes:
-        backbone: A run's folder, a safetensors file, or random:NAME[@WIDTH] or random:RUN for training from scratch.
+        backbone: Folder of a run, a safetensors file, or, to train from scratch, random:NAME[@WIDTH] or random:RUN.
         out: Folder of the run.
         epochs: Passes over the training videos.
-        batch_size: Clips in a step.
+        batch_size: Clips per step.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone was trained on (the paper gives s3dg 64).
+        clip_frames: Frames per clip. Default: what the backbone was trained on (for s3dg, the paper uses 64).
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        decay_epochs: The learning rate is divided by ten each time this many epochs have passed.
+        decay_epochs: Divide the learning rate by ten each time this many epochs have passed.
         flip: Mirror half of the training clips.
         validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
-        test_clips: Clips of each test video.
-        checkpoint_seconds: Longest time between two checkpoints.
+        test_clips: Clips per test video.
+        checkpoint_seconds: Longest time between two checkpoints, in seconds.
 
     For ablations:
-        average: What is averaged over a video's clips: probabilities (the paper) or logits.
+        average: What to average over the clips of a video: probabilities (as in the paper) or logits.
     """
 
     out: str

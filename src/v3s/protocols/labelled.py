@@ -27,13 +27,13 @@ class LabelledOptions:
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
-        data: A folder of videos in class folders (below folders train and test, or with --splits), or a list.
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
-        test_data: A folder or list of the test videos, if data has no test part.
+        data: A folder of videos in class folders (inside train and test folders, or with --splits), or a list file.
+        splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
+        test_data: A folder or list file of the test videos, if DATA has no test subset.
 
     More options:
         split: Number of the official split.
-        allow_missing: Continue although videos of the list are missing.
+        allow_missing: Continue without the videos of the list that are missing.
     """
 
     data: Annotated[str, "DATA"]

@@ -36,11 +36,11 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
         out: JSON file for the result.
 
     More options:
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages the stage over time and space; max max-pools it by two.
-        k: Neighbours that vote.
-        few_labels: Labels of each class in the few-label runs; numbers that a class does not have are skipped.
-        repeats: Draws of each few-label run.
+        stage: Stage of the backbone that the vectors come from.
+        pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
+        k: Number of neighbours that vote.
+        few_labels: Labels per class in the few-label runs; numbers that exceed the smallest class are skipped.
+        repeats: Random draws per few-label run.
     """
 
     stage: str = "conv5"

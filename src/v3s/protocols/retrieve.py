@@ -42,12 +42,12 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
         page: HTML page with queries and their neighbours as thumbnails.
 
     More options:
-        stage: The backbone's stage that the vectors come from.
+        stage: Stage of the backbone that the vectors come from.
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
-        page_queries: Queries shown on the page.
+        page_queries: Number of queries shown on the page.
 
     For ablations:
-        centre: Subtract the mean vector of the gallery first.
+        centre: Subtract the mean vector of the gallery from all vectors first.
     """
 
     stage: str = "conv5"

@@ -45,8 +45,8 @@ class SimilarityConfig(BackboneOptions):
 
     Attributes:
         data: Folder of the videos.
-        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to data. Default:
-            pairs are drawn from the labelled videos in data so that no class is in two folds.
+        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to DATA. Default:
+            draw pairs from the labelled videos in DATA, with no class in two folds.
         out: JSON file for the result.
 
     More options:
@@ -55,11 +55,11 @@ class SimilarityConfig(BackboneOptions):
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400, for the labels of drawn pairs.
         split: Number of the official split.
         subset: Part of the split that pairs are drawn from.
-        num_folds: Folds of drawn pairs.
-        pairs_per_fold: Pairs in a fold, half of them of one class.
-        stages: The backbone's stages that are compared.
-        stride: Frames between the starts of a video's clips; 0 takes num_clips clips instead.
-        c: The SVM's C, unless View-1 chooses it.
+        num_folds: Number of folds, if pairs are drawn.
+        pairs_per_fold: Pairs per fold, half of them of the same class, if pairs are drawn.
+        stages: Stages of the backbone whose features are compared.
+        stride: Frames between the starts of consecutive clips; 0 takes --num-clips clips instead.
+        c: C of the SVM, unless it is chosen on View-1.
     """
 
     data: Annotated[str, "DATA"]

@@ -44,12 +44,12 @@ class SpeedinessConfig(ComputeOptions):
 
     Attributes:
         video: The video.
-        backbone: A run's folder, pre-trained with a task that has speeds (ts, ts+tp, v3s).
-        out: The HTML page; a JSON file with the curve is written beside it.
+        backbone: Folder of a run that was pre-trained with a task with speeds (ts, ts+tp, v3s).
+        out: HTML page to write; the curve is also written next to it, as JSON.
 
     More options:
-        stride: Frames between two windows.
-        batch_size: Windows in a forward pass.
+        stride: Frames between the starts of consecutive windows.
+        batch_size: Windows per forward pass.
     """
 
     video: Annotated[str, "VIDEO"]

@@ -52,19 +52,19 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     Attributes:
         out: Folder for the vectors.
-        per_clip: Keep a vector for each clip instead of their mean.
+        per_clip: Write one vector per clip instead of their mean.
         export: Also write the vectors as npy, csv or parquet.
         overwrite: Replace the vectors in the folder.
 
     More options:
         subset: Part of the split.
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages the stage over time and space; max max-pools it by two.
-        stride: Frames between the starts of a sliding window's clips; 0 takes num_clips clips instead.
+        stage: Stage of the backbone that the vectors come from.
+        pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
+        stride: Frames between the starts of consecutive clips (a sliding window); 0 takes --num-clips clips instead.
         dtype: Type of the numbers in the files.
-        shard: Embed only part i of n of the list, given as i/n from 1/n to n/n, into a folder of its own; v3s merge
-            joins the folders.
-        shard_videos: Videos in a file; a killed run loses at most one file's vectors.
+        shard: Embed only part i of n of the list, written as i/n (1/n to n/n), into its own folder; v3s merge joins the
+            folders.
+        shard_videos: Videos per file; a killed run loses at most the vectors of one file.
     """
 
     out: str

@@ -36,9 +36,9 @@ class IndexConfig:
         vectors: Folder of the vectors that v3s embed wrote.
 
     More options:
-        recall_queries: Vectors that the recall is measured with.
-        k: Neighbours that the recall is measured at.
-        seed: Seed of the choice of these vectors.
+        recall_queries: Number of vectors to measure the recall with.
+        k: Number of neighbours to measure the recall at.
+        seed: Seed for choosing these vectors.
     """
 
     vectors: Annotated[str, "VECTORS", "--in"]

@@ -29,8 +29,8 @@ class MergeConfig:
     """Join folders of vectors, such as those of v3s embed --shard.
 
     Attributes:
-        parts: Folders of vectors, in the order that their videos will have.
-        out: Folder for all of them.
+        parts: Folders of vectors, in the order that their videos will have in the result.
+        out: Folder for the joined vectors.
         overwrite: Replace the vectors in the folder.
     """
 

@@ -42,7 +42,7 @@ class SearchConfig(ComputeOptions):
         page: HTML page with thumbnails.
 
     More options:
-        backbone: The network of these vectors. Default: the one that v3s embed used.
+        backbone: The network that computed these vectors. Default: the one that v3s embed used.
         approximate: Use the index that v3s index built.
     """
 

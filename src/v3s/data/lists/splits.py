@@ -164,13 +164,13 @@ class VideoOptions:
     """Which videos.
 
     Attributes:
-        data: A folder of videos, nested in any way, a list file with one path a line, or a store of v3s prepare.
+        data: A folder of videos (subfolders included), a list file with one path per line, or a store from v3s prepare.
 
     More options:
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
+        splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
         split: Number of the official split.
         subset: Part of the split.
-        allow_missing: Continue although videos of the list are missing.
+        allow_missing: Continue without the videos of the list that are missing.
     """
 
     data: Annotated[str, "DATA"]
