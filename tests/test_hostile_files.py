@@ -201,5 +201,5 @@ def test_a_checkpoint_with_a_right_checksum_runs_no_code(
     given, mark = shutil.copytree(run, tmp_path / "given"), tmp_path / "executed"
     save_checkpoint(given / "checkpoints/last.pt", {"model": Payload(mark)})
     (given / "checkpoints/previous.pt").unlink()
-    assert "not a readable checkpoint" in refused(["pretrain", f"--out={given}", "--resume"], capsys)
+    assert "cannot be read as a checkpoint" in refused(["pretrain", f"--out={given}", "--resume"], capsys)
     assert not mark.exists()

@@ -231,7 +231,7 @@ def ranks(bench: Bench) -> str:
         start = time.monotonic()
         text, _ = pair[1 - victim].communicate()
         pair[victim].communicate()
-        named = f"no longer there: process {victim} of 2" in text and "Traceback" not in text
+        named = f"no longer respond: process {victim} of 2" in text and "Traceback" not in text
         code = pair[1 - victim].returncode
         told.append(f"{victim}: {'named' if named else 'NOT NAMED'}, exit {code}, {time.monotonic() - start:.1f} s")
     return "killed process " + "; ".join(told)

@@ -38,7 +38,7 @@ from v3s.pretext.task import TASKS
 
 SAMPLING = Sampling(clip_frames=8, clip_size=32, canvas_size=64)
 MIN_FRAMES = TASKS["v3s"].longest_span(SAMPLING.clip_frames, SAMPLING.seam)
-DEADLY = ("killed by signal", "ended with exit code", "silent")
+DEADLY = ("killed by signal", "exited with code", "made no progress")
 PARTS = ("fuzz", "tricks", "deaths", "memory", "odd")
 Row = tuple[str, str, str]
 
@@ -60,11 +60,11 @@ def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
             originals.append(encode(frames, folder / f"{number}.{kind}", kind))
     sources = write_variants(folder / "variants", originals, num_variants, seed=0)
     found = scan(list_videos(folder / "variants"), min_frames=MIN_FRAMES, workers=2, cache=None)
-    left_out = Quarantine(tell=lambda text: None)
-    num_read = read_epoch(found.usable_table, left_out)
+    skipped = Quarantine(report=lambda text: None)
+    num_read = read_epoch(found.usable_table, skipped)
     goes_bad = _epoch_that_goes_bad(folder, sources)
     seconds = time.monotonic() - started
-    reasons = [report.reason for report in found.reports] + [f.reason for f in left_out.failures.values()]
+    reasons = [report.reason for report in found.reports] + [f.reason for f in skipped.failures.values()]
     counts = Counter(report.verdict for report in found.reports)
     return [
         ("variants; seconds", f"{num_variants:,}; {seconds:.0f} s", "2,000 in 300 s"),
@@ -75,8 +75,8 @@ def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
             str(sum(r.is_bad and not (r.stage and r.reason) for r in found.reports)),
             "0",
         ),
-        ("clips read of usable variants", f"{num_read:,}; {len(left_out.failures)} left out on the way", ""),
-        ("bad after the scan", goes_bad, "0 told twice"),
+        ("clips read of usable variants", f"{num_read:,}; {len(skipped.failures)} skipped on the way", ""),
+        ("bad after the scan", goes_bad, "0 reported twice"),
         *_partial_rows(found),
     ]
 
@@ -94,12 +94,12 @@ def _epoch_that_goes_bad(folder: Path, sources: list[Path]) -> str:
     table = scan(list_videos(target), min_frames=MIN_FRAMES, workers=2, cache=None).usable_table
     for variant in changed:
         shutil.copy(variant, target / variant.name)
-    told: list[str] = []
-    quarantine = Quarantine(tell=told.append)
+    reports: list[str] = []
+    quarantine = Quarantine(report=reports.append)
     num_read = read_epoch(table, quarantine)
     num_batches = len(table) // 16 * 16
-    twice = len(told) - len(quarantine.failures)
-    return f"{num_read:,} of {num_batches:,} read, {len(told):,} told and left out, {twice} told twice"
+    twice = len(reports) - len(quarantine.failures)
+    return f"{num_read:,} of {num_batches:,} read, {len(reports):,} reported and skipped, {twice} reported twice"
 
 
 def _partial_rows(found: Scan) -> list[Row]:
@@ -159,7 +159,7 @@ def deaths(data: Path) -> list[Row]:
     for number in (signal.SIGKILL, signal.SIGSTOP):
         clips = PretextClips(table, TASKS["v3s"], Sampling(), seed=0)
         order = BatchOrder(num_samples=len(table), batch_size=16, num_epochs=1, seed=0)
-        quarantine = Quarantine(num_files=len(table), tell=lambda text: None)
+        quarantine = Quarantine(num_files=len(table), report=lambda text: None)
         batches = load_batches(clips, order, num_workers=2, quarantine=quarantine)
         num_hit = num_read = 0
         for step, (_, labels) in enumerate(batches):
@@ -168,9 +168,9 @@ def deaths(data: Path) -> list[Row]:
                 threading.Timer(0.02, os.kill, (multiprocessing.active_children()[0].pid, number)).start()
                 num_hit += 1
         orphans = multiprocessing.active_children()
-        told = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
-        told += f"; {len(quarantine.failures)} files left out; {len(orphans)} orphans"
-        rows.append((f"{number.name} of a reading process", told, "5 files at most, 0 orphans"))
+        result = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
+        result += f"; {len(quarantine.failures)} files skipped; {len(orphans)} orphans"
+        rows.append((f"{number.name} of a worker", result, "5 files at most, 0 orphans"))
     return rows
 
 

@@ -292,7 +292,7 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
         with pytest.raises(ValueError, match=r"00001\.part: cannot be written \(No space left on device\)"):
             run(small_videos, tmp_path / "store")
     assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]
-    with pytest.raises(ValueError, match="still writing, or was stopped in; run it to its end"):
+    with pytest.raises(ValueError, match="is an unfinished store: v3s prepare is still running or was stopped"):
         list_videos(tmp_path / "store")  # of which it holds a third
     run(small_videos, tmp_path / "store")
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16

@@ -29,7 +29,7 @@ from v3s.train.checkpoint import save_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
 from v3s.train.run import read_metrics
-from v3s.train.stop import StopAskedError
+from v3s.train.stop import StopRequestedError
 from v3s.video.container import open_video
 
 QUIET = Console(quiet=True)
@@ -172,8 +172,8 @@ def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tm
 def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: PretrainConfig) -> None:
     """With no reading processes a video is read where a stop may be asked for."""
     path = next(Path(config.data).rglob("*.mp4"))
-    with pytest.raises(StopAskedError), open_video(path):
-        raise StopAskedError
+    with pytest.raises(StopRequestedError), open_video(path):
+        raise StopRequestedError
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
     assert last.with_name("damaged.pt").exists()
     for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
-        assert "the one before it is used: going on in epoch" in " ".join(text.split())
+        assert "resuming from the previous checkpoint in epoch" in " ".join(text.split())
 
 
 def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: 
 def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)
-    with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
+    with pytest.raises(ValueError, match="already contains a run; resume it with --resume, or replace it with"):
         pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
     (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
@@ -297,7 +297,7 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished
 
 def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="contains no run"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -311,7 +311,7 @@ def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tm
     manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "0'))
     with pytest.raises(
         ValueError,
-        match=r"or their labels, changed since the run began \(.* videos then, .* now\); restore it",
+        match=r"or their labels have changed since the run started \(.* videos then, .* now\); restore the list",
     ):
         pretrain(replace(given, resume=True), console=QUIET)
 

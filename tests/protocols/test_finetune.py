@@ -240,7 +240,7 @@ def test_other_options_cannot_be_resumed(config: FinetuneConfig, finished: Recog
     resumed = replace(config, out=str(finished.run), resume=True)
     with pytest.raises(ValueError, match="cannot be resumed with other options: batch_size was 4, now 8"):
         finetune(replace(resumed, batch_size=8), console=QUIET)
-    with pytest.raises(ValueError, match="holds a run; continue it with --resume"):
+    with pytest.raises(ValueError, match="already contains a run; resume it with --resume"):
         finetune(replace(resumed, resume=False), console=QUIET)
 
 

@@ -101,10 +101,10 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     with only_writer(folder):
         store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
         _remove_leftovers(store)
-        lacking = [path for path in listed.paths if store.lacks(path)]
-        store = _take_new_dates(store, lacking, console)
-        wanted = [path for path in lacking if store.lacks(path)]
-        num_renewed = len(lacking) - len(wanted)
+        missing = [path for path in listed.paths if store.is_missing(path)]
+        store = _take_new_dates(store, missing, console)
+        wanted = [path for path in missing if store.is_missing(path)]
+        num_renewed = len(missing) - len(wanted)
         by_content = f", {num_renewed:,} of them with new dates but the same content" if num_renewed else ""
         stored = f"{len(listed) - len(wanted):,} are already stored{by_content}"
         say(console, f"{listed.source}; {stored}")

@@ -197,7 +197,7 @@ def default_workers() -> int:
 
 def _read_all(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
     """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
-    deadly = Quarantine(tell=lambda text: None)
+    deadly = Quarantine(report=lambda text: None)
     found = load(
         _Files(files),
         [[position] for position in range(len(files))],
