@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.protocols.ranking import rank
+from v3s.vectors.exact import nearest
 
 _TEMPERATURE = 0.07
 """Temperature of the neighbours' vote, as in DINO: low values favour the nearest, high ones weight all equally."""
@@ -72,7 +72,7 @@ def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Ten
     """
     if len(labels) != len(gallery):
         raise ValueError(f"got {len(labels)} labels for {len(gallery)} gallery features; expected one label each")
-    neighbours = rank(queries, gallery, k)
+    neighbours = nearest(F.normalize(queries.float(), dim=-1), F.normalize(gallery.float(), dim=-1), k)
     weights = (neighbours.scores / _TEMPERATURE).softmax(dim=1)
     votes = weights.new_zeros(len(queries), int(labels.max()) + 1)
     return votes.scatter_add_(1, labels[neighbours.indices], weights)
