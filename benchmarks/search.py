@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     Description,
     Entry,

@@ -9,8 +9,7 @@ from rich.console import Console
 from v3s.backbones import create_backbone
 from v3s.backbones.device import choose_compute
 from v3s.data.views import View
-from v3s.features.encoder import Encoder, load_encoder, make_encoder
-from v3s.features.extract import Feature
+from v3s.features.encoder import Encoder, Feature, load_encoder, make_encoder
 from v3s.features.saved import save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from v3s.backbones import BACKBONES, StagedBackbone, create_backbone
 from v3s.backbones.device import Compute
-from v3s.features.folding import fold
+from v3s.features.source import fold
 from v3s.files.weights import fingerprint
 
 FP32, BF16 = (Compute(torch.device("cpu"), bf16=bf16) for bf16 in (False, True))

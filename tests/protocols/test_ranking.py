@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
-from v3s.protocols.ranking import mean_average_precision, rank, top_k_accuracy
+from v3s.protocols.retrieve import mean_average_precision, rank, top_k_accuracy
 
 
 def test_rank_agrees_with_scikit_learn() -> None:

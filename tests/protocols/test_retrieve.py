@@ -20,8 +20,18 @@ from v3s.data.index_table import IndexTable
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View, read_clips
 from v3s.features.source import open_source
-from v3s.protocols.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
-from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, chance_accuracy, chance_precision, retrieve, score
+from v3s.protocols.retrieve import (
+    PAPER_KS,
+    RetrievalResult,
+    RetrieveConfig,
+    chance_accuracy,
+    chance_precision,
+    mean_average_precision,
+    rank,
+    retrieve,
+    score,
+    top_k_accuracy,
+)
 from v3s.vectors.exact import Neighbours
 from v3s.video.index import index_video
 

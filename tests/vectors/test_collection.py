@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,

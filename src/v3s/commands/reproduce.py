@@ -29,8 +29,7 @@ from v3s.files.text import say, text_table
 from v3s.files.writing import read_json, write_atomically, write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
-from v3s.protocols.ranking import PAPER_KS
-from v3s.protocols.retrieve import RetrieveConfig, retrieve
+from v3s.protocols.retrieve import PAPER_KS, RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.train.run import hash_of_files
 

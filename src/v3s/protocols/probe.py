@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, open_encoder
-from v3s.features.extract import Feature, Pool
+from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import say, text_table
 from v3s.files.writing import write_json

@@ -16,8 +16,7 @@ from v3s.backbones.device import Compute
 from v3s.data.clips import SampleKey
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
-from v3s.features.encoder import Encoder, make_encoder
-from v3s.features.extract import Feature
+from v3s.features.encoder import Encoder, Feature, make_encoder
 from v3s.features.saved import Trained, load_head, open_trained, plain_sampling, write_trained
 from v3s.features.source import Source
 from v3s.files.writing import CheckpointError

@@ -21,8 +21,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
-from v3s.features.encoder import Encoder, open_encoder
-from v3s.features.extract import Feature, mean_features
+from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import say, text_table
 from v3s.files.writing import write_json

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.files.lock import LOCK
 from v3s.files.writing import read_json, write_json, write_whole
 from v3s.vectors.exact import Neighbours, nearest
