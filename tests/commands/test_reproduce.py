@@ -22,7 +22,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def config(labelled_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReproduceConfig:
     """12 training and 6 test videos of 6 classes, 20 frames each: long enough for spatial tasks."""
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
     small = replace(SCALES["tiny"], pretrain_epochs=1, finetune_epochs=1, pairs_in_a_fold=8, clip_size=32)
     monkeypatch.setitem(SCALES, "tiny", small)
     return ReproduceConfig(

@@ -13,7 +13,7 @@ NETWORK = "--backbone random:r3d@0.125"
 
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
 
 
 def error_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from v3s.data.scan import Scan
+from v3s.data.scan import Scan, scan_with_bar
 from v3s.data.synthetic import MOTIONS
-from v3s.data.usable import scan_with_bar
 from v3s.data.views import View
 from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, report_padded
 
@@ -135,6 +134,6 @@ def test_the_scan_uses_the_requested_processes(labelled_videos: Path, monkeypatc
         calls.append(workers)
         return scan_with_bar(*arguments, workers=0, **options)
 
-    monkeypatch.setattr("v3s.data.usable.scan_with_bar", record)
+    monkeypatch.setattr("v3s.data.scan.scan_with_bar", record)
     labelled_parts(LabelledOptions(data=str(labelled_videos)), workers=3, console=Console(quiet=True))
     assert calls == [3, 3]

@@ -39,7 +39,7 @@ from v3s.video.index import index_video
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scan in this process: starting other processes takes longer than reading these files."""
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import FileReport, Scan
-from v3s.data.usable import scan_with_bar, summary
+from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 

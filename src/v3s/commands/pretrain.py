@@ -19,8 +19,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, hold_frames, resident_batches
-from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
