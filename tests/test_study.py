@@ -62,4 +62,4 @@ def test_result_older_than_its_weights_is_made_anew(tmp_path: Path) -> None:
 def test_unknown_rows_and_protocols_are_refused(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         steps(tmp_path, wrong)
-    assert "no row or protocol is called" in capsys.readouterr().err
+    assert "unknown row or protocol: " in capsys.readouterr().err

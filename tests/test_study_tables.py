@@ -91,7 +91,7 @@ def test_what_is_not_there_yet_is_said(study: Path, name: str) -> None:
 
 
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no runs"):
+    with pytest.raises(ValueError, match="does not contain runs"):
         table(tmp_path / "absent", "retrieval")
 
 
