@@ -221,7 +221,7 @@ def odd(data: Path, console: Console) -> None:
         listed = Path(name, "list.txt")
         listed.write_text("".join(f"{path.resolve()}\n" for path in sorted(data.iterdir()) if path.is_file()))
         found = scan(list_videos(listed), min_frames=1, workers=2, cache=None)
-    console.print("| file | verdict | frames | size | codec | reason |\n|---|---|---|---|---|---|", soft_wrap=True)
+    console.print("| file | verdict | frames | size | codec | why |\n|---|---|---|---|---|---|", soft_wrap=True)
     for report in found.reports:
         size = f"{report.width}x{report.height}, {report.pixel_format}" if report.codec else ""
         why = f"{report.reason} ({report.stage})" if report.stage else ""
