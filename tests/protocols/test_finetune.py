@@ -77,7 +77,7 @@ def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> Non
     assert scores.probabilities.sum(dim=1) == pytest.approx(np.ones(8), abs=1e-5)
 
 
-def test_run_folder_contains_what_is_promised(finished: RecognitionResult) -> None:
+def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
     model, trained = load_recognizer(finished.run)
     classes, sampling = trained.classes, trained.sampling
     assert classes == finished.scores.classes
