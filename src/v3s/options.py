@@ -54,7 +54,7 @@ def closest(word: str, names: Iterable[str]) -> str:
         [name for name in plain if word == "".join(part[:1] for part in name.split("-"))]
         or [name for name in plain if name.startswith(word)]
         or [name for name in plain if any(part.startswith(word) for part in name.split("-"))]
-        or difflib.get_close_matches(word, plain, n=1)
+        or difflib.get_close_matches(word, plain, n=1, cutoff=0.5)
         or [name for name in plain if re.match(".*".join(map(re.escape, word)), name)]
     )
     hints = " or ".join(repr(plain[name]) for name in matches[:3])

@@ -40,14 +40,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.Popen[str]]]":
+def both(videos: Path, out: Path, **changes: object) -> "Iterator[list[subprocess.Popen[str]]]":
     """Two processes, once they have written a checkpoint; killed at the end."""
     port = free_port()
-    arguments = (
-        f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
-        f"--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu {more}"
-    )
-    pair = [start(arguments.split(), rank, port) for rank in (0, 1)]
+    options = {
+        "data": videos, "out": out, "width": 0.125, "task": "ts", "clip-frames": 4, "clip-size": 16, "batch-size": 4,
+        "validation-videos": 4, "workers": 0, "checkpoint-seconds": 0, "device": "cpu",
+    } | {name.replace("_", "-"): value for name, value in changes.items()}  # fmt: skip
+    arguments = ["pretrain", *(f"--{name}={value}" for name, value in options.items())]
+    pair = [start(arguments, rank, port) for rank in (0, 1)]
     try:
         deadline = time.monotonic() + 120
         while not (out / "checkpoints/last.pt").exists():
@@ -83,7 +84,7 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos:
 
 
 def test_a_signal_during_validation_stops_all_after_it(small_videos: Path, tmp_path: Path) -> None:
-    with both(small_videos, tmp_path / "run", "--validation-clips 50") as pair:
+    with both(small_videos, tmp_path / "run", validation_clips=50) as pair:
         time.sleep(1)  # three short steps are done: nearly all of the time goes to the validation clips
         pair[0].send_signal(signal.SIGTERM)
         told = [process.communicate(timeout=60)[0] for process in pair]
@@ -92,7 +93,7 @@ def test_a_signal_during_validation_stops_all_after_it(small_videos: Path, tmp_p
 
 def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path, tmp_path: Path) -> None:
     """As ``torchrun`` does."""
-    with both(small_videos, tmp_path / "run", "--workers 1") as pair:
+    with both(small_videos, tmp_path / "run", workers=1) as pair:
         for process in pair:
             os.killpg(process.pid, signal.SIGTERM)
         told = [process.communicate(timeout=60)[0] for process in pair]
@@ -154,7 +155,7 @@ def test_waiting_for_the_first_process_hears_a_signal() -> None:
 
 def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Path) -> None:
     """One validation video of two processes: its loss is what both go by."""
-    with both(small_videos, tmp_path / "run", "--validation-videos 1 --epochs 1") as pair:
+    with both(small_videos, tmp_path / "run", validation_videos=1, epochs=1) as pair:
         told = [process.communicate(timeout=60)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], told
     (line,) = read_metrics(tmp_path / "run/metrics.jsonl")
