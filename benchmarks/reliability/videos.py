@@ -75,8 +75,8 @@ def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
             str(sum(r.is_bad and not (r.stage and r.reason) for r in found.reports)),
             "0",
         ),
-        ("clips read of usable variants", f"{num_read:,}; {len(left_out.failures)} skipped on the way", ""),
-        ("bad after the scan", goes_bad, "0 reported twice"),
+        ("clips read of usable variants", f"{num_read:,}; {len(left_out.failures)} left out on the way", ""),
+        ("bad after the scan", goes_bad, "0 told twice"),
         *_partial_rows(found),
     ]
 
@@ -99,7 +99,7 @@ def _epoch_that_goes_bad(folder: Path, sources: list[Path]) -> str:
     num_read = read_epoch(table, quarantine)
     num_batches = len(table) // 16 * 16
     twice = len(told) - len(quarantine.failures)
-    return f"{num_read:,} of {num_batches:,} read, {len(told):,} reported and skipped, {twice} reported twice"
+    return f"{num_read:,} of {num_batches:,} read, {len(told):,} told and left out, {twice} told twice"
 
 
 def _partial_rows(found: Scan) -> list[Row]:
@@ -168,9 +168,9 @@ def deaths(data: Path) -> list[Row]:
                 threading.Timer(0.02, os.kill, (multiprocessing.active_children()[0].pid, number)).start()
                 num_hit += 1
         orphans = multiprocessing.active_children()
-        text = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
-        text += f"; {len(quarantine.failures)} files skipped; {len(orphans)} orphans"
-        rows.append((f"{number.name} of a reading process", text, "at most 5 files, 0 orphans"))
+        told = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
+        told += f"; {len(quarantine.failures)} files left out; {len(orphans)} orphans"
+        rows.append((f"{number.name} of a reading process", told, "5 files at most, 0 orphans"))
     return rows
 
 

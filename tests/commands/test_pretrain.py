@@ -196,17 +196,17 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     finished: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     """The newest checkpoint is of the first epoch's end, the one before of its last step."""
-    out, console = tmp_path / "damaged", Console(file=io.StringIO())
+    out, told = tmp_path / "damaged", Console(file=io.StringIO())
     with pytest.raises(_StopError):
         pretrain(replace(config, out=str(out)), console=_StopAfter(2))
     last = out / "checkpoints/last.pt"
     pretrain(replace(config, out=str(out), resume=True, epochs=1), console=QUIET)
     last.write_bytes(last.read_bytes()[:-1])
-    pretrain(replace(config, out=str(out), resume=True), console=console)
+    pretrain(replace(config, out=str(out), resume=True), console=told)
     assert weights_of(out) == weights_of(finished)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
     assert last.with_name("damaged.pt").exists()
-    for text in (console.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
+    for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
         assert "the one before it is used: going on in epoch" in " ".join(text.split())
 
 
