@@ -18,20 +18,20 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """One thread a process: results are exact at a named thread count, and tests run side by side."""
+    """One thread per process: results are exact for a given number of threads, and tests run in parallel."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what tests find about files out of the user's cache."""
+    """Keep the results of scans in tests out of the cache of the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real videos and split lists beside the checkout.
+    """The folder of real videos and split lists next to the checkout.
 
     Skips where it is absent; on CI its absence is a failure.
     """

@@ -54,7 +54,7 @@ class Train(Videos):
     Attributes:
         out: Folder of the run.
         learning_rate: Of SGD; default what the network needs.
-        resume: Go on with the run in the folder.
+        resume: Resume the run in the folder.
 
     For ablations:
         zoom: How near.
@@ -307,7 +307,7 @@ options:
   DATA, --data DATA       A folder of videos. (required)
   --out OUT               Folder of the run. (required)
   --learning-rate X       Of SGD; default what the network needs.
-  --resume                Go on with the run in the folder.
+  --resume                Resume the run in the folder.
   --epochs N              (default 300)
   --workers N
   --seconds X             (default 300.0)

@@ -114,8 +114,8 @@ def test_a_full_gpu_is_a_mistake_too(monkeypatch: pytest.MonkeyPatch, capsys: py
         )
 
     monkeypatch.setattr(cli, "load_command", lambda name: (fail, PretrainConfig))
-    code, told = run("pretrain --data x --out y", capsys)
-    assert (code, told) == (1, "error: CUDA out of memory: choose a smaller --batch-size, or another --device\n")
+    code, error = run("pretrain --data x --out y", capsys)
+    assert (code, error) == (1, "error: CUDA out of memory: choose a smaller --batch-size, or another --device\n")
 
 
 def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_malformed_weights(
 
 
 @pytest.mark.parametrize("name", ["folder", "fifo", "other type", "nothing"])
-def test_weights_that_are_no_file(
+def test_weights_that_are_not_a_file(
     name: str, run: Path, small_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = shutil.copytree(run, tmp_path / "given")
@@ -128,7 +128,7 @@ def test_weights_that_are_no_file(
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -138,7 +138,7 @@ class Payload:
 
 
 def spoil(path: Path, mark: Path, how: str) -> None:
-    """Put a file that runs code where it is unpickled in the place of another."""
+    """Replace a file by one that runs code when it is loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if how == "pickle":
         path.write_bytes(pickle.dumps(Payload(mark)))

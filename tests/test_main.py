@@ -168,7 +168,7 @@ def test_a_command_that_fails(
     assert capsys.readouterr().err == line + "\n"
 
 
-def test_help_is_shown_whatever_else_is_said(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["-h"], ["little", "--help"], ["little", "--wrong", "-h"]):
         assert cli.main(words) == 0
         assert capsys.readouterr().out.startswith("usage: v3s ")
@@ -208,8 +208,8 @@ def slow(config: dict) -> None: ...
 """
 
 
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "")])
-def test_a_signal_while_a_command_is_imported(number: signal.Signals, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "printed"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "")])
+def test_a_signal_while_a_command_is_imported(number: signal.Signals, printed: str, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     script = (
         "import sys; from v3s.cli import COMMANDS, Command, main; "
@@ -221,4 +221,4 @@ def test_a_signal_while_a_command_is_imported(number: signal.Signals, told: str,
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
-    assert (process.communicate()[1], process.returncode) == (told, 128 + number)
+    assert (process.communicate()[1], process.returncode) == (printed, 128 + number)

@@ -74,7 +74,7 @@ def test_spread_is_the_sample_deviation_over_seeds() -> None:
     assert spread([float("nan"), 0.5]) == "-"
 
 
-def test_heads_are_not_asked_of_random_weights_nor_of_one_label(study: Path) -> None:
+def test_heads_of_random_weights_or_of_one_label_are_not_evaluated(study: Path) -> None:
     spatial, temporal = {"accuracy": 1.0, "chance": 1.0}, {"accuracy": 0.5, "chance": 0.25}
     for seed in (0, 1):
         folder = study / f"r3d-v3s-{seed}"
@@ -86,13 +86,13 @@ def test_heads_are_not_asked_of_random_weights_nor_of_one_label(study: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["probe", "recognition", "budget", "curves", "pixels"])
-def test_what_is_not_there_yet_is_said(study: Path, name: str) -> None:
+def test_missing_results_are_reported(study: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"no run of the study has|pixels\.json does not exist"):
         table(study, name)
 
 
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no runs"):
+    with pytest.raises(ValueError, match="does not contain runs"):
         table(tmp_path / "absent", "retrieval")
 
 

@@ -184,7 +184,7 @@ COMMANDS = {
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
-        "run a table of the paper and print its numbers beside ours",
+        "run a table of the paper and print its numbers next to ours",
         (
             "reproduce table3 --data UCF-101 --splits ucfTrainTestlist --out tables",
             "reproduce table3 --data my_videos --scale tiny",

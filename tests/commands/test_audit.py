@@ -1,4 +1,4 @@
-"""Audits: cues answer to their names, stimuli lack what they should, and words fit the scores."""
+"""Audits: cues measure what they are named after, stimuli lack what they should, and conclusions match the scores."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_probe_finds_a_cue_that_is_there_and_none_that_is_not(small_videos: Path
 
 
 def test_probe_learns_nothing_from_the_videos_that_it_is_tested_on(small_videos: Path) -> None:
-    """A cue that holds in the tested videos only is not found."""
+    """A cue that exists only in the tested videos is not found."""
     clips, generator = a_table(small_videos), torch.Generator().manual_seed(0)
     videos, labels = torch.arange(600) % 20, torch.randint(3, (600, 2), generator=generator) * torch.tensor([0, 1])
     cues = {name: torch.randn(600, 2, generator=generator) for name in CUES}
@@ -150,22 +150,22 @@ RIGHT = [0.8, 0.1, 0.1, 0.1, 0.1]
 
 
 def test_as_high_on_noise_as_on_video_is_called_a_shortcut() -> None:
-    told = conclude(scores([0.6, 0.6, 0.6, 0.61, 0.4], RIGHT))
-    assert "it scores as high there, so it relies on texture, a shortcut" in told[0]
-    assert "60% of its lead over chance remains" in told[1]
-    assert all("shortcut" not in line for line in told[2:])
+    sentences = conclude(scores([0.6, 0.6, 0.6, 0.61, 0.4], RIGHT))
+    assert "it scores as high there, so it relies on texture, a shortcut" in sentences[0]
+    assert "60% of its lead over chance remains" in sentences[1]
+    assert all("shortcut" not in line for line in sentences[2:])
 
 
-def test_network_without_shortcuts_is_told_so() -> None:
-    told = conclude(scores(RIGHT, RIGHT))
-    assert len(told) == 4
-    assert all(line.endswith("it does not rely on that") for line in told)
+def test_network_without_shortcuts_relies_on_none() -> None:
+    sentences = conclude(scores(RIGHT, RIGHT))
+    assert len(sentences) == 4
+    assert all(line.endswith("it does not rely on that") for line in sentences)
 
 
 def test_network_at_chance_has_learned_nothing() -> None:
-    told = conclude(scores(CHANCE, CHANCE))
-    assert len(told) == 2
-    assert all("it has learned nothing" in line for line in told)
+    sentences = conclude(scores(CHANCE, CHANCE))
+    assert len(sentences) == 2
+    assert all("it has learned nothing" in line for line in sentences)
 
 
 @pytest.mark.parametrize("name", ["frozen", "still noise"])

@@ -358,7 +358,7 @@ def test_one_tensor_of_another_shape_is_enough_to_refuse() -> None:
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -368,9 +368,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["torch", "legacy", "pickle", "empty", "text", "list", "folder", "missing"])
-def test_a_file_that_holds_code_or_nothing_is_refused(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, mark = tmp_path / "weights.pth", tmp_path / "executed"
     value = {"state_dict": {"conv1.weight": torch.zeros(1)}, "extra": Payload(mark)}
     if kind in ("torch", "legacy"):

@@ -1,4 +1,4 @@
-"""The demo on a tiny scale: the whole road, and what its page holds."""
+"""The demo on a tiny scale: the full pipeline, and what its page contains."""
 
 import json
 import shutil

@@ -29,7 +29,7 @@ def test_scores_by_hand() -> None:
     assert scores.chance == pytest.approx(1 / 3)
 
 
-def test_clips_of_one_video_are_no_independent_draws() -> None:
+def test_clips_of_one_video_are_not_independent_draws() -> None:
     """Two videos, one always right and one never: the standard error is that of two draws, not of twenty."""
     truth, videos = np.zeros(20, int), np.repeat([0, 1], 10)
     answers = videos.copy()
@@ -66,7 +66,7 @@ def test_same_clips_same_scores_and_none_is_lost(asked: EvaluateConfig) -> None:
     assert (first.temporal.confusion == second.temporal.confusion).all()
 
 
-def test_a_file_of_scores_holds_what_was_scored(asked: EvaluateConfig) -> None:
+def test_a_file_of_scores_contains_what_was_scored(asked: EvaluateConfig) -> None:
     scores = evaluate(asked, console=QUIET)
     stored = json.loads(Path(str(asked.out)).read_text())
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):

@@ -75,14 +75,14 @@ def run_command(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_head_with_one_label_is_not_told_of(pretrained: Path) -> None:
+def test_a_head_with_one_label_is_not_reported(pretrained: Path) -> None:
     last = read_metrics(pretrained / "metrics.jsonl")[-1]["train"]
     assert last["accuracy_spatial"] == 1  # the task is ts
     assert describe(last) == f"loss {last['loss']:.3f} temporal {last['accuracy_temporal']:.1%}"
     assert describe({"loss": 2.5, "accuracy": 0.25}) == "loss 2.500 accuracy 25.0%"
 
 
-def test_run_folder_holds_what_is_promised(pretrained: Path, config: PretrainConfig) -> None:
+def test_run_folder_contains_what_is_promised(pretrained: Path, config: PretrainConfig) -> None:
     manifest = json.loads((pretrained / "manifest.json").read_text())
     assert manifest["videos"] == {
         "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
@@ -150,7 +150,7 @@ def test_kill_in_mid_epoch_and_resume(pretrained: Path, config: PretrainConfig, 
 
 
 def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: PretrainConfig) -> None:
-    """With no reading processes a video is read where a stop may be asked for."""
+    """Without reading processes, a video is read in code that a stop may interrupt."""
     path = next(Path(config.data).rglob("*.mp4"))
     with pytest.raises(StopRequestedError), open_video(path):
         raise StopRequestedError
@@ -163,10 +163,10 @@ def test_a_signal_saves_and_ends(
     out = tmp_path / "stopped"
     process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
     process.send_signal(number)
-    told, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=10)
     assert process.returncode == code
-    assert "resume with: v3s pretrain --out" in told
-    assert "Traceback" not in told
+    assert "resume with: v3s pretrain --out" in output
+    assert "Traceback" not in output
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(pretrained)
     assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by

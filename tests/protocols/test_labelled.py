@@ -114,7 +114,7 @@ def test_a_file_in_both_parts_is_refused(lists: tuple[str, str]) -> None:
 
 
 def test_a_missing_part_is_refused(labelled_videos: Path, lists: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"no test subset.*--test-data"):
+    with pytest.raises(ValueError, match=r"without a test subset.*--test-data"):
         read(data=lists[0])
     with pytest.raises(ValueError, match=r"test_data \(.*\) and splits \(lists\) cannot be combined"):
         read(data=str(labelled_videos), splits="lists", test_data=lists[1])

@@ -65,7 +65,7 @@ class PrepareConfig(VideoOptions):
         subset: Part of the split.
         pixel_format: yuv keeps the planes of the codec (4:2:0, 1.5 bytes per pixel), jpeg compresses them to a tenth
             with some loss, rgb takes 3 bytes per pixel.
-        short_side: Shrink frames whose short side is longer than this many pixels to it; keep smaller frames unchanged.
+        short_side: Maximum short side of stored frames, in pixels; larger frames are shrunk, smaller ones unchanged.
         workers: Processes that decode. Default: one per core.
     """
 

@@ -62,7 +62,7 @@ _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the we
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(ComputeOptions, LabelledOptions):
-    """Fine-tune a backbone to recognise actions, then test it with ten clips a video (paper section 4.3, Table 2).
+    """Fine-tune a backbone to recognise actions, then test it on ten clips per video (paper section 4.3, Table 2).
 
     Attributes:
         backbone: Folder of a run, a safetensors file, or, to train from scratch, random:NAME[@WIDTH] or random:RUN.

@@ -38,7 +38,7 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
         stage: Stage of the backbone that the vectors come from.
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         k: Number of neighbours that vote.
-        few_labels: Labels per class in the few-label runs; numbers that exceed the smallest class are skipped.
+        few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
         repeats: Random draws per few-label run.
     """
 

@@ -40,7 +40,7 @@ _FRAMES_IN_A_ROW = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedinessConfig(ComputeOptions):
-    """Draw how fast a video looks to the temporal head, over its time (paper section 3.4, Figure 4).
+    """Plot how fast a video appears to play, according to the temporal head (paper section 3.4, Figure 4).
 
     Attributes:
         video: The video.

@@ -46,7 +46,7 @@ from v3s.vectors.export import EXPORTS, import_pyarrow
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(BackboneOptions, VideoOptions):
-    """Turn every video into one vector, or one for each clip.
+    """Compute one feature vector per video, or one per clip.
 
     Attributes:
         out: Folder for the vectors.
