@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from v3s import PretrainConfig, pretrain
 from v3s.cli import main
 from v3s.train.checkpoint import save_checkpoint
 
@@ -22,23 +20,11 @@ SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def run(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished run."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    config = PretrainConfig(
-        data=str(small_videos),
-        out=str(out),
-        width=0.125,
-        task="ts",
-        clip_frames=4,
-        clip_size=16,
-        epochs=1,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-    )
-    pretrain(config, console=Console(quiet=True))
-    return out
+def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run with a single checkpoint."""
+    copied = shutil.copytree(pretrained, tmp_path_factory.mktemp("runs") / "run")
+    (copied / "checkpoints/previous.pt").unlink()
+    return copied
 
 
 def with_header(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:

@@ -1,6 +1,7 @@
 """Tables of a study: numbers by hand, from files as the commands write them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,10 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
         table(tmp_path / "absent", "retrieval")
 
 
-def test_budget_and_curves_of_real_runs(small_videos: Path, tmp_path: Path) -> None:
+def test_budget_and_curves_of_real_runs(small_pretraining: PretrainConfig, tmp_path: Path) -> None:
     study = tmp_path / "study"
     for seed in (0, 1):
-        config = PretrainConfig(
-            data=str(small_videos), out=str(study / f"r3d-ts-{seed}"), backbone="r3d", width=0.125, task="ts",
-            clip_frames=8, clip_size=32, epochs=2, batch_size=4, workers=0, validation_videos=4, seed=seed,
-        )  # fmt: skip
-        pretrain(config, console=QUIET)
+        pretrain(replace(small_pretraining, out=str(study / f"r3d-ts-{seed}"), seed=seed), console=QUIET)
     _, row = table(study, "budget")
     assert row[:9] == ["r3d", "ts", "0.125", "8x32x32", "2", "4", "0.005", "12", "24"]
     assert row[-1] == "0, 1"

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s import TASKS, PretrainConfig, pretrain
+from v3s import TASKS
 from v3s.commands.audit import AuditConfig, Scores, audit, conclude
 from v3s.commands.pixel_cues import ALL_CUES, CUES, clip_cues, probe_cues
 from v3s.commands.stimuli import STIMULI, Stimuli, draw_texture
@@ -194,14 +194,9 @@ def test_audit_of_clips(small_videos: Path, tmp_path: Path) -> None:
     assert audit(config, console=QUIET).to_json() == found.to_json()
 
 
-def test_audit_of_a_network(small_videos: Path, tmp_path: Path) -> None:
-    run = PretrainConfig(
-        data=str(small_videos), out=str(tmp_path / "run"), backbone="r3d", width=0.125, task="ts", clip_frames=8,
-        clip_size=32, epochs=1, batch_size=4, workers=0,
-    )  # fmt: skip
-    pretrain(run, console=QUIET)
+def test_audit_of_a_network(small_videos: Path, pretrained: Path, tmp_path: Path) -> None:
     config = AuditConfig(
-        data=str(small_videos), backbone=run.out, clips=2, workers=0, out=str(tmp_path / "audit.json"),
+        data=str(small_videos), backbone=str(pretrained), clips=2, workers=0, out=str(tmp_path / "audit.json"),
         page=str(tmp_path / "audit.html"),
     )  # fmt: skip
     found = audit(config, console=QUIET)

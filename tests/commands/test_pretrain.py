@@ -36,29 +36,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(small_videos: Path) -> PretrainConfig:
-    return PretrainConfig(
-        data=str(small_videos),
-        out="",
-        backbone="r3d",
-        width=0.125,
-        task="ts",
-        clip_frames=8,
-        clip_size=32,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        checkpoint_seconds=0,
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(config: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    pretrain(replace(config, out=str(out)), console=QUIET)
-    return out
+def config(small_pretraining: PretrainConfig) -> PretrainConfig:
+    """The configuration of `pretrained`."""
+    return small_pretraining
 
 
 def weights_of(run: Path) -> str:
@@ -95,51 +75,51 @@ def run_command(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_head_with_one_label_is_not_reported(finished: Path) -> None:
-    last = read_metrics(finished / "metrics.jsonl")[-1]["train"]
+def test_a_head_with_one_label_is_not_reported(pretrained: Path) -> None:
+    last = read_metrics(pretrained / "metrics.jsonl")[-1]["train"]
     assert last["accuracy_spatial"] == 1  # the task is ts
     assert describe(last) == f"loss {last['loss']:.3f} temporal {last['accuracy_temporal']:.1%}"
     assert describe({"loss": 2.5, "accuracy": 0.25}) == "loss 2.500 accuracy 25.0%"
 
 
-def test_run_folder_contains_what_is_promised(finished: Path, config: PretrainConfig) -> None:
-    manifest = json.loads((finished / "manifest.json").read_text())
+def test_run_folder_contains_what_is_promised(pretrained: Path, config: PretrainConfig) -> None:
+    manifest = json.loads((pretrained / "manifest.json").read_text())
     assert manifest["videos"] == {
         "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
     }  # fmt: skip
     assert manifest["threads"] == 1
     assert len(manifest["files_sha256"]) == 64
-    metrics = read_metrics(finished / "metrics.jsonl")
+    metrics = read_metrics(pretrained / "metrics.jsonl")
     assert [line["epoch"] for line in metrics] == [1, 2]
     assert set(metrics[0]["train"]) == {
         "loss", "loss_spatial", "loss_temporal", "accuracy_spatial", "accuracy_temporal"
     }  # fmt: skip
-    assert "epoch 2/2" in (finished / "train.log").read_text()
+    assert "epoch 2/2" in (pretrained / "train.log").read_text()
 
 
-def test_backbone_is_that_of_the_best_epoch(finished: Path) -> None:
-    trained = describe_trained(finished)
+def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:
+    trained = describe_trained(pretrained)
     best = max(
-        read_metrics(finished / "metrics.jsonl"),
+        read_metrics(pretrained / "metrics.jsonl"),
         key=lambda line: line["validation"]["accuracy_spatial"] + line["validation"]["accuracy_temporal"],
     )
     assert trained.results == {"epoch": best["epoch"], **best["validation"]}
-    backbone = load_backbone(finished / "backbone.safetensors")
+    backbone = load_backbone(pretrained / "backbone.safetensors")
     assert fingerprint(backbone.state_dict()) == trained.fingerprint
     assert not backbone.training
-    model, _ = load_pretext_model(finished)
+    model, _ = load_pretext_model(pretrained)
     logits = model(torch.rand(2, 3, 8, 32, 32))
     assert (logits.spatial.shape, logits.temporal.shape) == ((2, 1), (2, 3))
 
 
-def test_a_run_is_the_same_twice(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_a_run_is_the_same_twice(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(replace(config, out=str(tmp_path / "again")), console=QUIET)
-    assert weights_of(tmp_path / "again") == weights_of(finished)
+    assert weights_of(tmp_path / "again") == weights_of(pretrained)
 
 
-def test_another_seed_gives_other_weights(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(replace(config, out=str(tmp_path / "other"), seed=1), console=QUIET)
-    assert weights_of(tmp_path / "other") != weights_of(finished)
+    assert weights_of(tmp_path / "other") != weights_of(pretrained)
 
 
 def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subprocess.Popen[str]":
@@ -159,13 +139,13 @@ def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subpr
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
+def test_kill_in_mid_epoch_and_resume(pretrained: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "killed"
     process = start_and_wait_for_a_checkpoint(replace(config, workers=workers), out)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
 
 
@@ -178,7 +158,7 @@ def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: Pretra
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends(
-    finished: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
+    pretrained: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "stopped"
     process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
@@ -188,12 +168,12 @@ def test_a_signal_saves_and_ends(
     assert "resume with: v3s pretrain --out" in output
     assert "Traceback" not in output
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
-    finished: Path, config: PretrainConfig, tmp_path: Path
+    pretrained: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     """The newest checkpoint is of the first epoch's end, the one before of its last step."""
     out, told = tmp_path / "damaged", Console(file=io.StringIO())
@@ -203,23 +183,25 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     pretrain(replace(config, out=str(out), resume=True, epochs=1), console=QUIET)
     last.write_bytes(last.read_bytes()[:-1])
     pretrain(replace(config, out=str(out), resume=True), console=told)
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
     assert last.with_name("damaged.pt").exists()
     for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
         assert "resuming from the previous checkpoint in epoch" in " ".join(text.split())
 
 
-def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_stop_between_epochs_and_resume(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     """Stop as an epoch ends, before its checkpoint, twice: the weights and the metrics are the same."""
     out = tmp_path / "steps"
     for stop_after in (1, 2):
         with pytest.raises(_StopError):
             pretrain(replace(config, out=str(out), resume=True), console=_StopAfter(stop_after))
     pretrain(replace(config, out=str(out), resume=True), console=QUIET)
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     timeless = ("seconds", "clips_per_second", "waiting_share")
-    for ours, theirs in zip(read_metrics(out / "metrics.jsonl"), read_metrics(finished / "metrics.jsonl"), strict=True):
+    for ours, theirs in zip(
+        read_metrics(out / "metrics.jsonl"), read_metrics(pretrained / "metrics.jsonl"), strict=True
+    ):
         assert {k: v for k, v in ours.items() if k not in timeless} == {
             k: v for k, v in theirs.items() if k not in timeless
         }
@@ -284,7 +266,7 @@ def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: 
         set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
 
 
-def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
+def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, pretrained: Path, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)
     with pytest.raises(ValueError, match="already contains a run; resume it with --resume, or replace it with"):
@@ -327,7 +309,7 @@ def test_users_own_network(config: PretrainConfig, tmp_path: Path) -> None:
     assert fingerprint(loaded.state_dict()) == trained.fingerprint
 
 
-def test_weights_are_plain_safetensors(finished: Path) -> None:
-    names = load_file(finished / "backbone.safetensors")
+def test_weights_are_plain_safetensors(pretrained: Path) -> None:
+    names = load_file(pretrained / "backbone.safetensors")
     assert isinstance(create_backbone("r3d", 0.125), nn.Module)
     assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()

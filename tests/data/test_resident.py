@@ -1,5 +1,6 @@
 """Frames in memory give the same clips as reading does; frames that cannot be kept in memory are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,16 @@ def test_a_process_loads_only_its_own_videos(store: Path) -> None:
         next(resident_batches(clips, own, [[(0, 2)]]))
 
 
-def test_training_from_memory_equals_training_with_workers(store: Path, tmp_path: Path) -> None:
+def test_training_from_memory_equals_training_with_workers(
+    store: Path, small_pretraining: PretrainConfig, tmp_path: Path
+) -> None:
     """The same videos, labels and steps; pixels differ only by rounding."""
     losses = {}
     for loading in ("resident", "workers"):
-        config = PretrainConfig(
-            data=str(store),
-            out=str(tmp_path / loading),
-            loading=loading,
-            backbone="r3d",
-            width=0.125,
-            clip_frames=4,
-            clip_size=24,
-            epochs=2,
-            batch_size=2,
-            validation_videos=2,
-            workers=0,
-        )
+        config = replace(
+            small_pretraining, data=str(store), out=str(tmp_path / loading), loading=loading, task="v3s", clip_frames=4,
+            clip_size=24, batch_size=2, validation_videos=2,
+        )  # fmt: skip
         losses[loading] = pretrain(config, console=QUIET).validation["loss"]
     assert losses["resident"] == pytest.approx(losses["workers"], abs=0.02)
 

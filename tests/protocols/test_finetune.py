@@ -36,21 +36,8 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(labelled_videos: Path) -> FinetuneConfig:
-    return FinetuneConfig(
-        data=str(labelled_videos),
-        out="",
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        test_clips=3,
-        flip=True,
-        workers=0,
-        checkpoint_seconds=0,
-    )
+def config(small_finetuning: FinetuneConfig) -> FinetuneConfig:
+    return replace(small_finetuning, test_clips=3, flip=True, checkpoint_seconds=0)
 
 
 @pytest.fixture(scope="module")
@@ -204,34 +191,20 @@ def test_a_pre_training_run_is_never_replaced(config: FinetuneConfig, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
-def test_colours_are_learned(tmp_path: Path) -> None:
+def test_colours_are_learned(small_finetuning: FinetuneConfig, tmp_path: Path) -> None:
     """Any network that learns at all can distinguish red from blue videos."""
-    generator = np.random.default_rng(0)
+    generator, data = np.random.default_rng(0), tmp_path / "videos"
     for part, num_videos in (("train", 8), ("test", 3)):
         for name, channel in (("red", 0), ("blue", 2)):
-            (tmp_path / part / name).mkdir(parents=True)
+            (data / part / name).mkdir(parents=True)
             for number in range(num_videos):
                 frames = generator.integers(0, 90, (10, 32, 48, 3), np.uint8)
                 frames[..., channel] += 150
-                (tmp_path / part / name / f"{number}.mp4").write_bytes(mp4(frames, 25))
-    config = FinetuneConfig(
-        data=str(tmp_path),
-        out=str(tmp_path / "run"),
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        epochs=5,
-        batch_size=4,
-        learning_rate=0.02,
-        validation_videos=4,
-        test_clips=2,
-        workers=0,
+                (data / part / name / f"{number}.mp4").write_bytes(mp4(frames, 25))
+    config = replace(
+        small_finetuning, data=str(data), out=str(tmp_path / "run"), epochs=5, learning_rate=0.02, test_clips=2
     )
-    data = tmp_path / "videos"
-    data.mkdir()
-    for part in ("train", "test"):
-        (tmp_path / part).rename(data / part)
-    result = finetune(replace(config, data=str(data)), console=QUIET)
+    result = finetune(config, console=QUIET)
     assert result.scores.top_1 == 1.0
     assert result.validation["accuracy"] == 1.0
 

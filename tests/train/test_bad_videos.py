@@ -21,14 +21,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> PretrainConfig:
+def config(small_pretraining: PretrainConfig, tmp_path: Path) -> PretrainConfig:
     """A run on a copy of the videos, which a test may damage."""
-    data = tmp_path / "data"
-    shutil.copytree(small_videos, data)
-    return PretrainConfig(
-        data=str(data), out="", backbone="r3d", width=0.125, task="ts", clip_frames=8, clip_size=32, epochs=2,
-        batch_size=4, validation_videos=4, workers=0, checkpoint_seconds=0,
-    )  # fmt: skip
+    return replace(small_pretraining, data=str(shutil.copytree(small_pretraining.data, tmp_path / "data")))
 
 
 def files(config: PretrainConfig) -> list[Path]:

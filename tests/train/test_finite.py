@@ -82,21 +82,8 @@ class Poisoned(StagedBackbone):
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> PretrainConfig:
-    return PretrainConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "run"),
-        backbone="r3d",
-        width=0.125,
-        task="ts",
-        clip_frames=4,
-        clip_size=16,
-        epochs=3,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        checkpoint_seconds=0,
-    )
+def config(small_pretraining: PretrainConfig, tmp_path: Path) -> PretrainConfig:
+    return replace(small_pretraining, out=str(tmp_path / "run"), clip_frames=4, clip_size=16, epochs=3)
 
 
 def is_finite(run: Path) -> bool:
@@ -192,19 +179,8 @@ def test_too_high_a_rate_stops_with_one_message(config: PretrainConfig, capsys: 
     assert "the videos have changed" in capsys.readouterr().err
 
 
-def test_a_fine_tuning_is_replayed_too(labelled_videos: Path, tmp_path: Path) -> None:
-    config = FinetuneConfig(
-        data=str(labelled_videos),
-        out=str(tmp_path / "run"),
-        backbone="random:r3d@0.125",
-        clip_frames=4,
-        clip_size=16,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        learning_rate=1e30,
-    )
+def test_a_fine_tuning_is_replayed_too(small_finetuning: FinetuneConfig, tmp_path: Path) -> None:
+    config = replace(small_finetuning, out=str(tmp_path / "run"), learning_rate=1e30)
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 2, learning rate 1e\+30"):
         finetune(config, console=QUIET)
     replayed = replay(ReplayConfig(run=config.out), console=QUIET)

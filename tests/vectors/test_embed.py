@@ -32,19 +32,9 @@ def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> EmbedConfig:
+def config(small_embedding: EmbedConfig, tmp_path: Path) -> EmbedConfig:
     """16 videos in four shards."""
-    return EmbedConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "vectors"),
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        num_clips=2,
-        shard_videos=5,
-        workers=0,
-        device="cpu",
-    )
+    return replace(small_embedding, out=str(tmp_path / "vectors"), num_clips=2, shard_videos=5)
 
 
 def all_rows(vectors: Vectors) -> torch.Tensor:

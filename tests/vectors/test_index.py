@@ -21,20 +21,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(small_videos: Path) -> EmbedConfig:
+def config(small_embedding: EmbedConfig) -> EmbedConfig:
     """16 videos with a clip at every frame: 33 clips each."""
-    return EmbedConfig(
-        data=str(small_videos),
-        out="",
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        stride=1,
-        per_clip=True,
-        shard_videos=5,
-        workers=0,
-        device="cpu",
-    )
+    return replace(small_embedding, stride=1, per_clip=True, shard_videos=5)
 
 
 @pytest.fixture(scope="module")

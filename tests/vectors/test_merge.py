@@ -19,20 +19,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> EmbedConfig:
+def config(small_embedding: EmbedConfig, tmp_path: Path) -> EmbedConfig:
     """16 videos, two vectors each, in shards of three videos."""
-    return EmbedConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "whole"),
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        num_clips=2,
-        per_clip=True,
-        shard_videos=3,
-        workers=0,
-        device="cpu",
-    )
+    return replace(small_embedding, out=str(tmp_path / "whole"), num_clips=2, per_clip=True, shard_videos=3)
 
 
 def embed_parts(config: EmbedConfig, count: int) -> tuple[str, ...]:

@@ -176,20 +176,11 @@ def test_a_moved_network_is_given_by_its_new_location(small_videos: Path, tmp_pa
     assert hits[0].path == vectors.video(0).path
 
 
-def test_random_weights_are_restored_from_their_seed(small_videos: Path, tmp_path: Path) -> None:
+def test_random_weights_are_restored_from_their_seed(
+    small_embedding: EmbedConfig, small_videos: Path, tmp_path: Path
+) -> None:
     """An untrained network gives all videos the same score up to four digits; still, the query ranks first."""
-    config = EmbedConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "vectors"),
-        backbone="random:r3d@0.125",
-        seed=7,
-        clip_frames=8,
-        clip_size=32,
-        num_clips=1,
-        workers=0,
-        device="cpu",
-    )
-    vectors = embed(config, console=QUIET)
+    vectors = embed(replace(small_embedding, out=str(tmp_path / "vectors"), seed=7, num_clips=1), console=QUIET)
     for number in range(16):
         path = vectors.video(number).path
         assert find(vectors, small_videos / path, k=1)[0][0].path == path
