@@ -18,7 +18,7 @@ from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, valida
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
-from v3s.data.resident import Loading, ResidentFrames, hold_frames, resident_batches
+from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
@@ -224,7 +224,7 @@ def set_up_pretraining(
     train, validation = map(clips.subset, parts)
     _check_train_videos(config, len(train), processes)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
-    resident = hold_frames(train.table, validation.table, own, compute.device, config.loading)
+    resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
     num_workers = divide_cores(
         0 if resident else config.workers,
         compute.device,

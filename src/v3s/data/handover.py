@@ -56,8 +56,8 @@ class BatchWriter:
         slot = self._worker, self._slot, row
         memory, is_new = self._memory.get(slot), False
         if memory is None or len(memory) < tensor.nbytes:
-            memory, is_new = torch.empty(tensor.nbytes, dtype=torch.uint8).share_memory_(), True  # type: ignore[no-untyped-call]
-            self._memory[slot] = memory
+            memory = torch.empty(tensor.nbytes, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+            self._memory[slot], is_new = memory, True
         dense = torch.empty_like(tensor, device="meta")  # in the tensor's order of axes
         shared = SharedTensor(slot, memory if is_new else None, tensor.dtype, tuple(tensor.shape), dense.stride())
         _view(shared, memory).copy_(tensor)

@@ -84,7 +84,9 @@ class ResidentFrames:
 
     def __init__(self, table: IndexTable, device: torch.device, numbers: range | None = None) -> None:
         self.device = device
-        videos = {number: _stored(table[number]) for number in (range(len(table)) if numbers is None else numbers)}
+        videos = {
+            number: _require_stored(table[number]) for number in (range(len(table)) if numbers is None else numbers)
+        }
         counts: dict[FrameKind, int] = defaultdict(int)
         self.places: dict[int, tuple[FrameKind, int]] = {}
         for number, video in videos.items():
@@ -188,7 +190,7 @@ def cut_together(
     return batch
 
 
-def hold_frames(
+def load_resident_frames(
     train: IndexTable, validation: IndexTable, own: range, device: torch.device, loading: Loading
 ) -> tuple[ResidentFrames, ResidentFrames] | None:
     """Load the frames of training and validation videos into memory; returns None if workers should read them.
@@ -226,7 +228,7 @@ def _fits(num_bytes: int, gpu: torch.device) -> bool:
     return num_bytes <= _SHARE_OF_DEVICE * free
 
 
-def _stored(video: object) -> StoredVideo:
+def _require_stored(video: object) -> StoredVideo:
     if not isinstance(video, StoredVideo) or video.pixel_format == "jpeg":
         raise ValueError(
             f"{getattr(video, 'path', video)}: only a store in the format yuv or rgb can be loaded into memory; "

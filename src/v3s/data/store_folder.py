@@ -137,7 +137,9 @@ def open_store(folder: Path, *, to_write: bool = False) -> Store:
         ValueError: The store is damaged, unfinished or of another version.
     """
     if not to_write and (folder / UNFINISHED).exists():
-        raise ValueError(f"{folder} is an unfinished store: v3s prepare is still running or was stopped; let it finish")
+        raise ValueError(
+            f"{folder} is an unfinished store: v3s prepare is still running or was stopped; wait, or run it again"
+        )
     lists = tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder))
     return _open(folder, (folder / STORE_FILE).stat().st_mtime_ns, lists)
 

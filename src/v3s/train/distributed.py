@@ -208,7 +208,7 @@ class Agreement:
 
     def __init__(self, processes: Processes, lag: int) -> None:
         self._lag, self._processes = lag, processes
-        self._underway: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+        self._pending: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
 
     def step(self, *numbers: Tensor) -> list[float]:
         """Contribute the numbers of this step; returns the maxima of ``lag`` steps ago, or zeros before that."""
@@ -217,10 +217,10 @@ class Agreement:
         if largest.is_cuda:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-        self._underway.append((on_host, arrived))
-        if len(self._underway) <= self._lag:
+        self._pending.append((on_host, arrived))
+        if len(self._pending) <= self._lag:
             return [0.0] * len(numbers)
-        on_host, arrived = self._underway.popleft()
+        on_host, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()
         return on_host.tolist()

@@ -1,9 +1,7 @@
 """One training step, the timing of an epoch, and a validation pass.
 
-Nothing here depends on the task: an objective defines what is minimised.
-
-It is a function ``(model, inputs, targets) -> dict of scalar tensors``; training minimises ``"loss"`` and averages the
-other terms over samples.
+Nothing here depends on the task. An objective defines what is minimised: it is a function ``(model, inputs, targets) ->
+dict of scalar tensors``, of which training minimises ``"loss"`` and averages all terms over samples.
 """
 
 import time
@@ -72,7 +70,7 @@ class Clock:
     seconds: float = 0.0
     steps: int = 0
     samples: int = 0
-    _underway: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
+    _pending: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
 
     @property
     def waiting_share(self) -> float:
@@ -96,17 +94,17 @@ class Clock:
         before.record()  # the GPU reaches it when the previous step is finished
         yield
         after.record()
-        self._underway.append((before, after))
-        while self._underway and self._underway[0][1].query():  # type: ignore[no-untyped-call]
+        self._pending.append((before, after))
+        while self._pending and self._pending[0][1].query():  # type: ignore[no-untyped-call]
             self._count_oldest()
 
     def finish(self) -> None:
-        """Count the waiting that a GPU had not finished before; it has by now."""
-        while self._underway:
+        """Count the remaining waiting time, which the GPU has finished by now."""
+        while self._pending:
             self._count_oldest()
 
     def _count_oldest(self) -> None:
-        before, after = self._underway.popleft()
+        before, after = self._pending.popleft()
         self.waiting_seconds += before.elapsed_time(after) / 1000
 
 
