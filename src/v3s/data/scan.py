@@ -45,10 +45,12 @@ class FileReport:
         frames: True length in frames; of a partial file, how many frames decode.
         height: In pixels, as displayed.
         width: In pixels, as displayed.
-        fps: Frames per second.
+        fps: Frames per second, in the mean over the file's timestamps.
         codec: FFmpeg's name of it.
         pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
+        rate_varies: Whether frames are not evenly spaced in time.
+        remarks: What is to be said of a file that can be read, e.g. ``("black throughout",)``.
     """
 
     path: str
@@ -62,6 +64,8 @@ class FileReport:
     codec: str = ""
     pixel_format: str = ""
     seconds: float = 0.0
+    rate_varies: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_bad(self) -> bool:
@@ -255,4 +259,6 @@ def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
         codec=outcome.codec,
         pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
+        rate_varies=outcome.rate_varies,
+        remarks=outcome.remarks,
     )

@@ -17,19 +17,56 @@ MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
 MAX_STREAMS = 32
-"""A file has fewer streams: each is probed with a decoder of its own before the first frame is known."""
+"""A file has fewer streams of picture and sound: each is probed with a decoder of its own, before the first frame is
+known. Subtitles, fonts and data are not decoded, and do not count."""
+
+MOST_STREAMS = 1000
+"""A file has fewer streams of any kind."""
 
 MAX_SECONDS = 1e6
 """Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
 
-# Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
-FORMATS = (
-    "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
-    "wtv,yuv4mpegpipe"
-)
+FORMATS = {
+    "apng": ".apng",
+    "asf": ".asf .dvr-ms .wmv",
+    "av1": ".obu",
+    "avi": ".avi .divx .xvid",
+    "dv": ".dif .dv",
+    "flv": ".flv",
+    "gif": ".gif",
+    "h264": ".264 .26l .avc .h264 .h26l",
+    "hevc": ".265 .h265 .hevc",
+    "ivf": ".ivf",
+    "m4v": ".cmp .m4v .mp4v",
+    "matroska": ".mk3d .mkv .webm",
+    "mjpeg": ".mjpeg .mjpg",
+    "mov": ".3g2 .3gp .3gpp .f4v .insv .ism .ismv .lrv .m4v .mj2 .mov .mp4 .mpg4 .mqv .qt",
+    "mpeg": ".evo .m2p .mpe .mpeg .mpg .ps .vob .vro",
+    "mpegts": ".m2t .m2ts .mts .tod .tp .trp .ts",
+    "mpegvideo": ".m1v .m2v .mpgv .mpv",
+    "mxf": ".mxf",
+    "nut": ".nut",
+    "obu": ".obu",
+    "ogg": ".ogm .ogv .ogx",
+    "rm": ".rm .rmvb .rv",
+    "swf": ".swf",
+    "wtv": ".wtv",
+    "yuv4mpegpipe": ".y4m",
+}
+"""The formats that are read, by FFmpeg's names, with the endings of their files: those that hold their own pictures.
+Playlists (concat, hls, dash) and numbered images would open other files."""
+
+ENDINGS = frozenset(" ".join(FORMATS.values()).split())
+"""The endings, in lower case, by which a file in a folder counts as a video. Whether it is one, reading tells."""
+
+BARE_FORMATS = frozenset({"av1", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu"})
+"""Formats that are a codec's own stream, in no container: they have no header to be known by, and keep no times."""
 
 # The list of the decoders that may probe has none, and no packets are read to guess a rate.
 NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
+
+COUNTING = NO_PROBING | {"probesize": "32", "analyzeduration": "1"}  # the header alone
+NOT_DECODED = ("subtitle", "attachment", "data")
 
 Stage = Literal["open", "demux", "decode"]
 """Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
@@ -70,10 +107,13 @@ class Failure:
 
 
 @contextmanager
-def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's first video stream for decoding on one thread, and close it in any case.
+def open_video(
+    path: str | Path, known_format: str | None = None, stream_number: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file's video stream for decoding on one thread, and close it in any case.
 
-    Packets of other streams are not read.
+    Of several the stream is the one that FFmpeg finds best: one that is marked as default, then the one of more frames
+    and bits. Cover pictures are none. Packets of other streams are not read.
 
     This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
     whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
@@ -84,6 +124,7 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
             is found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
             say) and the limits are checked, which takes up to five times as long. Packets of a file that is not probed
             may have other times: :mod:`v3s.video.index` compares them.
+        stream_number: Which of the file's streams, for a file that was opened before: what is best depends on probing.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
@@ -95,7 +136,7 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
     stage: Stage = "open"
     try:
         with _open_container(path, known_format) as container:
-            stream = _video_stream(container, path)
+            stream = _video_stream(container, path, stream_number)
             if known_format is None:
                 _check_limits(container, stream, path)
             stage = "decode"
@@ -123,43 +164,86 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
 
 
 def _open_container(path: str | Path, known_format: str | None) -> InputContainer:
-    # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": FORMATS,
-        "max_pixels": str(MAX_PIXELS),
-        "max_streams": str(MAX_STREAMS),
-    } | (NO_PROBING if known_format else {})
-    try:  # tags may not be UTF-8
-        return av.open(f"file:{path}", format=known_format, mode="r", metadata_errors="ignore", options=options)
-    except av.ArgumentError as error:
-        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
+    """Open a file; of one with many streams they are counted first, for a few of them to be probed costs as much."""
+    try:
+        if known_format:
+            return _open(path, known_format, MOST_STREAMS, NO_PROBING)
+        container = _open_few(path)
+        if container is None:
+            with _open(path, None, MOST_STREAMS, COUNTING) as counted:
+                _check_streams(counted, path)
+            container = _open(path, None, MOST_STREAMS)
+        return container
     except MemoryError as error:
-        told = f"asks for too much memory, or has {MAX_STREAMS} streams or more"
+        told = f"asks for too much memory, or has {MOST_STREAMS} streams or more"
         raise VideoError(f"{path}: {told}", "open") from error
 
 
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+def _open_few(path: str | Path) -> InputContainer | None:
+    """Open a file of few streams; ``None`` if it may have more: some formats refuse them, others leave them out."""
+    try:
+        container = _open(path, None, MAX_STREAMS)
+    except MemoryError:
+        return None
+    if len(container.streams) < MAX_STREAMS:
+        return container
+    container.close()
+    return None
+
+
+def _open(
+    path: str | Path, known_format: str | None, max_streams: int, probing: dict[str, str] | None = None
+) -> InputContainer:
+    # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(FORMATS),
+        "max_pixels": str(MAX_PIXELS),
+        "max_streams": str(max_streams),
+    } | (probing or {})
+    try:  # tags may not be UTF-8
+        return av.open(f"file:{path}", format=known_format, mode="r", metadata_errors="ignore", options=options)
+    except av.ArgumentError as error:
+        if known_format is None and (bare := _bare_format(path)):
+            return _open(path, bare, max_streams, probing)
+        raise VideoError(f"{path}: is in none of the video formats that are read: {','.join(FORMATS)}", "open") from error
+
+
+def _bare_format(path: str | Path) -> str | None:
+    """The bare format that a file's ending tells: nothing in it tells it from a row of pictures."""
+    ending = os.path.splitext(path)[1].lower()
+    return next((name for name in sorted(BARE_FORMATS) if ending and ending in FORMATS[name].split()), None)
+
+
+def _video_stream(container: InputContainer, path: str | Path, number: int | None) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if number is not None:
+        streams = [s for s in streams if s.index == number]
     if not streams:
         raise VideoError(f"{path}: has no video stream", "open")
-    decoder = streams[0].codec_context
+    best = container.streams.best("video")
+    chosen = next((s for s in streams if s is best), streams[0])
+    decoder = chosen.codec_context
     if decoder is None:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
     for other in container.streams:
-        if other is not streams[0]:
+        if other is not chosen:
             other.discard = Discard.all
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     decoder.thread_type = "NONE"
     decoder.thread_count = 1
-    return streams[0]
+    return chosen
+
+
+def _check_streams(container: InputContainer, path: str | Path) -> None:
+    if sum(stream.type not in NOT_DECODED for stream in container.streams) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} streams of picture and sound or more", "open")
 
 
 def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:
     if (width := stream.width) * (height := stream.height) > MAX_PIXELS:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
-    if len(container.streams) >= MAX_STREAMS:
-        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
+    _check_streams(container, path)
     if stream.frames > container.size:
         raise VideoError(f"{path}: states {stream.frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, stream)

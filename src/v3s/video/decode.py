@@ -4,7 +4,6 @@ Where the index allows it, decoding starts at the nearest safe key frame, passes
 and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from av.video.stream import VideoStream
 from v3s.video.container import VideoError, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
+from v3s.video.orientation import Orientation
 from v3s.video.planes import PlaneReader
 from v3s.video.store import StoredVideo, read_stored
 
@@ -38,7 +38,7 @@ Video = VideoIndex | StoredVideo
 
 def video_from_json(text: str) -> Video:
     """The inverse of both ``to_json``."""
-    return StoredVideo(**json.loads(text)) if '"shard": ' in text else VideoIndex.from_json(text)
+    return StoredVideo.from_json(text) if '"shard": ' in text else VideoIndex.from_json(text)
 
 
 class Run(NamedTuple):
@@ -52,8 +52,9 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     """Read chosen frames of a video: of a file, or of a store.
 
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
-    bits and makes RGB of palettes and greys. The display rotation is applied, the sample aspect ratio is not: pixels
-    stay as stored.
+    bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
+    what it says of itself: none depends on which others are read with it. The display matrix is applied, the sample
+    aspect ratio is not: pixels stay as stored.
 
     Args:
         index: What :func:`index_video` returned for the file, or an entry of a store.
@@ -84,10 +85,10 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     """Write every wanted frame to its positions in the clip; ``None`` if one did not arrive."""
-    to_planes = PlaneReader()
+    to_planes, orientation = PlaneReader(index.layout), index.orientation
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path, index.known_format) as (container, stream):
+    with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
         for run in plan_runs(index, sorted(positions)):
@@ -95,23 +96,22 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
                 planes = to_planes(frame)
                 if not clip:
                     length = sum(map(len, positions.values()))
-                    clip = tuple(np.empty((length, *_shape(group, index.rotation)), np.uint8) for group in planes)
+                    clip = tuple(np.empty((length, *_shape(group, orientation)), np.uint8) for group in planes)
                     if clip[0].shape[2:] != (index.height, index.width):
                         raise VideoError(f"{index.path}: {_CHANGED}")
                 for whole, group in zip(clip, planes, strict=True):
                     for channel, plane in enumerate(group):
-                        upright = np.rot90(plane, index.rotation // 90) if index.rotation else plane
+                        upright = orientation.upright(plane)
                         for position in positions[number]:
                             whole[position, channel] = upright
                 num_missing -= 1
     if num_missing:
         return None
-    return Frames(tuple(map(torch.from_numpy, clip)), to_planes.colour)
+    return Frames(tuple(map(torch.from_numpy, clip)), index.layout.colour)
 
 
-def _shape(group: list[np.ndarray], rotation: int) -> tuple[int, int, int]:
-    height, width = group[0].shape
-    return (len(group), height, width) if rotation % 180 == 0 else (len(group), width, height)
+def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int, int]:
+    return len(group), *orientation.upright_shape(*group[0].shape)
 
 
 def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:

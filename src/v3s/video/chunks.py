@@ -1,0 +1,129 @@
+"""The chunks of a file, walked without FFmpeg, which passes over some in silence: is their chain whole, are some empty?
+
+A file may hold fewer pictures than its header promises because it is damaged, or because nothing was to be shown anew:
+capture programs write an empty chunk into an AVI file for a picture that they dropped, and leave a gap in the times of
+Matroska and Flash files. A chain that is whole from the file's first byte to its last tells that nothing was lost.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+Chunk = tuple[bytes, int]  # its name, the size of its content in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What a walk over a file's chunks found.
+
+    Attributes:
+        is_whole: Whether chunk follows chunk up to the end of the file.
+        num_empty: How many chunks of the video's stream hold nothing.
+    """
+
+    is_whole: bool
+    num_empty: int = 0
+
+
+def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Callable[[], None]) -> Chain | None:
+    """Walk over a file's chunks.
+
+    Args:
+        path: The file.
+        format_name: FFmpeg's name of its format.
+        stream_number: Of the video's stream.
+        tick: Called again and again, as the walk over a long file takes long.
+
+    Returns:
+        ``None`` for a format whose chunks are not known here.
+    """
+    walk = _WALKS.get(format_name.split(",")[0])
+    if walk is None:
+        return None
+    empty, num_empty = f"{stream_number:02}".encode(), 0
+    try:
+        with Path(path).open("rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            for name, size in walk(file, end):
+                tick()
+                num_empty += size == 0 and name[:2] == empty and name[2:] in (b"dc", b"db")
+    except _BrokenChainError:
+        return Chain(False, num_empty)
+    return Chain(True, num_empty)
+
+
+class _BrokenChainError(Exception):
+    """A chunk that cannot be one, or that leads beyond the file."""
+
+
+def _take(file: BinaryIO, num_bytes: int) -> bytes:
+    taken = file.read(num_bytes)
+    if len(taken) < num_bytes:
+        raise _BrokenChainError
+    return taken
+
+
+def _riff(file: BinaryIO, end: int) -> Iterator[Chunk]:
+    """AVI: a name of four letters and a size; ``RIFF`` and ``LIST`` hold others, after a name of their own."""
+    place = 0
+    while place + 8 <= end:
+        file.seek(place)
+        name, size = _take(file, 4), int.from_bytes(_take(file, 4), "little")
+        holds_others = name in (b"RIFF", b"LIST")
+        if not name.strip(b"\0"):
+            raise _BrokenChainError
+        yield name, size
+        place += 12 if holds_others else 8 + size + size % 2
+    if place > end + 1:
+        raise _BrokenChainError
+
+
+_HOLDS_OTHERS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"}  # a Segment, a Cluster
+_ELEMENTS = _HOLDS_OTHERS | {
+    bytes.fromhex(name)
+    for name in (
+        "1a45dfa3 114d9b74 1549a966 1654ae6b 1c53bb6b 1941a469 1043a770 1254c367 ec bf "  # of the file and the Segment
+        "e7 5854 a7 ab a3 a0 af"  # of a Cluster
+    ).split()
+}
+
+
+def _ebml(file: BinaryIO, end: int) -> Iterator[Chunk]:
+    """Matroska: a name and a size, both of as many bytes as the zeros before their first bit tell."""
+    place = 0
+    while place < end:
+        file.seek(place)
+        first = _take(file, 1)
+        name = first + _take(file, 8 - first[0].bit_length())
+        length = _take(file, 1)[0]
+        extra = 8 - length.bit_length()
+        if name not in _ELEMENTS or extra > 7:
+            raise _BrokenChainError
+        size = int.from_bytes(bytes([length & (0x7F >> extra)]) + _take(file, extra), "big")
+        yield name, size
+        unknown = size == (1 << 7 * (extra + 1)) - 1  # a recorder that could not go back to write it
+        if unknown and name not in _HOLDS_OTHERS:
+            raise _BrokenChainError
+        if not unknown and file.tell() + size > end:
+            raise _BrokenChainError
+        place = file.tell() + (0 if name in _HOLDS_OTHERS else size)
+
+
+def _flv(file: BinaryIO, end: int) -> Iterator[Chunk]:
+    """Flash: tags of sound (8), video (9) and data (18), each followed by its size."""
+    file.seek(5)
+    place = int.from_bytes(_take(file, 4), "big") + 4
+    while place < end:
+        file.seek(place)
+        head = _take(file, 11)
+        size = int.from_bytes(head[1:4], "big")
+        file.seek(place + 11 + size)
+        if head[0] & 0x1F not in (8, 9, 18) or int.from_bytes(_take(file, 4), "big") != 11 + size:
+            raise _BrokenChainError
+        yield head[:1], size
+        place += 15 + size
+
+
+_WALKS = {"avi": _riff, "matroska": _ebml, "flv": _flv}

@@ -1,0 +1,277 @@
+"""The one decode pass over a whole file: what it holds, whether it keeps its promises, and what is to be said of it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from v3s.video.brightness import Brightness
+from v3s.video.chunks import walk_chunks
+from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_seconds
+from v3s.video.orientation import AS_STORED, Orientation, orientation_of
+from v3s.video.planes import Layout, PlaneReader, kind_of, layout_of
+from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
+
+FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
+MIN_FRAMES_BETWEEN_KEYS = 12
+NUM_CHECKED_FRAMES = 3
+
+
+@dataclass(slots=True)
+class Pass:
+    """What the pass saw, packet by packet and frame by frame.
+
+    Attributes:
+        path: The file.
+        find_key_frames: Whether to note key packets, and what the frames from them on look like.
+        frame_times: Of every frame, in the order in which they came.
+        last_duration: How long the last frame is shown, in ticks; 0 where that is not known.
+        packet_times: Of every packet that holds anything and has a time.
+        key_times: Of key packets, not nearer than they pay.
+        checksums: By the time of a frame, of the first frames from each key frame on.
+        num_packets: How many hold anything.
+        num_discarded: How many of them the file says are not to be shown.
+        num_corrupt: How many frames the decoder marks as damaged and patched up.
+        num_leading: How many packets come before the first key packet; ``None`` where there is none.
+        size: Width and height of frames as stored.
+        pixel_format: Of the first frame, by FFmpeg's name.
+        orientation: Of the first frame, and of all that say anything.
+        layout: Of the planes of the first frame.
+        failure: The first, from the first key packet on: its stage and the reason.
+        changes: What is to be said of the first change of layout; empty without one.
+        planes: Reads frames as they are.
+        brightness: Of a few of them.
+    """
+
+    path: str | Path
+    find_key_frames: bool = True
+    frame_times: list[int | None] = field(default_factory=list)
+    last_duration: int = 0
+    packet_times: list[int] = field(default_factory=list)
+    key_times: list[int] = field(default_factory=list)
+    checksums: dict[int, int] = field(default_factory=dict)
+    num_packets: int = 0
+    num_discarded: int = 0
+    num_corrupt: int = 0
+    num_leading: int | None = None
+    size: tuple[int, int] = (0, 0)
+    pixel_format: str = ""
+    orientation: Orientation = AS_STORED
+    failure: tuple[Stage, str] | None = None
+    changes: str = ""
+    layout: Layout | None = None
+    planes: PlaneReader = field(default_factory=PlaneReader)
+    brightness: Brightness = field(default_factory=Brightness)
+    _kind: tuple[str, int, int] | None = None
+    _last_key: int = 0
+    _num_keys_reached: int = 0
+    _num_to_check: int = 0
+    _early_failure: tuple[Stage, str] | None = None
+
+    def note_failure(self, stage: Stage, error: Exception) -> None:
+        """Remember the first failure. Packets before the first key packet need frames that the file does not hold."""
+        failure = stage, f"{stage} failed at frame {len(self.frame_times)} ({reason_of(error)})"
+        if self.num_leading is None and stage == "decode":
+            self._early_failure = self._early_failure or failure
+        else:
+            self.failure = self.failure or failure
+
+    def failure_of_all(self) -> tuple[Stage, str] | None:
+        """The first failure that counts: of a file without a key packet all do."""
+        return self.failure or (self._early_failure if self.num_leading is None else None)
+
+    def add_packet(self, packet: "Packet[VideoStream]") -> None:
+        """Note a packet that holds something."""
+        if self.num_leading is None and packet.is_keyframe:
+            self.num_leading = self.num_packets
+        if packet.pts is not None:
+            self.packet_times.append(packet.pts)
+            far_enough = self.num_packets - self._last_key >= MIN_FRAMES_BETWEEN_KEYS
+            if self.find_key_frames and packet.is_keyframe and far_enough:
+                self.key_times.append(packet.pts)
+                self._last_key = self.num_packets
+        self.num_packets += 1
+        self.num_discarded += packet.is_discard
+
+    def add_frame(self, frame: VideoFrame) -> None:
+        """Note a frame.
+
+        Raises:
+            VideoError: It is not as large, or not turned, as those before.
+        """
+        number = len(self.frame_times)
+        self._check(frame, number)
+        self.frame_times.append(frame.pts)
+        self.last_duration = frame.duration or 0
+        self.num_corrupt += frame.is_corrupt
+        if self.brightness.looks_at(number):
+            first, *_ = self.planes(frame)
+            self.brightness.add(first, layout_of(frame).colour)
+        if frame.pts is None:
+            return
+        if self._num_keys_reached < len(self.key_times) and frame.pts >= self.key_times[self._num_keys_reached]:
+            self._num_keys_reached += 1
+            self._num_to_check = NUM_CHECKED_FRAMES
+        if self._num_to_check:
+            self.checksums[frame.pts] = self.planes.checksum(frame)
+            self._num_to_check -= 1
+
+    def _check(self, frame: VideoFrame, number: int) -> None:
+        """Hold a frame against the first: what reading takes as constant is refused if it changes, or noted."""
+        try:
+            orientation = orientation_of(frame)
+        except ValueError as error:
+            raise VideoError(f"{self.path}: {error}") from error
+        if not number:
+            self.size, self.pixel_format = (frame.width, frame.height), frame.format.name
+            self.layout = layout_of(frame)
+            self.orientation = orientation or AS_STORED
+        if (frame.width, frame.height) != self.size:
+            sizes = f"{self.size[0]}x{self.size[1]} to {frame.width}x{frame.height}"
+            raise VideoError(f"{self.path}: frame size changes from {sizes} at frame {number}")
+        if orientation not in (None, self.orientation):
+            raise VideoError(f"{self.path}: display orientation changes at frame {number}")
+        if (kind := kind_of(frame)) != self._kind and not self.changes:
+            layout = layout_of(frame)
+            if layout != self.layout:
+                kinds = f"{_told(self.pixel_format, self.layout)} to {_told(frame.format.name, layout)}"
+                self.changes = f"changes from {kinds} at frame {number}; all frames are read as RGB"
+        self._kind = kind
+
+
+def take_pass(
+    seen: Pass,
+    container: InputContainer,
+    stream: VideoStream,
+    each_frame: Callable[[VideoFrame], None] | None,
+    tick: Callable[[], None],
+) -> Timing:
+    """Decode a file from end to end.
+
+    Args:
+        seen: Takes what is seen.
+        container: The file, opened.
+        stream: Its video.
+        each_frame: Called with every frame, in order.
+        tick: Called again and again.
+
+    Returns:
+        When its frames are shown.
+
+    Raises:
+        VideoError: The file is damaged, keeps less than it promises, or changes what reading takes as constant.
+    """
+    for packet in _demux(container, stream, seen):
+        tick()
+        if packet.size:
+            seen.add_packet(packet)
+        for frame in _decode(stream, packet, seen):
+            seen.add_frame(frame)
+            if each_frame:
+                each_frame(frame)
+    _hold_to_promise(seen, container, stream, tick)
+    stated = _stated_rate(container, stream)
+    timing = timing_of(seen.frame_times, seen.last_duration, stream.time_base, stated)
+    if timing is None:
+        raise VideoError(f"{seen.path}: neither its header nor its timestamps give a frame rate")
+    return timing
+
+
+def _demux(container: InputContainer, stream: VideoStream, seen: Pass) -> "Iterator[Packet[VideoStream]]":
+    """Yield packets as far as they can be read."""
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        seen.note_failure("demux", error)
+
+
+def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: Pass) -> list[VideoFrame]:
+    """Decode one packet; one that cannot be decoded gives no frame, and those after it are still tried."""
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError as error:
+        seen.note_failure("decode", error)
+        return []
+
+
+def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> None:
+    """Refuse a file in which reading failed, or that has fewer frames than it promises.
+
+    What a file promises is the number of frames in its header, its packets, or its length at a steady rate. A packet
+    that the decoder takes without complaint and gives no picture for promises none: it comes before the first key frame,
+    is never shown, or says that the picture before stays. Nor does an empty chunk, which is no packet.
+    """
+    num_decoded, failure = len(seen.frame_times), seen.failure_of_all()
+    num_promised = max(_num_promised(container, stream, seen), seen.num_packets) - seen.num_discarded
+    if failure is None and num_decoded:
+        num_missing = _num_promised(container, stream, seen) - max(seen.num_packets, num_decoded)
+        if num_missing > max(8, num_promised / 10):
+            chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
+            if chain and chain.is_whole and container.format.name in FORMATS_THAT_STATE_LENGTH:
+                return
+            num_empty = chain.num_empty if chain else 0
+            num_missing, num_promised = num_missing - num_empty, num_promised - num_empty
+        if num_missing > max(8, num_promised / 10):
+            failure = "demux", "frames are missing"
+    if failure:
+        stage, reason = failure
+        counts = f"of {num_promised} promised frames {num_decoded} decode"
+        raise VideoError(f"{seen.path}: is damaged: {reason}; {counts}", stage, num_decoded)
+    if num_decoded == 0:
+        raise VideoError(f"{seen.path}: has a video stream without a frame that decodes")
+
+
+def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
+    """How many pictures a file's header promises, by number or by length; 0 where by neither.
+
+    A length counts only where the header states it (elsewhere FFmpeg guesses) and no sound may have set it.
+    """
+    states_length = container.format.name in FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
+    if states_length and (step := steady_step(seen.packet_times)) and stream.time_base:
+        return max(stream.frames, round(stated_seconds(container, stream) / float(step * stream.time_base)))
+    return stream.frames
+
+
+def _stated_rate(container: InputContainer, stream: VideoStream) -> Fraction | float | None:
+    """The rate that the header states, else FFmpeg's guess; of a bare stream what its codec states."""
+    if container.format.name in BARE_FORMATS:
+        return codec_rate(stream) or ASSUMED_RATE
+    return stream.average_rate or stream.guessed_rate
+
+
+def codec_rate(stream: VideoStream) -> Fraction | None:
+    """The rate that the codec's own header states, if it does and can be believed."""
+    rate = stream.codec_context.framerate
+    return rate if rate and 0 < rate <= HIGHEST_RATE else None
+
+
+def remarks_on(seen: Pass, container: InputContainer, stream: VideoStream, timing: Timing) -> tuple[str, ...]:
+    """What is to be said of a video that can be read."""
+    found = []
+    if seen.num_leading:
+        found.append(f"begins in mid-group: {seen.num_leading} packets come before its first key frame")
+    num_silent = seen.num_packets - seen.num_discarded - (seen.num_leading or 0) - len(seen.frame_times)
+    if num_silent > max(8, seen.num_packets / 10):
+        found.append(f"{num_silent} of its {seen.num_packets} packets give no picture of their own")
+    if seen.changes:
+        found.append(seen.changes)
+    if timing.varies:
+        found.append(f"its rate varies: {timing.fps:.4g} frames a second in the mean")
+    if container.format.name in BARE_FORMATS:
+        why = "its codec's header states that" if codec_rate(stream) else "nothing states a rate"
+        found.append(f"keeps no times: {timing.fps:.4g} frames a second are assumed; {why}")
+    if remark := seen.brightness.remark():
+        found.append(remark)
+    return tuple(found)
+
+
+def _told(pixel_format: str, layout: Layout | None) -> str:
+    """A pixel format and colour space in words."""
+    colour = layout.colour if layout else None
+    return f"{pixel_format} ({colour.matrix}, {'full' if colour.full else 'limited'} range)" if colour else pixel_format
