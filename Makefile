@@ -10,17 +10,19 @@ demo: $(STAMP)
 	$(BIN)/v3s demo --out demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report --format=total
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_commands.py
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
 bench: $(STAMP)

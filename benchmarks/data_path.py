@@ -37,10 +37,10 @@ from v3s.data.lists.splits import list_videos
 from v3s.data.loading import load_batches, start_worker
 from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
-from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.task import TASKS
 from v3s.video.container import open_video
-from v3s.video.decode import Video, VideoIndex, needed_packets, plan_runs, read_frames
+from v3s.video.decode import Video, VideoIndex, needed_packets, plan_stretches, read_frames
 from v3s.video.store import PixelFormat, frame_bytes
 from v3s.video.warp import warp
 
@@ -263,8 +263,7 @@ def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Te
         TASK,
         Labels(label, 0),
         num_frames=video.num_frames,
-        width=video.width,
-        height=video.height,
+        picture=Picture(video.width, video.height),
         sampling=SAMPLING,
         generator=np.random.default_rng(label),
     )
@@ -304,7 +303,7 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
         return time.perf_counter() - start
     seconds, timed = 0.0, bool(index.timestamps)
     with open_video(index.path, index.known_format) as (container, stream):
-        for run in plan_runs(index, sorted(set(frames))):
+        for run in plan_stretches(index, sorted(set(frames))):
             wanted = {index.timestamps[number] if timed else number for number in run.frames}
             arrival = count()
             for packet in needed_packets(index, container, stream, run):

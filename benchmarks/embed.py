@@ -7,6 +7,7 @@ and the mean over the clips. Same network, same clips, same reader, all cores fo
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,8 +63,9 @@ def main() -> None:
         plain = torch.cat(list(plain_loop(network, table, encoder.space.view)))
         seconds["plain"] += time.perf_counter() - start
         num_workers = divide_cores(None, encoder.compute.device)
+        encoder = replace(encoder, num_workers=num_workers)
         start = time.perf_counter()
-        ours = torch.cat([vectors for _, vectors in encoder.encode_table(table, num_workers=num_workers)])
+        ours = torch.cat([vectors for _, vectors in encoder.encode_table(table)])
         seconds["ours"] += time.perf_counter() - start
     console = Console()
     console.print(

@@ -10,7 +10,7 @@ network, where each batch is then gathered in the host's memory.
 A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
 ``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
 
-    pip download --only-binary :all: --no-deps -d wheels av safetensors jsonargparse rich
+    pip download --only-binary :all: --no-deps -d wheels av safetensors pyyaml rich
     pip download --only-binary :all: --no-deps -d wheels pyyaml docstring-parser typeshed-client
     pip download --only-binary :all: --no-deps -d wheels markdown-it-py mdurl pygments
     pip wheel --no-deps -w wheels .
@@ -44,7 +44,7 @@ from benchmarks.machine import describe_machine
 from v3s import create_backbone, pretrain
 from v3s.backbones.device import choose_compute, fastest_convolutions
 from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig
 from v3s.data.clips import PretextClips
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
@@ -178,7 +178,7 @@ class Bench:
         """A training step that can be made again and again, on one batch that lies on the device."""
         scale, compute = self.scale, choose_compute(self.device)
         model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
-        model.to(compute.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        compute.network(model)
         trained = cast(nn.Module, torch.compile(model)) if compiled else model
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
         guard = FiniteGuard(Processes(), compute.device)

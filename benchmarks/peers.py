@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from v3s.data.clips import PretextClips, SampleKey
-from v3s.pretext.plan import NO_BARS, ClipPlan, Sampling, resize_to_canvas
+from v3s.pretext.plan import ClipPlan, Picture, Sampling, resize_to_canvas
 from v3s.pretext.spatial import SpatialScale, SpatialTransform
 from v3s.pretext.task import PretextTask
 from v3s.video.decode import Video
@@ -72,7 +72,7 @@ class Steps:
 def steps_of(plan: ClipPlan, task: PretextTask, sampling: Sampling, height: int, width: int) -> Steps:
     """Take the plan of a clip from frames of this size apart."""
     transform, side = task.spatial[plan.labels.spatial], sampling.canvas_size
-    to_canvas = transform.homography(side, side) @ resize_to_canvas(width, height, sampling, NO_BARS)
+    to_canvas = transform.homography(side, side) @ resize_to_canvas(Picture(width, height), sampling)
     clip = [[0, 0], [sampling.clip_size, sampling.clip_size]]
     (left, top), (right, bottom) = (to_canvas @ plan.to_clip.inverse())(clip).tolist()
     wide, tall = (transform.a, transform.b) if isinstance(transform, SpatialScale) else (1.0, 1.0)

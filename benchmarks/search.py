@@ -28,13 +28,13 @@ from v3s.data.views import View
 from v3s.features.extract import Feature, Space
 from v3s.vectors.collection import (
     Description,
+    Entry,
     Shard,
     Vectors,
-    Video,
+    begin_folder,
     open_vectors,
-    prepare_folder,
+    save_shard,
     video_lines,
-    write_shard,
 )
 
 NUM_VECTORS, QUICK_VECTORS, DIMENSION, SHARD_VIDEOS = 1_000_000, 100_000, 512, 1000
@@ -45,7 +45,7 @@ ROUNDS = 3
 
 def make_vectors(folder: Path, num_vectors: int, console: Console) -> Vectors:
     """A folder of random unit vectors, one a video."""
-    lines = video_lines(Video(f"{number}.mp4", None, 100, 4.0) for number in range(num_vectors))
+    lines = video_lines(Entry(f"{number}.mp4", None, 100, 4.0) for number in range(num_vectors))
     description = Description(
         backbone="random:r3d",
         seed=0,
@@ -65,14 +65,14 @@ def make_vectors(folder: Path, num_vectors: int, console: Console) -> Vectors:
         left_out={},
         shard_videos=SHARD_VIDEOS,
     )
-    prepare_folder(folder, description, lines, overwrite=False)
+    begin_folder(folder, description, lines, overwrite=False)
     generator = torch.Generator().manual_seed(0)
     for number in track(range(description.num_shards), "writing", console=console, transient=True):
         first = number * SHARD_VIDEOS
         videos = torch.arange(first, min(first + SHARD_VIDEOS, num_vectors), dtype=torch.int32)
         vectors = F.normalize(torch.randn(len(videos), DIMENSION, generator=generator), dim=1).half()
         spans = torch.zeros_like(videos), torch.full_like(videos, 100)
-        write_shard(folder, number, Shard(vectors, videos, *spans), description)
+        save_shard(folder, number, Shard(vectors, videos, *spans), description)
     return open_vectors(folder)
 
 
@@ -115,14 +115,14 @@ def main() -> None:
             count: F.normalize(torch.randn(count, DIMENSION, generator=torch.Generator().manual_seed(count)), dim=1)
             for count in TARGET_SECONDS
         }
-        ours = {count: timed(lambda given=given: vectors.search(given, K), ROUNDS) for count, given in queries.items()}  # type: ignore[misc]
+        ours = {count: timed(lambda given=given: vectors.nearest(given, K), ROUNDS) for count, given in queries.items()}  # type: ignore[misc]
         peak = peak_gigabytes()
         peer = {
             count: timed(lambda given=given: numpy_search(given.numpy(), vectors, K), 1)  # type: ignore[misc]
             for count, given in queries.items()
         }
         many = max(queries)
-        same = vectors.search(queries[many], K).indices.numpy() == numpy_search(queries[many].numpy(), vectors, K)
+        same = vectors.nearest(queries[many], K).indices.numpy() == numpy_search(queries[many].numpy(), vectors, K)
     console.print(f"{describe_machine()}; {num_vectors:,} x {DIMENSION} float16, k = {K}", highlight=False)
     table = Table("queries", "ours", "target", "numpy float32", "ours is")
     for count, target in TARGET_SECONDS.items():

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from v3s.commands.paper_tables import TABLES
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig
 from v3s.files.writing import read_json
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
 from v3s.pretext.task import TASKS
-from v3s.train.config_file import from_yaml
-from v3s.train.run import CONFIG, MANIFEST, METRICS, read_metrics
+from v3s.train.run import MANIFEST, METRICS, config_of_run, read_metrics
 
 Result = Mapping[str, Any]
 Group = tuple[str, str]
@@ -252,7 +251,7 @@ def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:
 
 
 def _budget(run: StudyRun) -> list[str]:
-    config = from_yaml(PretrainConfig, (run.folder / CONFIG).read_text(encoding="utf-8"))
+    config = config_of_run(PretrainConfig, run.folder)
     lines, num_videos = read_metrics(run.folder / METRICS), read_json(run.folder / MANIFEST)["videos"]["train"]
     described = read_json(run.folder / "config.json")["sampling"]
     steps = max(1, num_videos * config.train_clips // config.batch_size)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.task import TASKS
 from v3s.video.warp import warp
 
@@ -29,8 +29,7 @@ def test_peers_show_the_same_part_of_the_frame(label: int) -> None:
         TASK,
         Labels(label, 0),
         num_frames=20,
-        width=320,
-        height=240,
+        picture=Picture(320, 240),
         sampling=SAMPLING,
         generator=np.random.default_rng(label),
     )

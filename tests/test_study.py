@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.study import PROTOCOLS, ROWS, Step, plan_steps, read_options
-from v3s.cli import COMMANDS, read_config
+from v3s.cli import load_command, read_config
 
 
 def steps(out: Path, *more: str) -> list[Step]:
@@ -19,12 +19,12 @@ def test_every_step_is_a_command_that_v3s_takes(tmp_path: Path) -> None:
     planned = steps(tmp_path, "--batch-size", "16", "--workers=1", "--finetune=--epochs=5 --flip")
     for step in planned:
         name, *options = step.arguments
-        config = read_config(name, COMMANDS[name].config, options)
+        config = read_config(name, load_command(name)[1], options)
         assert config.data == "videos"
         assert Path(config.out) in (step.written, step.written.parent)
     trained = {step.written.parent.name: step for step in planned if step.arguments[0] == "pretrain"}
     assert set(trained) == {f"r2plus1d-{row}-{seed}" for row in ROWS[1:] for seed in (0, 1, 2)}
-    plus = read_config("pretrain", COMMANDS["pretrain"].config, trained["r2plus1d-v3s-plus-2"].arguments[1:])
+    plus = read_config("pretrain", load_command("pretrain")[1], trained["r2plus1d-v3s-plus-2"].arguments[1:])
     assert (plus.task, plus.zoom, plus.seed, plus.batch_size) == ("v3s", "even", 2, 16)
     assert plus.blur > 0
 

@@ -10,6 +10,7 @@ Every command of the command line is a function here, with its options as a data
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,19 +39,79 @@ if TYPE_CHECKING:
     from v3s.vectors.merge import MergeConfig, merge
     from v3s.vectors.search import SearchConfig, search
 
-_HOMES = {
-    "backbones": ("BACKBONES", "check_backbone", "create_backbone"),
-    "features.encoder": ("load_encoder",),
-    "features.saved": ("load_backbone",),
-    "pretext.task": ("TASKS",),
-    **{
-        f"{room}.{verb}": (verb, f"{verb.capitalize()}Config")
-        for room, verbs in {
-            "commands": "demo check prepare preview pretrain evaluate audit convert replay reproduce",
-            "protocols": "finetune probe retrieve similarity explain speediness",
-            "vectors": "embed merge index search",
-        }.items()
-        for verb in verbs.split()
-    },
+__all__ = [
+    "BACKBONES",
+    "TASKS",
+    "AuditConfig",
+    "CheckConfig",
+    "ConvertConfig",
+    "DemoConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "ExplainConfig",
+    "FinetuneConfig",
+    "IndexConfig",
+    "MergeConfig",
+    "PrepareConfig",
+    "PretrainConfig",
+    "PreviewConfig",
+    "ProbeConfig",
+    "ReplayConfig",
+    "ReproduceConfig",
+    "RetrieveConfig",
+    "SearchConfig",
+    "SimilarityConfig",
+    "SpeedinessConfig",
+    "__version__",
+    "audit",
+    "check",
+    "check_backbone",
+    "convert",
+    "create_backbone",
+    "demo",
+    "embed",
+    "evaluate",
+    "explain",
+    "finetune",
+    "index",
+    "load_backbone",
+    "load_encoder",
+    "merge",
+    "prepare",
+    "pretrain",
+    "preview",
+    "probe",
+    "replay",
+    "reproduce",
+    "retrieve",
+    "search",
+    "similarity",
+    "speediness",
+]
+
+_OTHERS = {
+    "v3s.backbones": ("BACKBONES", "check_backbone", "create_backbone"),
+    "v3s.features.encoder": ("load_encoder",),
+    "v3s.features.saved": ("load_backbone",),
+    "v3s.pretext.task": ("TASKS",),
 }
-"""Module below ``v3s`` -> the public names that it defines."""
+"""What is public beside the commands, by module."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``import v3s`` itself imports nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'v3s' has no attribute {name!r}")
+    if name == "__version__":
+        return version("v3s")
+    from v3s.cli import COMMANDS
+
+    homes = {name: module for module, names in _OTHERS.items() for name in names}
+    for verb, command in COMMANDS.items():
+        homes |= {verb: command.module, f"{verb.capitalize()}Config": command.module}
+    value = globals()[name] = getattr(import_module(homes[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,6 +1,7 @@
-"""The command line: one verb for each job, one dataclass for each verb.
+"""The command line: one verb for each job, one dataclass of options for each verb.
 
-Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores.
+Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores. A command's
+module is imported when the command is called, so that the help answers at once.
 
 ====  ====================================================================================
 exit  meaning
@@ -9,209 +10,330 @@ exit  meaning
 1     refused, failed or nothing usable found: one message on stderr says what and why
 2     the command line is wrong
 130   stopped by SIGINT; a training has saved what it needs for ``--resume``
-143   stopped by SIGTERM; the same
+141   nothing reads the output any more, as after ``| head``
+143   stopped by SIGTERM; the same as 130
 ====  ====================================================================================
 """
 
-import json
-import re
+import io
+import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from itertools import pairwise, takewhile, zip_longest
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, get_type_hints
 
-import av.logging
-import torch
-from jsonargparse import ArgumentParser
-
-from v3s.commands.audit import AuditConfig, audit
-from v3s.commands.check import CheckConfig, check
-from v3s.commands.convert import ConvertConfig, convert
-from v3s.commands.demo import DemoConfig, demo
-from v3s.commands.evaluate import EvaluateConfig, evaluate
-from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
-from v3s.commands.preview import PreviewConfig, preview
+from v3s import argv
 from v3s.commands.recipes import RECIPES
-from v3s.commands.replay import ReplayConfig, replay
-from v3s.commands.reproduce import ReproduceConfig, reproduce
 from v3s.options import closest
-from v3s.protocols.explain import ExplainConfig, explain
-from v3s.protocols.finetune import FinetuneConfig, finetune
-from v3s.protocols.probe import ProbeConfig, probe
-from v3s.protocols.retrieve import RetrieveConfig, retrieve
-from v3s.protocols.similarity import SimilarityConfig, similarity
-from v3s.protocols.speediness import SpeedinessConfig, speediness
-from v3s.train.stop import TrainingStoppedError
-from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.index import IndexConfig, build_index
-from v3s.vectors.merge import MergeConfig, merge
-from v3s.vectors.search import SearchConfig, search_videos
+from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
-
-class Parser(ArgumentParser):
-    """An argument parser whose options are shown and taken with dashes, and whose errors are one line."""
-
-    files: str = ""
-    """The ``--config`` files that it reads, for its errors."""
-
-    def format_help(self, formatter: Any = None) -> str:
-        """Help with dashes in the options' names, which says once what the command does."""
-        again = f"\n{(self.description or '').removesuffix('.')}:\n"
-        text = super().format_help(formatter).replace(again, "\n")
-        return _dashed(text).replace(" {true,false}", "")
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line, with the option that was probably meant, and exit with 2."""
-        text = " ".join(str(message).split())
-        if wrong := _WRONG_VALUE.match(text):
-            name, kind, choices, value = wrong.groups()
-            text = f"--{name} is {value}; it must be {_KINDS.get(kind, kind) or f'one of {choices}'}"
-        elif unknown := re.match(r"Option '([\w.-]+)' is not accepted", text):
-            names = [option.removeprefix("--") for option in self._option_string_actions]
-            hint = closest(unknown[1].replace("-", "_"), names)
-            text = f"{self.files}: {self.prog} has no option {unknown[1]!r}{hint}"
-        elif unknown := re.match(r"[Uu]nrecognized arguments: (\S+)", text):
-            is_name = unknown[1].startswith("-")
-            text += closest(unknown[1], self._option_string_actions) if is_name else "; give an option's name before it"
-        elif text.startswith("the following arguments are required: "):
-            text = re.sub(r"(?<=[:,] )", "--", text)
-        text = re.sub(r"^(?:Problems parsing|Unexpected) config:", f"{self.files} is no YAML file of options:", text)
-        text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
-        self.exit(2, f"error: {_dashed(text)}\nSee: {self.prog} --help\n")
-
-
-_WRONG_VALUE = re.compile(
-    r"""Parser key "(\w+)":.*?Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*(?:Got|Given) value: (.*)"""
-)
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list, such as [1,2]"}
-
-
-def _dashed(text: str) -> str:
-    return re.sub(r"(?<![\w/])--[a-z_0-9]+", lambda found: found[0].replace("_", "-"), text)
-
-
-def _underscored(argument: str) -> str:
-    return re.sub(r"^--[a-z0-9-]+", lambda found: "--" + found[0][2:].replace("-", "_"), argument)
+_STDOUT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A verb: its configuration's type, what it runs, and its line in the help."""
+    """A verb.
 
-    config: type[Any]
-    run: Callable[[Any], int]
+    Attributes:
+        group: where it stands in the help.
+        module: where it is: a function of the verb's name, whose first argument is the dataclass of its options.
+        summary: its line in the help.
+        examples: command lines, without ``v3s``.
+    """
+
+    group: str
+    module: str
     summary: str
-
-
-def _finishing(job: Callable[[Any], object]) -> Callable[[Any], int]:
-    """A job as a command: it prints the file that it returns, or those that it was asked to write, and exits with 0."""
-
-    def run(config: Any) -> int:
-        result = job(config)
-        asked = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
-        for path in [result] if isinstance(result, Path) else filter(Path.is_file, asked):
-            print(path)
-        return 0
-
-    return run
-
-
-def _pretrain(config: PretrainConfig) -> int:
-    if ":" in config.backbone:
-        raise ValueError(
-            f"backbone {config.backbone!r} names code of your own, which is run from Python only: "
-            "v3s.commands.pretrain(config, backbone=your_network())"
-        )
-    pretrain(config)
-    return 0
-
-
-def _check(config: CheckConfig) -> int:
-    found = check(
-        config.data,
-        splits=config.splits,
-        split=config.split,
-        subset=config.subset,
-        allow_missing=config.allow_missing,
-        min_frames=config.min_frames,
-        out=None if config.out is None else Path(config.out),
-        workers=config.workers,
-    )
-    if config.out is not None:
-        print(config.out)
-    return 0 if found.num_usable else 1
+    examples: tuple[str, ...]
 
 
 COMMANDS = {
     "demo": Command(
-        DemoConfig, _finishing(demo), "the whole road in minutes, on clips it makes or on yours, with a report"
+        "first steps",
+        "v3s.commands.demo",
+        "run the full pipeline in minutes, on generated clips or your own, with a report",
+        ("demo", "demo my_videos --out demo"),
     ),
-    "check": Command(CheckConfig, _check, "read every video once and say which are usable"),
-    "prepare": Command(PrepareConfig, _finishing(prepare), "decode every video once, to train without decoding"),
-    "preview": Command(PreviewConfig, _finishing(preview), "show your videos under each transform, with labels"),
-    "pretrain": Command(PretrainConfig, _pretrain, "train a backbone on videos without labels"),
-    "evaluate": Command(EvaluateConfig, _finishing(evaluate), "measure both heads of a trained model on other videos"),
-    "audit": Command(AuditConfig, _finishing(audit), "how much of each label can be read without looking at content"),
-    "convert": Command(ConvertConfig, _finishing(convert), "take the weights of another project's network"),
-    "replay": Command(ReplayConfig, _finishing(replay), "run the batch that gave a NaN again, and say where it arose"),
-    "finetune": Command(FinetuneConfig, _finishing(finetune), "train a backbone to recognise actions, and test it"),
-    "probe": Command(ProbeConfig, _finishing(probe), "classify frozen features: linear probe, neighbours, few labels"),
-    "retrieve": Command(RetrieveConfig, _finishing(retrieve), "find videos of the same class by nearest neighbours"),
-    "similarity": Command(SimilarityConfig, _finishing(similarity), "tell whether two videos show the same action"),
-    "embed": Command(EmbedConfig, _finishing(embed), "turn every video into a vector"),
-    "reproduce": Command(ReproduceConfig, _finishing(reproduce), "run a table of the paper, its numbers beside ours"),
-    "merge": Command(MergeConfig, _finishing(merge), "put folders of vectors together: v3s merge A B --out ALL"),
+    "check": Command(
+        "your videos",
+        "v3s.commands.check",
+        "read every video once and report which are usable",
+        ("check my_videos", "check UCF-101 --splits ucfTrainTestlist --out report.jsonl"),
+    ),
+    "prepare": Command(
+        "your videos",
+        "v3s.commands.prepare",
+        "decode every video once, so that training needs no decoding",
+        ("prepare my_videos --out store", "prepare my_videos --out store --short-side 128 --pixel-format jpeg"),
+    ),
+    "preview": Command(
+        "your videos",
+        "v3s.commands.preview",
+        "show clips of your videos under each transform, with labels",
+        ("preview my_videos", "preview my_videos --task ts --num-videos 8 --out speeds.html"),
+    ),
+    "pretrain": Command(
+        "pre-training",
+        "v3s.commands.pretrain",
+        "train a backbone on videos without labels",
+        ("pretrain my_videos --out run", "pretrain --out run --resume"),
+    ),
+    "evaluate": Command(
+        "pre-training",
+        "v3s.commands.evaluate",
+        "measure both heads of a pre-trained model on other videos",
+        ("evaluate other_videos --backbone run", "evaluate other_videos --backbone run --out scores.json"),
+    ),
+    "audit": Command(
+        "pre-training",
+        "v3s.commands.audit",
+        "measure how much of each label can be read without the content",
+        ("audit my_videos", "audit other_videos --backbone run --page audit.html"),
+    ),
+    "replay": Command(
+        "pre-training",
+        "v3s.commands.replay",
+        "run the batch that gave a NaN again and report where it arose",
+        ("replay run", "replay run --device cpu"),
+    ),
+    "convert": Command(
+        "pre-training",
+        "v3s.commands.convert",
+        "convert the weights of another project's network",
+        ("convert vcop.pt --out converted", "convert r3d_18.pth --out converted"),
+    ),
+    "finetune": Command(
+        "what the features are good for",
+        "v3s.protocols.finetune",
+        "train a backbone to recognise actions, then test it",
+        (
+            "finetune UCF-101 --splits ucfTrainTestlist --backbone run --out recognizer",
+            "finetune UCF-101 --splits ucfTrainTestlist --backbone random:r3d --out scratch",
+        ),
+    ),
+    "probe": Command(
+        "what the features are good for",
+        "v3s.protocols.probe",
+        "classify frozen features: linear probe, neighbours, few labels",
+        (
+            "probe UCF-101 --splits ucfTrainTestlist --backbone run",
+            "probe UCF-101 --splits ucfTrainTestlist --backbone run --few-labels 1,5 --out probe.json",
+        ),
+    ),
+    "retrieve": Command(
+        "what the features are good for",
+        "v3s.protocols.retrieve",
+        "find videos of the same class by nearest neighbours",
+        (
+            "retrieve UCF-101 --splits ucfTrainTestlist --backbone run",
+            "retrieve UCF-101 --splits ucfTrainTestlist --backbone run --page neighbours.html",
+        ),
+    ),
+    "similarity": Command(
+        "what the features are good for",
+        "v3s.protocols.similarity",
+        "decide whether two videos show the same action",
+        ("similarity UCF-101 --backbone run", "similarity ASLAN --pairs View2.mat --backbone run"),
+    ),
+    "explain": Command(
+        "what the features are good for",
+        "v3s.protocols.explain",
+        "show where a network looks in a video (Grad-CAM)",
+        ("explain a.mp4 --backbone run", "explain a.mp4 --backbone recognizer --target Archery --out archery"),
+    ),
+    "speediness": Command(
+        "what the features are good for",
+        "v3s.protocols.speediness",
+        "draw how fast a video looks over its time",
+        ("speediness a.mp4 --backbone run", "speediness a.mp4 --backbone run --stride 8 --out fast.html"),
+    ),
+    "embed": Command(
+        "search",
+        "v3s.vectors.embed",
+        "turn every video into a vector",
+        (
+            "embed my_videos --backbone run --out vectors",
+            "embed my_videos --backbone run --out part1 --shard 1/4",
+        ),
+    ),
+    "merge": Command(
+        "search",
+        "v3s.vectors.merge",
+        "join folders of vectors",
+        ("merge part1 part2 part3 part4 --out vectors", "merge old new --out vectors --overwrite"),
+    ),
+    "index": Command(
+        "search",
+        "v3s.vectors.index",
+        "build an approximate index over vectors (FAISS)",
+        ("index vectors", "index vectors --recall-queries 1000 -k 20"),
+    ),
     "search": Command(
-        SearchConfig, _finishing(search_videos), "find the videos most like one: v3s search a.mp4 --in VECTORS"
+        "search",
+        "v3s.vectors.search",
+        "find the videos most similar to one",
+        ("search a.mp4 --in vectors", "search a.mp4 --in vectors -k 20 --page found.html"),
     ),
-    "index": Command(IndexConfig, _finishing(build_index), "build an approximate index over vectors (FAISS)"),
-    "explain": Command(ExplainConfig, _finishing(explain), "show where a network looks in a video (Grad-CAM)"),
-    "speediness": Command(SpeedinessConfig, _finishing(speediness), "draw how fast a video seems over its time"),
+    "reproduce": Command(
+        "the paper",
+        "v3s.commands.reproduce",
+        "run a table of the paper and print its numbers beside ours",
+        (
+            "reproduce table3 --data UCF-101 --splits ucfTrainTestlist --out tables",
+            "reproduce table3 --data my_videos --scale tiny",
+        ),
+    ),
 }
+
+_RECIPE = argv.Option(
+    field="recipe",
+    names=("--recipe",),
+    choices=tuple(RECIPES),
+    metavar="NAME",
+    group="Attributes",
+    help="Settings of that name, which all other options override.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    av.logging.set_level(None)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if given else 2
-    if given[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("v3s"))
-        return 0
-    name, *options = given
-    if name not in COMMANDS:
-        print(f"error: no command is called {name!r}{closest(name, COMMANDS)}; see: v3s --help", file=sys.stderr)
-        return 2
-    command = COMMANDS[name]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
     try:
         with _ended_by_sigterm():
-            return command.run(read_config(name, command.config, options))
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            print(end="", flush=True)
+            return code
     except (ValueError, OSError) as error:
-        text = str(error)
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the interpreter's own last flush
+            return 128 + signal.SIGPIPE
         if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename}: {error.strerror}"
-        print(f"error: {text.encode(errors='backslashreplace').decode()}", file=sys.stderr)  # names may hold any bytes
-        return 1
-    except torch.OutOfMemoryError as error:
-        text = str(error).split(". ")[0]
-        print(f"error: {text}: choose a smaller --batch-size, or another --device", file=sys.stderr)
-        return 1
+            return _refused(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        return _refused(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be imported yet
+            raise
+        return _refused(f"{str(error).split('. ')[0]}: choose a smaller --batch-size, or another --device")
     except TrainingStoppedError as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("v3s"))
+        return 0
+    name, *options = words
+    if name not in COMMANDS:
+        hint = "; a command comes first" if name.startswith("-") else closest(name, COMMANDS)
+        return _refused(f"no command is called {name!r}{hint}", see="v3s --help")
+    job, kind = load_command(name)
+    if not {"-h", "--help"}.isdisjoint(options):
+        examples = [f"v3s {example}" for example in COMMANDS[name].examples]
+        print(argv.help_text(f"v3s {name}", kind, [*options_of_command(name, kind), argv.HELP_OPTION], examples))
+        return 0
+    try:
+        config = read_config(name, kind, options)
+    except argv.UsageError as error:
+        return _refused(str(error), see=f"v3s {name} --help")
+    return _finish(job(config), config)
+
+
+def load_command(name: str) -> tuple[Callable[[Any], object], type[Any]]:
+    """Import a command: its function, and the dataclass of its options."""
+    with listen_for_stop() as stop:  # native code that is imported may drop a KeyboardInterrupt
+        job = getattr(import_module(COMMANDS[name].module), name)
+    if stop.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stop.number is not None:
+        sys.exit(128 + stop.number)
+    return job, next(iter(get_type_hints(job).values()))
+
+
+def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
+    """The configuration that words ask for: defaults, then the recipe, then ``--config`` files, then options.
+
+    Raises:
+        argv.UsageError: they are wrong.
+        ValueError: a value is refused, or there is no run to resume.
+    """
+    options = options_of_command(name, kind)
+    given = argv.parse_words(options, words)
+    recipe = RECIPES.get(given.pop("recipe", ""), {})
+    values: dict[str, Any] = {}
+    for file in given.pop("config", ()):
+        values |= argv.read_file(argv.options_of(kind), _at_home(file))
+    values = {field: _at_home(value) for field, value in (values | given).items()}
+    config = argv.build(kind, recipe | _begun(kind, values) | values)
+    if name == "pretrain" and ":" in config.backbone:
+        raise ValueError(
+            f"backbone {config.backbone!r} names code of your own, which runs from Python only: "
+            "v3s.pretrain(config, backbone=your_network())"
+        )
+    return config
+
+
+def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
+    """All options of a command, in the order of its help."""
+    options = [*argv.options_of(kind), *([_RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
+    return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
+
+
+def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``--resume``, the run's own configuration, so that ``--out RUN --resume`` is enough."""
+    if not values.get("resume") or "out" not in values:
+        return {}
+    file = Path(values["out"]) / "config.yaml"
+    if file.is_file():
+        return argv.read_file(argv.options_of(kind), str(file))
+    if "data" not in values:
+        out = values["out"]
+        raise ValueError(f"{out} holds no run to resume: {file} is missing; to start one, give its --data")
+    return {}
+
+
+def _at_home(value: Any) -> Any:
+    """Let ``~/`` mean the home folder where no shell has replaced it: in a file, and in ``--data=~/videos``."""
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def _finish(result: object, config: Any) -> int:
+    """Print the file that a command returns, or else those that it was asked to write; returns the exit code."""
+    asked = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
+    for path in [result] if isinstance(result, Path) else filter(Path.is_file, asked):
+        print(path)
+    return 1 if getattr(result, "num_usable", None) == 0 else 0  # a scan without a usable video
+
+
+def _refused(message: str, *, see: str = "") -> int:
+    """Say on one line what is wrong, whatever bytes a file's name in it has; returns the exit code."""
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
+    print(f"error: {shown}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
+    return 2 if see else 1
+
+
+def _is_unread() -> bool:
+    """Whether nothing reads this process's output any more."""
+    poll = select.poll()
+    poll.register(_STDOUT, 0)
+    return bool(poll.poll(0))
 
 
 @contextmanager
@@ -227,105 +349,15 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def read_config(name: str, kind: type[Any], options: Sequence[str]) -> Any:
-    """The configuration that options ask for: defaults, then the recipe, then ``--config`` files, then options."""
-    parser = Parser(prog=f"v3s {name}", description=_first_line(kind))
-    parser.add_argument("--config", action="config", help="A YAML file with any of these options.")
-    parser.add_class_arguments(kind)
-    given = _with_lists(kind, _with_flags(kind, [_underscored(option) for option in options]))
-    given = _positional(kind, given)
-    if "resume" in _names(kind):
-        given = _resumed(given)
-    if kind is PretrainConfig:
-        parser.add_argument("--recipe", choices=sorted(RECIPES), help="Settings of that name as defaults.")
-        for recipe in _values_of("--recipe", given)[-1:]:
-            parser.set_defaults(RECIPES.get(recipe, {}))
-    parser.files = " or ".join(_values_of("--config", given))
-    values = parser.parse_args(given)
-    return kind(
-        **{name: _at_home(value) for name, value in values.as_dict().items() if name not in ("config", "recipe")}
-    )
-
-
-POSITIONAL = ("query", "study", "table", "video", "data", "parts", "run", "vectors", "weights")
-"""Words before the first option stand for the first of these that a command has."""
-
-
-def worked_on(kind: type[Any]) -> str:
-    """The option that words before the first option stand for."""
-    return next(name for name in POSITIONAL if name in _names(kind))
-
-
-def _names(kind: type[Any]) -> set[str]:
-    return {field.name for field in fields(kind)}
-
-
-def _positional(kind: type[Any], given: list[str]) -> list[str]:
-    """Let ``check DIR``, ``search QUERY --in VECTORS -k 10`` and ``merge A B --out ALL`` stand for their long forms."""
-    name, names = worked_on(kind), _names(kind)
-    short = {short: f"--{long}" for short, long in (("--in", "vectors"), ("-k", "k")) if long in names}
-    words = list(takewhile(lambda word: not word.startswith("-"), given))
-    options = [short.get(word, word) for word in given[len(words) :]]
-    if not words:
-        return options
-    return [f"--{name}={json.dumps(words) if name == 'parts' else ' '.join(words)}", *options]
-
-
-def _first_line(kind: type[Any]) -> str:
-    return (kind.__doc__ or "").split("\n")[0]
-
-
-def _with_flags(kind: type[Any], given: list[str]) -> list[str]:
-    """Let ``--resume`` mean ``--resume=true``."""
-    flags = {f"--{field.name}" for field in fields(kind) if field.type is bool}
-    return [
-        f"{option}=true" if option in flags and value not in ("true", "false") else option
-        for option, value in zip_longest(given, given[1:])
-    ]
-
-
-def _with_lists(kind: type[Any], given: list[str]) -> list[str]:
-    """Let ``--few-labels 1,5`` mean ``--few-labels [1,5]``."""
-    lists = {f"--{field.name}" for field in fields(kind) if get_origin(field.type) is tuple}
-    words = [part for word in given for part in (word.split("=", 1) if word.partition("=")[0] in lists else [word])]
-    return [
-        f"[{word}]" if before in lists and not word.startswith("[") else word
-        for before, word in zip(["", *words], words, strict=False)
-    ]
-
-
-def _at_home(value: Any) -> Any:
-    """Let ``~/`` mean the home folder where no shell has replaced it: in a file, and in ``--data=~/videos``."""
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
-
-
-def _resumed(given: list[str]) -> list[str]:
-    """With ``--resume``, the run's own configuration comes first, so that ``--out RUN --resume`` is enough."""
-    if "--resume=true" not in given or not (out := _values_of("--out", given)):
-        return given
-    file = Path(out[-1]) / "config.yaml"
-    if not file.is_file():
-        if not any(option.startswith(("--data", "--config")) for option in given):
-            raise ValueError(f"{out[-1]} holds no run to go on with: {file} is missing; to begin one, give its --data")
-        return given
-    return ["--config", str(file), *given]
-
-
-def _values_of(option: str, given: list[str]) -> list[str]:
-    joined = [f"{name}={value}" for name, value in pairwise(given) if name == option]
-    return [word.partition("=")[2] for word in (*joined, *given) if word.startswith(f"{option}=")]
-
-
 def _overview() -> str:
-    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    lines = ["usage: v3s COMMAND [WHAT] [options]"]
+    for group, commands in groupby(COMMANDS.items(), key=lambda item: item[1].group):
+        lines += ["", f"{group}:", *(f"  {name:<12}{command.summary}" for name, command in commands)]
     return "\n".join(
         [
-            "usage: v3s COMMAND [WHAT] [options]",
-            "",
-            "commands:",
             *lines,
             "",
-            "WHAT stands for what the command works on: --data, or --video, --run, --study, --vectors, --weights.",
-            "v3s COMMAND --help lists its options.",
+            "WHAT is the main input of the command, such as a folder of videos.",
+            "v3s COMMAND --help lists its options and has examples.",
         ]
     )

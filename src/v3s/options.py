@@ -1,11 +1,10 @@
-"""The configuration of each command: one frozen dataclass is its command line, its YAML and its Python argument."""
+"""What the options of commands are held against: a wrong number, file or name is refused before any work."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
-
-Config = TypeVar("Config")
+from typing import Any
 
 
 def require_files(config: Any, *names: str) -> None:
@@ -41,10 +40,25 @@ def require_not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be 0 or more")
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """A hint for a mistyped name: ", did you mean 'v3s'?", or nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
+def closest(word: str, names: Iterable[str]) -> str:
+    """A hint at what was meant: ", did you mean '--learning-rate'?", or nothing.
+
+    It finds initials (``--lr``), beginnings of parts (``--rate``), slips (``--learing-rate``), and names that lack
+    letters (``--lrate``).
+    """
+    plain = {name.lstrip("-").replace("_", "-"): name for name in names}
+    word = word.lstrip("-").replace("_", "-").lower()
+    if not word:
+        return ""
+    found = (
+        [name for name in plain if word == "".join(part[:1] for part in name.split("-"))]
+        or [name for name in plain if name.startswith(word)]
+        or [name for name in plain if any(part.startswith(word) for part in name.split("-"))]
+        or difflib.get_close_matches(word, plain, n=1)
+        or [name for name in plain if re.match(".*".join(map(re.escape, word)), name)]
+    )
+    hints = " or ".join(repr(plain[name]) for name in found[:3])
+    return f", did you mean {hints}?" if hints else ""
 
 
 def seed_problem(seed: int) -> str | None:

@@ -54,6 +54,21 @@ def test_every_second_filter_over_time_answers_to_change_alone(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+def test_filters_over_change_have_the_variance_of_the_others(name: str) -> None:
+    """Their mean over time is taken out, and with it a share 1 / taps of the variance, which is put back."""
+    large = [
+        module
+        for module in create_backbone(name, 0.5).modules()
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1 and module.weight.numel() > 20_000
+    ]
+    assert large
+    for module in large:
+        expected = (2 / (module.out_channels * module.weight[0, 0].numel())) ** 0.5
+        for filters in (module.weight[::2], module.weight[1::2]):
+            assert float(filters.detach().std()) == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 def test_initial_values(name: str) -> None:
     for module in create_backbone(name, 0.5).modules():
         if isinstance(module, nn.Conv3d):
@@ -79,7 +94,7 @@ def test_unknown_name_gets_the_closest(given: str, meant: str) -> None:
 
 
 def test_unknown_name_like_no_other() -> None:
-    with pytest.raises(ValueError, match=r"no backbone is called 'xyz'\. Known: c3d"):
+    with pytest.raises(ValueError, match=r"^no backbone is called 'xyz'; there are: c3d"):
         create_backbone("xyz")
 
 

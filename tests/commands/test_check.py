@@ -4,13 +4,15 @@ import dataclasses
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
-from v3s.commands.check import check, write_report
-from v3s.data.scan import FileReport
+from v3s.commands.check import CheckConfig, check
+from v3s.files.writing import SaveError
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console)
         shutil.copy(shared / "data/UCF-101/Archery" / name, data / "bow [b]" / name)
     (data / "text.mp4").write_text("not a video")
     out = tmp_path / "new/report.jsonl"
-    result = check(data, out=out, workers=0, console=console)
+    result = check(CheckConfig(data=str(data), out=str(out), workers=0), console=console)
     assert result.num_usable == 1
     text = printed(console)
     for expected in (
@@ -60,7 +62,7 @@ def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console)
 def test_check_shows_twenty_bad_files_and_says_where_the_others_are(tmp_path: Path, console: Console) -> None:
     for number in range(23):
         (tmp_path / f"{number:02}.mp4").touch()
-    assert check(tmp_path, workers=0, console=console).num_usable == 0
+    assert check(CheckConfig(data=str(tmp_path), workers=0), console=console).num_usable == 0
     text = printed(console)
     assert text.count("unreadable: ") == 20
     assert "and 3 more; give --out report.jsonl to see all" in text
@@ -71,28 +73,32 @@ def test_check_of_an_incomplete_copy(shared: Path, tmp_path: Path, console: Cons
     (tmp_path / "data/Archery").mkdir(parents=True)
     shutil.copy(shared / "data/UCF-101" / archery, tmp_path / "data" / archery)
     lists = shared / "data/splits/ucfTrainTestlist"
+    config = CheckConfig(data=str(tmp_path / "data"), splits=str(lists), subset="test", workers=0)
     with pytest.raises(ValueError, match=r"3,782 of 3,783 .*--allow-missing to use the 1 that exist"):
-        check(tmp_path / "data", splits=lists, subset="test", workers=0, console=console)
-    check(tmp_path / "data", splits=lists, subset="test", allow_missing=True, workers=0, console=console)
+        check(config, console=console)
+    check(replace(config, allow_missing=True), console=console)
     assert "missing 3,782 listed files" in " ".join(printed(console).split())
 
 
 def test_check_prints_names_that_are_no_text(tmp_path: Path, console: Console) -> None:
     (tmp_path / "b\udce4r.mp4").touch()
-    check(tmp_path, workers=0, console=console)
+    check(CheckConfig(data=str(tmp_path), workers=0), console=console)
     assert "unreadable: b?r.mp4: is an empty file" in printed(console)
 
 
 def test_report_cannot_be_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a folder; give the report the name of a file"):
-        check(tmp_path, out=tmp_path)
+    with pytest.raises(ValueError, match=r"^out is .*, a folder; give the name of a file in it$"):
+        CheckConfig(data=str(tmp_path), out=str(tmp_path))
 
 
-def test_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+def test_report_that_fails_leaves_the_old_one(
+    small_videos: Path, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "report.jsonl"
     out.write_text("old\n")
-    broken = FileReport("a.mp4", "usable", "", codec=object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        write_report([broken], out)
+    full = Mock(dumps=Mock(side_effect=["{}", OSError("the disk is full")]))
+    monkeypatch.setattr("v3s.commands.check.json", full)
+    with pytest.raises(SaveError, match=r"report\.jsonl cannot be written: the disk is full"):
+        check(CheckConfig(data=str(small_videos), out=str(out), workers=0), console=console)
     assert out.read_text() == "old\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["report.jsonl"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.jsonl"]

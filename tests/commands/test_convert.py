@@ -337,7 +337,7 @@ def test_converted_weights_give_the_features_of_their_own_network(case: str, tmp
         (["encoder_q.encoder.feature.sepConv1.sep_conv.0.conv3d.weight"], "RSPNet's S3D-G"),
         (["features.0.0.0.weight", "classifier.1.weight"], "torchvision's s3d"),
         (["layer1.0.bn1.weight", "conv1.weight"], "a 3D-ResNet with a pooling"),
-        (["blocks.0.attn.qkv.weight"], "none of our networks in a layout that is known; the closest is"),
+        (["blocks.0.attn.qkv.weight"], "does not match any supported network; the closest is"),
     ],
 )
 def test_other_networks_are_refused(names: list[str], message: str, tmp_path: Path) -> None:

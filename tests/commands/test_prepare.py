@@ -117,7 +117,7 @@ def test_new_dates_cost_no_decoding(small_videos: Path, tmp_path: Path, monkeypa
     frames, clips = shards(out, "bin"), clips_of(out)
     give_new_dates(data, 2)
     assert scan(list_videos(out), min_frames=1).num_usable == 0
-    monkeypatch.delattr(prepare_module, "write_shard")
+    monkeypatch.delattr(prepare_module, "_write_shard")
     monkeypatch.setattr(prepare_module, "LINES_PER_LIST", 10)
     run(data, out, console=Console(file=said))
     assert "17 are stored already, 17 of them by their content under new dates" in said.getvalue()
@@ -341,7 +341,7 @@ def test_videos_that_have_moved_are_not_decoded_again(
     shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copyfile)  # under new dates
     shutil.rmtree(tmp_path / "here")
     with monkeypatch.context() as patch:
-        patch.delattr(prepare_module, "write_shard")
+        patch.delattr(prepare_module, "_write_shard")
         run(tmp_path / "there", tmp_path / "store")
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
     assert open_store(tmp_path / "store").settings.source == str(tmp_path / "there")

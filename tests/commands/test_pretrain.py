@@ -21,7 +21,7 @@ from v3s import PretrainConfig, load_backbone, pretrain
 from v3s.backbones import create_backbone
 from v3s.backbones.device import Compute
 from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain_setup import prepare as prepare_job
+from v3s.commands.pretrain import set_up_pretraining
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.weights import fingerprint
 from v3s.train import fit
@@ -185,7 +185,7 @@ def test_a_signal_saves_and_ends(
     process.send_signal(number)
     told, _ = process.communicate(timeout=10)
     assert process.returncode == code
-    assert "go on with: v3s pretrain --out" in told
+    assert "resume with: v3s pretrain --out" in told
     assert "Traceback" not in told
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(finished)
@@ -253,9 +253,9 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
     if parts == 2:
         prepare(PrepareConfig(data=config.data, out=str(tmp_path / "store"), workers=0), console=QUIET)
         frozen = replace(frozen, data=str(tmp_path / "store"), loading="resident")
-    run_command(command(frozen, tmp_path / "one", "--batch-norm=frozen"))
+    run_command(command(frozen, tmp_path / "one"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "v3s"]
-    run_command(launch + command(frozen, tmp_path / "two", "--batch-norm=frozen")[3:])
+    run_command(launch + command(frozen, tmp_path / "two")[3:])
     one = torch.load(tmp_path / "one/checkpoints/last.pt", weights_only=True)["model"]
     two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)["model"]
     assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one) < 1e-4
@@ -267,13 +267,13 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
 
 
 def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size 4 is no multiple of the 3 parts"):
+    with pytest.raises(ValueError, match="batch_size is 4; it must be a multiple of the 3 parts"):
         replace(config, parts=3)
     with pytest.raises(ValueError, match="a video belongs to one of several parts: choose --train-clips 1"):
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
-    with pytest.raises(ValueError, match="parts is 2, no multiple of the 4 processes that share them"):
-        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+    with pytest.raises(ValueError, match="parts is 2; it must be a multiple of the 4 processes that share them"):
+        set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
     with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
         pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
 
@@ -281,7 +281,7 @@ def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_pat
 def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: PretrainConfig) -> None:
     given, cpu = replace(config, batch_norm="sync", data="nowhere"), Compute(torch.device("cpu"), bf16=False)
     with pytest.raises(ValueError, match="batch_norm is sync, which torch can do between GPUs alone"):
-        prepare_job(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
+        set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
 
 
 def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
@@ -310,7 +310,8 @@ def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tm
     manifest = tmp_path / "run/manifest.json"
     manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "0'))
     with pytest.raises(
-        ValueError, match=r"the list of videos has changed since it began \(.* videos, now .*\); bring it back"
+        ValueError,
+        match=r"or their labels, changed since the run began \(.* videos then, .* now\); restore it",
     ):
         pretrain(replace(given, resume=True), console=QUIET)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from v3s.commands.preview import Example, PreviewConfig, cut_examples, preview, seen_corners
 from v3s.data.synthetic import make_clips
+from v3s.pages.images import mp4
 from v3s.pretext.plan import Sampling
 from v3s.pretext.spatial import SpatialScale
 from v3s.pretext.task import TASKS
@@ -108,6 +109,16 @@ def test_videos_that_cannot_be_shown_are_named(small_videos: Path, tmp_path: Pat
     ).read_text()
     assert "Not usable: 1 of 2 videos" in html
     assert "is an empty file" in html
+
+
+def test_bars_are_trimmed_where_the_sampling_asks_for_it(tmp_path: Path) -> None:
+    film = np.full((60, 48, 64, 3), 255, np.uint8)
+    film[:, 8:-8, 4:-4] = 0
+    (tmp_path / "boxed.mp4").write_bytes(mp4(film, 25))
+    video = index_video(tmp_path / "boxed.mp4")
+    for trim, white in ((True, False), (False, True)):
+        cut = cut_examples(video, V3S, replace(SAMPLING, trim_bars=trim, zoom="even"), seed=1, number=0)
+        assert (max(int(example.clip.max()) for example in cut) > 128) == white
 
 
 def test_turned_and_odd_real_videos(shared: Path, tmp_path: Path) -> None:

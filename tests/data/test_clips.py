@@ -13,14 +13,15 @@ from torch import Tensor
 
 from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.index_table import IndexTable
+from v3s.data.letterbox import detect_bars
 from v3s.data.loading import load_batches
 from v3s.data.synthetic import make_clips
 from v3s.options import seed_problem
 from v3s.pages.images import mp4
-from v3s.pretext.plan import Sampling, Short, most_samples, sample_generator
+from v3s.pretext.plan import Bars, Picture, Sampling, Short, most_samples, sample_generator
 from v3s.pretext.task import TASKS
 from v3s.pretext.temporal import offsets, span
-from v3s.video.decode import index_video, read_frames
+from v3s.video.decode import Video, index_video, read_frames
 from v3s.video.warp import warp
 
 V3S = TASKS["v3s"]
@@ -202,7 +203,7 @@ def test_sample_is_the_warp_of_its_plan(table: IndexTable) -> None:
     assert (labels.tolist(), labels.dtype) == ([plan.labels.spatial, plan.labels.temporal], torch.int64)
     assert video == 4
     frames = read_frames(table[4], plan.frames)
-    samples = most_samples(V3S, SMALL, frames.width, frames.height)
+    samples = most_samples(V3S, SMALL, Picture(frames.width, frames.height))
     assert torch.equal(clip, warp(frames, plan.to_clip, 24, 24, samples=samples))
 
 
@@ -258,16 +259,42 @@ def test_clip_shows_the_frames_of_its_label(tmp_path: Path) -> None:
 
 
 def test_bars_are_left_top_right_bottom(tmp_path: Path) -> None:
-    """White bars of four widths around a black picture: trimmed as told, no clip shows white."""
+    """White bars of four widths around a black picture: where they are trimmed, no clip shows white."""
     pixels = np.full((30, 96, 128, 3), 255, np.uint8)
     pixels[:, 8:-32, 24:-16] = 0
     (tmp_path / "boxed.mp4").write_bytes(mp4(pixels, 25))
     table = IndexTable.of([index_video(tmp_path / "boxed.mp4")])
-    bars = np.array([[24, 8, 16, 32]], np.int32) + 2
-    for told, white in ((bars, False), (None, True)):
-        clips = PretextClips(table, TASKS["ss+sp"], SMALL, seed=0, bars=told)
+    for trim, white in ((True, False), (False, True)):
+        clips = PretextClips(table, TASKS["ss+sp"], replace(SMALL, trim_bars=trim), seed=0)
+        assert clips.num_with_bars == trim
         brightest = max(int(clips[epoch, 0][0].max()) for epoch in range(25))
         assert (brightest > 128) == white
+
+
+def test_bars_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of the videos, and other ways to cut them, have the bars of the whole."""
+    pixels = np.random.default_rng(0).integers(40, 255, (2, 30, 96, 128, 3), np.uint8)
+    pixels[1, :, :, :24] = 0
+    for number in (0, 1):
+        (tmp_path / f"{number}.mp4").write_bytes(mp4(pixels[number], 25))
+    table, found = IndexTable.of(index_video(tmp_path / f"{number}.mp4") for number in (0, 1)), []
+
+    def detect(video: Video) -> Bars:
+        found.append(Path(video.path).name)
+        return detect_bars(video)
+
+    monkeypatch.setattr("v3s.data.letterbox.detect_bars", detect)
+    trimming = replace(SMALL, trim_bars=True)
+    clips = PretextClips(table, TASKS["ss"], trimming, seed=0)
+    part = clips.subset(np.array([1]))
+    assert (part.num_with_bars, clips.subset(np.array([0])).num_with_bars) == (1, 0)
+    assert clips.cut_by(replace(trimming, zoom="even")).num_with_bars == 1
+    assert clips.cut_by(SMALL).num_with_bars == 0
+    assert found == ["0.mp4", "1.mp4"]
+    whole, own = (PretextClips(table.subset([1]), TASKS["ss"], sampling, seed=0) for sampling in (SMALL, trimming))
+    assert torch.equal(part[3, 0][0], own[3, 0][0])
+    assert torch.equal(whole.cut_by(trimming)[3, 0][0], own[3, 0][0])
+    assert not torch.equal(whole[3, 0][0], own[3, 0][0])
 
 
 # Short videos
@@ -289,7 +316,7 @@ def count_labels(clips: PretextClips, num_epochs: int) -> tuple[list[int], list[
 @pytest.mark.parametrize(("short", "lengths"), [("fit", (16, 20, 30, 45, 60, 69, 90, 300)), ("leave-out", (69,) * 8)])
 def test_labels_are_uniform_whatever_the_lengths(table: IndexTable, short: Short, lengths: tuple[int, ...]) -> None:
     """Otherwise the length of a clip's video, or that it is short, would tell its label."""
-    clips = PretextClips(with_lengths(table, *lengths), V3S, Sampling(), seed=0, short=short)
+    clips = PretextClips(with_lengths(table, *lengths), V3S, Sampling(short=short), seed=0)
     labels, videos = count_labels(clips, 300)
     expected = 300 * len(lengths) / 11
     assert sum((count - expected) ** 2 / expected for count in labels) < 29.59  # 99.9 % of chi-square, 10 degrees
@@ -299,7 +326,7 @@ def test_labels_are_uniform_whatever_the_lengths(table: IndexTable, short: Short
 
 
 def test_fit_keeps_the_video_where_it_is_long_enough(table: IndexTable) -> None:
-    clips = PretextClips(with_lengths(table, 80, 16, 70), V3S, Sampling(), seed=0, short="fit")
+    clips = PretextClips(with_lengths(table, 80, 16, 70), V3S, Sampling(short="fit"), seed=0)
     assert all(clips.plan(epoch, index)[0] == index for epoch in range(60) for index in (0, 2))
     replaced = [clips.plan(epoch, 1) for epoch in range(200)]
     assert {video for video, plan in replaced if plan.labels.temporal == 0} == {1}

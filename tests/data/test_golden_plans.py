@@ -27,7 +27,7 @@ GOLDEN = {
 SAMPLINGS = {
     "as in the paper": Sampling(),
     "even, flipped, short side": Sampling(zoom="even", flip=True, pre_resize="short-side", label_prior="family"),
-    "short videos fit": Sampling(seam="second"),
+    "short videos fit": Sampling(seam="second", short="fit"),
 }
 ORDER = BatchOrder(num_samples=24, batch_size=8, num_epochs=3, seed=5)
 
@@ -45,16 +45,17 @@ class Plans(PretextClips):
 
 
 def plans(name: str) -> Plans:
-    fits = name == "short videos fit"
+    sampling = SAMPLINGS[name]
+    shortest = 30 if sampling.short == "fit" else 70
     table = IndexTable.of(
         VideoIndex(
-            path=f"{number}.mp4", num_bytes=1, num_frames=(30 if fits else 70) + 11 * number, num_corrupt=0,
+            path=f"{number}.mp4", num_bytes=1, num_frames=shortest + 11 * number, num_corrupt=0,
             height=240 - number, width=320 + 2 * number, rotation=0, fps=25.0, duration_seconds=1.0, codec="h264",
             pixel_format="yuv420p", timestamps=range(0, 400), packets_match=True, key_frames=(), known_format="mov",
         )
         for number in range(24)
     )  # fmt: skip
-    return Plans(table, TASKS["v3s"], SAMPLINGS[name], seed=5, short="fit" if fits else "leave-out")
+    return Plans(table, TASKS["v3s"], sampling, seed=5)
 
 
 def batches(name: str, order: BatchOrder = ORDER, num_workers: int = 0, prefetch: int = 2) -> list[list[bytes]]:

@@ -8,12 +8,11 @@ import torch
 from rich.console import Console
 
 from v3s.commands.prepare import PrepareConfig, prepare
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data import resident
 from v3s.data.clips import PretextClips
 from v3s.data.lists.splits import list_videos
-from v3s.data.resident import ResidentFrames, can_be_resident, make_together, resident_batches
+from v3s.data.resident import ResidentFrames, _can_be_resident, cut_together, resident_batches
 from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
 from v3s.pretext.plan import Sampling
@@ -47,7 +46,7 @@ def test_clips_are_those_that_reading_gives(
     store: Path, sampling: Sampling, as_on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if as_on_a_gpu:
-        monkeypatch.setattr(resident, "make_clips", make_together)
+        monkeypatch.setattr(resident, "cut_clips", cut_together)
     clips = clips_of(store, sampling)
     keys = [(2, number) for number in range(12)]
     ((made, labels),) = resident_batches(clips, ResidentFrames(clips.table, CPU), [keys])
@@ -121,7 +120,7 @@ def test_memory_that_torch_holds_unused_is_free(
 ) -> None:
     """Six videos of 24 frames take 490,000 bytes."""
     gpu = see_a_gpu(monkeypatch, free=1000, reserved=reserved, allocated=500)
-    assert can_be_resident(scan(list_videos(store), min_frames=1).usable_table, gpu) == fits
+    assert _can_be_resident(scan(list_videos(store), min_frames=1).usable_table, gpu) == fits
 
 
 def test_of_frames_too_many_for_a_gpu_a_batch_alone_is_page_locked(

@@ -30,7 +30,7 @@ QUIET = Console(quiet=True)
 def encoder() -> Encoder:
     """Two clips of 8 x 32 x 32 a video."""
     view = View(clip_frames=8, clip_size=32, num_clips=2)
-    return make_encoder(open_source(NETWORK), view, Feature(), choose_compute("cpu", "fp32"))
+    return make_encoder(open_source(NETWORK), view, [Feature()], choose_compute("cpu", "fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,9 @@ def test_damaged_weights_are_refused(videos: list[Path]) -> None:
     source = open_source(NETWORK)
     with torch.no_grad():
         next(source.backbone.parameters()).fill_(torch.nan)
-    broken = make_encoder(source, View(clip_frames=8, clip_size=32, num_clips=1), Feature(), choose_compute("cpu"))
-    with pytest.raises(ValueError, match=rf"{videos[0].name}: the network gives NaN"):
+    broken = make_encoder(source, View(clip_frames=8, clip_size=32, num_clips=1), [Feature()], choose_compute("cpu"))
+    with pytest.raises(
+        ValueError,
+        match=rf"{videos[0].name}: random:r3d@0.125 gives NaN or infinity for it",
+    ):
         broken.encode(videos[:1])

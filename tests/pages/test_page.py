@@ -1,11 +1,13 @@
 """A page is well formed, self-contained, escaped, and written whole."""
 
+import errno
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from v3s.files.writing import SaveError
 from v3s.pages.charts import line_chart
 from v3s.pages.page import figure, page, paragraph, section, strip, table, video, write_page
 
@@ -109,9 +111,20 @@ def test_write_page_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Pat
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
 
 
-def test_a_failed_write_keeps_the_old_page(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_replaced(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", "name \udcff.mp4")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "name ?.mp4"
+
+
+def test_a_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report.html"
     write_page(target, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_page(target, "broken \ud800")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SaveError, match=r"report\.html cannot be written: No space left"):
+        write_page(target, "new")
     assert target.read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

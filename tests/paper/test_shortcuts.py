@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from v3s.commands.recipes import RECIPES
-from v3s.pretext.plan import NO_BARS, Labels, Sampling, Zoom, compose, plan_clip, resize_to_canvas
+from v3s.pretext.plan import Labels, Picture, Sampling, Zoom, compose, plan_clip, resize_to_canvas
 from v3s.pretext.spatial import SpatialProjection, SpatialTransform, Window
 from v3s.pretext.task import TASKS
 from v3s.video.homography import FloatArray, Homography, identity
@@ -53,8 +53,7 @@ def draw_clips(
             TASK,
             Labels(int(row), 0),
             num_frames=16,
-            width=WIDTH,
-            height=HEIGHT,
+            picture=Picture(WIDTH, HEIGHT),
             sampling=sampling,
             generator=generator,
         )
@@ -82,7 +81,7 @@ def draw_careless_clips(num_clips: int) -> tuple[Tensor, np.ndarray]:
 
 def clip_map(spatial: SpatialTransform, window: Window) -> Homography:
     sampling = Sampling()
-    return compose(spatial, window, resize_to_canvas(WIDTH, HEIGHT, sampling, NO_BARS), sampling)
+    return compose(spatial, window, resize_to_canvas(Picture(WIDTH, HEIGHT), sampling), sampling)
 
 
 def border_statistics(clips: Tensor) -> FloatArray:
@@ -164,7 +163,7 @@ def energy_lost(spatial: SpatialTransform) -> tuple[FloatArray, FloatArray]:
     """
     values = np.random.default_rng(0).normal(128, 50, (4, 1, HEIGHT, WIDTH)).clip(0, 255).round()
     frames, window = torch.from_numpy(values.astype(np.uint8)), Window(56, 56, SIZE)
-    to_canvas = resize_to_canvas(WIDTH, HEIGHT, Sampling(), NO_BARS)
+    to_canvas = resize_to_canvas(Picture(WIDTH, HEIGHT), Sampling())
     canvas = warp(frames, to_canvas, CANVAS, CANVAS).transpose(0, 1)
     once = warp(frames, clip_map(spatial, window), SIZE, SIZE)[0]
     twice = warp(canvas, compose(spatial, window, identity(), Sampling()), SIZE, SIZE)[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
 from v3s.pretext.task import TASKS, PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, offsets, span
@@ -102,8 +102,7 @@ def test_scale_is_cropped_by_112_and_never_resized_again(row: SpatialScale) -> N
         TASKS["ss"],
         Labels(TASKS["ss"].spatial.index(row), 0),
         num_frames=16,
-        width=320,
-        height=240,
+        picture=Picture(320, 240),
         sampling=Sampling(),
         generator=np.random.default_rng(0),
     )

@@ -15,6 +15,7 @@ from v3s.pretext.plan import (
     ClipPlan,
     LabelPrior,
     Labels,
+    Picture,
     PreResize,
     Sampling,
     Zoom,
@@ -58,11 +59,9 @@ def draw_plan(
         task,
         labels,
         num_frames=num_frames,
-        width=width,
-        height=height,
+        picture=Picture(width, height, bars),
         sampling=sampling,
         generator=generator,
-        bars=bars,
     )
 
 
@@ -174,7 +173,7 @@ def test_flip_is_a_mirror_of_the_source(row: int) -> None:
     """The frame is mirrored before the transform, so the label stays true."""
     spatial, sampling = V3S.spatial[row], Sampling()
     window = spatial.window(224, 100, 0.2, 0.7)
-    to_canvas = resize_to_canvas(WIDTH, HEIGHT, sampling, NO_BARS)
+    to_canvas = resize_to_canvas(Picture(WIDTH, HEIGHT), sampling)
     flipped = compose(spatial, window, to_canvas, sampling, flipped=True)
     by_hand = compose(spatial, window, to_canvas, sampling) @ mirror(WIDTH)
     points = corners(250, 150) + 30.0
@@ -214,7 +213,7 @@ def test_short_side_keeps_the_shape_of_things(width: int, height: int, bars: Bar
 
 def test_short_side_takes_the_middle() -> None:
     to_canvas = resize_to_canvas(
-        640, 300, Sampling(pre_resize="short-side"), Bars(left=20, top=30, right=40, bottom=10)
+        Picture(640, 300, Bars(left=20, top=30, right=40, bottom=10)), Sampling(pre_resize="short-side")
     )
     np.testing.assert_allclose(
         to_canvas([[180, 30], [310, 160], [440, 290]]), [[0, 0], [112, 112], [224, 224]], atol=1e-9
@@ -250,7 +249,7 @@ def test_bars_are_never_in_a_clip(pre_resize: PreResize, flip: bool) -> None:
 def crop_side(plan: ClipPlan, spatial: SpatialTransform, sampling: Sampling) -> float:
     """The side of the plan's crop in canvas pixels, read off its map."""
     whole = compose(
-        spatial, Window(0, 0, sampling.clip_size), resize_to_canvas(WIDTH, HEIGHT, sampling, NO_BARS), sampling
+        spatial, Window(0, 0, sampling.clip_size), resize_to_canvas(Picture(WIDTH, HEIGHT), sampling), sampling
     )
     return sampling.clip_size / float((plan.to_clip @ whole.inverse()).matrix[0, 0])
 
@@ -366,14 +365,14 @@ def test_defaults_are_the_papers() -> None:
 def test_one_number_of_samples_for_all_labels(zoom: Zoom) -> None:
     """No clip needs more than all get, up to where its crop lies; a larger frame needs more."""
     sampling = Sampling(zoom=zoom)
-    across, down = most_samples(V3S, sampling, 320, 240)
+    across, down = most_samples(V3S, sampling, Picture(320, 240))
     for row in range(len(V3S.spatial)):
         generator = np.random.default_rng(row)
         plan = plan_clip(
-            V3S, Labels(row, 0), num_frames=16, width=320, height=240, sampling=sampling, generator=generator
+            V3S, Labels(row, 0), num_frames=16, picture=Picture(320, 240), sampling=sampling, generator=generator
         )
         own = samples_for(plan.to_clip, 112, 112)
         assert own[0] <= across + 1
         assert own[1] <= down + 1
-    assert most_samples(V3S, sampling, 112, 112) == (1, 1)
-    assert most_samples(V3S, sampling, 1920, 1080) > (across, down)
+    assert most_samples(V3S, sampling, Picture(112, 112)) == (1, 1)
+    assert most_samples(V3S, sampling, Picture(1920, 1080)) > (across, down)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from v3s.pretext.plan import Bars, PreResize, Sampling, Zoom, _crop_side, compose, resize_to_canvas
+from v3s.pretext.plan import Bars, Picture, PreResize, Sampling, Zoom, _crop_side, compose, resize_to_canvas
 from v3s.pretext.spatial import HEADS, SpatialProjection, SpatialScale, SpatialTransform
 from v3s.pretext.task import TASKS, PretextTask
 from v3s.video.homography import FloatArray, Homography, corners, mirror
@@ -105,7 +105,7 @@ def test_every_clip_lies_within_the_frame_less_its_bars(
     """Also for frames of 3:1, whose top left corner a projection may send to infinity."""
     bars = Bars(left=3, top=20, right=7, bottom=10) if pre_resize == "squash" else Bars()
     sampling = Sampling(pre_resize=pre_resize)
-    to_canvas = resize_to_canvas(width, height, sampling, bars)
+    to_canvas = resize_to_canvas(Picture(width, height, bars), sampling)
     low, high = np.array([bars.left, bars.top]), np.array([width - bars.right, height - bars.bottom])
     for row in TASKS["v3s"].spatial:
         for u, v in ((0, 0), (1, 1), (0, 1), (0.3, 0.6)):

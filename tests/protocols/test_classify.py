@@ -1,5 +1,7 @@
 """Classification on fixed features: against scikit-learn and by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from torch.nn import functional as F
 
 from v3s.protocols.classify import (
-    confusion_matrix,
+    confusion_counts,
     few_label_subset,
     knn_predict,
     linear_probe,
@@ -45,28 +46,26 @@ def test_few_label_subset_names_a_class_that_is_too_small() -> None:
         few_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, torch.Generator())
 
 
-def test_knn_agrees_with_scikit_learn() -> None:
+def test_knn_agrees_with_scikit_learn_at_a_temperature_of_0_07() -> None:
     gallery, labels = blobs(90, 4, spread=2.0, seed=0)
     queries, _ = blobs(25, 4, spread=2.0, seed=1)
     neighbours = KNeighborsClassifier(
         15, weights=lambda distances: np.exp((1 - distances) / 0.07), metric="cosine", algorithm="brute"
     )
     expected = neighbours.fit(gallery.double(), labels).predict_proba(queries.double())
-    np.testing.assert_allclose(knn_predict(queries, gallery, labels, 15, 0.07), expected, atol=1e-4)
+    np.testing.assert_allclose(knn_predict(queries, gallery, labels, 15), expected, atol=1e-4)
 
 
-def test_knn_temperature_goes_from_the_nearest_to_a_head_count() -> None:
-    gallery = F.normalize(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]]), dim=1)
-    labels, query = torch.tensor([0, 1, 1]), torch.tensor([[1.0, 0.0]])
-    assert knn_predict(query, gallery, labels, 3, temperature=0.01)[0, 0] > 0.99
-    assert knn_predict(query, gallery, labels, 3, temperature=1e3)[0, 1] == pytest.approx(2 / 3, abs=1e-3)
+def test_knn_vote_of_two_neighbours_by_hand() -> None:
+    """Cosines 1 and 0.93: the nearer one has e times the weight of the other."""
+    gallery = torch.tensor([[1.0, 0.0], [0.93, math.sqrt(1 - 0.93**2)]])
+    votes = knn_predict(torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([0, 1]), 2)
+    assert votes[0, 0] / votes[0, 1] == pytest.approx(math.e, rel=1e-4)
 
 
 def test_knn_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"2 labels given for 3 gallery features"):
         knn_predict(torch.eye(3), torch.eye(3), torch.tensor([0, 1]), 1)
-    with pytest.raises(ValueError, match=r"temperature = 0"):
-        knn_predict(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 2]), 1, temperature=0)
 
 
 @pytest.mark.parametrize("c", [0.01, 1.0])
@@ -129,18 +128,18 @@ def test_top_k_breaks_ties_by_the_lower_class() -> None:
         top_k(torch.full((2, 4), 0.25), torch.tensor([0, 1]), 5)
 
 
-def test_confusion_matrix_agrees_with_scikit_learn() -> None:
+def test_confusion_counts_agrees_with_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     labels, predictions = torch.randint(0, 5, (2, 200), generator=generator)
-    confusion = confusion_matrix(labels, predictions, 6)
+    confusion = confusion_counts(labels, predictions, 6)
     np.testing.assert_array_equal(confusion, metrics.confusion_matrix(labels, predictions, labels=range(6)))
     accuracy = per_class_accuracy(confusion)
     np.testing.assert_allclose(accuracy[:5], metrics.recall_score(labels, predictions, average=None))
     assert accuracy[5].isnan()
 
 
-def test_confusion_matrix_refuses_what_does_not_fit() -> None:
+def test_confusion_counts_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"classes 0 to 3 given; 0 to 2 are needed"):
-        confusion_matrix(torch.tensor([0, 1]), torch.tensor([3, 1]), 3)
+        confusion_counts(torch.tensor([0, 1]), torch.tensor([3, 1]), 3)
     with pytest.raises(ValueError, match=r"labels \(2,\) and predictions \(1,\)"):
-        confusion_matrix(torch.tensor([0, 1]), torch.tensor([1]), 3)
+        confusion_counts(torch.tensor([0, 1]), torch.tensor([1]), 3)

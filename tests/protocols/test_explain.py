@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,13 +15,13 @@ from v3s.backbones import create_backbone
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View
 from v3s.features.saved import load_pretext_model, save_trained
+from v3s.features.source import open_source
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS, PretextTask
 from v3s.protocols.explain import (
     ExplainConfig,
-    Head,
-    Subject,
+    ExplainedHead,
     class_number,
     clip_frames,
     explain,
@@ -89,7 +90,7 @@ def test_the_heat_is_that_of_the_logit_asked_for(run: Path, video: VideoIndex, h
 def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_path: Path) -> None:
     recognizer = Recognizer(create_backbone("r3d", 0.125), 3).eval()
     classes = ("Archery", "Diving", "Swing")
-    save_recognizer(tmp_path, recognizer, backbone="r3d", width=0.125, classes=classes, view=VIEW, results={})
+    save_recognizer(tmp_path, recognizer, open_source("random:r3d@0.125"), classes=classes, view=VIEW, results={})
     subject = open_subject(tmp_path)
     found = explain_clip(subject, video, target="Swing", stage="conv3")
     assert (found.head, found.classes, found.target) == ("recognition", classes, 2)
@@ -171,8 +172,8 @@ def test_no_evidence_is_said(video: VideoIndex, run: Path, tmp_path: Path, monke
             return torch.stack([features.sum(dim=1), -features.sum(dim=1)], dim=1)
 
     subject = open_subject(run)
-    stub = Subject(subject.backbone, {"temporal": Head(Against(), ("for", "against"))}, subject.view, subject.to_clip)
-    monkeypatch.setattr("v3s.protocols.explain.open_subject", lambda given: stub)
+    stub = replace(subject, heads={"temporal": ExplainedHead(Against(), ("for", "against"))})
+    monkeypatch.setattr("v3s.protocols.explain.open_subject", lambda *_: stub)
     config = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", target="against")
     page = explain(config, console=quiet())
     assert "Nothing in conv5 speaks for it" in page.read_text()

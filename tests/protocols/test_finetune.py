@@ -11,7 +11,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from v3s.argv import to_yaml
 from v3s.backbones import create_backbone
+from v3s.commands.pretrain import PretrainConfig
 from v3s.data import views
 from v3s.features.saved import load_pretext_model, save_trained
 from v3s.features.source import open_source
@@ -76,9 +78,10 @@ def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> Non
 
 
 def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
-    model, classes, view = load_recognizer(finished.run)
+    model, trained = load_recognizer(finished.run)
+    classes, sampling = trained.classes, trained.sampling
     assert classes == finished.scores.classes
-    assert (view.clip_frames, view.clip_size) == (8, 32)
+    assert (sampling.clip_frames, sampling.clip_size) == (8, 32)
     assert model.classifier.out_features == 8
     page = (finished.run / "report.html").read_text()
     assert all(name in page for name in classes)
@@ -146,7 +149,7 @@ def test_test_videos_are_read_only_after_training(
 
 
 def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
-    job = module.prepare(replace(config, out=str(tmp_path)), QUIET)
+    job = module.set_up_finetuning(replace(config, out=str(tmp_path)), QUIET)
     train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
     assert (len(train), len(validation), train & validation) == (12, 4, set())
     for clips in (job.train, job.validation):
@@ -159,7 +162,7 @@ def test_the_epoch_of_the_best_validation_is_kept(
     config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr(module, "evaluate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
+    monkeypatch.setattr("v3s.train.fit.validate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
     result = finetune(replace(config, out=str(tmp_path / "run"), epochs=3), console=QUIET)
     assert (result.best_epoch, result.validation) == (2, {"loss": 1.0, "accuracy": 0.6})
     after_two = last_state(finished.run)["model"]
@@ -189,9 +192,16 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
     kept, weights = load_file(result.run / "backbone.safetensors"), load_file(tmp_path / "pre/backbone.safetensors")
     frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
-    assert json.loads((result.run / "manifest.json").read_text())["backbone_fingerprint"] == trained.fingerprint
-    with pytest.raises(ValueError, match="holds a pre-trained network"):
-        finetune(replace(config, out=str(tmp_path / "pre"), overwrite=True), console=QUIET)
+    manifest = json.loads((result.run / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["backbone_fingerprint"]) == ("recognizer", trained.fingerprint)
+
+
+def test_a_pre_training_is_never_replaced(config: FinetuneConfig, tmp_path: Path) -> None:
+    """Not even one that has no network yet."""
+    (tmp_path / "config.yaml").write_text(to_yaml(PretrainConfig(data="videos", out=str(tmp_path))))
+    with pytest.raises(ValueError, match="holds a pre-training; give --out another folder"):
+        finetune(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_colours_are_learned(tmp_path: Path) -> None:

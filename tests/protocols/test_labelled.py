@@ -12,7 +12,7 @@ from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS
 from v3s.data.usable import scan_with_bar
 from v3s.data.views import View
-from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, say_padded
 
 
 def read(console: Console | None = None, **options: object) -> Parts:
@@ -95,9 +95,9 @@ def test_bad_files_are_left_out_and_named(labelled_videos: Path, tmp_path: Path)
 
 def test_short_videos_stay_in_and_are_counted(labelled_videos: Path) -> None:
     parts, console = read(data=str(labelled_videos)), listening()
-    tell_padded(parts, View(clip_frames=20), console)
+    say_padded(parts, View(clip_frames=20), console)
     assert said(console) == ""
-    tell_padded(parts, View(clip_frames=21), console)
+    say_padded(parts, View(clip_frames=21), console)
     assert "16 of 16 training videos are shorter than 21 frames" in said(console)
     assert "8 of 8 test videos are shorter than 21 frames" in said(console)
 

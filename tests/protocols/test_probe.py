@@ -106,8 +106,8 @@ def test_videos_to_numbers(config: ProbeConfig, tmp_path: Path) -> None:
 def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_source("random:r3d@0.125")
     torch.nn.init.constant_(next(opened.backbone.parameters()), torch.nan)
-    monkeypatch.setattr("v3s.protocols.probe.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"random:r3d@0.125 gives NaN or infinity for 16 videos, first: .*\.mp4"):
+    monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
+    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
         probe(config, console=Console(quiet=True))
 
 

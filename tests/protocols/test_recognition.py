@@ -29,6 +29,7 @@ from v3s.protocols.recognition import (
     average_clips,
     draw_cut,
     load_recognizer,
+    recognition_encoder,
     recognition_objective,
     recognize,
     save_recognizer,
@@ -118,7 +119,8 @@ def test_average_of_probabilities_and_of_logits_by_hand() -> None:
 def test_recognize_averages_the_network_s_own_answers(table: IndexTable, recognizer: Recognizer) -> None:
     compute = choose_compute("cpu", "fp32")
     nn.init.normal_(recognizer.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(0))
-    found = recognize(recognizer, table, VIEW, compute, num_workers=0)
+    source = open_source("random:r3d@0.125")
+    found = recognize(recognizer, recognition_encoder(recognizer, source, VIEW, compute), table)
     assert found.shape == (8, 4)
     for video in (0, 5):
         with torch.no_grad():
@@ -138,9 +140,12 @@ def test_scores_count_unknown_classes_as_wrong() -> None:
 
 def test_files_bring_back_the_same_network(tmp_path: Path, recognizer: Recognizer) -> None:
     classes = ("a", "b b", "ü", "d")
-    save_recognizer(tmp_path, recognizer, backbone="r3d", width=0.125, classes=classes, view=VIEW, results={"epoch": 1})
-    loaded, names, view = load_recognizer(tmp_path)
-    assert (names, view) == (classes, View(clip_frames=8, clip_size=32))
+    source = open_source("random:r3d@0.125")
+    saved = save_recognizer(tmp_path, recognizer, source, classes=classes, view=VIEW, results={"epoch": 1})
+    loaded, trained = load_recognizer(tmp_path)
+    assert trained == saved
+    assert (trained.kind, trained.classes) == ("recognizer", classes)
+    assert (trained.sampling.clip_frames, trained.sampling.clip_size) == (8, 32)
     clips = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(clips), recognizer(clips))
     weights = fingerprint(recognizer.backbone.state_dict())
@@ -153,5 +158,5 @@ def test_a_pre_trained_run_is_no_recognizer(tmp_path: Path) -> None:
     task = get_task("ts")
     model = PretextModel(create_backbone("r3d", 0.125), task)
     save_trained(tmp_path, model, backbone="r3d", width=0.125, task=task, sampling=Sampling(), results={})
-    with pytest.raises(CheckpointError, match="pre-trained network without classes; give a run of v3s finetune"):
+    with pytest.raises(CheckpointError, match="holds a pretrained network without classes; give a run of v3s finetune"):
         load_recognizer(tmp_path)

@@ -244,6 +244,6 @@ def test_counts_are_positive(name: str) -> None:
 def test_a_network_of_nan_is_refused(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_source("random:r3d@0.125")
     nn.init.constant_(next(opened.backbone.parameters()), math.nan)
-    monkeypatch.setattr("v3s.protocols.retrieve.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"random:r3d@0.125 gives NaN or infinity for 16 videos, first: .*\.mp4"):
+    monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
+    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
         run(labelled)

@@ -19,8 +19,9 @@ from torch import nn
 from v3s.data.synthetic import make_clips
 from v3s.data.views import ViewedVideos
 from v3s.features.source import Source
+from v3s.protocols.classify import C_GRID
 from v3s.protocols.similarity import SimilarityConfig, SimilarityReport, similarity
-from v3s.protocols.similarity_measures import C_GRID, pair_features
+from v3s.protocols.similarity_measures import pair_features
 
 NUM_CLASSES, NUM_VIDEOS = 8, 32
 
@@ -203,7 +204,7 @@ def test_mistakes_are_explained(videos: Path, tmp_path: Path, embedded: list[str
     (tmp_path / "pairs.txt").touch()
     with pytest.raises(ValueError, match=r"ends neither in \.mat"):
         run(videos, pairs=str(tmp_path / "pairs.txt"))
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         run(tmp_path / "absent", pairs=str(tmp_path / "pairs.txt"))
     listed = names(videos)
     one = write_csv(tmp_path / "one.csv", [(listed[0], listed[1], 1, 3), (listed[0], listed[2], 0, 3)])
@@ -240,7 +241,7 @@ class Negative(nn.Module):
 
 def test_negative_features_are_refused(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source(Negative(), "mine", "mine", 1.0, "", 8, 32)
-    monkeypatch.setattr("v3s.protocols.similarity.open_source", lambda *_, **__: source)
+    monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: source)
     with pytest.raises(ValueError, match=r"stage 'conv5' of mine gives -0\.\d+ for .*\.mp4; .* end in a ReLU"):
         run(videos, stages=("conv5",), num_folds=2, pairs_per_fold=10)
 

@@ -14,12 +14,19 @@ from torch import Tensor, nn
 
 import v3s.protocols.speediness as module
 from v3s.backbones import create_backbone
-from v3s.features.saved import save_trained
+from v3s.features.saved import Trained, save_trained
 from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import Labels, PreResize, Sampling, middle_crop, plan_clip
+from v3s.pretext.plan import Labels, Picture, PreResize, Sampling, middle_crop, plan_clip
 from v3s.pretext.task import SAME_SIZE, TASKS, PretextTask, patterns, speeds
-from v3s.protocols.speediness import SpeedinessConfig, SpeedinessCurve, measure_speediness, questions, speediness
+from v3s.protocols.speediness import (
+    SpeedinessConfig,
+    SpeedinessCurve,
+    Windows,
+    measure_speediness,
+    questions,
+    speediness,
+)
 from v3s.video.decode import read_frames
 from v3s.video.index import VideoIndex, index_video
 
@@ -55,6 +62,10 @@ def model_with_logits(task: PretextTask, weight: list[float], bias: list[float])
         model.temporal_head.weight.copy_(torch.tensor(weight)[:, None])
         model.temporal_head.bias.copy_(torch.tensor(bias))
     return model.eval()
+
+
+def trained_on(task: PretextTask, sampling: Sampling = SAMPLING) -> Trained:
+    return Trained(kind="pretrained", backbone="mine:network", width=1.0, task=task, sampling=sampling, results={})
 
 
 def run_folder(folder: Path, task: PretextTask, sampling: Sampling = SAMPLING) -> Path:
@@ -94,7 +105,7 @@ def test_what_a_task_can_be_asked(name: str, expected: set[str] | None) -> None:
     if expected is not None:
         assert set(questions(TASKS[name].temporal)) == expected
         return
-    with pytest.raises(ValueError, match=r"tells speed 1; a speediness curve needs .* --task ts, tp"):
+    with pytest.raises(ValueError, match=r"distinguishes speed 1; a speediness curve needs .* --task ts, tp"):
         questions(TASKS[name].temporal)
 
 
@@ -110,7 +121,7 @@ def test_the_curve_is_what_the_network_says_of_each_window(tmp_path: Path) -> No
     video = film(tmp_path / "ramp.mp4", slow + fast)
     task = PretextTask(SAME_SIZE, speeds(1, 2))
     model = model_with_logits(task, [0.0, 1.0], [0.0, -2.5])
-    curve = measure_speediness(model, task, SAMPLING, video, stride=3, batch_size=4, console=quiet())
+    curve = measure_speediness(model, trained_on(task), video, Windows(stride=3, batch_size=4), console=quiet())
     grey = read_frames(video, range(video.num_frames)).rgb().double().mean(dim=(1, 2, 3))
     change = grey.diff().abs()
     starts = range(0, video.num_frames - 7, 3)
@@ -127,13 +138,13 @@ def test_windows_are_placed_at_their_middle(tmp_path: Path) -> None:
     video = film(tmp_path / "grey.mp4", [90] * 21)
     task = TASKS["ts+tp"]
     model = model_with_logits(task, [0.0] * 11, [0.0] * 11)
-    curve = measure_speediness(model, task, SAMPLING, video, stride=5, console=quiet())
+    curve = measure_speediness(model, trained_on(task), video, Windows(stride=5), console=quiet())
     assert curve.frames == (3.5, 8.5, 13.5)  # windows 0..7, 5..12, 10..17; the next would end at frame 22
     assert curve.seconds == pytest.approx([3.5 / FPS, 8.5 / FPS, 13.5 / FPS])
     assert curve.speediness == pytest.approx([2 / 3] * 3)
     assert curve.acceleration == pytest.approx([0.5] * 3)
     odd = replace(SAMPLING, clip_frames=9)
-    assert measure_speediness(model, task, odd, video, stride=99, console=quiet()).frames == (4.0,)
+    assert measure_speediness(model, trained_on(task, odd), video, Windows(stride=99), console=quiet()).frames == (4.0,)
 
 
 def test_batches_and_parts_of_the_video_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +152,9 @@ def test_batches_and_parts_of_the_video_change_nothing(tmp_path: Path, monkeypat
     video = film(tmp_path / "flicker.mp4", generator.integers(0, 255, 60).tolist())
     task = TASKS["ts"]
     model = model_with_logits(task, [-0.02, 0.0, 0.0], [1.5, 0.0, 0.0])
-    whole = measure_speediness(model, task, SAMPLING, video, batch_size=100, console=quiet())
-    monkeypatch.setattr(module, "READ_BYTES", 17 * 3 * HEIGHT * WIDTH)
-    parts = measure_speediness(model, task, SAMPLING, video, batch_size=1, console=quiet())
+    whole = measure_speediness(model, trained_on(task), video, Windows(batch_size=100), console=quiet())
+    monkeypatch.setattr(module, "_READ_BYTES", 17 * 3 * HEIGHT * WIDTH)
+    parts = measure_speediness(model, trained_on(task), video, Windows(batch_size=1), console=quiet())
     assert parts.speediness == pytest.approx(whole.speediness, abs=1e-5)
     assert np.ptp(whole.speediness or ()) > 0.1
 
@@ -160,7 +171,7 @@ def test_moments() -> None:
 @pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
 def test_the_crop_is_the_middle_of_those_of_training(pre_resize: PreResize) -> None:
     sampling = replace(SAMPLING, pre_resize=pre_resize)
-    to_clip = middle_crop(WIDTH, HEIGHT, sampling)
+    to_clip = middle_crop(Picture(WIDTH, HEIGHT), sampling)
     assert to_clip([WIDTH / 2, HEIGHT / 2]) == pytest.approx([12, 12])
     task, generator = PretextTask(SAME_SIZE, speeds(1)), np.random.default_rng(0)
     shifts = []
@@ -169,8 +180,7 @@ def test_the_crop_is_the_middle_of_those_of_training(pre_resize: PreResize) -> N
             task,
             Labels(0, 0),
             num_frames=8,
-            width=WIDTH,
-            height=HEIGHT,
+            picture=Picture(WIDTH, HEIGHT),
             sampling=sampling,
             generator=generator,
         )
@@ -207,7 +217,7 @@ def test_refusals(tmp_path: Path) -> None:
     fine, still = run_folder(tmp_path / "run", TASKS["ts"]), run_folder(tmp_path / "still", TASKS["sp"])
     with pytest.raises(ValueError, match=r"short\.mp4: has 7 frames; a window needs 8"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(fine)), console=quiet())
-    with pytest.raises(ValueError, match=r"still: its temporal head tells speed 1"):
+    with pytest.raises(ValueError, match=r"still: its temporal head distinguishes speed 1"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(still)), console=quiet())
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         speediness(SpeedinessConfig(video=str(tmp_path / "nothing.mp4"), backbone=str(fine)), console=quiet())
@@ -218,7 +228,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_every_frame_of_the_video_is_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = film(tmp_path / "ramp.mp4", list(range(10, 70)))
-    monkeypatch.setattr(module, "READ_BYTES", 1)
+    monkeypatch.setattr(module, "_READ_BYTES", 1)
     small = module._read_small(video, SAMPLING, quiet())
     assert small.shape == (3, 60, 24, 24)
     assert all(later > earlier - 2 for earlier, later in pairwise(small.double().mean(dim=(0, 2, 3)).tolist()))

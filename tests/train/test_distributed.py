@@ -79,7 +79,7 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos:
         told, other = (process.communicate(timeout=60)[0] for process in pair)
     assert [process.returncode for process in pair] == [143, 143], told + other
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
-    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; go on with" in " ".join(told.split())
+    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; resume with" in " ".join(told.split())
 
 
 def test_a_signal_during_validation_stops_all_after_it(small_videos: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path
         told = [process.communicate(timeout=60)[0] for process in pair]
     assert [process.returncode for process in pair] == [143, 143], told
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
-    assert f"after step {state['step']}; go on with" in " ".join(told[0].split())
+    assert f"after step {state['step']}; resume with" in " ".join(told[0].split())
 
 
 @pytest.mark.parametrize("end", ["pass", "raise KeyboardInterrupt", "raise ValueError", "raise RuntimeError"])

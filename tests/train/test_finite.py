@@ -223,10 +223,10 @@ def test_clips_of_several_gpus_are_replayed_together(config: PretrainConfig, com
 
 
 def test_replay_needs_a_bad_batch(config: PretrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no run: .*config\.yaml is missing"):
+    with pytest.raises(ValueError, match=r"is not a training run \(config\.yaml is missing\)"):
         replay(ReplayConfig(run=str(tmp_path)), console=QUIET)
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(ValueError, match="holds no batch to replay"):
+    with pytest.raises(ValueError, match="has no batch to replay"):
         replay(ReplayConfig(run=str(tmp_path)), console=QUIET)
     (tmp_path / "nonfinite").mkdir()
     pretrain(replace(config, epochs=1), console=QUIET)

@@ -19,15 +19,15 @@ from v3s.features.extract import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
+    Entry,
     Shard,
     VectorsError,
-    Video,
+    begin_folder,
     open_vectors,
-    prepare_folder,
     read_description,
+    save_shard,
     shard_path,
     video_lines,
-    write_shard,
 )
 
 CLIP_FRAMES = 8
@@ -46,7 +46,7 @@ def store_vectors(
     """Write vectors (N, D) of videos that do not exist; row r of a video is its clip of the frames 8 r to 8 r + 7."""
     num_videos = len(vectors) // rows_per_video
     num_frames = rows_per_video * CLIP_FRAMES
-    lines = video_lines(Video(f"video_{number:04d}.mp4", None, num_frames, 2.0) for number in range(num_videos))
+    lines = video_lines(Entry(f"video_{number:04d}.mp4", None, num_frames, 2.0) for number in range(num_videos))
     description = Description(
         backbone="random:r3d@0.125",
         seed=0,
@@ -66,11 +66,11 @@ def store_vectors(
         left_out={},
         shard_videos=shard_videos,
     )
-    prepare_folder(folder, description, lines, overwrite=overwrite)
+    begin_folder(folder, description, lines, overwrite=overwrite)
     for number, rows in enumerate(torch.split(torch.arange(len(vectors)), shard_videos * rows_per_video)):
         starts = (rows % rows_per_video).int() * CLIP_FRAMES
         videos = (rows // rows_per_video).int()
-        write_shard(
+        save_shard(
             folder, number, Shard(vectors[rows].to(DTYPES[dtype]), videos, starts, starts + CLIP_FRAMES), description
         )
     return folder
@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_search_over_shards_is_that_of_a_full_sort(folder: Path, k: int) -> None:
     queries = unit_vectors(6, 24, 1)
-    found = open_vectors(folder).search(queries, k)
+    found = open_vectors(folder).nearest(queries, k)
     cosines = queries.double() @ unit_vectors(40, 24, 0).double().T
     expected = cosines.sort(dim=1, descending=True)
     assert torch.equal(found.indices, expected.indices[:, :k])
@@ -99,7 +99,7 @@ def test_search_over_shards_is_that_of_a_full_sort(folder: Path, k: int) -> None
 def test_equal_scores_come_in_order_of_their_rows(tmp_path: Path) -> None:
     kinds = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
     vectors = open_vectors(store_vectors(tmp_path / "vectors", torch.eye(3, 16)[kinds]))
-    found = vectors.search(torch.eye(3, 16), 30)
+    found = vectors.nearest(torch.eye(3, 16), 30)
     expected = (torch.eye(3, 16) @ torch.eye(3, 16)[kinds].T).sort(dim=1, descending=True, stable=True)
     assert torch.equal(found.indices, expected.indices[:, :30])
 
@@ -107,7 +107,7 @@ def test_equal_scores_come_in_order_of_their_rows(tmp_path: Path) -> None:
 def test_half_precision_finds_what_single_precision_finds(tmp_path: Path) -> None:
     queries, stored = unit_vectors(10, 64, 3), unit_vectors(300, 64, 4)
     half, single = (
-        open_vectors(store_vectors(tmp_path / dtype, stored, dtype=dtype)).search(queries, 10)
+        open_vectors(store_vectors(tmp_path / dtype, stored, dtype=dtype)).nearest(queries, 10)
         for dtype in ("float16", "float32")
     )
     assert torch.equal(half.indices[:, 0], single.indices[:, 0])
@@ -120,13 +120,13 @@ def test_a_vector_that_is_too_long_does_not_come_before_a_copy(tmp_path: Path) -
     near = F.normalize(copy + 0.01 * other, dim=0)
     stored = torch.stack([1.001 * near, copy])
     assert (stored @ copy).argmax() == 0
-    found = open_vectors(store_vectors(tmp_path / "vectors", stored)).search(copy[None], 2)
+    found = open_vectors(store_vectors(tmp_path / "vectors", stored)).nearest(copy[None], 2)
     assert found.indices.tolist() == [[1, 0]]
     assert float(found.scores[0, 0]) == pytest.approx(1, abs=1e-6)
 
 
 def test_candidates_that_are_none_come_last(folder: Path) -> None:
-    found = open_vectors(folder).rank(unit_vectors(1, 24, 1), torch.tensor([[-1, 3, -1]]), 3)
+    found = open_vectors(folder).best_of(unit_vectors(1, 24, 1), torch.tensor([[-1, 3, -1]]), 3)
     assert found.indices.tolist() == [[3, -1, -1]]
     assert found.scores[0, 1:].tolist() == [-torch.inf, -torch.inf]
 
@@ -153,7 +153,7 @@ def test_opened_vectors_stay_on_disk(tmp_path: Path) -> None:
     folder = store_vectors(tmp_path / "vectors", stored, dtype="float16", shard_videos=60_000)
     del stored
     before = own_memory()
-    found = open_vectors(folder).search(torch.eye(1, 512), 3)
+    found = open_vectors(folder).nearest(torch.eye(1, 512), 3)
     assert found.indices.tolist() == [[0, 1, 2]]
     assert own_memory() - before < num_bytes / 2
 
@@ -236,7 +236,7 @@ def test_no_vectors(tmp_path: Path) -> None:
 def test_a_k_out_of_range_is_refused(folder: Path) -> None:
     for k in (0, 41):
         with pytest.raises(ValueError, match=rf"k = {k} vectors asked of the 40 in"):
-            open_vectors(folder).search(unit_vectors(1, 24, 0), k)
+            open_vectors(folder).nearest(unit_vectors(1, 24, 0), k)
 
 
 def test_a_folder_of_something_else_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_folder_of_something_else_is_never_overwritten(folder: Path, tmp_path:
     (tmp_path / "notes/thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(VectorsError, match="not empty and holds no vectors"):
-            prepare_folder(tmp_path / "notes", read_description(folder), b"", overwrite=overwrite)
+            begin_folder(tmp_path / "notes", read_description(folder), b"", overwrite=overwrite)
     assert (tmp_path / "notes/thesis.tex").read_text() == "years of work"
 
 

@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_named_and_what_is_short_is_counted(config: Embed
     assert len(vectors) == 8
     assert "left out: broken.mp4: is not a video" in text
     assert "8 of 8 videos are shorter than a clip: their last frame is repeated" in text
-    assert "; left out: 1" in text
+    assert "; skipped: 1" in text
     written = json.loads((vectors.folder / "vectors.json").read_text())
     assert list(written["left_out"]) == ["broken.mp4"]
     assert written["num_padded"] == 8

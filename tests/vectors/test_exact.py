@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.vectors import exact as vector_search
-from v3s.vectors.exact import search
+from v3s.vectors import exact as module
+from v3s.vectors.exact import nearest
 
 
 def unit_vectors(num_vectors: int, length: int, seed: int) -> Tensor:
@@ -19,15 +19,15 @@ def unit_vectors(num_vectors: int, length: int, seed: int) -> Tensor:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_search, "BLOCK_ELEMENTS", 7 * 32)  # blocks of 7 rows at 32 columns
-    monkeypatch.setattr(vector_search, "NUM_QUERIES", 3)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 7 * 32)  # blocks of 7 rows at 32 columns
+    monkeypatch.setattr(module, "NUM_QUERIES", 3)
 
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("k", [1, 5, 40, 100])
 def test_agrees_with_scikit_learn_over_many_blocks(k: int) -> None:
     queries, vectors = unit_vectors(8, 32, 0), unit_vectors(100, 32, 1)
-    found = search(queries, vectors, k)
+    found = nearest(queries, vectors, k)
     distances, indices = NearestNeighbors(metric="cosine", algorithm="brute").fit(vectors).kneighbors(queries, k)
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_allclose(found.scores, 1 - distances, atol=1e-6)
@@ -36,7 +36,7 @@ def test_agrees_with_scikit_learn_over_many_blocks(k: int) -> None:
 @pytest.mark.usefixtures("small_blocks")
 def test_parts_are_searched_as_one_matrix() -> None:
     queries, vectors = unit_vectors(8, 32, 0), unit_vectors(100, 32, 1)
-    found, whole = search(queries, torch.split(vectors, [3, 0, 40, 57]), 20), search(queries, vectors, 20)
+    found, whole = nearest(queries, torch.split(vectors, [3, 0, 40, 57]), 20), nearest(queries, vectors, 20)
     assert torch.equal(found.indices, whole.indices)
     torch.testing.assert_close(found.scores, whole.scores)
 
@@ -47,16 +47,16 @@ def test_equal_scores_come_in_order_of_their_rows(k: int) -> None:
     rows = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))  # 60 vectors, 4 different ones
     vectors, queries = torch.eye(4, 32)[rows], torch.eye(4, 32)
     expected = (queries @ vectors.T).sort(dim=1, descending=True, stable=True)
-    found = search(queries, vectors, k)
+    found = nearest(queries, vectors, k)
     assert torch.equal(found.indices, expected.indices[:, :k])
     assert torch.equal(found.scores, expected.values[:, :k])
 
 
 def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, vectors = unit_vectors(5, 24, 0), unit_vectors(333, 24, 1)
-    whole = search(queries, vectors, 20)
-    monkeypatch.setattr(vector_search, "BLOCK_ELEMENTS", 1)
-    one_by_one = search(queries, vectors, 20)
+    whole = nearest(queries, vectors, 20)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 1)
+    one_by_one = nearest(queries, vectors, 20)
     assert torch.equal(whole.indices, one_by_one.indices)
     assert torch.allclose(whole.scores, one_by_one.scores, atol=1e-6)
 
@@ -65,25 +65,25 @@ def test_searches_a_memory_mapped_half_precision_file(tmp_path: Path) -> None:
     vectors = unit_vectors(500, 48, 1).half()
     np.save(tmp_path / "vectors.npy", vectors.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "vectors.npy", mmap_mode="c"))
-    found = search(unit_vectors(4, 48, 2), mapped, 10)
-    expected = search(unit_vectors(4, 48, 2), vectors.float(), 10)
+    found = nearest(unit_vectors(4, 48, 2), mapped, 10)
+    expected = nearest(unit_vectors(4, 48, 2), vectors.float(), 10)
     assert torch.equal(found.indices, expected.indices)
     assert found.scores.dtype == torch.float32
 
 
 def test_no_query_finds_nothing() -> None:
-    assert search(torch.empty(0, 8), unit_vectors(9, 8, 0), 2).indices.shape == (0, 2)
+    assert nearest(torch.empty(0, 8), unit_vectors(9, 8, 0), 2).indices.shape == (0, 2)
 
 
 @pytest.mark.parametrize("k", [0, 10])
 def test_refuses_a_k_out_of_range(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k = {k} neighbours asked of 9 vectors; give k from 1 to 9"):
-        search(unit_vectors(2, 8, 0), unit_vectors(9, 8, 1), k)
+        nearest(unit_vectors(2, 8, 0), unit_vectors(9, 8, 1), k)
 
 
 def test_refuses_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"queries \(2, 8\) and vectors \(9, 7\)"):
-        search(unit_vectors(2, 8, 0), unit_vectors(9, 7, 1), 1)
+        nearest(unit_vectors(2, 8, 0), unit_vectors(9, 7, 1), 1)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -92,4 +92,4 @@ def test_refuses_values_that_are_not_finite(bad: float) -> None:
     vectors = unit_vectors(30, 32, 1)
     vectors[16, 5] = bad
     with pytest.raises(ValueError, match=r"vectors 14 to 20"):
-        search(unit_vectors(2, 32, 0), vectors, 1)
+        nearest(unit_vectors(2, 32, 0), vectors, 1)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.vectors import index as ann
+from v3s.vectors.approximate import ApproximateIndex, open_index
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.index import IndexConfig, build_index, choose_kind, open_index
-from v3s.vectors.search import SearchConfig, search_videos
+from v3s.vectors.index import IndexConfig, choose_kind, index, measure_recall
+from v3s.vectors.search import SearchConfig, search
 
 QUIET = Console(quiet=True)
 
@@ -46,7 +46,7 @@ def vectors(config: EmbedConfig, tmp_path_factory: pytest.TempPathFactory) -> Ve
 
 def test_recall_is_measured_stored_and_printed(vectors: Vectors) -> None:
     console = Console(file=StringIO(), width=160)
-    report = build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=console)
+    report = index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=console)
     assert (report.kind, report.num_vectors, report.k, report.num_queries) == ("HNSW32,SQfp16", 528, 5, 50)
     assert 0.95 <= report.recall <= 1
     assert isinstance(console.file, StringIO)
@@ -57,9 +57,9 @@ def test_recall_is_measured_stored_and_printed(vectors: Vectors) -> None:
 
 
 def test_the_index_finds_what_exact_search_finds(vectors: Vectors) -> None:
-    build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
+    index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     queries = vectors.take(torch.arange(0, 528, 50))
-    found, exact = open_index(vectors).search(queries, 10), vectors.search(queries, 10)
+    found, exact = open_index(vectors).nearest(queries, 10), vectors.nearest(queries, 10)
     assert (found.indices == exact.indices).float().mean() > 0.95
     torch.testing.assert_close(found.scores[:, 0], torch.ones(11), atol=1e-6, rtol=0)
 
@@ -67,23 +67,23 @@ def test_the_index_finds_what_exact_search_finds(vectors: Vectors) -> None:
 def test_recall_tells_a_bad_index(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that names other rows than the nearest has a low recall; a query does not count as its own answer."""
 
-    def first_rows(index: ann.ApproximateIndex, queries: torch.Tensor, k: int) -> Any:
-        return index.vectors.rank(queries, torch.arange(k).expand(len(queries), k), k)
+    def first_rows(approximate: ApproximateIndex, queries: torch.Tensor, k: int) -> Any:
+        return approximate.vectors.best_of(queries, torch.arange(k).expand(len(queries), k), k)
 
-    monkeypatch.setattr(ann.ApproximateIndex, "search", first_rows)
-    report = ann.measure_recall(
-        ann.ApproximateIndex(vectors, None), "none", 0.0, IndexConfig(vectors="", recall_queries=528, k=5)
+    monkeypatch.setattr(ApproximateIndex, "nearest", first_rows)
+    report = measure_recall(
+        ApproximateIndex(vectors, None), "none", 0.0, IndexConfig(vectors="", recall_queries=528, k=5)
     )
     assert report.recall < 0.1
 
 
 def test_compressed_lists_beyond_a_graph(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ann, "LARGEST_GRAPH", 500)
-    report = build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=QUIET)
+    monkeypatch.setattr("v3s.vectors.index.LARGEST_GRAPH", 500)
+    report = index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=QUIET)
     assert report.kind == "PCAR64,IVF128,PQ64np"
     assert report.recall > 0.9
     queries = vectors.take(torch.arange(3))
-    found = open_index(vectors).search(queries, 528)  # more than the visited lists hold
+    found = open_index(vectors).nearest(queries, 528)  # more than the visited lists hold
     assert torch.equal(found.indices[:, 0], torch.arange(3))
 
 
@@ -101,17 +101,17 @@ def test_kind_by_size(num_vectors: int, dimension: int, kind: str) -> None:
 
 
 def test_search_through_the_index(vectors: Vectors, small_videos: Path) -> None:
-    build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
+    index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     path = vectors.video(6).path
     given = SearchConfig(query=str(small_videos / path), vectors=str(vectors.folder), k=4, workers=0, device="cpu")
-    exact = search_videos(given, console=QUIET)
-    found = search_videos(replace(given, approximate=True), console=QUIET)
+    exact = search(given, console=QUIET)
+    found = search(replace(given, approximate=True), console=QUIET)
     assert found[0].path == path
     assert {hit.path for hit in found} == {hit.path for hit in exact}
 
 
 def test_an_index_of_other_vectors_is_refused(config: EmbedConfig, vectors: Vectors, tmp_path: Path) -> None:
-    build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
+    index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     other = embed(replace(config, out=str(tmp_path / "other"), num_clips=1, stride=16), console=QUIET)
     for name in ("index.faiss", "index.json"):
         (other.folder / name).write_bytes((vectors.folder / name).read_bytes())
@@ -120,7 +120,7 @@ def test_an_index_of_other_vectors_is_refused(config: EmbedConfig, vectors: Vect
 
 
 def test_a_damaged_index_is_named(vectors: Vectors) -> None:
-    build_index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
+    index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     path = vectors.folder / "index.faiss"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(VectorsError, match=r"index\.faiss: damaged index"):
@@ -133,4 +133,4 @@ def test_a_damaged_index_is_named(vectors: Vectors) -> None:
 def test_without_faiss_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match=r"pip install 'v3s\[ann\]'"):
-        build_index(IndexConfig(vectors="vectors"), console=QUIET)
+        index(IndexConfig(vectors="vectors"), console=QUIET)

@@ -18,7 +18,7 @@ from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.search import Hit, SearchConfig, find_videos, search_videos
+from v3s.vectors.search import Hit, SearchConfig, best_videos, search
 from v3s.video.index import VideoError
 
 QUIET = Console(quiet=True)
@@ -55,7 +55,7 @@ def made(run: Path, small_videos: Path, tmp_path_factory: pytest.TempPathFactory
 def find(vectors: Vectors, query: Path, **options: Any) -> tuple[list[Hit], str]:
     console = Console(file=StringIO(), width=160)
     config = SearchConfig(query=str(query), vectors=str(vectors.folder), workers=0, device="cpu", **options)
-    hits = search_videos(config, console=console)
+    hits = search(config, console=console)
     assert isinstance(console.file, StringIO)
     return hits, console.file.getvalue()
 
@@ -96,7 +96,7 @@ def test_more_rows_are_asked_for_until_no_video_can_be_missing(made: dict[bool, 
     for row, score in enumerate(scores.tolist()):
         by_video[vectors.video_of(row)] = max(score, by_video.get(vectors.video_of(row), -1))
     expected = sorted(by_video.values(), reverse=True)[:k]
-    found = find_videos(vectors.search, queries, k, vectors)
+    found = best_videos(vectors.nearest, queries, k, vectors)
     assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
     assert len({vectors.video_of(row) for row, _ in found}) == k
 
@@ -226,7 +226,7 @@ def test_a_bad_query_is_named(made: dict[bool, Vectors], tmp_path: Path) -> None
 def test_no_vectors_no_index_no_k(made: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
     query = small_videos / made[False].video(0).path
     with pytest.raises(VectorsError, match="no vectors there"):
-        search_videos(SearchConfig(query=str(query), vectors=str(tmp_path)), console=QUIET)
+        search(SearchConfig(query=str(query), vectors=str(tmp_path)), console=QUIET)
     with pytest.raises(ValueError, match="k is 0; it must be more than 0"):
         SearchConfig(query=str(query), vectors=str(tmp_path), k=0)
     pytest.importorskip("faiss", reason="needs the extra [ann]")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from v3s.video.decode import VideoError, VideoIndex, index_video, plan_runs, read_frames
+from v3s.video.decode import VideoError, VideoIndex, index_video, plan_stretches, read_frames
 from v3s.video.frames import Frames
 from v3s.video.planes import PlaneReader
 
@@ -176,10 +176,10 @@ def test_colours_are_those_of_ffmpeg(shared: Path, name: str) -> None:
 
 def test_runs_jump_only_where_that_saves_decoding(tmp_path: Path) -> None:
     index = index_video(write_video(tmp_path / "a.mp4", "libx264", range(90), g="30", sc_threshold="0"))
-    assert plan_runs(index, [0, 29]) == [(None, [0, 29])]
-    assert plan_runs(index, [35, 59]) == [(30, [35, 59])]
-    assert plan_runs(index, [28, 31]) == [(None, [28, 31])]
-    assert plan_runs(index, [3, 35, 36, 89]) == [(None, [3]), (30, [35, 36]), (60, [89])]
+    assert plan_stretches(index, [0, 29]) == [(None, [0, 29])]
+    assert plan_stretches(index, [35, 59]) == [(30, [35, 59])]
+    assert plan_stretches(index, [28, 31]) == [(None, [28, 31])]
+    assert plan_stretches(index, [3, 35, 36, 89]) == [(None, [3]), (30, [35, 36]), (60, [89])]
 
 
 @pytest.mark.parametrize("number", [-1, 5])

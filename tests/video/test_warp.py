@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.pretext.plan import Labels, Sampling, plan_clip
+from v3s.pretext.plan import Labels, Picture, Sampling, plan_clip
 from v3s.pretext.spatial import SpatialProjection
 from v3s.pretext.task import TASKS
 from v3s.video import kernel
@@ -233,7 +233,7 @@ def test_composed_map_is_close_to_two_antialiased_steps() -> None:
     for row, spatial in enumerate(task.spatial):
         generator, sampling = np.random.default_rng(row), Sampling()
         plan = plan_clip(
-            task, Labels(row, 0), num_frames=16, width=320, height=240, sampling=sampling, generator=generator
+            task, Labels(row, 0), num_frames=16, picture=Picture(320, 240), sampling=sampling, generator=generator
         )
         reference = two_steps(frames, plan.to_clip, 112)
         smooth = signal_to_noise(warp(frames, plan.to_clip, 112, 112)[:, 0][None], reference)

@@ -1,6 +1,5 @@
 """Backbones by name, and a user's own by reference; what each promises is in ``contract``."""
 
-import difflib
 import importlib
 import math
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from v3s.backbones.c3d import c3d
 from v3s.backbones.contract import Backbone, StagedBackbone, check_backbone
 from v3s.backbones.resnet3d import r2plus1d, r2plus1d18, r3d, r3d18
 from v3s.backbones.s3dg import s3dg
+from v3s.options import closest
 
 __all__ = ["BACKBONES", "Backbone", "StagedBackbone", "check_backbone", "create_backbone", "import_backbone"]
 
@@ -24,7 +24,7 @@ BACKBONES: dict[str, Callable[[float], StagedBackbone]] = {
     "r2plus1d18": r2plus1d18,
 }
 
-GATE_STD = 0.01  # every gate starts near 1/2
+_GATE_STD = 0.01  # every gate starts near 1/2
 
 
 def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBackbone:
@@ -45,9 +45,8 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
         ValueError: the name is unknown, or the width is not positive.
     """
     if name not in BACKBONES:
-        closest = difflib.get_close_matches(name.lower(), BACKBONES, n=1, cutoff=0.4)
-        hint = f"; did you mean {closest[0]!r}?" if closest else "."
-        raise ValueError(f"no backbone is called {name!r}{hint} Known: {', '.join(BACKBONES)}")
+        hint = closest(name, BACKBONES)
+        raise ValueError(f"no backbone is called {name!r}{hint}; there are: {', '.join(BACKBONES)}")
     with torch.device("meta"):  # shapes only: nothing is drawn from the global generator
         network = BACKBONES[name](width)
     network.to_empty(device="cpu")
@@ -87,7 +86,7 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
             _fill(module, math.sqrt(2 / fan_out), generator)
             _see_change(module)
         elif isinstance(module, nn.Linear):
-            _fill(module, GATE_STD, generator)
+            _fill(module, _GATE_STD, generator)
         elif isinstance(module, nn.BatchNorm3d):
             module.reset_parameters()
         else:

@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-LEAK_TOLERANCE = 1e-3  # of the largest feature: far above the rounding of two runs of one kernel
+_LEAK_TOLERANCE = 1e-3  # of the largest feature: far above the rounding of two runs of one kernel
 
 
 @runtime_checkable
@@ -199,7 +199,7 @@ def _check_gradients(network: Backbone, features: Tensor) -> None:
 
 def _check_independence(network: Backbone, clips: Tensor, features: Tensor) -> None:
     """In evaluation mode features are the last stage's mean, and a clip's do not depend on the rest of its batch."""
-    name, tolerance = type(network).__name__, LEAK_TOLERANCE * float(features.abs().max())
+    name, tolerance = type(network).__name__, _LEAK_TOLERANCE * float(features.abs().max())
     pooled = network.forward_stages(clips)[list(network.stages)[-1]].mean(dim=(2, 3, 4))
     if (difference := float((features - pooled).abs().max())) > tolerance:
         raise ValueError(

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from v3s.backbones.forms import FastOnGpu, PadInTime
 from v3s.options import require_not_negative, seed_problem
 
 Precision = Literal["auto", "bf16", "fp32"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Compute:
         """Clips uint8 (B, 3, T, H, W) to the device as float in [0, 1], channels last."""
         moved = clips.to(self.device, non_blocking=True).to(memory_format=torch.channels_last_3d)
         return moved.to(torch.float32).div_(255)
+
+    def network(self, network: Network) -> Network:
+        """Move a network to the device, its weights channels last; returns the same network."""
+        network.to(self.device)
+        return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
     def __str__(self) -> str:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"
@@ -147,12 +153,12 @@ def _multiplies_bf16(device: torch.device) -> bool:
 class ComputeOptions:
     """Where and how fast.
 
-    Attributes:
-        workers: Processes that read videos; 0 reads in the main process. Default: half of the cores in training (none
-            where a store is read), else a quarter; beside a GPU one for each core, at most 8.
+    More options:
+        workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
+            (none for a store), else a quarter. Default beside a GPU: one for each core, at most 8.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto takes bf16 where the device multiplies matrices in it, else fp32.
-        seed: Of everything random: the same seed gives the same samples on any number of workers and processes.
+        precision: auto is bf16 where the device multiplies matrices in bf16, else fp32.
+        seed: Seed for all randomness. The same seed gives the same samples on any number of workers and processes.
     """
 
     workers: int | None = None

@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from v3s.backbones.layers import as_clips
+from v3s.backbones.layers import Triple, as_clips
 
-ALIGNED = 8  # channels that the matrix units of a GPU take at once in bf16
-FEW_CHANNELS = 4
-
-Triple = tuple[int, int, int]  # time, height, width
+_ALIGNED = 8  # channels that the matrix units of a GPU take at once in bf16
+_FEW_CHANNELS = 4
 
 
-class Convolution(NamedTuple):
+class _ConvolutionCall(NamedTuple):
     """What ``F.conv3d`` is given."""
 
     clips: Tensor
@@ -32,10 +30,10 @@ class Convolution(NamedTuple):
     groups: int
 
 
-class ConvolutionForm(TorchFunctionMode):
+class _ConvolutionForm(TorchFunctionMode):
     """Within it, the 3D convolutions of ``nn.Conv3d`` run as :meth:`convolve` says; all else runs as it is."""
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: _ConvolutionCall) -> Tensor:
         """Give what ``F.conv3d`` gives."""
         raise NotImplementedError
 
@@ -48,11 +46,11 @@ class ConvolutionForm(TorchFunctionMode):
     ) -> Any:
         """Put a convolution in its form, and leave every other function alone."""
         if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
-            return self.convolve(Convolution(*args))
+            return self.convolve(_ConvolutionCall(*args))
         return func(*args, **(kwargs or {}))
 
 
-class PadInTime(ConvolutionForm):
+class PadInTime(_ConvolutionForm):
     """Within it, 3D convolutions of few frames get their padding in time as zeros of the clip: the result is the same.
 
     On a CPU in bf16 the weight gradient of a convolution that pads few frames by itself holds uninitialised memory
@@ -60,7 +58,7 @@ class PadInTime(ConvolutionForm):
     frame whose kernel spans the padded clip, as in the last stages, is safe.
     """
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: _ConvolutionCall) -> Tensor:
         """Pad before."""
         clips, weight, (time, height, width) = given.clips, given.weight, given.padding
         frames, taps = clips.shape[2], weight.shape[2]
@@ -69,7 +67,7 @@ class PadInTime(ConvolutionForm):
         return F.conv3d(*given)
 
 
-class FastOnGpu(ConvolutionForm):
+class FastOnGpu(_ConvolutionForm):
     """Within it, layers run in the form that is fast on an NVIDIA GPU in ``channels_last_3d``.
 
     - A convolution of few channels and stride 2 in space, as a network begins with, is :func:`convolve_blocks`.
@@ -77,20 +75,20 @@ class FastOnGpu(ConvolutionForm):
       does so itself, with a pass over memory for each convolution that needs it.
     """
 
-    def convolve(self, given: Convolution) -> Tensor:
+    def convolve(self, given: _ConvolutionCall) -> Tensor:
         """Take the fast form, if there is one."""
         clips, weight, bias, stride, padding, dilation, groups = given
         if groups == 1 and tuple(dilation) == (1, 1, 1):
             if torch.compiler.is_compiling():
                 return convolve_aligned(clips, weight, bias, stride, padding)
-            if in_blocks(weight, stride):
+            if _in_blocks(weight, stride):
                 return convolve_blocks(clips, weight, bias, stride, padding)
         return F.conv3d(*given)
 
 
-def in_blocks(weight: Tensor, stride: Triple) -> bool:
+def _in_blocks(weight: Tensor, stride: Triple) -> bool:
     """Whether :func:`convolve_blocks` takes a convolution."""
-    return weight.shape[1] <= FEW_CHANNELS and tuple(stride[1:]) == (2, 2)
+    return weight.shape[1] <= _FEW_CHANNELS and tuple(stride[1:]) == (2, 2)
 
 
 def convolve_blocks(clips: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple) -> Tensor:
@@ -148,8 +146,8 @@ def convolve_aligned(clips: Tensor, weight: Tensor, bias: Tensor | None, stride:
     The compiler writes the zeros with what the layer before computes, and skips them in the layer after.
     """
     num_out, num_in = weight.shape[:2]
-    few = in_blocks(weight, stride)
-    more_out, more_in = -num_out % ALIGNED, 0 if few else -num_in % ALIGNED
+    few = _in_blocks(weight, stride)
+    more_out, more_in = -num_out % _ALIGNED, 0 if few else -num_in % _ALIGNED
     if more_in:
         clips = F.pad(clips, (0, 0, 0, 0, 0, 0, 0, more_in))
     if more_in or more_out:

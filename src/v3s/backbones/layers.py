@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Triple = tuple[int, int, int]  # time, height, width
+
 
 class BatchNorm(nn.BatchNorm3d):
     """Batch normalisation of clips; on a GPU, of their frames as one batch of pictures.

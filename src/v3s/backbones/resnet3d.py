@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
-from v3s.backbones.layers import BatchNorm, normalised
+from v3s.backbones.layers import BatchNorm, Triple, normalised
 
-Triple = tuple[int, int, int]  # time, height, width
-Convolution = Callable[[int, int, Triple, Triple], nn.Module]  # num_in, num_out, kernel, stride
-Block = Callable[[int, int, int], nn.Module]  # num_in, num_out, stride
+_Convolution = Callable[[int, int, Triple, Triple], nn.Module]  # num_in, num_out, kernel, stride
+_Block = Callable[[int, int, int], nn.Module]  # num_in, num_out, stride
 
-CHANNELS = (64, 128, 256, 512)
-STEM_KERNEL, STEM_STRIDE = (3, 7, 7), (1, 2, 2)
-TORCHVISION_STEM_MID_CHANNELS = 45  # the formula would give 83
+_CHANNELS = (64, 128, 256, 512)
+_STEM_KERNEL, _STEM_STRIDE = (3, 7, 7), (1, 2, 2)
+_TORCHVISION_STEM_MID_CHANNELS = 45  # the formula would give 83
 
 
 def r3d(width: float = 1.0) -> StagedBackbone:
@@ -62,8 +61,8 @@ def r2plus1d18(width: float = 1.0) -> StagedBackbone:
     Args:
         width: multiplier of all numbers of channels.
     """
-    num_out, num_mid = scale_channels(CHANNELS[0], width), max(1, int(TORCHVISION_STEM_MID_CHANNELS * width))
-    factored = factored_convolution(3, num_out, STEM_KERNEL, STEM_STRIDE, num_mid)
+    num_out, num_mid = scale_channels(_CHANNELS[0], width), max(1, int(_TORCHVISION_STEM_MID_CHANNELS * width))
+    factored = factored_convolution(3, num_out, _STEM_KERNEL, _STEM_STRIDE, num_mid)
     return _chain(nn.Sequential(*factored, *normalised(num_out)), _torchvision_block, 2, width)
 
 
@@ -99,7 +98,7 @@ def num_middle_channels(num_in: int, num_out: int, kernel: Triple) -> int:
     return time * area * num_in * num_out // (area * num_in + time * num_out)
 
 
-class ResidualBlock(nn.Module):
+class _ResidualBlock(nn.Module):
     """Two 3x3x3 convolutions added to a shortcut, which is a 1x1x1 convolution where the shape changes.
 
     Args:
@@ -110,7 +109,7 @@ class ResidualBlock(nn.Module):
         shortcut: makes the convolution of the shortcut.
     """
 
-    def __init__(self, num_in: int, num_out: int, stride: int, convolution: Convolution, shortcut: Convolution):
+    def __init__(self, num_in: int, num_out: int, stride: int, convolution: _Convolution, shortcut: _Convolution):
         super().__init__()
         strides = (stride, stride, stride)
         self.conv1 = nn.Sequential(convolution(num_in, num_out, (3, 3, 3), strides), *normalised(num_out))
@@ -124,23 +123,23 @@ class ResidualBlock(nn.Module):
         return F.relu(self.conv2(self.conv1(inputs)) + self.downsample(inputs), inplace=True)
 
 
-def _torchvision_block(num_in: int, num_out: int, stride: int) -> ResidualBlock:
+def _torchvision_block(num_in: int, num_out: int, stride: int) -> _ResidualBlock:
     """Make a block of torchvision's R(2+1)D: middle channels shared by both convolutions, a plain shortcut."""
     num_mid = num_middle_channels(num_in, num_out, (3, 3, 3))
-    return ResidualBlock(num_in, num_out, stride, partial(factored_convolution, num_mid=num_mid), full_convolution)
+    return _ResidualBlock(num_in, num_out, stride, partial(factored_convolution, num_mid=num_mid), full_convolution)
 
 
-def _resnet(convolution: Convolution, num_blocks: int, width: float) -> StagedBackbone:
+def _resnet(convolution: _Convolution, num_blocks: int, width: float) -> StagedBackbone:
     """Make the network of one kind of convolution."""
-    num_out = scale_channels(CHANNELS[0], width)
-    stem = nn.Sequential(convolution(3, num_out, STEM_KERNEL, STEM_STRIDE), *normalised(num_out))
-    block = partial(ResidualBlock, convolution=convolution, shortcut=convolution)
+    num_out = scale_channels(_CHANNELS[0], width)
+    stem = nn.Sequential(convolution(3, num_out, _STEM_KERNEL, _STEM_STRIDE), *normalised(num_out))
+    block = partial(_ResidualBlock, convolution=convolution, shortcut=convolution)
     return _chain(stem, block, num_blocks, width)
 
 
-def _chain(stem: nn.Sequential, block: Block, num_blocks: int, width: float) -> StagedBackbone:
+def _chain(stem: nn.Sequential, block: _Block, num_blocks: int, width: float) -> StagedBackbone:
     """Put four residual stages behind a stem; all but the first halve time, height and width."""
-    channels = [scale_channels(num_channels, width) for num_channels in CHANNELS]
+    channels = [scale_channels(num_channels, width) for num_channels in _CHANNELS]
     stages: dict[str, tuple[nn.Module, int]] = {"conv1": (stem, channels[0])}
     for number, (num_in, num_out) in enumerate(pairwise([channels[0], *channels]), start=2):
         first = block(num_in, num_out, 1 if number == 2 else 2)

@@ -7,13 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3s.backbones.contract import StagedBackbone, scale_channels
-from v3s.backbones.layers import normalised
+from v3s.backbones.layers import Triple, normalised
 
-Triple = tuple[int, int, int]  # time, height, width
-
-STEM_CHANNELS, SEPARABLE_CHANNELS = 64, 192
+_STEM_CHANNELS, _SEPARABLE_CHANNELS = 64, 192
 # Stage -> (kernel of the pooling before it, its blocks); a block is the widths of `Inception`.
-INCEPTION: dict[str, tuple[Triple, tuple[tuple[int, int, int, int, int, int], ...]]] = {
+_INCEPTION: dict[str, tuple[Triple, tuple[tuple[int, int, int, int, int, int], ...]]] = {
     "conv3": (
         (1, 3, 3),
         (
@@ -47,9 +45,9 @@ def s3dg(width: float = 1.0) -> StagedBackbone:
     Args:
         width: multiplier of all numbers of channels.
     """
-    num_stem, num_channels = scale_channels(STEM_CHANNELS, width), scale_channels(SEPARABLE_CHANNELS, width)
+    num_stem, num_channels = scale_channels(_STEM_CHANNELS, width), scale_channels(_SEPARABLE_CHANNELS, width)
     opening = [
-        SamePool((1, 3, 3), (1, 2, 2)),
+        _SamePool((1, 3, 3), (1, 2, 2)),
         *_unit(num_stem, num_stem, (1, 1, 1)),
         *_separable(num_stem, num_channels),
         Gate(num_channels),
@@ -58,8 +56,8 @@ def s3dg(width: float = 1.0) -> StagedBackbone:
         "conv1": (nn.Sequential(*_unit(3, num_stem, (3, 7, 7), 2)), num_stem),
         "conv2": (nn.Sequential(*opening), num_channels),
     }
-    for stage, (pooling, rows) in INCEPTION.items():
-        layers: list[nn.Module] = [SamePool(pooling, (2 if pooling[0] > 1 else 1, 2, 2))]
+    for stage, (pooling, rows) in _INCEPTION.items():
+        layers: list[nn.Module] = [_SamePool(pooling, (2 if pooling[0] > 1 else 1, 2, 2))]
         for row in rows:
             widths = [scale_channels(number, width) for number in row]
             layers.append(Inception(num_channels, widths))
@@ -84,7 +82,7 @@ def max_pool_same(inputs: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     return F.max_pool3d(inputs, kernel, stride, before, ceil_mode=True)
 
 
-class SamePool(nn.Module):
+class _SamePool(nn.Module):
     """:func:`max_pool_same` as a layer."""
 
     def __init__(self, kernel: Triple, stride: Triple):
@@ -126,7 +124,7 @@ class Inception(nn.Module):
                 nn.Sequential(*_unit(num_in, single, point), Gate(single)),
                 nn.Sequential(*_unit(num_in, squeeze1, point), *_separable(squeeze1, separable1), Gate(separable1)),
                 nn.Sequential(*_unit(num_in, squeeze2, point), *_separable(squeeze2, separable2), Gate(separable2)),
-                nn.Sequential(SamePool((3, 3, 3), point), *_unit(num_in, pooled, point), Gate(pooled)),
+                nn.Sequential(_SamePool((3, 3, 3), point), *_unit(num_in, pooled, point), Gate(pooled)),
             ]
         )
 

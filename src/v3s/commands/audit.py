@@ -22,12 +22,12 @@ from v3s.commands.pixel_cues import CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
 from v3s.commands.stimuli import STIMULI, Stimuli
 from v3s.data.clips import PretextClips, hold_out, validation_batches
-from v3s.data.letterbox import detect_all_bars
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_pretext_model
+from v3s.files.text import say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -38,11 +38,10 @@ from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.scores import HeadScores, score_head
 from v3s.pretext.task import PretextTask, get_task
 
-CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
-TEST_SHARE = 1 / 3  # of the videos, for the probe
+_TEST_SHARE = 1 / 3  # of the videos, for the probe
 _CERTAIN = 2  # standard errors that make a difference
 
-HEADS = ("spatial", "temporal")
+_HEADS = ("spatial", "temporal")
 Scores = tuple[HeadScores, HeadScores]
 
 
@@ -50,17 +49,19 @@ Scores = tuple[HeadScores, HeadScores]
 class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
     """Measure how much of each label can be read without looking at what a video shows.
 
-    With a backbone, its heads are asked about videos and about noise, frozen and shuffled frames; its own task and
-    clips count, not the options here. Without one, a linear probe reads gradients, borders and motion of the clips
-    under both zooms and the recipe v3s-plus; trim_bars adds the same less bars.
+    With a backbone, its heads classify clips of videos and clips without content (noise, frozen and shuffled frames);
+    its own task and clip options are used. Without one, a linear probe reads gradients, borders and motion of the clips
+    under both zooms and the recipe v3s-plus; with --trim-bars, each setting is repeated without letterbox bars.
 
     Attributes:
         backbone: A run's folder; give videos that it has not seen.
         task: The pretext task.
-        clips: Fixed clips of each video.
-        batch_size: Clips in a batch.
         out: JSON file for the scores.
         page: HTML page with tables, charts and, for a backbone, what it was shown.
+
+    More options:
+        clips: Fixed clips of each video.
+        batch_size: Clips in a batch.
     """
 
     backbone: str | None = None
@@ -99,7 +100,7 @@ class Audit:
         rows = {
             name: {
                 head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
-                for head, score in zip(HEADS, scores, strict=True)
+                for head, score in zip(_HEADS, scores, strict=True)
             }
             for name, scores in self.rows.items()
         }
@@ -118,10 +119,10 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
         ValueError: the videos cannot be listed, or too few of them are usable.
     """
     console = console or Console()
-    found = audit_clips(config, console) if config.backbone is None else audit_network(config, console)
+    found = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
     console.print(_terminal_table(found))
     for sentence in found.conclusions:
-        console.print(sentence, highlight=False)
+        say(console, sentence)
     if config.out is not None:
         write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **found.to_json()})
     if config.page is not None:
@@ -132,40 +133,38 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
 # Without a network
 
 
-def audit_clips(config: AuditConfig, console: Console) -> Audit:
-    """Probe the cues of the same clips under both zooms and the recipe v3s-plus; again less bars, if bars occur."""
+def _audit_clips(config: AuditConfig, console: Console) -> Audit:
+    """Probe the cues of the same clips under both zooms and the recipe v3s-plus, then again without bars if asked."""
     task = get_task(config.task)
-    samplings = {
-        "paper": replace(config, zoom="paper"),
-        "even": replace(config, zoom="even"),
-        "v3s-plus": replace(config, **RECIPES["v3s-plus"]),
-    }
-    found = _usable(config, task, config.sampling(CLIP_FRAMES, CLIP_SIZE), console)
-    videos = found.usable_table
-    bars = detect_all_bars(videos) if config.trim_bars else None
-    trims = {"": None, ", bars trimmed": bars} if bars is not None and bars.any() else {"": None}
-    settings = {
-        f"{name}{suffix}": PretextClips(
-            videos, task, options.sampling(CLIP_FRAMES, CLIP_SIZE), seed=config.seed, bars=trim
-        )
-        for suffix, trim in trims.items()
-        for name, options in samplings.items()
-    }
+    videos = _usable(config, task, config.sampling(), console).usable_table
+    asked = PretextClips(videos, task, config.sampling(), seed=config.seed)
+    settings = _settings(asked)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     clips = list(settings.values())
     workers = divide_cores(config.workers, torch.device("cpu"))
     read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
     cues, labels, numbers = _collect(read)
-    _, tested = hold_out(len(videos), max(1, round(TEST_SHARE * len(videos))), config.seed)
+    _, tested = hold_out(len(videos), max(1, round(_TEST_SHARE * len(videos))), config.seed)
     rows = {}
     for place, name in enumerate(settings):
         own = {cue: values[:, place] for cue, values in cues.items()}
         for cue, scores in probe_cues(clips[place], own, labels, numbers, tested.tolist()).items():
             rows[f"{name}: {cue}"] = scores
     title = f"Linear probe on a few numbers of a clip: {config.clips * len(tested):,} clips of {len(tested):,} videos"
-    num_bars = 0 if bars is None else int(bars.any(axis=1).sum())
-    told = [] if bars is None else [f"{num_bars:,} of {len(videos):,} videos have bars."]
+    told = [f"{asked.num_with_bars:,} of {len(videos):,} videos have bars."] if config.trim_bars else []
     return Audit(f"{title}, trained on {len(videos) - len(tested):,} others", rows, told)
+
+
+def _settings(clips: PretextClips) -> dict[str, PretextClips]:
+    """The same clips under both zooms and the recipe v3s-plus; if bars are trimmed, with the bars too."""
+    recipes: dict[str, dict[str, Any]] = {"paper": {"zoom": "paper"}, "even": {"zoom": "even"}}
+    recipes["v3s-plus"] = RECIPES["v3s-plus"]
+    trims = {"": False, ", bars trimmed": True} if clips.num_with_bars else {"": False}
+    return {
+        f"{name}{suffix}": clips.cut_by(replace(clips.sampling, trim_bars=trim, **recipe))
+        for suffix, trim in trims.items()
+        for name, recipe in recipes.items()
+    }
 
 
 def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -177,16 +176,14 @@ def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 # With a network
 
 
-def audit_network(config: AuditConfig, console: Console) -> Audit:
+def _audit_network(config: AuditConfig, console: Console) -> Audit:
     """Ask both heads of a trained network about every stimulus, made from the same plans."""
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
     found = _usable(config, trained.task, trained.sampling, console)
     videos = found.usable_table
-    bars = detect_all_bars(videos) if trained.sampling.trim_bars else None
-    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed, bars=bars)
-    stimuli = Stimuli(clips)
+    stimuli = Stimuli(PretextClips(videos, trained.task, trained.sampling, seed=config.seed))
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load(stimuli, batches, num_workers=workers, quarantine=None)
@@ -206,8 +203,7 @@ def audit_network(config: AuditConfig, console: Console) -> Audit:
 @torch.no_grad()
 def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
     """The rows that both heads name, shape (N, stimuli, 2), and the true ones, (N, 2)."""
-    model.to(compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    compute.network(model)
     answers, truth = [], []
     for _, (shown, labels) in loader:
         with compute.autocast():
@@ -281,7 +277,7 @@ def _terminal_table(found: Audit) -> Table:
 
 def _page(found: Audit) -> str:
     blocks = [paragraph(sentence) for sentence in found.conclusions]
-    for place, head in enumerate(HEADS):
+    for place, head in enumerate(_HEADS):
         scores = {name: pair[place] for name, pair in found.rows.items()}
         if len(next(iter(scores.values())).labels) > 1:
             values = {name: score.accuracy for name, score in scores.items()}

@@ -5,40 +5,39 @@ tensors; every tensor of our network must be there in its shape, so that no weig
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones import BACKBONES, create_backbone
-from v3s.features.saved import RUN_FORMAT
+from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
-from v3s.files.weights import WEIGHTS, fingerprint, weights_as_bytes
-from v3s.files.writing import DESCRIPTION, CheckpointError, json_as_bytes, write_together
-from v3s.pretext.plan import ClipOptions
+from v3s.files.text import say
+from v3s.files.writing import CheckpointError
 
 Tensors = dict[str, Tensor]
-Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
+_Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """Take weights of VCOP, PRP, PacePred, RSPNet or torchvision, where their network is ours tensor for tensor.
+    """Convert weights of VCOP, PRP, PacePred, RSPNet or torchvision whose network equals ours tensor for tensor.
 
     Attributes:
         weights: A .pt or .pth file; no code in it is run.
         out: A new folder for backbone.safetensors and config.json, which every --backbone takes.
     """
 
-    weights: str
+    weights: Annotated[str, "WEIGHTS"]
     out: str
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class _Layout:
     """How a project names the tensors of a network that we have too.
 
     Attributes:
@@ -49,19 +48,19 @@ class Layout:
 
     projects: str
     backbones: tuple[str, ...]
-    rules: Rules
+    rules: _Rules
 
 
-_UNIT: Rules = ((r"conv1\.", "0."), (r"bn1\.", "1."))  # a convolution of S3D-G in PacePred
-_SEPARABLE: Rules = (*_UNIT, (r"conv2\.", "3."), (r"bn2\.", "4."))
+_UNIT: _Rules = ((r"conv1\.", "0."), (r"bn1\.", "1."))  # a convolution of S3D-G in PacePred
+_SEPARABLE: _Rules = (*_UNIT, (r"conv2\.", "3."), (r"bn2\.", "4."))
 
 
-def _below(prefix: str, target: str, rules: Rules, offset: int) -> Rules:
+def _below(prefix: str, target: str, rules: _Rules, offset: int) -> _Rules:
     """Rules for the numbered layers below a prefix, which begin at ``offset`` in ours."""
     return tuple((f"^{prefix}\\.{pattern}", f"{target}.{int(place.rstrip('.')) + offset}.") for pattern, place in rules)
 
 
-def _inception(name: str, target: str) -> Rules:
+def _inception(name: str, target: str) -> _Rules:
     branches = f"{target}.branches"
     gates = ((0, 3), (1, 9), (2, 9), (3, 4))
     return (
@@ -75,7 +74,7 @@ def _inception(name: str, target: str) -> Rules:
     )
 
 
-_S3DG: Rules = (
+_S3DG: _Rules = (
     *_below("conv1", "conv1", _UNIT, 0),
     *_below("conv_2b", "conv2", _UNIT, 1),
     *_below("conv_2c", "conv2", _SEPARABLE, 4),
@@ -85,8 +84,8 @@ _S3DG: Rules = (
     *(rule for number, letter in enumerate("bc", 1) for rule in _inception(f"mixed_5{letter}", f"conv5.{number}")),
 )
 
-LAYOUTS = (
-    Layout(
+_LAYOUTS = (
+    _Layout(
         "VCOP, PRP, PacePred (and RSPNet's R(2+1)D)",
         ("r3d", "r2plus1d"),
         (
@@ -101,7 +100,7 @@ LAYOUTS = (
             (r"\.temporal_conv\.", ".0.3."),
         ),
     ),
-    Layout(
+    _Layout(
         "VCOP, PacePred and RSPNet",
         ("c3d",),
         (
@@ -113,7 +112,7 @@ LAYOUTS = (
             (r"^bn([3-5])b\.", r"conv\1.5."),
         ),
     ),
-    Layout(
+    _Layout(
         "PRP",
         ("c3d",),
         (
@@ -126,18 +125,18 @@ LAYOUTS = (
             (r"^conv([3-5])_2\.conv3d\.1\.", r"conv\1.5."),
         ),
     ),
-    Layout("PacePred", ("s3dg",), _S3DG),
-    Layout(
+    _Layout("PacePred", ("s3dg",), _S3DG),
+    _Layout(
         "torchvision (r3d_18, r2plus1d_18)",
         ("r3d18", "r2plus1d18"),
         ((r"^stem\.", "conv1."), *((f"^layer{number}\\.", f"conv{number + 1}.") for number in range(1, 5))),
     ),
 )
 
-PREFIXES = ("module.", "encoder_q.", "encoder.", "backbone.", "base_network.")
+_PREFIXES = ("module.", "encoder_q.", "encoder.", "backbone.", "base_network.")
 """What wrappers put before the names; only what lies below them is the backbone."""
 
-OTHERS: tuple[tuple[str, str], ...] = (
+_OTHERS: tuple[tuple[str, str], ...] = (
     (
         r"^(0\.)?(Conv_1a|block1)\.",
         "CoCLR's S3D: its stem is separable, and only its s3dg has gates",
@@ -163,35 +162,31 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         ValueError: the file cannot be read without running code, its network is not ours, or the folder is not empty.
     """
     console, source, folder = console or Console(), Path(config.weights), Path(config.out)
-    given = strip_prefixes(read_tensors(source))
+    given = _strip_prefixes(_read_tensors(source))
     name, layout, tensors = recognise(given, source)
     network = create_backbone(name)
     network.load_state_dict(tensors)
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
-        description = {
-            "format": RUN_FORMAT,
-            "backbone": name,
-            "width": 1.0,
-            "task": {"spatial": [], "temporal": []},
-            "sampling": asdict(ClipOptions().sampling(network.clip_frames, network.clip_size)),
-            "results": {},
-            "fingerprint": fingerprint(network.state_dict()),
-            "converted_from": source.name,
-        }
-        write_together(folder, {WEIGHTS: weights_as_bytes(network), DESCRIPTION: json_as_bytes(description)})
-    console.print(
+        trained = Trained(
+            kind="converted",
+            backbone=name,
+            width=1.0,
+            sampling=plain_sampling(network.clip_frames, network.clip_size),
+            results={},
+            converted_from=source.name,
+        )
+        write_trained(folder, trained, network, {})
+    say(
+        console,
         f"{name} in the layout of {layout.projects}: {len(tensors)} tensors taken, {len(given) - len(tensors)} left\n"
         "Clips are given to it in [0, 1]: weights that were trained on normalised clips need fine-tuning first",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     return folder
 
 
-def read_tensors(path: Path) -> Tensors:
+def _read_tensors(path: Path) -> Tensors:
     """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
 
     Raises:
@@ -204,7 +199,7 @@ def read_tensors(path: Path) -> Tensors:
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{path}: cannot be read without running code in it, or is no file of torch.save; where you trust it, "
+            f"{path}: cannot be read without running code in it, or is not a file of torch.save; where you trust it, "
             f"save its state_dict alone ({reason[0]})"
         ) from error
     for key in ("state_dict", "model"):
@@ -212,7 +207,7 @@ def read_tensors(path: Path) -> Tensors:
             loaded = loaded[key]
     tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if _named(loaded) else {}
     if not tensors:
-        raise CheckpointError(f"{path}: holds no named tensors")
+        raise CheckpointError(f"{path}: holds no named tensors; give a state_dict that torch.save wrote")
     return tensors
 
 
@@ -220,15 +215,15 @@ def _named(loaded: Any) -> bool:
     return isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
 
 
-def strip_prefixes(tensors: Tensors) -> Tensors:
+def _strip_prefixes(tensors: Tensors) -> Tensors:
     """Keep what lies below the wrappers' names, if there are any, without these names."""
-    for prefix in PREFIXES:
+    for prefix in _PREFIXES:
         below = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         tensors = below or tensors
     return tensors
 
 
-def recognise(given: Tensors, source: Path) -> tuple[str, Layout, Tensors]:
+def recognise(given: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
     """Find the network that tensors are of.
 
     Returns:
@@ -237,11 +232,11 @@ def recognise(given: Tensors, source: Path) -> tuple[str, Layout, Tensors]:
     Raises:
         CheckpointError: they are of none of our networks; the message says which comes closest.
     """
-    for pattern, what in OTHERS:
+    for pattern, what in _OTHERS:
         if any(re.search(pattern, name) for name in given):
-            raise CheckpointError(f"{source}: {what}; that is another network than ours, so it cannot be converted")
+            raise CheckpointError(f"{source}: {what}; it is not one of our networks, so it cannot be converted")
     misfits = []
-    for layout in LAYOUTS:
+    for layout in _LAYOUTS:
         renamed = {_rename(name, layout.rules): value for name, value in given.items()}
         for backbone in layout.backbones:
             with torch.device("meta"):
@@ -253,12 +248,12 @@ def recognise(given: Tensors, source: Path) -> tuple[str, Layout, Tensors]:
             misfits.append((len(wrong) / len(wanted), backbone, layout.projects, wrong[0]))
     share, backbone, projects, first = min(misfits)
     raise CheckpointError(
-        f"{source}: none of our networks in a layout that is known; the closest is {backbone} of {projects}, of which "
-        f"{share:.0%} of the tensors are missing or of another shape, first {first}"
+        f"{source}: does not match any supported network; the closest is {backbone} of {projects}, with "
+        f"{share:.0%} of its tensors missing or of another shape, first {first}"
     )
 
 
-def _rename(name: str, rules: Rules) -> str:
+def _rename(name: str, rules: _Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

@@ -6,47 +6,48 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
 from v3s.backbones.device import ComputeOptions
-from v3s.commands.check import check
-from v3s.commands.demo_page import Outcome
+from v3s.commands.check import CheckConfig, check
+from v3s.commands.demo_page import DemoResult, write_demo_page
 from v3s.commands.evaluate import EvaluateConfig, evaluate
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.clips import hold_out
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
+from v3s.files.text import say
 from v3s.files.writing import write_atomically, write_json
 from v3s.options import require_positive
 from v3s.pretext.task import TASKS
 from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, retrieve
 
-NUM_MADE, NUM_HELD_OUT = 64, 16
-MADE_FRAMES, MADE_HEIGHT, MADE_WIDTH = 48, 96, 128  # small, so that reading them takes little of the demo's time
-BACKBONE, WIDTH, CLIP_FRAMES, CLIP_SIZE = "r2plus1d", 0.125, 8, 48
-BATCH_SIZE, LEARNING_RATE = 16, 0.05
-CLIPS_AN_EPOCH, EPOCHS = 672, 18
-NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, NUM_RETRIEVAL_CLIPS = 96, 480, 4
-FEWEST_VIDEOS = 6
-MARK, REPORT = "demo.json", "report.html"
+_NUM_MADE, _NUM_HELD_OUT = 64, 16
+_MADE_FRAMES, _MADE_HEIGHT, _MADE_WIDTH = 48, 96, 128  # small, so that reading them takes little of the demo's time
+_BACKBONE, _WIDTH, _CLIP_FRAMES, _CLIP_SIZE = "r2plus1d", 0.125, 8, 48
+_BATCH_SIZE, _LEARNING_RATE = 16, 0.05
+CLIPS_AN_EPOCH, _EPOCHS = 672, 18
+NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, _NUM_RETRIEVAL_CLIPS = 96, 480, 4
+_FEWEST_VIDEOS = 6
+_MARK, _REPORT = "demo.json", "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(ComputeOptions):
-    """Make clips, check them, pre-train a narrow network and write a report: the whole road in minutes.
+    """Run the full pipeline in minutes, on generated clips or your own: check, pre-train, evaluate, write a report.
 
     Attributes:
+        data: A folder of your own videos. Without it, 64 short clips are generated.
         out: Folder of the demo.
-        data: A folder of your own videos; without it 64 short clips are made.
-        epochs: Passes over the videos; default as many as a few minutes on two cores allow.
+        epochs: Passes over the videos. Default: what a few minutes on two cores allow.
         overwrite: Replace the demo in the folder.
     """
 
     out: str = "demo"
-    data: str | None = None
+    data: Annotated[str | None, "DATA"] = None
     epochs: int | None = None
     overwrite: bool = False
 
@@ -69,24 +70,23 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
         ValueError: the folder holds something else, or a demo and ``overwrite`` was not given; or there are fewer
             than six usable videos.
     """
-    from v3s.commands.demo_page import write_report  # which shows an Outcome
-
     console, start = console or Console(), time.monotonic()
     out = _open(config)
     folder = out / "videos"
     if config.data is None:
         make_clips(
             folder,
-            num_videos=NUM_MADE,
-            num_frames=MADE_FRAMES,
-            height=MADE_HEIGHT,
-            width=MADE_WIDTH,
+            num_videos=_NUM_MADE,
+            num_frames=_MADE_FRAMES,
+            height=_MADE_HEIGHT,
+            width=_MADE_WIDTH,
             seed=config.seed,
         )
-        console.print(f"made {NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)", highlight=False)
+        say(console, f"made {_NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)")
     data = folder if config.data is None else Path(config.data)
-    needed = TASKS["v3s"].longest_span(CLIP_FRAMES)
-    found = check(data, subset="all", min_frames=needed, out=out / "check.jsonl", console=console)
+    needed = TASKS["v3s"].longest_span(_CLIP_FRAMES)
+    checked = CheckConfig(data=str(data), subset="all", min_frames=needed, out=str(out / "check.jsonl"))
+    found = check(checked, console=console)
     train, test = _divide(config, found, out)
     trained = pretrain(_training(config, train, out), console=console)
     asked = EvaluateConfig(
@@ -102,24 +102,24 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
     )
     scores = evaluate(asked, console=console)
     retrieval = _retrieve(config, train, test, trained.run, console)
-    write_report(
-        out / REPORT,
-        Outcome(found, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
+    write_demo_page(
+        out / _REPORT,
+        DemoResult(found, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
     )
-    return out / REPORT
+    return out / _REPORT
 
 
 def _open(config: DemoConfig) -> Path:
     """The demo's folder, empty but for its mark."""
     out = Path(config.out)
     if out.is_dir() and any(out.iterdir()):
-        if not (out / MARK).is_file():
+        if not (out / _MARK).is_file():
             raise ValueError(f"{out} is not empty and holds no demo; choose another folder with --out")
         if not config.overwrite:
             raise ValueError(f"{out} holds a demo; replace it with --overwrite")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / MARK, asdict(config))
+    write_json(out / _MARK, asdict(config))
     return out
 
 
@@ -130,13 +130,13 @@ def _divide(config: DemoConfig, found: Scan, out: Path) -> tuple[Path, Path]:
     """
     paths = [str((found.videos.root / found.videos.paths[number]).resolve()) for number in found.usable]
     labels = {} if None in found.usable_labels else dict(zip(paths, found.usable_labels, strict=True))
-    if len(paths) < FEWEST_VIDEOS:
+    if len(paths) < _FEWEST_VIDEOS:
         raise ValueError(
-            f"{found.videos.root} has {len(paths)} usable videos; a demo needs {FEWEST_VIDEOS}, to train on some and "
+            f"{found.videos.root} has {len(paths)} usable videos; a demo needs {_FEWEST_VIDEOS}, to train on some and "
             "to hold others out"
         )
     if config.data is None:
-        a_motion = NUM_HELD_OUT // len(MOTIONS)
+        a_motion = _NUM_HELD_OUT // len(MOTIONS)
         last = {path for motion in MOTIONS for path in [p for p in paths if Path(p).parent.name == motion][-a_motion:]}
         parts = [path for path in paths if path not in last], sorted(last)
     else:
@@ -159,7 +159,7 @@ def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> 
 def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
     """Let held-out videos find training videos of their class, by the trained network and by random weights."""
     if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
-        console.print("no retrieval: the videos do not lie in several class folders", highlight=False)
+        say(console, "retrieval skipped: the videos are not in several class folders")
         return {}
     return {
         name: retrieve(
@@ -167,7 +167,7 @@ def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: C
                 data=str(train),
                 test_data=str(test),
                 backbone=backbone,
-                num_clips=NUM_RETRIEVAL_CLIPS,
+                num_clips=_NUM_RETRIEVAL_CLIPS,
                 workers=config.workers,
                 device=config.device,
                 precision=config.precision,
@@ -192,13 +192,13 @@ def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:
         data=str(train),
         subset="all",
         out=str(out / "run"),
-        backbone=BACKBONE,
-        width=WIDTH,
-        clip_frames=CLIP_FRAMES,
-        clip_size=CLIP_SIZE,
-        epochs=config.epochs or max(1, round(EPOCHS * CLIPS_AN_EPOCH / an_epoch)),
-        batch_size=BATCH_SIZE,
-        learning_rate=LEARNING_RATE,
+        backbone=_BACKBONE,
+        width=_WIDTH,
+        clip_frames=_CLIP_FRAMES,
+        clip_size=_CLIP_SIZE,
+        epochs=config.epochs or max(1, round(_EPOCHS * CLIPS_AN_EPOCH / an_epoch)),
+        batch_size=_BATCH_SIZE,
+        learning_rate=_LEARNING_RATE,
         train_clips=train_clips,
         validation_videos=num_validation,
         validation_clips=max(1, NUM_VALIDATION_CLIPS // num_validation),

@@ -16,25 +16,24 @@ from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.writing import read_json, write_atomically
 from v3s.pages.charts import confusion_matrix, line_chart
-from v3s.pages.images import data_uri, mp4, png
+from v3s.pages.images import data_uri, mp4, png, small_frames
 from v3s.pages.page import figure, page, paragraph, section, table, video, write_page
 from v3s.pretext.scores import HeadScores
 from v3s.protocols.explain import explain_clip, open_subject
 from v3s.protocols.gradcam import contact_sheet, overlay
 from v3s.protocols.retrieve import RetrievalResult
-from v3s.protocols.speediness import curve_chart, measure_speediness
+from v3s.protocols.speediness import Windows, curve_chart, measure_speediness
 from v3s.train.run import MANIFEST, METRICS, read_metrics
-from v3s.video.decode import Video, read_frames
+from v3s.video.decode import Video
 from v3s.video.index import index_video
-from v3s.video.warp import to_width, warp
 
-NEIGHBOURS = (1, 5, 10)
-EXPLAINED = "conv4"  # finer in time and space than the last stage
-CHANGING, FASTER, MOST_FRAMES, PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
+_NEIGHBOURS = (1, 5, 10)
+_EXPLAINED = "conv4"  # finer in time and space than the last stage
+_CHANGING, _FASTER, _MOST_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """What a demo did.
 
     Attributes:
@@ -59,34 +58,34 @@ class Outcome:
     made: bool
 
 
-def write_report(path: Path, outcome: Outcome) -> None:
+def write_demo_page(path: Path, demo: DemoResult) -> None:
     """Write the page of a finished demo; it needs no other file."""
-    trained = describe_trained(outcome.trained.run)
-    metrics = read_metrics(outcome.trained.run / METRICS)
-    counts = read_json(outcome.trained.run / MANIFEST)["videos"]
-    kind = "clips that the demo made" if outcome.made else "videos of yours"
-    num_left_out = len(outcome.scan.reports) - outcome.scan.num_usable
+    trained = describe_trained(demo.trained.run)
+    metrics = read_metrics(demo.trained.run / METRICS)
+    counts = read_json(demo.trained.run / MANIFEST)["videos"]
+    kind = "clips that the demo made" if demo.made else "videos of yours"
+    num_left_out = len(demo.scan.reports) - demo.scan.num_usable
     left_out = f"{num_left_out:,} could not be used: see check.jsonl. " if num_left_out else ""
     lead = (
         f"{trained.backbone}, {trained.width:g} of its width, trained for {len(metrics)} epochs without labels on "
         f"{counts['train']:,} {kind}; {counts['validation']:,} others chose the epoch to keep. {left_out}"
-        f"{outcome.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."
+        f"{demo.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."
     )
     sections = [
-        _held_out(outcome),
-        _transforms(outcome, trained),
-        _curves(metrics, outcome),
-        _confusions(outcome),
-        *_neighbours(outcome),
-        _attention(outcome),
-        _speediness(path.parent / CHANGING, outcome, trained),
+        _held_out(demo),
+        _transforms(demo, trained),
+        _curves(metrics, demo),
+        _confusions(demo),
+        *_neighbours(demo),
+        _attention(demo),
+        _speediness(path.parent / _CHANGING, demo, trained),
         _next_steps(),
     ]
     write_page(path, page("Video 3D Sampling: a demo", sections, lead=lead))
 
 
-def _held_out(outcome: Outcome) -> str:
-    scores = outcome.scores
+def _held_out(demo: DemoResult) -> str:
+    scores = demo.scores
     rows = [
         (name, len(head.labels), f"{head.accuracy:.1%} ± {head.standard_error:.1%}", f"{head.chance:.1%}")
         for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal))
@@ -98,8 +97,8 @@ def _held_out(outcome: Outcome) -> str:
     )
 
 
-def _transforms(outcome: Outcome, trained: Trained) -> str:
-    videos = _table(outcome.test)
+def _transforms(demo: DemoResult, trained: Trained) -> str:
+    videos = _table(demo.test)
     number = len(videos) // 2
     examples = cut_examples(videos[number], trained.task, trained.sampling, seed=0, number=number)
     return section("What the network is shown", *show_examples(videos[number], examples))
@@ -109,7 +108,7 @@ def _table(listed: Path) -> IndexTable:
     return scan(list_videos(listed, subset="all"), min_frames=1).usable_table
 
 
-def _curves(metrics: Sequence[dict[str, Any]], outcome: Outcome) -> str:
+def _curves(metrics: Sequence[dict[str, Any]], demo: DemoResult) -> str:
     def curve(part: str, term: str) -> list[tuple[float, float]]:
         return [(line["epoch"], line[part][term]) for line in metrics]
 
@@ -119,7 +118,7 @@ def _curves(metrics: Sequence[dict[str, Any]], outcome: Outcome) -> str:
         x_label="epoch",
         y_label="loss",
     )
-    scores = outcome.scores
+    scores = demo.scores
     accuracies = line_chart(
         {
             f"{head}, {part}": curve(part, f"accuracy_{head}")
@@ -133,29 +132,29 @@ def _curves(metrics: Sequence[dict[str, Any]], outcome: Outcome) -> str:
             "chance (spatial)": scores.spatial.chance,
             "chance (temporal)": scores.temporal.chance,
         },
-        markers={"kept": float(outcome.trained.best_epoch)},
+        markers={"kept": float(demo.trained.best_epoch)},
     )
     return section("How it learned", figure(losses, "Training and validation loss"), figure(accuracies, "Accuracy"))
 
 
-def _confusions(outcome: Outcome) -> str:
+def _confusions(demo: DemoResult) -> str:
     def matrix(name: str, head: HeadScores) -> str:
         drawn = confusion_matrix(head.confusion, head.labels, title=f"{name} head, held-out clips")
         return figure(drawn, f"{name} head: rows are the truth, columns what it said")
 
-    scores = outcome.scores
+    scores = demo.scores
     return section("What it mixes up", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
 
 
-def _neighbours(outcome: Outcome) -> list[str]:
+def _neighbours(demo: DemoResult) -> list[str]:
     """Retrieval by both networks in one table; no section where the videos have no classes."""
-    found = outcome.retrieval
+    found = demo.retrieval
     if not found:
         return []
     one = next(iter(found.values()))
     rows = [
         (f"top {k}", *(f"{result.accuracy[k]:.1%}" for result in found.values()), f"{one.chance[k]:.1%}")
-        for k in NEIGHBOURS
+        for k in _NEIGHBOURS
     ]
     precision = (f"{result.mean_average_precision:.1%}" for result in found.values())
     rows.append(("mean average precision", *precision, f"{one.chance_precision:.1%}"))
@@ -166,44 +165,41 @@ def _neighbours(outcome: Outcome) -> list[str]:
     return [section("Nearest videos", paragraph(text), table(("score", *found, "a guess"), rows))]
 
 
-def _middle(outcome: Outcome) -> Video:
+def _middle(demo: DemoResult) -> Video:
     """The held-out video in the middle of the list: not chosen by what the network makes of it."""
-    videos = _table(outcome.test)
+    videos = _table(demo.test)
     return videos[len(videos) // 2]
 
 
-def _attention(outcome: Outcome) -> str:
-    subject, source = open_subject(outcome.trained.run), _middle(outcome)
+def _attention(demo: DemoResult) -> str:
+    subject, source = open_subject(demo.trained.run), _middle(demo)
     pictures = []
     for head in subject.heads:
-        found = explain_clip(subject, source, head=head, stage=EXPLAINED)
+        found = explain_clip(subject, source, head=head, stage=_EXPLAINED)
         sheet = data_uri(png(contact_sheet(found.clip, overlay(found.clip, found.heat))), "image/png")
         pictures.append(figure(sheet, f"{head} head: {found.answer(found.predicted)}"))
     text = (
-        f"Grad-CAM from {EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
+        f"Grad-CAM from {_EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
         "frames above, heat below. The brighter, the more the place spoke for the head's answer. No class of the "
         "spatial head stands for an untransformed clip: its answer is the nearest."
     )
     return section("Where it looks", paragraph(text), *pictures)
 
 
-def _speediness(file: Path, outcome: Outcome, trained: Trained) -> str:
+def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
     """A held-out video that is made to change its speed, and what the temporal head says of it over time."""
-    source = _middle(outcome)
-    length = min(source.num_frames, MOST_FRAMES)
+    source = _middle(demo)
+    length = min(source.num_frames, _MOST_FRAMES)
     change = length // 3
-    frames = [*range(change), *range(change, length, FASTER)]
-    to_picture, height, width = to_width(source.width, source.height, PICTURE_WIDTH)
-    film = warp(read_frames(source, frames), to_picture, height, width).permute(1, 2, 3, 0)
+    frames = [*range(change), *range(change, length, _FASTER)]
+    film = small_frames(source, frames, _PICTURE_WIDTH)
     write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
-    model, _ = load_pretext_model(outcome.trained.run)
-    curve = measure_speediness(
-        model, trained.task, trained.sampling, index_video(file), stride=1, console=Console(quiet=True)
-    )
+    model, _ = load_pretext_model(demo.trained.run)
+    curve = measure_speediness(model, trained, index_video(file), Windows(stride=1), console=Console(quiet=True))
     chart = curve_chart(curve, trained.task, video=file.name, markers={"faster": change / source.fps})
     text = (
-        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {FASTER} times "
-        f"as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
+        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {_FASTER} "
+        f"times as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
         "Speediness is 1 - P(s = 1) / P(all speeds); acceleration is P(p2 > p1) / P(all patterns)."
     )
     shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was asked about")

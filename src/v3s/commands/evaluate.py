@@ -11,7 +11,6 @@ from rich.table import Table
 
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
 from v3s.data.clips import PretextClips, validation_batches
-from v3s.data.letterbox import detect_all_bars
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
@@ -29,9 +28,11 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
     Attributes:
         backbone: A run's folder.
+        out: JSON file for the accuracies and confusion matrices.
+
+    More options:
         clips: Fixed clips of each video.
         batch_size: Clips in a batch.
-        out: JSON file for the accuracies and confusion matrices.
     """
 
     backbone: str
@@ -83,8 +84,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     model, trained = load_pretext_model(config.backbone)
     found = _read_videos(config, trained, console)
     table = found.usable_table
-    bars = detect_all_bars(table) if trained.sampling.trim_bars else None
-    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed, bars=bars)
+    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
@@ -95,15 +95,14 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
         score_head(rows, prior, truth[:, head], answers[:, head], videos)
         for head, rows in enumerate((task.spatial, task.temporal))
     )
-    left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
-    scores = PretextScores(len(table), len(truth), left_out, spatial, temporal)
-    console.print(scores_table(scores))
+    scores = PretextScores(len(table), len(truth), found.skipped, spatial, temporal)
+    console.print(_scores_table(scores))
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
     return scores
 
 
-def scores_table(scores: PretextScores) -> Table:
+def _scores_table(scores: PretextScores) -> Table:
     """The accuracies of both heads beside chance."""
     table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
     for column in ("head", "labels", "accuracy", "standard error", "chance"):
@@ -123,8 +122,7 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
 @torch.no_grad()
 def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
     """The rows that both heads name, and the true ones, each of shape (N, 2)."""
-    model.to(compute.device)
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    compute.network(model)
     answers, truth = [], []
     for clips, labels in loader:
         with compute.autocast():

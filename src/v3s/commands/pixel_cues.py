@@ -18,7 +18,7 @@ from v3s.video.decode import read_frames
 
 CUES = ("gradients", "borders", "motion")
 ALL_CUES = "all three"
-PENALTY_C = 1.0
+_PENALTY_C = 1.0
 _SCALES = (1, 2, 4)  # pixels that are averaged before gradients are taken
 _FLOOR = 1e-2  # below any real energy: keeps the logarithm of a constant clip finite
 
@@ -97,7 +97,7 @@ def probe_cues(
 
     def score(numbers: Tensor, head: int, rows: tuple[object, ...]) -> HeadScores:
         train, test = numbers[~is_tested], numbers[is_tested]
-        probabilities = logistic_regression(train, labels[~is_tested, head], test, PENALTY_C, len(rows))
+        probabilities = logistic_regression(train, labels[~is_tested, head], test, _PENALTY_C, len(rows))
         answers, truth = probabilities.argmax(dim=1).numpy(), labels[is_tested, head].numpy()
         return score_head(rows, clips.sampling.label_prior, truth, answers, test_videos)
 

@@ -22,8 +22,8 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import default_workers
 from v3s.data.store_folder import (
-    SETTINGS,
     SHARDS,
+    STORE_FILE,
     UNFINISHED,
     Store,
     StoredFile,
@@ -33,6 +33,7 @@ from v3s.data.store_folder import (
     open_store,
 )
 from v3s.files.lock import is_free, only_writer
+from v3s.files.text import say
 from v3s.files.writing import PART, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
@@ -42,7 +43,7 @@ from v3s.video.store_writer import ShardWriter, store_video
 VIDEOS_PER_SHARD = 32
 """How many videos a shard holds at most: what a killed run loses, for each process."""
 
-SHARDS_PER_PROCESS = 8
+_SHARDS_PER_PROCESS = 8
 """Of fewer videos so many shards are made at least, that no process idles long while others write their last one."""
 
 NUM_OPENED = 1000
@@ -54,16 +55,18 @@ LINES_PER_LIST = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(VideoOptions):
-    """Decode every video once into a store; every command takes it as --data in place of the folder of videos.
+    """Decode every video once into a store, which every command takes as DATA in place of the folder of videos.
 
     Attributes:
-        out: Folder of the store; what it holds already is kept, also under new dates of the videos.
+        out: Folder of the store. Videos that it holds already are not decoded again, even if their dates changed.
+        overwrite: Replace the store in the folder.
+
+    More options:
         subset: Part of the split.
         pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
             loss, rgb takes 3 bytes a pixel.
-        short_side: Frames with a longer short side are shrunk to it; smaller ones are kept as they are.
+        short_side: Frames with a longer short side are shrunk to this many pixels; smaller ones are kept as they are.
         workers: Processes that decode. Default: one for each core.
-        overwrite: Replace the store in the folder.
     """
 
     out: str
@@ -104,7 +107,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         num_renewed = len(lacking) - len(wanted)
         by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
         stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
-        console.print(f"{listed.source}; {stored}", highlight=False, soft_wrap=True)
+        say(console, f"{listed.source}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()
@@ -139,7 +142,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
     elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
     text = json.dumps(asdict(settings), indent=2) + "\n"
-    write_atomically(folder / SETTINGS, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_atomically(folder / STORE_FILE, lambda beside: beside.write_text(text, encoding="utf-8"))
     return open_store(folder, to_write=True)
 
 
@@ -182,7 +185,7 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
     needed = sum(_promised_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
-    console.print(f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB", highlight=False)
+    say(console, f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB")
     if needed > free:
         raise ValueError(
             f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, the disk has "
@@ -206,7 +209,7 @@ def _write_all(
 ) -> None:
     """Write shards, several at once, each in a process of its own."""
     workers = default_workers() if config.workers is None else config.workers
-    shared = max(1, len(paths) // (workers * SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
+    shared = max(1, len(paths) // (workers * _SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
     in_shard = min(VIDEOS_PER_SHARD, shared)
     parts = [paths[start : start + in_shard] for start in range(0, len(paths), in_shard)]
     (folder / SHARDS).mkdir(exist_ok=True)
@@ -222,11 +225,11 @@ def _run(
     stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig, workers: int
 ) -> Iterator[int]:
     if (workers := min(workers, len(parts))) < 2:
-        yield from map(write_shard, stems, repeat(root), parts, repeat(config))
+        yield from map(_write_shard, stems, repeat(root), parts, repeat(config))
         return
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
-        yield from executor.map(write_shard, stems, repeat(root), parts, repeat(config))
+        yield from executor.map(_write_shard, stems, repeat(root), parts, repeat(config))
     except BrokenProcessPool as error:
         raise ValueError(
             "a process that decodes was killed, by the system or by a file that FFmpeg cannot bear; v3s check names "
@@ -248,7 +251,7 @@ def _end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
+def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareConfig) -> int:
     """Write one shard and its list; returns the number of its videos.
 
     Args:
@@ -292,10 +295,9 @@ def _report(store: Store, console: Console) -> None:
     num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
     for path, file in store.files.items():
         if isinstance(file.outcome, Failure):
-            console.print(f"left out: {path}: {file.outcome.reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
+            say(console, f"skipped: {path}: {file.outcome.reason}")
+    say(
+        console,
         f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -1,43 +1,154 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
 import shlex
-from collections import Counter
+from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
-from v3s.backbones.device import choose_compute, fastest_convolutions
-from v3s.commands.pretrain_setup import PretrainConfig, PretrainJob, prepare, prepare_training
-from v3s.data.clips import BatchOrder, validation_batches
+from v3s.backbones import create_backbone, import_backbone
+from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores, fastest_convolutions
+from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.data.lists.splits import VideoOptions
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
+from v3s.data.resident import Loading, ResidentFrames, hold_frames, resident_batches
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
-from v3s.files.writing import read_json
-from v3s.pretext.model import PretextModel, pretext_objective
-from v3s.train.config_file import check_resumable, from_yaml, write_yaml
-from v3s.train.distributed import (
-    launched_processes,
-    process_group,
-    wait_for_all,
-)
-from v3s.train.fit import fit, resume_position
-from v3s.train.loop import evaluate
-from v3s.train.progress import Progress, describe
-from v3s.train.run import (
-    CONFIG,
-    MANIFEST,
-    RunFolder,
-    check_out,
-    hash_of_files,
-    open_log,
-    open_run,
-    teller,
-    write_manifest,
-)
+from v3s.files.text import say
+from v3s.files.weights import WEIGHTS
+from v3s.options import require_not_negative, require_positive
+from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
+from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
+from v3s.pretext.task import PretextTask, get_task
+from v3s.train.distributed import Processes, first_is_done, launched_processes, process_group, wait_for_all
+from v3s.train.fit import fit
+from v3s.train.progress import describe
+from v3s.train.run import RunFolder, check_out, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
+from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, sgd
+from v3s.video.store import StoredVideo
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
+    """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
+
+    Attributes:
+        out: Folder of the run.
+        backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
+        width: Factor on the number of channels of every layer.
+        task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
+        epochs: Passes over the videos.
+        batch_size: Clips in a step, over all processes.
+        resume: Resume the run in the folder, or start it if there is none.
+        overwrite: Replace the run in the folder.
+
+    More options:
+        learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        patience: Epochs without a lower validation loss after which the learning rate is divided by ten.
+        train_clips: Clips of each training video in an epoch. More than 1 makes epochs over few videos longer.
+        validation_videos: Videos held out, drawn by the seed. Default: the paper's share (800 of 9,537), at most 800.
+        validation_clips: Fixed clips of each validation video.
+        parts: Divide the training videos into this many parts; every batch takes equally many clips of each. With
+            several processes, whose number must divide it, each process reads and holds its own parts only.
+        loading: workers reads in processes; resident holds a whole store in the memory of the GPU (or host) and makes
+            batches there; auto is resident on a GPU if the store fits into its memory beside the network.
+        batch_norm: Statistics of batch norm: local of each process, sync of all processes, frozen the running ones;
+            auto is sync on several GPUs, else local.
+        compile: Compile the network with torch.compile; on a GPU also the warp of resident frames, and search for the
+            fastest convolutions. A run starts half a minute or more later.
+        checkpoint_seconds: Longest time between two checkpoints.
+    """
+
+    out: str
+    backbone: str = "r3d"
+    width: float = 1.0
+    task: str = "v3s"
+    epochs: int = 300
+    batch_size: int = 32
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    patience: int = 50
+    train_clips: int = 1
+    parts: int = 1
+    validation_videos: int | None = None
+    validation_clips: int = 1
+    loading: Loading = "auto"
+    batch_norm: BatchNormStatistics = "auto"
+    compile: bool = False
+    checkpoint_seconds: float = 300.0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
+        require_positive(self, *CLIP_SIZES, "learning_rate")
+        require_not_negative(self, "momentum", "weight_decay")
+        if self.batch_size % self.parts:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of the {self.parts} parts")
+        if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
+            raise ValueError("a video belongs to one of several parts: choose --train-clips 1 and --short leave-out")
+
+    @property
+    def initial_rate(self) -> float:
+        """The learning rate to start with (paper section 4.1.2)."""
+        return self.learning_rate or (0.005 if self.backbone == "r3d" else 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainJob:
+    """A pre-training, read and checked but not begun.
+
+    Attributes:
+        config: everything that can be chosen.
+        network: the backbone to train.
+        task: the two label tables.
+        sampling: how clips are cut.
+        scan: the videos, and what each was found to be.
+        train: clips to train on.
+        validation: clips of other videos.
+        compute: device and precision.
+        processes: this process among the run's.
+        console: where to report.
+        num_workers: processes that read videos.
+        held: the frames of the training and of the validation videos, where they are held in memory.
+    """
+
+    config: PretrainConfig
+    network: nn.Module
+    task: PretextTask
+    sampling: Sampling
+    scan: Scan
+    train: PretextClips
+    validation: PretextClips
+    compute: Compute
+    processes: Processes
+    console: Console
+    num_workers: int
+    held: tuple[ResidentFrames, ResidentFrames] | None
+
+    def batches(
+        self, clips: PretextClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches of these clips in this order, without the files in quarantine."""
+        if self.held:
+            frames = self.held[0] if clips is self.train else self.held[1]
+            return resident_batches(clips, frames, order, compiled=self.config.compile)
+        on_gpu = self.compute.device.type == "cuda"
+        return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +176,9 @@ def pretrain(
         backbone: a network of your own to train in place of ``config.backbone``; see `v3s.check_backbone`.
         console: where to report; the terminal by default.
 
-    Returns:
-        Where the run is and what it reached.
-
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
-        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
         NonFiniteError: a loss or a gradient was NaN or infinite; no update was made with it.
         ProcessLostError: another process of the run ended.
         SaveError: a file cannot be written; the checkpoint before it is whole.
@@ -82,129 +190,196 @@ def pretrain(
     with alone, process_group(launched, compute.device) as processes:
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
-        job = prepare(config, backbone=backbone, compute=compute, processes=processes, console=console)
+        job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
         run = _open(job)
         try:
             return _train(job, run)
         except TrainingStoppedError as stopped:
             command = f"v3s pretrain --out {shlex.quote(config.out)} --resume"
-            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{stopped}; resume with: {command}")
             raise
 
 
+def set_up_pretraining(
+    config: PretrainConfig,
+    *,
+    backbone: nn.Module | None = None,
+    compute: Compute,
+    processes: Processes,
+    console: Console,
+) -> PretrainJob:
+    """Read the videos and check everything; writes nothing.
+
+    Raises:
+        ValueError: something is wrong with the configuration or the videos.
+    """
+    _check_processes(config, processes, compute)
+    task = get_task(config.task)
+    if backbone is not None:
+        config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
+    network = backbone if backbone is not None else _network(config)
+    sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
+    found = _read_videos(config, task, sampling, processes, console)
+    parts = hold_out(found.num_usable, config.validation_videos, config.seed)
+    clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
+    train, validation = map(clips.subset, parts)
+    _check_train_videos(config, len(train), processes)
+    own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
+    held = hold_frames(train.table, validation.table, own, compute.device, config.loading)
+    num_workers = divide_cores(
+        0 if held else config.workers,
+        compute.device,
+        training=True,
+        stored=isinstance(train.table[0], StoredVideo),
+        num_processes=processes.local_count,
+    )
+    return PretrainJob(
+        config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
+    )
+
+
+def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
+    """Refuse what these processes cannot share, before any video is read."""
+    count = processes.count
+    if config.batch_size % count:
+        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {count} processes")
+    if config.parts > 1 and config.parts % count:
+        raise ValueError(f"parts is {config.parts}; it must be a multiple of the {count} processes that share them")
+    if config.batch_norm == "sync" and count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+
+
+def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
+    """Refuse too few training videos for the parts, or for the processes."""
+    if config.parts > num_videos:
+        raise ValueError(f"parts is {config.parts}, more than the {num_videos} training videos")
+    if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
+        raise ValueError(
+            f"{num_videos} training videos give less than one batch of {config.batch_size}, which {processes.count} "
+            "processes cannot share; choose a smaller --batch-size or more --train-clips"
+        )
+
+
+def _network(config: PretrainConfig) -> nn.Module:
+    if ":" not in config.backbone:
+        return create_backbone(config.backbone, config.width, seed=config.seed)
+    return cast(nn.Module, import_backbone(config.backbone))
+
+
+def _read_videos(
+    config: PretrainConfig, task: PretextTask, sampling: Sampling, processes: Processes, console: Console
+) -> Scan:
+    """Read every file once; of several processes the first reads, the others find what it read."""
+    listed = config.list_videos()
+    shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
+    longest = task.longest_span(sampling.clip_frames, sampling.seam)
+    if not processes.is_first:
+        first_is_done(processes, "scan")
+    found = usable_videos(listed, min_frames=longest if config.short == "leave-out" else shortest, console=console)
+    if processes.is_first:
+        first_is_done(processes, "scan")
+    most = int(found.usable_table.num_frames.max())
+    if most < longest:
+        raise ValueError(
+            f"no video is long enough for every label: the longest has {most} frames, the task needs {longest}; "
+            "choose fewer --clip-frames or another --task"
+        )
+    return found
+
+
 def _open(job: PretrainJob) -> RunFolder:
-    """The run's folder, with config.yaml and manifest.json written, or checked where the run is resumed."""
-    config, path = job.config, Path(job.config.out)
-    if not job.processes.is_first:
-        wait_for_all(job.processes)
-        return RunFolder(path)
-    run = open_run(path, resume=config.resume, overwrite=config.overwrite)
-    files_hash = hash_of_files(job.scan.videos.paths)
-    goes_on = config.resume and (path / MANIFEST).is_file()
-    if goes_on:
-        _check_same(job, run, files_hash)
-    write_yaml(path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
-    if not goes_on:
-        write_manifest(run, _facts(job, files_hash))
+    """The run's folder, opened by the first of several processes."""
+    run = RunFolder(Path(job.config.out))
+    if job.processes.is_first:
+        run = take_run(job.config, _facts(job))
     wait_for_all(job.processes)
     return run
 
 
-def _check_same(job: PretrainJob, run: RunFolder, files_hash: str) -> None:
-    before = from_yaml(PretrainConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
-    check_resumable(run.path, before, job.config)
-    manifest, now = read_json(run.path / MANIFEST), len(job.scan.reports) + job.scan.videos.num_missing
-    if manifest["files_sha256"] != files_hash:
-        raise ValueError(
-            f"{run.path} cannot be resumed: the list of videos has changed since it began "
-            f"({manifest['videos']['listed']:,} videos, now {now:,}); bring it back, or begin a run with another --out"
-        )
-
-
-def _facts(job: PretrainJob, files_hash: str) -> dict[str, Any]:
+def _facts(job: PretrainJob) -> dict[str, Any]:
     """What manifest.json says of this run beside the environment."""
-    reports, listed = job.scan.reports, job.scan.videos
-    counts = Counter(report.verdict for report in reports)
+    listed = job.scan.videos
     return {
+        "kind": "pretrained",
         "seed": job.config.seed,
         "processes": job.processes.count,
         "workers": job.num_workers,
         "compute": str(job.compute),
         "source": listed.source,
-        "files_sha256": files_hash,
-        "videos": {
-            "listed": len(reports) + listed.num_missing,
-            "missing": listed.num_missing,
-            "unreadable": counts["unreadable"],
-            "partial": counts["partial"],
-            "too_short": counts["too short"],
-            "train": len(job.train),
-            "validation": len(job.validation),
-        },
-        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in reports if report.is_bad},
+        "files_sha256": hash_of_files(listed.paths),
+        "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
+        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
     }
 
 
 def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
-    config, processes = job.config, job.processes
-    training = prepare_training(job)
-    model = training.model
+    fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
+    training = pretraining(job)
+    with fastest:
+        fit(_training_job(job, training, run), run)
+    wait_for_all(job.processes)
+    return _result(run, job.console)
+
+
+def pretraining(job: PretrainJob) -> Training:
+    """The model on its devices, with all that moves it."""
+    config = job.config
+    model, trained = on_devices(
+        PretextModel(job.network, job.task, seed=config.seed),
+        job.compute,
+        job.processes,
+        batch_norm=config.batch_norm,
+        compiled=config.compile,
+    )
+    optimizer = sgd(model, config.initial_rate, config.momentum, config.weight_decay)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience, min_lr=1e-7)
+    return Training(
+        model=model,
+        trained=trained,
+        optimizer=optimizer,
+        scheduler=plateau,
+        objective=pretext_objective,
+        compute=job.compute,
+        processes=job.processes,
+        frozen_batch_norm=config.batch_norm == "frozen",
+    )
+
+
+def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> TrainingJob:
+    config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
-    fastest = fastest_convolutions(job.compute.device) if config.compile else nullcontext()
-    with open_log(run if processes.is_first else None) as log, fastest:
-        tell = teller(log, job.console)
-        position = resume_position(training, run, resume=config.resume, tell=tell)
-        order = BatchOrder(
+    rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}
+    return TrainingJob(
+        training=training,
+        train=Stream(name=f"train {rank}", num_files=len(job.train), read=partial(job.batches, job.train)),
+        order=BatchOrder(
             num_samples=len(job.train) * config.train_clips,
             batch_size=config.batch_size,
             num_epochs=config.epochs,
             seed=config.seed,
-            first_epoch=position.epoch,
-            first_step=position.step,
-            rank=processes.rank,
-            num_processes=processes.count,
             num_parts=config.parts,
-        )
-        fixed = validation_batches(
-            len(job.validation),
-            config.validation_clips,
-            config.batch_size,
-            rank=processes.rank,
-            num_processes=processes.count,
-        )
-        rank = processes.rank
-        held_out = run.quarantine(f"validation {rank}", len(job.validation), repeats=True, tell=tell)
-        left_out = run.quarantine(f"train {rank}", len(job.train), tell=tell)
-        tell(_announcement(job, model))
-        fit(
-            training,
-            run,
-            position,
-            order=order,
-            batches=job.batches(job.train, order, left_out),
-            describe=job.train.describe,
-            validate=lambda: evaluate(
-                model, job.batches(job.validation, fixed, held_out), pretext_objective, job.compute, processes
-            ),
-            score=mean_accuracy,
-            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=Progress(order, tell, job.console),
-        )
-    wait_for_all(processes)
-    return _result(run, job.console)
+            **shared,
+        ),
+        validation=Stream(
+            name=f"validation {rank}", num_files=len(job.validation), read=partial(job.batches, job.validation)
+        ),
+        fixed=validation_batches(len(job.validation), config.validation_clips, config.batch_size, **shared),
+        describe=job.train.describe,
+        score=mean_accuracy,
+        keep_best=partial(_keep_best, job, run, model),
+        checkpoint_seconds=config.checkpoint_seconds,
+        resume=config.resume,
+        opening=_announcement(job, model),
+        console=job.console,
+    )
 
 
 def _keep_best(job: PretrainJob, run: RunFolder, model: PretextModel, results: dict[str, Any]) -> None:
+    config = job.config
     save_trained(
-        run.path,
-        model,
-        backbone=job.config.backbone,
-        width=job.config.width,
-        task=job.task,
-        sampling=job.sampling,
-        results=results,
-    )
+        run.path, model, backbone=config.backbone, width=config.width,
+        task=job.task, sampling=job.sampling, results=results,
+    )  # fmt: skip
 
 
 def _announcement(job: PretrainJob, model: PretextModel) -> str:
@@ -221,11 +396,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    text = f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / 'backbone.safetensors'}"
-    console.print(text, highlight=False, soft_wrap=True)
+    say(console, f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
     return PretrainResult(run.path, best_epoch, results)
-
-
-def mean_accuracy(validation: dict[str, float]) -> float:
-    """The mean of both heads' accuracies: the paper's "best validation accuracy"."""
-    return (validation["accuracy_spatial"] + validation["accuracy_temporal"]) / 2

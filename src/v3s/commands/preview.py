@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from v3s.data.letterbox import detect_bars
+from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
@@ -20,8 +20,6 @@ from v3s.pages.page import figure, page, paragraph, section, strip, table, write
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     CLIP_SIZES,
-    NO_BARS,
-    Bars,
     ClipOptions,
     ClipPlan,
     Labels,
@@ -36,12 +34,11 @@ from v3s.video.decode import Video, read_frames
 from v3s.video.homography import FloatArray, corners
 from v3s.video.warp import to_width, warp
 
-CLIP_FRAMES, CLIP_SIZE = 16, 112  # what the paper's backbones expect
-PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
-STILLS_IN_A_ROW = 8
-MOST_LEFT_OUT = 50
+_PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
+_STILLS_IN_A_ROW = 8
+_MOST_LEFT_OUT = 50
 
-FAMILIES: dict[str, type] = {
+_FAMILIES: dict[str, type] = {
     "spatial scale S_S": SpatialScale,
     "spatial projection S_P": SpatialProjection,
     "temporal scale T_S": TemporalScale,
@@ -51,13 +48,15 @@ FAMILIES: dict[str, type] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig(ClipOptions, VideoOptions):
-    """Show real clips under each of the four transforms, with their labels: the paper's Figure 2, of your videos.
+    """Show clips of your videos under each of the four transforms, with their labels (the paper's Figure 2).
 
     Attributes:
         out: The HTML page to write.
         task: The pretext task.
-        num_videos: How many videos to show, evenly spaced over the list.
-        seed: Of the clips.
+        num_videos: Number of videos to show, evenly spaced over the list.
+
+    More options:
+        seed: Seed of the clips.
     """
 
     out: str = "preview.html"
@@ -106,15 +105,14 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     task = get_task(config.task)
-    sampling = config.sampling(CLIP_FRAMES, CLIP_SIZE)
+    sampling = config.sampling()
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     found = usable_videos(listed, min_frames=shortest, console=console)
     sections = []
     for number in _evenly_spaced(found.num_usable, config.num_videos):
         video = found.usable_table[number]
-        bars = detect_bars(video) if config.trim_bars else NO_BARS
-        examples = cut_examples(video, task, sampling, bars=bars, seed=config.seed, number=number)
+        examples = cut_examples(video, task, sampling, seed=config.seed, number=number)
         name = listed.paths[found.usable[number]]
         sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
     lead = (
@@ -126,9 +124,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     return Path(config.out)
 
 
-def cut_examples(
-    video: Video, task: PretextTask, sampling: Sampling, *, bars: Bars = NO_BARS, seed: int, number: int
-) -> list[Example]:
+def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: int, number: int) -> list[Example]:
     """Cut one video as it is, under one drawn row of each kind, and under one of both tables at once.
 
     All clips start at the same frame, and their crops at the same share of the room that each has.
@@ -137,7 +133,6 @@ def cut_examples(
         video: long enough for the shortest row of the task.
         task: the tables to draw from; rows that are too long for the video are not drawn.
         sampling: how clips are cut.
-        bars: borders of the video to leave out.
         seed: of the draws.
         number: of the video: another one draws other rows.
     """
@@ -148,17 +143,15 @@ def cut_examples(
         for kind, labels in rows.items()
     }
     room = video.num_frames - max(spans.values())
-    examples = []
+    examples, picture = [], picture_of(video, sampling)
     for kind, labels in rows.items():
         plan = plan_clip(
             shown,
             labels,
             num_frames=room + spans[kind],  # the same room for every clip: the same start is drawn
-            width=video.width,
-            height=video.height,
+            picture=picture,
             sampling=sampling,
             generator=sample_generator(seed, 0, number),
-            bars=bars,
         )
         examples.append(_cut(video, kind, _label_text(shown, labels), plan, sampling.clip_size))
     return examples
@@ -178,7 +171,7 @@ def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
     ]
     stills = [
         figure(
-            data_uri(jpeg(tile(example.clip, STILLS_IN_A_ROW)), "image/jpeg"),
+            data_uri(jpeg(tile(example.clip, _STILLS_IN_A_ROW)), "image/jpeg"),
             f"{_caption(example)}; source frames {', '.join(map(str, example.plan.frames))}",
         )
         for example in examples
@@ -202,7 +195,7 @@ def _draw_rows(
 ) -> dict[str, Labels]:
     """One row of each kind that changes the source and fits the video, and one pair of those."""
     rows = {}
-    for kind, family in FAMILIES.items():
+    for kind, family in _FAMILIES.items():
         choices = [Labels(row, 0) for row in _rows_of(family, shown.spatial)]
         choices += [
             Labels(0, row)
@@ -228,7 +221,7 @@ def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
 def _cut(video: Video, kind: str, label: str, plan: ClipPlan, clip_size: int) -> Example:
     frames = read_frames(video, plan.frames)
     clip = cut_clip(frames, plan, clip_size)
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
+    to_picture, height, width = to_width(video.width, video.height, _PICTURE_WIDTH)
     picture = warp(frames[:1], to_picture, height, width)[:, 0].permute(1, 2, 0)
     outlined = outline(picture, to_picture(seen_corners(plan, clip_size)))
     return Example(kind, label, plan, clip.permute(1, 2, 3, 0).numpy(), outlined)
@@ -267,13 +260,13 @@ def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]
 
 def _left_out(found: Scan) -> list[str]:
     """Name the videos that cannot be shown, if there are any."""
-    bad = [(report.path, report.reason) for report in found.reports if report.verdict != "usable"]
+    bad = list(found.skipped.items())
     if not bad:
         return []
-    num_more = len(bad) - MOST_LEFT_OUT
+    num_more = len(bad) - _MOST_LEFT_OUT
     more = [paragraph(f"and {num_more:,} more; v3s check names all")] if num_more > 0 else []
     heading = f"Not usable: {len(bad):,} of {len(found.reports):,} videos"
-    return [section(heading, table(("video", "why"), bad[:MOST_LEFT_OUT]), *more)]
+    return [section(heading, table(("video", "why"), bad[:_MOST_LEFT_OUT]), *more)]
 
 
 def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:

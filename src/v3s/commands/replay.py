@@ -2,39 +2,42 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from v3s.backbones.device import choose_compute
-from v3s.commands.pretrain_setup import PretrainConfig, prepare, prepare_training
+from v3s.commands.pretrain import PretrainConfig, pretraining, set_up_pretraining
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.loading import load
+from v3s.features.saved import kind_of_run
+from v3s.files.text import as_text, say
 from v3s.files.writing import read_json
-from v3s.protocols import finetune as finetuning
-from v3s.protocols.finetune import FinetuneConfig
+from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
-from v3s.train.config_file import from_yaml
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
-from v3s.train.fit import Training
 from v3s.train.loop import freeze_batch_norm
-from v3s.train.run import CONFIG, MANIFEST, NONFINITE
+from v3s.train.run import CONFIG, MANIFEST, NONFINITE, config_of_run
+from v3s.train.training import Training
+
+_Options = TypeVar("_Options", PretrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
-    """Run the batch that stopped a training with a NaN or an infinity once more, and say what was not finite.
+    """Run the batch that gave a NaN or an infinity again, clip by clip, and report where it arose.
 
     Attributes:
-        run: The run's folder.
-        device: auto, cpu, cuda or cuda:N; by default the run's own.
+        run: Folder of the run, as given to v3s pretrain --out.
+        device: auto, cpu, cuda or cuda:N. Default: the run's own.
     """
 
-    run: str
+    run: Annotated[str, "RUN"]
     device: str | None = None
 
 
@@ -92,9 +95,9 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
     """
     console, run = console or Console(), Path(config.run)
     if not (run / CONFIG).is_file():
-        raise ValueError(f"{run} holds no run: {run / CONFIG} is missing; give the folder of a training")
+        raise ValueError(f"{run} is not a training run ({CONFIG} is missing); give the folder that was passed as --out")
     if not (run / NONFINITE).is_dir():
-        raise ValueError(f"{run} holds no batch to replay: no loss or gradient of it was ever NaN or infinite")
+        raise ValueError(f"{run} has no batch to replay: none of its losses or gradients was NaN or infinite")
     setting = _set_up(run, config, backbone, console)
     batch = load_bad_batch(run / NONFINITE, setting.training.model)
     keys = [(batch.epoch, int(sample["index"])) for sample in batch.samples]
@@ -116,29 +119,37 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
 
 
 def _set_up(run: Path, config: ReplayConfig, backbone: nn.Module | None, console: Console) -> _Setting:
-    text = (run / CONFIG).read_text(encoding="utf-8")
-    here: dict[str, Any] = {"workers": 0, **({} if config.device is None else {"device": config.device})}
-    if "\ntask:" not in f"\n{text}":  # a fine-tuning has no pretext task
-        tuning = finetuning.prepare(replace(from_yaml(FinetuneConfig, text), **here), console)
-        return _Setting(
-            finetuning.prepare_training(tuning),
-            tuning.train,
-            whole_batch_norm=True,
-        )
-    given = replace(from_yaml(PretrainConfig, text), loading="workers", **here)
+    if kind_of_run(run) == "recognizer":
+        return _finetuning(run, config, console)
+    return _pretraining(run, config, backbone, console)
+
+
+def _finetuning(run: Path, config: ReplayConfig, console: Console) -> _Setting:
+    job = set_up_finetuning(_options_of(run, FinetuneConfig, config), console)
+    return _Setting(finetuning(job), job.train, whole_batch_norm=True)
+
+
+def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, console: Console) -> _Setting:
+    given = replace(_options_of(run, PretrainConfig, config), loading="workers")
     if ":" in given.backbone and backbone is None:
         raise ValueError(
             f"{run} trained {given.backbone}, code of your own, which is run from Python only: "
             f"v3s.commands.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
         )
     compute = choose_compute(given.device, given.precision)
-    job = prepare(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
+    job = set_up_pretraining(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
     was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
     return _Setting(
-        prepare_training(job),
+        pretraining(job),
         job.train,
         whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and was_on_gpu),
     )
+
+
+def _options_of(run: Path, kind: type[_Options], config: ReplayConfig) -> _Options:
+    """The options that a training was begun with, but for where it is computed now."""
+    options = config_of_run(kind, run)
+    return replace(options, workers=0, device=config.device or options.device)
 
 
 class _Said(nn.Module):
@@ -194,10 +205,12 @@ def _report(result: Replay, console: Console) -> None:
     names = [name for name in result.clips[0].terms if name.startswith("loss")]
     table = Table("clip", "video", "first not finite", *names, title=str(result.batch))
     for number, clip in enumerate(result.clips):
-        table.add_row(str(number), clip.video, clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names))
+        table.add_row(
+            str(number), Text(as_text(clip.video)), clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names)
+        )
     console.print(table)
     bad = result.bad_gradients
     gradient = f"not finite in {len(bad)} tensors, the deepest {bad[-1]}" if bad else "finite"
-    console.print(f"loss {result.loss:.4g}; gradient {gradient}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"loss {result.loss:.4g}; gradient {gradient}")
     if not bad and all(clip.first is None for clip in result.clips):
-        console.print("everything is finite here: the cause was not the batch, but the device or another precision")
+        say(console, "everything is finite here: the cause was not the batch, but the device or another precision")

@@ -15,17 +15,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from v3s.backbones.device import ComputeOptions
 from v3s.commands.paper_tables import PAPER_VIDEOS, TABLES, Dataset, PaperTable, Protocol, Row, Trial
-from v3s.commands.pretrain import pretrain
-from v3s.commands.pretrain_setup import PretrainConfig
+from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.commands.recipes import RECIPES
 from v3s.data.lists.splits import VideoList, list_videos
+from v3s.files.text import say, text_table
 from v3s.files.writing import read_json, write_atomically, write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
@@ -34,11 +34,11 @@ from v3s.protocols.retrieve import RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.train.run import hash_of_files
 
-SETTINGS = "reproduce.json"
+_SETTINGS = "reproduce.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class _Scale:
     """Every value that a smaller machine may make smaller; None takes the backbone's own, or all videos there are."""
 
     width: float = 1.0
@@ -57,8 +57,8 @@ class Scale:
 
 
 SCALES = {
-    "paper": Scale(),
-    "tiny": Scale(
+    "paper": _Scale(),
+    "tiny": _Scale(
         width=0.125,
         clip_frames=8,
         clip_size=48,
@@ -78,24 +78,26 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceConfig(ComputeOptions):
-    """Run the protocol of one of the paper's tables, and print its numbers beside ours: v3s reproduce table3 ...
+    """Run the protocol of one of the paper's tables and print the paper's numbers beside ours.
 
     Attributes:
         table: table1 to table6.
         data: Folder of UCF101's videos (or of others in class folders), to pre-train on and for tables 1 to 4.
         splits: Official split lists of these videos.
-        split: Number of the official split.
-        allow_missing: Go on although videos of the lists are missing.
-        hmdb51: Folder of HMDB51's videos, for table5 and the second column of table2.
-        hmdb51_splits: Its official lists.
-        aslan: Folder of ASLAN's videos, for table6; without it, pairs are drawn from data, no class in two folds.
-        aslan_pairs: Folder of ASLAN's lists: View2.mat, and train_pairs.mat and test_pairs.mat for View-1.
-        out: Folder of the runs; what is finished there is not run again.
+        out: Folder of the runs; finished ones are not run again.
         scale: paper, or tiny: narrow networks, small clips and few videos, for minutes on two cores.
+
+    More options:
+        split: Number of the official split.
+        allow_missing: Continue although videos of the lists are missing.
+        hmdb51: Folder of HMDB51's videos, for table5 and the second column of table2.
+        hmdb51_splits: Official split lists of HMDB51.
+        aslan: Folder of ASLAN's videos, for table6. Default: pairs are drawn from data, no class in two folds.
+        aslan_pairs: Folder of ASLAN's lists: View2.mat, and train_pairs.mat and test_pairs.mat for View-1.
         rows: Run only the rows whose name contains this text.
     """
 
-    table: str
+    table: Annotated[str, "TABLE"]
     data: str
     splits: str | None = None
     split: int = 1
@@ -120,7 +122,7 @@ class ReproduceConfig(ComputeOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class _RowResult:
     """What a trial of a row gave: its scores and those of a guess, in percent, and the videos that it used."""
 
     scores: tuple[float, ...]
@@ -134,7 +136,7 @@ class _Job:
     """A reproduction, with its videos chosen: ``videos`` are the options that name them for each data set."""
 
     config: ReproduceConfig
-    scale: Scale
+    scale: _Scale
     videos: dict[Dataset, dict[str, Any]]
     console: Console
 
@@ -155,7 +157,7 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
 
     Raises:
         ValueError: the videos cannot be listed, or the folder holds rows of other settings.
-        TrainingStoppedError: on SIGINT or SIGTERM; the same command goes on.
+        TrainingStoppedError: on SIGINT or SIGTERM; the same command resumes.
 
     Source: paper Tables 1 to 6.
     """
@@ -169,21 +171,18 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
         if config.rows in row.name
     }
     differences = _differences(job, table, next(iter(outcomes.values())))
-    console.print(result_table(config.table, trials, outcomes))
+    console.print(_table(config.table, trials, outcomes))
     for line in differences:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     path = Path(config.out) / f"{config.table}.json"
     write_json(path, _description(job, trials, outcomes, differences))
     return path
 
 
-def result_table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[Outcome]]) -> Table:
+def _table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]]) -> Table:
     """The paper's scores above ours, row by row, in percent, and those of a guess below."""
-    shown = Table(title=f"{name}: {TABLES[name].title}", title_justify="left")
-    shown.add_column("row")
-    shown.add_column("whose")
-    for score in _score_names(trials):
-        shown.add_column(score, justify="right")
+    header = ("row", "whose", *_score_names(trials))
+    shown = text_table(f"{name}: {TABLES[name].title}", header, num_names=2)
     for row, trial_outcomes in outcomes.items():
         ours = [
             f"{score:.1f}" + ("" if outcome.standard_error is None else f" ± {outcome.standard_error:.1f}")
@@ -211,15 +210,15 @@ def _open(config: ReproduceConfig, console: Console) -> _Job:
     train, test = (list_videos(**given, subset=subset) for subset in ("train", "test"))
     files = hash_of_files((*train.paths, *test.paths))
     settings = {"scale": asdict(scale), "seed": config.seed, "files_sha256": files}
-    if (out / SETTINGS).is_file():
-        before = read_json(out / SETTINGS)
+    if (out / _SETTINGS).is_file():
+        before = read_json(out / _SETTINGS)
         changed = [name for name in settings if before.get(name) != settings[name]]
         if changed:
             raise ValueError(f"{out} holds rows with other {' and '.join(changed)}; choose another folder with --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty and holds no reproduction; choose another folder with --out")
     else:
-        write_json(out / SETTINGS, settings)
+        write_json(out / _SETTINGS, settings)
     if scale.classes is not None:
         classes = train.classes[: scale.classes]
         _write_list(out / "lists" / "train.csv", train, classes, scale.train_videos_of_a_class)
@@ -245,7 +244,7 @@ def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
 
 
 def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int | None) -> None:
-    """Write a list of the first classes with at most so many videos of each, evenly spaced over the class."""
+    """Write a list of some classes with at most ``most`` videos of each, evenly spaced over the class."""
     lines = []
     for name in classes:
         paths = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label == name]
@@ -259,19 +258,19 @@ def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int
     write_atomically(file, write)
 
 
-def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> Outcome:
+def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> _RowResult:
     """What a trial of a row gave, run if it was not before."""
     task = "random" if row.task is None else next(name for name in TASKS if TASKS[name] == TASKS[row.task])
     out = Path(job.config.out) / f"{protocol}-{dataset}" / f"{row.backbone}-{task}"
     if not (out / RESULT).is_file():
         job.console.rule(f"{row.name}: {protocol}, {dataset.upper()}")
         backbone = f"random:{row.backbone}@{job.scale.width:g}" if row.task is None else _pretrained(job, row, task)
-        RUN[protocol](job, row, backbone, job.videos[dataset], out)
-    return READ[protocol](read_json(out / RESULT))
+        _RUN[protocol](job, row, backbone, job.videos[dataset], out)
+    return _READ[protocol](read_json(out / RESULT))
 
 
 def _pretrained(job: _Job, row: Row, task: str) -> str:
-    """The run of a network that was pre-trained on a task; it goes on where it was stopped."""
+    """The run of a network that was pre-trained on a task; it resumes where it was stopped."""
     scale = job.scale
     config = PretrainConfig(
         **{
@@ -335,30 +334,30 @@ def _frozen(job: _Job, backbone: str, out: Path) -> dict[str, Any]:
     return {**job.compute, **sizes, "backbone": backbone, "out": str(out / RESULT)}
 
 
-RUN = {"finetune": _finetune, "retrieve": _retrieve, "similarity": _similarity}
+_RUN = {"finetune": _finetune, "retrieve": _retrieve, "similarity": _similarity}
 
 
-def _read_recognition(result: dict[str, Any]) -> Outcome:
+def _read_recognition(result: dict[str, Any]) -> _RowResult:
     videos = f"{result['train_source']}; {result['test_source']}"
     scores, chance = (100 * result["top_1"],), (100 * result["chance"],)
-    return Outcome(scores, chance, 100 * result["standard_error"], videos)
+    return _RowResult(scores, chance, 100 * result["standard_error"], videos)
 
 
-def _read_retrieval(result: dict[str, Any]) -> Outcome:
+def _read_retrieval(result: dict[str, Any]) -> _RowResult:
     scores, chance = (tuple(100 * result[name][str(k)] for k in PAPER_KS) for name in ("accuracy", "chance"))
-    return Outcome(scores, chance, None, f"{result['gallery']}; {result['queries']}")
+    return _RowResult(scores, chance, None, f"{result['gallery']}; {result['queries']}")
 
 
-def _read_similarity(result: dict[str, Any]) -> Outcome:
+def _read_similarity(result: dict[str, Any]) -> _RowResult:
     found = result["result"]
     videos = f"{result['num_pairs']:,} pairs of {result['num_videos']:,} videos ({result['source']})"
-    return Outcome((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
+    return _RowResult((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
 
 
-READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
+_READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
 
 
-def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> list[str]:
+def _differences(job: _Job, table: PaperTable, outcomes: Sequence[_RowResult]) -> list[str]:
     """What differed from the paper, a line each; its open points and our readings are in docs/paper.md."""
     lines = []
     for name, value in asdict(SCALES["paper"]).items():
@@ -369,7 +368,7 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> l
     for (_, dataset), outcome in zip(trials, outcomes, strict=True):
         lines.append(f"videos: {outcome.videos}; the paper: {dataset.upper()}, {PAPER_VIDEOS[dataset]}")
     for _, dataset in set(table.trials) - set(trials):
-        lines.append(f"{dataset.upper()}: not run, since its videos were not given")
+        lines.append(f"{dataset.upper()}: skipped, since its videos were not given")
     if job.config.scale != "paper":
         lines.append("at this scale the numbers show that the protocol runs, not what the method reaches")
     lines.append(f"one run a row, seed {job.config.seed}; the paper does not say how many its numbers are of")
@@ -377,7 +376,7 @@ def _differences(job: _Job, table: PaperTable, outcomes: Sequence[Outcome]) -> l
 
 
 def _description(
-    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[Outcome]], differences: list[str]
+    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]], differences: list[str]
 ) -> dict[str, Any]:
     return {
         "table": job.config.table,

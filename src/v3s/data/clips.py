@@ -5,6 +5,7 @@ over processes and exact resume need no code of their own.
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,14 +15,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
+from v3s.data.letterbox import detect_all_bars
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     NO_BARS,
     Bars,
     ClipPlan,
     Labels,
+    Picture,
     Sampling,
-    Short,
     draw_labels,
     plan_clip,
     sample_generator,
@@ -34,8 +36,8 @@ SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
 VALIDATION_EPOCH = 2**32 - 1  # the epoch whose clips validation sees: drawn once, the same at every pass
-PAPER_VALIDATION = 800
-PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+_PAPER_VALIDATION = 800
+_PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _ORDER, _HOLD_OUT = 2, 3  # domains that keep these draws apart from the samples' own
 
 
@@ -46,7 +48,7 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
         ValueError: nothing would be left to train on.
     """
     if num_validation is None:
-        num_validation = min(PAPER_VALIDATION, max(1, round(PAPER_SHARE * num_videos)))
+        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were asked for as validation videos: training and "
@@ -120,31 +122,47 @@ class BatchOrder:
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
     """Clips of the pretext task, indexed by (epoch, index): the decode, the warp and nothing random but the key.
 
+    Attributes:
+        bars: int32, shape (len(table), 4): left, top, right and bottom of every video, found here where the sampling
+            trims them; else None.
+
     Args:
-        table: the videos; each sample index is a video of it.
+        table: the videos; each sample index is a video of it. Where ``sampling.short`` is "leave-out" every video must
+            be long enough for the longest span; with "fit" the labels are drawn first and, where the sample's video is
+            too short for them, another among the videos that fit.
         task: the label tables.
         sampling: how clips are cut.
         seed: of the run.
-        short: "leave-out" expects every video to be long enough for the longest span; "fit" draws the labels first and,
-            where the sample's video is too short for them, another among the videos that fit.
-        bars: int32, shape (len(table), 4), borders to trim of every video, or None.
     """
 
-    def __init__(
-        self,
-        table: IndexTable,
-        task: PretextTask,
-        sampling: Sampling,
-        *,
-        seed: int,
-        short: Short = "leave-out",
-        bars: np.ndarray | None = None,
-    ) -> None:
-        self.table, self.task, self.sampling = table, task, sampling
-        self.seed, self.short, self.bars = seed, short, bars
+    def __init__(self, table: IndexTable, task: PretextTask, sampling: Sampling, *, seed: int) -> None:
+        self.table, self.task, self.sampling, self.seed = table, task, sampling, seed
+        self.bars = detect_all_bars(table) if sampling.trim_bars else None
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def num_with_bars(self) -> int:
+        """How many videos have bars that are trimmed."""
+        return 0 if self.bars is None else int(self.bars.any(axis=1).sum())
+
+    def subset(self, videos: np.ndarray) -> "PretextClips":
+        """Clips of some of the videos, given by their numbers."""
+        part = copy(self)
+        part.table = self.table.subset(videos)
+        part.bars = None if self.bars is None else self.bars[videos]
+        return part
+
+    def cut_by(self, sampling: Sampling) -> "PretextClips":
+        """Clips of the same videos that are cut in another way; bars that were found are not looked for again."""
+        other = copy(self)
+        other.sampling = sampling
+        if not sampling.trim_bars:
+            other.bars = None
+        elif self.bars is None:
+            other.bars = detect_all_bars(self.table)
+        return other
 
     def plan(self, epoch: int, index: int) -> tuple[int, ClipPlan]:
         """The video and the plan of a sample."""
@@ -156,21 +174,19 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
             self.task,
             labels,
             num_frames=source.num_frames,
-            width=source.width,
-            height=source.height,
+            picture=Picture(source.width, source.height, self._bars_of(video)),
             sampling=self.sampling,
             generator=generator,
-            bars=self._bars(video),
         )
         return video, plan
 
-    def _bars(self, video: int) -> Bars:
+    def _bars_of(self, video: int) -> Bars:
         return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
     def path(self, key: SampleKey) -> str:
         """The file of a sample."""
         epoch, index = key
-        video = index % len(self.table) if self.short == "leave-out" else self.plan(epoch, index)[0]
+        video = index % len(self.table) if self.sampling.short == "leave-out" else self.plan(epoch, index)[0]
         return self.table[video].path
 
     def describe(self, key: SampleKey) -> dict[str, Any]:
@@ -189,7 +205,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
 
     def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
         needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
-        if self.short == "leave-out" or self.table.num_frames[video] >= needed:
+        if self.sampling.short == "leave-out" or self.table.num_frames[video] >= needed:
             return video
         return int(generator.choice(np.flatnonzero(self.table.num_frames >= needed)))
 

@@ -16,7 +16,7 @@ from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
 
-Outcome = Video | Failure
+ReadResult = Video | Failure
 """What reading a file gave: its index, or the reason why it cannot be read."""
 
 FileKey = tuple[str, int, int]
@@ -43,9 +43,9 @@ def file_key(root: Path, path: str) -> FileKey | None:
     return path, status.st_size, status.st_mtime_ns
 
 
-def read_cache(file: Path | None, root: Path) -> dict[FileKey, Outcome]:
+def read_cache(file: Path | None, root: Path) -> dict[FileKey, ReadResult]:
     """Read what is known; a line that another version wrote, or that a killed process left half, is unknown."""
-    known: dict[FileKey, Outcome] = {}
+    known: dict[FileKey, ReadResult] = {}
     try:
         lines = file.read_text("ascii", errors="replace").splitlines() if file else []
     except OSError:
@@ -82,7 +82,7 @@ class CacheWriter:
                 self._give_up(error)
         return self
 
-    def add(self, key: FileKey, outcome: Outcome) -> None:
+    def add(self, key: FileKey, outcome: ReadResult) -> None:
         """Write down what reading one file gave."""
         if self._descriptor is None:
             return

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.pretext.plan import NO_BARS, Bars, Sampling, middle_crop
+from v3s.pretext.plan import NO_BARS, Bars, Picture, Sampling, middle_crop
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 
 NUM_FRAMES = 5  # frames looked at, evenly spaced: a dark scene in one of them is no bar
 MAX_RANGE = 16  # levels that each channel of a bar may vary by, over all its pixels and frames (compression noise)
 EDGE = 4  # lines beside a bar that compression has blurred; they go with it
-MAX_SHARE = 0.4  # a bar wider than this share of the frame is a picture
+_MAX_SHARE = 0.4  # a bar wider than this share of the frame is a picture
 
 
 def find_bars(frames: Tensor) -> Bars:
@@ -40,7 +40,7 @@ def _run(lines: Tensor) -> int:
     constant = (high - low).amax(dim=0) <= MAX_RANGE
     length = int(constant.sum())
     trimmed = length + EDGE if length else 0
-    return trimmed if trimmed <= MAX_SHARE * len(constant) else 0
+    return trimmed if trimmed <= _MAX_SHARE * len(constant) else 0
 
 
 def detect_bars(video: Video) -> Bars:
@@ -55,7 +55,11 @@ def detect_all_bars(table: IndexTable) -> np.ndarray:
     return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in found], np.int32)
 
 
+def picture_of(video: Video, sampling: Sampling) -> Picture:
+    """What clips of a video are cut from: its frames, without their bars where they are to be trimmed."""
+    return Picture(video.width, video.height, detect_bars(video) if sampling.trim_bars else NO_BARS)
+
+
 def untransformed(video: Video, sampling: Sampling) -> Homography:
-    """`middle_crop` of a video, less its bars where training left them out."""
-    bars = detect_bars(video) if sampling.trim_bars else NO_BARS
-    return middle_crop(video.width, video.height, sampling, bars)
+    """`middle_crop` of a video, without its bars where training trimmed them."""
+    return middle_crop(picture_of(video, sampling), sampling)

@@ -32,19 +32,19 @@ from v3s.video.container import Failure, VideoError
 SILENT_SECONDS = 120.0
 """How long nothing may come and no process begin a sample, before those at one count as hung."""
 
-MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
+_MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
 
 
 _note_again: Callable[[], None] | None = None  # in a process that reads: notes again where it is
 
 Key = TypeVar("Key")
 _Key = TypeVar("_Key", contravariant=True)
-Batch = tuple[int, list[Key]]  # its number and its keys
-Place = tuple[int, int]  # number of a batch, row in it
-Death = tuple[Place | None, str]  # the sample that a process was at, if any, and how it ended
+_Batch = tuple[int, list[Key]]  # its number and its keys
+_Place = tuple[int, int]  # number of a batch, row in it
+_Death = tuple[_Place | None, str]  # the sample that a process was at, if any, and how it ended
 
 
-class Samples(Protocol[_Key]):
+class SampleSource(Protocol[_Key]):
     """Where samples are read from: each has a key and lies in one file."""
 
     def __getitem__(self, key: _Key, /) -> Any:
@@ -63,12 +63,11 @@ class _Read(NamedTuple):
 
 
 def load(
-    samples: Samples[Key],
+    samples: SampleSource[Key],
     batches: Iterable[list[Key]],
     *,
     num_workers: int,
     quarantine: Quarantine | None,
-    first_batch: int = 0,
     collate: Callable[[list[Any]], Any] = stack,
     pin_memory: bool = False,
     prefetch: int = 2,
@@ -79,10 +78,9 @@ def load(
 
     Args:
         samples: where to read.
-        batches: the keys of each batch.
+        batches: the keys of each batch; a `BatchOrder` may begin in the midst of a run, and numbers them from there.
         num_workers: processes that read; 0 reads in this one, unguarded against hangs and crashes.
         quarantine: files to leave out; those that fail are added. ``None`` stops at the first failure.
-        first_batch: the number of the first batch, as the quarantine counts them.
         collate: makes one value of the samples of a batch, in the process that read them.
         pin_memory: copy tensors to page-locked memory.
         prefetch: batches that each process reads ahead.
@@ -94,13 +92,14 @@ def load(
         VideoError: a file failed and there is no quarantine.
         ValueError: more than half of the files failed.
     """
+    first_batch = batches.first_batch if isinstance(batches, BatchOrder) else 0
     ledger = _Ledger(samples, enumerate(batches, first_batch), quarantine)
     if num_workers == 0:
         for _, keys in ledger.hand_out():
             yield ledger.settle(_read(samples, keys, collate, lambda row: None))
         return
     idle_deaths = 0
-    while idle_deaths < MAX_IDLE_DEATHS:
+    while idle_deaths < _MAX_IDLE_DEATHS:
         notes = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         loader: DataLoader[_Read] = DataLoader(
             _NotedSamples(samples, collate, notes, num_places=prefetch + 1),
@@ -122,7 +121,7 @@ def load(
 
 
 def load_batches(
-    clips: Samples[SampleKey],
+    clips: SampleSource[SampleKey],
     order: BatchOrder | Sequence[list[SampleKey]],
     *,
     num_workers: int,
@@ -138,16 +137,8 @@ def load_batches(
     Raises:
         ValueError: as :func:`load`, or a batch has nothing left that others wait for.
     """
-    first_batch = order.first_batch if isinstance(order, BatchOrder) else 0
-    for _, data in load(
-        clips,
-        order,
-        num_workers=num_workers,
-        quarantine=quarantine,
-        first_batch=first_batch,
-        pin_memory=pin_memory,
-        prefetch=prefetch,
-    ):
+    read = load(clips, order, num_workers=num_workers, quarantine=quarantine, pin_memory=pin_memory, prefetch=prefetch)
+    for _, data in read:
         if data is None and isinstance(order, BatchOrder) and order.num_processes > 1:
             raise ValueError("all files of a process's share of a batch went bad: choose a larger --batch-size")
         yield tuple(data) if data is not None else (torch.empty(0), torch.empty(0))
@@ -169,12 +160,14 @@ def start_worker(worker: int) -> None:
 class _Ledger(Generic[Key]):
     """Which batches are handed out and not yet delivered, and what is left out of them."""
 
-    def __init__(self, samples: Samples[Key], batches: Iterator[Batch[Key]], quarantine: Quarantine | None) -> None:
+    def __init__(
+        self, samples: SampleSource[Key], batches: Iterator[_Batch[Key]], quarantine: Quarantine | None
+    ) -> None:
         self.samples, self.quarantine = samples, quarantine
-        self.undelivered: deque[Batch[Key]] = deque()
+        self.undelivered: deque[_Batch[Key]] = deque()
         self._next_batches = batches
 
-    def hand_out(self) -> Iterator[Batch[Key]]:
+    def hand_out(self) -> Iterator[_Batch[Key]]:
         """Yield all batches that are not delivered, those that were handed out before first."""
         self._next_batches = chain(self.undelivered, self._next_batches)
         self.undelivered = deque()
@@ -190,7 +183,7 @@ class _Ledger(Generic[Key]):
         kept = [place for place, row in enumerate(read.rows) if self._counts(keys[row], number)]
         return [keys[read.rows[place]] for place in kept], _choose(read.data, kept, len(read.rows))
 
-    def blame(self, deaths: Sequence[Death]) -> None:
+    def blame(self, deaths: Sequence[_Death]) -> None:
         """Leave out the files over which processes died, from the next batch on."""
         handed_out = dict(self.undelivered)
         for place, reason in deaths:
@@ -219,12 +212,12 @@ class _NotedSamples(Dataset[Any]):
     """Batches of samples, in a process that notes where it is: (its id, number of the batch, row + 1, time in ns)."""
 
     def __init__(
-        self, samples: Samples[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
+        self, samples: SampleSource[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
     ) -> None:
         self.samples, self.collate, self.notes, self.num_places = samples, collate, notes, num_places
         self._shelf: Shelf | None = None
 
-    def __getitems__(self, batch: Batch[Any]) -> _Read:
+    def __getitems__(self, batch: _Batch[Any]) -> _Read:
         """Read one batch; the name is that by which torch's loader asks for a whole batch."""
         worker = get_worker_info()
         assert worker is not None
@@ -240,7 +233,7 @@ class _NotedSamples(Dataset[Any]):
 
 
 def _read(
-    samples: Samples[Key], keys: list[Key], collate: Callable[[list[Any]], Any], note: Callable[[int], None]
+    samples: SampleSource[Key], keys: list[Key], collate: Callable[[list[Any]], Any], note: Callable[[int], None]
 ) -> _Read:
     """Read a batch, with a note at every row, and one of -1 at its end."""
     rows: list[int] = []
@@ -271,7 +264,7 @@ class _Workers:
     """
 
     def __init__(self, loader: DataLoader[_Read], notes: Tensor, taker: Taker) -> None:
-        self.deaths: list[Death] = []
+        self.deaths: list[_Death] = []
         self._taker = taker
         self._notes, self._waiting_since = notes, 0
         self._silent: list[BaseProcess] = []
@@ -324,7 +317,7 @@ class _Workers:
             process.join()
         return dead
 
-    def _death(self, process: BaseProcess) -> Death:
+    def _death(self, process: BaseProcess) -> _Death:
         places = {pid: (number, row - 1) for pid, number, row, _ in self._notes.tolist() if row}
         code = process.exitcode or 0
         if code == -signal.SIGTERM:  # torchrun sends it to all processes: it is up to the main one when to stop

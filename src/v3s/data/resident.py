@@ -9,7 +9,8 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +26,12 @@ from v3s.video.frames import ColourSpace, Frames
 from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes, read_whole
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
-SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
+Loading = Literal["auto", "workers", "resident"]
+_SHARE_OF_DEVICE, SHARE_OF_MEMORY = 0.6, 0.8
 """How much of a GPU's free memory, and of the host's memory, frames may take: the rest is the network's."""
 
 
-class Kind(NamedTuple):
+class FrameKind(NamedTuple):
     """What frames must have in common to be warped together: format, size and colour space."""
 
     pixel_format: PixelFormat
@@ -55,9 +57,9 @@ class Kind(NamedTuple):
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def kind_of(video: StoredVideo) -> Kind:
+def _kind_of(video: StoredVideo) -> FrameKind:
     """The kind of a video's frames."""
-    return Kind(video.pixel_format, video.height, video.width, video.matrix, video.full)
+    return FrameKind(video.pixel_format, video.height, video.width, video.matrix, video.full)
 
 
 class ResidentFrames:
@@ -81,14 +83,14 @@ class ResidentFrames:
     def __init__(self, table: IndexTable, device: torch.device, held: range | None = None) -> None:
         self.device = device
         videos = {number: _stored(table[number]) for number in (range(len(table)) if held is None else held)}
-        counts: dict[Kind, int] = defaultdict(int)
-        self.places: dict[int, tuple[Kind, int]] = {}
+        counts: dict[FrameKind, int] = defaultdict(int)
+        self.places: dict[int, tuple[FrameKind, int]] = {}
         for number, video in videos.items():
-            kind = kind_of(video)
+            kind = _kind_of(video)
             self.places[number] = kind, counts[kind]
             counts[kind] += video.num_frames
         home = _home(sum(count * kind.num_bytes for kind, count in counts.items()), device)
-        self.rows: dict[Kind, Tensor] = {
+        self.rows: dict[FrameKind, Tensor] = {
             kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=home) for kind, count in counts.items()
         }
         for number, (kind, first) in self.places.items():
@@ -100,7 +102,7 @@ class ResidentFrames:
         rows = torch.tensor(numbers) + first
         return Frames(tuple(plane.index_select(0, rows) for plane in kind.planes(self.rows[kind])), kind.colour)
 
-    def frames(self, kind: Kind, rows: Tensor, num_clips: int) -> Frames:
+    def frames(self, kind: FrameKind, rows: Tensor, num_clips: int) -> Frames:
         """Gather rows of one kind as the planes of several clips, shape (num_clips, T, channels, H, W)."""
         home = self.rows[kind]
         pinned = home.device != self.device
@@ -127,12 +129,12 @@ def resident_batches(
     """
     for keys in order:
         drawn = [clips.plan(*key) for key in keys]
-        made = make_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
+        made = cut_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
         labels = torch.tensor([[plan.labels.spatial, plan.labels.temporal] for _, plan in drawn])
         yield made, labels.to(frames.device, non_blocking=True)
 
 
-def make_clips(
+def cut_clips(
     frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
 ) -> Tensor:
     """Carry out the plans of a batch: one by one on a CPU, together on a GPU.
@@ -147,16 +149,16 @@ def make_clips(
         uint8, shape (B, 3, T, size, size), on the frames' device.
     """
     if frames.device.type != "cpu":
-        return make_together(frames, drawn, size, compiled=compiled)
+        return cut_together(frames, drawn, size, compiled=compiled)
     (batch,) = stack([(cut_clip(frames.of(video, plan.frames), plan, size),) for video, plan in drawn])
     return batch
 
 
-def make_together(
+def cut_together(
     frames: ResidentFrames, drawn: Sequence[tuple[int, ClipPlan]], size: int, *, compiled: bool = False
 ) -> Tensor:
-    """Carry out the plans of a batch, those of one kind of frames at once; see :func:`make_clips`."""
-    groups: dict[tuple[Kind, Samples], list[int]] = defaultdict(list)
+    """Carry out the plans of a batch, those of one kind of frames at once; see :func:`cut_clips`."""
+    groups: dict[tuple[FrameKind, Samples], list[int]] = defaultdict(list)
     for position, (video, plan) in enumerate(drawn):
         groups[frames.places[video][0], blurred_samples(plan.samples, plan.blur)].append(position)
     made: dict[int, Tensor] = {}
@@ -183,7 +185,27 @@ def make_together(
     return batch
 
 
-def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
+def hold_frames(
+    train: IndexTable, validation: IndexTable, own: range, device: torch.device, loading: Loading
+) -> tuple[ResidentFrames, ResidentFrames] | None:
+    """The frames of training and validation videos in memory, or None where processes are to read them.
+
+    Args:
+        train: the training videos.
+        validation: the validation videos.
+        own: numbers of the training videos that this process reads.
+        device: that trains.
+        loading: "resident", "workers", or "auto": resident where a GPU has room for stored frames.
+    """
+    if loading == "auto":
+        videos = chain(map(train.__getitem__, own), validation)
+        loading = "resident" if _can_be_resident(videos, device) else "workers"
+    if loading == "workers":
+        return None
+    return ResidentFrames(train, device, own), ResidentFrames(validation, device)
+
+
+def _can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
     """Whether all these videos are stored frames that fit into a GPU's own memory."""
     if device.type != "cuda":
         return False
@@ -198,7 +220,7 @@ def can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
 def _fits(num_bytes: int, gpu: torch.device) -> bool:
     """Whether a GPU has room; what torch holds of its memory and does not use is free too."""
     free = torch.cuda.mem_get_info(gpu)[0] + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
-    return num_bytes <= SHARE_OF_DEVICE * free
+    return num_bytes <= _SHARE_OF_DEVICE * free
 
 
 def _stored(video: object) -> StoredVideo:

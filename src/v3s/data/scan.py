@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from v3s.data.index_cache import CacheWriter, Outcome, default_cache, file_key, read_cache
+from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.folder import link_outside
 from v3s.data.lists.splits import VideoList
@@ -25,10 +25,10 @@ from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-FILES_AHEAD = 16
+_FILES_AHEAD = 16
 """How many files a process is handed ahead."""
 
-MAX_BYTES = 2**30
+_MAX_BYTES = 2**30
 """How much memory reading one file may take, in a process that does only that. A header may ask for any."""
 
 
@@ -102,6 +102,22 @@ class Scan:
         return len(self.usable)
 
     @property
+    def skipped(self) -> dict[str, str]:
+        """Path and reason of each video that is not usable, in the order of the list."""
+        return {report.path: report.reason for report in self.reports if report.verdict != "usable"}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many videos were listed, and how many of them have each fault."""
+        verdicts = [report.verdict for report in self.reports]
+        faults: tuple[Verdict, ...] = ("unreadable", "partial", "too short")
+        return {
+            "listed": len(self.reports) + self.videos.num_missing,
+            "missing": self.videos.num_missing,
+            **{fault.replace(" ", "_"): verdicts.count(fault) for fault in faults},
+        }
+
+    @property
     def usable_table(self) -> IndexTable:
         """The indices of the usable videos, in the order of `usable`."""
         return self.table.subset(np.flatnonzero(self.table.num_frames >= self.min_frames))
@@ -142,7 +158,7 @@ def scan(
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = [file_key(videos.root, path) for path in videos.paths]
-    outcomes: list[Outcome | None] = [known.get(key) if key else None for key in keys]
+    outcomes: list[ReadResult | None] = [known.get(key) if key else None for key in keys]
     if videos.stays_inside:
         for position, path in enumerate(videos.paths):
             if target := link_outside(videos.root / path, videos.root):
@@ -164,7 +180,7 @@ def scan(
     return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
 
 
-def _stored(store: Store, path: str, verify: bool) -> Outcome:
+def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     """What a store holds of one file, unless the file has changed since or the frames are damaged."""
     outcome = store.files[path].outcome
     if store.changed(path):
@@ -183,7 +199,7 @@ def default_workers() -> int:
     return min(usable, 16)
 
 
-def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
+def _read_all(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
     """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
     deadly = Quarantine(tell=lambda text: None)
     found = load(
@@ -192,7 +208,7 @@ def _read_all(files: Sequence[str], workers: int) -> Iterator[Outcome]:
         num_workers=min(workers, len(files)),
         quarantine=deadly,
         collate=_only,
-        prefetch=FILES_AHEAD,
+        prefetch=_FILES_AHEAD,
     )
     for file, (_, outcome) in zip(files, found, strict=True):
         yield deadly.failures[file] if outcome is None else outcome
@@ -207,7 +223,7 @@ class _Files:
     def path(self, position: int) -> str:
         return self.files[position]
 
-    def __getitem__(self, position: int) -> Outcome:
+    def __getitem__(self, position: int) -> ReadResult:
         file = self.files[position]
         if get_worker_info() is not None:
             _limit_memory()
@@ -224,16 +240,16 @@ def _limit_memory() -> None:
     if status.exists():
         held = int(status.read_text().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = held + MAX_BYTES
+        wanted = held + _MAX_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
-def _only(outcomes: list[Outcome]) -> Outcome:
+def _only(outcomes: list[ReadResult]) -> ReadResult:
     (outcome,) = outcomes
     return outcome
 
 
-def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Scan:
+def _assemble(videos: VideoList, min_frames: int, outcomes: list[ReadResult]) -> Scan:
     """Judge every file and put the indices into a table."""
     reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
     readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
@@ -241,7 +257,7 @@ def _assemble(videos: VideoList, min_frames: int, outcomes: list[Outcome]) -> Sc
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 
-def _report(path: str, outcome: Outcome, min_frames: int) -> FileReport:
+def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
     """Judge one file."""
     if isinstance(outcome, Failure):
         verdict: Verdict = "partial" if outcome.num_frames else "unreadable"

@@ -22,8 +22,8 @@ from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
 from v3s.video.store import PixelFormat, StoredVideo
 
-STORE_FORMAT = 1
-SETTINGS, SHARDS, UNFINISHED = "store.json", "shards", "unfinished"
+_STORE_FORMAT = 1
+STORE_FILE, SHARDS, UNFINISHED = "store.json", "shards", "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StoreSettings:
     pixel_format: PixelFormat
     short_side: int
     decoder: str
-    format: int = STORE_FORMAT
+    format: int = _STORE_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def content_digest(path: Path) -> str:
 
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store."""
-    return (folder / SETTINGS).is_file()
+    return (folder / STORE_FILE).is_file()
 
 
 def open_store(folder: Path, *, to_write: bool = False) -> Store:
@@ -139,7 +139,7 @@ def open_store(folder: Path, *, to_write: bool = False) -> Store:
     if not to_write and (folder / UNFINISHED).exists():
         raise ValueError(f"{folder} is a store that v3s prepare is still writing, or was stopped in; run it to its end")
     lists = tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder))
-    return _open(folder, (folder / SETTINGS).stat().st_mtime_ns, lists)
+    return _open(folder, (folder / STORE_FILE).stat().st_mtime_ns, lists)
 
 
 def _lists(folder: Path) -> list[Path]:
@@ -154,15 +154,15 @@ def _open(folder: Path, settings_mtime_ns: int, lists: tuple[tuple[str, int], ..
 
 
 def _read_settings(folder: Path) -> StoreSettings:
-    path = folder / SETTINGS
+    path = folder / STORE_FILE
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         settings = StoreSettings(**values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the description of a store ({error}); run v3s prepare --overwrite") from error
-    if settings.format != STORE_FORMAT:
+    if settings.format != _STORE_FORMAT:
         raise ValueError(
-            f"{path}: a store of format {settings.format}, this version reads {STORE_FORMAT}; "
+            f"{path}: a store of format {settings.format}, this version reads {_STORE_FORMAT}; "
             "run v3s prepare --overwrite"
         )
     return settings

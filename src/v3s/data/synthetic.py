@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.files.writing import write_atomically
 from v3s.pages.images import mp4
 
 PERIOD_FRAMES = 40.0
@@ -22,37 +23,37 @@ PERIOD_FRAMES = 40.0
 
 PERIOD_SPREAD = 0.15
 
-FRAMES_PER_HEIGHT = 60
+_FRAMES_PER_HEIGHT = 60
 """Frames in which the camera pans one frame height to a side: the same pace in every clip."""
 
-TILES_PER_HEIGHT = 8
+_TILES_PER_HEIGHT = 8
 """Tiles of the background in one frame height: the same size in every clip."""
 
-Floats = NDArray[np.floating]
-Field = Callable[[Floats, Floats], Floats]
+_Floats = NDArray[np.floating]
+_Field = Callable[[_Floats, _Floats], _Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Poses:
+class _Poses:
     """Where each object is in each frame: four arrays of shape (num_objects, num_frames).
 
     Convention: lengths are in frame heights, the origin is the frame's top left corner, y points down, angles are in
     radians and turn clockwise on the screen.
     """
 
-    x: Floats
-    y: Floats
-    radius: Floats
-    angle: Floats
+    x: _Floats
+    y: _Floats
+    radius: _Floats
+    angle: _Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """How one object looks: signed distance and two-tone pattern, both over coordinates in units of its radius."""
 
-    shape: Field
-    pattern: Field
-    colours: Floats  # (2, 3, 1, 1), in 0..255
+    shape: _Field
+    pattern: _Field
+    colours: _Floats  # (2, 3, 1, 1), in 0..255
 
 
 def make_clips(
@@ -91,9 +92,9 @@ def make_clips(
     for index in range(num_videos):
         turn, kind = divmod(index, len(kinds))
         path = Path(folder) / kinds[kind] / f"clip_{turn:03d}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((seed, index))
-        path.write_bytes(mp4(_film(rng, kinds[kind], num_frames, height, width), fps))
+        film = mp4(_film(rng, kinds[kind], num_frames, height, width), fps)
+        write_atomically(path, partial(Path.write_bytes, data=film))
         paths.append(path)
     return paths
 
@@ -104,12 +105,12 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
     cycles = (np.arange(num_frames) / period).astype(np.float32)
     poses = MOTIONS[kind](rng, cycles, width / height)
     looks = [_look(rng) for _ in poses.x]
-    travel = np.arange(num_frames) * height / FRAMES_PER_HEIGHT  # of the camera, in pixels
+    travel = np.arange(num_frames) * height / _FRAMES_PER_HEIGHT  # of the camera, in pixels
     across = travel if rng.random() < 0.5 else travel[-1] - travel
     reach = max(2, height // 16)
     down = reach * np.sin(np.pi * cycles + rng.uniform(0, 2 * np.pi))
     camera = np.stack([across, down], axis=1)
-    scene = _background(rng, height + 2 * reach + 1, width + math.ceil(travel[-1]) + 1, height / TILES_PER_HEIGHT)
+    scene = _background(rng, height + 2 * reach + 1, width + math.ceil(travel[-1]) + 1, height / _TILES_PER_HEIGHT)
     grain = rng.normal(0, 2, (3, height + 32, width + 32)).astype(np.float32)
     corners = rng.integers(0, 32, (num_frames, 2))
     film = np.empty((num_frames, 3, height, width), np.uint8)
@@ -124,7 +125,7 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
     return np.moveaxis(film, 1, -1)
 
 
-def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> Floats:
+def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> _Floats:
     """A still scene: tiles and 1/f texture around one colour, under a gradient of light; (3, H, W), sizes in pixels."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, across)
@@ -137,11 +138,11 @@ def _background(rng: np.random.Generator, height: int, width: int, tile: float) 
     colour = rng.uniform(80, 170, (3, 1, 1))
     row, column = (np.sin(np.pi * (np.arange(n) / tile + rng.uniform(0, 2))) for n in (height, width))
     tiles = 38 * np.clip(2 * np.outer(row, column), -1, 1)
-    scene: Floats = (colour + grey + tiles + 4 * texture[1:]).astype(np.float32)
+    scene: _Floats = (colour + grey + tiles + 4 * texture[1:]).astype(np.float32)
     return scene
 
 
-def _view(scene: Floats, top: float, left: float, height: int, width: int) -> Floats:
+def _view(scene: _Floats, top: float, left: float, height: int, width: int) -> _Floats:
     """Cut a window (3, height, width) at a position between pixels, by bilinear weights."""
     row, column = int(top), int(left)
     a, b = top - row, left - column
@@ -150,7 +151,7 @@ def _view(scene: Floats, top: float, left: float, height: int, width: int) -> Fl
     return rows[:, :, :-1] * (1 - b) + rows[:, :, 1:] * b
 
 
-def _paint(frame: Floats, look: Look, x: float, y: float, radius: float, angle: float) -> None:
+def _paint(frame: _Floats, look: Look, x: float, y: float, radius: float, angle: float) -> None:
     """Draw one object onto a frame (3, H, W) in place, with soft edges; lengths in pixels."""
     reach = 1.15 * radius + 1  # the rounded square's corner is at 1.12 radii
     top, left = max(int(y - reach), 0), max(int(x - reach), 0)
@@ -176,29 +177,29 @@ def _look(rng: np.random.Generator) -> Look:
 # Shapes: signed distance to the outline, negative inside, for an object of radius 1.
 
 
-def _disc(u: Floats, v: Floats) -> Floats:
-    distance: Floats = np.hypot(u, v) - 1
+def _disc(u: _Floats, v: _Floats) -> _Floats:
+    distance: _Floats = np.hypot(u, v) - 1
     return distance
 
 
-def _ring(u: Floats, v: Floats) -> Floats:
-    distance: Floats = np.abs(np.hypot(u, v) - 0.75) - 0.25
+def _ring(u: _Floats, v: _Floats) -> _Floats:
+    distance: _Floats = np.abs(np.hypot(u, v) - 0.75) - 0.25
     return distance
 
 
-def _rounded_square(u: Floats, v: Floats) -> Floats:
+def _rounded_square(u: _Floats, v: _Floats) -> _Floats:
     beyond_u, beyond_v = (np.maximum(np.abs(w) - 0.65, 0) for w in (u, v))
-    distance: Floats = np.hypot(beyond_u, beyond_v) - 0.2
+    distance: _Floats = np.hypot(beyond_u, beyond_v) - 0.2
     return distance
 
 
-def _polygon(u: Floats, v: Floats, num_sides: int) -> Floats:
+def _polygon(u: _Floats, v: _Floats, num_sides: int) -> _Floats:
     half = math.pi / num_sides
-    distance: Floats = np.hypot(u, v) * np.cos(np.mod(np.arctan2(v, u), 2 * half) - half) - math.cos(half)
+    distance: _Floats = np.hypot(u, v) * np.cos(np.mod(np.arctan2(v, u), 2 * half) - half) - math.cos(half)
     return distance
 
 
-SHAPES: tuple[Field, ...] = (
+SHAPES: tuple[_Field, ...] = (
     _disc,
     _ring,
     _rounded_square,
@@ -210,44 +211,44 @@ SHAPES: tuple[Field, ...] = (
 # Patterns: positive where the second colour goes; none looks the same after a quarter turn, so a rotation shows.
 
 
-def _half(u: Floats, v: Floats) -> Floats:
+def _half(u: _Floats, v: _Floats) -> _Floats:
     return u + 0 * v
 
 
-def _checker(u: Floats, v: Floats) -> Floats:
-    inside: Floats = np.sin(np.pi * u) * np.sin(np.pi * v) / np.pi
+def _checker(u: _Floats, v: _Floats) -> _Floats:
+    inside: _Floats = np.sin(np.pi * u) * np.sin(np.pi * v) / np.pi
     return inside
 
 
-def _spot(u: Floats, v: Floats) -> Floats:
-    inside: Floats = 0.35 - np.hypot(u - 0.55, v)
+def _spot(u: _Floats, v: _Floats) -> _Floats:
+    inside: _Floats = 0.35 - np.hypot(u - 0.55, v)
     return inside
 
 
-PATTERNS: tuple[Field, ...] = (_half, _checker, _spot)
+PATTERNS: tuple[_Field, ...] = (_half, _checker, _spot)
 
-# Motions: (generator, cycles done at each frame (num_frames,), width / height) -> Poses.
+# Motions: (generator, cycles done at each frame (num_frames,), width / height) -> _Poses.
 
-Motion = Callable[[np.random.Generator, Floats, float], Poses]
+Motion = Callable[[np.random.Generator, _Floats, float], _Poses]
 
 
-def _poses(x: Floats, y: Floats, radius: Floats, angle: Floats) -> Poses:
+def _poses(x: _Floats, y: _Floats, radius: _Floats, angle: _Floats) -> _Poses:
     """Spread four broadcastable arrays to (num_objects, num_frames)."""
-    return Poses(*(np.ascontiguousarray(part, np.float32) for part in np.broadcast_arrays(x, y, radius, angle)))
+    return _Poses(*(np.ascontiguousarray(part, np.float32) for part in np.broadcast_arrays(x, y, radius, angle)))
 
 
-def _column(rng: np.random.Generator, low: float, high: float, num_objects: int) -> Floats:
+def _column(rng: np.random.Generator, low: float, high: float, num_objects: int) -> _Floats:
     """One number per object, shape (num_objects, 1)."""
     return rng.uniform(low, high, (num_objects, 1)).astype(np.float32)
 
 
-def _between(low: Floats, high: Floats, distance: Floats) -> Floats:
+def _between(low: _Floats, high: _Floats, distance: _Floats) -> _Floats:
     """Go back and forth between two walls: where a point is that has travelled ``distance``."""
     room = high - low
     return high - np.abs(np.mod(distance, 2 * room) - room)
 
 
-def _bounce(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _bounce(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(2, 5))
     radius, heading = _column(rng, 0.1, 0.16, num_objects), _column(rng, 0, 2 * np.pi, num_objects)
     x = _between(radius, aspect - radius, _column(rng, 0, 4, num_objects) + np.cos(heading) * cycles)
@@ -255,7 +256,7 @@ def _bounce(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(x, y, radius, heading)
 
 
-def _orbit(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _orbit(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(2, 5))
     start = np.linspace(0, 2 * np.pi, num_objects, endpoint=False)[:, None] + rng.uniform(0, 2 * np.pi)
     around = start + rng.choice([-1, 1]) * 2 * np.pi * cycles
@@ -264,7 +265,7 @@ def _orbit(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(x, y, _column(rng, 0.08, 0.13, num_objects), start)
 
 
-def _spin(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _spin(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(2, 4))
     slots = (np.arange(num_objects)[:, None] + _column(rng, 0.4, 0.6, num_objects)) / num_objects
     turn = 2 * np.pi * cycles * rng.choice([-1, 1], (num_objects, 1))
@@ -272,7 +273,7 @@ def _spin(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(slots * aspect, _column(rng, 0.3, 0.7, num_objects), radius, turn + slots)
 
 
-def _pendulum(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _pendulum(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(1, 4))
     slots = (np.arange(num_objects)[:, None] + 0.5) / num_objects * aspect
     swing = rng.uniform(0.6, 0.8) * np.cos(2 * np.pi * (cycles + _column(rng, 0, 1, num_objects)))
@@ -281,7 +282,7 @@ def _pendulum(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(x, y, _column(rng, 0.1, 0.15, num_objects), -swing)
 
 
-def _pulse(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _pulse(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(2, 4))
     slots = (np.arange(num_objects)[:, None] + 0.5) / num_objects * aspect
     beat = 1 + 0.5 * np.sin(2 * np.pi * (cycles + _column(rng, 0, 1, num_objects)))
@@ -289,7 +290,7 @@ def _pulse(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(slots, _column(rng, 0.3, 0.7, num_objects), radius, _column(rng, 0, 6.28, num_objects))
 
 
-def _walk(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _walk(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(1, 4))
     step = 2 * np.pi * (cycles + _column(rng, 0, 1, num_objects))
     radius = _column(rng, 0.11, 0.16, num_objects)
@@ -298,7 +299,7 @@ def _walk(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(x, y, radius, 0.35 * np.sin(step))
 
 
-def _drop(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _drop(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(1, 4))
     slots = (np.arange(num_objects)[:, None] + _column(rng, 0.3, 0.7, num_objects)) / num_objects
     flight = np.mod(cycles + _column(rng, 0, 1, num_objects), 1)
@@ -307,7 +308,7 @@ def _drop(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
     return _poses(slots * aspect, y, radius, _column(rng, 0, 6.28, num_objects))
 
 
-def _rain(rng: np.random.Generator, cycles: Floats, aspect: float) -> Poses:
+def _rain(rng: np.random.Generator, cycles: _Floats, aspect: float) -> _Poses:
     num_objects = int(rng.integers(10, 15))
     y = np.mod(_column(rng, 0, 1.2, num_objects) + 1.4 * cycles, 1.2) - 0.1
     radius = _column(rng, 0.035, 0.06, num_objects)

@@ -11,7 +11,10 @@ from rich.table import Table
 
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
+from v3s.files.text import say
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
+
+_NUM_KINDS_SHOWN = 5
 
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
@@ -27,14 +30,14 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
         ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
             the counts and the first reason.
     """
-    console.print(listed.source, highlight=False, markup=False, soft_wrap=True)
+    say(console, listed.source)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     counts = Counter(report.verdict for report in found.reports)
     told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
-    console.print(f"{told} (a video needs {min_frames} frames)", highlight=False)
+    say(console, f"{told} (a video needs {min_frames} frames)")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
-        console.print(f"left out: {report.path}: {report.reason}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"skipped: {report.path}: {report.reason}")
     if not found.num_usable:
         first = found.reports[0]
         raise ValueError(f"no usable video: {told}; first: {first.path}: {first.reason}")
@@ -45,9 +48,6 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
             f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
-
-
-NUM_KINDS_SHOWN = 5
 
 
 def scan_with_bar(
@@ -106,6 +106,6 @@ def _hours(reports: Iterable[FileReport], verdict: str) -> str:
 def _most_common(kinds: Iterable[str]) -> str:
     """Return the most frequent kinds with their counts."""
     counts = Counter(kinds)
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(NUM_KINDS_SHOWN))
-    others = len(counts) - NUM_KINDS_SHOWN
+    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
+    others = len(counts) - _NUM_KINDS_SHOWN
     return f"{shown} and {others:,} other kinds" if others > 0 else shown

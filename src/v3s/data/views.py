@@ -17,7 +17,7 @@ from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.warp import warp
 
-PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame, in sides of the clip (section 4.3)
+_PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame, in sides of the clip (section 4.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class View:
         """
         size = self.clip_size
         resized_height, resized_width = (
-            (size * 256 / 224, size * 256 / 224) if size == 224 else (size * ratio for ratio in PAPER_RESIZE)
+            (size * 256 / 224, size * 256 / 224) if size == 224 else (size * ratio for ratio in _PAPER_RESIZE)
         )
         whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
         crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole

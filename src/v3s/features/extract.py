@@ -1,8 +1,8 @@
-"""Videos to vectors: the one feature extractor that retrieval, similarity, probes and search share."""
+"""Clips to vectors: which numbers of a network are taken, and what makes two vectors comparable."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from v3s.backbones.device import Compute
-from v3s.data.index_table import IndexTable
-from v3s.data.views import View, load_views
+from v3s.data.views import View
 
 Pool = Literal["mean", "max"]
 
-PREPROCESSING = 1  # a change of how frames are resized needs another number: vectors before and after must not mix
+_PREPROCESSING = 1  # a change of how frames are resized needs another number: vectors before and after must not mix
 
-POSITIONS_ON_CPU = 16 * 112 * 112
+_POSITIONS_ON_CPU = 16 * 112 * 112
 """Frames x height x width of a forward pass on a CPU, one clip of the paper: larger passes leave the caches."""
 
 
@@ -74,56 +73,13 @@ def clip_features(
     """
     parts: list[list[Tensor]] = [[] for _ in features]
     if compute.device.type == "cpu" and len(clips):
-        batch_size = min(batch_size, max(1, POSITIONS_ON_CPU // clips[0, 0].numel()))
+        batch_size = min(batch_size, max(1, _POSITIONS_ON_CPU // clips[0, 0].numel()))
     for batch in torch.split(clips, batch_size):
         with compute.autocast():
             stages = backbone.forward_stages(compute.clips(batch))  # type: ignore[operator]
         for part, feature in zip(parts, features, strict=True):
             part.append(feature.of(stages).cpu())
     return [torch.cat(part) for part in parts]
-
-
-def video_features(
-    backbone: nn.Module,
-    table: IndexTable,
-    view: View,
-    features: Sequence[Feature],
-    compute: Compute,
-    *,
-    num_workers: int,
-    batch_size: int = 16,
-    videos: Sequence[int] | None = None,
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """Vectors of the clips of each video, in the order of ``videos``.
-
-    Clips of neighbouring videos share forward passes, so that every pass is a full one.
-
-    Yields:
-        (number of the video, for each kind of vector float32 of shape (clips of the video, D)).
-    """
-    waiting: list[tuple[int, Tensor]] = []
-    for item in load_views(table, view, num_workers=num_workers, videos=videos):
-        waiting.append(item)
-        if sum(len(clips) for _, clips in waiting) >= batch_size:
-            yield from _run(backbone, waiting, features, compute, batch_size)
-            waiting = []
-    yield from _run(backbone, waiting, features, compute, batch_size)
-
-
-def _run(
-    backbone: nn.Module,
-    items: list[tuple[int, Tensor]],
-    features: Sequence[Feature],
-    compute: Compute,
-    batch_size: int,
-) -> Iterator[tuple[int, list[Tensor]]]:
-    if not items:
-        return
-    counts = [len(clips) for _, clips in items]
-    found = clip_features(backbone, torch.cat([clips for _, clips in items]), features, compute, batch_size=batch_size)
-    by_video = zip(*(torch.split(vectors, counts) for vectors in found), strict=True)
-    for (video, _), vectors in zip(items, by_video, strict=True):
-        yield video, list(vectors)
 
 
 def mean_features(found: Iterable[tuple[int, list[Tensor]]]) -> list[Tensor]:
@@ -150,5 +106,5 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         return hashlib.sha256(
-            json.dumps({"format": PREPROCESSING, **asdict(self)}, sort_keys=True).encode()
+            json.dumps({"format": _PREPROCESSING, **asdict(self)}, sort_keys=True).encode()
         ).hexdigest()

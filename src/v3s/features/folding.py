@@ -18,7 +18,7 @@ from v3s.backbones import StagedBackbone
 def fold(backbone: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode that gives the same stages, up to rounding, in less time.
 
-    A network that is no :class:`StagedBackbone` is returned as it is: its forward pass may take what lies between a
+    A network that is not a :class:`StagedBackbone` is returned as it is: its forward pass may use what is between a
     convolution and its normalisation.
     """
     if not isinstance(backbone, StagedBackbone):

@@ -1,8 +1,10 @@
 """Trained backbones as files: ``backbone.safetensors``, its heads, and config.json that says what they are."""
 
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -10,32 +12,67 @@ from v3s.backbones import create_backbone
 from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, read_json, write_together
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import Sampling
+from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, task_from_table
+from v3s.train.run import CONFIG, MANIFEST
 
-RUN_FORMAT = 1
-SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+_RUN_FORMAT = 1
+_SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+_NO_TASK = PretextTask((), ())
+
+Kind = Literal["pretrained", "recognizer", "converted"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """What config.json says of a trained backbone.
 
     Attributes:
+        kind: what the folder has in addition to the backbone: the heads of the pretext task ("pretrained"), a
+            classifier ("recognizer"), or nothing ("converted", from another project's file).
         backbone: its name in `v3s.BACKBONES`, or ``package.module:factory`` of a user's own.
         width: its width multiplier.
-        task: the label tables that it was trained on.
+        task: the label tables that it was trained on; empty unless it was pre-trained.
         sampling: the clips that it saw.
         results: what it reached: epoch, losses and accuracies.
-        fingerprint: SHA-256 of its weights.
+        classes: names of a recognizer's classes.
+        converted_from: name of the other project's file.
+        fingerprint: SHA-256 of its weights; `write_trained` fills it in.
     """
 
+    kind: Kind
     backbone: str
     width: float
-    task: PretextTask
+    task: PretextTask = _NO_TASK
     sampling: Sampling
     results: dict[str, Any]
-    fingerprint: str
+    classes: tuple[str, ...] = ()
+    converted_from: str | None = None
+    fingerprint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what a kind does not have is not among them."""
+        values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
+        optional = ("classes", "converted_from")
+        return {name: value for name, value in values.items() if name not in optional or value}
+
+
+def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Mapping[str, nn.Module]) -> Trained:
+    """Write a backbone, what was trained on top of it and their description into a folder, all files as one.
+
+    Args:
+        folder: where they are written.
+        trained: the description, without the fingerprint.
+        backbone: the network.
+        heads: file name -> layer.
+
+    Returns:
+        The description with the fingerprint.
+    """
+    trained = replace(trained, fingerprint=fingerprint(backbone.state_dict()))
+    weights = {name: weights_as_bytes(module) for name, module in {WEIGHTS: backbone, **heads}.items()}
+    write_together(folder, {**weights, DESCRIPTION: json_as_bytes(trained.to_json())})
+    return trained
 
 
 def save_trained(
@@ -48,25 +85,15 @@ def save_trained(
     sampling: Sampling,
     results: dict[str, Any],
 ) -> Trained:
-    """Write a pre-trained model into a run's folder, all files as one; returns its description."""
-    trained = Trained(backbone, width, task, sampling, results, fingerprint(model.backbone.state_dict()))
-    description = {
-        "format": RUN_FORMAT,
-        "backbone": backbone,
-        "width": width,
-        "task": task.to_table(),
-        "sampling": asdict(sampling),
-        "results": results,
-        "fingerprint": trained.fingerprint,
-    }
-    files = {
-        WEIGHTS: weights_as_bytes(model.backbone),
-        SPATIAL_HEAD: weights_as_bytes(model.spatial_head),
-        TEMPORAL_HEAD: weights_as_bytes(model.temporal_head),
-        DESCRIPTION: json_as_bytes(description),
-    }
-    write_together(folder, files)
-    return trained
+    """Write a pre-trained model into a run's folder; returns its description."""
+    trained = Trained(kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results)
+    heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
+    return write_trained(folder, trained, model.backbone, heads)
+
+
+def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
+    """The clips of a network that no pretext task cut clips for."""
+    return ClipOptions().sampling(clip_frames, clip_size)
 
 
 def describe_trained(path: str | Path) -> Trained:
@@ -80,21 +107,68 @@ def describe_trained(path: str | Path) -> Trained:
     """
     folder = _folder(path)
     values = read_json(current(folder, DESCRIPTION))
-    if values.get("format") != RUN_FORMAT:
+    if values.get("format") != _RUN_FORMAT:
         raise CheckpointError(
-            f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {RUN_FORMAT}"
+            f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {_RUN_FORMAT}"
         )
+    kind = values["kind"] if "kind" in values else _old_kind(values)
+    if kind not in get_args(Kind):
+        raise CheckpointError(f"{folder / DESCRIPTION}: kind {kind!r}; it must be one of {', '.join(get_args(Kind))}")
     try:
         return Trained(
-            values["backbone"],
-            values["width"],
-            task_from_table(values["task"]),
-            Sampling(**values["sampling"]),
-            values["results"],
-            values["fingerprint"],
+            kind=kind,
+            backbone=values["backbone"],
+            width=values["width"],
+            task=task_from_table(values["task"]),
+            sampling=Sampling(**values["sampling"]),
+            results=values["results"],
+            classes=tuple(values.get("classes", ())),
+            converted_from=values.get("converted_from"),
+            fingerprint=values["fingerprint"],
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: incomplete description ({error})") from error
+
+
+def _old_kind(values: dict[str, Any]) -> Kind:
+    """The kind of a folder that was written before config.json named it."""
+    if "converted_from" in values:
+        return "converted"
+    return "recognizer" if "classes" in values else "pretrained"
+
+
+def kind_of_run(run: Path) -> Kind | None:
+    """What a training's folder will hold, known from its first moment on: config.json comes with the first epoch only.
+
+    Args:
+        run: a folder; None is returned for one that holds no run.
+    """
+    if not (run / CONFIG).is_file():
+        return None
+    kind: Kind | None = read_json(run / MANIFEST).get("kind") if (run / MANIFEST).is_file() else None
+    if kind is None:  # begun before manifest.json named it: only pre-training has a task
+        is_pretext = re.search("^task:", (run / CONFIG).read_text(encoding="utf-8"), re.MULTILINE)
+        return "pretrained" if is_pretext else "recognizer"
+    return kind
+
+
+def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[nn.Module, Trained]:
+    """Load a trained backbone, in evaluation mode, with its description.
+
+    Args:
+        path: a run's folder, or the safetensors file in it.
+        backbone: the module to fill; needed only for a user's own network.
+
+    Raises:
+        CheckpointError: no such file, or weights of another network.
+    """
+    trained = describe_trained(path)
+    network = backbone if backbone is not None else _build(trained, path)
+    weights = current(_folder(path), WEIGHTS)
+    load_weights(weights, network)
+    if fingerprint(network.state_dict()) != trained.fingerprint:
+        raise CheckpointError(f"{weights}: damaged, or not the weights that {DESCRIPTION} beside it describes")
+    return network.eval(), trained
 
 
 def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.Module:
@@ -110,13 +184,22 @@ def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.
     Raises:
         CheckpointError: no such file, or weights of another network.
     """
-    trained = describe_trained(path)
-    network = backbone if backbone is not None else _build(trained, path)
-    weights = current(_folder(path), WEIGHTS)
-    load_weights(weights, network)
-    if fingerprint(network.state_dict()) != trained.fingerprint:
-        raise CheckpointError(f"{weights}: damaged, or not the weights that {DESCRIPTION} beside it describes")
-    return network.eval()
+    network, _ = open_trained(path, backbone=backbone)
+    return network
+
+
+def load_head(path: str | Path, name: str, head: nn.Module) -> None:
+    """Fill a layer that was saved with a backbone.
+
+    Args:
+        path: a run's folder, or a safetensors file in it.
+        name: the layer's file.
+        head: the layer to fill.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds another layer.
+    """
+    load_weights(current(_folder(path), name), head)
 
 
 def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[PretextModel, Trained]:
@@ -125,15 +208,16 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
     Raises:
         CheckpointError: a file is missing, or holds weights of another network or another task's label table.
     """
-    trained, folder = describe_trained(path), _folder(path)
-    if not current(folder, SPATIAL_HEAD).is_file():
+    network, trained = open_trained(path, backbone=backbone)
+    if trained.kind != "pretrained":
+        origin = {"recognizer": "v3s finetune", "converted": "v3s convert"}[trained.kind]
         raise CheckpointError(
-            f"{path}: holds a backbone without the heads of the pretext task ({SPATIAL_HEAD} is missing), as "
-            "fine-tuning leaves it; give the run of v3s pretrain"
+            f"{path}: holds a backbone without the heads of the pretext task, as {origin} writes it; "
+            "give a run of v3s pretrain"
         )
-    model = PretextModel(load_backbone(path, backbone=backbone), trained.task)
-    load_weights(current(folder, SPATIAL_HEAD), model.spatial_head)
-    load_weights(current(folder, TEMPORAL_HEAD), model.temporal_head)
+    model = PretextModel(network, trained.task)
+    load_head(path, _SPATIAL_HEAD, model.spatial_head)
+    load_head(path, _TEMPORAL_HEAD, model.temporal_head)
     return model.eval(), trained
 
 

@@ -1,21 +1,15 @@
 """The backbone that a command was given: a run, a file of weights, or random weights as the baseline."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from v3s.backbones import create_backbone
-from v3s.backbones.device import Compute, ComputeOptions, divide_cores
-from v3s.data.index_table import IndexTable
+from v3s.backbones.device import Compute, ComputeOptions
 from v3s.data.views import View
-from v3s.features.extract import Feature, mean_features, video_features
-from v3s.features.folding import fold
-from v3s.features.saved import Trained, describe_trained, load_backbone
+from v3s.features.saved import Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
 
@@ -29,8 +23,10 @@ class BackboneOptions(ComputeOptions):
     Attributes:
         backbone: A run's folder, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
             random:RUN for random weights in the network of a run.
-        clip_frames: Frames of a clip; default what the backbone was trained on.
-        clip_size: Side of a clip in pixels; default what the backbone was trained on.
+
+    More options:
+        clip_frames: Frames of a clip. Default: what the backbone was trained on.
+        clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         num_clips: Clips of each video, evenly spaced.
         batch_size: Clips in a forward pass.
     """
@@ -76,7 +72,7 @@ class Source:
     def view(
         self, *, clip_frames: int | None = None, clip_size: int | None = None, num_clips: int = 10, stride: int = 0
     ) -> View:
-        """Clips for this backbone; sizes left out are its own."""
+        """Clips for this backbone; sizes that are not given are its own."""
         return View(
             clip_frames=clip_frames or self.clip_frames,
             clip_size=clip_size or self.clip_size,
@@ -102,7 +98,8 @@ def open_source(given: str, *, seed: int = 0) -> Source:
         ValueError: there is no such run, file or network.
     """
     if not given.startswith(RANDOM):
-        return _like(describe_trained(given), load_backbone(given), given)
+        network, trained = open_trained(given)
+        return _like(trained, network, given)
     name = given.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
@@ -115,66 +112,6 @@ def open_source(given: str, *, seed: int = 0) -> Source:
         raise ValueError(f"backbone {given!r}: {error}") from error
     weights = fingerprint(network.state_dict())
     return Source(network.eval(), given, name, width, weights, network.clip_frames, network.clip_size)
-
-
-def source_features(
-    source: Source,
-    videos: IndexTable,
-    view: View,
-    features: Sequence[Feature],
-    compute: Compute,
-    options: BackboneOptions,
-    *,
-    console: Console,
-    what: str,
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """`video_features` of an opened source, read as the options of a command ask, under a progress bar.
-
-    Args:
-        source: the network.
-        videos: what it looks at.
-        view: the clips that it is shown.
-        features: the kinds of vector wanted.
-        compute: device and precision.
-        options: reading processes and batch size.
-        console: where the bar is shown.
-        what: its text.
-    """
-    found = video_features(
-        fold(source.on(compute)),
-        videos,
-        view,
-        features,
-        compute,
-        num_workers=divide_cores(options.workers, compute.device),
-        batch_size=options.batch_size,
-    )
-    yield from track(found, what, total=len(videos), console=console, transient=True)
-
-
-def mean_vectors(
-    source: Source,
-    videos: IndexTable,
-    view: View,
-    feature: Feature,
-    compute: Compute,
-    options: BackboneOptions,
-    *,
-    console: Console,
-    what: str,
-) -> Tensor:
-    """One vector for each video, the mean over its clips: float32, shape (videos, D); as `source_features`.
-
-    Raises:
-        ValueError: the network gives NaN or infinity.
-    """
-    found = source_features(source, videos, view, [feature], compute, options, console=console, what=what)
-    (vectors,) = mean_features(found)
-    bad = (~vectors.isfinite().all(dim=1)).nonzero()
-    if len(bad):
-        path = videos[int(bad[0])].path
-        raise ValueError(f"{source.name} gives NaN or infinity for {len(bad):,} videos, first: {path}")
-    return vectors
 
 
 def _like(trained: Trained, network: nn.Module, given: str) -> Source:

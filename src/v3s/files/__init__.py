@@ -1,1 +1,1 @@
-"""A file is written whole or not at all; locks; the ground that every room stands on."""
+"""A file is written whole or not at all; locks; names as text; the ground that every room stands on."""

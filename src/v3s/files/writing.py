@@ -75,7 +75,7 @@ def write_together(folder: Path, files: dict[str, bytes]) -> None:
     assert list(files)[-1] == DESCRIPTION
     finish_together(folder)
     for name, content in files.items():
-        write_atomically(folder / NEXT / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
+        write_whole(folder / NEXT / name, content)
     finish_together(folder)
 
 
@@ -96,9 +96,14 @@ def current(folder: Path, name: str) -> Path:
     return beside / name if complete else folder / name
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file with this content."""
+    write_atomically(path, lambda beside: beside.write_bytes(content))
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a value as readable JSON."""
-    write_atomically(path, lambda beside: beside.write_bytes(json_as_bytes(value)))
+    write_whole(path, json_as_bytes(value))
 
 
 def json_as_bytes(value: dict[str, Any]) -> bytes:

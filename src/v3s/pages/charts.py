@@ -13,8 +13,8 @@ from html import escape
 import numpy as np
 from numpy.typing import ArrayLike
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 _FONT_SIZE = 13
 _LETTER = 7.3  # widest usual advance of one letter, in pixels
@@ -149,18 +149,23 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
         middle = cell * (row + 0.5)
         parts.append(_text(margin - 6, top + middle + 4, label, anchor="end"))
         parts.append(_text(margin + middle + 4, top + end + 8, label, anchor="end", turn=-90))
-        parts += [_cell(table, labels, row, column, margin, top, cell) for column in range(len(labels))]
+        parts += [
+            _cell(table, labels, row, column, (margin + column * cell, top + row * cell), cell)
+            for column in range(len(labels))
+        ]
     return _svg(title, margin + end + 8, top + end + margin - 20, parts)
 
 
-def _cell(table: np.ndarray, labels: Sequence[str], row: int, column: int, left: float, top: float, side: float) -> str:
+def _cell(
+    table: np.ndarray, labels: Sequence[str], row: int, column: int, corner: tuple[float, float], side: float
+) -> str:
     """One cell of a confusion matrix: shade, tooltip and, where there is room, the count."""
     count, total = table[row, column], table[row].sum()
     share = count / total if total else 0.0
-    x, y = left + column * side, top + row * side
+    x, y = corner
     tip = f"truth {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}" fill="{PALETTE[0]}" fill-opacity="{share:.3f}" '
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}" fill="{_PALETTE[0]}" fill-opacity="{share:.3f}" '
         f'stroke="currentColor" stroke-opacity="0.25"><title>{escape(tip)}</title></rect>'
     )
     if len(labels) > _MOST_CLASSES_WITH_NUMBERS or not count:
@@ -177,7 +182,7 @@ def _bar(label: str, value: float, tick: float | None, across: _Axis, y: float) 
         beside = max(stop, across(tick)) + 6
     parts = [
         _text(across.start - 8, y + 14, label, anchor="end"),
-        f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{PALETTE[0]}"/>',
+        f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{_PALETTE[0]}"/>',
         _text(beside, y + 14, f"{value:.4g}"),
     ]
     if tick is not None:
@@ -188,7 +193,7 @@ def _bar(label: str, value: float, tick: float | None, across: _Axis, y: float) 
 
 def _line(name: str, points: Sequence[tuple[float, float]], across: _Axis, up: _Axis, order: int) -> str:
     """One series; dots where the points are few."""
-    colour, dash = PALETTE[order % len(PALETTE)], DASHES[order % len(DASHES)]
+    colour, dash = _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
     places = [(across(x), up(y)) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     line = f'<polyline points="{path}" {_stroke(colour, dash, 2)}><title>{escape(name)}</title></polyline>'
@@ -241,7 +246,7 @@ def _legend(names: Sequence[str], left: float, y: float) -> tuple[str, float]:
         width = 44 + _LETTER * len(name)
         if x > left and x + width > _WIDTH:
             x, y = left, y + 20
-        stroke = _stroke(PALETTE[order % len(PALETTE)], DASHES[order % len(DASHES)], 3)
+        stroke = _stroke(_PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)], 3)
         parts.append(f'<line x1="{x:.1f}" x2="{x + 26:.1f}" y1="{y - 4}" y2="{y - 4}" {stroke}/>')
         parts.append(_text(x + 32, y, name))
         x += width

@@ -1,11 +1,11 @@
-"""Pixels to bytes: PNG, JPEG, GIF and MP4 in memory, contact sheets and outlines.
+"""Pixels to bytes: PNG, JPEG, GIF and MP4 in memory, small frames, contact sheets and outlines.
 
 Convention: an image is uint8 RGB of shape (H, W, 3), a clip is (T, H, W, 3); arrays or tensors on the CPU.
 """
 
 import base64
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,9 @@ import av.filter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from v3s.video.decode import Video, read_frames
+from v3s.video.warp import to_width, warp
 
 Pixels = NDArray[np.uint8]
 
@@ -67,6 +70,21 @@ def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:
 def data_uri(data: bytes, mime: str) -> str:
     """Pack bytes into a URI that a page can hold, for example ``data_uri(png(image), "image/png")``."""
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def jpeg_uri(image: ArrayLike | Tensor) -> str:
+    """Pack an image as a JPEG into a URI that a page can hold."""
+    return data_uri(jpeg(image), "image/jpeg")
+
+
+def small_frames(video: Video, frames: Sequence[int], width: int) -> Tensor:
+    """Frames of a video, whole, for a page: uint8, shape (frames, height, width, 3), at most ``width`` pixels wide.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    to_picture, new_height, new_width = to_width(video.width, video.height, width)
+    return warp(read_frames(video, frames), to_picture, new_height, new_width).permute(1, 2, 3, 0)
 
 
 def tile(images: ArrayLike | Tensor, columns: int, gap: int = 2) -> Pixels:

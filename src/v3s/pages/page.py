@@ -3,10 +3,11 @@
 Every text argument is escaped here. Blocks and sections are HTML that these functions (or ``charts``) returned.
 """
 
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+
+from v3s.files.writing import write_whole
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5d9de; --quiet: #57606a; }
@@ -94,12 +95,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def write_page(path: str | Path, html: str) -> None:
-    """Write a page whole or not at all: a reader never sees half of it. Makes the folder if it is absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
+    """Write a page whole or not at all; makes the folder if it is absent.
+
+    A file name may hold any bytes: those that are not UTF-8 are written as "?".
+
+    Raises:
+        SaveError: it cannot be written; the page that was there is as it was.
+    """
+    write_whole(Path(path), html.encode(errors="replace"))
 
 
 def _captioned(shown: str, caption: str) -> str:

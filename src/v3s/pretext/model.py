@@ -64,3 +64,8 @@ def pretext_terms(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
 def pretext_objective(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """L = L_S + L_T of a batch of clips, as the training loop calls it; see `pretext_terms`."""
     return pretext_terms(model(clips), labels)
+
+
+def mean_accuracy(validation: dict[str, float]) -> float:
+    """The mean of both heads' accuracies: the paper's "best validation accuracy"."""
+    return (validation["accuracy_spatial"] + validation["accuracy_temporal"]) / 2

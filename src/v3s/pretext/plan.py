@@ -3,7 +3,7 @@
 ``to_clip = crop @ transform @ resize`` is section 4.1.2 of the paper in one expression, read right to left.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
 
@@ -24,34 +24,41 @@ Short = Literal["leave-out", "fit"]
 EVEN_ZOOM = 0.75  # the smallest side drawn by zoom="even", as a share of the largest that fits every class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
     """How clips are cut from videos: every decision of the paper that is not a label.
 
-    Attributes:
-        clip_frames: frames of a clip (l = 16 in the paper).
-        clip_size: side of a clip in pixels (112).
-        canvas_size: side of the canvas that frames are resized to first, in pixels (224).
-        zoom: "paper" crops a projection by its head's length, so that the zoom differs between classes; "even" draws
-            the side of the crop from one distribution for all classes.
-        pre_resize: "squash" resizes the whole frame to the canvas, as the paper does, and so changes the aspect ratio;
-            "short-side" keeps it and takes a centred square.
-        flip: mirror half of the clips, before the transform, so that labels stay true.
-        seam: whose step crosses the seam of a temporal projection.
-        label_prior: "class" draws every row of a table alike; "family" draws scale or projection first.
-        scale_jitter: j makes the crop smaller by a factor drawn log-uniformly from 1 to 1 + j, alike for all classes,
-            so that the size of things tells less about the class.
-        blur: b averages each clip's pixels over a square whose side is drawn from 0 to b clip pixels; up to 1 is none.
-        colour_jitter: j draws brightness, contrast and saturation from 1 - j to 1 + j, once for all frames of a clip.
-        grey: the share of clips without colour.
-        trim_bars: the constant borders of every video were left out: whoever plans clips finds and gives them.
+    More options:
+        clip_frames: Frames of a clip. Default: what the backbone expects, 16.
+        clip_size: Side of a clip in pixels. Default: what the backbone expects, 112 (s3dg: 224).
+        flip: Mirror half of the clips before the transform, so that labels stay true.
+        trim_bars: Detect the constant borders (letterbox bars) of every video and cut them off.
+        short: leave-out skips videos shorter than the task's longest span, and counts them; fit draws a label first,
+            then a video that is long enough for it.
+
+    For ablations:
+        canvas_size: Side of the square that frames are resized to before the transform. Default: twice the clip's side
+            (s3dg: 256).
+        zoom: paper crops a projection by its head's length, so that the zoom differs between classes; even draws the
+            zoom in the same way for all classes.
+        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps its aspect ratio
+            and takes the middle.
+        seam: Which half's frame step is used for the gap between the two halves of a temporal projection.
+        label_prior: With class, every label is equally likely; family picks scale or projection with equal probability,
+            then a label within it.
+        scale_jitter: Crop up to 1 + this times smaller, in the same way for all classes, so that size says less about
+            the label.
+        blur: Average over up to this many pixels of the clip, drawn for each clip; values up to 1 do not blur.
+        colour_jitter: Brightness, contrast and saturation factors from 1 - this to 1 + this, drawn for each clip.
+        grey: Share of clips without colour.
     """
 
-    clip_frames: int = 16
-    clip_size: int = 112
-    canvas_size: int = 224
+    clip_frames: int | None = None
+    clip_size: int | None = None
+    canvas_size: int | None = None
     zoom: Zoom = "paper"
     pre_resize: PreResize = "squash"
+    trim_bars: bool = False
     flip: bool = False
     seam: Seam = "first"
     label_prior: LabelPrior = "class"
@@ -59,7 +66,32 @@ class Sampling:
     blur: float = 0.0
     colour_jitter: float = 0.0
     grey: float = 0.0
-    trim_bars: bool = False
+    short: Short = "leave-out"
+
+    def sampling(self, clip_frames: int = 16, clip_size: int = 112) -> "Sampling":
+        """These options with the sizes of a backbone where none were chosen.
+
+        Args:
+            clip_frames: frames that the backbone expects; the default is the paper's.
+            clip_size: side in pixels that the backbone expects; the default is the paper's.
+        """
+        chosen = {field.name: getattr(self, field.name) for field in fields(ClipOptions)}
+        size = self.clip_size or clip_size
+        canvas_size = self.canvas_size or (round(size * 256 / 224) if clip_size == 224 else 2 * size)
+        sizes = {"clip_frames": self.clip_frames or clip_frames, "clip_size": size, "canvas_size": canvas_size}
+        return Sampling(**{**chosen, **sizes})
+
+
+CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(ClipOptions):
+    """`ClipOptions` whose sizes are known; by default those of the paper."""
+
+    clip_frames: int = 16
+    clip_size: int = 112
+    canvas_size: int = 224
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:
@@ -93,6 +125,21 @@ class Bars:
 
 
 NO_BARS = Bars()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What clips are cut from: the source frames without their bars.
+
+    Attributes:
+        width: of the whole frames, in pixels.
+        height: of the whole frames, in pixels.
+        bars: what is cut off each side.
+    """
+
+    width: int
+    height: int
+    bars: Bars = NO_BARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +187,9 @@ def plan_clip(
     labels: Labels,
     *,
     num_frames: int,
-    width: int,
-    height: int,
+    picture: Picture,
     sampling: Sampling,
     generator: np.random.Generator,
-    bars: Bars = NO_BARS,
 ) -> ClipPlan:
     """Draw where a clip of given labels starts and is cropped, its blur and its colour.
 
@@ -152,11 +197,9 @@ def plan_clip(
         task: the two tables.
         labels: the rows to show.
         num_frames: of the source video.
-        width: of the source frames, in pixels.
-        height: of the source frames, in pixels.
+        picture: size of its frames, and their bars.
         sampling: how clips are cut.
         generator: every random choice comes from it.
-        bars: borders to leave out.
 
     Raises:
         ValueError: the video is too short for the temporal label.
@@ -174,9 +217,8 @@ def plan_clip(
     jitter, blur, *colours = generator.random(6)  # last, so that they move no other choice
     side = _crop_side(task, spatial, sampling, side_fraction) / (1 + sampling.scale_jitter) ** jitter
     window = spatial.window(sampling.canvas_size, side, u, v)
-    to_canvas = resize_to_canvas(width, height, sampling, bars)
-    to_clip = compose(spatial, window, to_canvas, sampling, flipped=flipped)
-    samples = most_samples(task, sampling, width, height, bars)
+    to_clip = compose(spatial, window, resize_to_canvas(picture, sampling), sampling, flipped=flipped)
+    samples = most_samples(task, sampling, picture)
     return ClipPlan(frames, to_clip, labels, samples, float(blur * sampling.blur), _colour(sampling, *colours))
 
 
@@ -197,12 +239,12 @@ def _on_canvas(spatial: SpatialTransform, canvas: int) -> Homography:
 
 
 @lru_cache(maxsize=64)
-def most_samples(task: PretextTask, sampling: Sampling, width: int, height: int, bars: Bars = NO_BARS) -> Samples:
+def most_samples(task: PretextTask, sampling: Sampling, picture: Picture) -> Samples:
     """How many samples a pixel of any clip averages: what the spatial label needs that shrinks the frame most.
 
-    One number for all labels: if each had its own, the sharpness of a clip would tell its label.
+    One number for all labels: if each had its own, the sharpness of a clip would give its label away.
     """
-    to_canvas, size = resize_to_canvas(width, height, sampling, bars), sampling.clip_size
+    to_canvas, size = resize_to_canvas(picture, sampling), sampling.clip_size
     windows = [row.window(sampling.canvas_size, _crop_side(task, row, sampling, 1.0), 0.5, 0.5) for row in task.spatial]
     maps = (compose(row, window, to_canvas, sampling) for row, window in zip(task.spatial, windows, strict=True))
     across, down = zip(*(samples_for(to_clip, size, size) for to_clip in maps), strict=True)
@@ -221,9 +263,10 @@ def _colour(sampling: Sampling, grey: float, *fractions: float) -> Colour:
     return Colour(brightness, contrast, 0.0 if grey < sampling.grey else saturation)
 
 
-def resize_to_canvas(width: int, height: int, sampling: Sampling, bars: Bars) -> Homography:
-    """The map from source frames, less their bars, to the canvas."""
-    inner_width, inner_height = width - bars.left - bars.right, height - bars.top - bars.bottom
+def resize_to_canvas(picture: Picture, sampling: Sampling) -> Homography:
+    """The map from source frames, without their bars, to the canvas."""
+    bars = picture.bars
+    inner_width, inner_height = picture.width - bars.left - bars.right, picture.height - bars.top - bars.bottom
     canvas = sampling.canvas_size
     if sampling.pre_resize == "squash":
         return crop_and_resize(bars.left, bars.top, inner_width, inner_height, canvas, canvas)
@@ -232,69 +275,7 @@ def resize_to_canvas(width: int, height: int, sampling: Sampling, bars: Bars) ->
     return crop_and_resize(x, y, side, side, canvas, canvas)
 
 
-CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipOptions:
-    """How clips are cut from videos; sizes left out are what the backbone expects.
-
-    Attributes:
-        clip_frames: Frames of a clip; default what the backbone expects, 16.
-        clip_size: Side of a clip in pixels; default what the backbone expects: 112, for s3dg 224.
-        canvas_size: Side of the square that frames are resized to before the transform; default twice the clip's side,
-            for s3dg 256.
-        zoom: paper crops a projection by its head's length, even draws one zoom for all classes.
-        pre_resize: squash resizes the whole frame to the canvas; short-side keeps its shape and takes the middle.
-        trim_bars: Find constant borders (letterbox bars) of every video and leave them out.
-        flip: Mirror half of the clips, before the transform.
-        seam: Whose step crosses the seam of a temporal projection.
-        label_prior: class draws all rows of a table alike, family first draws scale or projection.
-        scale_jitter: Crops up to 1 + this many times smaller, alike for all classes: size then tells less.
-        blur: Average pixels over up to this many pixels of the clip, drawn for each clip.
-        colour_jitter: Brightness, contrast and saturation from 1 - this to 1 + this, drawn for each clip.
-        grey: Share of clips without colour.
-        short: leave-out drops (and counts) videos shorter than the task's longest span; fit draws among the videos that
-            are long enough for each label.
-    """
-
-    clip_frames: int | None = None
-    clip_size: int | None = None
-    canvas_size: int | None = None
-    zoom: Zoom = "paper"
-    pre_resize: PreResize = "squash"
-    trim_bars: bool = False
-    flip: bool = False
-    seam: Seam = "first"
-    label_prior: LabelPrior = "class"
-    scale_jitter: float = 0.0
-    blur: float = 0.0
-    colour_jitter: float = 0.0
-    grey: float = 0.0
-    short: Short = "leave-out"
-
-    def sampling(self, clip_frames: int, clip_size: int) -> Sampling:
-        """The clips of a backbone that expects ``clip_frames`` frames of ``clip_size`` pixels."""
-        size = self.clip_size or clip_size
-        canvas = self.canvas_size or (round(size * 256 / 224) if clip_size == 224 else 2 * size)
-        return Sampling(
-            clip_frames=self.clip_frames or clip_frames,
-            clip_size=size,
-            canvas_size=canvas,
-            zoom=self.zoom,
-            pre_resize=self.pre_resize,
-            flip=self.flip,
-            seam=self.seam,
-            label_prior=self.label_prior,
-            scale_jitter=self.scale_jitter,
-            blur=self.blur,
-            colour_jitter=self.colour_jitter,
-            grey=self.grey,
-            trim_bars=self.trim_bars,
-        )
-
-
-def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BARS) -> Homography:
+def middle_crop(picture: Picture, sampling: Sampling) -> Homography:
     """The map from source frames to a clip with no spatial transform: the middle of the canvas at its own scale.
 
     Motion looks slower the smaller it is shown, so a window is cut at the scale of training, not at that of the
@@ -303,4 +284,4 @@ def middle_crop(width: int, height: int, sampling: Sampling, bars: Bars = NO_BAR
     """
     untransformed, middle = SpatialScale(1.0, 1.0), 0.5
     window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)
-    return compose(untransformed, window, resize_to_canvas(width, height, sampling, bars), sampling)
+    return compose(untransformed, window, resize_to_canvas(picture, sampling), sampling)

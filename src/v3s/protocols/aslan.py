@@ -13,8 +13,8 @@ import numpy as np
 
 from v3s.protocols.pairs import VideoPair
 
-VIEW2_VARIABLE = "action_splits_pairs"
-NUM_COLUMNS = 5
+_VIEW2_VARIABLE = "action_splits_pairs"
+_NUM_COLUMNS = 5
 
 
 def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
@@ -33,9 +33,9 @@ def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
         ImportError: scipy or h5py is missing.
     """
     array = _single_array(Path(path))
-    if array.ndim not in (2, 3) or array.shape[1] != NUM_COLUMNS or array.dtype.kind not in "iuf":
+    if array.ndim not in (2, 3) or array.shape[1] != _NUM_COLUMNS or array.dtype.kind not in "iuf":
         raise ValueError(f"{path}: {array.dtype} {array.shape} read; numbers P x 5 or P x 5 x folds are needed")
-    array = array.reshape(len(array), NUM_COLUMNS, -1)
+    array = array.reshape(len(array), _NUM_COLUMNS, -1)
     if (array != array.round()).any() or (array[:, :2] < 1).any() or not np.isin(array[:, 2], (0, 1)).all():
         raise ValueError(f"{path}: columns 1 and 2 must be sample numbers from 1, column 3 same (1) or not (0)")
     return [
@@ -65,11 +65,11 @@ def locate_samples(pairs: list[VideoPair], folder: str | Path) -> list[VideoPair
 def _single_array(path: Path) -> np.ndarray[Any, Any]:
     """Read the array that holds the pairs."""
     arrays = _read_matlab(path)
-    if VIEW2_VARIABLE in arrays:
-        return arrays[VIEW2_VARIABLE]
+    if _VIEW2_VARIABLE in arrays:
+        return arrays[_VIEW2_VARIABLE]
     if len(arrays) != 1:
         names = ", ".join(arrays) or "none"
-        raise ValueError(f"{path}: variables {names}; {VIEW2_VARIABLE!r} or a single array is needed")
+        raise ValueError(f"{path}: variables {names}; {_VIEW2_VARIABLE!r} or a single array is needed")
     return next(iter(arrays.values()))
 
 

@@ -1,6 +1,5 @@
 """Classification on fixed features, and the small pieces of the recognition protocol (paper section 4.3)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,13 @@ from torch.nn import functional as F
 
 from v3s.protocols.ranking import rank
 
+_TEMPERATURE = 0.07
+"""Of the vote of neighbours: small values trust the nearest, large ones count heads. The usual one, of DINO."""
+
+_VALIDATION_SHARE = 0.2  # of the training rows, to choose the penalty on
+
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Inverse strengths of a penalty that are tried, the strongest penalty first: between equals it wins."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,41 +55,30 @@ def few_label_subset(labels: Tensor, per_class: int, generator: torch.Generator)
     return torch.cat(chosen).sort().values
 
 
-def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
-    """Classify by the weighted vote of the nearest neighbours: each one's weight is exp(cosine / temperature).
+def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Classify by the weighted vote of the nearest neighbours: each one's weight is exp(cosine / 0.07).
 
     Args:
         queries: features, shape (Q, D).
         gallery: features with known classes, shape (G, D).
         labels: classes of the gallery, 0 to classes - 1, int64, shape (G,).
         k: number of neighbours, 1 to G.
-        temperature: small values trust the nearest, large ones count heads.
 
     Returns:
         Share of the vote of each class, float32, shape (Q, classes); rows sum to 1.
 
     Raises:
-        ValueError: the shapes do not fit, ``k`` is out of range, or the temperature is not positive.
+        ValueError: the shapes do not fit, or ``k`` is out of range.
     """
     if len(labels) != len(gallery):
         raise ValueError(f"{len(labels)} labels given for {len(gallery)} gallery features; one for each is needed")
-    if temperature <= 0:
-        raise ValueError(f"temperature = {temperature} given; a positive number is needed")
     neighbours = rank(queries, gallery, k)
-    weights = (neighbours.scores / temperature).softmax(dim=1)
+    weights = (neighbours.scores / _TEMPERATURE).softmax(dim=1)
     votes = weights.new_zeros(len(queries), int(labels.max()) + 1)
     return votes.scatter_add_(1, labels[neighbours.indices], weights)
 
 
-def linear_probe(
-    train: Tensor,
-    labels: Tensor,
-    test: Tensor,
-    *,
-    generator: torch.Generator,
-    c_grid: Sequence[float] = C_GRID,
-    validation_fraction: float = 0.2,
-) -> LinearProbe:
+def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torch.Generator) -> LinearProbe:
     """Classify by multinomial logistic regression on standardised features.
 
     The strength of the penalty is chosen on a slice of the training rows; the model is then fitted on all of them.
@@ -95,13 +89,11 @@ def linear_probe(
         labels: classes of the training rows, 0 to classes - 1, int64, shape (N,).
         test: features, shape (M, D).
         generator: source of the validation slice.
-        c_grid: inverse strengths of the L2 penalty to try; between equals the strongest penalty wins.
-        validation_fraction: share of the training rows that validates.
 
     Raises:
         ValueError: the shapes do not fit, or there are too few rows to split.
     """
-    num_validation = max(1, round(validation_fraction * len(train)))
+    num_validation = max(1, round(_VALIDATION_SHARE * len(train)))
     if len(labels) != len(train) or num_validation >= len(train):
         given = f"{len(train)} training rows, {len(labels)} labels, {num_validation} rows to validate"
         raise ValueError(f"{given}; one label for each row and at least one row to fit are needed")
@@ -109,7 +101,7 @@ def linear_probe(
     held_out, fitted = order[:num_validation], order[num_validation:]
     num_classes = int(labels.max()) + 1
     accuracy = {}
-    for c in sorted(c_grid):
+    for c in C_GRID:
         probabilities = logistic_regression(train[fitted], labels[fitted], train[held_out], c, num_classes)
         accuracy[c] = top_k(probabilities, labels[held_out], 1)
     c = max(accuracy, key=lambda key: accuracy[key])
@@ -169,7 +161,7 @@ def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
     return (order == labels[:, None]).any(dim=1).double().mean().item()
 
 
-def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
     """Count the rows of each (true class, predicted class): int64, shape (classes, classes), true classes down.
 
     Raises:

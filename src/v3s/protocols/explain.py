@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
@@ -14,20 +14,21 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.data.views import View
 from v3s.features.extract import check_stage
-from v3s.features.saved import load_pretext_model
+from v3s.features.saved import describe_trained, load_pretext_model
+from v3s.files.text import say
 from v3s.files.weights import fingerprint
-from v3s.files.writing import write_json
+from v3s.files.writing import write_json, write_whole
 from v3s.options import closest
 from v3s.pages.images import data_uri, gif, mp4, png
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.protocols.gradcam import contact_sheet, grad_cam, overlay
-from v3s.protocols.recognition import CLASSIFIER, load_recognizer
+from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
 from v3s.video.warp import warp
 
-MOST_ANSWERS = 10  # on the page
+_MOST_ANSWERS = 10  # on the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,16 @@ class ExplainConfig(ComputeOptions):
     Attributes:
         video: The video.
         backbone: A run's folder: of pretrain (spatial and temporal heads) or of finetune (recognition).
-        head: Whose logit is explained; default recognition for a fine-tuned network, temporal for a pre-trained one.
-        target: The class's name or number; default the one that the network predicts.
-        stage: The backbone's stage that is looked at; conv4 is finer in time and space than conv5.
-        start: First frame of the clip; default the middle of the video.
+        target: The class's name or number. Default: the class that the network predicts.
         out: Folder for the overlay (MP4 and GIF) and the contact sheet (PNG).
+
+    More options:
+        head: Whose logit is explained. Default: recognition for a fine-tuned network, temporal for a pre-trained one.
+        stage: The backbone's stage whose activations are shown; conv4 is finer in time and space than conv5.
+        start: First frame of the clip. Default: the clip in the middle of the video.
     """
 
-    video: str
+    video: Annotated[str, "VIDEO"]
     backbone: str
     head: Literal["spatial", "temporal", "recognition"] | None = None
     target: str | None = None
@@ -59,7 +62,7 @@ class ExplainConfig(ComputeOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ExplainedHead:
     """A fully connected layer on the backbone's features, and what its outputs stand for."""
 
     layer: nn.Module
@@ -75,12 +78,14 @@ class Subject:
         heads: by name; the first is the one that is explained unless another is asked for.
         view: length and size of the clips that it is shown.
         to_clip: the map from a video's frames to them: pretext heads see the scale that they were trained on.
+        compute: device and precision.
     """
 
     backbone: nn.Module
-    heads: dict[str, Head]
+    heads: dict[str, ExplainedHead]
     view: View
     to_clip: Callable[[Video], Homography]
+    compute: Compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,49 +140,47 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
             message lists those that exist.
     """
     console = console or Console()
-    compute = choose_compute(config.device, config.precision)
-    subject = open_subject(config.backbone)
+    subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
     video = index_video(config.video)
-    found = explain_clip(
-        subject, video, head=config.head, target=config.target, stage=config.stage, start=config.start, compute=compute
-    )
+    found = explain_clip(subject, video, head=config.head, target=config.target, stage=config.stage, start=config.start)
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
     shown = overlay(found.clip, found.heat)
     playing, sheet = mp4(shown, video.fps), png(contact_sheet(found.clip, shown))
-    (out / "overlay.mp4").write_bytes(playing)
-    (out / "overlay.gif").write_bytes(gif(shown, video.fps))
-    (out / "contact_sheet.png").write_bytes(sheet)
+    files = {"overlay.mp4": playing, "overlay.gif": gif(shown, video.fps), "contact_sheet.png": sheet}
+    for name, content in files.items():
+        write_whole(out / name, content)
     write_json(out / "explain.json", _description(config, subject, found))
     pictures = [("the clip", mp4(found.clip, video.fps)), ("its heat", playing)]
-    html = _page(config, found, pictures, sheet)
-    write_page(out / "explain.html", html.encode(errors="replace").decode())  # file names may hold any bytes
-    console.print(f"{config.video}: {_place(found)}. {_summary(found)}", highlight=False, markup=False, soft_wrap=True)
+    write_page(out / "explain.html", _page(config, found, pictures, sheet))
+    say(console, f"{config.video}: {_place(found)}. {_summary(found)}")
     return out / "explain.html"
 
 
-def open_subject(run: str | Path) -> Subject:
+def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     """Open a pre-trained run with those of its heads that have something to tell apart, or a fine-tuned run.
 
     Args:
         run: its folder.
+        compute: device and precision; the CPU in fp32 by default.
 
     Raises:
         CheckpointError: there is no such run.
     """
-    if (Path(run) / CLASSIFIER).is_file():
-        recognizer, classes, view = load_recognizer(run)
-        heads = {"recognition": Head(recognizer.classifier, classes)}
-        return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height))
+    compute = compute or choose_compute("cpu", "fp32")
+    if describe_trained(run).kind == "recognizer":
+        recognizer, tuned = load_recognizer(run)
+        heads = {"recognition": ExplainedHead(recognizer.classifier, tuned.classes)}
+        view = View(clip_frames=tuned.sampling.clip_frames, clip_size=tuned.sampling.clip_size)
+        return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height), compute)
     model, trained = load_pretext_model(run)
     pretext = {
-        "temporal": Head(model.temporal_head, tuple(map(str, trained.task.temporal))),
-        "spatial": Head(model.spatial_head, tuple(map(str, trained.task.spatial))),
+        "temporal": ExplainedHead(model.temporal_head, tuple(map(str, trained.task.temporal))),
+        "spatial": ExplainedHead(model.spatial_head, tuple(map(str, trained.task.spatial))),
     }
     several = {name: head for name, head in pretext.items() if len(head.classes) > 1}
     sampling = trained.sampling
     view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size)
-    return Subject(model.backbone, several, view, partial(untransformed, sampling=sampling))
+    return Subject(model.backbone, several, view, partial(untransformed, sampling=sampling), compute)
 
 
 def explain_clip(
@@ -188,7 +191,6 @@ def explain_clip(
     target: str | None = None,
     stage: str = "conv5",
     start: int | None = None,
-    compute: Compute | None = None,
 ) -> Explanation:
     """Explain one answer about one clip of a video.
 
@@ -199,7 +201,6 @@ def explain_clip(
         target: a class's name or number; the one that the network predicts by default.
         stage: name of a stage of the backbone.
         start: first frame of the clip; the middle of the video by default.
-        compute: device and precision; the CPU in fp32 by default.
 
     Raises:
         ValueError: there is no such head, class, stage or start, or the video cannot be read.
@@ -210,7 +211,7 @@ def explain_clip(
     if name not in subject.heads:
         raise ValueError(f"the network has no {name} head with several classes; it has: {', '.join(subject.heads)}")
     check_stage(subject.backbone, stage)
-    chosen, compute = subject.heads[name], compute or choose_compute("cpu", "fp32")
+    chosen, compute = subject.heads[name], subject.compute
     asked = None if target is None else class_number(target, chosen.classes)
     backbone, layer = subject.backbone.to(compute.device), chosen.layer.to(compute.device)
     frames = clip_frames(video, subject.view, start)
@@ -266,7 +267,7 @@ def _page(config: ExplainConfig, found: Explanation, pictures: list[tuple[str, b
     answers = [
         (number, found.classes[number], f"{found.probabilities[number]:.1%}", "explained" * (number == found.target))
         for number in ranked
-        if number == found.target or number in ranked[:MOST_ANSWERS]
+        if number == found.target or number in ranked[:_MOST_ANSWERS]
     ]
     times, rows, columns = found.places
     reading = (

@@ -6,6 +6,7 @@ The best epoch is chosen on videos held out of the training list; the test video
 import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +19,15 @@ from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
-from v3s.features.saved import TEMPORAL_HEAD, describe_trained
+from v3s.features.saved import kind_of_run
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
+from v3s.files.text import say
 from v3s.files.writing import read_json, write_json
 from v3s.options import require_not_negative, require_positive
 from v3s.pages.page import write_page
-from v3s.protocols.finetune_page import recognition_page, result_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.finetune_page import recognition_page, recognition_table
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, say_padded
 from v3s.protocols.recognition import (
     CLASSIFIER,
     LabelledClips,
@@ -33,32 +35,28 @@ from v3s.protocols.recognition import (
     RecognitionScores,
     Recognizer,
     load_recognizer,
+    recognition_encoder,
     recognition_objective,
     recognize,
     save_recognizer,
 )
-from v3s.train.config_file import FREE_ON_RESUME, check_resumable, from_yaml, write_yaml
 from v3s.train.distributed import Processes
-from v3s.train.fit import Training, fit, resume_position
-from v3s.train.loop import evaluate
-from v3s.train.progress import Progress
+from v3s.train.fit import fit
 from v3s.train.run import (
-    CONFIG,
+    FREE_ON_RESUME,
     MANIFEST,
     METRICS,
     RunFolder,
     check_out,
     hash_of_files,
-    open_log,
-    open_run,
     read_metrics,
-    teller,
-    write_manifest,
+    take_run,
 )
 from v3s.train.stop import TrainingStoppedError
+from v3s.train.training import Stream, Training, TrainingJob, sgd
 from v3s.video.store import StoredVideo
 
-RESULT, REPORT = "result.json", "report.html"
+RESULT, _REPORT = "result.json", "report.html"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
 
 
@@ -67,23 +65,27 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
     """Fine-tune a backbone to recognise actions, then test it with ten clips a video (paper section 4.3, Table 2).
 
     Attributes:
+        backbone: A run's folder, a safetensors file, or random:NAME[@WIDTH] or random:RUN for training from scratch.
         out: Folder of the run.
-        backbone: A run's folder, a safetensors file, or random:NAME[@WIDTH], random:RUN for training from scratch.
-        clip_frames: Frames of a clip; default what the backbone was trained on (the paper gives s3dg 64).
-        clip_size: Side of a clip in pixels; default what the backbone was trained on.
         epochs: Passes over the training videos.
         batch_size: Clips in a step.
-        learning_rate: Of SGD; default 0.001, for s3dg 0.01.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        decay_epochs: Epochs after which the learning rate falls to a tenth, again and again.
-        flip: Mirror half of the training clips.
-        validation_videos: Held out of the training list to choose the best epoch; default the paper's share.
-        test_clips: Clips of each test video.
-        average: What is averaged over a video's clips: probabilities (the paper) or logits.
-        checkpoint_seconds: At most this long between two checkpoints.
-        resume: Go on with the run in the folder, or start it if there is none.
+        resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
+
+    More options:
+        clip_frames: Frames of a clip. Default: what the backbone was trained on (the paper gives s3dg 64).
+        clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
+        learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        decay_epochs: The learning rate is divided by ten each time this many epochs have passed.
+        flip: Mirror half of the training clips.
+        validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
+        test_clips: Clips of each test video.
+        checkpoint_seconds: Longest time between two checkpoints.
+
+    For ablations:
+        average: What is averaged over a video's clips: probabilities (the paper) or logits.
     """
 
     out: str
@@ -156,27 +158,27 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
 
     Raises:
         ValueError: something is wrong with the configuration or the videos; nothing was written.
-        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; go on with ``resume``.
+        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
 
     Source: paper section 4.3.
     """
     console = console or Console()
-    if (Path(config.out) / TEMPORAL_HEAD).is_file():
-        raise ValueError(f"{config.out} holds a pre-trained network; give the fine-tuned one another folder with out")
+    if kind_of_run(Path(config.out)) == "pretrained":
+        raise ValueError(f"{config.out} holds a pre-training; give --out another folder")
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
-        job = prepare(config, console)
+        job = set_up_finetuning(config, console)
         run = _open(job)
         try:
-            _train(job, run)
+            fit(_training_job(job, run), run)
         except TrainingStoppedError as stopped:
             command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
-            console.print(f"{stopped}; go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{stopped}; resume with: {command}")
             raise
         return _test(job, run)
 
 
-def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
+def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     """Read the videos and check everything; writes nothing.
 
     Raises:
@@ -186,7 +188,7 @@ def prepare(config: FinetuneConfig, console: Console) -> FinetuneJob:
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
-    tell_padded(parts, view, console)
+    say_padded(parts, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table[0], StoredVideo)
     num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
@@ -205,38 +207,20 @@ def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledC
 
 
 def _open(job: FinetuneJob) -> RunFolder:
-    """The run's folder, with config.yaml and manifest.json written, or checked where there is a run to resume."""
-    config, parts = job.config, job.parts
-    run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
-    labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
-    files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
-    files_hash = hash_of_files(f"{path} {label}" for path, label in files)
-    goes_on = config.resume and run.has_checkpoint
-    if goes_on:
-        _check_same(config, run, files_hash)
-    write_yaml(run.path / CONFIG, config)  # also of a run that goes on: it may have been given more epochs
-    if goes_on:
-        return run
-    for name in (CLASSIFIER, RESULT, REPORT):
-        (run.path / name).unlink(missing_ok=True)
-    write_manifest(run, {**_facts(job), "files_sha256": files_hash})
+    run = take_run(job.config, _facts(job), free=_FREE)
+    if not run.has_checkpoint:
+        for name in (CLASSIFIER, RESULT, _REPORT):
+            (run.path / name).unlink(missing_ok=True)
     return run
-
-
-def _check_same(config: FinetuneConfig, run: RunFolder, files_hash: str) -> None:
-    before = from_yaml(FinetuneConfig, (run.path / CONFIG).read_text(encoding="utf-8"))
-    check_resumable(run.path, before, config, free=_FREE)
-    if read_json(run.path / MANIFEST)["files_sha256"] != files_hash:
-        raise ValueError(
-            f"{run.path} cannot be resumed: the videos or their labels have changed since it began; "
-            "bring them back, or begin a run with another --out"
-        )
 
 
 def _facts(job: FinetuneJob) -> dict[str, Any]:
     """What manifest.json says of this run beside the environment."""
     parts = job.parts
+    labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
+    files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
     return {
+        "kind": "recognizer",
         "seed": job.config.seed,
         "workers": job.num_workers,
         "compute": str(job.compute),
@@ -244,71 +228,54 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
         "backbone_fingerprint": job.source.fingerprint,
         "train_source": parts.train_source,
         "test_source": parts.test_source,
-        "videos": {"train": len(job.train), "validation": len(job.validation), "test": len(parts.test_table)},
+        "files_sha256": hash_of_files(f"{path} {label}" for path, label in files),
+        "videos": {
+            "listed": len(labels),
+            "train": len(job.train),
+            "validation": len(job.validation),
+            "test": len(parts.test_table),
+        },
         "left_out": parts.left_out,
     }
 
 
-def _train(job: FinetuneJob, run: RunFolder) -> None:
-    config = job.config
-    training = prepare_training(job)
-    model = training.model
-    assert isinstance(model, Recognizer)
-    with open_log(run) as log:
-        tell = teller(log, job.console)
-        position = resume_position(training, run, resume=config.resume, tell=tell)
-        order = BatchOrder(
-            num_samples=len(job.train),
-            batch_size=config.batch_size,
-            num_epochs=config.epochs,
-            seed=config.seed,
-            first_epoch=position.epoch,
-            first_step=position.step,
-        )
-        fixed = validation_batches(len(job.validation), 1, config.batch_size)
-        held_out = run.quarantine("validation", len(job.validation), repeats=True, tell=tell)
-        left_out = run.quarantine("train", len(job.train), tell=tell)
-        tell(_announcement(job))
-        fit(
-            training,
-            run,
-            position,
-            order=order,
-            batches=job.batches(job.train, order, left_out),
-            describe=job.train.describe,
-            validate=lambda: evaluate(
-                model,
-                job.batches(job.validation, fixed, held_out),
-                recognition_objective,
-                job.compute,
-                training.processes,
-            ),
-            score=lambda validation: validation["accuracy"],
-            keep_best=lambda epoch, validation: _keep_best(job, run, model, {"epoch": epoch, **validation}),
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=Progress(order, tell, job.console),
-        )
+def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
+    config, training = job.config, finetuning(job)
+    assert isinstance(training.model, Recognizer)
+    return TrainingJob(
+        training=training,
+        train=Stream(name="train", num_files=len(job.train), read=partial(job.batches, job.train)),
+        order=BatchOrder(
+            num_samples=len(job.train), batch_size=config.batch_size, num_epochs=config.epochs, seed=config.seed
+        ),
+        validation=Stream(name="validation", num_files=len(job.validation), read=partial(job.batches, job.validation)),
+        fixed=validation_batches(len(job.validation), 1, config.batch_size),
+        describe=job.train.describe,
+        score=lambda validation: validation["accuracy"],
+        keep_best=partial(_keep_best, job, run, training.model),
+        checkpoint_seconds=config.checkpoint_seconds,
+        resume=config.resume,
+        opening=_announcement(job),
+        console=job.console,
+    )
 
 
 def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
     save_recognizer(
         run.path,
         model,
-        backbone=job.source.architecture,
-        width=job.source.width,
+        job.source,
         classes=job.parts.classes,
         view=job.view,
         results=results,
     )
 
 
-def prepare_training(job: FinetuneJob) -> Training:
+def finetuning(job: FinetuneJob) -> Training:
     """The model on its device, with all that moves it."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = sgd(model, rate, config.momentum, config.weight_decay)
     return Training(
         model=model,
         trained=model,
@@ -344,23 +311,16 @@ def _announcement(job: FinetuneJob) -> str:
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the best epoch, for the first time."""
     config, parts = job.config, job.parts
-    model, classes, _ = load_recognizer(run.path)
-    job.console.print(f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each", highlight=False)
-    probabilities = recognize(
-        model.to(job.compute.device),
-        parts.test_table,
-        job.view,
-        job.compute,
-        num_workers=job.num_workers,
-        average=config.average,
-        console=job.console,
-    )
-    validation = dict(describe_trained(run.path).results)
+    model, trained = load_recognizer(run.path)
+    say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
+    encoder = recognition_encoder(model, job.source, job.view, job.compute, num_workers=job.num_workers)
+    probabilities = recognize(model, encoder, parts.test_table, average=config.average, console=job.console)
+    validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
-    scores = RecognitionScores(classes, parts.test_labels, probabilities)
+    scores = RecognitionScores(trained.classes, parts.test_labels, probabilities)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
-    job.console.print(result_table(result))
-    write_json(run.path / RESULT, _description(job, result))
+    job.console.print(recognition_table(result))
+    write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     html = recognition_page(
         result,
         read_metrics(run.path / METRICS),
@@ -372,17 +332,17 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
             f"{len(parts.test_table):,} to test on": parts.test_source,
         },
     )
-    write_page(run.path / REPORT, html.encode(errors="replace").decode())  # names may hold any bytes
-    job.console.print(str(run.path / REPORT), highlight=False, markup=False, soft_wrap=True)
+    write_page(run.path / _REPORT, html)
+    say(job.console, str(run.path / _REPORT))
     return result
 
 
-def _description(job: FinetuneJob, result: RecognitionResult) -> dict[str, Any]:
+def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) -> dict[str, Any]:
     parts, scores = job.parts, result.scores
     return {
         "backbone": job.source.name,
         "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
-        "fingerprint": describe_trained(result.run).fingerprint,
+        "fingerprint": fingerprint,
         "train_source": parts.train_source,
         "test_source": parts.test_source,
         "view": asdict(job.view),

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from v3s.files.text import text_table
 from v3s.pages.charts import confusion_matrix, line_chart
 from v3s.pages.page import figure, page, section, table
 from v3s.protocols.recognition import RecognitionResult
@@ -12,15 +13,10 @@ from v3s.protocols.recognition import RecognitionResult
 _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
 
-def result_table(result: RecognitionResult) -> Table:
+def recognition_table(result: RecognitionResult) -> Table:
     """The accuracies beside chance."""
     title = f"{len(result.scores.labels):,} test videos, best epoch {result.best_epoch}"
-    shown = Table(title=title, title_justify="left")
-    for column in _HEADER:
-        shown.add_column(column, justify="right" if column else "left")
-    for row in _rows(result):
-        shown.add_row(*row)
-    return shown
+    return text_table(title, _HEADER, _rows(result))
 
 
 def recognition_page(

@@ -29,15 +29,13 @@ def grad_cam(
     clip: Tensor,
     stage: str,
     target: int | Tensor,
-    *,
-    per_slice: bool = True,
 ) -> Tensor:
     """Compute the heat of each pixel of each frame for one logit of a head.
 
-    The channels of a stage are weighted by the gradient of the logit, averaged over height and width, summed and cut
-    at 0; the result is interpolated trilinearly to the size of the clip and scaled to [0, 1] over the whole clip, so
-    that frames can be compared. A clip with no positive evidence is 0 everywhere. Nothing is left behind: no gradient
-    in the parameters, no hook.
+    The channels of a stage are weighted by the gradient of the logit, averaged over height and width of each time
+    slice, summed and cut at 0; the result is interpolated trilinearly to the size of the clip and scaled to [0, 1] over
+    the whole clip, so that frames can be compared. A clip with no positive evidence is 0 everywhere. Nothing is left
+    behind: no gradient in the parameters, no hook.
 
     Args:
         backbone: in evaluation mode, so that the clips of a batch do not mix.
@@ -46,7 +44,6 @@ def grad_cam(
         stage: name of a stage of the backbone. The last one of C3D and R3D has two steps in time for 16 frames; the
             one before it is finer.
         target: class whose logit (before the softmax) is explained: one number, or one for each clip, shape (B,).
-        per_slice: keep one weight for each time slice; False averages over time too, as in Grad-CAM for images.
 
     Returns:
         Heat, float, shape (B, T, H, W), in [0, 1].
@@ -68,7 +65,7 @@ def grad_cam(
         (gradient,) = torch.autograd.grad(score, stages[stage], allow_unused=True)
     if gradient is None:
         raise ValueError(f"stage {stage!r} does not lead to the logit; forward_stages must return it as computed")
-    weights = gradient.mean(dim=(3, 4) if per_slice else (2, 3, 4), keepdim=True)
+    weights = gradient.mean(dim=(3, 4), keepdim=True)
     heat = (weights * stages[stage].detach()).sum(dim=1, keepdim=True).relu()
     return _normalise(F.interpolate(heat, clip.shape[2:], mode="trilinear", align_corners=False)[:, 0])
 

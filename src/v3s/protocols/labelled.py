@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from rich.console import Console
@@ -13,10 +14,12 @@ from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
+from v3s.features.encoder import Encoder
+from v3s.files.text import say
 
 UNKNOWN = -1
 """The label of a test video whose class has no training video: no answer about it can be right."""
-NUM_NAMED = 5  # classes that a message names
+_NUM_NAMED = 5  # classes that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +27,16 @@ class LabelledOptions:
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
-        data: A folder of videos in class folders (with the folders train and test in it, or with splits), or a list.
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
+        data: A folder of videos in class folders (below folders train and test, or with --splits), or a list.
+        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
+        test_data: A folder or list of the test videos, if data has no test part.
+
+    More options:
         split: Number of the official split.
-        test_data: A folder or list of the test videos, where data holds no test part.
-        allow_missing: Go on although videos of the list are missing.
+        allow_missing: Continue although videos of the list are missing.
     """
 
-    data: str
+    data: Annotated[str, "DATA"]
     splits: str | None = None
     split: int = 1
     test_data: str | None = None
@@ -89,7 +94,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
     Args:
         options: where the videos and their labels are.
         workers: processes that read files which are not known yet; None takes one a processor.
-        console: where to say what was read, what is left out, and which test labels are unknown.
+        console: where to say what was read, what is skipped, and which test labels are unknown.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or none that can be read, both parts share a
@@ -120,16 +125,40 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
     parts = _collect(train, test)
     if len(parts.classes) < 2:
         raise ValueError(f"{parts.train_source}: only the class {parts.classes[0]!r}; at least two are needed")
-    _tell_unknown(test, parts, console)
+    _say_unknown(test, parts, console)
     return parts
 
 
-def tell_padded(parts: Parts, view: View, console: Console) -> None:
+def labelled_vectors(
+    options: LabelledOptions, encoder: Encoder, *, workers: int | None, console: Console
+) -> tuple[Parts, Tensor, Tensor]:
+    """List, read and encode both parts.
+
+    Args:
+        options: where the videos and their labels are.
+        encoder: what turns them into vectors.
+        workers: processes that read files which are not known yet; None takes one a processor.
+        console: where to report, and to show a bar.
+
+    Returns:
+        Both parts, the vectors of the training videos (N, D) and those of the test videos (M, D): float32, each the
+        mean over the clips of a video.
+
+    Raises:
+        ValueError: as `labelled_parts`, or the network gives NaN or infinity.
+    """
+    parts = labelled_parts(options, workers=workers, console=console)
+    say_padded(parts, encoder.view, console)
+    train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
+    return parts, train, encoder.mean_vectors(parts.test_table, console=console, what="test videos")
+
+
+def say_padded(parts: Parts, view: View, console: Console) -> None:
     """Say how many videos of each part are shorter than a clip, so that their last frame is repeated."""
     for name, table in (("training", parts.train_table), ("test", parts.test_table)):
         if padded := count_padded(table, view):
             text = f"{padded:,} of {len(table):,} {name} videos are shorter than {view.clip_frames} frames"
-            console.print(f"{text}: their last frame is repeated", highlight=False)
+            say(console, f"{text}: their last frame is repeated")
 
 
 def _check_labels(listed: VideoList) -> None:
@@ -177,16 +206,14 @@ def _collect(train: Scan, test: Scan) -> Parts:
     )
 
 
-def _tell_unknown(test: Scan, parts: Parts, console: Console) -> None:
+def _say_unknown(test: Scan, parts: Parts, console: Console) -> None:
     unknown = Counter(label for label in test.usable_labels if label not in parts.classes)
     if not unknown:
         return
-    named = ", ".join(f"{label} ({count:,})" for label, count in unknown.most_common(NUM_NAMED))
-    more = f" and {len(unknown) - NUM_NAMED:,} more classes" if len(unknown) > NUM_NAMED else ""
-    console.print(
+    named = ", ".join(f"{label} ({count:,})" for label, count in unknown.most_common(_NUM_NAMED))
+    more = f" and {len(unknown) - _NUM_NAMED:,} more classes" if len(unknown) > _NUM_NAMED else ""
+    say(
+        console,
         f"{parts.num_unknown:,} of {len(parts.test_labels):,} test videos are of classes that no training video has: "
         f"{named}{more}; they stay in and count as wrong",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )

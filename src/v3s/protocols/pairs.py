@@ -1,4 +1,4 @@
-"""Pairs of videos, to be told apart: from a CSV file, or drawn so that no class is in two folds."""
+"""Pairs of videos of the same action or of two: from a CSV file, or drawn so that no class is in two folds."""
 
 import csv
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-CSV_COLUMNS = ["a", "b", "same", "fold"]
+_CSV_COLUMNS = ["a", "b", "same", "fold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
-        if (header := next(reader, [])) != CSV_COLUMNS:
-            raise ValueError(f"{path}: the first line is {','.join(header)!r}; {','.join(CSV_COLUMNS)!r} is needed")
+        if (header := next(reader, [])) != _CSV_COLUMNS:
+            raise ValueError(f"{path}: the first line is {','.join(header)!r}; {','.join(_CSV_COLUMNS)!r} is needed")
         pairs = [_parse_pair(row, f"{path}, line {reader.line_num}") for row in reader if row]
     if not pairs:
         raise ValueError(f"{path}: no pair after the header; write lines such as 'left.mp4,right.mp4,1,0'")

@@ -1,4 +1,4 @@
-"""``v3s probe``: what a linear classifier and nearest neighbours can tell from frozen features.
+"""``v3s probe``: what a linear classifier and nearest neighbours read from frozen features.
 
 Quicker than fine-tuning by far, and a fairer judge of the features themselves. A shuffled-label control shows that
 nothing leaks from the test videos.
@@ -15,30 +15,32 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.backbones.device import choose_compute
-from v3s.data.views import View
-from v3s.features.extract import Feature, Pool, check_stage
-from v3s.features.source import BackboneOptions, Source, mean_vectors, open_source
+from v3s.features.encoder import Encoder, open_encoder
+from v3s.features.extract import Feature, Pool
+from v3s.features.source import BackboneOptions
+from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
 
-FEW_LABEL_C = 1.0
+_FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs: with a label or two a class there is none to spare for choosing it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(BackboneOptions, LabelledOptions):
-    """Classify frozen features: a linear probe and nearest neighbours, with few-label curves.
+    """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
 
     Attributes:
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages it, max max-pools it by two.
-        k: Neighbours that vote.
-        few_labels: Labels of each class in the few-label runs; those that a class does not have are left out.
-        repeats: Draws of each few-label run.
         out: JSON file for the result.
+
+    More options:
+        stage: The backbone's stage that the vectors come from.
+        pool: mean averages the stage over time and space; max max-pools it by two.
+        k: Neighbours that vote.
+        few_labels: Labels of each class in the few-label runs; numbers that a class does not have are skipped.
+        repeats: Draws of each few-label run.
     """
 
     stage: str = "conv5"
@@ -90,7 +92,7 @@ class FewLabels:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What frozen features tell.
+    """How well frozen features are classified.
 
     Attributes:
         num_train: training videos.
@@ -138,24 +140,16 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     console = console or Console()
     started = time.monotonic()
-    compute = choose_compute(config.device, config.precision)
-    source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
-    check_stage(source.backbone, feature.stage)
-    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
-    parts = labelled_parts(config, workers=config.workers, console=console)
-    tell_padded(parts, view, console)
-    train, test = (
-        mean_vectors(source, table, view, feature, compute, config, console=console, what=what)
-        for table, what in ((parts.train_table, "training videos"), (parts.test_table, "test videos"))
-    )
+    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
+    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console)
     result = judge(train, test, parts, config, started=started, console=console)
-    console.print(result_table(result))
+    console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
-    console.print(f"{control}; {result.minutes:.1f} minutes", highlight=False)
+    say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
-        write_json(Path(config.out), _description(config, source, view, parts, result))
+        write_json(Path(config.out), _description(config, encoder, parts, result))
     return result
 
 
@@ -174,7 +168,7 @@ def judge(
     """
     labels, k = parts.train_labels, min(config.k, len(train))
     if k < config.k:
-        console.print(f"k is {k}, not {config.k}: there are no more training videos", highlight=False)
+        say(console, f"k is {k}, not {config.k}: there are no more training videos")
     generator = torch.Generator().manual_seed(config.seed)
     fitted = linear_probe(train, labels, test, generator=generator)
     shuffled = labels[torch.randperm(len(labels), generator=generator)]
@@ -211,7 +205,7 @@ def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[i
         if number <= least:
             yield number
         else:
-            console.print(f"no run with {number} labels a class: the smallest class has {least}", highlight=False)
+            say(console, f"no run with {number} labels a class: the smallest class has {least}")
 
 
 def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, config: ProbeConfig) -> FewLabels:
@@ -221,7 +215,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     for _ in range(1 if takes_all else config.repeats):
         rows = few_label_subset(parts.train_labels, per_class, generator)
         probabilities = logistic_regression(
-            train[rows], parts.train_labels[rows], test, FEW_LABEL_C, len(parts.classes)
+            train[rows], parts.train_labels[rows], test, _FEW_LABEL_C, len(parts.classes)
         )
         accuracies.append(top_k(probabilities, parts.test_labels, 1))
     drawn = torch.tensor(accuracies, dtype=torch.float64)
@@ -229,37 +223,34 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     return FewLabels(per_class, len(drawn), float(drawn.mean()), error)
 
 
-def result_table(result: ProbeResult) -> Table:
+def _table(result: ProbeResult) -> Table:
     """The accuracies beside chance."""
-    title = f"{result.num_test:,} test videos, {result.num_train:,} training videos, {result.num_classes:,} classes"
-    table = Table(title=title, title_justify="left")
-    for column in ("", "top-1", "standard error", "top-5"):
-        table.add_column(column, justify="right" if column else "left")
     probes = {
         f"linear (C = {result.c:g})": result.linear,
         f"{result.k} nearest neighbours": result.neighbours,
         "linear, shuffled labels": result.shuffled,
     }
-    for name, found in probes.items():
-        table.add_row(name, f"{found.top_1:.1%}", f"{found.standard_error:.1%}", f"{found.top_5:.1%}")
+    rows = [
+        (name, f"{found.top_1:.1%}", f"{found.standard_error:.1%}", f"{found.top_5:.1%}")
+        for name, found in probes.items()
+    ]
     for run in result.few_labels:
         error = "" if run.standard_error is None else f"{run.standard_error:.1%}"
         name = f"linear, labels of each class: {run.per_class} (draws: {run.num_draws})"
-        table.add_row(name, f"{run.mean:.1%}", error, "")
-    table.add_row("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}")
-    table.add_row("most frequent class", f"{result.majority:.1%}", "", "")
-    return table
+        rows.append((name, f"{run.mean:.1%}", error, ""))
+    rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
+    rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))
+    title = f"{result.num_test:,} test videos, {result.num_train:,} training videos, {result.num_classes:,} classes"
+    return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 
-def _description(
-    config: ProbeConfig, source: Source, view: View, parts: Parts, result: ProbeResult
-) -> dict[str, object]:
+def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: ProbeResult) -> dict[str, object]:
     return {
-        "backbone": source.name,
-        "fingerprint": source.fingerprint,
+        "backbone": encoder.source.name,
+        "fingerprint": encoder.source.fingerprint,
         "stage": config.stage,
         "pool": config.pool,
-        "view": asdict(view),
+        "view": asdict(encoder.view),
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.vectors.exact import Neighbours, search
+from v3s.vectors.exact import Neighbours, nearest
 
 PAPER_KS = (1, 5, 10, 20, 50)
 """The columns of the paper's Tables 4 and 5."""
@@ -32,7 +32,7 @@ def rank(queries: Tensor, gallery: Tensor, k: int, *, centre: bool = False) -> N
     if centre:
         mean = gallery.mean(dim=0)
         queries, gallery = queries - mean, gallery - mean
-    return search(F.normalize(queries, dim=-1), F.normalize(gallery, dim=-1), k)
+    return nearest(F.normalize(queries, dim=-1), F.normalize(gallery, dim=-1), k)
 
 
 def top_k_accuracy(

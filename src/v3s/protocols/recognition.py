@@ -1,6 +1,6 @@
 """Action recognition: a backbone with one linear head, how clips reach it, and its files (paper section 4.3)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -17,13 +16,12 @@ from v3s.backbones.device import Compute
 from v3s.data.clips import SampleKey
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
-from v3s.features.extract import Feature, video_features
-from v3s.features.folding import fold
-from v3s.features.saved import RUN_FORMAT, describe_trained, load_backbone
-from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
-from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, read_json, write_together
-from v3s.pretext.plan import ClipOptions
-from v3s.protocols.classify import confusion_matrix, per_class_accuracy, top_k
+from v3s.features.encoder import Encoder, make_encoder
+from v3s.features.extract import Feature
+from v3s.features.saved import Trained, load_head, open_trained, plain_sampling, write_trained
+from v3s.features.source import Source
+from v3s.files.writing import CheckpointError
+from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
 from v3s.protocols.labelled import UNKNOWN
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
@@ -173,7 +171,7 @@ class RecognitionScores:
     def confusion(self) -> Tensor:
         """Counts of (true class, named class), int64, shape (C, C), without the videos of unknown class."""
         known = self.labels != UNKNOWN
-        return confusion_matrix(self.labels[known], self.probabilities[known].argmax(dim=1), len(self.classes))
+        return confusion_counts(self.labels[known], self.probabilities[known].argmax(dim=1), len(self.classes))
 
     @property
     def per_class(self) -> dict[str, float | None]:
@@ -203,38 +201,51 @@ class RecognitionResult:
     majority: float
 
 
+def recognition_encoder(
+    model: Recognizer, source: Source, view: View, compute: Compute, *, num_workers: int = 0
+) -> Encoder:
+    """What gives the features that a recognizer's layer takes: the last stage, averaged over time and space.
+
+    Args:
+        model: in evaluation mode.
+        source: what it was trained from.
+        view: the clips of a video.
+        compute: device and precision.
+        num_workers: processes that read videos.
+    """
+    pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
+    tuned = replace(source, backbone=model.backbone, name="the fine-tuned network")
+    return make_encoder(tuned, view, [pooled], compute, num_workers=num_workers)
+
+
 def recognize(
     model: Recognizer,
+    encoder: Encoder,
     table: IndexTable,
-    view: View,
-    compute: Compute,
     *,
-    num_workers: int,
     average: Average = "probabilities",
     console: Console | None = None,
 ) -> Tensor:
-    """Classify whole videos by the average over the clips of a view.
+    """Classify whole videos by the average over their clips.
 
     Args:
-        model: in evaluation mode, on ``compute.device``.
+        model: in evaluation mode.
+        encoder: its own, as `recognition_encoder` makes it.
         table: M videos.
-        view: their clips.
-        compute: device and precision.
-        num_workers: processes that read videos.
         average: what is averaged over a video's clips.
         console: where to show a bar.
 
     Returns:
         Probabilities, float32 on the CPU, shape (M, C).
 
+    Raises:
+        ValueError: the network gives NaN or infinity.
+
     Source: paper section 4.3, "average the possibility of predictions".
     """
-    pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
-    folded = fold(model.backbone)
-    found = video_features(folded, table, view, [pooled], compute, num_workers=num_workers)
-    shown = track(found, "testing", total=len(table), console=console or Console(quiet=True), transient=True)
     weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()
-    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in shown])
+    found = encoder.encode_features(table, console=console, what="testing")
+    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in found])
 
 
 def average_clips(logits: Tensor, average: Average) -> Tensor:
@@ -247,38 +258,35 @@ def average_clips(logits: Tensor, average: Average) -> Tensor:
 def save_recognizer(
     folder: Path,
     model: Recognizer,
+    source: Source,
     *,
-    backbone: str,
-    width: float,
     classes: tuple[str, ...],
     view: View,
     results: dict[str, Any],
-) -> None:
-    """Write a recognizer into a run's folder.
+) -> Trained:
+    """Write a recognizer into a run's folder, which every command takes as a backbone too; returns its description.
 
-    Its config.json is that of a pre-trained backbone with empty label tables and the classes, so that whatever takes a
-    pre-trained run takes this one as a backbone too.
+    Args:
+        folder: where it is written.
+        model: the network and its layer.
+        source: what it was trained from.
+        classes: names of the layer's outputs.
+        view: the clips that it was trained on.
+        results: what it reached.
     """
-    description = {
-        "format": RUN_FORMAT,
-        "backbone": backbone,
-        "width": width,
-        "task": {"spatial": [], "temporal": []},
-        "sampling": asdict(ClipOptions().sampling(view.clip_frames, view.clip_size)),
-        "classes": list(classes),
-        "results": results,
-        "fingerprint": fingerprint(model.backbone.state_dict()),
-    }
-    files = {
-        WEIGHTS: weights_as_bytes(model.backbone),
-        CLASSIFIER: weights_as_bytes(model.classifier),
-        DESCRIPTION: json_as_bytes(description),
-    }
-    write_together(folder, files)
+    trained = Trained(
+        kind="recognizer",
+        backbone=source.architecture,
+        width=source.width,
+        sampling=plain_sampling(view.clip_frames, view.clip_size),
+        results=results,
+        classes=classes,
+    )
+    return write_trained(folder, trained, model.backbone, {CLASSIFIER: model.classifier})
 
 
-def load_recognizer(path: str | Path) -> tuple[Recognizer, tuple[str, ...], View]:
-    """Load a fine-tuned network, in evaluation mode, with the names of its classes and the clips that it expects.
+def load_recognizer(path: str | Path) -> tuple[Recognizer, Trained]:
+    """Load a fine-tuned network, in evaluation mode, with its description.
 
     Args:
         path: a fine-tuned run's folder, or a safetensors file in it.
@@ -286,12 +294,9 @@ def load_recognizer(path: str | Path) -> tuple[Recognizer, tuple[str, ...], View
     Raises:
         CheckpointError: there is no fine-tuned network, or its files are damaged.
     """
-    trained = describe_trained(path)
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    classes = read_json(current(folder, DESCRIPTION)).get("classes")
-    if not classes:
-        raise CheckpointError(f"{path}: holds a pre-trained network without classes; give a run of v3s finetune")
-    model = Recognizer(load_backbone(path), len(classes))
-    load_weights(current(folder, CLASSIFIER), model.classifier)
-    view = View(clip_frames=trained.sampling.clip_frames, clip_size=trained.sampling.clip_size)
-    return model.eval(), tuple(classes), view
+    network, trained = open_trained(path)
+    if trained.kind != "recognizer":
+        raise CheckpointError(f"{path}: holds a {trained.kind} network without classes; give a run of v3s finetune")
+    model = Recognizer(network, len(trained.classes))
+    load_head(path, CLASSIFIER, model.classifier)
+    return model.eval(), trained

@@ -11,27 +11,26 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from v3s.backbones.device import choose_compute
-from v3s.data.views import View
-from v3s.features.extract import Feature, Pool, check_stage
-from v3s.features.source import BackboneOptions, Source, mean_vectors, open_source
+from v3s.features.encoder import Encoder, open_encoder
+from v3s.features.extract import Feature, Pool
+from v3s.features.source import BackboneOptions
+from v3s.files.text import text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
-from v3s.pages.images import data_uri, jpeg, outline
+from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
-from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, tell_padded
+from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_vectors
 from v3s.protocols.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
 from v3s.vectors.exact import Neighbours
-from v3s.video.decode import Video, read_frames
+from v3s.video.decode import Video
 from v3s.video.homography import corners
-from v3s.video.warp import to_width, warp
 
-NUM_SHOWN = 5  # neighbours of a query on the page
-PICTURE_WIDTH, BORDER = 240, 6  # of a thumbnail, in pixels
-RIGHT, WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and orange, for colour-blind readers
+_HEADER = ("score", "retrieved", "chance")
+_NUM_SHOWN = 5  # neighbours of a query on the page
+_PICTURE_WIDTH, _BORDER = 240, 6  # in pixels
+_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and orange, for colour-blind readers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,16 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
     """Retrieve videos of the same class by nearest neighbours (paper section 4.4, Tables 4 and 5).
 
     Attributes:
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages it, max is the paper's last pooling layer (9,216 numbers).
-        centre: Subtract the gallery's mean vector first.
         out: JSON file for the result.
         page: HTML page with queries and their neighbours as thumbnails.
+
+    More options:
+        stage: The backbone's stage that the vectors come from.
+        pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
         page_queries: Queries shown on the page.
+
+    For ablations:
+        centre: Subtract the mean vector of the gallery first.
     """
 
     stage: str = "conv5"
@@ -99,24 +102,16 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     Source: paper section 4.4.
     """
     console = console or Console()
-    compute = choose_compute(config.device, config.precision)
-    source, feature = open_source(config.backbone, seed=config.seed), Feature(config.stage, config.pool)
-    check_stage(source.backbone, feature.stage)
-    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips)
-    parts = labelled_parts(config, workers=config.workers, console=console)
-    tell_padded(parts, view, console)
-    gallery, queries = (
-        mean_vectors(source, table, view, feature, compute, config, console=console, what=what)
-        for table, what in ((parts.train_table, "gallery"), (parts.test_table, "queries"))
-    )
+    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
+    parts, gallery, queries = labelled_vectors(config, encoder, workers=config.workers, console=console)
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
     result = score(parts.test_labels, parts.train_labels, ranked.indices, dimension=gallery.shape[1])
-    console.print(result_table(result))
+    title = f"{result.num_queries:,} queries in a gallery of {result.num_gallery:,} videos"
+    console.print(text_table(title, _HEADER, _rows(result)))
     if config.out is not None:
-        write_json(Path(config.out), _description(config, source, view, parts, result))
+        write_json(Path(config.out), _description(config, encoder, parts, result))
     if config.page is not None:
-        html = _page(config, parts, ranked, result)
-        write_page(config.page, html.encode(errors="replace").decode())  # file names may hold any bytes
+        write_page(config.page, _page(config, parts, ranked, result))
     return result
 
 
@@ -170,17 +165,6 @@ def chance_precision(same: Sequence[int], size: int) -> float:
     return float(np.mean([(harmonic + (number - 1) * rest) / size if number else 0.0 for number in same]))
 
 
-def result_table(result: RetrievalResult) -> Table:
-    """Every score beside chance."""
-    title = f"{result.num_queries:,} queries in a gallery of {result.num_gallery:,} videos"
-    shown = Table(title=title, title_justify="left")
-    for column in ("score", "retrieved", "chance"):
-        shown.add_column(column, justify="left" if column == "score" else "right")
-    for row in _rows(result):
-        shown.add_row(*row)
-    return shown
-
-
 def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     rows = [
         (f"top {k}{' (all there are)' if k >= result.num_gallery else ''}", f"{share:.1%}", f"{result.chance[k]:.1%}")
@@ -190,14 +174,12 @@ def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     return [*rows, ("mean average precision", *precision)]
 
 
-def _description(
-    config: RetrieveConfig, source: Source, view: View, parts: Parts, result: RetrievalResult
-) -> dict[str, Any]:
+def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result: RetrievalResult) -> dict[str, Any]:
     return {
         "backbone": config.backbone,
-        "fingerprint": source.fingerprint,
+        "fingerprint": encoder.source.fingerprint,
         "seed": config.seed,
-        "view": asdict(view),
+        "view": asdict(encoder.view),
         "stage": config.stage,
         "pool": config.pool,
         "centre": config.centre,
@@ -217,7 +199,7 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
         f"{count} queries drawn at random (seed {config.seed}). A neighbour of the query's class has a green border "
         "and a ✓, any other an orange border and a ✗."
     )
-    scores = section("Scores", table(("score", "retrieved", "chance"), _rows(result)))
+    scores = section("Scores", table(_HEADER, _rows(result)))
     return page(
         "Nearest videos", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
     )
@@ -226,25 +208,23 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     label = int(parts.test_labels[query])
     name = "a class that the gallery lacks" if label == UNKNOWN else parts.classes[label]
-    columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
-    nearest = ranked.indices[query, :NUM_SHOWN].tolist()
+    columns = [(f"query: {name}", _picture(parts.test_table[query]))]
+    nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
     for row, found, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
         right = found == label
         caption = (
             f"{'✓' if right else '✗'} {parts.classes[found]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _thumbnail(parts.train_table[row], RIGHT if right else WRONG)))
+        columns.append((caption, _picture(parts.train_table[row], _RIGHT if right else _WRONG)))
     text = f"{parts.test_paths[query]}: {labels.count(label)} of the first {len(nearest)} are of its class."
     return section(name, paragraph(text), strip(columns))
 
 
-def _thumbnail(video: Video, colour: tuple[int, int, int] | None = None) -> str:
+def _picture(video: Video, colour: tuple[int, int, int] | None = None) -> str:
     """The frame in the middle of a video as a data URI, with a border if a colour is given."""
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
-    frame = read_frames(video, [video.num_frames // 2])
-    picture = warp(frame, to_picture, height, width)[:, 0].permute(1, 2, 0)
-    bordered = (
-        picture if colour is None else outline(picture, corners(width, height), colour=colour, thickness=2 * BORDER)
-    )
-    return data_uri(jpeg(bordered), "image/jpeg")
+    (picture,) = small_frames(video, [video.num_frames // 2], _PICTURE_WIDTH)
+    if colour is None:
+        return jpeg_uri(picture)
+    height, width, _ = picture.shape
+    return jpeg_uri(outline(picture, corners(width, height), colour=colour, thickness=2 * _BORDER))

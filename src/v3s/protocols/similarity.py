@@ -4,10 +4,10 @@ The pairs are ASLAN's, those of a CSV file, or drawn from labelled videos. Only 
 at, and every pair counts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,36 +16,40 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.backbones.device import choose_compute
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
-from v3s.features.extract import Feature, check_stage, mean_features
-from v3s.features.source import BackboneOptions, Source, open_source, source_features
+from v3s.features.encoder import Encoder, open_encoder
+from v3s.features.extract import Feature, mean_features
+from v3s.features.source import BackboneOptions
+from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
 from v3s.protocols.pairs import VideoPair, disjoint_class_pairs, read_pairs_csv
 from v3s.protocols.similarity_measures import (
     BoolArray,
-    FloatArray,
     SimilarityResult,
     choose_c,
     evaluate_folds,
     pair_features,
 )
+from v3s.video.homography import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(BackboneOptions):
-    """Tell whether two videos show the same action (paper section 4.5, Table 6).
+    """Decide whether two videos show the same action (paper section 4.5, Table 6).
 
     Attributes:
         data: Folder of the videos.
-        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths below data; without it,
+        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to data. Default:
             pairs are drawn from the labelled videos in data so that no class is in two folds.
+        out: JSON file for the result.
+
+    More options:
         view1_train: ASLAN's train_pairs.mat, to choose the SVM's C on View-1.
         view1_test: ASLAN's test_pairs.mat.
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400, for the labels of drawn pairs.
@@ -55,11 +59,10 @@ class SimilarityConfig(BackboneOptions):
         pairs_per_fold: Pairs in a fold, half of them of one class.
         stages: The backbone's stages that are compared.
         stride: Frames between the starts of a video's clips; 0 takes num_clips clips instead.
-        c: The SVM's C where View-1 does not choose it.
-        out: JSON file for the result.
+        c: The SVM's C, unless View-1 chooses it.
     """
 
-    data: str
+    data: Annotated[str, "DATA"]
     pairs: str | None = None
     view1_train: str | None = None
     view1_test: str | None = None
@@ -87,7 +90,7 @@ class SimilarityConfig(BackboneOptions):
 
 @dataclass(frozen=True, slots=True)
 class SimilarityReport:
-    """How well pairs of the same action are told from others.
+    """How well pairs of the same action are distinguished from others.
 
     Attributes:
         result: accuracy of each fold, their mean and its standard error, and the area under the ROC curve.
@@ -109,7 +112,7 @@ class SimilarityReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PairedVideos:
+class _PairedVideos:
     """Pairs and the videos in them.
 
     Attributes:
@@ -144,47 +147,37 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     Source: paper section 4.5.
     """
     console = console or Console()
-    source = open_source(config.backbone, seed=config.seed)
-    for stage in config.stages:
-        check_stage(source.backbone, stage)
-    view = source.view(
-        clip_frames=config.clip_frames,
-        clip_size=config.clip_size,
-        num_clips=config.num_clips,
-        stride=config.stride,
-    )
+    encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
     videos = _draw_pairs(config, console) if config.pairs is None else _read_pairs(config, console)
     same, fold = _truth(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # says what is wrong with folds before the long work
-    _tell(videos, view, console)
-    stages = _embed(config, source, view, videos.table, console)
+    _say_videos(videos, encoder.view, console)
+    stages = _stage_vectors(encoder, videos.table, console)
     c = _choose_c(videos, stages) if videos.view1 else config.c
     result = evaluate_folds(_features(videos, videos.pairs, stages), same, fold, c)
     report = SimilarityReport(
         result, _chance(same, fold), c, bool(videos.view1), len(same), len(videos.table), videos.source
     )
-    console.print(report_table(report, sorted(set(fold.tolist()))))
+    console.print(_table(report, sorted(set(fold.tolist()))))
     if config.out is not None:
-        write_json(Path(config.out), _description(config, source, view, videos, report))
+        write_json(Path(config.out), _description(config, encoder, videos, report))
     return report
 
 
-def report_table(report: SimilarityReport, folds: Sequence[int]) -> Table:
+def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
     """The accuracy of each fold, their mean, and the area under the curve, beside chance."""
     origin = "chosen on View-1" if report.chosen else "given"
     title = f"{report.num_pairs:,} pairs of {report.num_videos:,} videos; C = {report.c:g} ({origin})"
-    table = Table(title=title, title_justify="left")
-    for column in ("score", "result", "chance"):
-        table.add_column(column, justify="left" if column == "score" else "right")
-    for fold, accuracy in zip(folds, report.result.fold_accuracy, strict=True):
-        table.add_row(f"accuracy, fold {fold}", f"{accuracy:.1%}", "")
+    accuracies = zip(folds, report.result.fold_accuracy, strict=True)
+    rows = [(f"accuracy, fold {fold}", f"{accuracy:.1%}", "") for fold, accuracy in accuracies]
+    table = text_table(title, ("score", "result", "chance"), rows)
     mean = f"{report.result.mean:.1%} ± {report.result.standard_error:.1%}"
     table.add_row("mean accuracy ± standard error", mean, f"{report.chance:.1%}", style="bold")
     table.add_row("area under the ROC curve", f"{report.result.auc:.3f}", "0.500")
     return table
 
 
-def _draw_pairs(config: SimilarityConfig, console: Console) -> PairedVideos:
+def _draw_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
     """Draw pairs from the labelled videos that can be read; those that cannot are named."""
     listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset)
     if None in listed.labels:
@@ -206,14 +199,14 @@ def _draw_pairs(config: SimilarityConfig, console: Console) -> PairedVideos:
     left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
     table = found.usable_table.subset([rows[name] for name in names])
     source = f"{listed.source}; pairs drawn with seed {config.seed}"
-    return PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, left_out)
+    return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, left_out)
 
 
-def _read_pairs(config: SimilarityConfig, console: Console) -> PairedVideos:
+def _read_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
     """Read pairs from a file; every video in them must be there and readable."""
     root = Path(config.data)
     if not root.is_dir():
-        raise ValueError(f"data {root} is no folder; give the one that holds the videos of the pairs")
+        raise ValueError(f"data {root} is not a folder; give the one that holds the videos of the pairs")
     pairs = _read_list(str(config.pairs), root)
     view1 = tuple(_read_list(given, root) for given in (config.view1_train, config.view1_test) if given is not None)
     listed_pairs = [*pairs, *(pair for part in view1 for pair in part)]
@@ -223,7 +216,7 @@ def _read_pairs(config: SimilarityConfig, console: Console) -> PairedVideos:
     listed = VideoList(root, names, (None,) * len(names), (), source)
     found = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
     _refuse(config, listed_pairs, {bad.path: bad.reason for bad in found.reports if bad.verdict != "usable"})
-    return PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, found.usable_table, source, {})
+    return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, found.usable_table, source, {})
 
 
 def _read_list(path: str, root: Path) -> list[VideoPair]:
@@ -254,40 +247,35 @@ def _names(pairs: Sequence[VideoPair]) -> tuple[str, ...]:
     return tuple(sorted({name for pair in pairs for name in (pair.a, pair.b)}))
 
 
-def _tell(videos: PairedVideos, view: View, console: Console) -> None:
+def _say_videos(videos: _PairedVideos, view: View, console: Console) -> None:
     """Say what a reader of the accuracy should know of the videos."""
-    console.print(f"{len(videos.pairs):,} pairs of {len(videos.table):,} videos", highlight=False)
+    say(console, f"{len(videos.pairs):,} pairs of {len(videos.table):,} videos")
     if padded := count_padded(videos.table, view):
         text = f"{padded:,} of {len(videos.table):,} videos are shorter than {view.clip_frames} frames"
-        console.print(f"{text}: their last frame is repeated", highlight=False)
+        say(console, f"{text}: their last frame is repeated")
     folds: dict[str, set[int]] = {}
     for pair in videos.pairs:
         for name in (pair.a, pair.b):
             folds.setdefault(name, set()).add(pair.fold)
     if repeated := sum(len(found) > 1 for found in folds.values()):
-        text = f"{repeated:,} videos are in more than one fold: the accuracy is not one on unseen actions"
-        console.print(text, highlight=False)
+        say(console, f"{repeated:,} videos are in more than one fold: the accuracy is not one on unseen actions")
 
 
-def _embed(config: SimilarityConfig, source: Source, view: View, table: IndexTable, console: Console) -> list[Tensor]:
+def _stage_vectors(encoder: Encoder, table: IndexTable, console: Console) -> list[Tensor]:
     """For each stage the videos' vectors: global average, mean over clips, length 1; float32, shape (videos, D)."""
-    compute = choose_compute(config.device, config.precision)
-    features = [Feature(stage, "mean") for stage in config.stages]
-    found = source_features(source, table, view, features, compute, config, console=console, what="videos")
-    vectors = mean_features(_check_signs(found, table, config.stages, source.name))
+    vectors = mean_features(_without_negatives(encoder, table, console))
     return [F.normalize(stage, dim=1) for stage in vectors]
 
 
-def _check_signs(
-    found: Iterable[tuple[int, list[Tensor]]], table: IndexTable, stages: Sequence[str], network: str
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """Pass features on, unless one is negative or NaN."""
-    for video, kinds in found:
-        for stage, vectors in zip(stages, kinds, strict=True):
+def _without_negatives(encoder: Encoder, table: IndexTable, console: Console) -> Iterator[tuple[int, list[Tensor]]]:
+    """The features of videos; a negative one is refused."""
+    for video, kinds in encoder.encode_features(table, console=console):
+        for feature, vectors in zip(encoder.features, kinds, strict=True):
             if not (vectors >= 0).all():
                 raise ValueError(
-                    f"stage {stage!r} of {network} gives {vectors.min():g} for {table[video].path}; the twelve "
-                    "similarities need numbers of 0 or more: name --stages that end in a ReLU"
+                    f"stage {feature.stage!r} of {encoder.source.name} gives {vectors.min():g} for "
+                    f"{table[video].path}; the twelve similarities need numbers of 0 or more: "
+                    "name --stages that end in a ReLU"
                 )
         yield video, kinds
 
@@ -297,13 +285,13 @@ def _truth(pairs: Sequence[VideoPair]) -> tuple[BoolArray, npt.NDArray[np.int64]
     return np.array([pair.same for pair in pairs]), np.array([pair.fold for pair in pairs], np.int64)
 
 
-def _features(videos: PairedVideos, pairs: Sequence[VideoPair], stages: Sequence[Tensor]) -> FloatArray:
+def _features(videos: _PairedVideos, pairs: Sequence[VideoPair], stages: Sequence[Tensor]) -> FloatArray:
     """Twelve numbers a stage for each pair."""
     a, b = ([videos.rows[name] for name in side] for side in zip(*((pair.a, pair.b) for pair in pairs), strict=True))
     return pair_features([stage[a] for stage in stages], [stage[b] for stage in stages]).numpy()
 
 
-def _choose_c(videos: PairedVideos, stages: Sequence[Tensor]) -> float:
+def _choose_c(videos: _PairedVideos, stages: Sequence[Tensor]) -> float:
     """Choose C on View-1, which the folds do not share."""
     (train, train_same), (test, test_same) = (
         (_features(videos, part, stages), _truth(part)[0]) for part in videos.view1
@@ -318,13 +306,13 @@ def _chance(same: BoolArray, fold: npt.NDArray[np.int64]) -> float:
 
 
 def _description(
-    config: SimilarityConfig, source: Source, view: View, videos: PairedVideos, report: SimilarityReport
+    config: SimilarityConfig, encoder: Encoder, videos: _PairedVideos, report: SimilarityReport
 ) -> dict[str, Any]:
     return {
         "backbone": config.backbone,
-        "fingerprint": source.fingerprint,
+        "fingerprint": encoder.source.fingerprint,
         "seed": config.seed,
-        "view": asdict(view),
+        "view": asdict(encoder.view),
         "stages": list(config.stages),
         "left_out": videos.left_out,
         **asdict(report),

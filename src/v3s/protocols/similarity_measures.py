@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
+from v3s.protocols.classify import C_GRID
+from v3s.video.homography import FloatArray
+
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-TINY = 1e-10
+_TINY = 1e-10
 """Added to both sides of the ratio inside a logarithm, where a feature may be exactly 0."""
-
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,69 +44,68 @@ class SimilarityResult:
     true_positive_rate: tuple[float, ...]
 
 
-def dot(x: Tensor, y: Tensor) -> Tensor:
+def _dot(x: Tensor, y: Tensor) -> Tensor:
     """1: sum(x y)."""
     return (x * y).sum(dim=1)
 
 
-def root_dot(x: Tensor, y: Tensor) -> Tensor:
+def _root_dot(x: Tensor, y: Tensor) -> Tensor:
     """2: sqrt(sum(x y))."""
-    return dot(x, y).sqrt()
+    return _dot(x, y).sqrt()
 
 
-def root_bhattacharyya(x: Tensor, y: Tensor) -> Tensor:
+def _root_bhattacharyya(x: Tensor, y: Tensor) -> Tensor:
     """3: sqrt(sum(sqrt(x) sqrt(y)))."""
-    return root_dot(x.sqrt(), y.sqrt())
+    return _root_dot(x.sqrt(), y.sqrt())
 
 
-def root_harmonic(x: Tensor, y: Tensor) -> Tensor:
+def _root_harmonic(x: Tensor, y: Tensor) -> Tensor:
     """4: sqrt(sum(x y / (x + y))), 0 / 0 = 0."""
     return _ratio(x * y, x + y).sum(dim=1).sqrt()
 
 
-def cosine(x: Tensor, y: Tensor) -> Tensor:
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
     """5: sum(x y) / (|x| |y|), 0 / 0 = 0."""
-    return _ratio(dot(x, y), x.norm(dim=1) * y.norm(dim=1))
+    return _ratio(_dot(x, y), x.norm(dim=1) * y.norm(dim=1))
 
 
-def chi(x: Tensor, y: Tensor) -> Tensor:
+def _chi(x: Tensor, y: Tensor) -> Tensor:
     """6: sqrt(sum((x - y)^2 / (x + y))), 0 / 0 = 0."""
     return _ratio((x - y).square(), x + y).sum(dim=1).sqrt()
 
 
-def manhattan(x: Tensor, y: Tensor) -> Tensor:
+def _manhattan(x: Tensor, y: Tensor) -> Tensor:
     """7: sum |x - y|."""
     return (x - y).abs().sum(dim=1)
 
 
-def hellinger(x: Tensor, y: Tensor) -> Tensor:
+def _hellinger(x: Tensor, y: Tensor) -> Tensor:
     """8: sqrt(sum((sqrt(x) - sqrt(y))^2))."""
-    return euclidean(x.sqrt(), y.sqrt())
+    return _euclidean(x.sqrt(), y.sqrt())
 
 
-def euclidean(x: Tensor, y: Tensor) -> Tensor:
+def _euclidean(x: Tensor, y: Tensor) -> Tensor:
     """9: sqrt(sum((x - y)^2)), of vectors of unit length."""
     return (x - y).square().sum(dim=1).sqrt()
 
 
-def symmetric_divergence(x: Tensor, y: Tensor) -> Tensor:
+def _symmetric_divergence(x: Tensor, y: Tensor) -> Tensor:
     """10: (sum(x log(x / y)) + sum(y log(y / x))) / 2, of vectors of unit length; 1e-10 is added inside the log."""
-    return ((x - y) * ((x + TINY) / (y + TINY)).log()).sum(dim=1) / 2
+    return ((x - y) * ((x + _TINY) / (y + _TINY)).log()).sum(dim=1) / 2
 
 
-def root_max_share(x: Tensor, y: Tensor) -> Tensor:
+def _root_max_share(x: Tensor, y: Tensor) -> Tensor:
     """11: sum(sqrt(max(x, y)) / sqrt(x + y)), 0 / 0 = 0, of vectors of unit length."""
     return _ratio(torch.maximum(x, y), x + y).sqrt().sum(dim=1)
 
 
-def intersection(x: Tensor, y: Tensor) -> Tensor:
+def _intersection(x: Tensor, y: Tensor) -> Tensor:
     """12: sum(min(x, y)) / (sum(x) sum(y)), 0 / 0 = 0, of vectors of unit length."""
     return _ratio(torch.minimum(x, y).sum(dim=1), x.sum(dim=1) * y.sum(dim=1))
 
 
-ON_FEATURES = (dot, root_dot, root_bhattacharyya, root_harmonic, cosine, chi, manhattan, hellinger)
-ON_UNIT_VECTORS = (euclidean, symmetric_divergence, root_max_share, intersection)
-NUM_SIMILARITIES = len(ON_FEATURES) + len(ON_UNIT_VECTORS)
+_ON_FEATURES = (_dot, _root_dot, _root_bhattacharyya, _root_harmonic, _cosine, _chi, _manhattan, _hellinger)
+_ON_UNIT_VECTORS = (_euclidean, _symmetric_divergence, _root_max_share, _intersection)
 
 
 def similarities(a: Tensor, b: Tensor) -> Tensor:
@@ -133,7 +132,7 @@ def similarities(a: Tensor, b: Tensor) -> Tensor:
     if not all(bool((side >= 0).all() and side.isfinite().all()) for side in (x, y)):
         raise ValueError("a feature is negative, infinite or NaN; take features after a ReLU, such as a stage's mean")
     unit_x, unit_y = (_ratio(side, side.norm(dim=1, keepdim=True)) for side in (x, y))
-    columns = [formula(x, y) for formula in ON_FEATURES] + [formula(unit_x, unit_y) for formula in ON_UNIT_VECTORS]
+    columns = [formula(x, y) for formula in _ON_FEATURES] + [formula(unit_x, unit_y) for formula in _ON_UNIT_VECTORS]
     return torch.stack(columns, dim=1)
 
 
@@ -194,9 +193,7 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
     )
 
 
-def choose_c(
-    train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray, grid: Sequence[float] = C_GRID
-) -> float:
+def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray) -> float:
     """Choose the penalty on View-1: train on its first list, take the best accuracy on its second.
 
     Args:
@@ -204,7 +201,9 @@ def choose_c(
         train_same: shape (P,).
         test: features of the test pairs, shape (Q, F).
         test_same: shape (Q,).
-        grid: inverse strengths to try; between equals the smallest, the strongest penalty, wins.
+
+    Returns:
+        The inverse strength; between equals the smallest, which is the strongest penalty.
 
     Raises:
         ValueError: the training pairs are of one kind.
@@ -214,7 +213,7 @@ def choose_c(
     def accuracy(c: float) -> float:
         return float(np.mean((_train_machine(train, train_same, c).decision_function(test) > 0) == test_same))
 
-    return max(sorted(grid), key=accuracy)
+    return max(C_GRID, key=accuracy)
 
 
 def _train_machine(features: FloatArray, same: BoolArray, c: float) -> Any:

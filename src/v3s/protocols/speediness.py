@@ -1,12 +1,13 @@
 """``v3s speediness``: how fast a video seems to play, window by window (paper section 3.4, Figure 4).
 
-The temporal head was trained to tell at which speed a clip was sampled. Asked about a window at the video's own speed,
-it says how fast the motion is, measured against the videos that it was trained on.
+The temporal head was trained to recognise at which speed a clip was sampled. Asked about a window at the video's own
+speed, it says how fast the motion is, measured against the videos that it was trained on.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
+from v3s.files.text import say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import line_chart
-from v3s.pages.images import data_uri, jpeg, tile
+from v3s.pages.images import jpeg_uri, small_frames, tile
 from v3s.pages.page import figure, page, paragraph, section, write_page
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
@@ -28,27 +30,29 @@ from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
 from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
-from v3s.video.warp import to_width, warp
+from v3s.video.warp import warp
 
-READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
-WARP_FRAMES = 16  # warped at once, as float
-PICTURE_WIDTH = 160  # of the frames on the page, in pixels
-FRAMES_IN_A_ROW = 8
+_READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
+_WARP_FRAMES = 16  # warped at once, as float
+_PICTURE_WIDTH = 160  # of the frames on the page, in pixels
+_FRAMES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedinessConfig(ComputeOptions):
-    """The speediness curve of a video, from the temporal head (paper section 3.4, Figure 4).
+    """Draw how fast a video looks to the temporal head, over its time (paper section 3.4, Figure 4).
 
     Attributes:
         video: The video.
         backbone: A run's folder, pre-trained with a task that has speeds (ts, ts+tp, v3s).
+        out: The HTML page; a JSON file with the curve is written beside it.
+
+    More options:
         stride: Frames between two windows.
         batch_size: Windows in a forward pass.
-        out: The HTML page; a JSON file with the curve is written beside it.
     """
 
-    video: str
+    video: Annotated[str, "VIDEO"]
     backbone: str
     stride: int = 2
     batch_size: int = 16
@@ -59,7 +63,15 @@ class SpeedinessConfig(ComputeOptions):
         require_positive(self, "stride", "batch_size")
         require_files(self, "out")
         if Path(self.out).suffix == ".json":
-            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written beside it")
+            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written next to it")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How a window slides over a video: frames between two starts, and windows in a forward pass."""
+
+    stride: int = 2
+    batch_size: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,7 @@ class SpeedinessCurve:
 
 
 def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> SpeedinessCurve:
-    """Draw the speediness curve of a video on an HTML page, and write its numbers to a JSON file beside it.
+    """Draw the speediness curve of a video on an HTML page, and write its numbers to a JSON file next to it.
 
     Args:
         config: which video, which pre-trained run.
@@ -121,7 +133,7 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
 
     Raises:
         CheckpointError: the folder holds no pre-trained model.
-        ValueError: the run was not trained to tell speeds, or the video cannot be read or is shorter than a window.
+        ValueError: the run was not trained on speeds, or the video cannot be read or is shorter than a window.
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
@@ -132,32 +144,22 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
         raise ValueError(f"{config.backbone}: {error}") from error
     model, trained = load_pretext_model(config.backbone)
     video = index_video(config.video)
-    curve = measure_speediness(
-        model,
-        trained.task,
-        trained.sampling,
-        video,
-        stride=config.stride,
-        batch_size=config.batch_size,
-        compute=compute,
-        console=console,
-    )
+    windows = Windows(config.stride, config.batch_size)
+    curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
     out = Path(config.out)
-    write_page(out, _page(config, trained, video, curve).encode(errors="replace").decode())
+    write_page(out, _page(config, trained, video, curve))
     write_json(out.with_suffix(".json"), _description(config, trained, video, curve))
     for name, window in curve.moments().items():
-        console.print(f"{name}: {_moment(curve, window)}", highlight=False)
+        say(console, f"{name}: {_moment(curve, window)}")
     return curve
 
 
 def measure_speediness(
     model: PretextModel,
-    task: PretextTask,
-    sampling: Sampling,
+    trained: Trained,
     video: Video,
+    windows: Windows,
     *,
-    stride: int = 2,
-    batch_size: int = 16,
     compute: Compute | None = None,
     console: Console | None = None,
 ) -> SpeedinessCurve:
@@ -165,27 +167,26 @@ def measure_speediness(
 
     Args:
         model: in evaluation mode.
-        task: the tables that it was trained on.
-        sampling: the clips that it was trained on: a window has as many frames, of the same size.
+        trained: the tables and the clips that it was trained on: a window has as many frames, of the same size.
         video: at least as long as a window.
-        stride: frames between the starts of two windows.
-        batch_size: windows in a forward pass.
+        windows: how they slide.
         compute: device and precision; the CPU in fp32 by default.
         console: where progress is shown; the terminal by default.
 
     Raises:
-        ValueError: the task cannot tell speeds, or the video is shorter than a window.
+        ValueError: the task has no speeds, or the video is shorter than a window.
 
     Source: paper section 3.4, Figure 4.
     """
-    asked = questions(task.temporal)
-    length = sampling.clip_frames
+    asked = questions(trained.task.temporal)
+    length = trained.sampling.clip_frames
     if video.num_frames < length:
         raise ValueError(f"{video.path}: has {video.num_frames} frames; a window needs {length}")
     console = console or Console()
-    frames = _read_small(video, sampling, console)
-    starts = range(0, video.num_frames - length + 1, stride)
-    logits = _ask(model, frames, starts, length, batch_size, compute or choose_compute("cpu", "fp32"), console)
+    frames = _read_small(video, trained.sampling, console)
+    starts = range(0, video.num_frames - length + 1, windows.stride)
+    clips = [frames[:, start : start + length] for start in starts]
+    logits = _ask(model, clips, windows.batch_size, compute or choose_compute("cpu", "fp32"), console)
     centres = tuple(start + (length - 1) / 2 for start in starts)
     values = {name: tuple(share(logits).tolist()) for name, share in asked.items()}
     return SpeedinessCurve(
@@ -212,7 +213,7 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     if not found:
         known = ", ".join(map(str, rows)) or "nothing"
         raise ValueError(
-            f"its temporal head tells {known}; a speediness curve needs speed 1 and a faster one, "
+            f"its temporal head distinguishes {known}; a speediness curve needs speed 1 and a faster one, "
             "an acceleration curve rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
         )
     return found
@@ -221,36 +222,28 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
 def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
     to_clip, size = untransformed(video, sampling), sampling.clip_size
-    at_once = max(WARP_FRAMES, READ_BYTES // (3 * video.height * video.width))
+    at_once = max(_WARP_FRAMES, _READ_BYTES // (3 * video.height * video.width))
     parts = []
     for first in track(
         range(0, video.num_frames, at_once), "reading", console=console, transient=True, disable=not console.is_terminal
     ):
         frames = read_frames(video, range(first, min(first + at_once, video.num_frames)))
-        parts += [warp(some, to_clip, size, size) for some in frames.split(WARP_FRAMES)]
+        parts += [warp(some, to_clip, size, size) for some in frames.split(_WARP_FRAMES)]
     return torch.cat(parts, dim=1)
 
 
 @torch.inference_mode()
-def _ask(
-    model: PretextModel,
-    frames: Tensor,
-    starts: range,
-    length: int,
-    batch_size: int,
-    compute: Compute,
-    console: Console,
-) -> Tensor:
+def _ask(model: PretextModel, windows: Sequence[Tensor], batch_size: int, compute: Compute, console: Console) -> Tensor:
     """The temporal logits of each window: float32 on the CPU, shape (windows, rows)."""
     model.to(compute.device)
     model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     logits = []
     for first in track(
-        range(0, len(starts), batch_size), "asking", console=console, transient=True, disable=not console.is_terminal
+        range(0, len(windows), batch_size), "asking", console=console, transient=True, disable=not console.is_terminal
     ):
-        windows = [frames[:, start : start + length] for start in starts[first : first + batch_size]]
+        batch = torch.stack(list(windows[first : first + batch_size]))
         with compute.autocast():
-            logits.append(model(compute.clips(torch.stack(windows))).temporal.float().cpu())
+            logits.append(model(compute.clips(batch)).temporal.float().cpu())
     return torch.cat(logits)
 
 
@@ -315,9 +308,8 @@ def _window_picture(video: Video, middle: float, trained: Trained) -> str:
     """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
     length = trained.sampling.clip_frames
     first = round(middle - (length - 1) / 2)
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
-    frames = warp(read_frames(video, range(first, first + length)), to_picture, height, width)
-    return data_uri(jpeg(tile(frames.permute(1, 2, 3, 0), FRAMES_IN_A_ROW)), "image/jpeg")
+    frames = small_frames(video, range(first, first + length), _PICTURE_WIDTH)
+    return jpeg_uri(tile(frames, _FRAMES_IN_A_ROW))
 
 
 def _description(config: SpeedinessConfig, trained: Trained, video: Video, curve: SpeedinessCurve) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-EXCHANGE = timedelta(minutes=10)  # within which every process must join an exchange: one that hangs ends the run
+_EXCHANGE = timedelta(minutes=10)  # within which every process must join an exchange: one that hangs ends the run
 _ROLL_CALL_SECONDS = 5.0
 
 
@@ -76,17 +76,17 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[Proces
     defaults of its functions hold the group of then, and a thread that lives at the end of the interpreter aborts it.
 
     Raises:
-        ProcessLostError: an exchange failed since another process ended, or did not come within `EXCHANGE`. Of NCCL's
+        ProcessLostError: an exchange failed since another process ended, or did not come within `_EXCHANGE`. Of NCCL's
             exchanges the host hears late or never: there torch itself ends the process, with a trace of its own.
     """
     if processes.count == 1:
         yield processes
         return
-    shared, rank, count = next(rendezvous("env://", timeout=EXCHANGE))
+    shared, rank, count = next(rendezvous("env://", timeout=_EXCHANGE))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart: what is in it is stale
     store = distributed.distributed_c10d.PrefixStore(f"attempt-{attempt}", shared)
     backend, gpu = ("nccl", device) if device.type == "cuda" else ("gloo", None)  # without it NCCL guesses by the rank
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=EXCHANGE, device_id=gpu)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_EXCHANGE, device_id=gpu)
     store.set(f"name/{rank}", f"process {rank} of {count} (pid {os.getpid()} on {platform.node()})")
     names = tuple(store.get(f"name/{other}").decode() for other in range(count))
     joined = replace(processes, names=names, store=store)
@@ -160,7 +160,7 @@ def sum_over(values: Tensor, processes: Processes) -> Tensor:
     return values
 
 
-def largest_over(values: Tensor, processes: Processes) -> Tensor:
+def _largest_over(values: Tensor, processes: Processes) -> Tensor:
     """The largest of each number over all processes."""
     if processes.count > 1:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
@@ -209,7 +209,7 @@ class Agreement:
 
     def step(self, *given: Tensor) -> list[float]:
         """Give the numbers of this step; returns the largest of those of ``lag`` steps ago, 0 where there was none."""
-        largest = largest_over(torch.stack(given), self._processes)
+        largest = _largest_over(torch.stack(given), self._processes)
         here, arrived = largest.to("cpu", non_blocking=True), None
         if largest.is_cuda:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -78,12 +78,12 @@ class BadBatch:
         return f"epoch {self.epoch + 1}, step {self.step + 1}, learning rate {self.learning_rate:g}"
 
 
-BATCH, MODEL = "batch.json", "model.safetensors"
+BATCH, _MODEL = "batch.json", "model.safetensors"
 
 
 def save_bad_batch(folder: Path, batch: BadBatch, model: nn.Module) -> None:
     """Write the batch and the weights that it met."""
-    write_atomically(folder / MODEL, lambda beside: beside.write_bytes(weights_as_bytes(model)))
+    write_atomically(folder / _MODEL, lambda beside: beside.write_bytes(weights_as_bytes(model)))
     write_json(folder / BATCH, asdict(batch))
 
 
@@ -97,5 +97,5 @@ def load_bad_batch(folder: Path, model: nn.Module) -> BadBatch:
         batch = BadBatch(**read_json(folder / BATCH))
     except TypeError as error:
         raise CheckpointError(f"{folder / BATCH}: incomplete ({error})") from error
-    load_weights(folder / MODEL, model)
+    load_weights(folder / _MODEL, model)
     return batch

@@ -1,185 +1,113 @@
-"""A whole training: epochs, validation, the best weights, checkpoints, and going on after a kill."""
+"""A whole training: epochs, validation, the best weights, checkpoints, and resuming after a kill."""
 
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from v3s.backbones.device import Compute
-from v3s.data.clips import BatchOrder, SampleKey
+from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
-from v3s.train.loop import Batch, Clock, Objective, Sums, freeze_batch_norm, timed, train_step
+from v3s.train.loop import Batch, Clock, Sums, freeze_batch_norm, timed, train_step, validate
 from v3s.train.progress import Progress
-from v3s.train.run import NONFINITE, RunFolder
+from v3s.train.run import NONFINITE, RunFolder, open_log, teller
 from v3s.train.stop import StopAskedError, StopRequest, TrainingStoppedError, listen_for_stop
+from v3s.train.training import Position, TrainingJob
 
 LAG = {"cpu": 0, "cuda": 4}  # steps until the host looks at what a step found: a GPU is kept busy meanwhile
 SAVING_SHARE = 0.05  # of the time, at most, goes into the checkpoints at the ends of epochs
 
 
-@dataclass(slots=True)
-class Position:
-    """Where a training stands: all that a checkpoint holds beside the tensors.
-
-    Attributes:
-        epoch: epochs finished.
-        step: steps finished in the epoch under way.
-        sums: of the epoch under way.
-        best_score: the best validation score so far.
-        best_epoch: the epoch (from 1) that reached it; 0 before the first.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: Sums = field(default_factory=Sums)
-    best_score: float = float("-inf")
-    best_epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """The moving parts of a training and how they move.
-
-    Attributes:
-        model: the module whose weights are kept.
-        trained: the same, as it is called in training (compiled, or wrapped for several processes).
-        optimizer: moves the weights.
-        scheduler: stepped once after each epoch, with the validation loss where it wants one.
-        objective: what is minimised.
-        compute: device and precision.
-        processes: this process among the run's.
-        frozen_batch_norm: train with the running statistics of every batch norm.
-    """
-
-    model: nn.Module
-    trained: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | ReduceLROnPlateau
-    objective: Objective
-    compute: Compute
-    processes: Processes
-    frozen_batch_norm: bool = False
-
-    def state(self, position: Position) -> dict[str, Any]:
-        """Everything that a later process needs to go on as if nothing had happened."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "epoch": position.epoch,
-            "step": position.step,
-            "sums": {name: value.cpu() for name, value in position.sums.terms.items()},
-            "samples": position.sums.samples,
-            "best_score": position.best_score,
-            "best_epoch": position.best_epoch,
-        }
-
-    def restore(self, state: dict[str, Any]) -> Position:
-        """Take up a state; returns where it stood."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        keep_sums = self.processes.is_first  # they were summed there: the others start from zero
-        terms = {name: value.to(self.compute.device) for name, value in state["sums"].items()}
-        sums = Sums(terms if keep_sums else {name: value * 0 for name, value in terms.items()})
-        sums.samples = state["samples"] if keep_sums else 0
-        return Position(state["epoch"], state["step"], sums, state["best_score"], state["best_epoch"])
-
-
-def fit(
-    training: Training,
-    run: RunFolder,
-    position: Position,
-    *,
-    order: BatchOrder,
-    batches: Generator[Batch, None, None],
-    describe: Callable[[SampleKey], dict[str, Any]],
-    validate: Callable[[], dict[str, float]],
-    score: Callable[[dict[str, float]], float],
-    keep_best: Callable[[int, dict[str, float]], None],
-    checkpoint_seconds: float,
-    progress: Progress,
-) -> Position:
-    """Train from ``position`` to the end.
+def fit(job: TrainingJob, run: RunFolder) -> None:
+    """Train to the end, from the start or from the newest checkpoint of a resumed run.
 
     Args:
-        training: the moving parts.
-        run: where checkpoints and metrics go.
-        position: where to start.
-        order: of all epochs, from ``position`` on.
-        batches: in that order; closed at the end.
-        describe: everything that was drawn for a sample; see `BadBatch`.
-        validate: one validation pass; its "loss" drives a plateau schedule.
-        score: how good a validation was; the epoch with the highest is kept.
-        keep_best: called with (epoch, validation) for each new best epoch, in the first process.
-        checkpoint_seconds: at most this long between two checkpoints.
-        progress: told of every step and epoch.
+        job: what is trained on what.
+        run: where checkpoints, metrics and the log go.
 
     Raises:
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint was written.
         NonFiniteError: a loss or a gradient was not finite; no update was made with it.
+        CheckpointError: the run is resumed, there are checkpoints, and none of them is whole.
     """
-    guard = FiniteGuard(training.processes, training.compute.device)
-    agreement = Agreement(training.processes, LAG[training.compute.device.type])
-    checkpoints = _Checkpoints(training, run, position, guard, agreement, checkpoint_seconds, order, describe)
-    with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
-        while position.epoch < order.num_epochs:
-            clock = _train_epoch(training, position, batches, order.steps_per_epoch, checkpoints, progress, stop)
-            train = position.sums.means(training.processes)
-            with _cut_short(stop, training.processes):
-                validation = validate()
-            if not math.isfinite(validation["loss"]):
-                raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {validation['loss']}")
-            rate = training.optimizer.param_groups[0]["lr"]
-            _step_schedule(training.scheduler, validation["loss"])
-            position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
-            if score(validation) > position.best_score:
-                position.best_score, position.best_epoch = score(validation), position.epoch
-                if training.processes.is_first:
-                    keep_best(position.epoch, validation)
-            line = _metrics_line(position, rate, clock, training.processes, train, validation)
-            progress.end_epoch(line)
-            if training.processes.is_first:
-                run.add_metrics(line)
-            checkpoints.after_epoch(is_last=position.epoch == order.num_epochs)
-    return position
+    training, processes = job.training, job.training.processes
+    with open_log(run if processes.is_first else None) as log:
+        tell = teller(log, job.console)
+        position = _start(job, run, tell)
+        order = replace(job.order, first_epoch=position.epoch, first_step=position.step)
+        held_out = run.quarantine(job.validation.name, job.validation.num_files, repeats=True, tell=tell)
+        batches = job.train.read(order, run.quarantine(job.train.name, job.train.num_files, tell=tell))
+        tell(job.opening)
+        guard = FiniteGuard(processes, training.compute.device)
+        checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, LAG[training.compute.device.type]))
+        progress = Progress(order, tell, job.console)
+        with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
+            while position.epoch < order.num_epochs:
+                clock = _train_epoch(checkpoints, batches, progress, stop)
+                train = position.sums.means(processes)
+                with _cut_short(stop, processes):
+                    validation = _validate(job, position, held_out)
+                rate = _end_epoch(job, position, validation)
+                line = _metrics_line(position, rate, clock, processes, train, validation)
+                progress.end_epoch(line)
+                if processes.is_first:
+                    run.add_metrics(line)
+                checkpoints.after_epoch(is_last=position.epoch == order.num_epochs)
+
+
+def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dict[str, float]:
+    """The means of a validation pass."""
+    training = job.training
+    batches = job.validation.read(job.fixed, held_out)
+    means = validate(training.model, batches, training.objective, training.compute, training.processes)
+    if not math.isfinite(means["loss"]):
+        raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {means['loss']}")
+    return means
+
+
+def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float]) -> float:
+    """Step the schedule and keep the weights if they are the best; returns the learning rate of the epoch."""
+    training = job.training
+    rate: float = training.optimizer.param_groups[0]["lr"]
+    _step_schedule(training.scheduler, validation["loss"])
+    position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
+    if job.score(validation) > position.best_score:
+        position.best_score, position.best_epoch = job.score(validation), position.epoch
+        if training.processes.is_first:
+            job.keep_best({"epoch": position.epoch, **validation})
+    return rate
 
 
 @dataclass(slots=True)
 class _Checkpoints:
     """Saves a training now and then, and never one that met a loss or gradient that is not finite."""
 
-    training: Training
+    job: TrainingJob
     run: RunFolder
     position: Position
     guard: FiniteGuard
     agreement: Agreement
-    seconds: float
-    order: BatchOrder
-    describe: Callable[[SampleKey], dict[str, Any]]
     saved: float = field(default_factory=time.monotonic)
     saving_seconds: float = 0.0
 
     def after_step(self, stop: StopRequest) -> None:
         """End the training where some process found a reason to, in all at the same step; else save if it is time."""
-        asked = torch.full((), float(stop.number or 0), device=self.training.compute.device)
+        asked = torch.full((), float(stop.number or 0), device=self.job.training.compute.device)
         found, number = self.agreement.step(self.guard.found, asked)
         if found:
             self.check()
         if number:
             stop.number = int(number)
             raise StopAskedError
-        if time.monotonic() - self.saved >= self.seconds:
+        if time.monotonic() - self.saved >= self.job.checkpoint_seconds:
             self.save()
 
     def after_epoch(self, *, is_last: bool) -> None:
@@ -188,11 +116,11 @@ class _Checkpoints:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, in the first process; the others, which need not wait for their devices, go on."""
-        start = time.monotonic()
-        if self.training.processes.is_first:
+        """Write a checkpoint, in the first process; the others, which need not wait for their devices, continue."""
+        start, training = time.monotonic(), self.job.training
+        if training.processes.is_first:
             self.check()
-            save_checkpoint(self.run.last, self.training.state(self.position))
+            save_checkpoint(self.run.last, training.state(self.position))
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - start
 
@@ -200,9 +128,9 @@ class _Checkpoints:
         """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
         if not (num_bad := self.guard.num_bad()):
             return
-        epoch, step, training = self.position.epoch, self.position.step - num_bad, self.training
+        epoch, step, training = self.position.epoch, self.position.step - num_bad, self.job.training
         rate = training.optimizer.param_groups[0]["lr"]
-        samples = [self.describe(key) for key in self.order.batch(epoch, step)]
+        samples = [self.job.describe(key) for key in self.job.order.batch(epoch, step)]
         batch = BadBatch(epoch, step, rate, training.processes.count, samples)
         if training.processes.is_first:
             save_bad_batch(self.run.path / NONFINITE, batch, training.model)
@@ -251,21 +179,14 @@ def _cut_short(stop: StopRequest, processes: Processes) -> AbstractContextManage
     return stop.cut_short() if processes.count == 1 else nullcontext()
 
 
-def _train_epoch(
-    training: Training,
-    position: Position,
-    batches: Iterator[Batch],
-    steps_per_epoch: int,
-    checkpoints: _Checkpoints,
-    progress: Progress,
-    stop: StopRequest,
-) -> Clock:
+def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: Progress, stop: StopRequest) -> Clock:
+    training, position = checkpoints.job.training, checkpoints.position
     training.trained.train()
     if training.frozen_batch_norm:
         freeze_batch_norm(training.model)
     clock = Clock(training.compute.device)
     waiting = partial(_cut_short, stop, training.processes)
-    for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=waiting):
+    for batch in timed(batches, checkpoints.job.order.steps_per_epoch - position.step, clock, waiting=waiting):
         terms = train_step(
             training.trained, batch, training.objective, training.optimizer, training.compute, checkpoints.guard
         )
@@ -289,21 +210,17 @@ def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> N
         scheduler.step()
 
 
-def resume_position(training: Training, run: RunFolder, *, resume: bool, tell: Callable[[str], None]) -> Position:
+def _start(job: TrainingJob, run: RunFolder, tell: Callable[[str], None]) -> Position:
     """Where to start: at the newest whole checkpoint of a resumed run, else at the beginning.
 
-    Args:
-        training: takes up the checkpoint's state.
-        run: where the checkpoints are.
-        resume: whether to look for one.
-        tell: told of a checkpoint that is damaged; it is set aside, and the one before it is used.
+    A damaged checkpoint is reported and set aside, and the one before it is used.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole.
     """
-    if not resume:
+    if not job.resume:
         return Position()
-    position, damage = Position(), None
+    training, position, damage = job.training, Position(), None
     if run.has_checkpoint:
         state, damage = load_newest_checkpoint(run.last)
         position = training.restore(state)

@@ -145,7 +145,7 @@ def timed(
 
 
 @torch.no_grad()
-def evaluate(
+def validate(
     model: nn.Module, batches: Iterable[Batch], objective: Objective, compute: Compute, processes: Processes
 ) -> dict[str, float]:
     """The mean of every term over all samples of all processes, in evaluation mode."""

@@ -13,8 +13,8 @@ from rich.progress import Progress as Bar
 from v3s.data.clips import BatchOrder
 from v3s.train.loop import Clock, Sums
 
-LINE_SECONDS = 30.0  # between two plain lines
-BAR_SECONDS = 0.5  # between two updates of the bar: reading a loss waits for the device
+_LINE_SECONDS = 30.0  # between two plain lines
+_BAR_SECONDS = 0.5  # between two updates of the bar: reading a loss waits for the device
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -51,7 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
     def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
         """Tell of a finished step, unless something was told just before."""
         now = time.monotonic()
-        if now - self._told < (LINE_SECONDS if self._bar is None else BAR_SECONDS):
+        if now - self._told < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
             return
         self._told = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"

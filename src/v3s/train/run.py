@@ -18,31 +18,39 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 import torch
 from rich.console import Console
 
+from v3s import argv
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
-from v3s.files.writing import NEXT, PART, finish_together, write_atomically, write_json
+from v3s.files.text import say
+from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atomically, write_json
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
-CONFIG, MANIFEST, METRICS, LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-QUARANTINE = "quarantine.jsonl"
-LAST = Path("checkpoints/last.pt")
+CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
+_QUARANTINE = "quarantine.jsonl"
+_LAST = Path("checkpoints/last.pt")
 NONFINITE = "nonfinite"
-_FILES = (MANIFEST, METRICS, QUARANTINE, LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
+FREE_ON_RESUME = (
+    "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
+)
+"""Options that may differ when a run is resumed: they change no sample and no weight up to the checkpoint."""
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
+
+_Config = TypeVar("_Config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class RunFolder:
     @property
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
-        return self.path / LAST
+        return self.path / _LAST
 
     @property
     def has_checkpoint(self) -> bool:
@@ -65,7 +73,7 @@ class RunFolder:
         self, stream: str, num_files: int, *, repeats: bool = False, tell: Callable[[str], None]
     ) -> Quarantine:
         """The files that go bad in a stream of batches, as quarantine.jsonl keeps them."""
-        return Quarantine(num_files=num_files, log=self.path / QUARANTINE, stream=stream, repeats=repeats, tell=tell)
+        return Quarantine(num_files=num_files, log=self.path / _QUARANTINE, stream=stream, repeats=repeats, tell=tell)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -124,6 +132,70 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     return RunFolder(path)
 
 
+def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE_ON_RESUME) -> RunFolder:
+    """Open the folder of a run with config.yaml and manifest.json written, or checked where the run is resumed.
+
+    Args:
+        config: of the run, with ``out``, ``resume`` and ``overwrite``.
+        facts: what manifest.json says of it beside the environment; ``files_sha256`` must be that of a resumed run.
+        free: names of the options that may differ when the run is resumed.
+
+    Raises:
+        ValueError: as `open_run`, or the run was begun with other options or other videos.
+    """
+    run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
+    resumes = config.resume and (run.path / MANIFEST).is_file()
+    if resumes:
+        manifest = read_json(run.path / MANIFEST)
+        _check_resumable(run.path, config_of_run(type(config), run.path), config, free=free)
+        if manifest["files_sha256"] != facts["files_sha256"]:
+            raise ValueError(
+                f"{run.path} cannot be resumed: the list of videos, or their labels, changed since the run began "
+                f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore it, or start a run with "
+                "another --out"
+            )
+    _write_config(run, config)  # also of a resumed run: it may have been given more epochs
+    if not resumes:
+        write_manifest(run, facts)
+    return run
+
+
+def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
+    """Refuse to resume a run with other options than it was begun with.
+
+    Args:
+        run: its folder.
+        before: the configuration that it was begun with.
+        now: the one that was given, of the same type.
+        free: names of the options that may differ.
+
+    Raises:
+        ValueError: others differ; the message has their values before and now.
+    """
+    old, new = asdict(before), asdict(now)
+    changed = [name for name in old if name not in free and old[name] != new[name]]
+    if changed:
+        listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)
+        raise ValueError(
+            f"{run} cannot be resumed with other options: {listed}; leave them out, or begin a run with another --out"
+        )
+
+
+def _write_config(run: RunFolder, config: Any) -> None:
+    """Write config.yaml; whether to replace or resume a run must be asked for each time."""
+    text = argv.to_yaml(config, without=("resume", "overwrite"))
+    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def config_of_run(kind: type[_Config], run: Path) -> _Config:
+    """The configuration of a run's folder."""
+    return argv.from_yaml(kind, (run / CONFIG).read_text(encoding="utf-8"))
+
+
+def _num_videos(manifest: dict[str, Any]) -> str:
+    return f"{manifest['videos']['listed']:,}" if "listed" in manifest["videos"] else "an unknown number of"
+
+
 def _clear(path: Path) -> None:
     for folder in _FOLDERS:
         shutil.rmtree(path / folder, ignore_errors=True)
@@ -143,7 +215,7 @@ class _LogFile(logging.FileHandler):
 def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
-    handler = logging.NullHandler() if run is None else _LogFile(run.path / LOG, encoding="utf-8")
+    handler = logging.NullHandler() if run is None else _LogFile(run.path / _LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
@@ -157,7 +229,7 @@ def teller(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
     def tell(text: str) -> None:
         log.info(text)
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
 
     return tell
 

@@ -1,7 +1,7 @@
 """Vectors of videos on disk: what they are, which network made them, and the exact search in them.
 
 ========================  ===========================================================================================
-vectors.json              `Description`: network, preprocessing, source, counts, what was left out
+vectors.json              `Description`: network, preprocessing, source, counts, which videos were skipped
 videos.jsonl              one line for each video: its path, label, length in frames and in seconds
 shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in videos.jsonl), ``starts`` and ``ends``
                           (first frame, and the one after the last), int32 (n,)
@@ -28,14 +28,14 @@ from torch.nn import functional as F
 from v3s.data.views import View
 from v3s.features.extract import Feature, Space
 from v3s.files.lock import LOCK
-from v3s.files.writing import read_json, write_atomically, write_json
-from v3s.vectors.exact import Neighbours, search
+from v3s.files.writing import read_json, write_json, write_whole
+from v3s.vectors.exact import Neighbours, nearest
 
-VECTORS_FORMAT = 1
-DESCRIPTION, VIDEOS = "vectors.json", "videos.jsonl"
-DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
+_FORMAT = 1
+_VECTORS, _VIDEOS = "vectors.json", "videos.jsonl"
+_DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-NUM_SPARE = 16
+_NUM_SPARE = 16
 """Rows that are scored again beyond the ``k`` asked for: half precision makes lengths differ by 1e-5, which can swap
 near equals, and even put a copy of the query behind another vector."""
 
@@ -104,11 +104,11 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the fingerprint among them."""
-        return {"format": VECTORS_FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
+        return {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
+class Entry:
     """A line of videos.jsonl: path below the root (posix), label or None, length in frames and in seconds."""
 
     path: str
@@ -129,7 +129,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """A complete folder of vectors, left on disk: a search reads them, nothing else does.
+    """A complete folder of vectors, left on disk.
 
     Attributes:
         folder: where they lie.
@@ -148,10 +148,10 @@ class Vectors:
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
-    def video(self, number: int) -> Video:
+    def video(self, number: int) -> Entry:
         """What is known of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
-        return Video(**json.loads(self._lines[start : int(self._line_ends[number])]))
+        return Entry(**json.loads(self._lines[start : int(self._line_ends[number])]))
 
     def video_of(self, row: int) -> int:
         """Number of the video of a row."""
@@ -172,7 +172,7 @@ class Vectors:
             taken[mine] = self.shards[number].vectors[rows[mine] - int(self.offsets[number])].float()
         return F.normalize(taken, dim=1)
 
-    def search(self, queries: Tensor, k: int) -> Neighbours:
+    def nearest(self, queries: Tensor, k: int) -> Neighbours:
         """The rows with the largest cosine similarity to each query, by comparing with all of them.
 
         Args:
@@ -181,10 +181,10 @@ class Vectors:
         """
         if not 1 <= k <= len(self):
             raise ValueError(f"k = {k} vectors asked of the {len(self):,} in {self.folder}")
-        found = search(queries, [shard.vectors for shard in self.shards], min(k + NUM_SPARE, len(self)))
-        return self.rank(queries, found.indices, k)
+        found = nearest(queries, [shard.vectors for shard in self.shards], min(k + _NUM_SPARE, len(self)))
+        return self.best_of(queries, found.indices, k)
 
-    def rank(self, queries: Tensor, candidates: Tensor, k: int) -> Neighbours:
+    def best_of(self, queries: Tensor, candidates: Tensor, k: int) -> Neighbours:
         """The best ``k`` of each query's candidates by exact cosine; between equal ones the lower row wins.
 
         Args:
@@ -203,7 +203,7 @@ class Vectors:
         return self.shards[number], row - int(self.offsets[number])
 
 
-def video_lines(videos: Iterable[Video]) -> bytes:
+def video_lines(videos: Iterable[Entry]) -> bytes:
     """What videos.jsonl holds."""
     return b"".join(json.dumps(asdict(video)).encode() + b"\n" for video in videos)
 
@@ -213,8 +213,8 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def prepare_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
-    """Make the folder for new vectors, or take up one whose writing was stopped.
+def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
+    """Make the folder for new vectors, or resume one whose writing was stopped.
 
     Raises:
         VectorsError: it holds other vectors and ``overwrite`` was not given, or something else, which stays.
@@ -222,7 +222,7 @@ def prepare_folder(folder: Path, description: Description, lines: bytes, *, over
     if folder.exists() and not folder.is_dir():
         raise VectorsError(f"{folder} is a file; vectors need a folder")
     if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
-        if not (folder / DESCRIPTION).is_file():
+        if not (folder / _VECTORS).is_file():
             raise VectorsError(f"{folder} is not empty and holds no vectors; choose another folder with --out")
         if overwrite:
             _clear(folder)
@@ -230,14 +230,14 @@ def prepare_folder(folder: Path, description: Description, lines: bytes, *, over
             _check_same(folder, read_description(folder), description)
     for partial in folder.glob(".shard-*.part"):  # of a killed run
         partial.unlink()
-    write_json(folder / DESCRIPTION, description.to_json())
-    write_atomically(folder / VIDEOS, lambda beside: beside.write_bytes(lines))
+    write_json(folder / _VECTORS, description.to_json())
+    write_whole(folder / _VIDEOS, lines)
 
 
 def _clear(folder: Path) -> None:
-    for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (VIDEOS, *DERIVED))):
+    for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (_VIDEOS, *_DERIVED))):
         path.unlink(missing_ok=True)
-    (folder / DESCRIPTION).unlink()  # last: without it the folder would not be known as one of vectors
+    (folder / _VECTORS).unlink()  # last: without it the folder would not be known as one of vectors
 
 
 def _check_same(folder: Path, old: Description, new: Description) -> None:
@@ -245,7 +245,7 @@ def _check_same(folder: Path, old: Description, new: Description) -> None:
     if not differing:
         return
     if "fingerprint" in differing:
-        what = f"of another network or preprocessing: {_told(old)}; now {_told(new)}"
+        what = f"of another network or preprocessing: {_in_words(old)}; now {_in_words(new)}"
     elif "files_sha256" in differing:
         what = f"of another list of videos: {old.source}; now {new.source}"
     else:
@@ -253,7 +253,7 @@ def _check_same(folder: Path, old: Description, new: Description) -> None:
     raise VectorsError(f"{folder} holds vectors {what}; replace them with --overwrite, or choose another --out")
 
 
-def _told(description: Description) -> str:
+def _in_words(description: Description) -> str:
     space = description.space
     return (
         f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
@@ -262,11 +262,11 @@ def _told(description: Description) -> str:
     )
 
 
-def write_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
+def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
     """Write one shard whole or not at all."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
     metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
-    write_atomically(shard_path(folder, number), lambda beside: beside.write_bytes(save(tensors, metadata)))
+    write_whole(shard_path(folder, number), save(tensors, metadata))
 
 
 def read_shard(folder: Path, number: int, description: Description) -> Shard:
@@ -289,7 +289,7 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
         differing = "another network or preprocessing" if other else "another list of videos, or stored otherwise,"
         raise VectorsError(
             f"{path}: of {differing} than "
-            f"{folder / DESCRIPTION} says: vectors of two cannot be mixed; embed again with --overwrite"
+            f"{folder / _VECTORS} says: vectors of two cannot be mixed; embed again with --overwrite"
         )
     return shard
 
@@ -300,12 +300,12 @@ def read_description(folder: Path) -> Description:
     Raises:
         VectorsError: there is none, or it is of another format or incomplete.
     """
-    path = folder / DESCRIPTION
+    path = folder / _VECTORS
     if not path.is_file():
-        raise VectorsError(f"{folder}: no vectors there ({DESCRIPTION} is missing); v3s embed writes them")
+        raise VectorsError(f"{folder}: no vectors there ({_VECTORS} is missing); v3s embed writes them")
     values = read_json(path)
-    if values.pop("format", None) != VECTORS_FORMAT:
-        raise VectorsError(f"{path}: this version reads vectors of format {VECTORS_FORMAT}; embed again")
+    if values.pop("format", None) != _FORMAT:
+        raise VectorsError(f"{path}: this version reads vectors of format {_FORMAT}; embed again")
     try:
         fingerprint, space = values.pop("fingerprint"), values.pop("space")
         read = Space(space["weights"], View(**space["view"]), Feature(**space["feature"]))
@@ -313,7 +313,7 @@ def read_description(folder: Path) -> Description:
     except (KeyError, TypeError, ValueError) as error:
         raise VectorsError(f"{path}: incomplete description ({error}); embed again with --overwrite") from error
     if fingerprint != read.fingerprint:
-        raise VectorsError(f"{path}: was changed by hand: its fingerprint is not that of what it says; embed again")
+        raise VectorsError(f"{path}: was changed by hand: its fingerprint does not match its content; embed again")
     return description
 
 
@@ -326,16 +326,16 @@ def open_vectors(folder: str | Path) -> Vectors:
     folder = Path(folder)
     description = read_description(folder)
     try:
-        lines = (folder / VIDEOS).read_bytes()
+        lines = (folder / _VIDEOS).read_bytes()
     except OSError as error:
-        raise VectorsError(f"{folder / VIDEOS}: cannot be read ({error.strerror}); embed again") from error
+        raise VectorsError(f"{folder / _VIDEOS}: cannot be read ({error.strerror}); embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
-        raise VectorsError(f"{folder / VIDEOS}: not the list that {DESCRIPTION} was written with; embed again")
+        raise VectorsError(f"{folder / _VIDEOS}: not the list that {_VECTORS} was written with; embed again")
     shards = tuple(read_shard(folder, number, description) for number in range(description.num_shards))
     offsets = np.cumsum([0, *(len(shard.vectors) for shard in shards)], dtype=np.int64)
     if offsets[-1] != description.num_vectors or not description.num_vectors:
         raise VectorsError(
-            f"{folder}: its shards hold {offsets[-1]:,} vectors, {DESCRIPTION} says {description.num_vectors:,}; "
+            f"{folder}: its shards hold {offsets[-1]:,} vectors, {_VECTORS} says {description.num_vectors:,}; "
             "embed again with --overwrite"
         )
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))

@@ -1,12 +1,13 @@
 """``v3s embed``: every video of a collection to a unit vector on disk, or to one for each clip.
 
-A shard's rows are numbered by their place in the list, so a changed list cannot go on in the old folder. For a
+A shard's rows are numbered by their place in the list, so a changed list cannot resume in the old folder. For a
 collection that grows, embed the new files into a folder of their own and put both together with ``v3s merge``.
 """
 
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,36 +15,35 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from v3s.backbones.device import choose_compute, divide_cores
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
-from v3s.features.encoder import Encoder, make_encoder
+from v3s.features.encoder import Encoder, open_encoder
 from v3s.features.extract import Feature, Pool
-from v3s.features.source import RANDOM, BackboneOptions, Source, open_source
+from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
+from v3s.files.text import say
 from v3s.options import require_positive
 from v3s.vectors.collection import (
     DTYPES,
     Description,
+    Entry,
     Shard,
     Vectors,
     VectorsError,
-    Video,
+    begin_folder,
     open_vectors,
-    prepare_folder,
     read_shard,
+    save_shard,
     shard_path,
     video_lines,
-    write_shard,
 )
-from v3s.vectors.export import EXPORTS, _import_pyarrow
+from v3s.vectors.export import EXPORTS, import_pyarrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +52,19 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     Attributes:
         out: Folder for the vectors.
-        subset: Part of the split.
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages it, max max-pools it by two.
-        stride: Frames between the starts of a sliding window's clips; 0 takes num_clips clips.
         per_clip: Keep a vector for each clip instead of their mean.
-        dtype: Type of the numbers in the files.
-        shard: Embed part i of n of the list only, as i/n from 1/n to n/n, each into a folder of its own; v3s merge
-            puts the folders together.
-        shard_videos: Videos in a file: a killed run loses at most one file's.
         export: Also write the vectors as npy, csv or parquet.
         overwrite: Replace the vectors in the folder.
+
+    More options:
+        subset: Part of the split.
+        stage: The backbone's stage that the vectors come from.
+        pool: mean averages the stage over time and space; max max-pools it by two.
+        stride: Frames between the starts of a sliding window's clips; 0 takes num_clips clips instead.
+        dtype: Type of the numbers in the files.
+        shard: Embed only part i of n of the list, given as i/n from 1/n to n/n, into a folder of its own; v3s merge
+            joins the folders.
+        shard_videos: Videos in a file; a killed run loses at most one file's vectors.
     """
 
     out: str
@@ -80,10 +82,10 @@ class EmbedConfig(BackboneOptions, VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "shard_videos")
-        parse_shard(self.shard)
+        _parse_shard(self.shard)
 
 
-def parse_shard(shard: str) -> tuple[int, int]:
+def _parse_shard(shard: str) -> tuple[int, int]:
     """``"2/5"`` to (2, 5).
 
     Raises:
@@ -96,7 +98,7 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
-    """Turn videos into vectors; a run that was killed goes on where it was.
+    """Turn videos into vectors; a run that was killed resumes where it was.
 
     Args:
         config: which network, which videos, which vectors, where to.
@@ -110,22 +112,21 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     """
     console = console or Console()
     if config.export == "parquet":
-        _import_pyarrow()  # hours before it is needed
-    source = open_source(config.backbone, seed=config.seed)
-    encoder = _encoder(config, source)
+        import_pyarrow()  # hours before it is needed
+    encoder = open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
     listed = config.list_videos()
-    part = take_shard(listed, *parse_shard(config.shard))
+    part = take_shard(listed, *_parse_shard(config.shard))
     found = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     lines = video_lines(_videos(found))
-    description = _describe(config, source.network, encoder, found, lines)
+    description = _describe(config, encoder, found, lines)
     folder = Path(config.out)
     with only_writer(folder):
-        prepare_folder(folder, description, lines, overwrite=config.overwrite)
+        begin_folder(folder, description, lines, overwrite=config.overwrite)
         _write_shards(config, encoder, found.usable_table, description, console)
         vectors = open_vectors(folder)
         if config.export is not None:
             EXPORTS[config.export](vectors)
-    _tell(vectors, config, console)
+    _report(vectors, console)
     return vectors
 
 
@@ -156,27 +157,18 @@ def absolute_backbone(given: str) -> str:
     return given.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else given
 
 
-def _encoder(config: EmbedConfig, source: Source) -> Encoder:
-    view = source.view(
-        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.num_clips, stride=config.stride
-    )
-    return make_encoder(
-        source, view, Feature(config.stage, config.pool), choose_compute(config.device, config.precision)
-    )
-
-
-def _videos(found: Scan) -> Iterator[Video]:
+def _videos(found: Scan) -> Iterator[Entry]:
     for position, index, label in zip(found.usable, found.usable_table, found.usable_labels, strict=True):
-        yield Video(found.videos.paths[position], label, index.num_frames, index.duration_seconds)
+        yield Entry(found.videos.paths[position], label, index.num_frames, index.duration_seconds)
 
 
-def _describe(config: EmbedConfig, network: str, encoder: Encoder, found: Scan, lines: bytes) -> Description:
-    table, view = found.usable_table, encoder.space.view
+def _describe(config: EmbedConfig, encoder: Encoder, found: Scan, lines: bytes) -> Description:
+    table, view = found.usable_table, encoder.view
     clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
     return Description(
         backbone=absolute_backbone(config.backbone),
         seed=config.seed,
-        network=network,
+        network=encoder.source.network,
         stages=dict(encoder.backbone.stages),  # type: ignore[arg-type]
         space=encoder.space,
         per_clip=config.per_clip,
@@ -205,23 +197,16 @@ def _write_shards(
     missing = [number for number in parts if not _is_whole(folder, number, description, console)]
     videos = [video for number in missing for video in parts[number]]
     if len(videos) < len(table):
-        console.print(f"{len(table) - len(videos):,} of {len(table):,} videos were done before", highlight=False)
-    num_workers = divide_cores(config.workers, encoder.compute.device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        say(console, f"{len(table) - len(videos):,} of {len(table):,} videos were done before")
     began = time.perf_counter()
-    with Progress(*columns, console=console, transient=True) as progress:
-        encoded = encoder.encode_table(
-            table, per_clip=config.per_clip, videos=videos, num_workers=num_workers, batch_size=config.batch_size
-        )
-        found = iter(progress.track(encoded, len(videos), description="embedding"))
+    encoded = encoder.encode_table(table, per_clip=config.per_clip, videos=videos, console=console)
+    with closing(encoded):  # the bar ends before anything else is printed
         for number in missing:
-            shard = _collect(islice(found, len(parts[number])), table, encoder.space.view, description)
-            write_shard(folder, number, shard, description)
+            shard = _collect(islice(encoded, len(parts[number])), table, encoder.view, description)
+            save_shard(folder, number, shard, description)
     seconds = time.perf_counter() - began
     if missing:
-        console.print(
-            f"{len(videos):,} videos in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s", highlight=False
-        )
+        say(console, f"{len(videos):,} videos in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s")
 
 
 def _is_whole(folder: Path, number: int, description: Description, console: Console) -> bool:
@@ -230,7 +215,7 @@ def _is_whole(folder: Path, number: int, description: Description, console: Cons
     try:
         read_shard(folder, number, description)
     except VectorsError as error:
-        console.print(f"computed again: {error}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"computed again: {error}")
         return False
     return True
 
@@ -246,16 +231,14 @@ def _collect(found: Iterable[tuple[int, Tensor]], table: IndexTable, view: View,
     return Shard(torch.cat(vectors), *torch.tensor(spans, dtype=torch.int32).T)
 
 
-def _tell(vectors: Vectors, config: EmbedConfig, console: Console) -> None:
-    told = vectors.description
-    if told.num_padded:
-        short = f"{told.num_padded:,} of {told.num_videos:,} videos are shorter than a clip"
-        console.print(f"{short}: their last frame is repeated", highlight=False)
-    left_out = f"; left out: {len(told.left_out):,}" if told.left_out else ""
-    console.print(
-        f"{len(vectors):,} vectors of {told.dimension:,} numbers ({told.dtype}) of {told.num_videos:,} videos in "
-        f"{vectors.folder}{left_out}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+def _report(vectors: Vectors, console: Console) -> None:
+    stored = vectors.description
+    if stored.num_padded:
+        short = f"{stored.num_padded:,} of {stored.num_videos:,} videos are shorter than a clip"
+        say(console, f"{short}: their last frame is repeated")
+    skipped = f"; skipped: {len(stored.left_out):,}" if stored.left_out else ""
+    say(
+        console,
+        f"{len(vectors):,} vectors of {stored.dimension:,} numbers ({stored.dtype}) of {stored.num_videos:,} videos in "
+        f"{vectors.folder}{skipped}",
     )

@@ -31,7 +31,7 @@ class Neighbours:
     scores: Tensor
 
 
-def search(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neighbours:
+def nearest(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neighbours:
     """Find the ``k`` vectors with the largest inner product with each query; between equal scores the lower row wins.
 
     Every vector is compared with every query. The matrix is read once for each 1024 queries and never copied as a
@@ -54,12 +54,12 @@ def search(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neigh
     num_vectors = sum(map(len, parts))
     if not 1 <= k <= num_vectors:
         raise ValueError(f"k = {k} neighbours asked of {num_vectors} vectors; give k from 1 to {num_vectors}")
-    found = [_search_chunk(chunk.float(), parts, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
+    found = [_nearest_of_chunk(chunk.float(), parts, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
     indices, scores = zip(*found, strict=True)
     return Neighbours(torch.cat(indices), torch.cat(scores))
 
 
-def _search_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+def _nearest_of_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Read all vectors once, keeping the best ``k`` of each query."""
     best_scores = queries.new_full((len(queries), k), -torch.inf)
     best_indices = torch.full((len(queries), k), -1, device=queries.device)

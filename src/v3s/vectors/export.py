@@ -12,63 +12,63 @@ import numpy as np
 from v3s.files.writing import write_atomically
 from v3s.vectors.collection import Vectors
 
-ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
+_ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
 
 
-def export_npy(vectors: Vectors) -> None:
+def _export_npy(vectors: Vectors) -> None:
     """Write vectors.npy, shape (N, D), and rows.csv, which says in the same order what each row is."""
-    told = vectors.description
+    stored = vectors.description
 
     def write(path: Path) -> None:
-        kind = np.dtype(told.dtype)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), told.dimension))
+        kind = np.dtype(stored.dtype)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), stored.dimension))
         for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
             array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
         array.flush()
 
     write_atomically(vectors.folder / "vectors.npy", write)
-    write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, ROW_COLUMNS, _rows(vectors)))
+    write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, _ROW_COLUMNS, _rows(vectors)))
 
 
-def export_csv(vectors: Vectors) -> None:
+def _export_csv(vectors: Vectors) -> None:
     """Write vectors.csv: what each row is, then its numbers in the columns v0, v1, ..."""
-    header = (*ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
+    header = (*_ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
     numbers = (row for shard in vectors.shards for row in shard.vectors)
-    rows = ((*told, *vector.tolist()) for told, vector in zip(_rows(vectors), numbers, strict=True))
+    rows = ((*row, *vector.tolist()) for row, vector in zip(_rows(vectors), numbers, strict=True))
     write_atomically(vectors.folder / "vectors.csv", lambda path: _write_csv(path, header, rows))
 
 
-def export_parquet(vectors: Vectors) -> None:
+def _export_parquet(vectors: Vectors) -> None:
     """Write vectors.parquet: what each row is, and the column ``vector``, a list of D numbers.
 
     A file name that is not UTF-8 has "?" for the bytes that are not.
     """
-    arrow, parquet = _import_pyarrow()
+    arrow, parquet = import_pyarrow()
     kinds = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
     number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
-    columns = [*zip(ROW_COLUMNS, kinds, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
+    columns = [*zip(_ROW_COLUMNS, kinds, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
     schema = arrow.schema(columns)
 
     def write(path: Path) -> None:
         rows = _rows(vectors)
         with parquet.ParquetWriter(path, schema) as writer:
             for shard in vectors.shards:
-                told = [
+                described = [
                     (row[0].encode(errors="replace").decode(), *row[1:]) for row in islice(rows, len(shard.vectors))
                 ]
                 lists = arrow.FixedSizeListArray.from_arrays(
                     arrow.array(shard.vectors.numpy().reshape(-1)), vectors.description.dimension
                 )
-                writer.write_table(arrow.table([*map(list, zip(*told, strict=True)), lists], schema=schema))
+                writer.write_table(arrow.table([*map(list, zip(*described, strict=True)), lists], schema=schema))
 
     write_atomically(vectors.folder / "vectors.parquet", write)
 
 
-EXPORTS = {"npy": export_npy, "csv": export_csv, "parquet": export_parquet}
+EXPORTS = {"npy": _export_npy, "csv": _export_csv, "parquet": _export_parquet}
 
 
 def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, float]]:
-    """What each row is: the values of `ROW_COLUMNS`."""
+    """What each row is: the values of `_ROW_COLUMNS`."""
     for shard in vectors.shards:
         for number, start, end in zip(shard.videos.tolist(), shard.starts.tolist(), shard.ends.tolist(), strict=True):
             video = vectors.video(number)
@@ -82,7 +82,12 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
         writer.writerows(rows)
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """What writes Parquet: pyarrow and its module for such files.
+
+    Raises:
+        ValueError: it is not installed; the message says how to.
+    """
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -7,8 +7,7 @@ Up to a million vectors a graph (HNSW) keeps them in half precision; beyond, the
 import math
 import time
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,32 +15,33 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from v3s.files.writing import read_json, write_atomically, write_json
+from v3s.files.text import say
+from v3s.files.writing import write_atomically, write_json
 from v3s.options import require_positive
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
+from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.exact import Neighbours
 
-INDEX, MEASURED = "index.faiss", "index.json"
 LARGEST_GRAPH = 1_000_000  # vectors; beyond, a graph would not fit into a usual memory
-ROWS_AT_ONCE = 16_384
-TRAINING_ROWS_PER_LIST = 64
-CANDIDATES_PER_NEIGHBOUR, FEWEST_CANDIDATES = 4, 100
-LISTS_VISITED = 32
-EQUAL = 1e-6  # cosines closer than that are the same: a copy found instead of its original is no miss
+_ROWS_AT_ONCE = 16_384
+_TRAINING_ROWS_PER_LIST = 64
+_EQUAL = 1e-6  # cosines closer than that are the same: a copy found instead of its original is not a miss
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
-    """Build an approximate index (FAISS) over vectors, for collections past a million clips, and measure its recall.
+    """Build an approximate index (FAISS) over vectors, for more than a million clips, and measure its recall.
 
     Attributes:
-        vectors: Folder of the vectors that embed wrote.
+        vectors: Folder of the vectors that v3s embed wrote.
+
+    More options:
         recall_queries: Vectors that the recall is measured with.
         k: Neighbours that the recall is measured at.
-        seed: Of the choice of these vectors.
+        seed: Seed of the choice of these vectors.
     """
 
-    vectors: str
+    vectors: Annotated[str, "VECTORS", "--in"]
     recall_queries: int = 200
     k: int = 10
     seed: int = 0
@@ -75,27 +75,7 @@ class IndexReport:
     exact_ms: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ApproximateIndex:
-    """An index over stored vectors, and these vectors."""
-
-    vectors: Vectors
-    index: Any
-
-    def search(self, queries: Tensor, k: int) -> Neighbours:
-        """The best ``k`` rows of those that the index names, by exact cosine.
-
-        Args:
-            queries: float32, shape (Q, D), unit length.
-            k: rows wanted. Where the index names fewer, the last ones are -1 with a score of -inf.
-        """
-        wanted = min(max(CANDIDATES_PER_NEIGHBOUR * k, FEWEST_CANDIDATES), len(self.vectors))
-        _search_wide(self.index, wanted)
-        _, rows = self.index.search(queries.numpy(), wanted)
-        return self.vectors.rank(queries, torch.from_numpy(rows), k)
-
-
-def build_index(config: IndexConfig, *, console: Console | None = None) -> IndexReport:
+def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport:
     """Build an index over a folder of vectors, and measure its recall against exact search.
 
     Args:
@@ -106,58 +86,32 @@ def build_index(config: IndexConfig, *, console: Console | None = None) -> Index
         ValueError: FAISS is not installed, or there are no vectors.
     """
     console = console or Console()
-    faiss = _import_faiss()
+    faiss = import_faiss()
     vectors = open_vectors(config.vectors)
     if len(vectors) < 2:
         raise ValueError(f"{config.vectors}: holds one vector; an index needs two or more")
     kind = choose_kind(len(vectors), vectors.description.dimension)
     began = time.perf_counter()
-    index = _build(faiss, kind, vectors, np.random.default_rng(config.seed), console)
+    built = _build(faiss, kind, vectors, np.random.default_rng(config.seed), console)
     seconds = time.perf_counter() - began
-    report = measure_recall(ApproximateIndex(vectors, index), kind, seconds, config)
-    (vectors.folder / MEASURED).unlink(missing_ok=True)  # an old one never describes a new index
-    write_atomically(vectors.folder / INDEX, lambda beside: faiss.write_index(index, str(beside)))
+    report = measure_recall(ApproximateIndex(vectors, built), kind, seconds, config)
+    (vectors.folder / MEASURED_FILE).unlink(missing_ok=True)  # an old one never describes a new index
+    write_atomically(vectors.folder / INDEX_FILE, lambda beside: faiss.write_index(built, str(beside)))
     stamp = {"fingerprint": vectors.description.space.fingerprint, "stamp": vectors.description.stamp}
-    write_json(vectors.folder / MEASURED, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
-    console.print(
+    write_json(vectors.folder / MEASURED_FILE, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
+    say(
+        console,
         f"{report.kind} over {report.num_vectors:,} vectors in {report.build_seconds:.1f} s; finds {report.recall:.1%} "
         f"of the {report.k} exact neighbours ({report.num_queries:,} queries); {report.search_ms:.2f} ms a query, "
         f"exact {report.exact_ms:.2f} ms",
-        highlight=False,
-        soft_wrap=True,
     )
     return report
 
 
-def open_index(vectors: Vectors) -> ApproximateIndex:
-    """Open the index of a folder of vectors.
-
-    Raises:
-        VectorsError: there is none, it is damaged, or of other vectors.
-        ValueError: FAISS is not installed.
-    """
-    faiss = _import_faiss()
-    path, measured = vectors.folder / INDEX, vectors.folder / MEASURED
-    if not (path.is_file() and measured.is_file()):
-        raise VectorsError(f"{path}: no index there; v3s index --vectors {vectors.folder} builds it")
-    if read_json(measured).get("stamp") != vectors.description.stamp:
-        raise VectorsError(f"{path}: index of other vectors; build it again: v3s index --vectors {vectors.folder}")
-    try:
-        index = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise VectorsError(f"{path}: damaged index ({error}); build it again with v3s index") from error
-    if (index.ntotal, index.d) != (len(vectors), vectors.description.dimension):
-        raise VectorsError(
-            f"{path}: holds {index.ntotal:,} vectors of {index.d}, the folder {len(vectors):,} of "
-            f"{vectors.description.dimension}; build it again with v3s index"
-        )
-    return ApproximateIndex(vectors, index)
-
-
 def choose_kind(num_vectors: int, dimension: int) -> str:
-    """FAISS's description of the index that suits so many vectors.
+    """FAISS's description of the index that suits a number of vectors.
 
-    "np" leaves out the training of polysemous codes, which takes minutes and which this search does not use.
+    "np" skips the training of polysemous codes, which takes minutes and which this search does not use.
 
     >>> choose_kind(50_000, 512)
     'HNSW32,SQfp16'
@@ -174,7 +128,7 @@ def _num_lists(num_vectors: int) -> int:
 
 
 def measure_recall(index: ApproximateIndex, kind: str, build_seconds: float, config: IndexConfig) -> IndexReport:
-    """Ask both searches for the neighbours of stored vectors, the vector itself left out of both answers."""
+    """Ask both searches for the neighbours of stored vectors, the vector itself is skipped in both answers."""
     vectors = index.vectors
     k = min(config.k, len(vectors) - 1)
     generator = np.random.default_rng(config.seed)
@@ -182,12 +136,12 @@ def measure_recall(index: ApproximateIndex, kind: str, build_seconds: float, con
     chosen = torch.from_numpy(np.sort(rows))
     queries = vectors.take(chosen)
     began = time.perf_counter()
-    exact = vectors.search(queries, k + 1)
+    exact = vectors.nearest(queries, k + 1)
     between = time.perf_counter()
-    found = index.search(queries, k + 1)
+    found = index.nearest(queries, k + 1)
     ended = time.perf_counter()
     worst = _others(exact, chosen, k)[:, -1:]
-    hits = _others(found, chosen, k) >= worst - EQUAL
+    hits = _others(found, chosen, k) >= worst - _EQUAL
     each = 1000 / len(chosen)
     return IndexReport(
         kind,
@@ -211,26 +165,9 @@ def _build(faiss: Any, kind: str, vectors: Vectors, generator: np.random.Generat
     # Between unit vectors the order is that of cosines, and PCA, which moves the origin, does not change it.
     index = faiss.index_factory(vectors.description.dimension, kind, faiss.METRIC_L2)
     if not index.is_trained:
-        wanted = min(len(vectors), TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
+        wanted = min(len(vectors), _TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
         rows = np.sort(generator.choice(len(vectors), wanted, replace=False))
         index.train(vectors.take(torch.from_numpy(rows)).numpy())
-    for start in track(range(0, len(vectors), ROWS_AT_ONCE), "indexing", console=console, transient=True):
-        index.add(vectors.take(torch.arange(start, min(start + ROWS_AT_ONCE, len(vectors)))).numpy())
+    for start in track(range(0, len(vectors), _ROWS_AT_ONCE), "indexing", console=console, transient=True):
+        index.add(vectors.take(torch.arange(start, min(start + _ROWS_AT_ONCE, len(vectors)))).numpy())
     return index
-
-
-def _search_wide(index: Any, num_candidates: int) -> None:
-    """Let a search look at enough of the index for so many candidates."""
-    if hasattr(index, "hnsw"):
-        index.hnsw.efSearch = num_candidates
-    else:
-        _import_faiss().extract_index_ivf(index).nprobe = LISTS_VISITED
-
-
-def _import_faiss() -> Any:
-    try:
-        return import_module("faiss")
-    except ImportError as error:
-        raise ValueError(
-            f"an approximate index needs FAISS, which is not installed ({error}): pip install 'v3s[ann]'"
-        ) from error

@@ -5,34 +5,36 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from rich.console import Console
 
+from v3s.files.text import say
 from v3s.vectors.collection import (
     Description,
+    Entry,
     Shard,
     Vectors,
     VectorsError,
-    Video,
+    begin_folder,
     open_vectors,
-    prepare_folder,
+    save_shard,
     video_lines,
-    write_shard,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeConfig:
-    """Put folders of vectors together, such as those of embed --shard: v3s merge PART PART ... --out ALL.
+    """Join folders of vectors, such as those of v3s embed --shard.
 
     Attributes:
-        parts: Folders of vectors, in the order that their videos are to have.
+        parts: Folders of vectors, in the order that their videos will have.
         out: Folder for all of them.
         overwrite: Replace the vectors in the folder.
     """
 
-    parts: tuple[str, ...]
+    parts: Annotated[tuple[str, ...], "PART"]
     out: str
     overwrite: bool = False
 
@@ -62,24 +64,19 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     lines = video_lines(videos)
     description = _describe(parts, root, lines)
     folder = Path(config.out)
-    prepare_folder(folder, description, lines, overwrite=config.overwrite)
+    begin_folder(folder, description, lines, overwrite=config.overwrite)
     for number, shard in enumerate(_cut(parts, description)):
-        write_shard(folder, number, shard, description)
+        save_shard(folder, number, shard, description)
     merged = open_vectors(folder)
-    console.print(
-        f"{len(merged):,} vectors of {description.num_videos:,} videos from {len(parts)} folders in {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, f"{len(merged):,} vectors of {description.num_videos:,} videos from {len(parts)} folders in {folder}")
     return merged
 
 
 def _check_comparable(first: Vectors, other: Vectors) -> None:
     """Refuse vectors of another network or preprocessing, or stored otherwise."""
     ours, theirs = (
-        {"fingerprint": told.space.fingerprint, "per_clip": told.per_clip, "dtype": told.dtype}
-        for told in (first.description, other.description)
+        {"fingerprint": one.space.fingerprint, "per_clip": one.per_clip, "dtype": one.dtype}
+        for one in (first.description, other.description)
     )
     differing = [f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
     if differing:
@@ -89,42 +86,42 @@ def _check_comparable(first: Vectors, other: Vectors) -> None:
         )
 
 
-def _videos_below(root: str, part: Vectors) -> Iterator[Video]:
+def _videos_below(root: str, part: Vectors) -> Iterator[Entry]:
     """The videos of a part, with paths from a root that all parts share."""
-    told = part.description
-    for number in range(told.num_videos):
+    stored = part.description
+    for number in range(stored.num_videos):
         video = part.video(number)
-        path = os.path.relpath(Path(told.root) / video.path, root) if told.root != root else video.path
+        path = os.path.relpath(Path(stored.root) / video.path, root) if stored.root != root else video.path
         yield replace(video, path=Path(path).as_posix())
 
 
-def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Video]) -> None:
+def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Entry]) -> None:
     """Refuse a video that is in two parts."""
     owners: dict[str, int] = {}
     numbers = (number for number, part in enumerate(parts) for _ in range(part.description.num_videos))
     for video, number in zip(videos, numbers, strict=True):
         if (other := owners.setdefault(video.path, number)) != number:
             raise VectorsError(
-                f"{video.path} is in {parts[other].folder} and in {parts[number].folder}; it may be in one part only"
+                f"{video.path} is in {parts[other].folder} and in {parts[number].folder}; leave it in one of them"
             )
 
 
 def _describe(parts: Sequence[Vectors], root: str, lines: bytes) -> Description:
-    told = [part.description for part in parts]
+    stored = [part.description for part in parts]
     left_out = {
         Path(os.path.relpath(Path(one.root) / path, root)).as_posix(): reason
-        for one in told
+        for one in stored
         for path, reason in one.left_out.items()
     }
     return replace(
-        told[0],
+        stored[0],
         root=root,
-        source=f"{len(told)} folders of vectors, the first of {told[0].source}",
+        source=f"{len(stored)} folders of vectors, the first of {stored[0].source}",
         files_sha256=hashlib.sha256(lines).hexdigest(),
-        num_videos=sum(one.num_videos for one in told),
-        num_vectors=sum(one.num_vectors for one in told),
-        num_padded=sum(one.num_padded for one in told),
-        num_missing=sum(one.num_missing for one in told),
+        num_videos=sum(one.num_videos for one in stored),
+        num_vectors=sum(one.num_vectors for one in stored),
+        num_padded=sum(one.num_padded for one in stored),
+        num_missing=sum(one.num_missing for one in stored),
         left_out=left_out,
     )
 

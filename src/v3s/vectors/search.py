@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,19 +13,18 @@ from torch import Tensor
 from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
+from v3s.files.text import as_text, say
 from v3s.files.writing import CheckpointError, write_json
 from v3s.options import require_files, require_positive
-from v3s.pages.images import data_uri, jpeg
+from v3s.pages.images import data_uri, jpeg_uri, small_frames
 from v3s.pages.page import figure, page, section, strip, write_page
-from v3s.vectors.collection import Description, Vectors, VectorsError, open_vectors
+from v3s.vectors.approximate import open_index
+from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.exact import Neighbours
-from v3s.vectors.index import open_index
-from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, index_video
-from v3s.video.warp import to_width, warp
 
-PICTURE_WIDTH = 320  # of a thumbnail, in pixels
-GREY = data_uri(
+_PICTURE_WIDTH = 320  # in pixels
+_GREY = data_uri(
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"><rect width="16" height="9" fill="#888"/></svg>',
     "image/svg+xml",
 )
@@ -33,20 +32,22 @@ GREY = data_uri(
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ComputeOptions):
-    """Find the videos that are most like a given one: v3s search a.mp4 --in VECTORS -k 10.
+    """Find the videos that are most similar to a given one.
 
     Attributes:
         query: The video to search with.
-        vectors: Folder of the vectors that embed wrote.
-        backbone: The network of these vectors; default the one that embed used.
-        k: Videos to find, fewer where there are not so many.
-        approximate: Use the index that v3s index built.
+        vectors: Folder of the vectors that v3s embed wrote.
+        k: Number of videos to find.
         out: JSON file for the result.
         page: HTML page with thumbnails.
+
+    More options:
+        backbone: The network of these vectors. Default: the one that v3s embed used.
+        approximate: Use the index that v3s index built.
     """
 
-    query: str
-    vectors: str
+    query: Annotated[str, "QUERY"]
+    vectors: Annotated[str, "--in"]
     backbone: str | None = None
     k: int = 10
     approximate: bool = False
@@ -87,7 +88,7 @@ class Hit:
     end_seconds: float
 
 
-def search_videos(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
+def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
     """Find the videos that are most like a given one.
 
     The query is cut and encoded as the stored vectors were. With a vector for each clip, every clip of the query is
@@ -102,49 +103,50 @@ def search_videos(config: SearchConfig, *, console: Console | None = None) -> li
     """
     console = console or Console()
     vectors = open_vectors(config.vectors)
-    search = open_index(vectors).search if config.approximate else vectors.search
-    encoder = open_encoder(config, vectors.description)
+    nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
+    encoder = _encoder_of(vectors, config)
     per_clip = vectors.description.per_clip
     queries = encoder.encode_clips(config.query) if per_clip else encoder.encode([config.query])
-    found = find_videos(search, queries, config.k, vectors)
+    found = best_videos(nearest, queries, config.k, vectors)
     hits = [_hit(rank, row, score, vectors) for rank, (row, score) in enumerate(found, start=1)]
-    console.print(_told(vectors), highlight=False, markup=False, soft_wrap=True)
-    console.print(hits_table(hits, per_clip=per_clip))
+    say(console, _in_words(vectors))
+    console.print(_table(hits, per_clip=per_clip))
     if config.out is not None:
         write_json(Path(config.out), _result(config, vectors, hits))
     if config.page is not None:
-        write_page(config.page, _page(config, vectors, hits).encode(errors="replace").decode())
+        write_page(config.page, _page(config, vectors, hits))
     return hits
 
 
-def open_encoder(config: SearchConfig, description: Description) -> Encoder:
+def _encoder_of(vectors: Vectors, config: SearchConfig) -> Encoder:
     """The network that made stored vectors, set up as it was then.
 
     Raises:
         VectorsError: it cannot be opened, or has other weights.
     """
-    given = config.backbone or description.backbone
+    stored = vectors.description
+    given = config.backbone or stored.backbone
     try:
-        source = open_source(given, seed=description.seed)
+        source = open_source(given, seed=stored.seed)
     except CheckpointError as error:
         raise VectorsError(f"{error}; {config.vectors} was made with it: give its place with --backbone") from error
-    if source.fingerprint != description.space.weights:
+    if source.fingerprint != stored.space.weights:
         raise VectorsError(
-            f"{config.vectors} holds vectors of another model: weights {description.space.weights[:12]} "
-            f"({description.network}), while {given} has {source.fingerprint[:12]}; give the network that embed used "
+            f"{config.vectors} holds vectors of another model: weights {stored.space.weights[:12]} "
+            f"({stored.network}), while {given} has {source.fingerprint[:12]}; give the network that embed used "
             "with --backbone, or embed again"
         )
-    space = description.space
-    return make_encoder(source, space.view, space.feature, choose_compute(config.device, config.precision))
+    compute = choose_compute(config.device, config.precision)
+    return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
-def find_videos(
-    search: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
+def best_videos(
+    nearest: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
 ) -> list[tuple[int, float]]:
     """The ``k`` videos with the best pair of a query and a row; asks for more rows until no other can be among them.
 
     Args:
-        search: exact or approximate, from (queries, k) to rows of ``vectors``.
+        nearest: exact or approximate, from (queries, k) to rows of ``vectors``.
         queries: float32, shape (Q, D), unit length: of one video.
         k: videos wanted.
         vectors: what is searched.
@@ -154,7 +156,7 @@ def find_videos(
     """
     wanted = min(k, len(vectors))
     while True:
-        found = search(queries, wanted)
+        found = nearest(queries, wanted)
         best = _best_rows(found, vectors)
         bar = float(found.scores[:, -1].max())  # no row that was not named scores higher
         certain = sum(score >= bar for _, score in best)
@@ -180,7 +182,7 @@ def _hit(rank: int, row: int, score: float, vectors: Vectors) -> Hit:
     return Hit(rank, score, video.path, file, video.label, start, end, start * seconds, end * seconds)
 
 
-def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
+def _table(hits: list[Hit], *, per_clip: bool) -> Table:
     """What was found; for clips also when."""
     table = Table()
     for column in ("rank", "score"):
@@ -190,30 +192,30 @@ def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
         table.add_column("seconds", justify="right")
     for hit in hits:
         when = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
-        path = Text(hit.path.encode(errors="replace").decode())
+        path = Text(as_text(hit.path))
         table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *when)
     return table
 
 
-def _told(vectors: Vectors) -> str:
-    told = vectors.description
-    left_out = f"; {len(told.left_out):,} could not be read and are not among them" if told.left_out else ""
-    return f"{len(vectors):,} vectors of {told.num_videos:,} videos ({told.source}){left_out}"
+def _in_words(vectors: Vectors) -> str:
+    stored = vectors.description
+    skipped = f"; {len(stored.left_out):,} could not be read and were skipped" if stored.left_out else ""
+    return f"{len(vectors):,} vectors of {stored.num_videos:,} videos ({stored.source}){skipped}"
 
 
 def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str, Any]:
-    told = vectors.description
+    stored = vectors.description
     return {
         "query": config.query,
         "vectors": config.vectors,
-        "backbone": told.backbone,
-        "network": told.network,
-        "fingerprint": told.space.fingerprint,
-        "view": asdict(told.space.view),
-        "per_clip": told.per_clip,
+        "backbone": stored.backbone,
+        "network": stored.network,
+        "fingerprint": stored.space.fingerprint,
+        "view": asdict(stored.space.view),
+        "per_clip": stored.per_clip,
         "approximate": config.approximate,
-        "source": told.source,
-        "num_videos": told.num_videos,
+        "source": stored.source,
+        "num_videos": stored.num_videos,
         "num_vectors": len(vectors),
         "hits": [asdict(hit) for hit in hits],
     }
@@ -232,24 +234,14 @@ def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
         section("Query", figure(picture, query)),
         section(f"The {len(hits):,} videos that are most like it ({kind} search)", strip(pictures)),
     ]
-    return page(f"Like {Path(config.query).name}", blocks, lead=f"{_told(vectors)}. {vectors.description.network}.")
+    return page(f"Like {Path(config.query).name}", blocks, lead=f"{_in_words(vectors)}. {vectors.description.network}.")
 
 
 def _picture(caption: str, file: str, frame: int | None = None) -> tuple[str, str]:
-    """A caption and its picture; grey, and with the reason in the caption, where the file cannot be read."""
+    """A caption and its picture, by default the middle frame; grey and with the reason where it cannot be read."""
     try:
-        return caption, thumbnail(file, frame)
+        video = index_video(file)
+        (picture,) = small_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame], _PICTURE_WIDTH)
+        return caption, jpeg_uri(picture)
     except VideoError as error:
-        return f"{caption} (no picture: {str(error).removeprefix(f'{file}: ')})", GREY
-
-
-def thumbnail(file: str, frame: int | None = None) -> str:
-    """A small picture of a frame, by default the middle one, as a data URI.
-
-    Raises:
-        VideoError: the file cannot be read.
-    """
-    video = index_video(file)
-    pixels = read_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame])
-    to_picture, height, width = to_width(video.width, video.height, PICTURE_WIDTH)
-    return data_uri(jpeg(warp(pixels, to_picture, height, width)[:, 0].permute(1, 2, 0)), "image/jpeg")
+        return f"{caption} (no picture: {str(error).removeprefix(f'{file}: ')})", _GREY

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # the grey of a colour, BT.601
-MIDDLE = 127.5
+_LUMA = (0.299, 0.587, 0.114)  # the grey of a colour, BT.601
+_MIDDLE = 127.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Colour:
 
     def affine(self) -> tuple[Tensor, float]:
         """The same as ``matrix @ rgb + offset`` for values in 0..255: shape (3, 3), and one number."""
-        grey = torch.tensor([LUMA] * 3)
+        grey = torch.tensor([_LUMA] * 3)
         saturate = self.saturation * torch.eye(3) + (1 - self.saturation) * grey
-        return self.brightness * self.contrast * saturate, self.brightness * (1 - self.contrast) * MIDDLE
+        return self.brightness * self.contrast * saturate, self.brightness * (1 - self.contrast) * _MIDDLE
 
 
 UNCHANGED = Colour()

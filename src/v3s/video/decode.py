@@ -27,9 +27,9 @@ from v3s.video.store import StoredVideo, read_stored
 __all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
-SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+_SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
-MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
+_MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
 
 Video = VideoIndex | StoredVideo
@@ -41,7 +41,7 @@ def video_from_json(text: str) -> Video:
     return StoredVideo.from_json(text) if '"shard": ' in text else VideoIndex.from_json(text)
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of decoding: the key frame where it starts, ``None`` for the file's start, and the frames wanted."""
 
     start: int | None
@@ -91,8 +91,8 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
-        for run in plan_runs(index, sorted(positions)):
-            for number, frame in _decode_run(index, container, stream, run):
+        for stretch in plan_stretches(index, sorted(positions)):
+            for number, frame in _decode_stretch(index, container, stream, stretch):
                 planes = to_planes(frame)
                 if not clip:
                     length = sum(map(len, positions.values()))
@@ -114,29 +114,29 @@ def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int,
     return len(group), *orientation.upright_shape(*group[0].shape)
 
 
-def plan_runs(index: VideoIndex, wanted: Sequence[int]) -> list[Run]:
-    """Divide wanted frames, ascending, into runs: a new one where jumping to a key frame saves decoding."""
-    runs: list[Run] = []
+def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
+    """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding."""
+    stretches: list[Stretch] = []
     next_frame = 0
     for number in wanted:
         keys = bisect_right(index.key_frames, number)
-        if keys and index.key_frames[keys - 1] - next_frame >= MIN_FRAMES_SAVED:
-            runs.append(Run(index.key_frames[keys - 1], []))
-        elif not runs:
-            runs.append(Run(None, []))
-        runs[-1].frames.append(number)
+        if keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
+            stretches.append(Stretch(index.key_frames[keys - 1], []))
+        elif not stretches:
+            stretches.append(Stretch(None, []))
+        stretches[-1].frames.append(number)
         next_frame = number + 1
-    return runs
+    return stretches
 
 
-def _decode_run(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
+def _decode_stretch(
+    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode one run and yield its wanted frames with their numbers."""
+    """Decode one stretch and yield its wanted frames with their numbers."""
     timed, decode = bool(index.timestamps), stream.codec_context.decode
-    wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in run.frames}
+    wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in stretch.frames}
     arrival = count()
-    for packet in needed_packets(index, container, stream, run):
+    for packet in needed_packets(index, container, stream, stretch):
         for frame in decode(packet):
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
@@ -146,19 +146,19 @@ def _decode_run(
 
 
 def needed_packets(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, run: Run
+    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
 ) -> "Iterator[Packet[VideoStream] | None]":
-    """Yield what the decoder needs for a run; ``None`` tells it to give what it holds back.
+    """Yield what the decoder needs for a stretch; ``None`` tells it to give what it holds back.
 
     Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
     """
-    start_time = None if run.start is None else index.timestamps[run.start]
+    start_time = None if stretch.start is None else index.timestamps[stretch.start]
     packets = packets_from(container, stream, start_time)
     if not index.packets_match:
         yield from packets
         return
-    unsent: set[int | None] = {index.timestamps[number] for number in run.frames}
-    decoder, skips = stream.codec_context, index.codec in SKIPPING_CODECS
+    unsent: set[int | None] = {index.timestamps[number] for number in stretch.frames}
+    decoder, skips = stream.codec_context, index.codec in _SKIPPING_CODECS
     for packet in packets:
         wanted = packet.pts in unsent
         if skips:

@@ -15,7 +15,7 @@ from v3s.video.brightness import Brightness
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_seconds
 from v3s.video.orientation import AS_STORED, Orientation, orientation_of
-from v3s.video.planes import Layout, PlaneReader, kind_of, layout_of
+from v3s.video.planes import Layout, PlaneReader, meaning_of, layout_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
 
 FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
@@ -68,7 +68,7 @@ class Pass:
     layout: Layout | None = None
     planes: PlaneReader = field(default_factory=PlaneReader)
     brightness: Brightness = field(default_factory=Brightness)
-    _kind: tuple[str, int, int] | None = None
+    _meaning: tuple[str, int, int] | None = None
     _last_key: int = 0
     _num_keys_reached: int = 0
     _num_to_check: int = 0
@@ -137,12 +137,12 @@ class Pass:
             raise VideoError(f"{self.path}: frame size changes from {sizes} at frame {number}")
         if orientation not in (None, self.orientation):
             raise VideoError(f"{self.path}: display orientation changes at frame {number}")
-        if (kind := kind_of(frame)) != self._kind and not self.changes:
+        if (meaning := meaning_of(frame)) != self._meaning and not self.changes:
             layout = layout_of(frame)
             if layout != self.layout:
                 kinds = f"{_told(self.pixel_format, self.layout)} to {_told(frame.format.name, layout)}"
                 self.changes = f"changes from {kinds} at frame {number}; all frames are read as RGB"
-        self._kind = kind
+        self._meaning = meaning
 
 
 def take_pass(

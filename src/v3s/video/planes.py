@@ -13,9 +13,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from v3s.video.checksum import adler32
 from v3s.video.frames import ColourSpace, Frames
 
-PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
+_PLANAR_FORMATS = frozenset(f"yuv{full}{sampling}p" for full in ("", "j") for sampling in ("420", "422", "444"))
 FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
-MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_MATRIX_OF_SPACE = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 """The matrix of each of FFmpeg's colour spaces; all others, the unspecified one among them, are BT.601 to swscale."""
 
 _SPACES = {
@@ -59,7 +59,7 @@ class PlaneReader:
 
     def __call__(self, frame: VideoFrame) -> list[list[np.ndarray]]:
         """The planes of a frame without the padding of their lines: [[Y], [U, V]], or [[R, G, B]]. Views of it."""
-        if (given := kind_of(frame)) != self._given:
+        if (given := meaning_of(frame)) != self._given:
             self._given, self._layout = given, self._wanted or layout_of(frame)
             self._fits = fits(frame, self._layout)
         assert self._layout is not None
@@ -126,7 +126,7 @@ class Converter:
         return self._reformatter.reformat(frame, threads=1, **wanted)
 
 
-def kind_of(frame: VideoFrame) -> tuple[str, int, int]:
+def meaning_of(frame: VideoFrame) -> tuple[str, int, int]:
     """All that a frame says of what its values mean: FFmpeg's pixel format, colour space and range."""
     return frame.format.name, frame.colorspace, frame.color_range
 
@@ -145,12 +145,12 @@ def fits(frame: VideoFrame, layout: Layout) -> bool:
 def colour_of(frame: VideoFrame) -> ColourSpace:
     """Matrix and range of a decoded frame, as swscale takes them."""
     full = frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL_RANGE
-    return ColourSpace(MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
+    return ColourSpace(_MATRIX_OF_SPACE.get(int(frame.colorspace), "bt601"), full)
 
 
 def planar_format(given: VideoFormat) -> str:
     """The 8-bit planar format that holds frames of a format without loss of resolution."""
-    if given.name in PLANAR_FORMATS:
+    if given.name in _PLANAR_FORMATS:
         return given.name.replace("yuvj", "yuv")
     if given.is_rgb or given.has_palette or len(given.components) < 3:
         return "gbrp"

@@ -23,7 +23,7 @@ from v3s.video.orientation import AS_STORED, orientation_of
 from v3s.video.planes import FULL_RANGE, Converter, Layout, fits, layout_of, plane_lines
 from v3s.video.store import PixelFormat, StoredVideo, stored_size
 
-JPEG_QUALITY = 3  # of FFmpeg's 2 (best) to 31
+_JPEG_QUALITY = 3  # of FFmpeg's 2 (best) to 31
 BLOCK = 4096  # bytes: no disk in use has larger ones
 PIECE = 4 << 20  # bytes that are written at once
 DIRECT = getattr(os, "O_DIRECT", 0)  # of Linux
@@ -242,7 +242,7 @@ class _FrameWriter:
             assert isinstance(encoder, VideoCodecContext)
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
             encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
-            encoder.qmin = encoder.qmax = JPEG_QUALITY
+            encoder.qmin = encoder.qmax = _JPEG_QUALITY
             self._encoder = encoder
         picture = VideoFrame(width, height, "yuvj420p")
         for plane, values in zip(picture.planes, planes, strict=True):

@@ -23,7 +23,7 @@ from v3s.video.frames import ColourSpace, Frames, subsampling, to_rgb
 from v3s.video.homography import FloatArray, Homography, corners, scale
 
 MAX_SAMPLES = 4  # an output pixel averages at most 4 x 4 samples: enough for 1080p to 112
-COVERED = 1.4  # source pixels that one bilinear sample stands for
+_COVERED = 1.4  # source pixels that one bilinear sample stands for
 
 Samples = tuple[int, int]
 """How many samples across and down an output pixel averages, spread evenly over it."""
@@ -111,7 +111,7 @@ def warp_batch(
         tall, wide = subsampling(first, plane)
         maps.append(_on(first.device, _to_plane(tall, wide) @ to_source))
         grids.append(_grid(height, width, *_fewer(samples, tall, wide), first.device))
-    sample = _compiled_sampling() if compiled else sample_pictures
+    sample = _compiled_sampling() if compiled else _sample_pictures
     clips = sample(frames.planes, maps, grids, sides, frames.colour)
     return clips.view(*clips.shape[:3], height, width)
 
@@ -142,7 +142,7 @@ def to_width(width: int, height: int, most: int) -> tuple[Homography, int, int]:
 
 
 def _whole(shrink: float) -> int:
-    return min(MAX_SAMPLES, max(1, math.ceil(shrink / COVERED)))
+    return min(MAX_SAMPLES, max(1, math.ceil(shrink / _COVERED)))
 
 
 def numba_version() -> str | None:
@@ -158,7 +158,7 @@ def _kernel() -> ModuleType | None:
 
 @lru_cache(maxsize=1)
 def _compiled_sampling() -> Callable[..., Tensor]:
-    return torch.compile(sample_pictures)
+    return torch.compile(_sample_pictures)
 
 
 @lru_cache(maxsize=16)
@@ -231,7 +231,7 @@ def _places(plane: Tensor, to_plane: Tensor, grid: tuple[Tensor, Tensor], sides:
     return places
 
 
-def sample_pictures(
+def _sample_pictures(
     planes: Sequence[Tensor],
     maps: Sequence[Tensor],
     grids: Sequence[tuple[Tensor, Tensor]],

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from v3s.data.store_folder import is_store, open_store
 
-VIDEO_SUFFIXES = (
+_VIDEO_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
     ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
     others: list[str] = []
     _walk(root, "", (), inside, files, others)
     if not files:
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        suffixes = " ".join(sorted(_VIDEO_SUFFIXES))
         content = f"it holds {len(others):,} other files, e.g. {others[0]}" if others else "it holds no file at all"
         raise ValueError(f"{root} holds no video: looked, at any depth, for files that end in {suffixes}; {content}")
     return tuple(sorted(files))
@@ -79,7 +79,7 @@ def _walk(
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
     for entry in entries:
         name = f"{below}{entry.name}"
-        is_video = PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+        is_video = PurePosixPath(name).suffix.lower() in _VIDEO_SUFFIXES
         if not entry.is_dir():
             (files if is_video else others).append(name)
         elif inside and link_outside(Path(entry.path), inside):

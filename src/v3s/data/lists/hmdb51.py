@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from v3s.data.lists.listing import Entry, Listing, Subset, numbered_lines
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, numbered_lines
 
-MARKS: dict[str, tuple[Subset, ...]] = {"0": (), "1": ("train", "all"), "2": ("test", "all")}
+_MARKS: dict[str, tuple[Subset, ...]] = {"0": (), "1": ("train", "all"), "2": ("test", "all")}
 """What the number behind a name means: 0 is in neither subset of the split."""
 
 
@@ -26,17 +26,17 @@ def read_hmdb51(folder: Path, split: int, subset: Subset) -> Listing:
     files = {path.name.removesuffix(ending): path for path in folder.iterdir() if path.name.endswith(ending)}
     if not files:
         raise ValueError(f"{folder} holds no file *{ending}, so HMDB51 has no split {split} here; give 1, 2 or 3")
-    entries: list[Entry] = []
+    entries: list[ListedVideo] = []
     known: set[str] = set()
     for label in sorted(files):
         for line_number, line in numbered_lines(files[label]):
             name, _, mark = line.rpartition(" ")
-            if not name or mark not in MARKS:
+            if not name or mark not in _MARKS:
                 raise ValueError(f"{files[label]}, line {line_number}: {line!r} does not end in 0, 1 or 2")
             path = f"{label}/{name.strip()}"
             known.add(path)
-            if subset in MARKS[mark]:
-                entries.append(Entry((path,), label))
+            if subset in _MARKS[mark]:
+                entries.append(ListedVideo((path,), label))
     title = f"HMDB51 split {split} {subset}"
     return Listing(title, tuple(entries), tuple(sorted(files)), key=plain_name, known=frozenset(known))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import Entry, Listing, Subset, class_order
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order
 
 SUBSET_FILES = {
     "train": ("train.csv", "train.txt"),
@@ -14,7 +14,7 @@ SUBSET_FILES = {
 }
 """The files of a folder of lists, the first that exists and, for a test, holds labels."""
 
-SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
 """The words that the column ``split`` of a single file uses for each subset."""
 
 
@@ -38,7 +38,7 @@ def read_kinetics(splits: Path, root: Path, subset: Subset) -> Listing:
     """
     parts = ("train", "test") if subset == "all" else (subset,)
     if splits.is_file():
-        listing = _read_file(splits, root, None if subset == "all" else SPLIT_NAMES[subset])
+        listing = _read_file(splits, root, None if subset == "all" else _SPLIT_NAMES[subset])
         if subset == "test" and not _is_official(splits):
             raise ValueError(f"{splits} is one list, with no test subset; give a folder of lists with a test.csv")
     else:
@@ -65,7 +65,9 @@ def _read_file(file: Path, root: Path, split_names: tuple[str, ...] | None) -> L
     return Listing("Kinetics-400", entries, class_order(entry.label for entry in entries), key=_stem)
 
 
-def _official_entries(file: Path, rows: "csv.DictReader[str]", split_names: tuple[str, ...] | None) -> Iterator[Entry]:
+def _official_entries(
+    file: Path, rows: "csv.DictReader[str]", split_names: tuple[str, ...] | None
+) -> Iterator[ListedVideo]:
     """Yield the videos of an official file under the names that downloaders give them."""
     for row in rows:
         if split_names and "split" in row and row["split"] not in split_names:
@@ -75,7 +77,7 @@ def _official_entries(file: Path, rows: "csv.DictReader[str]", split_names: tupl
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}, line {rows.line_num}: {video} has no time_start and time_end") from error
-        yield Entry((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
+        yield ListedVideo((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
 
 
 def _is_official(file: Path) -> bool:

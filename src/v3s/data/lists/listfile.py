@@ -4,9 +4,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from v3s.data.lists.listing import Entry, Listing, class_order, numbered_lines
+from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
 
-HEADERS = ("path", "path,label")
+_HEADERS = ("path", "path,label")
 
 
 def read_list(file: Path, root: Path) -> Listing:
@@ -23,18 +23,18 @@ def read_list(file: Path, root: Path) -> Listing:
     Raises:
         ValueError: The list names no video.
     """
-    lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in HEADERS)]
+    lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} names no video; give one path a line, each with a label or without")
     entries = tuple(_entry(line, root) for line in lines)
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
 
 
-def _entry(line: str, root: Path) -> Entry:
+def _entry(line: str, root: Path) -> ListedVideo:
     """Take the first reading of a line that leads to a file; the first of all where none does."""
     readings = list(_readings(line))
     path, label = next((reading for reading in reversed(readings) if (root / reading[0]).is_file()), readings[0])
-    return Entry((path,), label or None)
+    return ListedVideo((path,), label or None)
 
 
 def _readings(line: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ Subset = Literal["train", "test", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedVideo:
     """One video of a list.
 
     Attributes:
@@ -40,7 +40,7 @@ class Listing:
     """
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ListedVideo, ...]
     classes: tuple[str, ...]
     key: Callable[[str], str] | None = None
     known: frozenset[str] = frozenset()

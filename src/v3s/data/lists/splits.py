@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 from v3s.data.lists.folder import folder_label, link_outside, subset_folders, video_files
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import Entry, Listing, Subset, class_order, locate
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.ucf101 import read_ucf101
 
 _TEST_VIDEOS = "give a folder with official lists (--splits) or, as the command has it, --test-data or --subset all"
@@ -136,7 +136,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         )
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     entries = [
-        Entry((file,), folder_label(file.removeprefix(folder)))
+        ListedVideo((file,), folder_label(file.removeprefix(folder)))
         for folder in below
         for file in files
         if file.startswith(folder)
@@ -166,14 +166,16 @@ class VideoOptions:
     """Which videos.
 
     Attributes:
-        data: A folder of videos, nested in any way, or a list file with one path a line.
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400, with videos in data.
+        data: A folder of videos, nested in any way, a list file with one path a line, or a store of v3s prepare.
+
+    More options:
+        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
         split: Number of the official split.
         subset: Part of the split.
-        allow_missing: Go on although videos of the list are missing.
+        allow_missing: Continue although videos of the list are missing.
     """
 
-    data: str
+    data: Annotated[str, "DATA"]
     splits: str | None = None
     split: int = 1
     subset: Subset = "train"

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from v3s.data.lists.listing import Entry, Listing, Subset, numbered_lines
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, numbered_lines
 
 
 def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
@@ -33,7 +33,7 @@ def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
     return Listing(f"UCF101 split {split} {subset}", entries, names, key=str.casefold)
 
 
-def _read_lines(file: Path, classes: dict[int, str]) -> list[Entry]:
+def _read_lines(file: Path, classes: dict[int, str]) -> list[ListedVideo]:
     """Read lines ``Class/video.avi`` with or without a number, and check the folder and the number they name."""
     numbers = {name.casefold(): number for number, name in classes.items()}
     entries = []
@@ -48,7 +48,7 @@ def _read_lines(file: Path, classes: dict[int, str]) -> list[Entry]:
                 f"{file}, line {line_number}: {line!r} has the label {given}, which is {meant}; "
                 f"{classes[number]} is {number}"
             )
-        entries.append(Entry((path,), classes[number]))
+        entries.append(ListedVideo((path,), classes[number]))
     return entries
 
 

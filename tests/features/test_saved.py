@@ -1,0 +1,110 @@
+"""What a folder says that it holds: each kind, files from before kinds had a name, and runs that have not saved yet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from v3s.backbones import create_backbone
+from v3s.data.views import View
+from v3s.features.saved import Trained, describe_trained, kind_of_run, plain_sampling, save_trained, write_trained
+from v3s.features.source import open_source
+from v3s.files.writing import CheckpointError
+from v3s.pretext.model import PretextModel
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import get_task
+from v3s.protocols.recognition import Recognizer, save_recognizer
+
+NETWORK = "random:r3d@0.125"
+
+
+def save(kind: str, folder: Path) -> Trained:
+    """Write a network of a kind, as its command does."""
+    network = create_backbone("r3d", 0.125)
+    if kind == "pretrained":
+        task = get_task("ts")
+        sampling = Sampling(clip_frames=8, clip_size=32)
+        return save_trained(
+            folder,
+            PretextModel(network, task),
+            backbone="r3d",
+            width=0.125,
+            task=task,
+            sampling=sampling,
+            results={"epoch": 2},
+        )
+    if kind == "recognizer":
+        tuned, view = Recognizer(network, 2), View(clip_frames=8, clip_size=32)
+        return save_recognizer(folder, tuned, open_source(NETWORK), classes=("a", "b"), view=view, results={"epoch": 1})
+    trained = Trained(
+        kind="converted", backbone="r3d", width=0.125, sampling=plain_sampling(8, 32), results={}, converted_from="a.pt"
+    )
+    return write_trained(folder, trained, network, {})
+
+
+KINDS = {
+    "pretrained": {"backbone.safetensors", "spatial_head.safetensors", "temporal_head.safetensors", "config.json"},
+    "recognizer": {"backbone.safetensors", "classifier.safetensors", "config.json"},
+    "converted": {"backbone.safetensors", "config.json"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_survives_the_file(kind: str, tmp_path: Path) -> None:
+    saved = save(kind, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == KINDS[kind]
+    assert describe_trained(tmp_path) == describe_trained(tmp_path / "backbone.safetensors") == saved
+    assert (saved.kind, len(saved.fingerprint)) == (kind, 64)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["kind"] == kind
+    assert ("classes" in written) == (kind == "recognizer")
+    assert ("converted_from" in written) == (kind == "converted")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_from_before_kinds_had_a_name(kind: str, tmp_path: Path) -> None:
+    saved = save(kind, tmp_path)
+    edit(tmp_path / "config.json", kind=None)
+    assert describe_trained(tmp_path) == saved
+    assert open_source(str(tmp_path)).fingerprint == saved.fingerprint
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file; None takes one away."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+def test_damaged_descriptions_are_named(tmp_path: Path) -> None:
+    save("converted", tmp_path)
+    edit(tmp_path / "config.json", width=None)
+    with pytest.raises(CheckpointError, match=r"config\.json: incomplete description \('width'\)"):
+        describe_trained(tmp_path)
+    edit(tmp_path / "config.json", width=0.125, kind="quantised")
+    with pytest.raises(CheckpointError, match="kind 'quantised'; it must be one of pretrained, recognizer, converted"):
+        describe_trained(tmp_path)
+    edit(tmp_path / "config.json", format=9)
+    with pytest.raises(CheckpointError, match="written in format 9; this version reads format 1"):
+        describe_trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "manifest", "kind"),
+    [
+        ("data: x\ntask: v3s\n", None, "pretrained"),
+        ("task: v3s\n", {"seed": 0}, "pretrained"),
+        ("data: 'a task: b'\n", {"seed": 0}, "recognizer"),
+        ("data: x\n", {"kind": "recognizer"}, "recognizer"),
+        ("data: x\n", {"kind": "pretrained"}, "pretrained"),
+        (None, None, None),
+    ],
+)
+def test_a_run_is_known_before_it_has_saved(
+    options: str | None, manifest: dict[str, Any] | None, kind: str | None, tmp_path: Path
+) -> None:
+    if options is not None:
+        (tmp_path / "config.yaml").write_text(options)
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert kind_of_run(tmp_path) == kind

@@ -1,0 +1,84 @@
+"""What the documents name exists: options, commands, tests, modules and links."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import v3s
+from docs.make_commands import PAGE, commands_page
+from v3s.cli import COMMANDS, load_command
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+USERS = [page for page in PAGES if page.name != "log.md"]
+CONFIGS = {command: load_command(command)[1] for command in COMMANDS}
+
+
+def options_of(config: type[Any]) -> set[str]:
+    return {f"--{field.name.replace('_', '-')}" for field in fields(config)}
+
+
+def test_commands_md_is_what_the_source_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == commands_page()
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_every_option_is_in_the_section_of_its_command(command: str) -> None:
+    section = PAGE.read_text().split(f"\n## v3s {command}\n")[1].split("\n## ")[0]
+    assert options_of(CONFIGS[command]) <= set(re.findall(r"`(--[a-z0-9-]+)`", section))
+
+
+@pytest.mark.parametrize("page", USERS, ids=lambda path: path.name)
+def test_commands_in_documents_exist(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    for command, rest in re.findall(r"v3s ([a-z]+)\b([^`\n#]*)", text):
+        if command in CONFIGS:
+            for option in re.findall(r"(?<!\S)(--[a-z0-9-]+)", rest.split("&&")[0]):
+                known = options_of(CONFIGS[command]) | {"--config", "--recipe", "--in", "--help"}
+                assert option in known, (command, option)
+    for line in re.findall(r"^\$ (?:torchrun .*-m )?v3s ([a-z]+)", text, re.M):
+        assert line in CONFIGS, line
+
+
+@pytest.mark.parametrize("page", USERS, ids=lambda path: path.name)
+def test_tests_and_modules_in_documents_exist(page: Path) -> None:
+    text = page.read_text()
+    names = set(re.findall(r"^def (test_\w+)", "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py")), re.M))
+    for path in re.findall(r"\btests/[\w/]+\.py", text):
+        assert (ROOT / path).is_file(), path
+    for name in re.findall(r"\b(test_\w+)\b(?!\.(?!py))(?!\.py)", text):
+        assert name in names or list((ROOT / "tests").rglob(f"{name}.py")), name
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    for path in re.findall(r"`((?:[a-z0-9_]+/)+[a-z0-9_]+\.py)", text):
+        assert (ROOT / "src/v3s" / path).is_file() or (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path) if path else page
+        assert goal.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", goal.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, target
+
+
+def test_names_in_the_architecture_exist() -> None:
+    source = "\n".join(path.read_text() for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
+    text = (ROOT / "docs/architecture.md").read_text()
+    for name in re.findall(r"`(?:v3s\.)?([A-Z]\w*[a-z]\w*|_?[A-Z_]{4,}|[a-z]+(?:_[a-z0-9]+)+)(?:\([^`]*\))?`", text):
+        assert re.search(rf"\b{name}\b", source), name
+
+
+@pytest.mark.parametrize("page", USERS, ids=lambda path: path.name)
+def test_public_names_in_documents_exist(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        assert set(re.findall(r"\bv3s\.(\w+)", block)) <= set(v3s.__all__)
