@@ -11,7 +11,7 @@ from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import FileReport, Scan
-from v3s.data.usable import scan_with_bar, summary
+from v3s.data.usable import say_remarks, scan_with_bar, summary
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 
@@ -52,10 +52,11 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     """
     console = console or Console()
     listed = config.list_videos()
-    console.print(Text(_printable(listed.source)))
+    console.print(Text(_printable(listed.told)))
     found = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(found))
     _print_bad(found, console, config.out)
+    say_remarks(found.reports, console)
     if config.out is not None:
         _write_reports(found.reports, Path(config.out))
     return found

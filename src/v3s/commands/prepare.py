@@ -107,7 +107,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         num_renewed = len(lacking) - len(wanted)
         by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
         stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
-        say(console, f"{listed.source}; {stored}")
+        say(console, f"{listed.told}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()

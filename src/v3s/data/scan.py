@@ -50,7 +50,7 @@ class FileReport:
         pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
         rate_varies: Whether frames are not evenly spaced in time.
-        remarks: What is to be said of a file that can be read, e.g. ``("black throughout",)``.
+        remarks: What is to be said of a file that can be read, e.g. ``"black throughout"``.
     """
 
     path: str
@@ -65,7 +65,7 @@ class FileReport:
     pixel_format: str = ""
     seconds: float = 0.0
     rate_varies: bool = False
-    remarks: tuple[str, ...] = ()
+    remarks: str = ""
 
     @property
     def is_bad(self) -> bool:
@@ -276,5 +276,5 @@ def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
         pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
         rate_varies=outcome.rate_varies,
-        remarks=outcome.remarks,
+        remarks="; ".join(outcome.remarks),
     )

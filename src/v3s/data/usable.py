@@ -30,7 +30,7 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
         ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
             the counts and the first reason.
     """
-    say(console, listed.source)
+    say(console, listed.told)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     counts = Counter(report.verdict for report in found.reports)
     told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
@@ -88,6 +88,21 @@ def summary(result: Scan) -> Table:
         table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
+
+
+def say_remarks(reports: Iterable[FileReport], console: Console, *, most: int = 20) -> None:
+    """Name the files that can be read and of which something is to be said: dark ones, those with a rate that varies.
+
+    Args:
+        reports: of all files.
+        console: where to say it.
+        most: files that are named.
+    """
+    remarkable = [report for report in reports if report.remarks]
+    for report in remarkable[:most]:
+        say(console, f"{report.verdict}, but: {report.path}: {report.remarks}")
+    if len(remarkable) > most:
+        say(console, f"and {len(remarkable) - most:,} more to which there is something to say; --out lists all")
 
 
 def _store_bytes(readable: Iterable[FileReport]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-Chunk = tuple[bytes, int]  # its name, the size of its content in bytes
+Chunk = tuple[bytes, int]  # its name, where the format has names; the size of its content in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,11 @@ def _riff(file: BinaryIO, end: int) -> Iterator[Chunk]:
         raise _BrokenChainError
 
 
-_HOLDS_OTHERS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"}  # a Segment, a Cluster
+_HOLDS_OTHERS = {0x18538067, 0x1F43B675}  # a Segment, a Cluster
 _ELEMENTS = _HOLDS_OTHERS | {
-    bytes.fromhex(name)
-    for name in (
-        "1a45dfa3 114d9b74 1549a966 1654ae6b 1c53bb6b 1941a469 1043a770 1254c367 ec bf "  # of the file and the Segment
-        "e7 5854 a7 ab a3 a0 af"  # of a Cluster
-    ).split()
+    *(0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),  # of a Segment
+    *(0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF),  # of a Cluster
+    *(0xEC, 0xBF),  # of any
 }
 
 
@@ -96,13 +94,13 @@ def _ebml(file: BinaryIO, end: int) -> Iterator[Chunk]:
     while place < end:
         file.seek(place)
         first = _take(file, 1)
-        name = first + _take(file, 8 - first[0].bit_length())
+        name = int.from_bytes(first + _take(file, 8 - first[0].bit_length()), "big")
         length = _take(file, 1)[0]
         extra = 8 - length.bit_length()
         if name not in _ELEMENTS or extra > 7:
             raise _BrokenChainError
         size = int.from_bytes(bytes([length & (0x7F >> extra)]) + _take(file, extra), "big")
-        yield name, size
+        yield b"", size
         unknown = size == (1 << 7 * (extra + 1)) - 1  # a recorder that could not go back to write it
         if unknown and name not in _HOLDS_OTHERS:
             raise _BrokenChainError
@@ -122,7 +120,7 @@ def _flv(file: BinaryIO, end: int) -> Iterator[Chunk]:
         file.seek(place + 11 + size)
         if head[0] & 0x1F not in (8, 9, 18) or int.from_bytes(_take(file, 4), "big") != 11 + size:
             raise _BrokenChainError
-        yield head[:1], size
+        yield b"", size
         place += 15 + size
 
 

@@ -206,7 +206,8 @@ def _open(
     except av.ArgumentError as error:
         if known_format is None and (bare := _bare_format(path)):
             return _open(path, bare, max_streams, probing)
-        raise VideoError(f"{path}: is in none of the video formats that are read: {','.join(FORMATS)}", "open") from error
+        known = ",".join(FORMATS)
+        raise VideoError(f"{path}: is in none of the video formats that are read: {known}", "open") from error
 
 
 def _bare_format(path: str | Path) -> str | None:

@@ -15,7 +15,7 @@ from v3s.video.brightness import Brightness
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_seconds
 from v3s.video.orientation import AS_STORED, Orientation, orientation_of
-from v3s.video.planes import Layout, PlaneReader, meaning_of, layout_of
+from v3s.video.planes import Layout, PlaneReader, layout_of, meaning_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
 
 FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
@@ -203,9 +203,9 @@ def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: Pass) -> l
 def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> None:
     """Refuse a file in which reading failed, or that has fewer frames than it promises.
 
-    What a file promises is the number of frames in its header, its packets, or its length at a steady rate. A packet
-    that the decoder takes without complaint and gives no picture for promises none: it comes before the first key frame,
-    is never shown, or says that the picture before stays. Nor does an empty chunk, which is no packet.
+    What a file promises is the number of frames in its header, or its length at a steady rate; a packet less than that
+    is missing. A packet that the decoder takes without complaint and gives no picture for is not: it comes before the
+    first key frame, is never shown, or says that the picture before stays. Nor is an empty chunk, which is no packet.
     """
     num_decoded, failure = len(seen.frame_times), seen.failure_of_all()
     num_promised = max(_num_promised(container, stream, seen), seen.num_packets) - seen.num_discarded

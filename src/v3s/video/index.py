@@ -52,8 +52,8 @@ class VideoIndex:
         mirrored: Whether pictures are mirrored top to bottom before they are turned by ``rotation``.
         matrix: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
         full: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
-        is_mixed: Whether pixel format or colour space change on the way. All frames are then read as RGB, each by what it
-            says of itself.
+        is_mixed: Whether pixel format or colour space change on the way: all frames are then read as RGB, each by what
+            it says of itself.
         stream: Number of the video's stream in the file.
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is to be said of the file although it can be read, e.g. ``"black throughout"``.
@@ -121,8 +121,8 @@ def index_video(
 ) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
-    A key frame is kept only if seeking to it in a newly opened file gives the pictures that the pass from the start gave,
-    all planes of them: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
+    A key frame is kept only if seeking to it in a newly opened file gives the pictures that the pass from the start
+    gave, in all planes: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
 
     Args:
         path: Any container that FFmpeg reads, except playlists and numbered images.
@@ -137,8 +137,8 @@ def index_video(
         VideoError: If the file is missing, empty, not a video, damaged, changes its frame size or the way it is turned
             or has frames of more than :data:`~v3s.video.container.MAX_PIXELS`, too many streams or a duration beyond
             :data:`~v3s.video.container.MAX_SECONDS`. A file counts as damaged if decoding fails anywhere from its first
-            key frame on, or if more than 8 frames and more than 10 % of what it promises are not there; smaller lies are
-            common. Of a damaged file the error tells how many frames decode.
+            key frame on, or if more than 8 frames and more than 10 % of what it promises are not there; smaller lies
+            are common. Of a damaged file the error tells how many frames decode.
     """
     with open_video(path) as (container, stream):
         seen = Pass(path, find_key_frames)
@@ -176,9 +176,7 @@ def index_video(
         )
 
 
-def _known_format(
-    probed: InputContainer, video: VideoStream, seen: Pass, tick: Callable[[], None]
-) -> str | None:
+def _known_format(probed: InputContainer, video: VideoStream, seen: Pass, tick: Callable[[], None]) -> str | None:
     """The format by which the file opens without probing, if the times of its packets stay the same."""
     known_format, times = probed.format.name.split(",")[0], []
     try:

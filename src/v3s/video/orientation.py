@@ -1,8 +1,11 @@
-"""How a stored picture is mirrored and turned before it is shown: one of eight ways, as the file's display matrix says."""
+"""How a stored picture is mirrored and turned before it is shown: in one of eight ways, by the display matrix."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from av.buffer import Buffer
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
@@ -44,14 +47,14 @@ AS_STORED = Orientation()
 def orientation_of(frame: VideoFrame) -> Orientation | None:
     """What a frame's display matrix says; ``None`` where it has none.
 
-    Convention: (x, y) of the stored picture, y pointing down, is shown at (a x + c y, b x + d y); the matrix holds a, b, c
-    and d at 0, 1, 3 and 4. Its determinant is negative where it mirrors. One that leaves no area says nothing.
+    Convention: (x, y) of the stored picture, y pointing down, is shown at (a x + c y, b x + d y); the matrix holds a,
+    b, c and d at 0, 1, 3 and 4. Its determinant is negative where it mirrors. One that leaves no area says nothing.
 
     Raises:
         ValueError: If it turns by other than a multiple of 90 degrees.
     """
     try:
-        beside = frame.side_data
+        beside = cast("Mapping[Type, Buffer]", frame.side_data)
     except ValueError:  # FFmpeg has kinds of data that PyAV does not know, among them EXIF
         return Orientation(frame.rotation % 360) if frame.rotation else None
     if Type.DISPLAYMATRIX not in beside:

@@ -47,8 +47,8 @@ class PlaneReader:
     """Takes the planes out of decoded frames.
 
     Args:
-        layout: Of the planes: a frame of another format or colour space is converted, by what it says of itself. ``None``
-            takes every frame in its own layout.
+        layout: Of the planes: a frame of another format or colour space is converted, by what it says of itself.
+            ``None`` takes every frame in its own layout.
     """
 
     def __init__(self, layout: Layout | None = None) -> None:

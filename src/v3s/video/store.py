@@ -37,8 +37,9 @@ class StoredVideo:
         path: The video that was stored.
         shard: The file that holds its frames.
         offset: Where they begin in it, in bytes.
-        num_bytes: How many bytes they take. Behind them lies a table: for "jpeg" of the offset (uint64) at which each
-            picture begins, and of the end; then, where ``table_checksum`` is given, of the Adler-32 (uint32) of each frame.
+        num_bytes: How many bytes they take. Behind them lies a table: for "jpeg" the offset (uint64) at which each
+            picture begins, and that of the end; then, where ``table_checksum`` is given, the Adler-32 (uint32) of each
+            frame.
         checksum: Adler-32 of these bytes.
         pixel_format: "yuv" (4:2:0 planes), "jpeg" (pictures of such) or "rgb" (planes).
         num_frames: The number of frames that a full sequential decode gave.
@@ -51,8 +52,8 @@ class StoredVideo:
         codec: Of the source: FFmpeg's name of its decoder.
         rate_varies: As in :class:`v3s.video.index.VideoIndex`.
         remarks: As in :class:`v3s.video.index.VideoIndex`.
-        table_checksum: Adler-32 of the table; ``None`` in a store of an earlier version, whose frames have no checksums of
-            their own.
+        table_checksum: Adler-32 of the table; ``None`` in a store of an earlier version, whose frames have no checksums
+            of their own.
     """
 
     path: str
@@ -173,8 +174,8 @@ def _check_length(video: StoredVideo, given: int, needed: int) -> None:
 
 
 def _damaged(video: StoredVideo, number: int | None = None) -> VideoError:
-    what = "its frames" if number is None else f"frame {number}"
-    return VideoError(f"{video.path}: {what} in {video.shard}: damaged; delete the shard, run v3s prepare")
+    what = f"its frames in {video.shard} are" if number is None else f"frame {number} in {video.shard} is"
+    return VideoError(f"{video.path}: {what} damaged; delete the shard, run v3s prepare again")
 
 
 def _read_table(video: StoredVideo, file: int) -> bytes:

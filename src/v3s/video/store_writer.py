@@ -215,7 +215,8 @@ class _FrameWriter:
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
         """The planes to store, contiguous, upright and not too large."""
-        layout = self._layout = self._layout or self._begin(frame)
+        chosen = self._layout = self._layout or self._begin(frame)
+        layout = layout_of(frame) if self._pixel_format == "rgb" else chosen
         size = stored_size(frame.height, frame.width, self._short_side)
         if size != (frame.height, frame.width) or not fits(frame, layout):
             frame = self._convert(frame, layout, size, "AREA")
@@ -232,7 +233,7 @@ class _FrameWriter:
         self._orientation = orientation_of(first) or AS_STORED
         read = layout_of(first)
         self.colour = read.colour or ColourSpace(full=int(first.color_range) == FULL_RANGE)
-        return read if self._pixel_format == "rgb" else Layout("yuv420p", self.colour)
+        return Layout("yuv420p", self.colour)
 
     def _picture(self, planes: list[np.ndarray]) -> bytes:
         """Planes as a JPEG picture; their values are kept whatever their range."""

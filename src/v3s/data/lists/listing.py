@@ -36,6 +36,7 @@ class Listing:
         key: What a listed name and the path of a copy have in common, for copies that changed the names.
             ``None``: every entry has one name, which holds as it stands and may lead out of the folder.
         stays_inside: Nobody named these files: links that lead out of the folder are not followed.
+        skipped: What of the folder is not listed, in words; empty if all is.
         known: Every name of the dataset, in this subset or not: such a file stands for itself and for no other.
     """
 
@@ -45,6 +46,7 @@ class Listing:
     key: Callable[[str], str] | None = None
     known: frozenset[str] = frozenset()
     stays_inside: bool = False
+    skipped: str = ""
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
-from v3s.data.lists.folder import folder_label, link_outside, subset_folders, video_files
+from v3s.data.lists.folder import find_files, folder_label, link_outside, subset_folders, video_files
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
@@ -27,6 +27,7 @@ class VideoList:
         source: What was read, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
         num_missing: How many listed videos are not on disk.
         stays_inside: Links that lead out of `root` are not to be followed: nobody named those files.
+        skipped: What the folder holds beside them, by ending, in words; empty if nothing.
     """
 
     root: Path
@@ -36,6 +37,12 @@ class VideoList:
     source: str
     num_missing: int = 0
     stays_inside: bool = False
+    skipped: str = ""
+
+    @property
+    def told(self) -> str:
+        """What was read, and what was skipped: for the commands that list."""
+        return f"{self.source}; skipped: {self.skipped}" if self.skipped else self.source
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,7 +88,7 @@ def list_videos(
     classes = tuple(name for name in listing.classes if name in occurring)
     source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
     source += f"; {num_missing:,} more are listed and missing" if num_missing else ""
-    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
+    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside, listing.skipped)
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
@@ -128,7 +135,8 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
             raise ValueError(
                 f"{data / part} links out of the data folder to {target}; give that folder, or a list file"
             )
-    files = video_files(data, inside=data)
+    found = find_files(data, inside=data)
+    files = found.videos
     subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
@@ -142,7 +150,8 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         if file.startswith(folder)
     ]
     title = f"folder {data}{f' {subset}' if subsets else ''}"
-    return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries), stays_inside=True)
+    classes = class_order(entry.label for entry in entries)
+    return data, Listing(title, tuple(entries), classes, stays_inside=True, skipped=found.skipped())
 
 
 def _missing_message(root: Path, listing: Listing, found: tuple[str | None, ...]) -> str:
