@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-Chunk = tuple[bytes, int]  # its name, where the format has names; the size of its content in bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -20,18 +18,20 @@ class Chain:
 
     Attributes:
         is_whole: Whether chunk follows chunk up to the end of the file.
+        num_pictures: How many chunks hold a picture.
         num_empty: How many chunks of the video's stream hold nothing.
     """
 
     is_whole: bool
-    num_empty: int = 0
+    num_pictures: int
+    num_empty: int
 
 
 def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Callable[[], None]) -> Chain | None:
     """Walk over a file's chunks.
 
     Args:
-        path: The file.
+        path: The file. One of Matroska or Flash holds no other stream of pictures.
         format_name: FFmpeg's name of its format.
         stream_number: Of the video's stream.
         tick: Called again and again, as the walk over a long file takes long.
@@ -42,16 +42,17 @@ def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Ca
     walk = _WALKS.get(format_name.split(",")[0])
     if walk is None:
         return None
-    empty, num_empty = f"{stream_number:02}".encode(), 0
+    num_pictures = num_empty = 0
+    is_whole = True
     try:
         with Path(path).open("rb") as file:
-            end = os.fstat(file.fileno()).st_size
-            for name, size in walk(file, end):
+            for size in walk(file, os.fstat(file.fileno()).st_size, stream_number):
                 tick()
-                num_empty += size == 0 and name[:2] == empty and name[2:] in (b"dc", b"db")
+                num_pictures += bool(size)
+                num_empty += size == 0
     except _BrokenChainError:
-        return Chain(False, num_empty)
-    return Chain(True, num_empty)
+        is_whole = False
+    return Chain(is_whole, num_pictures, num_empty)
 
 
 class _BrokenChainError(Exception):
@@ -65,31 +66,48 @@ def _take(file: BinaryIO, num_bytes: int) -> bytes:
     return taken
 
 
-def _riff(file: BinaryIO, end: int) -> Iterator[Chunk]:
-    """AVI: a name of four letters and a size; ``RIFF`` and ``LIST`` hold others, after a name of their own."""
-    place = 0
+def _riff(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """AVI: a name of four letters and a size; ``RIFF`` and ``LIST`` hold others, after a name of their own.
+
+    Yields:
+        For every chunk its size in bytes, if it is one of the video's stream; ``None`` if not.
+    """
+    place, names = 0, {f"{stream_number:02}{kind}".encode() for kind in ("dc", "db")}
     while place + 8 <= end:
         file.seek(place)
         name, size = _take(file, 4), int.from_bytes(_take(file, 4), "little")
-        holds_others = name in (b"RIFF", b"LIST")
         if not name.strip(b"\0"):
             raise _BrokenChainError
-        yield name, size
-        place += 12 if holds_others else 8 + size + size % 2
+        yield size if name in names else None
+        place += 12 if name in (b"RIFF", b"LIST") else 8 + size + size % 2
     if place > end + 1:
         raise _BrokenChainError
 
 
 _HOLDS_OTHERS = {0x18538067, 0x1F43B675}  # a Segment, a Cluster
-_ELEMENTS = _HOLDS_OTHERS | {
-    *(0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),  # of a Segment
-    *(0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF),  # of a Cluster
-    *(0xEC, 0xBF),  # of any
-}
+_BLOCKS = {0xA3, 0xA0, 0xAF}
+_ELEMENTS = (
+    _HOLDS_OTHERS
+    | _BLOCKS
+    | {
+        *(
+            0x1A45DFA3,
+            0x114D9B74,
+            0x1549A966,
+            0x1654AE6B,
+            0x1C53BB6B,
+            0x1941A469,
+            0x1043A770,
+            0x1254C367,
+        ),  # of a Segment
+        *(0xE7, 0x5854, 0xA7, 0xAB),  # of a Cluster
+        *(0xEC, 0xBF),  # of any
+    }
+)
 
 
-def _ebml(file: BinaryIO, end: int) -> Iterator[Chunk]:
-    """Matroska: a name and a size, both of as many bytes as the zeros before their first bit tell."""
+def _ebml(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """Matroska: a name and a size, of as many bytes as the zeros before their first bit tell; yields as the first."""
     place = 0
     while place < end:
         file.seek(place)
@@ -100,17 +118,15 @@ def _ebml(file: BinaryIO, end: int) -> Iterator[Chunk]:
         if name not in _ELEMENTS or extra > 7:
             raise _BrokenChainError
         size = int.from_bytes(bytes([length & (0x7F >> extra)]) + _take(file, extra), "big")
-        yield b"", size
         unknown = size == (1 << 7 * (extra + 1)) - 1  # a recorder that could not go back to write it
-        if unknown and name not in _HOLDS_OTHERS:
+        if unknown != (unknown and name in _HOLDS_OTHERS) or (not unknown and file.tell() + size > end):
             raise _BrokenChainError
-        if not unknown and file.tell() + size > end:
-            raise _BrokenChainError
+        yield size if name in _BLOCKS else None
         place = file.tell() + (0 if name in _HOLDS_OTHERS else size)
 
 
-def _flv(file: BinaryIO, end: int) -> Iterator[Chunk]:
-    """Flash: tags of sound (8), video (9) and data (18), each followed by its size."""
+def _flv(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """Flash: tags of sound (8), video (9) and data (18), each followed by its size; yields as the first."""
     file.seek(5)
     place = int.from_bytes(_take(file, 4), "big") + 4
     while place < end:
@@ -120,7 +136,7 @@ def _flv(file: BinaryIO, end: int) -> Iterator[Chunk]:
         file.seek(place + 11 + size)
         if head[0] & 0x1F not in (8, 9, 18) or int.from_bytes(_take(file, 4), "big") != 11 + size:
             raise _BrokenChainError
-        yield b"", size
+        yield size if head[0] & 0x1F == 9 else None
         place += 15 + size
 
 

@@ -18,7 +18,7 @@ from v3s.video.orientation import AS_STORED, Orientation, orientation_of
 from v3s.video.planes import Layout, PlaneReader, layout_of, meaning_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
 
-FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
+_FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
 MIN_FRAMES_BETWEEN_KEYS = 12
 NUM_CHECKED_FRAMES = 3
 
@@ -203,21 +203,14 @@ def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: Pass) -> l
 def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> None:
     """Refuse a file in which reading failed, or that has fewer frames than it promises.
 
-    What a file promises is the number of frames in its header, or its length at a steady rate; a packet less than that
-    is missing. A packet that the decoder takes without complaint and gives no picture for is not: it comes before the
-    first key frame, is never shown, or says that the picture before stays. Nor is an empty chunk, which is no packet.
+    Raises:
+        VideoError: It is one.
     """
     num_decoded, failure = len(seen.frame_times), seen.failure_of_all()
     num_promised = max(_num_promised(container, stream, seen), seen.num_packets) - seen.num_discarded
-    if failure is None and num_decoded:
-        num_missing = _num_promised(container, stream, seen) - max(seen.num_packets, num_decoded)
-        if num_missing > max(8, num_promised / 10):
-            chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
-            if chain and chain.is_whole and container.format.name in FORMATS_THAT_STATE_LENGTH:
-                return
-            num_empty = chain.num_empty if chain else 0
-            num_missing, num_promised = num_missing - num_empty, num_promised - num_empty
-        if num_missing > max(8, num_promised / 10):
+    if failure is None and num_decoded and _is_short(num_decoded, num_promised):
+        num_promised = _num_due(seen, container, stream, num_promised, tick)
+        if _is_short(num_decoded, num_promised):
             failure = "demux", "frames are missing"
     if failure:
         stage, reason = failure
@@ -227,12 +220,37 @@ def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream,
         raise VideoError(f"{seen.path}: has a video stream without a frame that decodes")
 
 
+def _is_short(num_decoded: int, num_promised: int) -> bool:
+    """Whether more frames are missing than headers often overstate."""
+    return num_promised - num_decoded > max(8, num_promised / 10)
+
+
+def _num_due(
+    seen: Pass, container: InputContainer, stream: VideoStream, num_promised: int, tick: Callable[[], None]
+) -> int:
+    """How many frames a file owes after a closer look: a header also counts what is no frame of its own.
+
+    A packet that the decoder takes without complaint, and gives no picture for, is none: it comes before the first key
+    frame, is never shown, or says that the picture before stays. Nor is an empty chunk, or a gap in time. All that holds
+    of a file whose chain of chunks is whole, as far as that can be seen.
+    """
+    num_silent = seen.num_packets - seen.num_discarded - len(seen.frame_times)
+    chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
+    if chain is None:
+        return num_promised - num_silent
+    if not chain.is_whole:
+        return num_promised - chain.num_empty
+    if container.format.name in _FORMATS_THAT_STATE_LENGTH:
+        return chain.num_pictures - seen.num_discarded - num_silent
+    return num_promised - chain.num_empty - num_silent
+
+
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
     """How many pictures a file's header promises, by number or by length; 0 where by neither.
 
     A length counts only where the header states it (elsewhere FFmpeg guesses) and no sound may have set it.
     """
-    states_length = container.format.name in FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
+    states_length = container.format.name in _FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
     if states_length and (step := steady_step(seen.packet_times)) and stream.time_base:
         return max(stream.frames, round(stated_seconds(container, stream) / float(step * stream.time_base)))
     return stream.frames
