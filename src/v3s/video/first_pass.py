@@ -231,8 +231,8 @@ def _num_due(
     """How many frames a file owes after a closer look: a header also counts what is no frame of its own.
 
     A packet that the decoder takes without complaint, and gives no picture for, is none: it comes before the first key
-    frame, is never shown, or says that the picture before stays. Nor is an empty chunk, or a gap in time. All that holds
-    of a file whose chain of chunks is whole, as far as that can be seen.
+    frame, is never shown, or says that the picture before stays. Nor is an empty chunk, or a gap in time. That holds of
+    a file whose chain of chunks is whole, as far as that can be seen.
     """
     num_silent = seen.num_packets - seen.num_discarded - len(seen.frame_times)
     chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
