@@ -179,11 +179,11 @@ def test_names_stay_as_they_are(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--batch-sise 3", "unknown option '--batch-sise', did you mean '--batch-size'?"),
-        ("--lr=3", "unknown option '--lr', did you mean '--learning-rate'?"),
-        ("--epoch 3", "unknown option '--epoch', did you mean '--epochs'?"),
+        ("--batch-sise 3", "unknown option '--batch-sise' (did you mean '--batch-size'?)"),
+        ("--lr=3", "unknown option '--lr' (did you mean '--learning-rate'?)"),
+        ("--epoch 3", "unknown option '--epoch' (did you mean '--epochs'?)"),
         ("--no-flop", "unknown option '--no-flop'"),
-        ("--no-flip=true", "unknown option '--no-flip', did you mean '--flip'?"),
+        ("--no-flip=true", "unknown option '--no-flip' (did you mean '--flip'?)"),
         ("-x", "unknown option '-x'"),
         ("--epochs many", "--epochs is 'many'; it must be a whole number"),
         ("--epochs 1.5", "--epochs is '1.5'; it must be a whole number"),
@@ -244,8 +244,8 @@ def test_yaml(text: str, values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("batch-size: 3", "a.yaml: unknown option 'batch-size', did you mean 'batch_size'?"),
-        ("lr: 3", "a.yaml: unknown option 'lr', did you mean 'learning_rate'?"),
+        ("batch-size: 3", "a.yaml: unknown option 'batch-size' (did you mean 'batch_size'?)"),
+        ("lr: 3", "a.yaml: unknown option 'lr' (did you mean 'learning_rate'?)"),
         ("config: b.yaml", "a.yaml: unknown option 'config'"),
         ("epochs: many", "a.yaml: epochs is 'many'; it must be a whole number"),
         ("epochs: null", "a.yaml: epochs must be a whole number"),
@@ -287,13 +287,13 @@ def test_yaml_there_and_back() -> None:
 )  # fmt: skip
 def test_what_was_probably_meant(word: str, hint: str) -> None:
     names = [name for option in options_of(Train) for name in option.names]
-    assert closest(word, names) == (f", did you mean {hint!r}?" if hint else "")
+    assert closest(word, names) == (f" (did you mean {hint!r}?)" if hint else "")
 
 
 def test_several_may_be_meant() -> None:
     names = ["--clip-size", "--batch-size", "--size-limit", "--resize", "--canvas-size"]
-    assert closest("--size", names) == ", did you mean '--size-limit'?"
-    assert closest("--c", names) == ", did you mean '--clip-size' or '--canvas-size'?"
+    assert closest("--size", names) == " (did you mean '--size-limit'?)"
+    assert closest("--c", names) == " (did you mean '--clip-size' or '--canvas-size'?)"
 
 
 HELP_OF_TRAIN = """\

@@ -47,7 +47,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data x --out y --zoom x", "--zoom is 'x'; it must be one of paper, even"),
         (
             "pretrain --config {tmp}/bad.yaml",
-            "bad.yaml: unknown option 'batch-size', did you mean 'batch_size'",
+            "bad.yaml: unknown option 'batch-size' (did you mean 'batch_size'?)",
         ),
         ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is not a valid options file"),
         ("pretrain --out {tmp}/run --resume", "is not a run to resume"),
@@ -60,7 +60,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data x", "--out is required"),
         ("evaluate", "DATA and --backbone are required"),
         ("pretrain --data x --out y --recipe ucf", "--recipe is 'ucf'; it must be one of ucf101-c3d"),
-        ("pretrain --data x --out y --task v3", "no pretext task is called 'v3', did you mean 'v3s'?"),
+        ("pretrain --data x --out y --task v3", "no pretext task is called 'v3' (did you mean 'v3s'?)"),
         ("pretrain --data x --out y --backbone r3", "did you mean 'r3d' or 'r3d18'?"),
         ("pretrain --data x --out y --backbone os:getcwd", "is your own code"),
         ("pretrain --data x --out y --device tpu", "device is 'tpu'"),

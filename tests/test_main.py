@@ -127,7 +127,7 @@ def test_what_a_command_gives_back(little: ModuleType, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("words", "code", "lines"),
     [
-        (["pretrian"], 2, ["error: unknown command 'pretrian', did you mean 'pretrain'?", "See: v3s --help"]),
+        (["pretrian"], 2, ["error: unknown command 'pretrian' (did you mean 'pretrain'?)", "See: v3s --help"]),
         (["--data", "x"], 2, [
             "error: unknown command '--data'; the command comes before its options", "See: v3s --help",
         ]),

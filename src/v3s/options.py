@@ -41,7 +41,7 @@ def require_not_negative(config: Any, *names: str) -> None:
 
 
 def closest(word: str, names: Iterable[str]) -> str:
-    """A suggestion for a mistyped name: ", did you mean '--learning-rate'?", or an empty string.
+    """A suggestion for a mistyped name: " (did you mean '--learning-rate'?)", or an empty string.
 
     It recognises initials (``--lr``), beginnings of parts (``--rate``), typing errors (``--learing-rate``) and missing
     letters (``--lrate``).
@@ -58,7 +58,7 @@ def closest(word: str, names: Iterable[str]) -> str:
         or [name for name in plain if re.match(".*".join(map(re.escape, word)), name)]
     )
     hints = " or ".join(repr(plain[name]) for name in matches[:3])
-    return f", did you mean {hints}?" if hints else ""
+    return f" (did you mean {hints}?)" if hints else ""
 
 
 def seed_problem(seed: int) -> str | None:

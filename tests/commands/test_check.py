@@ -41,10 +41,10 @@ def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console)
     assert result.num_usable == 1
     text = printed(console)
     for expected in (
-        "3 videos in 1 classes",
-        "usable 1 files",
-        "too short 1 files",
-        "unreadable 1 files",
+        "3 videos in 1 class",
+        "usable 1 file,",
+        "too short 1 file,",
+        "unreadable 1 file,",
         "classes 1",
         "sizes 176x132 (2)",
         "codecs h264 (2)",

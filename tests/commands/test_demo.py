@@ -18,8 +18,8 @@ def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path, mo
     report = demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo"), epochs=1, workers=0), console=QUIET)
     html = report.read_text()
     assert html.count("data:video/mp4;base64,") >= 6
-    headings = ("On held-out videos", "How it learned", "What it confuses", "What the network is shown")
-    for heading in (*headings, "Nearest videos", "Where it looks", "How fast it seems to play"):
+    headings = ("Accuracy on held-out videos", "Learning curves", "Confusion matrices", "Transformed clips")
+    for heading in (*headings, "Video retrieval", "Grad-CAM", "Speediness over time"):
         assert heading in html
     assert html.count("data:image/png;base64,") >= 2
     trained, random = (
@@ -44,8 +44,8 @@ def test_videos_without_classes_have_no_retrieval(
         shutil.copy(path, tmp_path / "flat" / f"a video, {number}.mp4")
     config = DemoConfig(data=str(tmp_path / "flat"), out=str(tmp_path / "demo"), epochs=1, workers=0)
     html = demo(config, console=QUIET).read_text()
-    assert "Nearest videos" not in html
-    assert "How fast it seems to play" in html
+    assert "Video retrieval" not in html
+    assert "Speediness over time" in html
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

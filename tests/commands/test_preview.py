@@ -3,18 +3,19 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from v3s.commands.preview import Example, PreviewConfig, cut_examples, preview, seen_corners
+from v3s.commands.preview import _FAMILIES, Example, PreviewConfig, cut_examples, preview, seen_corners
 from v3s.data.synthetic import make_clips
 from v3s.pages.images import mp4
 from v3s.pretext.plan import Sampling
-from v3s.pretext.spatial import SpatialScale
+from v3s.pretext.spatial import SpatialScale, SpatialTransform
 from v3s.pretext.task import TASKS
-from v3s.pretext.temporal import offsets, span
+from v3s.pretext.temporal import TemporalTransform, offsets, span
 from v3s.video.index import VideoIndex, index_video
 
 QUIET = Console(quiet=True)
@@ -46,6 +47,10 @@ def test_page_shows_every_kind_with_its_label(small_videos: Path, tmp_path: Path
     ):
         assert len(re.findall(f"{label}[;<]", html)) >= 2, label
     assert 'src="http' not in html
+
+
+def test_every_kind_of_transform_has_a_name_on_the_page() -> None:
+    assert set(_FAMILIES.values()) == {*get_args(SpatialTransform), *get_args(TemporalTransform)}
 
 
 @pytest.mark.parametrize("seed", range(8))

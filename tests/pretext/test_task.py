@@ -81,7 +81,7 @@ def test_spans_of_a_task() -> None:
 
 
 def test_unknown_name_proposes_the_closest_and_lists_all() -> None:
-    with pytest.raises(ValueError, match=r"'v3z', did you mean 'v3s'\?; available: ss, sp, ss\+sp, .*, tp-8$"):
+    with pytest.raises(ValueError, match=r"'v3z' \(did you mean 'v3s'\?\); available: ss, sp, ss\+sp, .*, tp-8$"):
         get_task("v3z")
     with pytest.raises(ValueError, match=r"no pretext task is called 'rotation'; available: ss, "):
         get_task("rotation")
@@ -89,5 +89,5 @@ def test_unknown_name_proposes_the_closest_and_lists_all() -> None:
 
 
 def test_closest_is_empty_if_nothing_is_close() -> None:
-    assert closest("s3gd", ["c3d", "s3dg"]) == ", did you mean 's3dg'?"
+    assert closest("s3gd", ["c3d", "s3dg"]) == " (did you mean 's3dg'?)"
     assert closest("swin", ["c3d", "s3dg"]) == ""

@@ -34,7 +34,7 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
     fan-out; as in torchvision's video networks). Biases are 0, and batch normalisation starts as the identity. Every
     second filter of a convolution over time has its mean over time subtracted, so that it responds only to change.
     Without this, filters mostly respond to static content, which drowns out motion, and no temporal label was learned
-    (docs/log.md). The global random state is neither read nor changed.
+    (docs/log.md, "Why the temporal head learned nothing"). The global random state is neither read nor changed.
 
     Args:
         name: one of ``BACKBONES``.

@@ -1,7 +1,8 @@
 """Equivalent forms of layers that a device computes correctly, or faster; values are equal up to rounding.
 
 A network is written once, with plain layers. If a device's library handles a layer badly, the layer is replaced by an
-equivalent form while the network runs, including networks of your own. docs/log.md lists the gain of each form.
+equivalent form while the network runs, including networks of your own. The
+gain of each form: docs/log.md, "The first GPU" and "bf16 training on a CPU without AMX, mended".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +55,9 @@ class PadInTime(_ConvolutionForm):
     """A context in which clips of few frames are padded in time before 3D convolutions; results are the same.
 
     On a CPU in bf16, the weight gradient of a convolution that itself pads few frames contains uninitialised memory
-    (oneDNN in torch 2.13, see docs/log.md). This was observed for up to 7/3 times as many frames as are padded on a
-    side. One frame whose kernel spans the padded clip, as in the last stages, is safe.
+    (oneDNN in torch 2.13; docs/log.md, "bf16 training on a CPU without AMX, mended"). This was observed for up
+    to 7/3 times as many frames as are padded on a side. One frame whose kernel spans the padded clip, as in the last
+    stages, is safe.
     """
 
     def convolve(self, call: _ConvolutionCall) -> Tensor:

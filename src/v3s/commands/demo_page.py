@@ -1,4 +1,4 @@
-"""The page of the demo: what the network was shown, how it learned, and how it does on held-out videos."""
+"""The page of the demo: transformed clips, learning curves, and results on held-out videos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def _held_out(demo: DemoResult) -> str:
         for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal))
     ]
     return section(
-        "On held-out videos",
+        "Accuracy on held-out videos",
         paragraph(f"{scores.num_clips:,} clips of {scores.num_videos:,} held-out videos; accuracy ± standard error."),
         table(("head", "labels", "accuracy", "chance"), rows),
     )
@@ -101,7 +101,7 @@ def _transforms(demo: DemoResult, trained: Trained) -> str:
     videos = _table(demo.test)
     number = len(videos) // 2
     examples = cut_examples(videos[number], trained.task, trained.sampling, seed=0, number=number)
-    return section("What the network is shown", *show_examples(videos[number], examples))
+    return section("Transformed clips", *show_examples(videos[number], examples))
 
 
 def _table(listed: Path) -> IndexTable:
@@ -134,7 +134,7 @@ def _curves(metrics: Sequence[dict[str, Any]], demo: DemoResult) -> str:
         },
         markers={"kept": float(demo.trained.best_epoch)},
     )
-    return section("How it learned", figure(losses, "Training and validation loss"), figure(accuracies, "Accuracy"))
+    return section("Learning curves", figure(losses, "Training and validation loss"), figure(accuracies, "Accuracy"))
 
 
 def _confusions(demo: DemoResult) -> str:
@@ -143,7 +143,7 @@ def _confusions(demo: DemoResult) -> str:
         return figure(drawn, f"{name} head: rows are the true labels, columns the predictions")
 
     scores = demo.scores
-    return section("What it confuses", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
+    return section("Confusion matrices", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
 
 
 def _neighbours(demo: DemoResult) -> list[str]:
@@ -163,7 +163,7 @@ def _neighbours(demo: DemoResult) -> list[str]:
         "hit has the same class. Neither network was trained with classes. With this few videos, differences of a few "
         "percent are noise."
     )
-    return [section("Nearest videos", paragraph(text), table(("score", *results, "chance"), rows))]
+    return [section("Video retrieval", paragraph(text), table(("score", *results, "chance"), rows))]
 
 
 def _middle(demo: DemoResult) -> Video:
@@ -184,7 +184,7 @@ def _attention(demo: DemoResult) -> str:
         "above, heat maps below. Brighter places contribute more to the prediction of the head. The spatial head has "
         "no class for an untransformed clip, so it predicts the nearest one."
     )
-    return section("Where it looks", paragraph(text), *pictures)
+    return section("Grad-CAM", paragraph(text), *pictures)
 
 
 def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
@@ -204,7 +204,7 @@ def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
         "Speediness is 1 - P(s = 1) / P(all speeds); acceleration is P(p2 > p1) / P(all patterns)."
     )
     shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was measured")
-    return section("How fast it seems to play", paragraph(text), figure(chart, "Over time"), shown)
+    return section("Speediness over time", paragraph(text), figure(chart, "Speediness and acceleration"), shown)
 
 
 def _next_steps() -> str:

@@ -15,6 +15,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import Trained, load_pretext_model
+from v3s.files.text import counted
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pretext.model import PretextModel
@@ -103,7 +104,9 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
 
 def _scores_table(scores: PretextScores) -> Table:
     """The accuracies of both heads next to chance."""
-    table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
+    table = Table(
+        title=f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'video')}", title_justify="left"
+    )
     for column in ("head", "labels", "accuracy", "standard error", "chance"):
         table.add_column(column, justify="left" if column == "head" else "right")
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):

@@ -15,7 +15,7 @@ from threading import Thread
 import av
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import track
 
 from v3s.data.index_cache import file_key
 from v3s.data.lists.listing import Subset
@@ -33,7 +33,7 @@ from v3s.data.store_folder import (
     open_store,
 )
 from v3s.files.lock import is_free, only_writer
-from v3s.files.text import say
+from v3s.files.text import counted, progress_bar, say
 from v3s.files.writing import PART, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
@@ -185,10 +185,11 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
     needed = sum(_estimated_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
-    say(console, f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB")
+    say(console, f"{counted(len(paths), 'video')} to decode, about {needed / 1e9:,.1f} GB")
     if needed > free:
         raise ValueError(
-            f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, but the disk has only "
+            f"{folder}: the frames of {counted(len(paths), 'video')} "
+            f"take about {needed / 1e9:,.1f} GB, but the disk has only "
             f"{free / 1e9:,.1f} GB free; choose a smaller --short-side, or --pixel-format jpeg"
         )
 
@@ -214,9 +215,8 @@ def _write_all(
     parts = [paths[start : start + num_videos] for start in range(0, len(paths), num_videos)]
     (folder / SHARDS).mkdir(exist_ok=True)
     stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(paths))
+    with progress_bar(console) as progress:
+        task = progress.add_task("decoding", total=len(paths))
         for num_done in _run(stems, root, parts, config, workers):
             progress.advance(task, num_done)
 
@@ -298,6 +298,6 @@ def _report(store: Store, console: Console) -> None:
             say(console, f"skipped: {path}: {file.outcome.reason}")
     say(
         console,
-        f"{store.folder}: {len(stored):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
+        f"{store.folder}: {counted(len(stored), 'video')}, {counted(num_frames, 'frame')}, {num_bytes / 1e9:.2f} GB as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",
     )

@@ -118,7 +118,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
         f"{listed.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "
         f"pixels; a canvas of {sampling.canvas_size}; zoom {sampling.zoom}; seed {config.seed}."
     )
-    html = page("What the network is shown", [*sections, *_skipped(scanned)], lead=lead)
+    html = page("Transformed clips", [*sections, *_skipped(scanned)], lead=lead)
     write_page(config.out, html.encode(errors="replace").decode())  # file names may contain any bytes
     return Path(config.out)
 

@@ -26,7 +26,7 @@ FileKey = tuple[str, int, int]
 def default_cache(root: Path) -> Path:
     """Return the cache file of a data folder, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
-    The name also tells the decoder's version and the code that reads the files: another may count other frames.
+    The name also depends on the decoder's version and the code that reads the files: another may count other frames.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     reader = "\n".join([av.__version__, inspect.getsource(container_module), inspect.getsource(index_module)])

@@ -13,7 +13,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch.utils.data import get_worker_info
 
@@ -24,7 +23,7 @@ from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
 from v3s.data.store_folder import Store, is_store, open_store
-from v3s.files.text import say
+from v3s.files.text import counted, progress_bar, say
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
 from v3s.video.store import SHORT_SIDE, StoredVideo, frame_bytes, stored_size, verify_stored
@@ -284,7 +283,7 @@ def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
 
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
-    """Read every listed file (or recall what an earlier scan found) and say which are left out, and why.
+    """Read every listed file (or recall what an earlier scan found) and report which are skipped, and why.
 
     Args:
         listed: the files.
@@ -299,18 +298,18 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
     say(console, listed.source)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     counts = Counter(report.verdict for report in found.reports)
-    told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
-    say(console, f"{told} (a video needs {min_frames} frames)")
+    verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
+    say(console, f"{verdicts} (a video needs {min_frames} frames)")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
         say(console, f"skipped: {report.path}: {report.reason}")
     if not found.num_usable:
         first = found.reports[0]
-        raise ValueError(f"no usable video: {told}; first: {first.path}: {first.reason}")
+        raise ValueError(f"no usable video: {verdicts}; first: {first.path}: {first.reason}")
     if 2 * len(bad) > len(found.reports):
         console.print(summary(found))
         raise ValueError(
-            f"{len(bad):,} of {len(found.reports):,} files are bad, more than half: too many to go on; "
+            f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
             f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
@@ -320,8 +319,7 @@ def scan_with_bar(
     videos: VideoList, *, min_frames: int, workers: int | None, console: Console, verify: bool = False
 ) -> Scan:
     """Scan while a bar shows the files done; `workers` is one a processor by default."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:  # the bar vanishes when all are done
+    with progress_bar(console) as progress:  # the bar vanishes when all are done
         task = progress.add_task("reading")
         return scan(
             videos,
@@ -339,7 +337,7 @@ def summary(result: Scan) -> Table:
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{verdicts[verdict]:,} files, {_hours(result.reports, verdict)}")
+        table.add_row(verdict, f"{counted(verdicts[verdict], 'file')}, {_hours(result.reports, verdict)}")
     if result.videos.num_missing:
         table.add_row("missing", f"{result.videos.num_missing:,} listed files")
     if result.videos.classes:

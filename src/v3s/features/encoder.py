@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from v3s.backbones.device import Compute, Precision, choose_compute, divide_core
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, load_views
 from v3s.features.source import BackboneOptions, Source, fold, open_source
+from v3s.files.text import progress_bar
 from v3s.video.index import index_video
 
 Pool = Literal["mean", "max"]
@@ -348,6 +348,5 @@ def _with_bar(
     if console is None:
         yield from encoded
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         yield from progress.track(encoded, total, description=what)

@@ -1,8 +1,9 @@
-"""Names as text: a file name may contain any bytes, but a terminal shows only some of them."""
+"""Text for the terminal: names as text (a file name may contain any bytes), counts, tables and progress bars."""
 
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
@@ -22,6 +23,16 @@ def say(console: Console, text: str) -> None:
     console.print(as_text(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "video"), counted(2000, "class")
+    ('1 video', '2,000 classes')
+    """
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] = (), *, num_names: int = 1) -> Table:
     """A table for the terminal: the first columns contain names, left-aligned; the others numbers, right-aligned."""
     shown = Table(title=title, title_justify="left")
@@ -30,3 +41,9 @@ def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] 
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def progress_bar(console: Console, *, transient: bool = True) -> Progress:
+    """A progress bar: a description, the number of finished items, the remaining time; by default it vanishes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=transient)

@@ -45,7 +45,7 @@ class SpeedinessConfig(ComputeOptions):
     Attributes:
         video: The video.
         backbone: Folder of a run that was pre-trained with a task with speeds (ts, ts+tp, v3s).
-        out: HTML page to write; the curve is also written next to it, as JSON.
+        out: HTML page to write; the curve goes into a JSON file of the same name (speediness.json).
 
     More options:
         stride: Frames between the starts of consecutive windows.

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from v3s.data.clips import BatchOrder
+from v3s.files.text import progress_bar
 from v3s.train.loop import Clock, Sums
 
 _LINE_SECONDS = 30.0  # least time between two plain lines
@@ -32,8 +32,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._last_shown = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, console=console)
+            self._bar = progress_bar(console, transient=False)
             total = self._num_epochs * self._steps
             self._task = self._bar.add_task("starting", total=total, completed=order.first_batch)
 

@@ -25,7 +25,7 @@ from v3s.data.views import View, count_padded
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.options import require_positive
 from v3s.vectors.collection import (
     DTYPES,
@@ -205,7 +205,7 @@ def _write_shards(
             save_shard(folder, number, shard, description)
     seconds = time.perf_counter() - began
     if missing:
-        say(console, f"{len(videos):,} videos in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s")
+        say(console, f"{counted(len(videos), 'video')} in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s")
 
 
 def _is_complete(folder: Path, number: int, description: Description, console: Console) -> bool:
@@ -238,6 +238,7 @@ def _report(vectors: Vectors, console: Console) -> None:
     skipped = f"; skipped: {len(stored.left_out):,}" if stored.left_out else ""
     say(
         console,
-        f"{len(vectors):,} vectors of {stored.dimension:,} numbers ({stored.dtype}) from {stored.num_videos:,} videos "
+        f"{counted(len(vectors), 'vector')} of {stored.dimension:,} numbers ({stored.dtype}) from "
+        f"{counted(stored.num_videos, 'video')} "
         f"in {vectors.folder}{skipped}",
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from rich.console import Console
 
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.vectors.collection import (
     Description,
     Entry,
@@ -52,7 +52,8 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     """
     console = console or Console()
     if len(config.parts) < 2:
-        raise ValueError(f"merge needs at least two folders, got {len(config.parts)}")
+        given = f"only {config.parts[0]} was given" if config.parts else "none was given"
+        raise ValueError(f"merge joins two or more folders of vectors, but {given}; name all of them before --out")
     if Path(config.out).resolve() in {Path(part).resolve() for part in config.parts}:
         raise ValueError(f"{config.out} is one of the parts; choose another folder for the merged vectors with --out")
     parts = [open_vectors(part) for part in config.parts]
@@ -70,7 +71,8 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     merged = open_vectors(folder)
     say(
         console,
-        f"merged {len(parts)} folders: {len(merged):,} vectors of {description.num_videos:,} videos in {folder}",
+        f"merged {len(parts)} folders: {counted(len(merged), 'vector')} "
+        f"of {counted(description.num_videos, 'video')} in {folder}",
     )
     return merged
 

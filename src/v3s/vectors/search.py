@@ -13,7 +13,7 @@ from torch import Tensor
 from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
-from v3s.files.text import as_text, say
+from v3s.files.text import as_text, counted, say
 from v3s.files.writing import CheckpointError, write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import data_uri, jpeg_uri, small_frames
@@ -202,8 +202,8 @@ def _table(hits: list[Hit], *, per_clip: bool) -> Table:
 
 def _summary(vectors: Vectors) -> str:
     stored = vectors.description
-    skipped = f"; {len(stored.left_out):,} unreadable videos were skipped" if stored.left_out else ""
-    return f"{len(vectors):,} vectors of {stored.num_videos:,} videos ({stored.source}){skipped}"
+    skipped = f"; {counted(len(stored.left_out), 'unreadable video')} skipped" if stored.left_out else ""
+    return f"{counted(len(vectors), 'vector')} of {counted(stored.num_videos, 'video')} ({stored.source}){skipped}"
 
 
 def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str, Any]:
@@ -235,9 +235,7 @@ def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
     caption, picture = _thumbnail(config.query, config.query)
     blocks = [
         section("Query", figure(picture, caption)),
-        section(
-            f"The {len(hits):,} most similar videos ({kind} search; numbers are cosine similarities)", strip(thumbnails)
-        ),
+        section(f"The most similar videos ({kind} search; numbers are cosine similarities)", strip(thumbnails)),
     ]
     lead = f"Searched {_summary(vectors)}. Network: {vectors.description.network}."
     return page(f"Videos similar to {Path(config.query).name}", blocks, lead=lead)

@@ -155,7 +155,7 @@ def test_bad_lists(tmp_path: Path) -> None:
     assert (videos.paths, videos.classes, videos.num_missing) == (("1.mp4",), ("a",), 1)
     with pytest.raises(ValueError, match="contains no videos"):
         list_videos(write(tmp_path / "blank.txt", "\n\n"))
-    with pytest.raises(ValueError, match=r"none of the 1 videos .* looked for no\.mp4"):
+    with pytest.raises(ValueError, match=r"no video of list .* \(1 listed\) .* looked for no\.mp4"):
         list_videos(write(tmp_path / "none.txt", "no.mp4"), allow_missing=True)
     with pytest.raises(ValueError, match="a single list without a test subset"):
         list_videos(missing, subset="test")

@@ -11,7 +11,7 @@ _VIDEO_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
     ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
-"""The endings, in lower case, by which a file counts as a video. Whether it is one, a scan tells."""
+"""The endings, in lower case, by which a file counts as a video. A scan finds out whether it is one."""
 
 
 def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.ucf101 import read_ucf101
+from v3s.files.text import counted
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -79,8 +80,9 @@ def list_videos(
     labels = tuple(entry.label for path, entry in zip(located, listing.entries, strict=True) if path is not None)
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
-    source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
-    source += f"; {num_missing:,} more listed videos are missing" if num_missing else ""
+    in_classes = f"in {counted(len(classes), 'class')}" if classes else "without labels"
+    source = f"{listing.title}: {counted(len(paths), 'video')} {in_classes}"
+    source += f"; {counted(num_missing, 'more listed video')} missing" if num_missing else ""
     return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
 
 
@@ -154,7 +156,7 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
         )
     seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""
     return (
-        f"none of the {len(located):,} videos of {listing.title} is under {root}: looked for {first}{seen}; "
+        f"no video of {listing.title} ({len(located):,} listed) is under {root}: looked for {first}{seen}; "
         "give the folder that the listed paths are relative to"
     )
 
