@@ -28,7 +28,7 @@ def blobs(num_rows: int, seed: int, spread: float) -> tuple[Tensor, Tensor]:
 def run(train_labels: Tensor, test_labels: Tensor, train: Tensor, test: Tensor, **options: object) -> ProbeResult:
     empty = IndexTable.of([])
     classes = tuple("abcdefgh")
-    parts = Parts(empty, train_labels, empty, test_labels, classes, "", "", (), (), {})
+    parts = Parts(empty, train_labels, empty, test_labels, classes, "", "", (), (), {}, torch.arange(len(test)))
     config = ProbeConfig(backbone="", data="", **options)  # type: ignore[arg-type]
     return run_probes(train, test, parts, config, started=0.0, console=Console(quiet=True))
 
@@ -61,7 +61,7 @@ def test_unknown_classes_count_as_wrong() -> None:
     truth[:40] = -1
     result = run(labels, truth, train, test, few_labels=())
     assert (result.num_unknown, result.linear.top_1, result.neighbours.top_1) == (40, 0.5, 0.5)
-    assert result.linear.standard_error == pytest.approx((0.25 / 80) ** 0.5)
+    assert result.linear.standard_error == pytest.approx((0.25 / 79) ** 0.5)
 
 
 def test_a_draw_of_all_labels_is_not_repeated() -> None:

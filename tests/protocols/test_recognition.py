@@ -131,9 +131,12 @@ def test_recognize_averages_the_network_s_own_predictions(table: IndexTable, rec
 def test_scores_count_unknown_classes_as_wrong() -> None:
     labels = torch.tensor([0, 1, 1, -1])
     probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
-    scores = RecognitionScores(("a", "b", "c"), labels, probabilities)
+    scores = RecognitionScores(("a", "b", "c"), labels, probabilities, torch.tensor([0, 1, 2, 2]))
     assert (scores.top_1, scores.top_5) == (0.5, 0.75)
-    assert scores.standard_error == pytest.approx(0.25)
+    assert scores.hits.tolist() == [1, 1, 0, 0]
+    assert scores.standard_error == pytest.approx(
+        (3 / 2 * (0.5**2 + 0.5**2 + 1**2)) ** 0.5 / 4
+    )  # the last two together
     assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
     assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
 

@@ -72,7 +72,7 @@ def test_a_copy_is_found_first(labelled: Path, pool: str) -> None:
     assert result.chance[1] == pytest.approx(2 / 16)
     assert result.chance[20] == 1
     assert result.mean_average_precision > result.chance_precision
-    assert "8 queries in a gallery of 16 videos" in printed
+    assert "8 queries, and a gallery of 16 videos" in printed
     assert re.search(r"top 1 +│ +100.0% +│ +12.5%", printed)
     assert re.search(r"top 20 \(whole gallery\) +│ +100.0% +│ +100.0%", printed)
 
@@ -221,7 +221,9 @@ def test_chance_at_the_size_of_ucf101() -> None:
 
 def test_scores_of_a_known_ranking() -> None:
     gallery, queries = torch.tensor([0, 1, 1]), torch.tensor([0, 1])
-    result = score(queries, gallery, torch.tensor([[1, 0, 2], [1, 2, 0]]), dimension=7)
+    ranked = torch.tensor([[1, 0, 2], [1, 2, 0]])
+    result = score(queries, gallery, ranked, groups=torch.tensor([0, 1]), dimension=7)
+    assert (result.hits, result.standard_error) == ((False, True), 0.5)
     assert result.accuracy == {1: 0.5, 5: 1.0, 10: 1.0, 20: 1.0, 50: 1.0}
     assert result.mean_average_precision == pytest.approx((1 / 2 + 1) / 2)
     assert result.chance[1] == pytest.approx((1 / 3 + 2 / 3) / 2)

@@ -103,7 +103,7 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torc
     accuracy = {}
     for c in C_GRID:
         probabilities = logistic_regression(train[fitted], labels[fitted], train[held_out], c, num_classes)
-        accuracy[c] = top_k(probabilities, labels[held_out], 1)
+        accuracy[c] = float(top_k(probabilities, labels[held_out], 1).mean())
     c = max(accuracy, key=lambda key: accuracy[key])
     return LinearProbe(logistic_regression(train, labels, test, c, num_classes), c, accuracy[c])
 
@@ -143,13 +143,16 @@ def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, n
     return F.linear(test, weights, biases).detach().softmax(dim=1)
 
 
-def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """Return the share of rows whose class is among the k most probable; in a tie the lower class comes first.
+def top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Return for each row whether its class is among the k most probable; in a tie the lower class comes first.
 
     Args:
         probabilities: shape (N, classes).
         labels: int64, shape (N,).
         k: 1 to classes.
+
+    Returns:
+        float64 of shape (N,): 1 for a hit, else 0.
 
     Raises:
         ValueError: ``k`` is out of range, or the shapes do not match.
@@ -158,7 +161,7 @@ def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
         got = f"k = {k}, probabilities {tuple(probabilities.shape)} and {len(labels)} labels"
         raise ValueError(f"got {got}; k must be from 1 to the number of classes, with one label per row")
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return (order == labels[:, None]).any(dim=1).double().mean().item()
+    return (order == labels[:, None]).any(dim=1).double()
 
 
 def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:

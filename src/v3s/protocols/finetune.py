@@ -320,7 +320,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     probabilities = recognize(model, encoder, parts.test_table, average=config.average, console=job.console)
     validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
-    scores = RecognitionScores(trained.classes, parts.test_labels, probabilities)
+    scores = RecognitionScores(trained.classes, parts.test_labels, probabilities, parts.test_groups)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
     job.console.print(recognition_table(result))
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
@@ -355,11 +355,15 @@ def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) 
         "num_validation": len(job.validation),
         "num_test": len(parts.test_table),
         "num_unknown": parts.num_unknown,
+        "num_test_groups": parts.num_test_groups,
+        "test_videos": parts.test_paths,
+        "test_groups": parts.test_groups.tolist(),
         "left_out": parts.left_out,
         "best_epoch": result.best_epoch,
         "validation": result.validation,
         "top_1": scores.top_1,
         "standard_error": scores.standard_error,
+        "hits": scores.hits.bool().tolist(),
         "top_5": scores.top_5,
         "chance": result.chance,
         "majority": result.majority,

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from v3s.data.groups import number_groups
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan, usable_videos
@@ -34,6 +35,9 @@ class LabelledOptions:
     More options:
         split: Number of the official split.
         allow_missing: Continue without the videos of the list that are missing.
+        group: Regular expression that finds the group in a path: videos that resemble each other, such as takes of one
+            scene. Standard errors are over groups of test videos. Default: the groups of UCF101 (v_Class_g01_c01), else
+            each video alone.
     """
 
     data: Annotated[str, "DATA"]
@@ -41,6 +45,7 @@ class LabelledOptions:
     split: int = 1
     test_data: str | None = None
     allow_missing: bool = False
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +63,7 @@ class Parts:
         train_paths: path of each training video as listed, (N,).
         test_paths: path of each test video as listed, (M,).
         left_out: path and reason of each skipped video.
+        test_groups: number of each test video's group, int64, shape (M,).
     """
 
     train_table: IndexTable
@@ -70,11 +76,17 @@ class Parts:
     train_paths: tuple[str, ...]
     test_paths: tuple[str, ...]
     left_out: dict[str, str]
+    test_groups: Tensor
 
     @property
     def tables(self) -> dict[str, IndexTable]:
         """The videos of each part, by what a report calls them."""
         return {"training videos": self.train_table, "test videos": self.test_table}
+
+    @property
+    def num_test_groups(self) -> int:
+        """Number of groups of test videos."""
+        return len(torch.unique(self.test_groups))
 
     @property
     def num_unknown(self) -> int:
@@ -103,7 +115,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file,
-            or the training part has fewer than two classes.
+            the training part has fewer than two classes, or ``group`` does not divide the test videos into groups.
     """
     if options.test_data is None:
         lists = [
@@ -128,8 +140,9 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
     for listed in lists:
         require_labels(listed, "write 'path label' on each line of the list, or give the official --splits")
     _check_disjoint(*lists)
+    number_groups(lists[1].paths, options.group)  # fails before the videos are read
     train, test = (usable_videos(listed, min_frames=1, console=console, workers=workers) for listed in lists)
-    parts = _collect(train, test)
+    parts = _collect(train, test, options.group)
     if len(parts.classes) < 2:
         raise ValueError(
             f"{parts.train_source}: all videos are of the class {parts.classes[0]!r}; at least two classes are needed"
@@ -205,7 +218,7 @@ def _check_disjoint(train: VideoList, test: VideoList) -> None:
         )
 
 
-def _collect(train: Scan, test: Scan) -> Parts:
+def _collect(train: Scan, test: Scan, group: str | None) -> Parts:
     occurring = set(train.usable_labels)
     classes = tuple(name for name in train.videos.classes if name in occurring)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -224,6 +237,7 @@ def _collect(train: Scan, test: Scan) -> Parts:
         train_paths,
         test_paths,
         {**train.skipped, **test.skipped},
+        torch.from_numpy(number_groups(test_paths, group)),
     )
 
 

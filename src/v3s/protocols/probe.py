@@ -21,6 +21,7 @@ from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
+from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
 
 _FEW_LABEL_C = 1.0
@@ -64,12 +65,14 @@ class Accuracy:
     Attributes:
         top_1: the class is the most probable one.
         top_5: the class is among the five most probable ones (or all classes, if there are fewer).
-        standard_error: standard error of top-1, with videos as independent samples.
+        standard_error: standard error of top-1 over groups of videos.
+        hits: whether each test video's class is the most probable one, (M,).
     """
 
     top_1: float
     top_5: float
     standard_error: float
+    hits: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +182,23 @@ def run_probes(
         num_unknown=parts.num_unknown,
         num_classes=len(parts.classes),
         dimension=train.shape[1],
-        linear=_accuracy(fitted.probabilities, parts.test_labels),
+        linear=_accuracy(fitted.probabilities, parts),
         c=fitted.c,
-        neighbours=_accuracy(knn_predict(test, train, labels, k), parts.test_labels),
+        neighbours=_accuracy(knn_predict(test, train, labels, k), parts),
         k=k,
         few_labels=tuple(few),
-        shuffled=_accuracy(control.probabilities, parts.test_labels),
+        shuffled=_accuracy(control.probabilities, parts),
         chance=parts.chance,
         majority=parts.majority,
         minutes=(time.monotonic() - started) / 60,
     )
 
 
-def _accuracy(probabilities: Tensor, labels: Tensor) -> Accuracy:
-    top_1 = top_k(probabilities, labels, 1)
-    top_5 = top_k(probabilities, labels, min(5, probabilities.shape[1]))
-    return Accuracy(top_1, top_5, sqrt(top_1 * (1 - top_1) / len(labels)))
+def _accuracy(probabilities: Tensor, parts: Parts) -> Accuracy:
+    hits = top_k(probabilities, parts.test_labels, 1)
+    top_5 = top_k(probabilities, parts.test_labels, min(5, probabilities.shape[1]))
+    error = standard_error(hits, parts.test_groups)
+    return Accuracy(float(hits.mean()), float(top_5.mean()), error, tuple(hits.bool().tolist()))
 
 
 def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[int]:
@@ -216,7 +220,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
         probabilities = logistic_regression(
             train[rows], parts.train_labels[rows], test, _FEW_LABEL_C, len(parts.classes)
         )
-        accuracies.append(top_k(probabilities, parts.test_labels, 1))
+        accuracies.append(float(top_k(probabilities, parts.test_labels, 1).mean()))
     draws = torch.tensor(accuracies, dtype=torch.float64)
     error = float(draws.std() / sqrt(len(draws))) if len(draws) > 1 else None
     return FewLabels(per_class, len(draws), float(draws.mean()), error)
@@ -253,6 +257,9 @@ def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: Pr
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,
+        "num_test_groups": parts.num_test_groups,
+        "test_videos": parts.test_paths,
+        "test_groups": parts.test_groups.tolist(),
         "left_out": parts.left_out,
         **asdict(result),
     }

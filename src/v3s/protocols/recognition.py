@@ -1,7 +1,6 @@
 """Action recognition: a backbone with one linear head, its training and test clips, and its files (section 4.3)."""
 
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from v3s.features.saved import Trained, load_head, open_trained, plain_sampling,
 from v3s.features.source import Source
 from v3s.files.writing import CheckpointError
 from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
+from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled import UNKNOWN
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
@@ -145,26 +145,33 @@ class RecognitionScores:
         classes: names of the classes, (C,).
         labels: the true classes, int64, shape (M,); `UNKNOWN` counts as wrong.
         probabilities: predicted probability of each class, float32, shape (M, C).
+        groups: number of each video's group, int64, shape (M,).
     """
 
     classes: tuple[str, ...]
     labels: Tensor
     probabilities: Tensor
+    groups: Tensor
+
+    @property
+    def hits(self) -> Tensor:
+        """For each video 1 if its class is predicted, else 0; float64, shape (M,)."""
+        return top_k(self.probabilities, self.labels, 1)
 
     @property
     def top_1(self) -> float:
         """The share of videos whose class is predicted, in [0, 1]."""
-        return top_k(self.probabilities, self.labels, 1)
+        return float(self.hits.mean())
 
     @property
     def top_5(self) -> float:
         """The share of videos whose class is among the five most probable ones (or all classes, if there are fewer)."""
-        return top_k(self.probabilities, self.labels, min(5, len(self.classes)))
+        return float(top_k(self.probabilities, self.labels, min(5, len(self.classes))).mean())
 
     @property
     def standard_error(self) -> float:
-        """The standard error of top-1, with videos as independent samples."""
-        return sqrt(self.top_1 * (1 - self.top_1) / len(self.labels))
+        """The standard error of top-1 over groups of videos."""
+        return standard_error(self.hits, self.groups)
 
     @property
     def confusion(self) -> Tensor:

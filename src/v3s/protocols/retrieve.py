@@ -22,6 +22,7 @@ from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
+from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_vectors
 from v3s.vectors.exact import Neighbours, nearest
 from v3s.video.decode import Video
@@ -76,6 +77,8 @@ class RetrievalResult:
         chance: k -> accuracy of random neighbours.
         mean_average_precision: over all queries, with the whole gallery ranked, in [0, 1].
         chance_precision: mean average precision of a random ranking.
+        standard_error: standard error of the top-1 accuracy over groups of queries.
+        hits: whether each query's first neighbour has its class, (Q,).
     """
 
     num_gallery: int
@@ -86,6 +89,8 @@ class RetrievalResult:
     chance: dict[int, float]
     mean_average_precision: float
     chance_precision: float
+    standard_error: float
+    hits: tuple[bool, ...]
 
 
 def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> RetrievalResult:
@@ -105,8 +110,11 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     encoder = open_encoder(config, [Feature(config.stage, config.pool)])
     parts, gallery, queries = labelled_vectors(config, encoder, workers=config.workers, console=console)
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
-    result = score(parts.test_labels, parts.train_labels, ranked.indices, dimension=gallery.shape[1])
-    title = f"{result.num_queries:,} queries in a gallery of {result.num_gallery:,} videos"
+    result = score(
+        parts.test_labels, parts.train_labels, ranked.indices, groups=parts.test_groups, dimension=gallery.shape[1]
+    )
+    groups = f" in {parts.num_test_groups:,} groups" if parts.num_test_groups < result.num_queries else ""
+    title = f"{result.num_queries:,} queries{groups}, and a gallery of {result.num_gallery:,} videos"
     console.print(text_table(title, _HEADER, _rows(result)))
     if config.out is not None:
         write_json(Path(config.out), _description(config, encoder, parts, result))
@@ -115,17 +123,20 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     return result
 
 
-def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimension: int) -> RetrievalResult:
+def score(
+    query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, groups: Tensor, dimension: int
+) -> RetrievalResult:
     """Score a ranking and compute the scores of chance.
 
     Args:
         query_labels: class of each query, int64, shape (Q,); -1 if the class is not in the gallery.
         gallery_labels: class of each gallery video, int64, shape (G,).
         ranked: the whole gallery for each query, best first, int64, shape (Q, G).
+        groups: number of each query's group, int64, shape (Q,).
         dimension: length of a vector, for the report.
     """
     same = (query_labels[:, None] == gallery_labels).sum(dim=1).tolist()
-    size = len(gallery_labels)
+    size, hits = len(gallery_labels), gallery_labels[ranked[:, 0]] == query_labels
     return RetrievalResult(
         num_gallery=size,
         num_queries=len(query_labels),
@@ -135,6 +146,8 @@ def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimen
         chance={k: chance_accuracy(same, size, k) for k in PAPER_KS},
         mean_average_precision=mean_average_precision(query_labels, gallery_labels, ranked),
         chance_precision=chance_precision(same, size),
+        standard_error=standard_error(hits, groups),
+        hits=tuple(hits.tolist()),
     )
 
 
@@ -171,6 +184,8 @@ def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
         for k, share in result.accuracy.items()
     ]
     precision = f"{result.mean_average_precision:.1%}", f"{result.chance_precision:.1%}"
+    name, share, chance = rows[0]
+    rows[0] = (name, f"{share} ± {result.standard_error:.1%}", chance)
     return [*rows, ("mean average precision", *precision)]
 
 
@@ -185,6 +200,9 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
         "centre": config.centre,
         "gallery": parts.train_source,
         "queries": parts.test_source,
+        "num_test_groups": parts.num_test_groups,
+        "test_videos": parts.test_paths,
+        "test_groups": parts.test_groups.tolist(),
         "left_out": parts.left_out,
         **asdict(result),
     }

@@ -1,0 +1,31 @@
+"""Standard errors over groups of videos."""
+
+import pytest
+import torch
+
+from v3s.protocols.errors import standard_error
+
+
+def test_videos_of_their_own_give_the_ordinary_error() -> None:
+    scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    ordinary = float(scores.double().std()) / 50**0.5
+    assert standard_error(scores, torch.arange(50)) == pytest.approx(ordinary)
+    assert standard_error(scores, torch.zeros(50, dtype=torch.int64)) == pytest.approx(ordinary)  # one group: no groups
+    assert standard_error(scores[:1], torch.tensor([0])) == 0
+
+
+def test_copies_of_a_video_add_nothing() -> None:
+    scores = (torch.rand(40, generator=torch.Generator().manual_seed(1)) < 0.4).double()
+    copies, groups = scores.repeat_interleave(5), torch.arange(40).repeat_interleave(5)
+    assert standard_error(copies, groups) == pytest.approx(standard_error(scores, torch.arange(40)))
+
+
+def test_the_error_is_that_of_resampled_groups() -> None:
+    generator = torch.Generator().manual_seed(2)
+    sizes = torch.randint(1, 8, (80,), generator=generator)
+    groups = torch.arange(80).repeat_interleave(sizes)
+    scores = torch.rand(80, generator=generator)[groups] + 0.3 * torch.rand(len(groups), generator=generator)
+    sums = torch.zeros(80).index_add_(0, groups, scores)
+    drawn = torch.randint(0, 80, (20_000, 80), generator=generator)
+    means = sums[drawn].sum(dim=1) / sizes[drawn].sum(dim=1)
+    assert standard_error(scores, groups) == pytest.approx(float(means.std()), rel=0.05)
