@@ -7,7 +7,8 @@ before it runs. Finished steps are skipped, and a training that was stopped or k
 so the same command can be repeated. ``python -m benchmarks.study_tables STUDY TABLE`` prints the tables.
 
     STUDY/pixels.json                 what pixel statistics reveal, without a network
-    STUDY/<network>-<row>-<seed>/     a run of pretrain (an ordinary folder for the row "random"), and in addition
+    STUDY/<network>-<row>-<seed>/     a run of pretrain (an ordinary folder for the row "random"; the network that
+                                      PyTorch's layers start with for the row "random-default"), and in addition
         retrieve.json probe.json evaluate.json audit.json finetune/result.json
 """
 
@@ -17,14 +18,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from v3s.backbones import BACKBONES
 from v3s.cli import main as v3s
+from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import TASKS
 from v3s.train.run import METRICS, read_metrics
 
-RANDOM = "random"
+RANDOM, DEFAULT = "random", "random-default"
+"""Rows of random weights: those of `v3s.create_backbone`, and those that PyTorch's layers start with."""
 CHANGES = {
     "v3s-even": ["--zoom=even"],
     "v3s-trimmed": ["--trim-bars"],
@@ -32,7 +40,7 @@ CHANGES = {
     "v3s-plus": ["--recipe=v3s-plus"],
 }
 """Rows that are not tasks: the options that they add to the task v3s."""
-ROWS = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
+ROWS = (RANDOM, DEFAULT, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
 NEED_HEADS = ("evaluate", "audit")  # which random weights do not have
 PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
 
@@ -84,14 +92,14 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
             for row in options.rows.split(","):
                 run = study / f"{network}-{row}-{seed}"
                 backbone = f"--backbone=random:{network}@{options.width}" if row == RANDOM else f"--backbone={run}"
-                if row != RANDOM:
+                if row not in (RANDOM, DEFAULT):
                     own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={options.epochs}"]
                     own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
                     yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
                 weights = None if row == RANDOM else run / WEIGHTS
                 shared = [*videos, backbone, f"--seed={seed}"]
                 for name in options.protocols.split(","):
-                    if row != RANDOM or name not in NEED_HEADS:
+                    if row not in (RANDOM, DEFAULT) or name not in NEED_HEADS:
                         written = run / f"{name}.json"
                         extra = _protocol_options(name, run, options, size)
                         yield Step([name, *shared, *extra, f"--out={written}"], written, weights=weights)
@@ -100,6 +108,25 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
                     own = [*size, *shlex.split(options.finetune), f"--out={folder}", "--resume"]
                     last.append(Step(["finetune", *shared, *own], folder / "result.json"))
     yield from last
+
+
+def write_default(folder: Path, network: str, width: float, seed: int, clip_frames: int, clip_size: int) -> None:
+    """Write a network with the random weights that PyTorch's layers start with, as in the paper's baselines."""
+    if (folder / WEIGHTS).is_file():
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone: nn.Module = BACKBONES[network](width)
+    described = Trained(
+        kind="converted",
+        backbone=network,
+        width=width,
+        sampling=plain_sampling(clip_frames, clip_size),
+        results={},
+        converted_from=f"PyTorch's first weights, seed {seed}",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_trained(folder, described, backbone, {})
 
 
 def _protocol_options(name: str, run: Path, options: argparse.Namespace, size: list[str]) -> list[str]:
@@ -157,5 +184,15 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Names
     return options, pretraining
 
 
+def main() -> int:
+    """Run the study; returns the exit code."""
+    options, pretraining = read_options()
+    if DEFAULT in options.rows.split(","):
+        for network, seed in product(options.networks.split(","), map(int, options.seeds.split(","))):
+            folder = Path(options.out) / f"{network}-{DEFAULT}-{seed}"
+            write_default(folder, network, options.width, seed, options.clip_frames, options.clip_size)
+    return conduct(list(plan_steps(options, pretraining)))
+
+
 if __name__ == "__main__":
-    sys.exit(conduct(list(plan_steps(*read_options()))))
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """The tables of a study as Markdown: ``python -m benchmarks.study_tables STUDY TABLE [--charts FOLDER]``.
 
 The tables are computed from the files of the runs. A study is a folder of runs ``<network>-<row>-<seed>``. Each is a
-run of ``v3s pretrain`` (an ordinary folder for the row ``random``), and also contains the results of its network:
+run of ``v3s pretrain`` (an ordinary folder for rows of random weights), and also contains the results of its network:
 retrieve.json, probe.json, evaluate.json, audit.json, similarity.json and finetune/result.json.
 """
 
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from v3s.commands.paper_tables import TABLES
 from v3s.commands.pretrain import PretrainConfig
 from v3s.files.writing import read_json
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
 from v3s.pretext.task import TASKS
+from v3s.protocols.errors import standard_error
 from v3s.train.run import MANIFEST, METRICS, config_of_run, read_metrics
 
 Result = Mapping[str, Any]
@@ -27,7 +30,7 @@ Group = tuple[str, str]
 """Network and row."""
 
 RANDOM = "random"
-ORDER = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s")
+ORDER = (RANDOM, "random-default", "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s")
 
 
 def _paper(*tables: str) -> dict[Group, float]:
@@ -64,6 +67,7 @@ class Layout:
         chance: the same for the last line, or None.
         paper: the number of the paper in percent, to compare with the first column.
         needs_heads: whether the protocol needs the heads of pre-training, which random weights do not have.
+        hits: how to find the verdict on each test video that the first column is the mean of, if the file has them.
     """
 
     file: str
@@ -71,6 +75,7 @@ class Layout:
     chance: dict[str, Callable[[Result], float]] | None = None
     paper: Mapping[Group, float] | None = None
     needs_heads: bool = False
+    hits: tuple[str, ...] = ()
 
 
 def _at(*path: str) -> Callable[[Result], float]:
@@ -101,6 +106,7 @@ LAYOUTS = {
         {f"top {k}": _at("accuracy", str(k)) for k in (1, 5, 10, 20, 50)} | {"mAP": _at("mean_average_precision")},
         {f"top {k}": _at("chance", str(k)) for k in (1, 5, 10, 20, 50)} | {"mAP": _at("chance_precision")},
         PAPER_RETRIEVAL,
+        hits=("hits",),
     ),
     "probe": Layout(
         "probe.json",
@@ -108,12 +114,14 @@ LAYOUTS = {
         | {f"linear, {number} per class": _few(number) for number in (1, 5, 10)}
         | {"shuffled labels": _at("shuffled", "top_1")},
         {"linear": _at("chance"), "neighbours": _at("chance")},
+        hits=("linear", "hits"),
     ),
     "recognition": Layout(
         "finetune/result.json",
         {"top 1": _at("top_1"), "top 5": _at("top_5")},
         {"top 1": _at("chance")},
         PAPER_RECOGNITION,
+        hits=("hits",),
     ),
     "similarity": Layout("similarity.json", {"accuracy": _at("result", "mean")}, {"accuracy": _at("chance")}),
     "pretext": Layout(
@@ -190,7 +198,6 @@ def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> 
     results = {group: own for group, own in results.items() if own}
     if not results:
         raise ValueError(f"no run of the study has {layout.file} yet")
-    first = next(iter(layout.columns))
     compared = any(row == RANDOM for _, row in results)
     header = ["network", "row", *layout.columns, *(["over random"] if compared else [])]
     header += [*(["paper (all of UCF101)"] if layout.paper else []), "seeds"]
@@ -201,7 +208,7 @@ def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> 
             for name, look_up in layout.columns.items()
         ]
         if compared:
-            cells.append(_lead(layout.columns[first], own, results.get((network, RANDOM)), row))
+            cells.append(_lead(layout, own, results.get((network, RANDOM)), row))
         if layout.paper:
             cells.append(f"{layout.paper[network, row]:.1f}" if (network, row) in layout.paper else "")
         rows.append([network, row, *cells, str(len(own))])
@@ -227,12 +234,41 @@ def spread(shares: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(shares):.1f} %" if len(shares) > 1 else f"{mean} %"
 
 
-def _lead(
-    look_up: Callable[[Result], float], results: Sequence[Result], random: Sequence[Result] | None, row: str
-) -> str:
+def _lead(layout: Layout, results: Sequence[Result], random: Sequence[Result] | None, row: str) -> str:
+    """The first column's lead over random weights, and its error if the files contain the verdicts on all videos."""
     if random is None or row == RANDOM:
         return ""
-    return f"{100 * (statistics.fmean(map(look_up, results)) - statistics.fmean(map(look_up, random))):+.1f}"
+    look_up = next(iter(layout.columns.values()))
+    lead = f"{100 * (statistics.fmean(map(look_up, results)) - statistics.fmean(map(look_up, random))):+.1f}"
+    error = lead_error(layout, results, random)
+    return lead if error is None else f"{lead} ± {100 * error:.1f}"
+
+
+def lead_error(layout: Layout, results: Sequence[Result], random: Sequence[Result]) -> float | None:
+    """The standard error of the lead of one row over another: over groups of videos, paired, and over the seeds.
+
+    Both rows are asked about the same videos, so the error over groups is that of the videos' differences, each the
+    mean over the seeds. The errors of both means over the seeds are added to it; a row with one seed has none.
+    """
+    both = [[_verdicts(layout, result) for result in row] for row in (results, random)]
+    videos = list(both[0][0])
+    if not videos or any(verdicts.keys() != both[0][0].keys() for row in both for verdicts in row):
+        return None
+    shares = [torch.tensor([[row[video] for video in videos] for row in rows], dtype=torch.float64) for rows in both]
+    groups = torch.tensor(results[0]["test_groups"])
+    of_videos = standard_error(shares[0].mean(dim=0) - shares[1].mean(dim=0), groups)
+    of_seeds = [float(rows.mean(dim=1).var()) / len(rows) for rows in shares if len(rows) > 1]
+    return math.sqrt(of_videos**2 + sum(of_seeds))
+
+
+def _verdicts(layout: Layout, result: Result) -> dict[str, bool]:
+    """Whether each test video is right; empty if the file does not say."""
+    hits: Any = result
+    for key in layout.hits:
+        hits = hits.get(key, {})
+    if not layout.hits or not hits or "test_videos" not in result:
+        return {}
+    return dict(zip(result["test_videos"], hits, strict=True))
 
 
 def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.study import PROTOCOLS, ROWS, Step, plan_steps, read_options
+from benchmarks.study import PROTOCOLS, ROWS, Step, plan_steps, read_options, write_default
 from v3s.cli import load_command, read_config
+from v3s.features.source import open_source
 
 
 def steps(out: Path, *more: str) -> list[Step]:
@@ -23,7 +25,7 @@ def test_every_step_is_a_command_that_v3s_takes(tmp_path: Path) -> None:
         assert config.data == "videos"
         assert Path(config.out) in (step.written, step.written.parent)
     trained = {step.written.parent.name: step for step in planned if step.arguments[0] == "pretrain"}
-    assert set(trained) == {f"r2plus1d-{row}-{seed}" for row in ROWS[1:] for seed in (0, 1, 2)}
+    assert set(trained) == {f"r2plus1d-{row}-{seed}" for row in ROWS[2:] for seed in (0, 1, 2)}
     plus = read_config("pretrain", load_command("pretrain")[1], trained["r2plus1d-v3s-plus-2"].arguments[1:])
     assert (plus.task, plus.zoom, plus.seed, plus.batch_size) == ("v3s", "even", 2, 16)
     assert plus.blur > 0
@@ -56,6 +58,18 @@ def test_result_older_than_its_weights_is_computed_again(tmp_path: Path) -> None
     assert step.is_done()
     os.utime(written, (50, 50))
     assert not step.is_done()
+
+
+def test_default_weights_are_those_of_the_layers(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    write_default(tmp_path / "run", "r3d", 0.125, 0, 8, 32)
+    assert torch.equal(torch.get_rng_state(), before)
+    source = open_source(str(tmp_path / "run"))
+    assert (source.network, source.clip_frames, source.clip_size) == ("r3d@0.125", 8, 32)
+    convolution = next(module for module in source.backbone.modules() if isinstance(module, torch.nn.Conv3d))
+    bound = convolution.weight[0].numel() ** -0.5  # uniform in this range, as torch.nn.Conv3d draws its weights
+    assert 0.95 * bound < float(convolution.weight.detach().abs().max()) <= bound
 
 
 @pytest.mark.parametrize("wrong", ["--rows=v3s,v4s", "--protocols=guess"])

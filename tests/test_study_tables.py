@@ -63,6 +63,26 @@ def test_retrieval_by_hand(study: Path) -> None:
     assert chance[1:4] == ["chance", "5.0%", "5.0%"]
 
 
+def test_a_lead_has_an_error_over_groups_of_paired_videos_and_over_seeds(tmp_path: Path) -> None:
+    videos, groups = ["a1", "a2", "b1", "c1"], [0, 0, 1, 2]
+    hits = {
+        "r3d-random-0": [False, False, True, False],
+        "r3d-v3s-0": [True, True, True, False],
+        "r3d-v3s-1": [True, True, False, True],
+    }
+    for name, own in hits.items():
+        write_retrieval(tmp_path / name, sum(own) / 4)
+        file = tmp_path / name / "retrieve.json"
+        values = json.loads(file.read_text()) | {"hits": own, "test_videos": videos, "test_groups": groups}
+        file.write_text(json.dumps(values))
+    _, _, v3s, _ = table(tmp_path, "retrieval")
+    # differences of the videos, both seeds averaged: 1, 1, -0.5, 0.5; their mean 0.5; sums of the groups 1, -1, 0
+    assert v3s[-3] == f"+50.0 ± {100 * (3 / 2 * 2) ** 0.5 / 4:.1f}"
+    other = json.loads((tmp_path / "r3d-random-0" / "retrieve.json").read_text()) | {"test_videos": ["x", *videos[1:]]}
+    (tmp_path / "r3d-random-0" / "retrieve.json").write_text(json.dumps(other))
+    assert table(tmp_path, "retrieval")[2][-3] == "+50.0"  # other videos: not paired
+
+
 def test_runs_without_the_file_are_named(study: Path) -> None:
     text = study_table(study, "retrieval")
     assert text.endswith("Without retrieve.json so far: r3d-v3s-plus-1.")
