@@ -25,7 +25,7 @@ from v3s.commands.pretrain import set_up_pretraining
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.weights import fingerprint
 from v3s.train import fit
-from v3s.train.checkpoint import save_checkpoint
+from v3s.train.checkpoint import load_checkpoint, save_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
 from v3s.train.run import read_metrics
@@ -205,6 +205,22 @@ def test_stop_between_epochs_and_resume(pretrained: Path, config: PretrainConfig
         assert {k: v for k, v in ours.items() if k not in timeless} == {
             k: v for k, v in theirs.items() if k not in timeless
         }
+
+
+def test_a_schedule_continues_on_resume(config: PretrainConfig, tmp_path: Path) -> None:
+    """A cosine ends with the last epoch, so that their number is part of the run."""
+    given = replace(config, schedule="cosine", warmup=1, epochs=4, learning_rate=0.02)
+    whole, stopped = replace(given, out=str(tmp_path / "whole")), replace(given, out=str(tmp_path / "stopped"))
+    pretrain(whole, console=QUIET)
+    with pytest.raises(_StopError):
+        pretrain(stopped, console=_StopAfter(3))
+    with pytest.raises(ValueError, match=r"other epochs \(4 before, 5 now\): the schedule cosine depends on them"):
+        pretrain(replace(stopped, resume=True, epochs=5), console=QUIET)
+    pretrain(replace(stopped, resume=True), console=QUIET)
+    one, other = (load_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("whole", "stopped"))
+    assert fingerprint(one["model"]) == fingerprint(other["model"])
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "stopped/metrics.jsonl")]
+    assert rates == pytest.approx([0.01, 0.02, 0.015, 0.005])
 
 
 class _StopError(Exception):

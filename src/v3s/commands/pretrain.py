@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores, fastest_convolutions
+from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
 from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
@@ -24,21 +23,22 @@ from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
-from v3s.options import require_not_negative, require_positive
+from v3s.options import require_positive
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.train.distributed import Processes, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
+from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.progress import describe
 from v3s.train.run import RunFolder, check_out, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, sgd
+from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices
 from v3s.video.store import StoredVideo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
+class PretrainConfig(TrainingOptions, ClipOptions, VideoOptions):
     """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
 
     Attributes:
@@ -46,16 +46,12 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
         width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
-        epochs: Passes over the videos.
         batch_size: Clips per step, over all processes.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
     More options:
         learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
-        patience: Divide the learning rate by ten after this many epochs without a lower validation loss.
         train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
         validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
         validation_clips: Clips per validation video, the same in every epoch.
@@ -67,7 +63,6 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
             running averages; auto is sync on several GPUs, else local.
         compile: Compile the network with torch.compile; on a GPU, also compile the warp of resident frames and search
             for the fastest convolutions. A run then starts half a minute or more later.
-        checkpoint_seconds: Longest time between two checkpoints, in seconds.
     """
 
     out: str
@@ -77,9 +72,6 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     epochs: int = 300
     batch_size: int = 32
     learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    patience: int = 50
     train_clips: int = 1
     parts: int = 1
     validation_videos: int | None = None
@@ -87,15 +79,13 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     loading: Loading = "auto"
     batch_norm: BatchNormStatistics = "auto"
     compile: bool = False
-    checkpoint_seconds: float = 300.0
     resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
+        require_positive(self, "batch_size", "width", "train_clips", "parts", "validation_clips")
         require_positive(self, *CLIP_SIZES, "learning_rate")
-        require_not_negative(self, "momentum", "weight_decay")
         if self.batch_size % self.parts:
             raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of parts ({self.parts})")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
@@ -330,13 +320,12 @@ def pretraining(job: PretrainJob) -> Training:
         batch_norm=config.batch_norm,
         compiled=config.compile,
     )
-    optimizer = sgd(model, config.initial_rate, config.momentum, config.weight_decay)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience, min_lr=1e-7)
+    optimizer = sgd(model, config.initial_rate, config)
     return Training(
         model=model,
         trained=trained,
         optimizer=optimizer,
-        scheduler=plateau,
+        schedule=Schedule(optimizer, config),
         objective=pretext_objective,
         compute=job.compute,
         processes=job.processes,

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.backbones.device import Compute, choose_compute, divide_cores
 from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -24,7 +23,7 @@ from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.writing import read_json, write_json
-from v3s.options import require_not_negative, require_positive
+from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
@@ -42,6 +41,7 @@ from v3s.protocols.recognition import (
 )
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
+from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.run import (
     FREE_ON_RESUME,
     MANIFEST,
@@ -53,7 +53,7 @@ from v3s.train.run import (
     take_run,
 )
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import Stream, Training, TrainingJob, sgd
+from v3s.train.training import Stream, Training, TrainingJob
 from v3s.video.store import StoredVideo
 
 RESULT, _REPORT = "result.json", "report.html"
@@ -61,13 +61,12 @@ _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the we
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(ComputeOptions, LabelledOptions):
+class FinetuneConfig(TrainingOptions, LabelledOptions):
     """Fine-tune a backbone to recognise actions, then test it on ten clips per video (paper section 4.3, Table 2).
 
     Attributes:
         backbone: Folder of a run, a safetensors file, or, to train from scratch, random:NAME[@WIDTH] or random:RUN.
         out: Folder of the run.
-        epochs: Passes over the training videos.
         batch_size: Clips per step.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
@@ -76,13 +75,9 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
         clip_frames: Frames per clip. Default: what the backbone was trained on (for s3dg, the paper uses 64).
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
-        decay_epochs: Divide the learning rate by ten each time this many epochs have passed.
         flip: Mirror half of the training clips.
         validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
         test_clips: Clips per test video.
-        checkpoint_seconds: Longest time between two checkpoints, in seconds.
 
     For ablations:
         average: What to average over the clips of a video: probabilities (as in the paper) or logits.
@@ -95,22 +90,17 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
     epochs: int = 160
     batch_size: int = 8
     learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay_epochs: int = 100
+    schedule: Literal["plateau", "cosine", "step"] = "step"
     flip: bool = False
     validation_videos: int | None = None
     test_clips: int = 10
     average: Literal["probabilities", "logits"] = "probabilities"
-    checkpoint_seconds: float = 300.0
     resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "batch_size", "decay_epochs", "test_clips")
-        require_positive(self, "clip_frames", "clip_size", "learning_rate")
-        require_not_negative(self, "momentum", "weight_decay")
+        require_positive(self, "batch_size", "test_clips", "clip_frames", "clip_size", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +265,12 @@ def finetuning(job: FinetuneJob) -> Training:
     """Build the model on its device, with its optimizer, schedule and objective."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
-    optimizer = sgd(model, rate, config.momentum, config.weight_decay)
+    optimizer = sgd(model, rate, config)
     return Training(
         model=model,
         trained=model,
         optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, config.decay_epochs, gamma=0.1),
+        schedule=Schedule(optimizer, config),
         objective=recognition_objective,
         compute=job.compute,
         processes=Processes(),

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -77,7 +75,7 @@ def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float
     """Step the schedule, and keep the weights if they are the best so far; returns the epoch's learning rate."""
     training = job.training
     rate: float = training.optimizer.param_groups[0]["lr"]
-    _step_schedule(training.scheduler, validation["loss"])
+    training.schedule.end_epoch(validation["loss"])
     position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
     if job.score(validation) > position.best_score:
         position.best_score, position.best_epoch = job.score(validation), position.epoch
@@ -200,15 +198,6 @@ def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: 
     clock.seconds += time.perf_counter() - start  # waiting for the device to finish
     clock.finish()
     return clock
-
-
-def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> None:
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(loss)
-        return
-    with warnings.catch_warnings():  # the process before a resume may have done all steps of this epoch
-        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`")
-        scheduler.step()
 
 
 def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> Position:

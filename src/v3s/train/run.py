@@ -46,7 +46,10 @@ NONFINITE = "nonfinite"
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
-"""Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint."""
+"""Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint.
+
+With the schedule cosine, the number of epochs does.
+"""
 _FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
@@ -176,6 +179,11 @@ def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] 
         ValueError: other options differ; the message shows their old and new values.
     """
     old, new = asdict(before), asdict(now)
+    if new.get("schedule") == old.get("schedule") == "cosine" and old["epochs"] != new["epochs"]:
+        raise ValueError(
+            f"{run} cannot be resumed with other epochs ({old['epochs']} before, {new['epochs']} now): the schedule "
+            "cosine depends on them; omit --epochs, or start a new run with another --out"
+        )
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)

@@ -7,13 +7,13 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from rich.console import Console
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from v3s.backbones.device import Compute
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
 from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums
+from v3s.train.optimizer import Schedule
 
 BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -46,7 +46,7 @@ class Training:
         model: the module whose weights are saved.
         trained: the same module as it is called in training (compiled, or wrapped for several processes).
         optimizer: updates the weights.
-        scheduler: stepped once after each epoch, with the validation loss if the scheduler needs it.
+        schedule: sets the learning rates after each epoch.
         objective: what is minimised.
         compute: device and precision.
         processes: the place of this process in the run.
@@ -56,7 +56,7 @@ class Training:
     model: nn.Module
     trained: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | ReduceLROnPlateau
+    schedule: Schedule
     objective: Objective
     compute: Compute
     processes: Processes
@@ -67,7 +67,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "epoch": position.epoch,
             "step": position.step,
             "sums": {name: value.cpu() for name, value in position.sums.terms.items()},
@@ -80,7 +80,7 @@ class Training:
         """Restore a state; returns its position."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.schedule.load_state_dict(state["schedule"])
         keep_sums = self.processes.is_first  # the saved sums are those of the first process: the others start from zero
         terms = {name: value.to(self.compute.device) for name, value in state["sums"].items()}
         sums = Sums(terms if keep_sums else {name: value * 0 for name, value in terms.items()})
@@ -155,8 +155,3 @@ def on_devices(
     model = compute.network(model)
     trained = wrap(model, processes, compute.device)
     return model, cast(nn.Module, torch.compile(trained)) if compiled else trained
-
-
-def sgd(model: nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """The optimizer of the paper (section 4.1.2)."""
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True)
