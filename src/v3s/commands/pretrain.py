@@ -33,7 +33,7 @@ from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.progress import describe
 from v3s.train.run import RunFolder, check_out, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices
+from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
 from v3s.video.store import StoredVideo
 
 
@@ -158,7 +158,7 @@ class PretrainResult:
 def pretrain(
     config: PretrainConfig, *, backbone: nn.Module | None = None, console: Console | None = None
 ) -> PretrainResult:
-    """Pre-train a backbone and keep the epoch with the best mean validation accuracy.
+    """Pre-train a backbone; ``keep`` says which epoch's weights are kept.
 
     Args:
         config: all options.
@@ -353,8 +353,8 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         ),
         fixed=validation_batches(len(job.validation), config.validation_clips, config.batch_size, **shared),
         describe=job.train.describe,
-        score=mean_accuracy,
-        keep_best=partial(_keep_best, job, run, model),
+        score=score_by(config.keep, mean_accuracy),
+        save=partial(_save, job, model),
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
         opening=_announcement(job, model),
@@ -362,10 +362,10 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
     )
 
 
-def _keep_best(job: PretrainJob, run: RunFolder, model: PretextModel, results: dict[str, Any]) -> None:
+def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str, Any]) -> None:
     config = job.config
     save_trained(
-        run.path, model, backbone=config.backbone, width=config.width,
+        folder, model, backbone=config.backbone, width=config.width,
         task=job.task, sampling=job.sampling, results=results,
     )  # fmt: skip
 
@@ -384,5 +384,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    say(console, f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
+    say(console, f"kept epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
     return PretrainResult(run.path, best_epoch, results)

@@ -1,12 +1,13 @@
 """``v3s finetune``: train a backbone to recognise actions, then test it with ten clips a video (paper section 4.3).
 
-The best epoch is chosen on held-out training videos; the test videos are read only after that, once.
+The epoch to keep is chosen on held-out training videos; the test videos are read only after that, once.
 """
 
 import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from v3s.protocols.recognition import (
 )
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
-from v3s.train.optimizer import Schedule, TrainingOptions, sgd
+from v3s.train.optimizer import Keep, Schedule, TrainingOptions, sgd
 from v3s.train.run import (
     FREE_ON_RESUME,
     MANIFEST,
@@ -53,7 +54,7 @@ from v3s.train.run import (
     take_run,
 )
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import Stream, Training, TrainingJob
+from v3s.train.training import Stream, Training, TrainingJob, score_by
 from v3s.video.store import StoredVideo
 
 RESULT, _REPORT = "result.json", "report.html"
@@ -76,7 +77,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
         flip: Mirror half of the training clips.
-        validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
+        validation_videos: Training videos held out to choose the epoch that is kept. Default: the paper's share.
         test_clips: Clips per test video.
 
     For ablations:
@@ -91,6 +92,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
     batch_size: int = 8
     learning_rate: float | None = None
     schedule: Literal["plateau", "cosine", "step"] = "step"
+    keep: Keep = "accuracy"
     flip: bool = False
     validation_videos: int | None = None
     test_clips: int = 10
@@ -138,7 +140,7 @@ class FinetuneJob:
 
 
 def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
-    """Fine-tune a backbone with a new linear head, keep the epoch with the best validation accuracy, and test it.
+    """Fine-tune a backbone with a new linear head, and test the weights of the epoch that is kept.
 
     Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
 
@@ -241,8 +243,8 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
         validation=Stream(name="validation", num_files=len(job.validation), read=partial(job.batches, job.validation)),
         fixed=validation_batches(len(job.validation), 1, config.batch_size),
         describe=job.train.describe,
-        score=lambda validation: validation["accuracy"],
-        keep_best=partial(_keep_best, job, run, training.model),
+        score=score_by(config.keep, itemgetter("accuracy")),
+        save=partial(_save, job, training.model),
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
         opening=_announcement(job),
@@ -250,9 +252,9 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
     )
 
 
-def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
+def _save(job: FinetuneJob, model: Recognizer, folder: Path, results: dict[str, Any]) -> None:
     save_recognizer(
-        run.path,
+        folder,
         model,
         job.source,
         classes=job.parts.classes,
@@ -302,7 +304,7 @@ def _announcement(job: FinetuneJob) -> str:
 
 
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
-    """Test the best epoch: the first and only use of the test videos."""
+    """Test the weights that were kept: the first and only use of the test videos."""
     config, parts = job.config, job.parts
     model, trained = load_recognizer(run.path)
     say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
@@ -321,7 +323,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
         num_clips=config.test_clips,
         sources={
             f"{len(job.train):,} for training": parts.train_source,
-            f"{len(job.validation):,} for validation (choice of the best epoch)": parts.train_source,
+            f"{len(job.validation):,} for validation (choice of the epoch)": parts.train_source,
             f"{len(parts.test_table):,} for testing": parts.test_source,
         },
     )

@@ -53,12 +53,12 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                 train = position.sums.means(processes)
                 with _cut_short(stop, processes):
                     validation = _validate(job, position, held_out)
-                rate = _end_epoch(job, position, validation)
+                rate = _end_epoch(job, run, position, validation)
                 line = _metrics_line(position, rate, clock, processes, train, validation)
                 progress.end_epoch(line)
                 if processes.is_first:
                     run.add_metrics(line)
-                checkpoints.after_epoch(is_last=position.epoch == order.num_epochs)
+                checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
 
 
 def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dict[str, float]:
@@ -71,16 +71,18 @@ def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dic
     return means
 
 
-def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float]) -> float:
+def _end_epoch(job: TrainingJob, run: RunFolder, position: Position, validation: dict[str, float]) -> float:
     """Step the schedule, and keep the weights if they are the best so far; returns the epoch's learning rate."""
     training = job.training
     rate: float = training.optimizer.param_groups[0]["lr"]
     training.schedule.end_epoch(validation["loss"])
     position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
-    if job.score(validation) > position.best_score:
-        position.best_score, position.best_epoch = job.score(validation), position.epoch
+    if job.score is None:  # the last weights are written with the checkpoints
+        position.best_epoch = position.epoch
+    elif (score := job.score(validation)) > position.best_score:
+        position.best_score, position.best_epoch = score, position.epoch
         if training.processes.is_first:
-            job.keep_best({"epoch": position.epoch, **validation})
+            job.save(run.path, {"epoch": position.epoch, **validation})
     return rate
 
 
@@ -108,16 +110,23 @@ class _Checkpoints:
         if time.monotonic() - self.saved >= self.job.checkpoint_seconds:
             self.save()
 
-    def after_epoch(self, *, is_last: bool) -> None:
+    def after_epoch(self, validation: dict[str, float], *, is_last: bool) -> None:
         """Save, unless epochs are so short that checkpoints would exceed their share of the time."""
         if is_last or time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE:
-            self.save()
+            self.save({"epoch": self.position.epoch, **validation})
 
-    def save(self) -> None:
-        """Write a checkpoint in the first process; the others continue without waiting for their devices."""
+    def save(self, results: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint in the first process; the others continue without waiting for their devices.
+
+        Args:
+            results: at the end of an epoch, what is known of it: its weights are written too, as the last ones.
+        """
         start, training = time.monotonic(), self.job.training
         if training.processes.is_first:
             self.check()
+            if results is not None:
+                for folder in (self.run.path, self.run.last_weights)[self.job.score is not None :]:
+                    self.job.save(folder, results)
             save_checkpoint(self.run.last, training.state(self.position))
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - start

@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 from v3s.backbones.device import ComputeOptions
 from v3s.options import require_not_negative, require_positive
 
+Keep = Literal["loss", "accuracy", "last"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(ComputeOptions):
@@ -30,6 +32,9 @@ class TrainingOptions(ComputeOptions):
         warmup: Epochs in which the learning rate rises in equal steps, before the schedule starts.
         patience: Epochs without a lower validation loss, for the schedule plateau.
         decay_epochs: Epochs between two divisions, for the schedule step.
+        keep: Which weights the run keeps: those of the epoch with the lowest validation loss, those with the highest
+            validation accuracy (if equal, with the lower loss), or the last. The folder "last" in the run's folder
+            always contains the last ones.
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
     """
 
@@ -41,6 +46,7 @@ class TrainingOptions(ComputeOptions):
     warmup: int = 0
     patience: int = 50
     decay_epochs: int = 100
+    keep: Keep = "loss"
     checkpoint_seconds: float = 300.0
 
     def __post_init__(self) -> None:

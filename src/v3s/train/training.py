@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -13,8 +14,10 @@ from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
 from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums
-from v3s.train.optimizer import Schedule
+from v3s.train.optimizer import Keep, Schedule
 
+Score = tuple[float, ...]
+"""A rating of a validation pass; the greater one is better."""
 BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -27,14 +30,14 @@ class Position:
         epoch: number of finished epochs.
         step: number of finished steps in the current epoch.
         sums: sums over the current epoch.
-        best_score: the best validation score so far.
-        best_epoch: the epoch (from 1) with the best score; 0 before the first.
+        best_score: the best validation score so far; empty before the first, and if the last epoch is kept.
+        best_epoch: the epoch (from 1) whose weights are kept; 0 before the first.
     """
 
     epoch: int = 0
     step: int = 0
     sums: Sums = field(default_factory=Sums)
-    best_score: float = float("-inf")
+    best_score: Score = ()
     best_epoch: int = 0
 
 
@@ -114,8 +117,8 @@ class TrainingJob:
         validation: source of the validation batches.
         fixed: the samples of every validation pass, in batches.
         describe: returns everything that was drawn for a training sample; see `BadBatch`.
-        score: rates a validation pass by its means; the epoch with the highest score is kept.
-        keep_best: called with the epoch (from 1) and the means of each new best epoch, in the first process only.
+        score: rates a validation pass by its means; the epoch with the highest score is kept. None keeps the last one.
+        save: writes the weights into a folder, with the epoch (from 1) and its means; called in the first process only.
         checkpoint_seconds: longest time between two checkpoints.
         resume: whether to start from the newest checkpoint, if there is one.
         opening: text to report before the first step.
@@ -128,12 +131,29 @@ class TrainingJob:
     validation: Stream
     fixed: list[list[SampleKey]]
     describe: Callable[[SampleKey], dict[str, Any]]
-    score: Callable[[dict[str, float]], float]
-    keep_best: Callable[[dict[str, Any]], None]
+    score: Callable[[dict[str, float]], Score] | None
+    save: Callable[[Path, dict[str, Any]], None]
     checkpoint_seconds: float
     resume: bool
     opening: str
     console: Console
+
+
+def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:
+    """Return how validation passes are rated, or None if the last epoch is kept.
+
+    Of epochs with the same accuracy, the one with the lower loss is better: a network that gives one answer to
+    everything often ties with one that has begun to learn.
+
+    Args:
+        keep: what decides.
+        accuracy: the accuracy in the means of a validation pass.
+    """
+    if keep == "last":
+        return None
+    if keep == "loss":
+        return lambda means: (-means["loss"],)
+    return lambda means: (accuracy(means), -means["loss"])
 
 
 def on_devices(
