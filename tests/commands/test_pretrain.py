@@ -288,7 +288,9 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
 def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch_size is 4; it must be a multiple of parts \(3\)"):
         replace(config, parts=3)
-    with pytest.raises(ValueError, match="parts is 2; more than 1 needs train_clips 1 and short leave-out"):
+    with pytest.raises(
+        ValueError, match="parts is 2; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
+    ):
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
     with pytest.raises(ValueError, match=r"parts is 2; it must be a multiple of the number of processes \(4\)"):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
-from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -24,6 +24,7 @@ from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
 from v3s.options import require_positive
+from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
@@ -38,7 +39,7 @@ from v3s.video.store import StoredVideo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainingOptions, ClipOptions, VideoOptions):
+class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOptions, VideoOptions):
     """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
 
     Attributes:
@@ -46,17 +47,11 @@ class PretrainConfig(TrainingOptions, ClipOptions, VideoOptions):
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
         width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
-        batch_size: Clips per step, over all processes.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
     More options:
         learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
-        train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
-        validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
-        validation_clips: Clips per validation video, the same in every epoch.
-        parts: Divide the training videos into this many parts; every batch takes equally many clips from each. If not
-            1, it must be a multiple of the number of processes; each process reads and keeps only its own parts.
         loading: workers reads in processes; resident keeps the whole store in the memory of the GPU (or host) and makes
             batches there; auto is resident on a GPU if the store fits in its memory next to the network, else workers.
         batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
@@ -70,12 +65,7 @@ class PretrainConfig(TrainingOptions, ClipOptions, VideoOptions):
     width: float = 1.0
     task: str = "v3s"
     epochs: int = 300
-    batch_size: int = 32
     learning_rate: float | None = None
-    train_clips: int = 1
-    parts: int = 1
-    validation_videos: int | None = None
-    validation_clips: int = 1
     loading: Loading = "auto"
     batch_norm: BatchNormStatistics = "auto"
     compile: bool = False
@@ -84,12 +74,17 @@ class PretrainConfig(TrainingOptions, ClipOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "batch_size", "width", "train_clips", "parts", "validation_clips")
-        require_positive(self, *CLIP_SIZES, "learning_rate")
-        if self.batch_size % self.parts:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of parts ({self.parts})")
-        if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
-            raise ValueError(f"parts is {self.parts}; more than 1 needs train_clips 1 and short leave-out")
+        require_positive(self, "width", *CLIP_SIZES, "learning_rate")
+        self.check_batches()
+        if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or self.short == "fit"):
+            raise ValueError(
+                f"parts is {self.parts}; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
+            )
+        self.check_objective(self.clips_together)
+        if self.clips_together > 1 and (self.train_clips > 1 or self.label_prior == "family"):
+            raise ValueError(
+                f"clips_together is {self.clips_together}; more than 1 needs train_clips 1 and label_prior class"
+            )
 
     @property
     def initial_rate(self) -> float:
@@ -202,7 +197,12 @@ def set_up_pretraining(
     Raises:
         ValueError: the configuration or the videos are invalid.
     """
-    _check_processes(config, processes, compute)
+    config.check_shares(processes.count)
+    if config.contrast and config.batch_size // processes.count < 2 * config.clips_together:
+        least = 2 * config.clips_together * processes.count
+        raise ValueError(f"batch_size is {config.batch_size}; contrast needs two videos per process, at least {least}")
+    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch supports only on GPUs; choose local or frozen on CPUs")
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -210,9 +210,9 @@ def set_up_pretraining(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
     parts = hold_out(scanned.num_usable, config.validation_videos, config.seed)
-    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed)
+    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
-    _check_train_videos(config, len(train), processes)
+    config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
     num_workers = divide_cores(
@@ -225,28 +225,6 @@ def set_up_pretraining(
     return PretrainJob(
         config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers, resident
     )
-
-
-def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
-    """Check, before any video is read, that the processes can share the work."""
-    needed = f"it must be a multiple of the number of processes ({processes.count})"
-    if config.batch_size % processes.count:
-        raise ValueError(f"batch_size is {config.batch_size}; {needed}")
-    if config.parts > 1 and config.parts % processes.count:
-        raise ValueError(f"parts is {config.parts}; {needed}")
-    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
-        raise ValueError("batch_norm is sync, which torch supports only on GPUs; choose local or frozen on CPUs")
-
-
-def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
-    """Check that there are enough training videos for the parts and for the processes."""
-    if config.parts > num_videos:
-        raise ValueError(f"parts is {config.parts}; it must be at most the number of training videos ({num_videos})")
-    if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
-        raise ValueError(
-            f"{num_videos} training videos give less than one batch of {config.batch_size}, but {processes.count} "
-            "processes need a full batch; choose a smaller --batch-size or more --train-clips"
-        )
 
 
 def _network(config: PretrainConfig) -> nn.Module:
@@ -314,7 +292,7 @@ def pretraining(job: PretrainJob) -> Training:
     """The model on its devices, with its optimizer, schedule and objective."""
     config = job.config
     model, trained = on_devices(
-        PretextModel(job.network, job.task, seed=config.seed),
+        PretextModel(job.network, job.task, seed=config.seed, projects=config.contrast > 0),
         job.compute,
         job.processes,
         batch_norm=config.batch_norm,
@@ -326,7 +304,8 @@ def pretraining(job: PretrainJob) -> Training:
         trained=trained,
         optimizer=optimizer,
         schedule=Schedule(optimizer, config),
-        objective=pretext_objective,
+        objective=config.objective(),
+        validation_objective=pretext_objective,
         compute=job.compute,
         processes=job.processes,
         frozen_batch_norm=config.batch_norm == "frozen",
@@ -346,6 +325,7 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
             num_epochs=config.epochs,
             seed=config.seed,
             num_parts=config.parts,
+            together=config.clips_together,
             **shared,
         ),
         validation=Stream(
@@ -372,11 +352,12 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
 
 def _announcement(job: PretrainJob, model: PretextModel) -> str:
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
-    sampling, task = job.sampling, job.task
+    sampling, task, together = job.sampling, job.task, job.config.clips_together
+    groups = f"{together} clips of a video together, contrast {job.config.contrast:g}; " if together > 1 else ""
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {len(job.validation):,} validation videos; "
+        f"{len(job.train):,} training and {len(job.validation):,} validation videos; {groups}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )
 

@@ -274,6 +274,7 @@ def finetuning(job: FinetuneJob) -> Training:
         optimizer=optimizer,
         schedule=Schedule(optimizer, config),
         objective=recognition_objective,
+        validation_objective=recognition_objective,
         compute=job.compute,
         processes=Processes(),
     )

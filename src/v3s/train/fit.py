@@ -65,7 +65,7 @@ def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dic
     """Run a validation pass and return the mean of each term."""
     training = job.training
     batches = job.validation.read(job.fixed, held_out)
-    means = validate(training.model, batches, training.objective, training.compute, training.processes)
+    means = validate(training.model, batches, training.validation_objective, training.compute, training.processes)
     if not math.isfinite(means["loss"]):
         raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {means['loss']}")
     return means

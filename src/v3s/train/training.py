@@ -51,6 +51,7 @@ class Training:
         optimizer: updates the weights.
         schedule: sets the learning rates after each epoch.
         objective: what is minimised.
+        validation_objective: the terms of clips that are looked at on their own, as in validation.
         compute: device and precision.
         processes: the place of this process in the run.
         frozen_batch_norm: whether every batch norm uses its running statistics in training.
@@ -61,6 +62,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     objective: Objective
+    validation_objective: Objective
     compute: Compute
     processes: Processes
     frozen_batch_norm: bool = False
