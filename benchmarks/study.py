@@ -94,7 +94,13 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
                 backbone = f"--backbone=random:{network}@{options.width}" if row == RANDOM else f"--backbone={run}"
                 if row not in (RANDOM, DEFAULT):
                     own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={options.epochs}"]
-                    own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
+                    own += [
+                        f"--seed={seed}",
+                        "--keep=accuracy",
+                        *CHANGES.get(row, [f"--task={row}"]),
+                        f"--out={run}",
+                        "--resume",
+                    ]
                     yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
                 weights = None if row == RANDOM else run / WEIGHTS
                 shared = [*videos, backbone, f"--seed={seed}"]

@@ -33,6 +33,7 @@ class Train:
     validation_videos: int | None = None
     stages: tuple[str, ...] = ()
     k: int = 20
+    keep: str = "loss"
     seconds: float = 300.0
     resume: bool = False
 
@@ -52,7 +53,7 @@ def test_defaults_recipes_files_and_words_in_turn(tmp_path: Path) -> None:
     files = ("--config", str(tmp_path / "a.yaml"), f"--config={tmp_path}/b.yaml")
     config = train("--batch-size", "9", *files, "--recipe", "kinetics400-r2plus1d")
     assert (config.data, config.seconds, config.backbone) == ("videos", 300.0, "r2plus1d")
-    assert (config.k, config.epochs, config.batch_size) == (7, 8, 9)
+    assert (config.k, config.epochs, config.batch_size, config.keep) == (7, 8, 9, "accuracy")
     with pytest.raises(UsageError, match=r"^--recipe is 'ucf'; it must be one of ucf101-c3d, "):
         train("videos", "--recipe", "ucf")
     with pytest.raises(UsageError, match=r"missing.yaml: No such file or directory$"):

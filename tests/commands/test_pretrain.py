@@ -23,9 +23,10 @@ from v3s.backbones.device import Compute
 from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.commands.pretrain import set_up_pretraining
 from v3s.features.saved import describe_trained, load_pretext_model
+from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
 from v3s.train import fit
-from v3s.train.checkpoint import save_checkpoint
+from v3s.train.checkpoint import load_checkpoint, save_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
 from v3s.train.run import read_metrics
@@ -99,10 +100,7 @@ def test_run_folder_contains_what_is_promised(pretrained: Path, config: Pretrain
 
 def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:
     trained = describe_trained(pretrained)
-    best = max(
-        read_metrics(pretrained / "metrics.jsonl"),
-        key=lambda line: line["validation"]["accuracy_spatial"] + line["validation"]["accuracy_temporal"],
-    )
+    best = min(read_metrics(pretrained / "metrics.jsonl"), key=lambda line: line["validation"]["loss"])
     assert trained.results == {"epoch": best["epoch"], **best["validation"]}
     backbone = load_backbone(pretrained / "backbone.safetensors")
     assert fingerprint(backbone.state_dict()) == trained.fingerprint
@@ -110,6 +108,29 @@ def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:
     model, _ = load_pretext_model(pretrained)
     logits = model(torch.rand(2, 3, 8, 32, 32))
     assert (logits.spatial.shape, logits.temporal.shape) == ((2, 1), (2, 3))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("loss", 2), ("accuracy", 3), ("last", 4)])
+def test_the_epoch_that_is_kept_and_the_last_one(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Any, kept: int
+) -> None:
+    """Epochs 1 and 3 share the best accuracy; epoch 3 has the lower loss of both, epoch 2 the lowest of all."""
+    means = [
+        {"loss": loss, "accuracy_spatial": 1.0, "accuracy_temporal": accuracy}
+        for loss, accuracy in ((1.2, 0.5), (0.9, 0.25), (1.0, 0.5), (1.1, 0.25))
+    ]
+    passes = iter(means)
+    monkeypatch.setattr(fit, "validate", lambda *arguments: next(passes))
+    result = pretrain(replace(config, out=str(tmp_path), keep=keep, epochs=4), console=QUIET)
+    assert (result.best_epoch, result.validation) == (kept, means[kept - 1])
+    assert describe_trained(tmp_path).results["epoch"] == kept
+    assert [line["best_epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")][-1] == kept
+    last, state = tmp_path / "last", load_checkpoint(tmp_path / "checkpoints/last.pt")["model"]
+    assert describe_trained(last).results == {"epoch": 4, **means[3]}
+    weights = {name: state[f"backbone.{name}"] for name in load_file(last / "backbone.safetensors")}
+    assert fingerprint(weights) == describe_trained(last).fingerprint == open_source(str(last)).fingerprint
+    assert (describe_trained(tmp_path).fingerprint == describe_trained(last).fingerprint) == (keep == "last")
+    load_pretext_model(last)
 
 
 def test_a_run_is_the_same_twice(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
@@ -207,6 +228,22 @@ def test_stop_between_epochs_and_resume(pretrained: Path, config: PretrainConfig
         }
 
 
+def test_a_schedule_continues_on_resume(config: PretrainConfig, tmp_path: Path) -> None:
+    """A cosine ends with the last epoch, so that their number is part of the run."""
+    given = replace(config, schedule="cosine", warmup=1, epochs=4, learning_rate=0.02)
+    whole, stopped = replace(given, out=str(tmp_path / "whole")), replace(given, out=str(tmp_path / "stopped"))
+    pretrain(whole, console=QUIET)
+    with pytest.raises(_StopError):
+        pretrain(stopped, console=_StopAfter(3))
+    with pytest.raises(ValueError, match=r"other epochs \(4 before, 5 now\): the schedule cosine depends on them"):
+        pretrain(replace(stopped, resume=True, epochs=5), console=QUIET)
+    pretrain(replace(stopped, resume=True), console=QUIET)
+    one, other = (load_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("whole", "stopped"))
+    assert fingerprint(one["model"]) == fingerprint(other["model"])
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "stopped/metrics.jsonl")]
+    assert rates == pytest.approx([0.01, 0.02, 0.015, 0.005])
+
+
 class _StopError(Exception):
     """Ends a run from within."""
 
@@ -251,7 +288,9 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
 def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch_size is 4; it must be a multiple of parts \(3\)"):
         replace(config, parts=3)
-    with pytest.raises(ValueError, match="parts is 2; more than 1 needs train_clips 1 and short leave-out"):
+    with pytest.raises(
+        ValueError, match="parts is 2; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
+    ):
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
     with pytest.raises(ValueError, match=r"parts is 2; it must be a multiple of the number of processes \(4\)"):

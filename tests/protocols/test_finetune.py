@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_exactly(
     assert fingerprint(ours["model"]) == fingerprint(theirs["model"])
     momentum, other = ours["optimizer"]["state"], theirs["optimizer"]["state"]
     assert all(torch.equal(momentum[key]["momentum_buffer"], other[key]["momentum_buffer"]) for key in other)
-    assert ours["scheduler"] == theirs["scheduler"]
+    assert ours["schedule"] == theirs["schedule"]
     for name in ("backbone.safetensors", "classifier.safetensors"):
         assert (result.run / name).read_bytes() == (finished.run / name).read_bytes()
     assert torch.equal(result.scores.probabilities, finished.scores.probabilities)
@@ -163,6 +163,14 @@ def test_the_learning_rate_is_divided_by_ten(config: FinetuneConfig, tmp_path: P
     finetune(replace(config, out=str(tmp_path / "run"), decay_epochs=1, learning_rate=0.05), console=QUIET)
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert rates == pytest.approx([0.05, 0.005])
+
+
+def test_a_cosine_needs_its_epochs(config: FinetuneConfig, tmp_path: Path) -> None:
+    given = replace(config, out=str(tmp_path / "run"), schedule="cosine", head_rate=10)
+    finetune(given, console=QUIET)
+    assert [line["learning_rate"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [0.001, 0.0005]
+    with pytest.raises(ValueError, match=r"other epochs \(2 before, 3 now\): the schedule cosine depends on them"):
+        finetune(replace(given, resume=True, epochs=3), console=QUIET)
 
 
 def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
     skipped = f"{num_skipped:,} were skipped: see check.jsonl. " if num_skipped else ""
     lead = (
         f"{trained.backbone} at {trained.width:g} of its full width, trained for {len(metrics)} epochs without labels "
-        f"on {counts['train']:,} {kind}; the best epoch was chosen on {counts['validation']:,} others. {skipped}"
+        f"on {counts['train']:,} {kind}; the epoch to keep was chosen on {counts['validation']:,} others. {skipped}"
         f"It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can achieve."
     )
     sections = [

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores, fastest_convolutions
-from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
+from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -24,21 +23,23 @@ from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
-from v3s.options import require_not_negative, require_positive
+from v3s.options import require_positive
+from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.train.distributed import Processes, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
+from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.progress import describe
 from v3s.train.run import RunFolder, check_out, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, sgd
+from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
 from v3s.video.store import StoredVideo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
+class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOptions, VideoOptions):
     """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
 
     Attributes:
@@ -46,28 +47,17 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
         width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
-        epochs: Passes over the videos.
-        batch_size: Clips per step, over all processes.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
     More options:
         learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
-        patience: Divide the learning rate by ten after this many epochs without a lower validation loss.
-        train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
-        validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
-        validation_clips: Clips per validation video, the same in every epoch.
-        parts: Divide the training videos into this many parts; every batch takes equally many clips from each. If not
-            1, it must be a multiple of the number of processes; each process reads and keeps only its own parts.
         loading: workers reads in processes; resident keeps the whole store in the memory of the GPU (or host) and makes
             batches there; auto is resident on a GPU if the store fits in its memory next to the network, else workers.
         batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
             running averages; auto is sync on several GPUs, else local.
         compile: Compile the network with torch.compile; on a GPU, also compile the warp of resident frames and search
             for the fastest convolutions. A run then starts half a minute or more later.
-        checkpoint_seconds: Longest time between two checkpoints, in seconds.
     """
 
     out: str
@@ -75,31 +65,26 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     width: float = 1.0
     task: str = "v3s"
     epochs: int = 300
-    batch_size: int = 32
     learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    patience: int = 50
-    train_clips: int = 1
-    parts: int = 1
-    validation_videos: int | None = None
-    validation_clips: int = 1
     loading: Loading = "auto"
     batch_norm: BatchNormStatistics = "auto"
     compile: bool = False
-    checkpoint_seconds: float = 300.0
     resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "batch_size", "width", "train_clips", "parts", "validation_clips", "patience")
-        require_positive(self, *CLIP_SIZES, "learning_rate")
-        require_not_negative(self, "momentum", "weight_decay")
-        if self.batch_size % self.parts:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of parts ({self.parts})")
-        if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
-            raise ValueError(f"parts is {self.parts}; more than 1 needs train_clips 1 and short leave-out")
+        require_positive(self, "width", *CLIP_SIZES, "learning_rate")
+        self.check_batches()
+        if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or self.short == "fit"):
+            raise ValueError(
+                f"parts is {self.parts}; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
+            )
+        self.check_objective(self.clips_together)
+        if self.clips_together > 1 and (self.train_clips > 1 or self.label_prior == "family"):
+            raise ValueError(
+                f"clips_together is {self.clips_together}; more than 1 needs train_clips 1 and label_prior class"
+            )
 
     @property
     def initial_rate(self) -> float:
@@ -168,7 +153,7 @@ class PretrainResult:
 def pretrain(
     config: PretrainConfig, *, backbone: nn.Module | None = None, console: Console | None = None
 ) -> PretrainResult:
-    """Pre-train a backbone and keep the epoch with the best mean validation accuracy.
+    """Pre-train a backbone; ``keep`` says which epoch's weights are kept.
 
     Args:
         config: all options.
@@ -212,7 +197,12 @@ def set_up_pretraining(
     Raises:
         ValueError: the configuration or the videos are invalid.
     """
-    _check_processes(config, processes, compute)
+    config.check_shares(processes.count)
+    if config.contrast and config.batch_size // processes.count < 2 * config.clips_together:
+        least = 2 * config.clips_together * processes.count
+        raise ValueError(f"batch_size is {config.batch_size}; contrast needs two videos per process, at least {least}")
+    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch supports only on GPUs; choose local or frozen on CPUs")
     task = get_task(config.task)
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
@@ -220,9 +210,9 @@ def set_up_pretraining(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
     parts = hold_out(scanned.num_usable, config.validation_videos, config.seed)
-    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed)
+    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
-    _check_train_videos(config, len(train), processes)
+    config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
     num_workers = divide_cores(
@@ -235,28 +225,6 @@ def set_up_pretraining(
     return PretrainJob(
         config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers, resident
     )
-
-
-def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
-    """Check, before any video is read, that the processes can share the work."""
-    needed = f"it must be a multiple of the number of processes ({processes.count})"
-    if config.batch_size % processes.count:
-        raise ValueError(f"batch_size is {config.batch_size}; {needed}")
-    if config.parts > 1 and config.parts % processes.count:
-        raise ValueError(f"parts is {config.parts}; {needed}")
-    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
-        raise ValueError("batch_norm is sync, which torch supports only on GPUs; choose local or frozen on CPUs")
-
-
-def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
-    """Check that there are enough training videos for the parts and for the processes."""
-    if config.parts > num_videos:
-        raise ValueError(f"parts is {config.parts}; it must be at most the number of training videos ({num_videos})")
-    if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
-        raise ValueError(
-            f"{num_videos} training videos give less than one batch of {config.batch_size}, but {processes.count} "
-            "processes need a full batch; choose a smaller --batch-size or more --train-clips"
-        )
 
 
 def _network(config: PretrainConfig) -> nn.Module:
@@ -324,20 +292,20 @@ def pretraining(job: PretrainJob) -> Training:
     """The model on its devices, with its optimizer, schedule and objective."""
     config = job.config
     model, trained = on_devices(
-        PretextModel(job.network, job.task, seed=config.seed),
+        PretextModel(job.network, job.task, seed=config.seed, projects=config.contrast > 0),
         job.compute,
         job.processes,
         batch_norm=config.batch_norm,
         compiled=config.compile,
     )
-    optimizer = sgd(model, config.initial_rate, config.momentum, config.weight_decay)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience, min_lr=1e-7)
+    optimizer = sgd(model, config.initial_rate, config)
     return Training(
         model=model,
         trained=trained,
         optimizer=optimizer,
-        scheduler=plateau,
-        objective=pretext_objective,
+        schedule=Schedule(optimizer, config),
+        objective=config.objective(),
+        validation_objective=pretext_objective,
         compute=job.compute,
         processes=job.processes,
         frozen_batch_norm=config.batch_norm == "frozen",
@@ -357,6 +325,7 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
             num_epochs=config.epochs,
             seed=config.seed,
             num_parts=config.parts,
+            together=config.clips_together,
             **shared,
         ),
         validation=Stream(
@@ -364,8 +333,8 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         ),
         fixed=validation_batches(len(job.validation), config.validation_clips, config.batch_size, **shared),
         describe=job.train.describe,
-        score=mean_accuracy,
-        keep_best=partial(_keep_best, job, run, model),
+        score=score_by(config.keep, mean_accuracy),
+        save=partial(_save, job, model),
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
         opening=_announcement(job, model),
@@ -373,21 +342,22 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
     )
 
 
-def _keep_best(job: PretrainJob, run: RunFolder, model: PretextModel, results: dict[str, Any]) -> None:
+def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str, Any]) -> None:
     config = job.config
     save_trained(
-        run.path, model, backbone=config.backbone, width=config.width,
+        folder, model, backbone=config.backbone, width=config.width,
         task=job.task, sampling=job.sampling, results=results,
     )  # fmt: skip
 
 
 def _announcement(job: PretrainJob, model: PretextModel) -> str:
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
-    sampling, task = job.sampling, job.task
+    sampling, task, together = job.sampling, job.task, job.config.clips_together
+    groups = f"{together} clips of a video together, contrast {job.config.contrast:g}; " if together > 1 else ""
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {len(job.validation):,} validation videos; "
+        f"{len(job.train):,} training and {len(job.validation):,} validation videos; {groups}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )
 
@@ -395,5 +365,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    say(console, f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
+    say(console, f"kept epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
     return PretrainResult(run.path, best_epoch, results)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from v3s.backbones.device import choose_compute
 from v3s.commands.pretrain import PretrainConfig, pretraining, set_up_pretraining
-from v3s.data.clips import PretextClips, SampleKey
+from v3s.data.clips import PretextClips, SampleKey, share_of
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
 from v3s.files.text import as_text, say
@@ -48,7 +48,8 @@ class ReplayedClip:
     Attributes:
         video: its file.
         first: the first non-finite value: "input", a stage, "output" or a term of the loss; None if all are finite.
-        terms: the terms of the objective for this clip alone, from the forward pass of the whole batch.
+        terms: the terms of the objective for this clip alone, without a contrast with others, from the forward pass of
+            the whole batch.
     """
 
     video: str
@@ -80,6 +81,7 @@ class _Setting:
     training: Training
     clips: PretextClips | LabelledClips
     whole_batch_norm: bool
+    together: int = 1
 
 
 def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: Console | None = None) -> Replay:
@@ -104,7 +106,7 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
     if [setting.clips.describe(key) for key in keys] != batch.samples:
         raise ValueError(f"{run}: the videos have changed since, so this is not the batch that stopped the run")
     parts = 1 if setting.whole_batch_norm else batch.num_processes
-    shares = [keys[part::parts] for part in range(parts)]
+    shares = [share_of(keys, part, parts, together=setting.together) for part in range(parts)]
     results = [_replay_share(setting, share) for share in shares]
     clips = [clip for clips, _ in results for clip in clips]
     loss = sum(loss for _, loss in results) / parts
@@ -143,6 +145,7 @@ def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, co
         pretraining(job),
         job.train,
         whole_batch_norm=options.batch_norm == "sync" or (options.batch_norm == "auto" and was_on_gpu),
+        together=options.clips_together,
     )
 
 
@@ -181,7 +184,9 @@ def _replay_share(setting: _Setting, keys: list[SampleKey]) -> tuple[list[Replay
     replayed = []
     for number, key in enumerate(keys):
         part = _part(output, number)
-        terms = training.objective(_FixedOutput(part), inputs[number : number + 1], labels[number : number + 1])
+        terms = training.validation_objective(
+            _FixedOutput(part), inputs[number : number + 1], labels[number : number + 1]
+        )
         values = {"input": inputs[number], **{name: value[number] for name, value in stages.items()}}
         heads = part if isinstance(part, tuple) else (part,)
         values |= {"output": torch.cat([head.flatten() for head in heads]), **terms}

@@ -4,7 +4,7 @@ A sample is identified by (epoch, index). Its random generator depends only on (
 workers or processes gives the same samples, and exact resuming needs no additional code.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
 from v3s.data.letterbox import detect_all_bars
+from v3s.options import require_positive
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     NO_BARS,
@@ -24,6 +25,7 @@ from v3s.pretext.plan import (
     Labels,
     Picture,
     Sampling,
+    draw_different_labels,
     draw_labels,
     plan_clip,
     sample_generator,
@@ -38,7 +40,7 @@ SampleKey = tuple[int, int]
 VALIDATION_EPOCH = 2**32 - 1  # the epoch of all validation clips, so that every validation pass uses the same ones
 _PAPER_VALIDATION = 800
 _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
-_ORDER, _HOLD_OUT = 2, 3  # separate these random streams from those of the samples
+_ORDER, _HOLD_OUT, _TOGETHER = 2, 3, 5  # separate these random streams from those of the samples
 
 
 def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +60,73 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
     return np.sort(order[num_validation:]), np.sort(order[:num_validation])
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Which clips are drawn in an epoch, and which of them share a batch.
+
+    Attributes:
+        batch_size: Clips per step, over all processes.
+
+    More options:
+        train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
+        clips_together: Clips of each video, with different labels, that are in the same batch. An epoch shows every
+            video so often, and the batch size must be a multiple of it.
+        validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
+        validation_clips: Clips per validation video, the same in every epoch.
+        parts: Divide the training videos into this many parts; every batch takes equally many clips from each. If not
+            1, it must be a multiple of the number of processes; each process reads and keeps only its own parts.
+    """
+
+    batch_size: int = 32
+    train_clips: int = 1
+    clips_together: int = 1
+    parts: int = 1
+    validation_videos: int | None = None
+    validation_clips: int = 1
+
+    def check_batches(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is out of range, or the batch size is not a multiple of the clips that belong together.
+        """
+        require_positive(self, "batch_size", "train_clips", "clips_together", "parts", "validation_clips")
+        for name in ("parts", "clips_together"):
+            if self.batch_size % (number := getattr(self, name)):
+                raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of {name} ({number})")
+
+    def check_shares(self, num_processes: int) -> None:
+        """Check that processes can share the batches.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        needed = f"it must be a multiple of the number of processes ({num_processes})"
+        if self.clips_together > 1 and self.batch_size % (self.clips_together * num_processes):
+            needed += f" times clips_together ({self.clips_together})"
+            raise ValueError(f"batch_size is {self.batch_size}; {needed}")
+        if self.batch_size % num_processes:
+            raise ValueError(f"batch_size is {self.batch_size}; {needed}")
+        if self.parts > 1 and self.parts % num_processes:
+            raise ValueError(f"parts is {self.parts}; {needed}")
+
+    def check_train_videos(self, num_videos: int, num_processes: int) -> None:
+        """Check that there are enough training videos for the parts and for the processes.
+
+        Raises:
+            ValueError: there are too few.
+        """
+        if self.parts > num_videos:
+            raise ValueError(f"parts is {self.parts}; it must be at most the number of training videos ({num_videos})")
+        if self.clips_together > 1 and num_videos == 1:
+            raise ValueError(f"clips_together is {self.clips_together}; it needs at least 2 training videos")
+        if num_processes > 1 and num_videos * self.train_clips * self.clips_together < self.batch_size:
+            raise ValueError(
+                f"{num_videos} training videos give less than one batch of {self.batch_size}, but {num_processes} "
+                "processes need a full batch; choose a smaller --batch-size or more --train-clips"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOrder:
     """All batches of a run, in order, as one stream: iterate over it to get lists of sample keys.
@@ -70,6 +139,10 @@ class BatchOrder:
     permutation, and every batch contains equally many samples of each part. If the number of parts is a multiple of
     ``num_processes``, a process only gets the samples rank, rank + num_processes, ..., and the batches are the same for
     any number of processes.
+
+    With ``together``, each of the ``num_samples`` numbers stands for a group of that many samples, which follow each
+    other in a batch and go to the same process: i, i + num_samples, i + 2 num_samples, ... The size of a batch must be
+    a multiple of it, and there must be one part.
     """
 
     num_samples: int
@@ -81,11 +154,12 @@ class BatchOrder:
     rank: int = 0
     num_processes: int = 1
     num_parts: int = 1
+    together: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        return max(1, self._part_size * self.num_parts // self.batch_size)
+        return max(1, self._part_size * self.num_parts * self.together // self.batch_size)
 
     @property
     def first_batch(self) -> int:
@@ -97,7 +171,8 @@ class BatchOrder:
         for epoch in range(self.first_epoch, self.num_epochs):
             order = self._permutation(epoch)
             for step in range(self.first_step if epoch == self.first_epoch else 0, self.steps_per_epoch):
-                yield self._cut(order, epoch, step)[self.rank :: self.num_processes]
+                keys = self._cut(order, epoch, step)
+                yield share_of(keys, self.rank, self.num_processes, together=self.together)
 
     def batch(self, epoch: int, step: int) -> list[SampleKey]:
         """Return one batch, with the shares of all processes."""
@@ -115,10 +190,17 @@ class BatchOrder:
             np.random.default_rng((self.seed, epoch, number, _ORDER)).permutation(part)[: self._part_size]
             for number, part in enumerate(parts)
         ]
-        return np.stack(drawn, axis=1).ravel()
+        order = np.stack(drawn, axis=1).ravel()
+        return (order[:, None] + np.arange(self.together) * self.num_samples).ravel()
 
     def _cut(self, order: np.ndarray, epoch: int, step: int) -> list[SampleKey]:
         return [(epoch, int(index)) for index in order[step * self.batch_size : (step + 1) * self.batch_size]]
+
+
+def share_of(keys: list[SampleKey], rank: int, num_processes: int, *, together: int = 1) -> list[SampleKey]:
+    """Return the samples of a batch that process ``rank`` gets: every ``num_processes``-th group of ``together``."""
+    starts = range(rank * together, len(keys), num_processes * together)
+    return [key for start in starts for key in keys[start : start + together]]
 
 
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
@@ -135,10 +217,15 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         task: the label tables.
         sampling: how clips are cut.
         seed: seed of the run.
+        together: if more than 1, the samples i, i + len(table), ... of an epoch are a group: so many clips of one video
+            with different labels. If ``sampling.short`` is "fit", the video is long enough for all of their labels. The
+            number of the video is a third target. Validation clips have no groups.
     """
 
-    def __init__(self, table: IndexTable, task: PretextTask, sampling: Sampling, *, seed: int) -> None:
-        self.table, self.task, self.sampling, self.seed = table, task, sampling, seed
+    def __init__(
+        self, table: IndexTable, task: PretextTask, sampling: Sampling, *, seed: int, together: int = 1
+    ) -> None:
+        self.table, self.task, self.sampling, self.seed, self.together = table, task, sampling, seed, together
         self.bars = detect_all_bars(table) if sampling.trim_bars else None
 
     def __len__(self) -> int:
@@ -168,9 +255,14 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
 
     def plan(self, epoch: int, index: int) -> tuple[int, ClipPlan]:
         """Return the number of the video and the plan of a sample."""
-        generator = sample_generator(self.seed, epoch, index)
-        labels = draw_labels(self.task, self.sampling.label_prior, generator)
-        video = self._video(index % len(self.table), labels, generator)
+        generator, number = sample_generator(self.seed, epoch, index), index % len(self.table)
+        if self.together == 1 or epoch == VALIDATION_EPOCH:
+            labels = draw_labels(self.task, self.sampling.label_prior, generator)
+            video = self._video(number, [labels], generator)
+        else:
+            shared = np.random.default_rng((self.seed, epoch, number, _TOGETHER))
+            group = draw_different_labels(self.task, self.together, shared)
+            labels, video = group[index // len(self.table)], self._video(number, group, shared)
         source = self.table[video]
         plan = plan_clip(
             self.task,
@@ -205,18 +297,23 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
             "colour": asdict(plan.colour),
         }
 
-    def _video(self, video: int, labels: Labels, generator: np.random.Generator) -> int:
-        needed = span(self.task.temporal[labels.temporal], self.sampling.clip_frames, self.sampling.seam)
+    def _video(self, video: int, labels: Sequence[Labels], generator: np.random.Generator) -> int:
+        rows = (self.task.temporal[each.temporal] for each in labels)
+        needed = max(span(row, self.sampling.clip_frames, self.sampling.seam) for row in rows)
         if self.sampling.short == "leave-out" or self.table.num_frames[video] >= needed:
             return video
         return int(generator.choice(np.flatnonzero(self.table.num_frames >= needed)))
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
-        """Return the clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
+        """Return the clip, uint8 of shape (3, T, size, size), and its targets, int64 of shape (2,) or (3,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
-        return clip, torch.tensor([plan.labels.spatial, plan.labels.temporal])
+        return clip, torch.tensor(self.targets(video, plan))
+
+    def targets(self, video: int, plan: ClipPlan) -> list[int]:
+        """Return both labels of a sample and, if clips are in groups, the number of its video."""
+        return [plan.labels.spatial, plan.labels.temporal] + [video] * (self.together > 1)
 
 
 def validation_batches(

@@ -130,12 +130,12 @@ def resident_batches(
         compiled: whether `torch.compile` fuses the warp into one kernel, on a GPU.
 
     Yields:
-        (clips, uint8 of shape (B, 3, T, size, size), labels, int64 of shape (B, 2)), both on the device.
+        (clips, uint8 of shape (B, 3, T, size, size), targets, int64 of shape (B, 2 or 3)), both on the device.
     """
     for keys in order:
         drawn = [clips.plan(*key) for key in keys]
         batch = cut_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
-        labels = torch.tensor([[plan.labels.spatial, plan.labels.temporal] for _, plan in drawn])
+        labels = torch.tensor([clips.targets(video, plan) for video, plan in drawn])
         yield batch, labels.to(frames.device, non_blocking=True)
 
 

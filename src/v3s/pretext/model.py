@@ -8,12 +8,22 @@ from torch.nn import functional as F
 
 from v3s.pretext.task import PretextTask
 
+EMBEDDING = 128  # numbers that the projector gives for a clip
+
 
 class Logits(NamedTuple):
     """The outputs of both heads for a batch, of shapes (B, spatial rows) and (B, temporal rows)."""
 
     spatial: Tensor
     temporal: Tensor
+
+
+class Projected(NamedTuple):
+    """The outputs of both heads, as `Logits`, and of the projector, of shape (B, `EMBEDDING`)."""
+
+    spatial: Tensor
+    temporal: Tensor
+    embedding: Tensor
 
 
 class PretextModel(nn.Module):
@@ -23,9 +33,11 @@ class PretextModel(nn.Module):
         backbone: any module that satisfies `v3s.backbones.contract.Backbone`.
         task: the two label tables; each head has one output per row.
         seed: seed of the initial weights of the heads.
+        projects: whether there is a projector, two fully connected layers, whose output `v3s.pretext.contrast`
+            compares. It is used in training only, and does not change the weights that the heads start from.
     """
 
-    def __init__(self, backbone: nn.Module, task: PretextTask, *, seed: int = 0) -> None:
+    def __init__(self, backbone: nn.Module, task: PretextTask, *, seed: int = 0, projects: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         num_features = int(backbone.num_features)  # type: ignore[arg-type]
@@ -33,23 +45,30 @@ class PretextModel(nn.Module):
             torch.manual_seed(seed)
             self.spatial_head = nn.Linear(num_features, len(task.spatial))
             self.temporal_head = nn.Linear(num_features, len(task.temporal))
+            self.projector = None
+            if projects:
+                hidden, last = nn.Linear(num_features, num_features), nn.Linear(num_features, EMBEDDING)
+                self.projector = nn.Sequential(hidden, nn.ReLU(), last)
 
-    def forward(self, clips: Tensor) -> Logits:
-        """Map clips of shape (B, 3, T, H, W) with values in [0, 1] to the logits of both heads."""
+    def forward(self, clips: Tensor) -> Logits | Projected:
+        """Map clips of shape (B, 3, T, H, W) with values in [0, 1] to the outputs of the heads and the projector."""
         features = self.backbone(clips)
-        return Logits(self.spatial_head(features), self.temporal_head(features))
+        spatial, temporal = self.spatial_head(features), self.temporal_head(features)
+        if self.projector is None or not self.training:
+            return Logits(spatial, temporal)
+        return Projected(spatial, temporal, self.projector(features))
 
 
-def pretext_terms(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
+def pretext_terms(logits: Logits | Projected, labels: Tensor) -> dict[str, Tensor]:
     """Compute the loss and the other reported terms, each a mean over the batch.
 
     Args:
         logits: outputs of both heads.
-        labels: int64, shape (B, 2): spatial row, temporal row.
+        labels: int64, shape (B, 2 or more): spatial row, temporal row; further columns are ignored.
 
     Source: paper section 3.3, L = L_S + L_T.
     """
-    spatial, temporal = labels.unbind(dim=1)
+    spatial, temporal = labels[:, 0], labels[:, 1]
     loss_spatial = F.cross_entropy(logits.spatial.float(), spatial)
     loss_temporal = F.cross_entropy(logits.temporal.float(), temporal)
     return {

@@ -173,6 +173,15 @@ def draw_labels(task: PretextTask, prior: LabelPrior, generator: np.random.Gener
     return Labels(_draw_row(task.spatial, prior, generator), _draw_row(task.temporal, prior, generator))
 
 
+def draw_different_labels(task: PretextTask, count: int, generator: np.random.Generator) -> list[Labels]:
+    """Draw the labels of several clips of one video: no row twice as long as a table has enough of them.
+
+    Each row of a table is equally likely for each clip.
+    """
+    spatial, temporal = (generator.permutation(len(table)).tolist() for table in (task.spatial, task.temporal))
+    return [Labels(spatial[clip % len(spatial)], temporal[clip % len(temporal)]) for clip in range(count)]
+
+
 def _draw_row(table: tuple[object, ...], prior: LabelPrior, generator: np.random.Generator) -> int:
     rows = list(range(len(table)))
     if prior == "family":

@@ -1,20 +1,20 @@
 """``v3s finetune``: train a backbone to recognise actions, then test it with ten clips a video (paper section 4.3).
 
-The best epoch is chosen on held-out training videos; the test videos are read only after that, once.
+The epoch to keep is chosen on held-out training videos; the test videos are read only after that, once.
 """
 
 import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.backbones.device import Compute, choose_compute, divide_cores
 from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -24,7 +24,7 @@ from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.writing import read_json, write_json
-from v3s.options import require_not_negative, require_positive
+from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
@@ -42,6 +42,7 @@ from v3s.protocols.recognition import (
 )
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
+from v3s.train.optimizer import Keep, Schedule, TrainingOptions, sgd
 from v3s.train.run import (
     FREE_ON_RESUME,
     MANIFEST,
@@ -53,7 +54,7 @@ from v3s.train.run import (
     take_run,
 )
 from v3s.train.stop import TrainingStoppedError
-from v3s.train.training import Stream, Training, TrainingJob, sgd
+from v3s.train.training import Stream, Training, TrainingJob, score_by
 from v3s.video.store import StoredVideo
 
 RESULT, _REPORT = "result.json", "report.html"
@@ -61,13 +62,12 @@ _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the we
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(ComputeOptions, LabelledOptions):
+class FinetuneConfig(TrainingOptions, LabelledOptions):
     """Fine-tune a backbone to recognise actions, then test it on ten clips per video (paper section 4.3, Table 2).
 
     Attributes:
         backbone: Folder of a run, a safetensors file, or, to train from scratch, random:NAME[@WIDTH] or random:RUN.
         out: Folder of the run.
-        epochs: Passes over the training videos.
         batch_size: Clips per step.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
@@ -76,13 +76,9 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
         clip_frames: Frames per clip. Default: what the backbone was trained on (for s3dg, the paper uses 64).
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
-        decay_epochs: Divide the learning rate by ten each time this many epochs have passed.
         flip: Mirror half of the training clips.
-        validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
+        validation_videos: Training videos held out to choose the epoch that is kept. Default: the paper's share.
         test_clips: Clips per test video.
-        checkpoint_seconds: Longest time between two checkpoints, in seconds.
 
     For ablations:
         average: What to average over the clips of a video: probabilities (as in the paper) or logits.
@@ -95,22 +91,18 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
     epochs: int = 160
     batch_size: int = 8
     learning_rate: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay_epochs: int = 100
+    schedule: Literal["plateau", "cosine", "step"] = "step"
+    keep: Keep = "accuracy"
     flip: bool = False
     validation_videos: int | None = None
     test_clips: int = 10
     average: Literal["probabilities", "logits"] = "probabilities"
-    checkpoint_seconds: float = 300.0
     resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "batch_size", "decay_epochs", "test_clips")
-        require_positive(self, "clip_frames", "clip_size", "learning_rate")
-        require_not_negative(self, "momentum", "weight_decay")
+        require_positive(self, "batch_size", "test_clips", "clip_frames", "clip_size", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,7 @@ class FinetuneJob:
 
 
 def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
-    """Fine-tune a backbone with a new linear head, keep the epoch with the best validation accuracy, and test it.
+    """Fine-tune a backbone with a new linear head, and test the weights of the epoch that is kept.
 
     Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
 
@@ -251,8 +243,8 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
         validation=Stream(name="validation", num_files=len(job.validation), read=partial(job.batches, job.validation)),
         fixed=validation_batches(len(job.validation), 1, config.batch_size),
         describe=job.train.describe,
-        score=lambda validation: validation["accuracy"],
-        keep_best=partial(_keep_best, job, run, training.model),
+        score=score_by(config.keep, itemgetter("accuracy")),
+        save=partial(_save, job, training.model),
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
         opening=_announcement(job),
@@ -260,9 +252,9 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
     )
 
 
-def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dict[str, Any]) -> None:
+def _save(job: FinetuneJob, model: Recognizer, folder: Path, results: dict[str, Any]) -> None:
     save_recognizer(
-        run.path,
+        folder,
         model,
         job.source,
         classes=job.parts.classes,
@@ -275,13 +267,14 @@ def finetuning(job: FinetuneJob) -> Training:
     """Build the model on its device, with its optimizer, schedule and objective."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
-    optimizer = sgd(model, rate, config.momentum, config.weight_decay)
+    optimizer = sgd(model, rate, config)
     return Training(
         model=model,
         trained=model,
         optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, config.decay_epochs, gamma=0.1),
+        schedule=Schedule(optimizer, config),
         objective=recognition_objective,
+        validation_objective=recognition_objective,
         compute=job.compute,
         processes=Processes(),
     )
@@ -312,7 +305,7 @@ def _announcement(job: FinetuneJob) -> str:
 
 
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
-    """Test the best epoch: the first and only use of the test videos."""
+    """Test the weights that were kept: the first and only use of the test videos."""
     config, parts = job.config, job.parts
     model, trained = load_recognizer(run.path)
     say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
@@ -331,7 +324,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
         num_clips=config.test_clips,
         sources={
             f"{len(job.train):,} for training": parts.train_source,
-            f"{len(job.validation):,} for validation (choice of the best epoch)": parts.train_source,
+            f"{len(job.validation):,} for validation (choice of the epoch)": parts.train_source,
             f"{len(parts.test_table):,} for testing": parts.test_source,
         },
     )

@@ -15,7 +15,7 @@ _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
 def recognition_table(result: RecognitionResult) -> Table:
     """Return the accuracies next to chance."""
-    title = f"{len(result.scores.labels):,} test videos, best epoch {result.best_epoch}"
+    title = f"{len(result.scores.labels):,} test videos, weights of epoch {result.best_epoch}"
     return text_table(title, _HEADER, _rows(result))
 
 
@@ -38,8 +38,8 @@ def recognition_page(
     """
     scores = result.scores
     lead = (
-        f"{name}, fine-tuned for {len(metrics)} epochs. Epoch {result.best_epoch} had the best validation accuracy; it "
-        f"was tested on {len(scores.labels):,} test videos with {num_clips} clips each."
+        f"{name}, fine-tuned for {len(metrics)} epochs. The weights of epoch {result.best_epoch} were kept; they "
+        f"were tested on {len(scores.labels):,} test videos with {num_clips} clips each."
     )
     confusion = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
     per_class = scores.per_class.items()
@@ -68,7 +68,7 @@ def _curves(result: RecognitionResult, metrics: Sequence[dict[str, Any]]) -> tup
     def curve(term: str) -> dict[str, list[tuple[float, float]]]:
         return {part: [(line["epoch"], line[part][term]) for line in metrics] for part in ("train", "validation")}
 
-    best = {"best epoch": float(result.best_epoch)}
+    best = {"kept": float(result.best_epoch)}
     loss = line_chart(curve("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=best)
     accuracy = line_chart(
         curve("accuracy"),

@@ -192,7 +192,7 @@ class RecognitionResult:
 
     Attributes:
         run: folder of the run.
-        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights are kept.
+        best_epoch: the epoch (from 1) whose weights were kept.
         validation: mean validation loss and accuracy in that epoch.
         scores: predictions on the test videos.
         chance: top-1 accuracy of a uniform guess.

@@ -64,7 +64,7 @@ class BadBatch:
         epoch: number of the epoch, from 0.
         step: number of the step within the epoch, from 0.
         learning_rate: learning rate of the step.
-        num_processes: number of processes that shared the batch; process p had samples p, p + num_processes, ...
+        num_processes: number of processes that shared the batch, by `v3s.data.clips.share_of`.
         samples: everything that was drawn for each clip, as plain values, including ``index`` and ``video``.
     """
 

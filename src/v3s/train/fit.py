@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -55,34 +53,36 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                 train = position.sums.means(processes)
                 with _cut_short(stop, processes):
                     validation = _validate(job, position, held_out)
-                rate = _end_epoch(job, position, validation)
+                rate = _end_epoch(job, run, position, validation)
                 line = _metrics_line(position, rate, clock, processes, train, validation)
                 progress.end_epoch(line)
                 if processes.is_first:
                     run.add_metrics(line)
-                checkpoints.after_epoch(is_last=position.epoch == order.num_epochs)
+                checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
 
 
 def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dict[str, float]:
     """Run a validation pass and return the mean of each term."""
     training = job.training
     batches = job.validation.read(job.fixed, held_out)
-    means = validate(training.model, batches, training.objective, training.compute, training.processes)
+    means = validate(training.model, batches, training.validation_objective, training.compute, training.processes)
     if not math.isfinite(means["loss"]):
         raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {means['loss']}")
     return means
 
 
-def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float]) -> float:
+def _end_epoch(job: TrainingJob, run: RunFolder, position: Position, validation: dict[str, float]) -> float:
     """Step the schedule, and keep the weights if they are the best so far; returns the epoch's learning rate."""
     training = job.training
     rate: float = training.optimizer.param_groups[0]["lr"]
-    _step_schedule(training.scheduler, validation["loss"])
+    training.schedule.end_epoch(validation["loss"])
     position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
-    if job.score(validation) > position.best_score:
-        position.best_score, position.best_epoch = job.score(validation), position.epoch
+    if job.score is None:  # the last weights are written with the checkpoints
+        position.best_epoch = position.epoch
+    elif (score := job.score(validation)) > position.best_score:
+        position.best_score, position.best_epoch = score, position.epoch
         if training.processes.is_first:
-            job.keep_best({"epoch": position.epoch, **validation})
+            job.save(run.path, {"epoch": position.epoch, **validation})
     return rate
 
 
@@ -110,16 +110,23 @@ class _Checkpoints:
         if time.monotonic() - self.saved >= self.job.checkpoint_seconds:
             self.save()
 
-    def after_epoch(self, *, is_last: bool) -> None:
+    def after_epoch(self, validation: dict[str, float], *, is_last: bool) -> None:
         """Save, unless epochs are so short that checkpoints would exceed their share of the time."""
         if is_last or time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE:
-            self.save()
+            self.save({"epoch": self.position.epoch, **validation})
 
-    def save(self) -> None:
-        """Write a checkpoint in the first process; the others continue without waiting for their devices."""
+    def save(self, results: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint in the first process; the others continue without waiting for their devices.
+
+        Args:
+            results: at the end of an epoch, what is known of it: its weights are written too, as the last ones.
+        """
         start, training = time.monotonic(), self.job.training
         if training.processes.is_first:
             self.check()
+            if results is not None:
+                for folder in (self.run.path, self.run.last_weights)[self.job.score is not None :]:
+                    self.job.save(folder, results)
             save_checkpoint(self.run.last, training.state(self.position))
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - start
@@ -200,15 +207,6 @@ def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: 
     clock.seconds += time.perf_counter() - start  # waiting for the device to finish
     clock.finish()
     return clock
-
-
-def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> None:
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(loss)
-        return
-    with warnings.catch_warnings():  # the process before a resume may have done all steps of this epoch
-        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`")
-        scheduler.step()
 
 
 def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> Position:

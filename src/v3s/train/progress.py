@@ -71,7 +71,7 @@ class Progress(AbstractContextManager["Progress"]):
         text = (
             f"epoch {line['epoch']}/{self._num_epochs} train {describe(line['train'])} | "
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
-            f"{line['waiting_share']:.0%} waiting for data | best epoch {line['best_epoch']}"
+            f"{line['waiting_share']:.0%} waiting for data | kept: epoch {line['best_epoch']}"
         )
         self._report(text)
         self._last_shown = time.monotonic()

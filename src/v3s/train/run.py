@@ -7,7 +7,8 @@ metrics.jsonl           one line for each epoch
 quarantine.jsonl        one line for each file that failed after the scan: the batch from which it is skipped, and why
 train.log               what was printed
 checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
-backbone.safetensors    the weights of the best epoch; config.json describes how to use them
+backbone.safetensors    the weights of the epoch that is kept; config.json describes how to use them
+last/                   the same files of the last epoch that a checkpoint was written after
 nonfinite/              the batch that produced a NaN or an infinity, for ``v3s replay``
 ======================  ================================================================================
 """
@@ -41,15 +42,18 @@ from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
 _QUARANTINE = "quarantine.jsonl"
-_LAST = Path("checkpoints/last.pt")
+_LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
-"""Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint."""
+"""Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint.
+
+With the schedule cosine, the number of epochs does.
+"""
 _FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
-_FOLDERS = ("checkpoints", NONFINITE, NEXT)
+_FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, NEXT)
 
 _Config = TypeVar("_Config")
 
@@ -64,6 +68,11 @@ class RunFolder:
     def last(self) -> Path:
         """The checkpoint from which a run resumes."""
         return self.path / _LAST
+
+    @property
+    def last_weights(self) -> Path:
+        """The folder of the weights of the last epoch, whichever are kept."""
+        return self.path / _LAST_WEIGHTS
 
     @property
     def has_checkpoint(self) -> bool:
@@ -130,7 +139,8 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
         unfinished.unlink()
     if overwrite and not resume:
         _clear(path)
-    finish_together(path)
+    for folder in (path, path / _LAST_WEIGHTS):
+        finish_together(folder)
     return RunFolder(path)
 
 
@@ -176,6 +186,11 @@ def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] 
         ValueError: other options differ; the message shows their old and new values.
     """
     old, new = asdict(before), asdict(now)
+    if new.get("schedule") == old.get("schedule") == "cosine" and old["epochs"] != new["epochs"]:
+        raise ValueError(
+            f"{run} cannot be resumed with other epochs ({old['epochs']} before, {new['epochs']} now): the schedule "
+            "cosine depends on them; omit --epochs, or start a new run with another --out"
+        )
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)

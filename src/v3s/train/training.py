@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from rich.console import Console
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from v3s.backbones.device import Compute
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
 from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums
+from v3s.train.optimizer import Keep, Schedule
 
+Score = tuple[float, ...]
+"""A rating of a validation pass; the greater one is better."""
 BatchNormStatistics = Literal["auto", "local", "sync", "frozen"]
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -27,14 +30,14 @@ class Position:
         epoch: number of finished epochs.
         step: number of finished steps in the current epoch.
         sums: sums over the current epoch.
-        best_score: the best validation score so far.
-        best_epoch: the epoch (from 1) with the best score; 0 before the first.
+        best_score: the best validation score so far; empty before the first, and if the last epoch is kept.
+        best_epoch: the epoch (from 1) whose weights are kept; 0 before the first.
     """
 
     epoch: int = 0
     step: int = 0
     sums: Sums = field(default_factory=Sums)
-    best_score: float = float("-inf")
+    best_score: Score = ()
     best_epoch: int = 0
 
 
@@ -46,8 +49,9 @@ class Training:
         model: the module whose weights are saved.
         trained: the same module as it is called in training (compiled, or wrapped for several processes).
         optimizer: updates the weights.
-        scheduler: stepped once after each epoch, with the validation loss if the scheduler needs it.
+        schedule: sets the learning rates after each epoch.
         objective: what is minimised.
+        validation_objective: the terms of clips that are looked at on their own, as in validation.
         compute: device and precision.
         processes: the place of this process in the run.
         frozen_batch_norm: whether every batch norm uses its running statistics in training.
@@ -56,8 +60,9 @@ class Training:
     model: nn.Module
     trained: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | ReduceLROnPlateau
+    schedule: Schedule
     objective: Objective
+    validation_objective: Objective
     compute: Compute
     processes: Processes
     frozen_batch_norm: bool = False
@@ -67,7 +72,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "epoch": position.epoch,
             "step": position.step,
             "sums": {name: value.cpu() for name, value in position.sums.terms.items()},
@@ -80,7 +85,7 @@ class Training:
         """Restore a state; returns its position."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.schedule.load_state_dict(state["schedule"])
         keep_sums = self.processes.is_first  # the saved sums are those of the first process: the others start from zero
         terms = {name: value.to(self.compute.device) for name, value in state["sums"].items()}
         sums = Sums(terms if keep_sums else {name: value * 0 for name, value in terms.items()})
@@ -114,8 +119,8 @@ class TrainingJob:
         validation: source of the validation batches.
         fixed: the samples of every validation pass, in batches.
         describe: returns everything that was drawn for a training sample; see `BadBatch`.
-        score: rates a validation pass by its means; the epoch with the highest score is kept.
-        keep_best: called with the epoch (from 1) and the means of each new best epoch, in the first process only.
+        score: rates a validation pass by its means; the epoch with the highest score is kept. None keeps the last one.
+        save: writes the weights into a folder, with the epoch (from 1) and its means; called in the first process only.
         checkpoint_seconds: longest time between two checkpoints.
         resume: whether to start from the newest checkpoint, if there is one.
         opening: text to report before the first step.
@@ -128,12 +133,29 @@ class TrainingJob:
     validation: Stream
     fixed: list[list[SampleKey]]
     describe: Callable[[SampleKey], dict[str, Any]]
-    score: Callable[[dict[str, float]], float]
-    keep_best: Callable[[dict[str, Any]], None]
+    score: Callable[[dict[str, float]], Score] | None
+    save: Callable[[Path, dict[str, Any]], None]
     checkpoint_seconds: float
     resume: bool
     opening: str
     console: Console
+
+
+def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:
+    """Return how validation passes are rated, or None if the last epoch is kept.
+
+    Of epochs with the same accuracy, the one with the lower loss is better: a network that gives one answer to
+    everything often ties with one that has begun to learn.
+
+    Args:
+        keep: what decides.
+        accuracy: the accuracy in the means of a validation pass.
+    """
+    if keep == "last":
+        return None
+    if keep == "loss":
+        return lambda means: (-means["loss"],)
+    return lambda means: (accuracy(means), -means["loss"])
 
 
 def on_devices(
@@ -155,8 +177,3 @@ def on_devices(
     model = compute.network(model)
     trained = wrap(model, processes, compute.device)
     return model, cast(nn.Module, torch.compile(trained)) if compiled else trained
-
-
-def sgd(model: nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """The optimizer of the paper (section 4.1.2)."""
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True)
