@@ -1,1 +1,1 @@
-"""Speed as ratios, measured side by side in one run; nothing here is a test."""
+"""Benchmarks: speed ratios, measured side by side in one run; none of them is a test."""

@@ -1,9 +1,9 @@
-"""The road from videos to clips, against the field's: ``python -m benchmarks.data_path --data DIR [--quick]``.
+"""Clips from videos, compared with common pipelines: ``python -m benchmarks.data_path --data DIR [--quick]``.
 
-Tables, for UCF101's own files (``v_*.avi``) and Kinetics-style ones (``*.mp4``): finished clips a second with two
-reading processes, from videos and from stores; what each format of a store costs; the warp alone, its quality against
-PIL's two antialiased steps; the reader against libavcodec alone; ``v3s prepare`` against decoding alone. All ways draw
-the same plans from the same files; rounds are interleaved, medians shown.
+Tables, for the original UCF101 files (``v_*.avi``) and Kinetics-style files (``*.mp4``): finished clips per second with
+two reading processes, from videos and from stores; size and quality of each store format; the warp alone, compared with
+two antialiased steps in PIL; the reader compared with libavcodec alone; ``v3s prepare`` compared with decoding alone.
+All pipelines use the same plans and the same files; rounds are interleaved, and medians are shown.
 """
 
 import argparse
@@ -68,13 +68,13 @@ Clips = PretextClips | peers.PeerClips
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """One kind of files, and what is aimed at with it.
+    """A kind of files, with its targets.
 
     Attributes:
-        name: in the tables.
-        pattern: of the files' names.
-        video_target: clips a second from videos, as multiples of the two ways that count.
-        reader_target: time of libavcodec alone in the time of the reader.
+        name: name in the tables.
+        pattern: pattern of the file names.
+        video_target: clips per second from videos, as multiples of the two pipelines that are compared.
+        reader_target: time of libavcodec alone as a share of the time of the reader.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        num_videos: of a style, at most.
-        batch_size: clips in a batch.
-        rounds: over all ways.
-        seconds: of a way in a round, at least.
-        num_clips: where clips are counted.
-        copies: of the videos that are prepared.
-        workers: processes that prepare, of each measurement.
+        num_videos: maximum number of videos of a style.
+        batch_size: clips per batch.
+        rounds: rounds over all pipelines.
+        seconds: minimum time per pipeline and round.
+        num_clips: number of clips where clips are counted.
+        copies: copies of the videos that are prepared.
+        workers: processes that prepare, for each measurement.
     """
 
     num_videos: int
@@ -113,18 +113,18 @@ class Effort:
 FULL, QUICK = Effort(8, 8, 3, 6.0, 64, 20, (1, 2)), Effort(2, 4, 1, 0.8, 8, 4, (1,))
 
 
-def copy_videos(folder: Path, pattern: str, into: Path, most: int, copies: int = 1) -> None:
-    """Some of a folder's videos, evenly spaced, in a folder of their own."""
+def copy_videos(folder: Path, pattern: str, into: Path, max_videos: int, copies: int = 1) -> None:
+    """Copy some videos of a folder, evenly spaced, to a new folder."""
     files = sorted(folder.rglob(pattern))
     into.mkdir()
-    chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, most)})
+    chosen = sorted({round(place) for place in np.linspace(0, len(files) - 1, max_videos)})
     for copy in range(copies):
         for place in chosen:
             shutil.copy(files[place], into / f"{copy:02}-{place:04}-{files[place].name}")
 
 
 def clips_of(folder: Path) -> PretextClips:
-    """The samples of a folder or a store: number n is of video n modulo their count."""
+    """The samples of a folder or a store: sample n is from video n modulo their number."""
     found = scan(list_videos(folder, subset="all"), min_frames=LONGEST)
     return PretextClips(found.usable_table, TASK, SAMPLING, seed=0)
 
@@ -140,7 +140,7 @@ def make_stores(videos: Path, folder: Path) -> dict[str, PretextClips]:
 
 
 def finished_clips(clips: Clips, effort: Effort) -> float:
-    """Clips a second of two reading processes, over whole turns of both, after the first turn."""
+    """Clips per second with two reading processes, over whole turns of both, after the first turn."""
     with closing(_batches(clips, effort.batch_size)) as batches:
         for _ in range(WORKERS):
             next(batches)
@@ -152,7 +152,7 @@ def finished_clips(clips: Clips, effort: Effort) -> float:
 
 
 def _batches(clips: Clips, batch_size: int) -> Generator[object, None, None]:
-    """Batches without end."""
+    """An endless stream of batches."""
     keys = ([(0, turn * batch_size + place) for place in range(batch_size)] for turn in count())
     if isinstance(clips, PretextClips):
         yield from load_batches(clips, keys, num_workers=WORKERS)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def _batches(clips: Clips, batch_size: int) -> Generator[object, None, None]:
 
 
 def path_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips], effort: Effort) -> Table:
-    """Finished clips a second of every way."""
+    """Finished clips per second of every pipeline."""
     ways: dict[str, Clips] = {"ours, from videos": clips}
     ways |= {f"ours, store, {name}": stored for name, stored in stores.items()}
     missing = {}
@@ -178,13 +178,13 @@ def path_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips
     fastest = max((f"ours, store, {name}" for name in stores), key=rate.__getitem__)
     targets = {"ours, from videos": style.video_target, fastest: FASTEST_TARGET, "ours, store, yuv": DEFAULT_TARGET}
     title = f"{style.name}: finished clips, {WORKERS} processes, batches of {effort.batch_size}"
-    columns = ("way", "clips/s", "x ffmpeg pipe", "x torchcodec", "target", "limit, clips/s", "reached")
-    caption = "limit: these cores doing nothing but libavcodec's work, or the reading of stored frames"
+    columns = ("pipeline", "clips/s", "x ffmpeg pipe", "x torchcodec", "target", "limit, clips/s", "of limit")
+    caption = "limit: these cores if only libavcodec, or reading the stored frames, took time"
     table = Table(*columns, title=title, caption=caption)
     for name, value in rate.items():
         ratios = (f"{value / rate[other]:.1f}x" if other in rate else "-" for other in COMPARED)
-        most = limit(own, effort) if isinstance(own := ways[name], PretextClips) else None
-        of_limit = (f"{most:.0f}", f"{value / most:.0%}") if most else ()
+        bound = limit(own, effort) if isinstance(own := ways[name], PretextClips) else None
+        of_limit = (f"{bound:.0f}", f"{value / bound:.0%}") if bound else ()
         table.add_row(name, f"{value:.1f}", *ratios, targets.get(name, ""), *of_limit)
     for name, reason in missing.items():
         table.add_row(name, "not measured", reason)
@@ -192,16 +192,16 @@ def path_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips
 
 
 def limit(clips: PretextClips, effort: Effort) -> float:
-    """Clips a second, if nothing but decoding or reading took time."""
+    """Clips per second if only decoding or reading took time."""
     drawn = (clips.plan(0, number) for number in range(effort.num_clips))
     return WORKERS * effort.num_clips / sum(bare_seconds(clips.table[video], plan.frames) for video, plan in drawn)
 
 
 def store_table(style: Style, clips: PretextClips, stores: dict[str, PretextClips], effort: Effort) -> Table:
-    """What a frame takes in each format, how true it is, and how fast clips come from it on one thread."""
+    """The size and quality of a frame in each format, and the speed of clips from it on one thread."""
     raw = sum(video.num_frames * frame_bytes("rgb", video.height, video.width) for video in clips.table)
-    columns = ("format", "bytes a frame", "of raw RGB", "PSNR of frames", "PSNR of clips", "clips/s, one thread")
-    table = Table(*columns, title=f"{style.name}: the store; yuv is the default, target at most 60 % of raw RGB")
+    columns = ("format", "bytes per frame", "of raw RGB", "PSNR of frames", "PSNR of clips", "clips/s, one thread")
+    table = Table(*columns, title=f"{style.name}: the store; target for yuv, the default: at most 60 % of raw RGB")
     num_frames = int(clips.table.num_frames.sum())
     for name, stored in stores.items():
         videos = list(stored.table)
@@ -225,7 +225,7 @@ def store_table(style: Style, clips: PretextClips, stores: dict[str, PretextClip
 
 
 def _frame_pairs(clips: PretextClips, stored: PretextClips) -> list[tuple[Tensor, Tensor]]:
-    """Eight frames of each video, decoded and out of a store, as RGB."""
+    """Eight frames of each video, decoded and from a store, as RGB."""
     pairs = []
     for decoded, kept in zip(clips.table, stored.table, strict=True):
         chosen = np.linspace(0, decoded.num_frames - 1, 8).astype(int).tolist()
@@ -234,14 +234,14 @@ def _frame_pairs(clips: PretextClips, stored: PretextClips) -> list[tuple[Tensor
 
 
 def psnr(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """Of the mean squared error over all pairs, in dB; infinite where they are equal."""
+    """PSNR of the mean squared error over all pairs, in dB; infinite if they are equal."""
     errors = torch.stack([(some.double() - other.double()).square().mean() for some, other in pairs])
     return float(10 * torch.log10(255**2 / errors.mean()))
 
 
 def warp_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
-    """One thread: our warp of decoded planes, and PIL's two steps of FFmpeg's RGB, for every spatial label."""
-    columns = ("frames", "ours, ms a clip", "PIL, ms", "ratio", "PSNR, mean", "PSNR, worst", "target")
+    """One thread: our warp of decoded planes, and two steps in PIL on RGB from FFmpeg, for every spatial label."""
+    columns = ("frames", "ours, ms per clip", "PIL, ms", "ratio", "PSNR, mean", "PSNR, worst", "target")
     table = Table(*columns, title=f"The warp of {SAMPLING.clip_frames} frames, {len(TASK.spatial)} spatial labels")
     for style, clips in paths.items():
         ours, theirs, quality = [], [], []
@@ -258,7 +258,7 @@ def warp_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
 
 
 def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Tensor]]:
-    """Seconds of our warp, seconds of PIL, and both clips."""
+    """The seconds of our warp and of PIL, and both clips."""
     plan = plan_clip(
         TASK,
         Labels(label, 0),
@@ -279,8 +279,8 @@ def _warp_both(video: Video, label: int) -> tuple[float, float, tuple[Tensor, Te
 
 
 def reader_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
-    """One thread: libavcodec alone on the packets that our reader decodes, and all that our reader does."""
-    columns = ("files", "libavcodec alone, ms a clip", "read_frames, ms", "ratio", "target")
+    """One thread: libavcodec alone on the packets that our reader decodes, and the whole reader."""
+    columns = ("files", "libavcodec alone, ms per clip", "read_frames, ms", "ratio", "target")
     table = Table(*columns, title="The reader")
     for style, clips in paths.items():
         floor = whole = 0.0
@@ -296,7 +296,7 @@ def reader_table(paths: dict[Style, PretextClips], effort: Effort) -> Table:
 
 
 def bare_seconds(index: Video, frames: Sequence[int]) -> float:
-    """What libavcodec takes for the packets that chosen frames need; of a store, what reading them takes."""
+    """The seconds of libavcodec for the packets that these frames need; for a store, the seconds to read them."""
     if not isinstance(index, VideoIndex):
         start = time.perf_counter()
         read_frames(index, frames)
@@ -317,7 +317,7 @@ def bare_seconds(index: Video, frames: Sequence[int]) -> float:
 
 
 def describe_versions() -> str:
-    """Of what the peers are made of."""
+    """The versions of the libraries that the peers use."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     try:
         torchcodec = version("torchcodec")
@@ -329,18 +329,18 @@ def describe_versions() -> str:
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with UCF101's files, v_*.avi; without it clips are made")
-    parser.add_argument("--kinetics", type=Path, help="folder with Kinetics-style files, *.mp4; default the same")
+    parser.add_argument("--data", type=Path, help="folder with the UCF101 files, v_*.avi; default: generate clips")
+    parser.add_argument("--kinetics", type=Path, help="folder with Kinetics-style files, *.mp4; default: that folder")
     parser.add_argument("--quick", action="store_true", help="few videos, small batches, one round")
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else FULL
     torch.set_num_threads(1)
-    keep_freed_memory()  # as every process does that reads or trains
+    keep_freed_memory()  # as in every process that reads or trains
     console = Console()
     console.print(f"{describe_machine()}; {describe_versions()}", highlight=False)
-    with tempfile.TemporaryDirectory() as made:
-        scratch, paths, copies = Path(made), {}, {}
-        data = arguments.data or scratch / "made"
+    with tempfile.TemporaryDirectory() as name:
+        scratch, paths, copies = Path(name), {}, {}
+        data = arguments.data or scratch / "generated"
         if arguments.data is None:
             make_clips(data, num_videos=effort.num_videos, num_frames=180, height=256, width=340)
         sources = {UCF101: data, KINETICS: arguments.kinetics or data}

@@ -1,7 +1,7 @@
-"""Videos to vectors, against the plain loop: ``python -m benchmarks.embed [--quick] [--data DIR]``.
+"""Vectors of videos, compared with a plain loop: ``python -m benchmarks.embed [--quick] [--data DIR]``.
 
-The peer, written from its usual form: read a video, then for each of its clips one forward pass in float32, contiguous,
-and the mean over the clips. Same network, same clips, same reader, all cores for both. Scanning is not counted.
+The plain loop, in its usual form: read a video, then run one forward pass per clip in contiguous float32, and average
+over the clips. Both use the same network, clips and reader, and all cores. The time to scan the videos is not included.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from v3s.features.encoder import load_encoder
 
 TARGET = 3.0
 NUM_VIDEOS, NUM_CLIPS, ROUNDS = 8, 10, 2
-MADE = Path("build/benchmark-clips")
+GENERATED = Path("build/benchmark-clips")
 
 
 @torch.inference_mode()
@@ -41,16 +41,16 @@ def plain_loop(network: nn.Module, table: IndexTable, view: View) -> Iterator[Te
 
 
 def main() -> None:
-    """Time both ways in turn, check that their vectors agree, and print one table."""
+    """Time both in turn, check that their vectors agree, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder of videos; without it, clips are made")
+    parser.add_argument("--data", type=Path, help="a folder of videos; default: generate clips")
     parser.add_argument("--backbone", default="r2plus1d")
     parser.add_argument("--quick", action="store_true", help="a quarter of the width, fewer videos")
     arguments = parser.parse_args()
     name = f"{arguments.backbone}{'@0.25' if arguments.quick else ''}"
     if arguments.data is None:
-        make_clips(MADE, num_videos=NUM_VIDEOS, num_frames=180, height=240, width=320)
-    listed = scan(list_videos(arguments.data or MADE, subset="all"), min_frames=1)
+        make_clips(GENERATED, num_videos=NUM_VIDEOS, num_frames=180, height=240, width=320)
+    listed = scan(list_videos(arguments.data or GENERATED, subset="all"), min_frames=1)
     count = NUM_VIDEOS // 2 if arguments.quick else NUM_VIDEOS
     table = listed.table.subset(torch.linspace(0, len(listed.table) - 1, count).long().tolist())
     torch_threads = torch.get_num_threads()
@@ -70,17 +70,17 @@ def main() -> None:
     console = Console()
     console.print(
         f"{describe_machine()}; {name}, {encoder.space.view.clip_frames} x {encoder.space.view.clip_size} x "
-        f"{encoder.space.view.clip_size}, {NUM_CLIPS} clips of each of {count} videos of {arguments.data or MADE}",
+        f"{encoder.space.view.clip_size}, {NUM_CLIPS} clips of each of {count} videos of {arguments.data or GENERATED}",
         highlight=False,
     )
-    shown = Table("way", "videos/s", "ours is", "target")
+    shown = Table("method", "videos/s", "ours is", "target")
     rows = {"ours": f"ours ({encoder.compute}, {num_workers} readers)", "plain": "plain loop, float32, clip by clip"}
     for way, text in rows.items():
         ratio = f"{seconds[way] / seconds['ours']:.2f}x"
         shown.add_row(text, f"{ROUNDS * count / seconds[way]:.2f}", ratio, f">= {TARGET:g}x" if way == "plain" else "")
     console.print(shown)
-    least = float(F.cosine_similarity(plain, ours).min())
-    console.print(f"least cosine between the vectors of both: {least:.5f}", highlight=False)
+    lowest = float(F.cosine_similarity(plain, ours).min())
+    console.print(f"lowest cosine similarity between the vectors of both: {lowest:.5f}", highlight=False)
 
 
 if __name__ == "__main__":

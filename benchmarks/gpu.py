@@ -1,21 +1,20 @@
 """Everything that needs a GPU, in one call: ``python -m benchmarks.gpu --data DIR [--splits DIR]``.
 
-It makes a store of the videos, compares clips that the GPU makes with the CPU's, and measures training clips a second
-of the paper's networks, fed one batch that never changes and fed by ``v3s pretrain`` from the store in the GPU's
-memory, without and with ``--compile``. Networks are first compiled, all at once, then measured one after another. What
-does not fit into ``--minutes``, or fails, is named as not measured. ``--device cpu --quick`` runs all of it in small on
-any machine. All of UCF101's training videos take 58 GB at the default ``--short-side``: too much for an H100 beside a
-network, where each batch is then gathered in the host's memory.
+It makes a store of the videos, compares clips made on the GPU and on the CPU, and measures the training speed of the
+paper's networks in clips per second: with one constant batch, and with ``v3s pretrain`` from the store in GPU memory,
+without and with ``--compile``. All networks are first compiled in parallel, then measured one after another. The table
+reports as not measured what fails or does not fit into ``--minutes``. ``--device cpu --quick`` runs a small version on
+any machine. All UCF101 training videos take 58 GB at the default ``--short-side``, too much for an H100 next to a
+network; each batch is then gathered in host memory.
 
-A bare machine with torch and numpy but no network needs one folder of wheels, 40 MB, made elsewhere (with
+A machine with torch and numpy but without internet access needs one folder of wheels, 40 MB, made elsewhere (with
 ``--python-version`` and ``--platform`` of the GPU machine, if they differ)::
 
     pip download --only-binary :all: --no-deps -d wheels av safetensors pyyaml rich
-    pip download --only-binary :all: --no-deps -d wheels pyyaml docstring-parser typeshed-client
     pip download --only-binary :all: --no-deps -d wheels markdown-it-py mdurl pygments
     pip wheel --no-deps -w wheels .
 
-and there, in a checkout with that folder::
+and on the GPU machine, in a checkout with that folder::
 
     pip install --no-index --find-links wheels --no-deps wheels/*.whl
     python -m benchmarks.gpu --data UCF-101 --splits ucfTrainTestlist
@@ -61,13 +60,13 @@ from v3s.train.run import METRICS, read_metrics
 from v3s.video.store import StoredVideo
 
 TASK = TASKS["v3s"]
-PAPER_CLIPS = 300  # epochs of the paper: clips that each training video gives
+PAPER_CLIPS = 300  # clips per training video in the paper: one per epoch
 NUM_COMPARED = 16  # clips made on both devices
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A network, the side of its clips of 16 frames, and the clips a second that are aimed at on one H200."""
+    """A network, the side of its clips of 16 frames, and the target in clips per second on one H200."""
 
     backbone: str
     size: int
@@ -91,14 +90,14 @@ class Scale:
     """How large everything is.
 
     Attributes:
-        num_videos: that are used; ``None`` uses all.
-        width: of the networks.
-        clip_frames: of a clip.
-        shrink: what the side of a clip is divided by.
-        batch_size: clips in a step.
-        epoch_clips: clips of an epoch, about.
-        epochs: of each training; the first warms up.
-        steps: fed one batch.
+        num_videos: number of videos; ``None`` uses all.
+        width: width of the networks.
+        clip_frames: frames per clip.
+        shrink: divisor for the side of a clip.
+        batch_size: clips per step.
+        epoch_clips: approximate number of clips per epoch.
+        epochs: epochs of each training; the first one warms up.
+        steps: steps with one constant batch.
     """
 
     num_videos: int | None
@@ -124,9 +123,9 @@ class Bench:
         splits: official lists, or ``None``.
         device: "cuda" or "cpu".
         scale: how large everything is.
-        num_validation: videos held out.
-        num_train: videos to train on.
-        train_clips: of each of them in an epoch.
+        num_validation: number of held-out videos.
+        num_train: number of training videos.
+        train_clips: clips per training video and epoch.
     """
 
     scratch: Path
@@ -139,7 +138,7 @@ class Bench:
     train_clips: int
 
     def train(self, goal: Goal, *, compiled: bool) -> tuple[float, float]:
-        """Clips a second of ``v3s pretrain``, and the share of time that waits for data: medians over epochs."""
+        """Clips per second of ``v3s pretrain``, and its share of time spent waiting for data: medians over epochs."""
         out = self.scratch / f"{goal}-{compiled}"
         config = PretrainConfig(
             data=str(self.store),
@@ -163,7 +162,7 @@ class Bench:
         return statistics.median(speeds), statistics.median(waits)
 
     def one_batch(self, goal: Goal, *, compiled: bool) -> float:
-        """Clips a second of the same steps fed one batch that lies on the device."""
+        """Clips per second of the same steps with one constant batch on the device."""
         step, device = self.repeated_step(goal, compiled=compiled), choose_compute(self.device).device
         start = 0.0
         for number in range(-self.scale.steps // 2, self.scale.steps):
@@ -175,7 +174,7 @@ class Bench:
         return self.scale.steps * self.scale.batch_size / (time.perf_counter() - start)
 
     def repeated_step(self, goal: Goal, *, compiled: bool) -> Callable[[], object]:
-        """A training step that can be made again and again, on one batch that lies on the device."""
+        """A training step that can be repeated, with one constant batch on the device."""
         scale, compute = self.scale, choose_compute(self.device)
         model = PretextModel(create_backbone(goal.backbone, scale.width), TASK)
         compute.network(model)
@@ -191,23 +190,23 @@ class Bench:
     def measure(self, goal: Goal, *, compiled: bool, deadline: float) -> list[str]:
         """A row of the table."""
         scale = self.scale
-        named = f"{goal.backbone} {scale.clip_frames}x{goal.size // scale.shrink}, width {scale.width:g}"
-        row = [named, "compile" if compiled else "eager"]
+        network = f"{goal.backbone} {scale.clip_frames}x{goal.size // scale.shrink}, width {scale.width:g}"
+        row = [network, "compile" if compiled else "eager"]
         if time.monotonic() > deadline:
             return [*row, "not measured: no time left"]
         try:
             with fastest_convolutions(torch.device(self.device)) if compiled else nullcontext():
                 alone = self.one_batch(goal, compiled=compiled)
             speed, waiting = self.train(goal, compiled=compiled)
-        except RuntimeError as error:  # out of memory, or no compiler: the others are still measured
+        except RuntimeError as error:  # out of memory, or no compiler: still measure the others
             return [*row, f"not measured: {error}"]
-        aimed = goal.clips_per_second if scale is FULL else None
-        target = f">= {aimed:,}, < 3 %" if aimed else ""
+        speed_target = goal.clips_per_second if scale is FULL else None
+        target = f">= {speed_target:,}, < 3 %" if speed_target else ""
         row += [f"{alone:,.0f}", f"{speed:,.0f}", f"{speed / alone:.0%}", f"{waiting:.1%}", target]
         return [*row, f"{PAPER_CLIPS * self.num_train / speed / 60:,.1f} min"]
 
     def warm_up(self, goal: Goal) -> None:
-        """Compile a network, so that the compiler's cache holds it; what fails here is told when it is measured."""
+        """Compile a network to fill the compiler's cache; a failure is reported when the network is measured."""
         with suppress(RuntimeError):
             step = self.repeated_step(goal, compiled=True)
             for _ in range(2):
@@ -215,13 +214,13 @@ class Bench:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return once the device has done all that it was told."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, console: Console) -> Store:
-    """Decode the videos once, and say how fast."""
+    """Decode the videos once, and print the speed."""
     if is_store(arguments.data):
         return open_store(arguments.data)
     data, splits = str(arguments.data), arguments.splits
@@ -241,30 +240,30 @@ def make_store(arguments: argparse.Namespace, scratch: Path, scale: Scale, conso
     start = time.perf_counter()
     store = prepare(config, console=console)
     seconds = time.perf_counter() - start
-    held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
-    frames = sum(video.num_frames for video in held)
+    stored = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
+    frames = sum(video.num_frames for video in stored)
     console.print(f"prepared in {seconds:.1f} s: {frames / seconds:,.0f} frames/s", highlight=False)
     return store
 
 
 def compare_devices(table: IndexTable, device: torch.device, scale: Scale, console: Console) -> bool:
-    """Make the same clips on the CPU and on the device, and tell how far they are apart and how fast they come.
+    """Make the same clips on the CPU and on the device; print how much they differ and how fast they are made.
 
     Returns:
-        Whether no value differs by more than one level.
+        Whether all values differ by at most one level.
     """
     size = 112 // scale.shrink
     sampling = Sampling(clip_frames=scale.clip_frames, clip_size=size, canvas_size=2 * size)
     clips = PretextClips(table.subset(list(range(min(NUM_COMPARED, len(table))))), TASK, sampling, seed=0)
     frames = ResidentFrames(clips.table, device)
     keys = [(0, number) for number in range(NUM_COMPARED)]
-    ((made, _),) = resident_batches(clips, frames, [keys])
+    ((actual, _),) = resident_batches(clips, frames, [keys])
     expected = torch.stack([clips[key][0] for key in keys])
-    off = (made.cpu().int() - expected.int()).abs()
-    differ = float((off > 0).double().mean())
+    difference = (actual.cpu().int() - expected.int()).abs()
+    share = float((difference > 0).double().mean())
     console.print(
-        f"clips on {device} and on the CPU: at most {int(off.max())} levels apart (target 1), {differ:.3%} of all "
-        "values differ",
+        f"clips on {device} and on the CPU: at most {int(difference.max())} levels apart (target 1), {share:.3%} of "
+        "all values differ",
         highlight=False,
     )
     batch = [(0, number) for number in range(scale.batch_size)]
@@ -277,13 +276,13 @@ def compare_devices(table: IndexTable, device: torch.device, scale: Scale, conso
             pass
         wait_for(device)
         speed = scale.steps * scale.batch_size / (time.perf_counter() - start)
-        way = "compiled" if compiled else "eager"
-        console.print(f"drawing, gathering and warping alone, {way}: {speed:,.0f} clips/s", highlight=False)
-    return int(off.max()) <= 1
+        mode = "compiled" if compiled else "eager"
+        console.print(f"only drawing, gathering and warping, {mode}: {speed:,.0f} clips/s", highlight=False)
+    return int(difference.max()) <= 1
 
 
 def measure_all(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], deadline: float) -> Table:
-    """All networks as far as time allows: first compiled all at once, then measured one after another."""
+    """Measure networks while time allows: first compile all in parallel, then measure them one after another."""
     columns = ("network", "mode", "one batch, clips/s", "pretrain, clips/s", "of one batch", "waiting", "target, H200")
     table = Table(*columns, f"{bench.num_train:,} videos x {PAPER_CLIPS}")
     if True in modes:
@@ -291,7 +290,7 @@ def measure_all(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], dead
             list(executor.map(bench.warm_up, goals))
     for goal, compiled in product(goals, modes):
         row = bench.measure(goal, compiled=compiled, deadline=deadline)
-        print("; ".join(row), flush=True)  # a run that is stopped has told what it had
+        print("; ".join(row), flush=True)  # a run that is stopped has printed its results so far
         table.add_row(*row)
     return table
 
@@ -299,12 +298,12 @@ def measure_all(bench: Bench, goals: Sequence[Goal], modes: Sequence[bool], dead
 def main() -> None:
     """Make the store, compare the devices, measure, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of videos, or a store of them")
-    parser.add_argument("--splits", help="official split lists: only training videos are used")
+    parser.add_argument("--data", type=Path, required=True, help="folder of videos, or a store")
+    parser.add_argument("--splits", help="official split lists; uses only the training videos")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing new is begun")
-    parser.add_argument("--short-side", type=int, default=128, help="of the store's frames, in pixels")
-    parser.add_argument("--networks", nargs="*", help="as c3d-112; default: all")
+    parser.add_argument("--minutes", type=float, default=8.0, help="start no new measurement after this time")
+    parser.add_argument("--short-side", type=int, default=128, help="short side of the stored frames, in pixels")
+    parser.add_argument("--networks", nargs="*", help="such as c3d-112; default: all")
     parser.add_argument("--quick", action="store_true", help="a few videos and narrow networks")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -328,7 +327,7 @@ def main() -> None:
         modes = [False] if arguments.quick else [False, True]
         console.print(measure_all(bench, goals, modes, deadline))
     if not same:
-        raise SystemExit("the clips of the two devices differ by more than rounding")
+        raise SystemExit("clips on the two devices differ by more than one level")
 
 
 if __name__ == "__main__":

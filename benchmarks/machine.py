@@ -1,4 +1,4 @@
-"""What every table of the benchmarks says of the machine that it was measured on."""
+"""A description of the machine, printed above the tables of the benchmarks."""
 
 import os
 import platform

@@ -1,12 +1,13 @@
-"""The field's ways to make a sample, written from their public descriptions; each is given the plan of one of ours.
+"""Common pipelines for samples, written from their public descriptions; each uses the plan of one of our samples.
 
-- Reference style: decode the whole video (by an ffmpeg pipe, or PyAV), then for each frame in PIL: warp it, resize it,
-  crop it, make it float.
-- torchvision-v2 style: decode in sequence and convert the wanted frames (PyAV), or ask torchcodec for them; then warp,
-  resize and crop all of them as one tensor. torchvision itself is not imported: these are the torch operators that its
-  ``v2.functional`` calls, ``interpolate`` with antialiasing on uint8 and ``grid_sample`` on floats for the perspective.
+- Reference style: decode the whole video (with an ffmpeg pipe, or PyAV), then warp, resize and crop each frame in PIL
+  and convert it to float.
+- torchvision-v2 style: decode in sequence and convert the wanted frames (PyAV), or request them from torchcodec; then
+  warp, resize and crop all of them as one tensor. torchvision itself is not imported: these are the torch operators
+  that its ``v2.functional`` calls, ``interpolate`` with antialiasing on uint8 and ``grid_sample`` on floats for the
+  perspective.
 
-All end in float32, normalised, as their networks expect.
+All return normalised float32, as their networks expect.
 """
 
 import shutil
@@ -38,14 +39,14 @@ MEAN, STD = 0.45, 0.225
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A plan taken apart: move the corners of the frame, resize it, crop it, resize the crop.
+    """A plan as separate steps: move the corners of the frame, resize it, crop it, resize the crop.
 
     Attributes:
         transform: moves the corners.
-        height: of the canvas that the moved frame is resized to.
-        width: of the same.
-        crop: left, top, right and bottom of the crop on that canvas.
-        size: side of the clip that the crop becomes.
+        height: height of the canvas that the moved frame is resized to.
+        width: width of the canvas.
+        crop: left, top, right and bottom of the crop on the canvas.
+        size: side of the clip that the crop is resized to.
     """
 
     transform: SpatialTransform
@@ -62,7 +63,7 @@ class Steps:
         return int(left), int(top), int(left) + side, int(top) + side
 
     def moved(self, height: int, width: int) -> tuple[Homography, int, int]:
-        """The first step for a frame of this size: its map, and the height and width that it leads to."""
+        """The first step for a frame of this size: its map, and the height and width of its result."""
         to_moved = self.transform.homography(width, height)
         if isinstance(self.transform, SpatialScale):
             return to_moved, round(self.transform.b * height), round(self.transform.a * width)
@@ -70,13 +71,13 @@ class Steps:
 
 
 def steps_of(plan: ClipPlan, task: PretextTask, sampling: Sampling, height: int, width: int) -> Steps:
-    """Take the plan of a clip from frames of this size apart."""
+    """Split the plan of a clip from frames of this size into steps."""
     transform, side = task.spatial[plan.labels.spatial], sampling.canvas_size
     to_canvas = transform.homography(side, side) @ resize_to_canvas(Picture(width, height), sampling)
     clip = [[0, 0], [sampling.clip_size, sampling.clip_size]]
     (left, top), (right, bottom) = (to_canvas @ plan.to_clip.inverse())(clip).tolist()
-    wide, tall = (transform.a, transform.b) if isinstance(transform, SpatialScale) else (1.0, 1.0)
-    return Steps(transform, round(tall * side), round(wide * side), (left, top, right, bottom), sampling.clip_size)
+    a, b = (transform.a, transform.b) if isinstance(transform, SpatialScale) else (1.0, 1.0)
+    return Steps(transform, round(b * side), round(a * side), (left, top, right, bottom), sampling.clip_size)
 
 
 def read_all_by_pipe(video: Video, frames: Sequence[int]) -> Pixels:
@@ -88,29 +89,29 @@ def read_all_by_pipe(video: Video, frames: Sequence[int]) -> Pixels:
 
 
 def read_all(video: Video, frames: Sequence[int]) -> Pixels:
-    """The whole video by PyAV."""
+    """The whole video, decoded by PyAV."""
     with av.open(video.path, metadata_errors="ignore") as container:
         whole: Pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     return whole[list(frames)]
 
 
 def read_in_sequence(video: Video, frames: Sequence[int]) -> Pixels:
-    """Decode by PyAV from the start to the last wanted frame, and convert only those that are wanted."""
+    """Decode by PyAV from the start to the last wanted frame, and convert only the wanted frames."""
     wanted, last = set(frames), max(frames)
-    found = {}
+    converted = {}
     with av.open(video.path, metadata_errors="ignore") as container:
         container.streams.video[0].thread_type = "NONE"
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
-                found[number] = frame.to_ndarray(format="rgb24")
+                converted[number] = frame.to_ndarray(format="rgb24")
             if number == last:
                 break
-    wanted_only: Pixels = np.stack([found[number] for number in frames])
+    wanted_only: Pixels = np.stack([converted[number] for number in frames])
     return wanted_only
 
 
 def read_by_torchcodec(video: Video, frames: Sequence[int]) -> Pixels:
-    """By torchcodec on one thread, in the mode that needs no pass over the file."""
+    """Decode by torchcodec on one thread, in the mode that does not scan the file first."""
     decoders = import_module("torchcodec.decoders")  # the project does not require it
     decoder = decoders.VideoDecoder(video.path, seek_mode="approximate", num_ffmpeg_threads=1, dimension_order="NHWC")
     pixels: Pixels = decoder.get_frames_at(list(frames)).data.numpy()
@@ -118,9 +119,9 @@ def read_by_torchcodec(video: Video, frames: Sequence[int]) -> Pixels:
 
 
 def why_unusable(read: Reader, video: Video) -> str | None:
-    """Why a reader cannot be measured on this machine, if it cannot."""
+    """The reason why a reader cannot be measured on this machine, or None."""
     if read is read_all_by_pipe and shutil.which("ffmpeg") is None:
-        return "there is no ffmpeg tool"
+        return "the ffmpeg tool is not installed"
     try:
         read(video, [0])
     except (ImportError, OSError, RuntimeError) as error:
@@ -129,7 +130,7 @@ def why_unusable(read: Reader, video: Video) -> str | None:
 
 
 def two_steps_by_pil(image: Image.Image, steps: Steps) -> Image.Image:
-    """The reference of quality: a warp, then one resize of the exact crop, each as good as PIL makes it."""
+    """The quality reference: a warp, then one resize of the exact crop, each in the best quality of PIL."""
     moved = _moved_by_pil(image, steps)
     across, down = moved.width / steps.width, moved.height / steps.height
     left, top, right, bottom = steps.crop
@@ -191,7 +192,7 @@ def _perspective(frames: Tensor, to_moved: Homography) -> Tensor:
 
 
 class PeerClips(Dataset[tuple[Tensor, Tensor]]):
-    """The samples of `PretextClips`, made in another way: same keys, same plans, float clips."""
+    """The samples of `PretextClips`, made by another pipeline: same keys, same plans, float clips."""
 
     def __init__(self, clips: PretextClips, read: Reader, cut: Callable[[Pixels, Steps], Tensor]) -> None:
         self.clips, self.read, self.cut = clips, read, cut

@@ -1,4 +1,4 @@
-"""``v3s prepare`` against decoding alone: a table of :mod:`benchmarks.data_path`."""
+"""``v3s prepare`` compared with decoding alone: a table of :mod:`benchmarks.data_path`."""
 
 import shutil
 import time
@@ -16,12 +16,12 @@ from v3s.video.container import open_video
 
 
 def prepare_table(folders: Mapping[str, Path], scratch: Path, num_processes: Sequence[int]) -> Table:
-    """Frames a second of ``v3s prepare`` and of decoding alone, by the same number of processes, starts included.
+    """Frames per second of ``v3s prepare`` and of decoding alone, with the same number of processes and their start.
 
     Args:
-        folders: of videos, by what the table calls them.
-        scratch: where stores are made, and removed.
-        num_processes: of each measurement.
+        folders: folders of videos, by their name in the table.
+        scratch: folder for temporary stores.
+        num_processes: number of processes, for each measurement.
     """
     columns = ("files", "processes", "decoding alone, frames/s", "prepare, frames/s", "ratio", "again, s", "target")
     table = Table(*columns, title="v3s prepare")
@@ -52,6 +52,6 @@ def _decode_all(files: list[str], workers: int) -> list[int]:
 
 
 def count_frames(path: str) -> int:
-    """Decode a file and do nothing with its frames."""
+    """Decode a file and only count its frames."""
     with open_video(path) as (container, stream):
         return sum(1 for _ in container.decode(stream))

@@ -1,8 +1,8 @@
 """Weak scaling of pre-training from a store: ``python -m benchmarks.scaling [--quick]``.
 
-1 and 2 processes (``torchrun``, DDP over gloo) on the cores of this machine, one torch thread each, so many clips a
-step for each process. Both see the same samples of an epoch. Speeds are those that the runs wrote themselves, the first
-epoch left out; an efficiency of 100 % means that two processes train on twice the clips in the same time.
+1 and 2 processes (``torchrun``, DDP over gloo) on the cores of this machine, with one torch thread each and the same
+number of clips per step and process. Both see the same samples in an epoch. Speeds are those that the runs recorded,
+without the first epoch; an efficiency of 100 % means that two processes train on twice the clips in the same time.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from v3s.train.run import METRICS, read_metrics
 
 PROCESSES = (1, 2)
 NUM_VIDEOS, NUM_VALIDATION, CLIPS_OF_EACH = 40, 8, 8
-BATCH = 8  # clips a step, for each process
+BATCH = 8  # clips per step and process
 
 
 def same_samples(num_samples: int, num_epochs: int) -> bool:
@@ -47,7 +47,7 @@ def same_samples(num_samples: int, num_epochs: int) -> bool:
 
 
 def train(store: Path, out: Path, processes: int, epochs: int, network: list[str]) -> tuple[list[float], list[float]]:
-    """Clips a second, and the share of time that waits for data, of each epoch but the first."""
+    """Clips per second, and the share of time spent waiting for data, of each epoch except the first."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     arguments = ["-m", "v3s", "pretrain", "--data", store, "--out", out, "--device", "cpu", "--batch-size"]
     arguments += [BATCH * processes, "--epochs", epochs, "--validation-videos", NUM_VALIDATION, "--train-clips"]
@@ -62,7 +62,7 @@ def train(store: Path, out: Path, processes: int, epochs: int, network: list[str
 
 
 def main() -> None:
-    """Train by one process and by two, in turn, and print one table."""
+    """Train with one process and with two, in turn, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny network, few epochs, one round")
     quick = parser.parse_args().quick
@@ -81,9 +81,9 @@ def main() -> None:
                 waits[count] += waiting
     console = Console()
     samples = (NUM_VIDEOS - NUM_VALIDATION) * CLIPS_OF_EACH
-    told = "the same" if same_samples(samples, epochs) else "NOT the same"
-    console.print(f"{describe_machine()}; {' '.join(network)}, {BATCH} clips a step and process", highlight=False)
-    table = Table("processes", "clips/s (median)", "efficiency", "waiting for data", title=f"{told} samples")
+    title = "the same samples" if same_samples(samples, epochs) else "NOT the same samples"
+    console.print(f"{describe_machine()}; {' '.join(network)}, {BATCH} clips per step and process", highlight=False)
+    table = Table("processes", "clips/s (median)", "efficiency", "waiting for data", title=title)
     alone = statistics.median(speeds[1])
     for count in PROCESSES:
         together, waited = statistics.median(speeds[count]), statistics.median(waits[count])

@@ -1,7 +1,7 @@
-"""Exact search in stored vectors, against the plain numpy way: ``python -m benchmarks.search [--quick]``.
+"""Exact search in stored vectors, compared with plain numpy: ``python -m benchmarks.search [--quick]``.
 
-The vectors lie in a folder as ``v3s embed`` writes it, 1,000,000 of 512 numbers in float16. The peer, written from its
-usual form: all vectors to float32 in memory, one matrix product, ``argpartition`` and a sort of what it leaves.
+The folder is as ``v3s embed`` writes it, with 1,000,000 vectors of 512 numbers in float16. Plain numpy, in its usual
+form: convert all vectors to float32 in memory, then one matrix product, ``argpartition`` and a sort of the best.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     Description,
     Entry,
@@ -44,7 +44,7 @@ ROUNDS = 3
 
 
 def make_vectors(folder: Path, num_vectors: int, console: Console) -> Vectors:
-    """A folder of random unit vectors, one a video."""
+    """Write a folder of random unit vectors, one per video."""
     lines = video_lines(Entry(f"{number}.mp4", None, 100, 4.0) for number in range(num_vectors))
     description = Description(
         backbone="random:r3d",
@@ -77,7 +77,7 @@ def make_vectors(folder: Path, num_vectors: int, console: Console) -> Vectors:
 
 
 def numpy_search(queries: NDArray[np.float32], vectors: Vectors, k: int) -> NDArray[np.int64]:
-    """Rows of the best ``k`` of each query, best first."""
+    """The rows of the best ``k`` vectors for each query, best first."""
     matrix = np.concatenate([shard.vectors.numpy() for shard in vectors.shards]).astype(np.float32)
     scores = queries @ matrix.T
     best = np.argpartition(-scores, k, axis=1)[:, :k]
@@ -86,7 +86,7 @@ def numpy_search(queries: NDArray[np.float32], vectors: Vectors, k: int) -> NDAr
 
 
 def timed(search: Callable[[], object], rounds: int) -> float:
-    """Median seconds of some rounds after one to warm up."""
+    """Median seconds over the rounds, after one round to warm up."""
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -96,16 +96,16 @@ def timed(search: Callable[[], object], rounds: int) -> float:
 
 
 def peak_gigabytes() -> float:
-    """Largest resident set of this process so far, the vectors that are mapped into it among them."""
+    """Peak resident memory of this process so far, including the vectors that are mapped into it."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def main() -> None:
-    """Write the vectors, time our search, then the peer's, check that both find the same, and print one table."""
+    """Write the vectors, time our search and that of numpy, check that both find the same, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_VECTORS:,} vectors; the targets do not hold")
-    parser.add_argument("--folder", help="where to write 1 GB for a while; by default the system's temporary folder")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_VECTORS:,} vectors; the targets do not apply")
+    parser.add_argument("--folder", help="folder for 1 GB of temporary files; default: that of the system")
     arguments = parser.parse_args()
     num_vectors = QUICK_VECTORS if arguments.quick else NUM_VECTORS
     console = Console()
@@ -132,7 +132,7 @@ def main() -> None:
     aim = "" if arguments.quick else f"< {TARGET_GIGABYTES} GB"
     table.add_row("peak memory", f"{peak:.2f} GB", aim, f"{peak_gigabytes():.2f} GB", "")
     console.print(table)
-    console.print(f"{same.mean():.1%} of the neighbours are the same; half precision can swap near equals")
+    console.print(f"{same.mean():.1%} of the neighbours are the same; half precision can swap almost equal scores")
 
 
 if __name__ == "__main__":

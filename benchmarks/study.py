@@ -1,13 +1,13 @@
-"""The study behind docs/results.md: train its rows under one budget, then ask all networks the same questions.
+"""The study behind docs/results.md: train its rows with the same budget, then evaluate all networks in the same way.
 
     python -m benchmarks.study --out STUDY --data UCF-101 --splits LISTS --rows random,v3s,v3s-plus --seeds 0,1,2
 
-Options that are not listed by ``--help`` go to every ``v3s pretrain``. Each step is one command of v3s, printed before
-it runs. What is finished is skipped, and a training that was stopped or killed goes on from its last checkpoint: the
-same line may be given again and again. ``python -m benchmarks.study_tables STUDY TABLE`` prints the tables.
+Options that are not listed by ``--help`` are passed to every ``v3s pretrain``. Each step is one v3s command, printed
+before it runs. Finished steps are skipped, and a training that was stopped or killed resumes from its last checkpoint,
+so the same command can be repeated. ``python -m benchmarks.study_tables STUDY TABLE`` prints the tables.
 
-    STUDY/pixels.json                 what can be read without a network
-    STUDY/<network>-<row>-<seed>/     a run of pretrain (only a folder for the row "random"), and beside its files
+    STUDY/pixels.json                 what pixel statistics reveal, without a network
+    STUDY/<network>-<row>-<seed>/     a run of pretrain (an ordinary folder for the row "random"), and in addition
         retrieve.json probe.json evaluate.json audit.json finetune/result.json
 """
 
@@ -31,7 +31,7 @@ CHANGES = {
     "v3s-colour": ["--flip", "--colour-jitter=0.4", "--grey=0.2"],
     "v3s-plus": ["--recipe=v3s-plus"],
 }
-"""Rows that are not a task: what they change of the task v3s."""
+"""Rows that are not tasks: the options that they add to the task v3s."""
 ROWS = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
 NEED_HEADS = ("evaluate", "audit")  # which random weights do not have
 PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
@@ -39,13 +39,13 @@ PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of v3s, and how to see that it is done.
+    """One v3s command, and how to tell that it is finished.
 
     Attributes:
-        arguments: of the command.
+        arguments: the arguments of the command.
         written: the file that it writes.
-        epochs: for a training, whose file is metrics.jsonl: how many it must hold.
-        weights: what the file was made from, if anything: a file older than these is made anew.
+        epochs: for a training, whose file is metrics.jsonl: the number of epochs that it must contain.
+        weights: the weights that the file was computed from, if any; an older file is computed again.
     """
 
     arguments: list[str]
@@ -54,7 +54,7 @@ class Step:
     weights: Path | None = None
 
     def is_done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the step is finished."""
         if not self.written.is_file():
             return False
         if self.epochs:
@@ -68,8 +68,8 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
     """Yield the steps of a study in their order: seed by seed, row by row, fine-tuning last.
 
     Args:
-        options: of the study.
-        pretraining: further options of every ``v3s pretrain``.
+        options: the options of the study.
+        pretraining: more options for every ``v3s pretrain``.
     """
     study = Path(options.out)
     compute = [f"--{name}={value}" for name in ("workers", "device") if (value := getattr(options, name)) is not None]
@@ -89,16 +89,16 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
                     own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
                     yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
                 weights = None if row == RANDOM else run / WEIGHTS
-                asked = [*videos, backbone, f"--seed={seed}"]
+                shared = [*videos, backbone, f"--seed={seed}"]
                 for name in options.protocols.split(","):
                     if row != RANDOM or name not in NEED_HEADS:
                         written = run / f"{name}.json"
                         extra = _protocol_options(name, run, options, size)
-                        yield Step([name, *asked, *extra, f"--out={written}"], written, weights=weights)
+                        yield Step([name, *shared, *extra, f"--out={written}"], written, weights=weights)
                 if options.finetune is not None:
                     folder = run / "finetune"
                     own = [*size, *shlex.split(options.finetune), f"--out={folder}", "--resume"]
-                    last.append(Step(["finetune", *asked, *own], folder / "result.json"))
+                    last.append(Step(["finetune", *shared, *own], folder / "result.json"))
     yield from last
 
 
@@ -115,11 +115,11 @@ def _protocol_options(name: str, run: Path, options: argparse.Namespace, size: l
 
 
 def conduct(steps: Sequence[Step]) -> int:
-    """Run the steps that are not done; stop at the first that fails, with its exit code."""
+    """Run the unfinished steps; stop at the first one that fails, with its exit code."""
     for number, step in enumerate(steps, 1):
         head = f"[{number}/{len(steps)}] v3s {shlex.join(step.arguments)}"
         if step.is_done():
-            print(f"{head}\n  done before", flush=True)
+            print(f"{head}\n  skipped: already finished", flush=True)
             continue
         print(f"{head}\n  started {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
         start = time.monotonic()
@@ -127,33 +127,33 @@ def conduct(steps: Sequence[Step]) -> int:
         if code := v3s(step.arguments):
             print(f"  exit code {code}", flush=True)
             return code
-        print(f"  done in {(time.monotonic() - start) / 60:.1f} min", flush=True)
+        print(f"  finished in {(time.monotonic() - start) / 60:.1f} min", flush=True)
     return 0
 
 
 def read_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """The options of the study, and those that go to every ``v3s pretrain``."""
+    """The options of the study, and those that are passed to every ``v3s pretrain``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of the study")
     parser.add_argument("--data", required=True)
     parser.add_argument("--splits", required=True)
     parser.add_argument("--split", type=int, default=1)
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}, or any other task")
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"from {', '.join(ROWS)}, or any other task")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--networks", default="r2plus1d")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--clip-frames", type=int, default=16)
     parser.add_argument("--clip-size", type=int, default=112)
-    parser.add_argument("--epochs", type=int, default=300, help="of pre-training")
-    parser.add_argument("--protocols", default="retrieve,probe,evaluate,audit", help=f"of {', '.join(PROTOCOLS)}")
-    parser.add_argument("--num-clips", type=int, default=10, help="of each video, for retrieve, probe and similarity")
-    parser.add_argument("--finetune", help='fine-tune at the end, with such options: --finetune="--epochs=20"')
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of pre-training")
+    parser.add_argument("--protocols", default="retrieve,probe,evaluate,audit", help=f"from {', '.join(PROTOCOLS)}")
+    parser.add_argument("--num-clips", type=int, default=10, help="clips per video, for retrieve, probe and similarity")
+    parser.add_argument("--finetune", help='fine-tune at the end, with these options, such as --finetune="--epochs=20"')
     parser.add_argument("--workers", type=int)
     parser.add_argument("--device")
     options, pretraining = parser.parse_known_args(arguments)
     unknown = set(options.rows.split(",")) - {*ROWS, *TASKS} or set(options.protocols.split(",")) - set(PROTOCOLS)
     if unknown:
-        parser.error(f"no row or protocol is called {', '.join(sorted(unknown))}")
+        parser.error(f"unknown row or protocol: {', '.join(sorted(unknown))}")
     return options, pretraining
 
 

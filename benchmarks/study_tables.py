@@ -1,8 +1,8 @@
 """The tables of a study as Markdown: ``python -m benchmarks.study_tables STUDY TABLE [--charts FOLDER]``.
 
-They are made from its runs' own files. A study is a folder of runs ``<network>-<row>-<seed>``: each a run of
-``v3s pretrain`` (for the row ``random`` only a folder), with what its network was asked beside it: retrieve.json,
-probe.json, evaluate.json, audit.json, similarity.json and finetune/result.json.
+The tables are computed from the files of the runs. A study is a folder of runs ``<network>-<row>-<seed>``. Each is a
+run of ``v3s pretrain`` (an ordinary folder for the row ``random``), and also contains the results of its network:
+retrieve.json, probe.json, evaluate.json, audit.json, similarity.json and finetune/result.json.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ORDER = (RANDOM, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s")
 
 
 def _paper(*tables: str) -> dict[Group, float]:
-    """Top-1 accuracy in percent on the whole of UCF101, split 1, that tables of the paper give each network and row."""
+    """Top-1 accuracy in percent on all of UCF101, split 1, in tables of the paper, by network and row."""
     rows = (row for table in tables for row in TABLES[table].rows)
     return {(row.backbone, row.task or RANDOM): row.paper[0] for row in rows}
 
@@ -49,33 +49,33 @@ class StudyRun:
     seed: int
 
     def result(self, file: str) -> Result | None:
-        """What a protocol wrote, or None before it has."""
+        """The result file of a protocol, or None if it does not exist yet."""
         path = self.folder / file
         return read_json(path) if path.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a protocol's files become a table.
+    """How to make a table from the files of a protocol.
 
     Attributes:
-        file: what the protocol writes into a run's folder.
-        columns: how to find the share in [0, 1] that each column shows; NaN where there is nothing to show.
-        chance: the same for a last line, or None.
-        paper: the paper's number in percent beside the first column.
-        asks_heads: whether the protocol asks the heads of pre-training, which random weights do not have.
+        file: the file that the protocol writes in the folder of a run.
+        columns: how to find the share in [0, 1] for each column; NaN if there is nothing to show.
+        chance: the same for the last line, or None.
+        paper: the number of the paper in percent, to compare with the first column.
+        needs_heads: whether the protocol needs the heads of pre-training, which random weights do not have.
     """
 
     file: str
     columns: dict[str, Callable[[Result], float]]
     chance: dict[str, Callable[[Result], float]] | None = None
     paper: Mapping[Group, float] | None = None
-    asks_heads: bool = False
+    needs_heads: bool = False
 
 
 def _at(*path: str) -> Callable[[Result], float]:
-    def look_up(found: Result) -> float:
-        value: Any = found
+    def look_up(result: Result) -> float:
+        value: Any = result
         for key in path:
             value = value[key]
         return float(value)
@@ -84,13 +84,13 @@ def _at(*path: str) -> Callable[[Result], float]:
 
 
 def _of_head(value: str, *path: str) -> Callable[[Result], float]:
-    """What a head scored; nothing for a head of one label, which has nothing to tell apart."""
+    """The score of a head; NaN for a head with only one label, which has nothing to distinguish."""
     look_up, chance = _at(*path, value), _at(*path, "chance")
-    return lambda found: look_up(found) if chance(found) < 1 else math.nan
+    return lambda result: look_up(result) if chance(result) < 1 else math.nan
 
 
 def _few(per_class: int) -> Callable[[Result], float]:
-    return lambda found: next((run["mean"] for run in found["few_labels"] if run["per_class"] == per_class), math.nan)
+    return lambda result: next((run["mean"] for run in result["few_labels"] if run["per_class"] == per_class), math.nan)
 
 
 _HEADS = ("spatial", "temporal")
@@ -105,7 +105,7 @@ LAYOUTS = {
     "probe": Layout(
         "probe.json",
         {"linear": _at("linear", "top_1"), "neighbours": _at("neighbours", "top_1")}
-        | {f"linear, {number} a class": _few(number) for number in (1, 5, 10)}
+        | {f"linear, {number} per class": _few(number) for number in (1, 5, 10)}
         | {"shuffled labels": _at("shuffled", "top_1")},
         {"linear": _at("chance"), "neighbours": _at("chance")},
     ),
@@ -123,14 +123,14 @@ LAYOUTS = {
             for head in _HEADS
             for text, key in (("", "accuracy"), (" chance", "chance"))
         },
-        asks_heads=True,
+        needs_heads=True,
     ),
     **{
         f"audit-{head}": Layout(
             "audit.json",
             {name: _of_head("accuracy", "rows", name, head) for name in _STIMULI}
             | {"chance": _of_head("chance", "rows", "video", head)},
-            asks_heads=True,
+            needs_heads=True,
         )
         for head in _HEADS
     },
@@ -143,11 +143,11 @@ def study_table(study: Path, table: str, charts: Path = Path()) -> str:
 
     Args:
         study: the folder of its runs.
-        table: one of `TABLE_NAMES`; "curves" draws how both heads learned.
+        table: one of `TABLE_NAMES`; "curves" draws the learning curves of both heads.
         charts: the folder for the SVG files of the curves.
 
     Raises:
-        ValueError: the folder holds no runs, or none has what the table shows.
+        ValueError: the folder does not contain runs, or none of them has results for the table.
     """
     if table == "pixels":
         return pixels_table(study)
@@ -159,19 +159,19 @@ def study_table(study: Path, table: str, charts: Path = Path()) -> str:
 
 
 def group_runs(study: Path) -> dict[Group, list[StudyRun]]:
-    """The runs of a study by network and row, in the paper's order; those of a group differ by their seed.
+    """The runs of a study by network and row, in the order of the paper; the runs of a group differ only by seed.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no runs.
     """
     groups: dict[Group, list[StudyRun]] = {}
     for folder in sorted(study.iterdir()) if study.is_dir() else ():
-        named = re.fullmatch(r"([^-]+)-(.+)-(\d+)", folder.name)
-        if named and folder.is_dir():
-            run = StudyRun(folder, named[1], named[2], int(named[3]))
+        match = re.fullmatch(r"([^-]+)-(.+)-(\d+)", folder.name)
+        if match and folder.is_dir():
+            run = StudyRun(folder, match[1], match[2], int(match[3]))
             groups.setdefault((run.network, run.row), []).append(run)
     if not groups:
-        raise ValueError(f"{study} holds no runs: folders <network>-<row>-<seed>, as benchmarks/study.py makes them")
+        raise ValueError(f"{study} does not contain runs (<network>-<row>-<seed>, as benchmarks/study.py makes them)")
     return dict(sorted(groups.items(), key=lambda item: _place(item[0])))
 
 
@@ -181,46 +181,46 @@ def _place(group: Group) -> tuple[str, int, str]:
 
 
 def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> str:
-    """Mean and spread over the seeds of each group, the lead over random weights, and the paper's number.
+    """Mean and spread over the seeds of each group, the lead over random weights, and the number of the paper.
 
     Raises:
-        ValueError: no run has the file that the table is made from.
+        ValueError: no run has the file that the table needs.
     """
-    found = {group: [result for run in runs if (result := run.result(layout.file))] for group, runs in groups.items()}
-    found = {group: given for group, given in found.items() if given}
-    if not found:
+    results = {group: [one for run in runs if (one := run.result(layout.file))] for group, runs in groups.items()}
+    results = {group: own for group, own in results.items() if own}
+    if not results:
         raise ValueError(f"no run of the study has {layout.file} yet")
     first = next(iter(layout.columns))
-    compared = any(row == RANDOM for _, row in found)
+    compared = any(row == RANDOM for _, row in results)
     header = ["network", "row", *layout.columns, *(["over random"] if compared else [])]
     header += [*(["paper (all of UCF101)"] if layout.paper else []), "seeds"]
     rows = []
-    for (network, row), given in found.items():
+    for (network, row), own in results.items():
         cells = [
-            spread([look_up(result) for result in (given[:1] if name.endswith("chance") else given)])
+            spread([look_up(result) for result in (own[:1] if name.endswith("chance") else own)])
             for name, look_up in layout.columns.items()
         ]
         if compared:
-            cells.append(_lead(layout.columns[first], given, found.get((network, RANDOM)), row))
+            cells.append(_lead(layout.columns[first], own, results.get((network, RANDOM)), row))
         if layout.paper:
             cells.append(f"{layout.paper[network, row]:.1f}" if (network, row) in layout.paper else "")
-        rows.append([network, row, *cells, str(len(given))])
+        rows.append([network, row, *cells, str(len(own))])
     if layout.chance:
-        any_result = next(iter(found.values()))[0]
+        any_result = next(iter(results.values()))[0]
         cells = [f"{layout.chance[name](any_result):.1%}" if name in layout.chance else "" for name in layout.columns]
         rows.append(["", "chance", *cells, *[""] * (len(header) - 2 - len(cells))])
     missing = [
         run.folder.name
         for runs in groups.values()
         for run in runs
-        if run.result(layout.file) is None and not (layout.asks_heads and run.row == RANDOM)
+        if run.result(layout.file) is None and not (layout.needs_heads and run.row == RANDOM)
     ]
     note = f"\n\nWithout {layout.file} so far: {', '.join(missing)}." if missing else ""
     return markdown(header, rows) + note
 
 
 def spread(shares: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds, in percent; the mean alone of a single one; a dash for NaN."""
+    """Mean and standard deviation over the seeds, in percent; only the mean for one seed; a dash for NaN."""
     if any(map(math.isnan, shares)):
         return "-"
     mean = f"{100 * statistics.fmean(shares):.1f}"
@@ -228,15 +228,15 @@ def spread(shares: Sequence[float]) -> str:
 
 
 def _lead(
-    look_up: Callable[[Result], float], given: Sequence[Result], random: Sequence[Result] | None, row: str
+    look_up: Callable[[Result], float], results: Sequence[Result], random: Sequence[Result] | None, row: str
 ) -> str:
     if random is None or row == RANDOM:
         return ""
-    return f"{100 * (statistics.fmean(map(look_up, given)) - statistics.fmean(map(look_up, random))):+.1f}"
+    return f"{100 * (statistics.fmean(map(look_up, results)) - statistics.fmean(map(look_up, random))):+.1f}"
 
 
 def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:
-    """How each group was trained: all values where its runs differ, and the mean of their minutes."""
+    """How each group was trained: all values if its runs differ, and their mean number of minutes."""
     header = ["network", "row", "width", "clip", "epochs", "batch", "rate", "videos", "clips seen", "minutes", "seeds"]
     rows = []
     for (network, row), runs in groups.items():
@@ -246,7 +246,7 @@ def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:
             minutes = statistics.fmean(_minutes(run) for run in runs if (run.folder / METRICS).is_file())
             rows.append([network, row, *cells, f"{minutes:.1f}", ", ".join(str(run.seed) for run in runs)])
     if not rows:
-        raise ValueError("no run of the study has ended an epoch yet")
+        raise ValueError("no run of the study has finished an epoch yet")
     return markdown(header, rows)
 
 
@@ -263,21 +263,21 @@ def _budget(run: StudyRun) -> list[str]:
 
 
 def _minutes(run: StudyRun) -> float:
-    """Of training, without validation."""
+    """Minutes of training, without validation."""
     return math.fsum(line["seconds"] for line in read_metrics(run.folder / METRICS)) / 60
 
 
 def pixels_table(study: Path) -> str:
-    """What a linear probe reads from a few numbers of a clip, by setting and cue."""
+    """The accuracy of a linear probe on a few statistics of each clip, by setting and cue."""
     path = study / "pixels.json"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: v3s audit --data VIDEOS --out {path} makes it")
-    found = read_json(path)
-    rows = [[*name.split(": ", 1), *(_scored(heads[head]) for head in _HEADS)] for name, heads in found["rows"].items()]
-    chance = next(iter(found["rows"].values()))
+        raise ValueError(f"{path} does not exist; make it with v3s audit --data VIDEOS --out {path}")
+    audit = read_json(path)
+    rows = [[*name.split(": ", 1), *(_scored(heads[head]) for head in _HEADS)] for name, heads in audit["rows"].items()]
+    chance = next(iter(audit["rows"].values()))
     rows.append(["", "chance", *(f"{chance[head]['chance']:.1%}" for head in _HEADS)])
-    told = "".join(f" {sentence}" for sentence in found["conclusions"])
-    return f"{found['title']}.{told}\n\n{markdown(['clips', 'cue', *_HEADS], rows)}"
+    conclusions = "".join(f" {sentence}" for sentence in audit["conclusions"])
+    return f"{audit['title']}.{conclusions}\n\n{markdown(['clips', 'cue', *_HEADS], rows)}"
 
 
 def _scored(score: Result) -> str:
@@ -285,9 +285,9 @@ def _scored(score: Result) -> str:
 
 
 def draw_curves(groups: Mapping[Group, Sequence[StudyRun]], charts: Path) -> str:
-    """Draw how both heads of each network's rows learned, as SVG files; returns Markdown that shows them.
+    """Draw the learning curves of both heads for the rows of each network as SVG files; returns Markdown to show them.
 
-    A line is the mean over the seeds, as far as all of them have come.
+    A line is the mean over the seeds, up to the last epoch that all of them have finished.
     """
     shown = []
     for network in dict.fromkeys(network for network, _ in groups):
@@ -303,7 +303,7 @@ def draw_curves(groups: Mapping[Group, Sequence[StudyRun]], charts: Path) -> str
                 write_page(file, line_chart(series, title=title, x_label="epoch", y_label="accuracy") + "\n")
                 shown.append(f"![{title}]({file.name})")
     if not shown:
-        raise ValueError("no run of the study has ended an epoch yet")
+        raise ValueError("no run of the study has finished an epoch yet")
     return "\n\n".join(shown)
 
 
@@ -332,8 +332,8 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder of runs, as benchmarks/study.py makes it")
     parser.add_argument("table", choices=TABLE_NAMES)
     parser.add_argument("--charts", type=Path, default=Path(), help="folder for the SVG files of the curves")
-    given = parser.parse_args()
-    print(study_table(given.study, given.table, given.charts))
+    arguments = parser.parse_args()
+    print(study_table(arguments.study, arguments.table, arguments.charts))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Training steps a second: ``python -m benchmarks.train_step [--quick]``.
+"""Speed of training steps: ``python -m benchmarks.train_step [--quick]``.
 
-Two tables: the network alone by precision and memory layout; and whole steps of ``v3s pretrain``, fed one resident
-batch, a store in memory, and a store by processes that read. A process that reads takes a core that the network would
-use, so the second table counts CPU time as well: of the network with all that moves it, and of reading.
+Two tables: the network alone, by precision and memory layout; and whole steps of ``v3s pretrain``, with one resident
+batch, with a store in memory, and with a store that separate processes read. A reading process takes a core from the
+network, so the second table also shows CPU time: of the network with its optimizer, and of reading.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
 
 CPU, BATCH = torch.device("cpu"), 8
-NUM_WARMING = 3  # steps before those that count: those that a reading process may have made ahead
+NUM_WARMING = 3  # steps that do not count: a reading process may have prepared their batches in advance
 VARIANTS = {
     "fp32": (Compute(CPU, bf16=False), torch.contiguous_format),
     "fp32, channels last": (Compute(CPU, bf16=False), torch.channels_last_3d),
@@ -65,7 +65,7 @@ class Step:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
     def __call__(self) -> float:
-        """Clips a second of one step."""
+        """Run one step; returns clips per second."""
         start = time.perf_counter()
         with self.compute.autocast():
             loss = F.cross_entropy(self.model(self.clips), self.labels)
@@ -77,14 +77,14 @@ class Step:
 
 @dataclass
 class Spent:
-    """What the steps of one way of feeding them took, in seconds of the clock and of CPUs.
+    """Wall-clock and CPU time of the steps with one source of batches, in seconds.
 
     Attributes:
-        seconds: of whole steps.
-        waiting: of them, until the next batch was there.
+        seconds: time of whole steps.
+        waiting: the part of it spent waiting for the next batch.
         network: CPU time of the steps themselves.
-        reading: CPU time of making their batches, here or in processes that read.
-        steps: how many.
+        reading: CPU time for making their batches, here or in reading processes.
+        steps: number of steps.
     """
 
     seconds: float = 0.0
@@ -94,7 +94,7 @@ class Spent:
     steps: int = 0
 
     def add(self, batches: Batches, num_steps: int, step: Callable[[tuple[Tensor, Tensor]], object]) -> None:
-        """Make steps, after some that do not count."""
+        """Run steps, after some that do not count."""
         before = _cpu_of_ended_processes()
         with closing(batches):
             for _ in range(NUM_WARMING):
@@ -103,9 +103,9 @@ class Spent:
                 start, began = time.perf_counter(), time.process_time()
                 batch = next(batches)
                 self.waiting += time.perf_counter() - start
-                self.reading += (made := time.process_time()) - began
+                self.reading += (ready := time.process_time()) - began
                 step(batch)
-                self.network += time.process_time() - made
+                self.network += time.process_time() - ready
                 self.seconds += time.perf_counter() - start
         share = num_steps / (num_steps + NUM_WARMING)
         self.reading += share * (_cpu_of_ended_processes() - before)
@@ -120,7 +120,7 @@ def _cpu_of_ended_processes() -> float:
 def feed(
     name: str, width: float, shape: tuple[int, int, int], num_steps: int, rounds: int
 ) -> dict[tuple[str, int], Spent]:
-    """Whole training steps by (what feeds them, threads of the network), in turn."""
+    """Measure whole training steps by (source of batches, threads of the network), in turn."""
     with tempfile.TemporaryDirectory() as folder:
         clips = _stored_clips(Path(folder), shape)
         compute = choose_compute("cpu")
@@ -162,7 +162,7 @@ def _stored_clips(folder: Path, shape: tuple[int, int, int]) -> PretextClips:
 
 
 def network_table(name: str, width: float, shape: tuple[int, int, int], rounds: int) -> Table:
-    """The network alone, variants in turn, round by round."""
+    """The network alone; in each round, all variants in turn."""
     steps = {variant: Step(name, width, shape, *setting) for variant, setting in VARIANTS.items()}
     speeds: dict[str, list[float]] = {variant: [] for variant in steps}
     for turn in range(rounds + 1):
@@ -179,9 +179,9 @@ def network_table(name: str, width: float, shape: tuple[int, int, int], rounds: 
 
 
 def fed_table(spent: dict[tuple[str, int], Spent]) -> Table:
-    """Whole steps by what feeds them; the first row is one resident batch with every core to the network."""
+    """Whole steps by source of batches; the first row is one resident batch, with every core for the network."""
     table = Table(
-        "whole steps, fed",
+        "whole steps, batches from",
         "threads",
         "clips/s",
         "of one batch",
@@ -189,13 +189,13 @@ def fed_table(spent: dict[tuple[str, int], Spent]) -> Table:
         "network, ms",
         "reading, ms",
         "share",
-        caption="ms of CPU time a clip; share: of reading in both",
+        caption="ms: CPU time per clip; share: reading, of both",
     )
     best = next(iter(spent.values()))
-    for (way, threads), some in spent.items():
+    for (source, threads), some in spent.items():
         clips = BATCH * some.steps
         table.add_row(
-            way,
+            source,
             str(threads),
             f"{clips / some.seconds:.2f}",
             f"{some.steps / some.seconds / (best.steps / best.seconds):.1%}",
@@ -218,9 +218,9 @@ def main() -> None:
     console = Console()
     divide_cores(0, CPU, training=True)
     cpu = torch.cpu.get_capabilities()
-    able = ", ".join(kind for kind in ("avx512_bf16", "amx_bf16") if cpu.get(kind)) or "none"
+    units = ", ".join(kind for kind in ("avx512_bf16", "amx_bf16") if cpu.get(kind)) or "none"
     console.print(
-        f"{describe_machine()}; bf16 units: {able}; {name}, width {width}, clips {shape}, batch {BATCH}",
+        f"{describe_machine()}; bf16 units: {units}; {name}, width {width}, clips {shape}, batch {BATCH}",
         highlight=False,
     )
     console.print(network_table(name, width, shape, 3))

@@ -1,32 +1,37 @@
 """Fixtures that every test may use."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from v3s import PretrainConfig, pretrain
 from v3s.data.synthetic import make_clips
+from v3s.protocols.finetune import FinetuneConfig
+from v3s.vectors.embed import EmbedConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """One thread a process: results are exact at a named thread count, and tests run side by side."""
+    """One thread per process: results are exact for a given number of threads, and tests run in parallel."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what tests find about files out of the user's cache."""
+    """Keep the results of scans in tests out of the cache of the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real videos and split lists beside the checkout.
+    """The folder of real videos and split lists next to the checkout.
 
     Skips where it is absent; on CI its absence is a failure.
     """
@@ -53,3 +58,38 @@ def labelled_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, num_videos, seed in (("train", 16, 1), ("test", 8, 2)):
         make_clips(folder / part, num_videos=num_videos, num_frames=20, height=32, width=48, seed=seed)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_pretraining(small_videos: Path) -> PretrainConfig:
+    """A pre-training on `small_videos` that takes seconds, with a checkpoint after every step; tests set ``out``."""
+    return PretrainConfig(
+        data=str(small_videos), out="", backbone="r3d", width=0.125, task="ts", clip_frames=8, clip_size=32, epochs=2,
+        batch_size=4, validation_videos=4, workers=0, checkpoint_seconds=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pretrained(small_pretraining: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `small_pretraining`, which tests only read."""
+    out = tmp_path_factory.mktemp("runs") / "pretrained"
+    pretrain(replace(small_pretraining, out=str(out)), console=Console(quiet=True))
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_finetuning(labelled_videos: Path) -> FinetuneConfig:
+    """A fine-tuning on `labelled_videos` that takes seconds, from random weights; tests set ``out``."""
+    return FinetuneConfig(
+        data=str(labelled_videos), out="", backbone="random:r3d@0.125", clip_frames=8, clip_size=32, epochs=2,
+        batch_size=4, validation_videos=4, workers=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_embedding(small_videos: Path) -> EmbedConfig:
+    """An embedding of `small_videos` with random weights; tests set ``out``."""
+    return EmbedConfig(
+        data=str(small_videos), out="", backbone="random:r3d@0.125", clip_frames=8, clip_size=32, workers=0,
+        device="cpu",
+    )  # fmt: skip

@@ -54,7 +54,7 @@ class Train(Videos):
     Attributes:
         out: Folder of the run.
         learning_rate: Of SGD; default what the network needs.
-        resume: Go on with the run in the folder.
+        resume: Resume the run in the folder.
 
     For ablations:
         zoom: How near.
@@ -179,12 +179,12 @@ def test_names_stay_as_they_are(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--batch-sise 3", "no option is called '--batch-sise', did you mean '--batch-size'?"),
-        ("--lr=3", "no option is called '--lr', did you mean '--learning-rate'?"),
-        ("--epoch 3", "no option is called '--epoch', did you mean '--epochs'?"),
-        ("--no-flop", "no option is called '--no-flop'"),
-        ("--no-flip=true", "no option is called '--no-flip', did you mean '--flip'?"),
-        ("-x", "no option is called '-x'"),
+        ("--batch-sise 3", "unknown option '--batch-sise', did you mean '--batch-size'?"),
+        ("--lr=3", "unknown option '--lr', did you mean '--learning-rate'?"),
+        ("--epoch 3", "unknown option '--epoch', did you mean '--epochs'?"),
+        ("--no-flop", "unknown option '--no-flop'"),
+        ("--no-flip=true", "unknown option '--no-flip', did you mean '--flip'?"),
+        ("-x", "unknown option '-x'"),
         ("--epochs many", "--epochs is 'many'; it must be a whole number"),
         ("--epochs 1.5", "--epochs is '1.5'; it must be a whole number"),
         ("--epochs null", "--epochs is 'null'; it must be a whole number"),
@@ -192,21 +192,21 @@ def test_names_stay_as_they_are(name: str) -> None:
         ("--workers many", "--workers is 'many'; it must be a whole number"),
         ("--seconds fast", "--seconds is 'fast'; it must be a number"),
         ("--seconds nan", "--seconds is 'nan'; it must be a number"),
-        ("--few 1,x", "--few has 'x'; it must be a whole number"),
-        ("--few [1,2]", "--few has '[1'; it must be a whole number"),
+        ("--few 1,x", "--few contains 'x'; each value must be a whole number"),
+        ("--few [1,2]", "--few contains '[1'; each value must be a whole number"),
         ("--flip=maybe", "--flip is 'maybe'; it must be true or false"),
         ("--zoom x", "--zoom is 'x'; it must be one of paper, even"),
         ("--head x", "--head is 'x'; it must be one of spatial, temporal"),
-        ("--data", "--data needs a value; one that begins with a dash is given as --data=VALUE"),
+        ("--data", "--data needs a value; if the value begins with a dash, write --data=VALUE"),
         ("--data --out run", "--data needs a value"),
         ("--data -k 3", "--data needs a value"),
-        ("--data A --data B", "--data is given more than once, as 'A' and 'B'"),
-        ("A --data B", "DATA or --data is given more than once, as 'A' and 'B'"),
-        ("--flip --no-flip", "--flip or --no-flip is given more than once, as 'true' and 'false'"),
+        ("--data A --data B", "--data is given more than once: 'A' and 'B'"),
+        ("A --data B", "DATA or --data is given more than once: 'A' and 'B'"),
+        ("--flip --no-flip", "--flip or --no-flip is given more than once: 'true' and 'false'"),
         ("--resume --resume", "--resume is given more than once"),
-        ("my videos", "DATA is given more than once, as 'my' and 'videos'"),
-        ("--out run stray", "'stray' belongs to no option; give an option's name before it"),
-        ("--resume run", "'run' belongs to no option"),
+        ("my videos", "DATA is given more than once: 'my' and 'videos'"),
+        ("--out run stray", "'stray' does not belong to any option; put an option name before it"),
+        ("--resume run", "'run' does not belong to any option"),
     ],
 )
 def test_wrong_words(words: str, message: str) -> None:
@@ -216,9 +216,9 @@ def test_wrong_words(words: str, message: str) -> None:
 
 
 def test_what_must_be_given() -> None:
-    with pytest.raises(UsageError, match=r"^DATA and --out must be given$"):
+    with pytest.raises(UsageError, match=r"^DATA and --out are required$"):
         build(Train, {})
-    with pytest.raises(UsageError, match=r"^QUERY and --in must be given$"):
+    with pytest.raises(UsageError, match=r"^QUERY and --in are required$"):
         build(Search, {"k": 3})
 
 
@@ -244,22 +244,22 @@ def test_yaml(text: str, values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("batch-size: 3", "a.yaml: no option is called 'batch-size', did you mean 'batch_size'?"),
-        ("lr: 3", "a.yaml: no option is called 'lr', did you mean 'learning_rate'?"),
-        ("config: b.yaml", "a.yaml: no option is called 'config'"),
+        ("batch-size: 3", "a.yaml: unknown option 'batch-size', did you mean 'batch_size'?"),
+        ("lr: 3", "a.yaml: unknown option 'lr', did you mean 'learning_rate'?"),
+        ("config: b.yaml", "a.yaml: unknown option 'config'"),
         ("epochs: many", "a.yaml: epochs is 'many'; it must be a whole number"),
         ("epochs: null", "a.yaml: epochs must be a whole number"),
         ("data:", "a.yaml: data must be text"),
         ("data: {a: b}", "a.yaml: data must be text"),
-        ("data: [a, b]", "a.yaml: data is given more than once, as 'a' and 'b'"),
+        ("data: [a, b]", "a.yaml: data is given more than once: 'a' and 'b'"),
         ("data: []", "a.yaml: data must be text"),
         ("few: [[1]]", "a.yaml: few must be a whole number"),
         ("epochs: 1\nepochs: 2", "a.yaml: epochs is given twice"),
-        ("no options", "a.yaml is no YAML file of options"),
-        ("- data", "a.yaml is no YAML file of options"),
-        ("data: a\n\tb: [", "a.yaml is no YAML, line 2: "),
-        ("data: \0", "a.yaml is no YAML: "),
-        ("data: " + "[" * 5_000, "a.yaml is no YAML: "),
+        ("no options", "a.yaml is not a valid options file"),
+        ("- data", "a.yaml is not a valid options file"),
+        ("data: a\n\tb: [", "a.yaml is not valid YAML, line 2: "),
+        ("data: \0", "a.yaml is not valid YAML: "),
+        ("data: " + "[" * 5_000, "a.yaml is not valid YAML: "),
     ],
 )
 def test_wrong_yaml(text: str, message: str) -> None:
@@ -307,7 +307,7 @@ options:
   DATA, --data DATA       A folder of videos. (required)
   --out OUT               Folder of the run. (required)
   --learning-rate X       Of SGD; default what the network needs.
-  --resume                Go on with the run in the folder.
+  --resume                Resume the run in the folder.
   --epochs N              (default 300)
   --workers N
   --seconds X             (default 300.0)
@@ -318,9 +318,9 @@ options:
 more options:
   --splits SPLITS         Official split lists, with videos in data.
   -k, --k N               Neighbours that vote. (default 20)
-  --config FILE           A YAML file of options. The command line overrides it,
-                          and so does a later --config.
-  -h, --help              Show this and exit.
+  --config FILE           A YAML file of options. A later --config overrides it,
+                          and the command line overrides both.
+  -h, --help              Show this help and exit.
 
 for ablations:
   --zoom NAME             How near. (one of paper, even; default paper)

@@ -1,4 +1,4 @@
-"""The peers of the benchmarks make our samples, and the GPU script runs on a machine without one."""
+"""The peers of the benchmarks make our samples, and the GPU script runs on a machine without a GPU."""
 
 import sys
 from dataclasses import replace
@@ -50,12 +50,12 @@ def test_the_gpu_script_runs_without_a_gpu(
     monkeypatch.setattr(gpu, "GOALS", gpu.GOALS[:1])
     monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(small_videos), "--device", "cpu", "--quick"])
     gpu.main()
-    told = capsys.readouterr().out
-    assert "at most 0 levels apart" in told or "at most 1 levels apart" in told
-    assert "r3d 8x28, width 0.125; eager; " in told
+    output = capsys.readouterr().out
+    assert "at most 0 levels apart" in output or "at most 1 levels apart" in output
+    assert "r3d 8x28, width 0.125; eager; " in output
 
 
-def test_the_gpu_script_goes_on_where_a_network_fails(
+def test_the_gpu_script_continues_after_a_network_fails(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With fewer videos than a batch has clips."""
@@ -75,6 +75,6 @@ def test_the_gpu_script_goes_on_where_a_network_fails(
     monkeypatch.setattr(gpu.Bench, "one_batch", fails_once)
     monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(few), "--device", "cpu", "--quick"])
     gpu.main()
-    told = capsys.readouterr().out
-    assert "r3d 8x24, width 0.125; eager; not measured: CUDA out of memory" in told
-    assert "r3d 8x28, width 0.125; eager; " in told
+    output = capsys.readouterr().out
+    assert "r3d 8x24, width 0.125; eager; not measured: CUDA out of memory" in output
+    assert "r3d 8x28, width 0.125; eager; " in output

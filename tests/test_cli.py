@@ -47,22 +47,22 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data x --out y --zoom x", "--zoom is 'x'; it must be one of paper, even"),
         (
             "pretrain --config {tmp}/bad.yaml",
-            "bad.yaml: no option is called 'batch-size', did you mean 'batch_size'",
+            "bad.yaml: unknown option 'batch-size', did you mean 'batch_size'",
         ),
-        ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is no YAML file of options"),
-        ("pretrain --out {tmp}/run --resume", "holds no run to resume"),
-        ("check --workers 1 x", "'x' belongs to no option; give an option's name before it"),
-        ("check --data x -k 3", "no option is called '-k'"),
+        ("pretrain --config {tmp}/text/notes.mp4", "notes.mp4 is not a valid options file"),
+        ("pretrain --out {tmp}/run --resume", "is not a run to resume"),
+        ("check --workers 1 x", "'x' does not belong to any option; put an option name before it"),
+        ("check --data x -k 3", "unknown option '-k'"),
         ("check {tmp}/missing", "missing does not exist"),
-        ("merge {tmp}/missing", "--out must be given"),
+        ("merge {tmp}/missing", "--out is required"),
         ("pretrain --data x --out y --batch-size 0", "batch_size is 0; it must be more than 0"),
         ("pretrain --data x --out y --seed -1", "seed is -1"),
-        ("pretrain --data x", "--out must be given"),
-        ("evaluate", "DATA and --backbone must be given"),
+        ("pretrain --data x", "--out is required"),
+        ("evaluate", "DATA and --backbone are required"),
         ("pretrain --data x --out y --recipe ucf", "--recipe is 'ucf'; it must be one of ucf101-c3d"),
         ("pretrain --data x --out y --task v3", "no pretext task is called 'v3', did you mean 'v3s'?"),
         ("pretrain --data x --out y --backbone r3", "did you mean 'r3d' or 'r3d18'?"),
-        ("pretrain --data x --out y --backbone os:getcwd", "names code of your own"),
+        ("pretrain --data x --out y --backbone os:getcwd", "is your own code"),
         ("pretrain --data x --out y --device tpu", "device is 'tpu'"),
         ("pretrain --data {tmp}/missing --out y", "does not exist"),
         ("pretrain --data {tmp}/empty --out y", "holds no video"),
@@ -73,7 +73,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
         ("check --data {tmp}/missing", "does not exist"),
-        ("check --data {tmp}/truncated/half.mp4", "half.mp4 is no text, and so no list of videos"),
+        ("check --data {tmp}/truncated/half.mp4", "half.mp4 is not a text file, so it cannot be a list"),
         (
             "check --data {tmp}/text --splits {tmp}/missing",
             "missing does not exist; give the folder of the official lists",
@@ -82,7 +82,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data x --out y --learning-rate -1", "learning_rate is -1.0; it must be more than 0"),
         ("finetune --data x --out y --backbone z --momentum -1", "momentum is -1.0; it must be 0 or more"),
         ("prepare --data x --out y --workers -1", "workers is -1; it must be 0 or more"),
-        ("evaluate --data x --backbone y --out {tmp}", "a folder; give the name of a file in it"),
+        ("evaluate --data x --backbone y --out {tmp}", "which is a folder; give a file name"),
         ("replay --run {tmp}", "is not a training run (config.yaml is missing)"),
         ("explain --video x --backbone y --out {tmp}/list.txt", "a file; give a folder"),
         ("pretrain --data {tmp}/text --out {tmp}/list.txt/run", "list.txt/run: Not a directory"),
@@ -114,8 +114,8 @@ def test_a_full_gpu_is_a_mistake_too(monkeypatch: pytest.MonkeyPatch, capsys: py
         )
 
     monkeypatch.setattr(cli, "load_command", lambda name: (fail, PretrainConfig))
-    code, told = run("pretrain --data x --out y", capsys)
-    assert (code, told) == (1, "error: CUDA out of memory: choose a smaller --batch-size, or another --device\n")
+    code, error = run("pretrain --data x --out y", capsys)
+    assert (code, error) == (1, "error: CUDA out of memory: choose a smaller --batch-size, or another --device\n")
 
 
 def test_flags_recipes_and_files_make_one_configuration(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ SCRIPT = """
 import os, sys
 
 def watch(event, arguments):
-    told = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "urllib.Request")
-    told = told or (event in ("socket.connect", "socket.sendto") and not isinstance(arguments[1], (str, bytes)))
-    if told:  # local sockets have a path as their address
+    is_remote = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "urllib.Request")
+    if event in ("socket.connect", "socket.sendto"):
+        is_remote = not isinstance(arguments[1], (str, bytes))  # the address of a local socket is a path
+    if is_remote:
         with open({log!r}, "a") as file:
             file.write(f"{{os.getpid()}} {{event}} {{arguments!r}}\\n")
 
@@ -48,8 +49,8 @@ def test_no_connection_is_opened(small_videos: Path, tmp_path: Path) -> None:
 
 
 def test_the_watch_would_see_one(tmp_path: Path) -> None:
-    """To this machine itself, on a port where nobody listens."""
+    """To this machine itself, on a port that nobody listens on."""
     probe = "socket.socket().connect_ex(('127.0.0.1', 9)); socket.getaddrinfo('localhost', 80)"
-    told = connections(tmp_path, [], probe)
-    assert "socket.connect" in told
-    assert "socket.getaddrinfo" in told
+    log = connections(tmp_path, [], probe)
+    assert "socket.connect" in log
+    assert "socket.getaddrinfo" in log

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from v3s import PretrainConfig, pretrain
 from v3s.cli import main
 from v3s.train.checkpoint import save_checkpoint
 
@@ -22,23 +20,11 @@ SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def run(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished run."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    config = PretrainConfig(
-        data=str(small_videos),
-        out=str(out),
-        width=0.125,
-        task="ts",
-        clip_frames=4,
-        clip_size=16,
-        epochs=1,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-    )
-    pretrain(config, console=Console(quiet=True))
-    return out
+def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run with a single checkpoint."""
+    copied = shutil.copytree(pretrained, tmp_path_factory.mktemp("runs") / "run")
+    (copied / "checkpoints/previous.pt").unlink()
+    return copied
 
 
 def with_header(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
@@ -123,7 +109,7 @@ def test_malformed_weights(
 
 
 @pytest.mark.parametrize("name", ["folder", "fifo", "other type", "nothing"])
-def test_weights_that_are_no_file(
+def test_weights_that_are_not_a_file(
     name: str, run: Path, small_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = shutil.copytree(run, tmp_path / "given")
@@ -142,7 +128,7 @@ def test_weights_that_are_no_file(
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -152,7 +138,7 @@ class Payload:
 
 
 def spoil(path: Path, mark: Path, how: str) -> None:
-    """Put a file that runs code where it is unpickled in the place of another."""
+    """Replace a file by one that runs code when it is loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if how == "pickle":
         path.write_bytes(pickle.dumps(Payload(mark)))
@@ -201,5 +187,5 @@ def test_a_checkpoint_with_a_right_checksum_runs_no_code(
     given, mark = shutil.copytree(run, tmp_path / "given"), tmp_path / "executed"
     save_checkpoint(given / "checkpoints/last.pt", {"model": Payload(mark)})
     (given / "checkpoints/previous.pt").unlink()
-    assert "not a readable checkpoint" in refused(["pretrain", f"--out={given}", "--resume"], capsys)
+    assert "cannot be read as a checkpoint" in refused(["pretrain", f"--out={given}", "--resume"], capsys)
     assert not mark.exists()

@@ -60,7 +60,7 @@ def test_defaults_recipes_files_and_words_in_turn(tmp_path: Path) -> None:
 
 
 def test_a_run_is_resumed_with_its_own_options(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no run to resume"):
+    with pytest.raises(ValueError, match="is not a run to resume"):
         train("--out", str(tmp_path), "--resume")
     assert train("videos", "--out", str(tmp_path), "--resume").data == "videos"
     (tmp_path / "config.yaml").write_text(to_yaml(Train(data="videos", out="elsewhere", epochs=7, k=7)))
@@ -127,10 +127,12 @@ def test_what_a_command_gives_back(little: ModuleType, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("words", "code", "lines"),
     [
-        (["pretrian"], 2, ["error: no command is called 'pretrian', did you mean 'pretrain'?", "See: v3s --help"]),
-        (["--data", "x"], 2, ["error: no command is called '--data'; a command comes first", "See: v3s --help"]),
-        (["little", "a"], 2, ["error: --out must be given", "See: v3s little --help"]),
-        (["little", "a", "--\x1b[31m\n"], 2, ["error: no option is called '--\\x1b[31m\\n'", "See: v3s little --help"]),
+        (["pretrian"], 2, ["error: unknown command 'pretrian', did you mean 'pretrain'?", "See: v3s --help"]),
+        (["--data", "x"], 2, [
+            "error: unknown command '--data'; the command comes before its options", "See: v3s --help",
+        ]),
+        (["little", "a"], 2, ["error: --out is required", "See: v3s little --help"]),
+        (["little", "a", "--\x1b[31m\n"], 2, ["error: unknown option '--\\x1b[31m\\n'", "See: v3s little --help"]),
         (["little", "a", "--config=\x1b\udcff\n"], 2, [
             "error: \\x1b\\udcff\\n: No such file or directory", "See: v3s little --help",
         ]),
@@ -166,7 +168,7 @@ def test_a_command_that_fails(
     assert capsys.readouterr().err == line + "\n"
 
 
-def test_help_is_shown_whatever_else_is_said(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["-h"], ["little", "--help"], ["little", "--wrong", "-h"]):
         assert cli.main(words) == 0
         assert capsys.readouterr().out.startswith("usage: v3s ")
@@ -206,8 +208,8 @@ def slow(config: dict) -> None: ...
 """
 
 
-@pytest.mark.parametrize(("number", "told"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "")])
-def test_a_signal_while_a_command_is_imported(number: signal.Signals, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "printed"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "")])
+def test_a_signal_while_a_command_is_imported(number: signal.Signals, printed: str, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     script = (
         "import sys; from v3s.cli import COMMANDS, Command, main; "
@@ -219,4 +221,4 @@ def test_a_signal_while_a_command_is_imported(number: signal.Signals, told: str,
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
-    assert (process.communicate()[1], process.returncode) == (told, 128 + number)
+    assert (process.communicate()[1], process.returncode) == (printed, 128 + number)

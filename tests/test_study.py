@@ -29,7 +29,7 @@ def test_every_step_is_a_command_that_v3s_takes(tmp_path: Path) -> None:
     assert plus.blur > 0
 
 
-def test_network_is_trained_before_it_is_asked_and_fine_tuning_comes_last(tmp_path: Path) -> None:
+def test_network_is_trained_before_it_is_evaluated_and_fine_tuning_comes_last(tmp_path: Path) -> None:
     names = [step.arguments[0] for step in steps(tmp_path, "--rows=random,v3s", "--seeds=0", "--finetune=")]
     asked = ["retrieve", "probe", "similarity"]
     assert names == ["audit", *asked, "pretrain", *asked, "evaluate", "audit", "finetune", "finetune"]
@@ -46,7 +46,7 @@ def test_training_is_done_with_its_last_epoch(tmp_path: Path) -> None:
     assert step.is_done()
 
 
-def test_result_older_than_its_weights_is_made_anew(tmp_path: Path) -> None:
+def test_result_older_than_its_weights_is_computed_again(tmp_path: Path) -> None:
     weights, written = tmp_path / "weights", tmp_path / "result.json"
     step = Step([], written, weights=weights)
     assert not step.is_done()
@@ -62,4 +62,4 @@ def test_result_older_than_its_weights_is_made_anew(tmp_path: Path) -> None:
 def test_unknown_rows_and_protocols_are_refused(wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         steps(tmp_path, wrong)
-    assert "no row or protocol is called" in capsys.readouterr().err
+    assert "unknown row or protocol: " in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Tables of a study: numbers by hand, from files as the commands write them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_spread_is_the_sample_deviation_over_seeds() -> None:
     assert spread([float("nan"), 0.5]) == "-"
 
 
-def test_heads_are_not_asked_of_random_weights_nor_of_one_label(study: Path) -> None:
+def test_heads_of_random_weights_or_of_one_label_are_not_evaluated(study: Path) -> None:
     spatial, temporal = {"accuracy": 1.0, "chance": 1.0}, {"accuracy": 0.5, "chance": 0.25}
     for seed in (0, 1):
         folder = study / f"r3d-v3s-{seed}"
@@ -85,24 +86,20 @@ def test_heads_are_not_asked_of_random_weights_nor_of_one_label(study: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["probe", "recognition", "budget", "curves", "pixels"])
-def test_what_is_not_there_yet_is_said(study: Path, name: str) -> None:
+def test_missing_results_are_reported(study: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"no run of the study has|pixels\.json does not exist"):
         table(study, name)
 
 
 def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no runs"):
+    with pytest.raises(ValueError, match="does not contain runs"):
         table(tmp_path / "absent", "retrieval")
 
 
-def test_budget_and_curves_of_real_runs(small_videos: Path, tmp_path: Path) -> None:
+def test_budget_and_curves_of_real_runs(small_pretraining: PretrainConfig, tmp_path: Path) -> None:
     study = tmp_path / "study"
     for seed in (0, 1):
-        config = PretrainConfig(
-            data=str(small_videos), out=str(study / f"r3d-ts-{seed}"), backbone="r3d", width=0.125, task="ts",
-            clip_frames=8, clip_size=32, epochs=2, batch_size=4, workers=0, validation_videos=4, seed=seed,
-        )  # fmt: skip
-        pretrain(config, console=QUIET)
+        pretrain(replace(small_pretraining, out=str(study / f"r3d-ts-{seed}"), seed=seed), console=QUIET)
     _, row = table(study, "budget")
     assert row[:9] == ["r3d", "ts", "0.125", "8x32x32", "2", "4", "0.005", "12", "24"]
     assert row[-1] == "0, 1"

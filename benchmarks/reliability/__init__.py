@@ -1,1 +1,1 @@
-"""What is promised of runs and of videos, proved by breaking them; one command each."""
+"""The guarantees for runs and videos, verified by breaking them; one command for each."""

@@ -1,6 +1,7 @@
 """Runs that are killed, starved and started twice: ``python -m benchmarks.reliability.runs [--quick] [PROOF ...]``.
 
-Every proof runs the real command on made clips and compares the weights with those of an undisturbed run, bit for bit.
+Every proof runs the real command on generated clips and compares the weights with those of an undisturbed run, bit for
+bit.
 """
 
 import argparse
@@ -35,12 +36,12 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Bench:
-    """Made clips, a place for runs, and how often to break them.
+    """Generated clips, a folder for runs, and the number of repetitions.
 
     Attributes:
-        folder: of everything.
-        quick: few repetitions.
-        chance: when and where.
+        folder: the folder for everything.
+        quick: run fewer repetitions.
+        chance: draws when and where a run is disturbed.
     """
 
     folder: Path
@@ -48,7 +49,7 @@ class Bench:
     chance: random.Random
 
     def times(self, number: int) -> int:
-        """How often, of the promised number."""
+        """The number of repetitions, given the full number."""
         return max(2, number // 5) if self.quick else number
 
     @cached_property
@@ -58,12 +59,12 @@ class Bench:
         return self.folder / "videos"
 
     def command(self, out: Path, **changes: object) -> list[str]:
-        """A training that goes on where it was."""
-        given = {"data": self.videos, "out": out, **OPTIONS, **changes}
-        return ["pretrain", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), "--resume"]
+        """The command of a training that resumes where it stopped."""
+        options = {"data": self.videos, "out": out, **OPTIONS, **changes}
+        return ["pretrain", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items()), "--resume"]
 
     def start(self, arguments: list[str], *before: str, **environment: str) -> "subprocess.Popen[str]":
-        """A process of ``v3s``, or of ``before`` with it."""
+        """Start a process of ``v3s``, or of ``before`` followed by the arguments."""
         return subprocess.Popen(
             [sys.executable, *(before or ("-m", "v3s")), *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache"), **environment},
@@ -74,31 +75,31 @@ class Bench:
         )
 
     def finish(self, out: Path, **changes: object) -> str:
-        """Train to the end; the fingerprint of the weights."""
+        """Train to the end; returns the fingerprint of the weights."""
         process = self.start(self.command(out, **changes))
-        told, _ = process.communicate()
+        output, _ = process.communicate()
         if process.returncode:
-            raise SystemExit(told)
+            raise SystemExit(output)
         return weights_of(out)
 
     @cached_property
     def undisturbed(self) -> str:
-        """The weights of a run that nobody touched."""
+        """The weights of an undisturbed run."""
         return self.finish(self.folder / "undisturbed")
 
 
 def weights_of(out: Path) -> str:
-    """The fingerprint of a finished run's last weights."""
+    """The fingerprint of the last weights of a finished run."""
     return fingerprint(load_checkpoint(out / "checkpoints/last.pt")["model"])
 
 
 def verdict(same: bool) -> str:
-    """How weights compare with those of an undisturbed run."""
+    """The result of comparing weights with those of an undisturbed run."""
     return "identical" if same else "DIFFER"
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> bool:
-    """Wait until something is so; False if the process ended before."""
+    """Wait for a condition; returns False if the process ended first."""
     while not condition():
         if process.poll() is not None:
             return False
@@ -107,11 +108,11 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 
 
 def kills(bench: Bench) -> str:
-    """``kill -9`` at random moments of one run, every second time when a save is seen to write."""
+    """``kill -9`` at random moments of one run, every second time during a save."""
     out, num_kills, in_save = bench.folder / "kills", 0, 0
     while num_kills < bench.times(20):
         process = bench.start(bench.command(out, epochs=10_000))
-        part = out / f"checkpoints/.last.pt.{process.pid}.part"  # what a save writes
+        part = out / f"checkpoints/.last.pt.{process.pid}.part"  # the file that a save writes
         if num_kills % 2:
             wait_for(part.exists, process)
         else:
@@ -119,14 +120,14 @@ def kills(bench: Bench) -> str:
         process.kill()
         process.wait()
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it had started may outlive it, and hold its output open
+            os.killpg(process.pid, signal.SIGKILL)  # its children may outlive it and keep its output open
         process.communicate()
         num_kills += 1
         in_save += part.exists()
     epoch = load_checkpoint(out / "checkpoints/last.pt")["epoch"] if (out / "checkpoints/last.pt").exists() else 0
     last = max(epoch + 2, 20)
     same = bench.finish(out, epochs=last) == bench.finish(bench.folder / "kills-undisturbed", epochs=last)
-    return f"{num_kills} kills, {in_save} inside a save; weights {verdict(same)} after {last} epochs"
+    return f"{num_kills} kills, {in_save} during a save; weights {verdict(same)} after {last} epochs"
 
 
 def signals(bench: Bench) -> str:
@@ -143,13 +144,13 @@ def signals(bench: Bench) -> str:
         codes.append(process.returncode)
     last = load_checkpoint(out / "checkpoints/last.pt")["epoch"] + 2
     same = bench.finish(out, epochs=last) == bench.finish(bench.folder / "signals-undisturbed", epochs=last)
-    told = f"exit codes {sorted(set(codes))} in at most {max(seconds):.1f} s"
-    return f"{len(codes)} SIGTERM, {told}; weights {verdict(same)}"
+    codes_text = f"exit codes {sorted(set(codes))} in at most {max(seconds):.1f} s"
+    return f"{len(codes)} SIGTERM, {codes_text}; weights {verdict(same)}"
 
 
 def full_disk(bench: Bench) -> str:
-    """Files may not grow beyond a limit that is drawn for each start, as on a full disk."""
-    out, clear, whole = bench.folder / "full", 0, 0
+    """A limit on the size of files, drawn for each start, as on a full disk."""
+    out, clear, intact = bench.folder / "full", 0, 0
     bench.finish(out, epochs=1)
     size, number = (out / "checkpoints/last.pt").stat().st_size, bench.times(20)
     for _ in range(number):
@@ -160,18 +161,18 @@ def full_disk(bench: Bench) -> str:
             "from v3s.cli import main; sys.exit(main())"
         )
         process = bench.start(bench.command(out), "-c", script)
-        told, _ = process.communicate()
-        clear += process.returncode == 1 and "cannot be written: File too large" in told and "Traceback" not in told
-        whole += weights_of(out) == before
+        output, _ = process.communicate()
+        clear += process.returncode == 1 and "cannot be written: File too large" in output and "Traceback" not in output
+        intact += weights_of(out) == before
     same = bench.finish(out) == bench.undisturbed
     return (
-        f"{clear}/{number} ended with 1 and one message, {whole}/{number} left the old checkpoint; "
+        f"{clear}/{number} ended with exit code 1 and one message, {intact}/{number} kept the old checkpoint; "
         f"then weights {verdict(same)}"
     )
 
 
 def starts(bench: Bench) -> str:
-    """50 runs into one folder at the same moment, as forks of one process that has imported everything."""
+    """50 runs that start in one folder at the same moment, as forks of a process that has imported everything."""
     out, children = bench.folder / "starts", []
     command = bench.command(out, epochs=10_000)
     begin = time.monotonic() + 1
@@ -202,21 +203,21 @@ def starts(bench: Bench) -> str:
     start = time.monotonic()
     bench.finish(out, epochs=1)
     return (
-        f"1 winner, {codes.count(1)} left with 1 after at most {slowest:.1f} s, {named} named the owner; "
-        f"after kill -9 of the winner the next run was done in {time.monotonic() - start:.1f} s"
+        f"1 winner, {codes.count(1)} ended with exit code 1 after at most {slowest:.1f} s, {named} named the owner; "
+        f"after kill -9 of the winner, the next run finished in {time.monotonic() - start:.1f} s"
     )
 
 
 def free_port() -> str:
     """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return str(bound.getsockname()[1])
 
 
 def ranks(bench: Bench) -> str:
-    """One of two gloo processes is killed, without a launcher that would end the other."""
-    told = []
+    """Kill one of two gloo processes, without a launcher that would end the other."""
+    results = []
     for victim in (0, 1):
         out, port = bench.folder / f"ranks-{victim}", free_port()
         pair = [
@@ -231,14 +232,14 @@ def ranks(bench: Bench) -> str:
         start = time.monotonic()
         text, _ = pair[1 - victim].communicate()
         pair[victim].communicate()
-        named = f"no longer there: process {victim} of 2" in text and "Traceback" not in text
+        named = f"no longer respond: process {victim} of 2" in text and "Traceback" not in text
         code = pair[1 - victim].returncode
-        told.append(f"{victim}: {'named' if named else 'NOT NAMED'}, exit {code}, {time.monotonic() - start:.1f} s")
-    return "killed process " + "; ".join(told)
+        results.append(f"{victim}: {'named' if named else 'NOT NAMED'}, exit {code}, {time.monotonic() - start:.1f} s")
+    return "killed process " + "; ".join(results)
 
 
 def restarts(bench: Bench) -> str:
-    """``torchrun --max-restarts=2`` with two crashes: each time one of the two processes is killed."""
+    """``torchrun --max-restarts=2`` with two crashes; each kills one of the two processes."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2", "-m", "v3s"]
 
     def train(name: str, num_crashes: int) -> tuple[str, int]:
@@ -247,16 +248,16 @@ def restarts(bench: Bench) -> str:
         crashed: set[int] = set()
         for victim in range(num_crashes):
             last = out / "checkpoints/last.pt"
-            found: list[int] = []
+            children: list[int] = []
             written = last.stat().st_mtime if last.exists() else 0.0
             wait_for(lambda last=last, written=written: last.exists() and last.stat().st_mtime > written, process)  # type: ignore[misc]
-            while len(found) < 2:
+            while len(children) < 2:
                 if process.poll() is not None:
                     raise SystemExit(process.communicate()[0])
-                found = [child for child in children_of(process.pid) if child not in crashed]
-            crashed.update(found)
-            os.kill(found[victim % 2], signal.SIGKILL)
-            wait_for(lambda found=found: not set(found) & set(children_of(process.pid)), process)  # type: ignore[misc]
+                children = [child for child in children_of(process.pid) if child not in crashed]
+            crashed.update(children)
+            os.kill(children[victim % 2], signal.SIGKILL)
+            wait_for(lambda children=children: not set(children) & set(children_of(process.pid)), process)  # type: ignore[misc]
         process.communicate()
         return weights_of(out), process.returncode
 
@@ -266,7 +267,7 @@ def restarts(bench: Bench) -> str:
 
 
 def children_of(parent: int) -> list[int]:
-    """Its child processes, in the order in which they were started."""
+    """The child processes of a process, in the order of their start."""
     try:
         return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
@@ -279,17 +280,17 @@ PROOFS = {proof.__name__: proof for proof in (kills, signals, full_disk, starts,
 def main() -> None:
     """Run the chosen proofs and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("proofs", nargs="*", help=f"of {', '.join(PROOFS)}; all by default")
+    parser.add_argument("proofs", nargs="*", help=f"from {', '.join(PROOFS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="a fifth of the repetitions")
-    given = parser.parse_args()
-    table = Table("proof", "what is done", "measured", "seconds")
+    arguments = parser.parse_args()
+    table = Table("proof", "test", "measured", "seconds")
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.proofs or PROOFS:
-            bench = Bench(Path(folder) / name, given.quick, random.Random(0))
+        for name in arguments.proofs or PROOFS:
+            bench = Bench(Path(folder) / name, arguments.quick, random.Random(0))
             start = time.monotonic()
             measured = PROOFS[name](bench)
-            what = (PROOFS[name].__doc__ or "").split("\n")[0]
-            table.add_row(name, what, measured, f"{time.monotonic() - start:.0f}")
+            test = (PROOFS[name].__doc__ or "").split("\n")[0]
+            table.add_row(name, test, measured, f"{time.monotonic() - start:.0f}")
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""Files that are made to harm, and a watch over files that nobody should open."""
+"""Malicious files, and a watch over files that must not be opened."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ IN_OPEN = 0x20
 
 
 def write_tricks(data: Path, outside: Path) -> list[Path]:
-    """Write them below `data`; `outside` holds what some of them point at."""
+    """Write them to `data`; `outside` contains the files that some of them point to."""
     data.mkdir()
     outside.mkdir()
     pictures = [av.VideoFrame(96, 72, "yuv420p") for _ in range(3)]
@@ -109,7 +109,7 @@ def _many_streams(path: Path, number: int) -> None:
 
 
 class Watch:
-    """Which files of a folder are opened, by Linux's inotify, while the context lasts."""
+    """Records which files of a folder are opened within the context, with inotify on Linux."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -122,7 +122,7 @@ class Watch:
         return self
 
     def opened(self) -> list[str]:
-        """The names of what was opened."""
+        """The names of the opened files."""
         try:
             events = os.read(self._descriptor, 2**16)
         except BlockingIOError:

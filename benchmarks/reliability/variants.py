@@ -1,4 +1,4 @@
-"""Small videos in many codecs, and what may befall a file: the material of ``videos.py``."""
+"""Small videos in many codecs, and kinds of damage to a file: the inputs of ``videos.py``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,7 +37,7 @@ def first_frames(path: Path) -> list[av.VideoFrame]:
 
 
 def encode(frames: list[av.VideoFrame], path: Path, kind: str) -> Path:
-    """Write frames as one of the kinds."""
+    """Write frames as one of the kinds of file."""
     codec, pixel_format, options = KINDS[kind]
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=25, width=WIDTH, height=HEIGHT, pix_fmt=pixel_format, options=options)
@@ -72,14 +72,14 @@ def zero_blocks(data: bytes, other: bytes, generator: np.random.Generator) -> by
 
 
 def drop_blocks(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
-    """Cut 1 to 4 stretches out."""
+    """Remove 1 to 4 stretches."""
     for start, stop in _blocks(len(data), generator):
         data = data[:start] + data[stop:]
     return data
 
 
 def swap_header(data: bytes, other: bytes, generator: np.random.Generator) -> bytes:
-    """Put another file's first bytes in place of its own."""
+    """Replace its first bytes by those of another file."""
     length = int(generator.integers(16, 2048))
     return other[:length] + data[length:]
 
@@ -95,7 +95,7 @@ def _blocks(size: int, generator: np.random.Generator) -> Iterator[tuple[int, in
 
 
 def write_variants(folder: Path, originals: list[Path], number: int, seed: int) -> list[Path]:
-    """Write damaged copies of the originals, every damage of every kind in turn, and return the original of each."""
+    """Write damaged copies of the originals, with every kind of damage in turn; returns the original of each copy."""
     folder.mkdir(parents=True, exist_ok=True)
     data = [path.read_bytes() for path in originals]
     sources = []
@@ -110,7 +110,7 @@ def write_variants(folder: Path, originals: list[Path], number: int, seed: int) 
 
 
 def count_frames(path: Path) -> tuple[int, bool]:
-    """How many frames a patient reader gets, which goes on after every error, and whether the header promised any."""
+    """How many frames a reader gets that continues after every error, and whether the header states a number."""
     count = 0
     try:
         with av.open(str(path), metadata_errors="ignore") as container:

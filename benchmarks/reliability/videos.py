@@ -1,7 +1,7 @@
-"""What bad videos and bad luck may do to a run, measured: ``python -m benchmarks.reliability.videos --data DIR``.
+"""Measure what bad videos and failures do to a run: ``python -m benchmarks.reliability.videos --data DIR``.
 
-``--data`` is a folder of real videos: their first frames are encoded anew, small, in ten kinds of file, and damaged.
-Parts: fuzz, tricks, deaths, memory, odd (a table of verdicts of the files in ``--data``); all but odd by default.
+``--data`` is a folder of real videos: their first frames are re-encoded, small, in ten kinds of file, and damaged.
+Parts: fuzz, tricks, deaths, memory, odd (a table of verdicts on the files in ``--data``); default: all except odd.
 """
 
 import argparse
@@ -38,20 +38,20 @@ from v3s.pretext.task import TASKS
 
 SAMPLING = Sampling(clip_frames=8, clip_size=32, canvas_size=64)
 MIN_FRAMES = TASKS["v3s"].longest_span(SAMPLING.clip_frames, SAMPLING.seam)
-DEADLY = ("killed by signal", "ended with exit code", "silent")
+DEADLY = ("killed by signal", "exited with code", "made no progress")
 PARTS = ("fuzz", "tricks", "deaths", "memory", "odd")
 Row = tuple[str, str, str]
 
 
 def read_epoch(table: IndexTable, quarantine: Quarantine, num_workers: int = 2) -> int:
-    """Read one sample of every video as training does; returns how many came."""
+    """Read one sample of every video as in training; returns the number of samples."""
     clips = PretextClips(table, TASKS["v3s"], SAMPLING, seed=0)
     order = BatchOrder(num_samples=len(table), batch_size=16, num_epochs=1, seed=0)
     return sum(len(labels) for _, labels in load_batches(clips, order, num_workers=num_workers, quarantine=quarantine))
 
 
 def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
-    """Damaged files through a scan, through an epoch of the usable, and through one that they go bad under."""
+    """Damaged files in a scan, in an epoch of the usable files, and in an epoch during which files go bad."""
     started = time.monotonic()
     real = random.Random(0).sample([data / path for path in list_videos(data, subset="all").paths], 3)
     originals = []
@@ -60,11 +60,11 @@ def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
             originals.append(encode(frames, folder / f"{number}.{kind}", kind))
     sources = write_variants(folder / "variants", originals, num_variants, seed=0)
     found = scan(list_videos(folder / "variants"), min_frames=MIN_FRAMES, workers=2, cache=None)
-    left_out = Quarantine(tell=lambda text: None)
-    num_read = read_epoch(found.usable_table, left_out)
+    skipped = Quarantine(report=lambda text: None)
+    num_read = read_epoch(found.usable_table, skipped)
     goes_bad = _epoch_that_goes_bad(folder, sources)
     seconds = time.monotonic() - started
-    reasons = [report.reason for report in found.reports] + [f.reason for f in left_out.failures.values()]
+    reasons = [report.reason for report in found.reports] + [f.reason for f in skipped.failures.values()]
     counts = Counter(report.verdict for report in found.reports)
     return [
         ("variants; seconds", f"{num_variants:,}; {seconds:.0f} s", "2,000 in 300 s"),
@@ -75,14 +75,14 @@ def fuzz(data: Path, folder: Path, num_variants: int) -> list[Row]:
             str(sum(r.is_bad and not (r.stage and r.reason) for r in found.reports)),
             "0",
         ),
-        ("clips read of usable variants", f"{num_read:,}; {len(left_out.failures)} left out on the way", ""),
-        ("bad after the scan", goes_bad, "0 told twice"),
+        ("clips read of usable variants", f"{num_read:,}; {len(skipped.failures)} skipped on the way", ""),
+        ("bad after the scan", goes_bad, "0 reported twice"),
         *_partial_rows(found),
     ]
 
 
 def _epoch_that_goes_bad(folder: Path, sources: list[Path]) -> str:
-    """Index good files, put damaged ones of the same size in their places, and read an epoch."""
+    """Index good files, replace them by damaged files of the same size, and read an epoch."""
     target = folder / "goes-bad"
     target.mkdir()
     variants = sorted((folder / "variants").iterdir())
@@ -94,21 +94,21 @@ def _epoch_that_goes_bad(folder: Path, sources: list[Path]) -> str:
     table = scan(list_videos(target), min_frames=MIN_FRAMES, workers=2, cache=None).usable_table
     for variant in changed:
         shutil.copy(variant, target / variant.name)
-    told: list[str] = []
-    quarantine = Quarantine(tell=told.append)
+    reports: list[str] = []
+    quarantine = Quarantine(report=reports.append)
     num_read = read_epoch(table, quarantine)
     num_batches = len(table) // 16 * 16
-    twice = len(told) - len(quarantine.failures)
-    return f"{num_read:,} of {num_batches:,} read, {len(told):,} told and left out, {twice} told twice"
+    twice = len(reports) - len(quarantine.failures)
+    return f"{num_read:,} of {num_batches:,} read, {len(reports):,} reported and skipped, {twice} reported twice"
 
 
 def _partial_rows(found: Scan) -> list[Row]:
-    """Of the files that yield some frames and under 90 % of those promised, how many are called partial."""
+    """The verdicts on the files that give some frames, but under 90 % of the original number."""
     verdicts: dict[str, Counter[str]] = {}
     for report in found.reports:
         num_frames, promises = count_frames(found.videos.root / report.path)
         if 0 < num_frames < 0.9 * NUM_FRAMES:
-            group = "the header promises more" if promises else "the header promises nothing (ts, mpg)"
+            group = "the header promises more" if promises else "the header has no number (ts, mpg)"
             verdicts.setdefault(group, Counter())[report.verdict] += 1
     return [
         (
@@ -121,7 +121,7 @@ def _partial_rows(found: Scan) -> list[Row]:
 
 
 def tricks(folder: Path) -> list[Row]:
-    """Each file of a kind that is made to harm, checked by itself in a process of its own."""
+    """Check each malicious file alone, in its own process."""
     outside, inside = folder / "outside", folder / "data"
     rows, report, alone = [], folder / "report.json", folder / "alone"
     paths = write_tricks(inside, outside)
@@ -134,12 +134,12 @@ def tricks(folder: Path) -> list[Row]:
             shutil.rmtree(alone)
             seconds, megabytes, line = json.loads(report.read_text())
             rows.append((path.name, f"{line['verdict']}: {line['reason'][:70]}; {seconds:.2f} s, {megabytes} MB", ""))
-        rows.append(("files outside that were opened", ", ".join(watch.opened()) or "none", "none"))
+        rows.append(("opened files outside the folder", ", ".join(watch.opened()) or "none", "none"))
     return rows
 
 
 def check_one(folder: str, report: str) -> None:
-    """Scan a folder of one file as ``v3s check`` does; write seconds, most memory in MB and the verdict."""
+    """Scan a folder of one file as ``v3s check`` does; write seconds, peak memory in MB and the verdict."""
     import resource
 
     started = time.monotonic()
@@ -151,7 +151,7 @@ def check_one(folder: str, report: str) -> None:
 
 
 def deaths(data: Path) -> list[Row]:
-    """Kill, then stop, one of two reading processes, five times in an epoch."""
+    """Kill, then stop, one of two reading processes, each five times in an epoch."""
     loading.SILENT_SECONDS = 5.0
     found = scan(list_videos(data, subset="all"), min_frames=69, workers=2)
     table = found.usable_table.subset(range(min(400, found.num_usable)))
@@ -159,7 +159,7 @@ def deaths(data: Path) -> list[Row]:
     for number in (signal.SIGKILL, signal.SIGSTOP):
         clips = PretextClips(table, TASKS["v3s"], Sampling(), seed=0)
         order = BatchOrder(num_samples=len(table), batch_size=16, num_epochs=1, seed=0)
-        quarantine = Quarantine(num_files=len(table), tell=lambda text: None)
+        quarantine = Quarantine(num_files=len(table), report=lambda text: None)
         batches = load_batches(clips, order, num_workers=2, quarantine=quarantine)
         num_hit = num_read = 0
         for step, (_, labels) in enumerate(batches):
@@ -168,14 +168,14 @@ def deaths(data: Path) -> list[Row]:
                 threading.Timer(0.02, os.kill, (multiprocessing.active_children()[0].pid, number)).start()
                 num_hit += 1
         orphans = multiprocessing.active_children()
-        told = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
-        told += f"; {len(quarantine.failures)} files left out; {len(orphans)} orphans"
-        rows.append((f"{number.name} of a reading process", told, "5 files at most, 0 orphans"))
+        result = f"{num_hit} times; {num_read} of {16 * order.steps_per_epoch} clips read"
+        result += f"; {len(quarantine.failures)} files skipped; {len(orphans)} orphans"
+        rows.append((f"{number.name} of a worker", result, "5 files at most, 0 orphans"))
     return rows
 
 
 def memory(data: Path, num_clips: int) -> list[Row]:
-    """What a million paths hold, and how a reading process grows."""
+    """The memory of a million paths, and the growth of a reading process."""
     found = scan(list_videos(data, subset="all"), min_frames=MIN_FRAMES, workers=2)
     clips = PretextClips(found.usable_table, TASKS["v3s"], SAMPLING, seed=0)
     num_epochs = -(-num_clips // len(clips)) + 1
@@ -190,8 +190,8 @@ def memory(data: Path, num_clips: int) -> list[Row]:
     first, last = sizes[len(sizes) // 10], sizes[-1]
     growth = (last - first) / (num_clips * 0.9 / 1000)
     text = f"{first:.0f} MB after a tenth, {last:.0f} MB at the end: {last / first - 1:+.1%}"
-    text += f", {growth:+.2f} MB a 1,000 clips"
-    return [*_million_paths(), (f"a reading process, {num_clips:,} clips", text, "5 %, 1 MB a 1,000")]
+    text += f", {growth:+.2f} MB per 1,000 clips"
+    return [*_million_paths(), (f"a reading process, {num_clips:,} clips", text, "5 %, 1 MB per 1,000")]
 
 
 def _megabytes(process: int) -> float:
@@ -209,14 +209,14 @@ def _million_paths() -> list[Row]:
         started = time.monotonic()
         tracemalloc.start()
         videos = list_videos(folder)
-        held, most = tracemalloc.get_traced_memory()
+        kept, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    text = f"{held / 1e6:.0f} MB held, {most / 1e6:.0f} MB while listing, {time.monotonic() - started:.0f} s"
+    text = f"{kept / 1e6:.0f} MB kept, {peak / 1e6:.0f} MB while listing, {time.monotonic() - started:.0f} s"
     return [(f"{len(videos):,} paths listed", text, "200 MB")]
 
 
 def odd(data: Path, console: Console) -> None:
-    """Print the verdict on every file of a folder, whatever its name, as a table in Markdown."""
+    """Print the verdict on every file of a folder, with any name, as a Markdown table."""
     with tempfile.TemporaryDirectory() as name:
         listed = Path(name, "list.txt")
         listed.write_text("".join(f"{path.resolve()}\n" for path in sorted(data.iterdir()) if path.is_file()))
@@ -238,7 +238,7 @@ def _measure(part: str, data: Path, folder: Path, share: int) -> list[Row]:
 
 
 def main() -> None:
-    """Measure the chosen parts and print a table of each."""
+    """Measure the chosen parts and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS[:-1]), help=", ".join(PARTS))
     parser.add_argument("--data", type=Path, required=True, help="a folder of real videos")

@@ -5,8 +5,8 @@ import v3s
 v3s.pretrain(v3s.PretrainConfig(data="videos", out="run"))
 backbone = v3s.load_backbone("run")  # clips (B, 3, T, H, W) in [0, 1] -> features (B, backbone.num_features)
 
-Every command of the command line is a function here, with its options as a dataclass: ``v3s embed --help`` lists what
-``v3s.embed(v3s.EmbedConfig(...))`` takes. A name is imported when it is first asked for.
+Every command is also a function, with its options as a dataclass: ``v3s embed --help`` lists the options of
+``v3s.embed(v3s.EmbedConfig(...))``. A name is imported when it is first used.
 """
 
 from importlib import import_module
@@ -95,11 +95,11 @@ _OTHERS = {
     "v3s.features.saved": ("load_backbone",),
     "v3s.pretext.task": ("TASKS",),
 }
-"""What is public beside the commands, by module."""
+"""Public names in addition to the commands, by module."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: ``import v3s`` itself imports nothing."""
+    """Import a public name when it is first used: ``import v3s`` itself imports nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'v3s' has no attribute {name!r}")
     if name == "__version__":

@@ -1,4 +1,4 @@
-"""``python -m v3s`` is the command ``v3s``: ``torchrun -m v3s pretrain ...`` starts it in several processes."""
+"""``python -m v3s`` runs the command ``v3s``; ``torchrun -m v3s pretrain ...`` runs it in several processes."""
 
 from v3s.cli import main
 

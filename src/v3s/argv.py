@@ -1,15 +1,15 @@
-"""A dataclass as the options of a command: on the command line, in a YAML file, and in the help.
+"""Command options from a dataclass: on the command line, in a YAML file and in the help.
 
 Each field is an option: ``batch_size: int = 32`` is ``--batch-size N`` on the command line, ``batch_size`` in a file.
-What a name and a type do not say stands in ``Annotated``, written as for argparse:
+``Annotated`` adds what the name and the type do not say, written as for argparse:
 
 ``Annotated[str, "VIDEO"]``
-    words before the first option stand for this option
+    words before the first option are values of this option
 ``Annotated[str, "--in"]``
-    another name of the option; a field of one letter, such as ``k``, is also ``-k``
+    another name for the option; a field whose name is one letter, such as ``k``, is also ``-k``
 
-The docstring of the class, or of one that it inherits from, says what each option does. Its sections are the groups of
-the help, see `GROUPS`.
+The docstring of the class, or of a class that it inherits from, describes each option. Its sections become the groups
+of the help; see `GROUPS`.
 """
 
 import re
@@ -28,19 +28,19 @@ import yaml
 from v3s.options import closest
 
 _Config = TypeVar("_Config")
-Given = list[tuple[str, str]]
-"""What is given for an option: each time the name that it is called by, and a text."""
+RawValues = list[tuple[str, str]]
+"""The values of one option before conversion: (option name as typed, text) pairs."""
 
 GROUPS = {"Attributes": "options", "More options": "more options", "For ablations": "for ablations"}
-"""Sections of a docstring that describe options, in the order of the help, and their titles there."""
+"""Docstring sections that describe options, in the order of the help, and their titles in the help."""
 
-NEEDED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NULL = "tag:yaml.org,2002:null"
 
 
 class UsageError(ValueError):
-    """The command line, or a file that it names, is wrong."""
+    """The command line, or an options file named on it, is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,15 @@ class Option:
 
     Attributes:
         field: its name in Python and in files.
-        names: its names on the command line, the best one first.
+        names: its names on the command line, the preferred name first.
         kind: type of its value, or of each of its values: str, int, float or bool.
-        choices: the only values, where they are few.
+        choices: the allowed values, if they are limited; else empty.
         many: it takes any number of values.
-        commas: commas may stand between its values.
-        optional: None is a value.
-        default: its value where none is given; ``MISSING`` where one must be.
-        word: the help's name for words before the first option, where they stand for it.
-        metavar: the help's name for its value.
+        commas: its values may be separated by commas.
+        optional: its value may be None.
+        default: its default value; ``MISSING`` if the option is required.
+        word: name in the help for words before the first option, if they are values of this option; else empty.
+        metavar: name in the help for its value.
         group: the section of the docstring that describes it.
         help: what it does.
     """
@@ -77,7 +77,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """Its default as the help shows it; empty where the help text itself says it, or where there is none."""
+        """Its default as shown in the help; empty if there is none or the help text states it."""
         if self.default is MISSING:
             return "required"
         if self.default is None or self.default is False or self.default in ("", ()):
@@ -90,15 +90,15 @@ CONFIG_OPTION = Option(
     names=("--config",),
     many=True,
     metavar="FILE",
-    help="A YAML file of options. The command line overrides it, and so does a later --config.",
+    help="A YAML file of options. A later --config overrides it, and the command line overrides both.",
 )
-HELP_OPTION = Option(field="help", names=("-h", "--help"), kind=bool, help="Show this and exit.")
+HELP_OPTION = Option(field="help", names=("-h", "--help"), kind=bool, help="Show this help and exit.")
 
 
 def options_of(kind: type[Any]) -> list[Option]:
-    """The options of a dataclass in the order of the help: in each group required ones first, inherited ones last."""
+    """The options of a dataclass in the order of the help: in each group, required first and inherited last."""
     hints, described = get_type_hints(kind, include_extras=True), _described(kind)
-    found = [
+    options = [
         _option(field.name, hints[field.name], field.default, *described.get(field.name, ("Attributes", "")))
         for field in fields(kind)
     ]
@@ -108,7 +108,7 @@ def options_of(kind: type[Any]) -> list[Option]:
         required = option.default is MISSING
         return groups.index(option.group), not option.word, not required, order.index(option.field)
 
-    return sorted(found, key=place)
+    return sorted(options, key=place)
 
 
 def _option(name: str, hint: Any, default: Any, group: str, text: str) -> Option:
@@ -139,19 +139,19 @@ def _option(name: str, hint: Any, default: Any, group: str, text: str) -> Option
 
 
 def _described(kind: type[Any]) -> dict[str, tuple[str, str]]:
-    """Section and text of each option in the docstrings of a class and of those that it inherits from."""
-    found: dict[str, tuple[str, str]] = {}
+    """Section and text of each option, from the docstrings of a class and the classes it inherits from."""
+    described: dict[str, tuple[str, str]] = {}
     for each in kind.__mro__:
         _, *parts = _sections(each)
         for title, body in zip(parts[::2], parts[1::2], strict=True):
             for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", body, flags=re.MULTILINE):
                 if title in GROUPS:
-                    found.setdefault(name, (title, " ".join(text.split())))
-    return found
+                    described.setdefault(name, (title, " ".join(text.split())))
+    return described
 
 
 def _sections(kind: type[Any]) -> list[str]:
-    """A docstring in parts: what stands before the first section, then title and body of each."""
+    """A docstring in parts: the text before the first section, then title and body of each section."""
     return re.split(r"^(\S.*):$", cleandoc(kind.__doc__ or ""), flags=re.MULTILINE)
 
 
@@ -159,26 +159,26 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
     """Read ``[WORD ...] [--name VALUE | --name=VALUE | --flag | --no-flag] ... [-- WORD ...]``.
 
     Args:
-        options: all that there are.
-        words: the command line behind the command.
+        options: all options of the command.
+        words: the command line after the name of the command.
 
     Returns:
-        The values of those that are given, by field.
+        The values of the options on the command line, by field.
 
     Raises:
-        UsageError: an option is unknown, given twice, or has no value or a wrong one, or a word belongs to none.
+        UsageError: an option is unknown, given twice, has no value or an invalid one, or a word belongs to no option.
     """
     named = {name: option for option in options for name in option.names}
     flags = {name: (option, "true") for name, option in named.items() if option.kind is bool}
     flags |= {f"--no-{name[2:]}": (option, "false") for name, (option, _) in flags.items() if name.startswith("--")}
     end = words.index("--") if "--" in words else len(words)
     start = next((place for place, word in enumerate(words[:end]) if word.startswith("-")), end)
-    given: dict[str, Given] = {}
+    raw: dict[str, RawValues] = {}
     for word in (*words[:start], *words[end + 1 :]):
         main = next((option for option in options if option.word), None)
         if main is None:
-            raise UsageError(f"{word!r} belongs to no option; give an option's name before it")
-        given.setdefault(main.field, []).append((main.word, word))
+            raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
+        raw.setdefault(main.field, []).append((main.word, word))
     left = deque(words[start:end])
     while left:
         word = left.popleft()
@@ -190,33 +190,33 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
             option = named[name]
             if not equals:
                 if not left or left[0].startswith("--") or left[0].partition("=")[0] in named:
-                    raise UsageError(f"{name} needs a value; one that begins with a dash is given as {name}=VALUE")
+                    raise UsageError(f"{name} needs a value; if the value begins with a dash, write {name}=VALUE")
                 text = left.popleft()
         elif name.startswith("-"):
-            raise UsageError(f"no option is called {name!r}{closest(name, named)}")
+            raise UsageError(f"unknown option {name!r}{closest(name, named)}")
         else:
-            raise UsageError(f"{word!r} belongs to no option; give an option's name before it")
-        given.setdefault(option.field, []).extend((name, part) for part in _parts(option, text))
-    return {option.field: _value(option, given[option.field]) for option in options if option.field in given}
+            raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
+        raw.setdefault(option.field, []).extend((name, part) for part in _parts(option, text))
+    return {option.field: _value(option, raw[option.field]) for option in options if option.field in raw}
 
 
 def read_file(options: Sequence[Option], file: str) -> dict[str, Any]:
     """Read a YAML file of options.
 
     Args:
-        options: all that there are.
+        options: all options that the file may set.
         file: the file.
 
     Returns:
-        The values of those that it has, by field.
+        The values of the options in the file, by field.
 
     Raises:
-        UsageError: it cannot be read, or `parse_yaml` refuses it.
+        UsageError: the file cannot be read, or `parse_yaml` reports an error in it.
     """
     try:
         return parse_yaml(options, Path(file).read_text(encoding="utf-8"), file)
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is no YAML: it is no text") from None
+        raise UsageError(f"{file} is not valid YAML: it is not UTF-8 text") from None
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
 
@@ -225,32 +225,32 @@ def parse_yaml(options: Sequence[Option], text: str, source: str) -> dict[str, A
     """Read options from YAML. A value is text until its option's type is known: a folder called 2024 needs no quotes.
 
     Args:
-        options: all that there are.
+        options: all options that the text may set.
         text: the YAML.
-        source: the file that it is from, for messages.
+        source: the file that the text is from, for messages.
 
     Returns:
-        The values of those that it has, by field.
+        The values of the options in the text, by field.
 
     Raises:
-        UsageError: it is no YAML, or an option is unknown, given twice, or has a wrong value.
+        UsageError: the text is not valid YAML, or an option is unknown, given twice, or has an invalid value.
     """
     known = {option.field: option for option in options}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{source} is no YAML{where}: {' '.join(problem.split())}") from None
+        place = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{source} is not valid YAML{place}: {' '.join(problem.split())}") from None
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{source} is no YAML file of options, such as 'epochs: 3'")
+        raise UsageError(f"{source} is not a valid options file; it must contain lines such as 'epochs: 3'")
     values: dict[str, Any] = {}
     for key, value in node.value:
         name = str(key.value)
         if name not in known:
-            raise UsageError(f"{source}: no option is called {name!r}{closest(name, known)}")
+            raise UsageError(f"{source}: unknown option {name!r}{closest(name, known)}")
         if name in values:
             raise UsageError(f"{source}: {name} is given twice")
         values[name] = _yaml_value(known[name], value, f"{source}: {name}")
@@ -262,7 +262,7 @@ def _yaml_value(option: Option, node: Any, name: str) -> Any:
         return None
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not all(isinstance(each, yaml.ScalarNode) and each.tag != NULL for each in nodes) or not (nodes or option.many):
-        raise UsageError(f"{name} must be {_needed(option)}")
+        raise UsageError(f"{name} must be {_expected(option)}")
     texts = [each.value for each in nodes] if nodes != [node] else _parts(option, node.value)
     return _value(option, [(name, text) for text in texts])
 
@@ -274,14 +274,14 @@ def _parts(option: Option, text: str) -> list[str]:
     return text.split(",") if text else []
 
 
-def _value(option: Option, given: Given) -> Any:
+def _value(option: Option, raw: RawValues) -> Any:
     if option.many:
-        return tuple(_one_value(option, name, text) for name, text in given)
-    if len(given) > 1:
-        names = " or ".join(dict.fromkeys(name for name, _ in given))
-        texts = " and ".join(repr(text) for _, text in given)
-        raise UsageError(f"{names} is given more than once, as {texts}")
-    return _one_value(option, *given[0])
+        return tuple(_one_value(option, name, text) for name, text in raw)
+    if len(raw) > 1:
+        names = " or ".join(dict.fromkeys(name for name, _ in raw))
+        texts = " and ".join(repr(text) for _, text in raw)
+        raise UsageError(f"{names} is given more than once: {texts}")
+    return _one_value(option, *raw[0])
 
 
 def _one_value(option: Option, name: str, text: str) -> Any:
@@ -291,33 +291,35 @@ def _one_value(option: Option, name: str, text: str) -> Any:
         if option.choices and text not in option.choices:
             raise ValueError
         if option.kind is bool:
-            return TRUTH[text.lower()]
+            return BOOLEANS[text.lower()]
         value = option.kind(text.replace(".inf", "inf") if option.kind is float else text)  # YAML's infinity is .inf
         if value != value:  # not a number
             raise ValueError
         return value
     except (KeyError, ValueError):
-        raise UsageError(f"{name} {'has' if option.many else 'is'} {text!r}; it must be {_needed(option)}") from None
+        problem = f"contains {text!r}; each value" if option.many else f"is {text!r}; it"
+        raise UsageError(f"{name} {problem} must be {_expected(option)}") from None
 
 
-def _needed(option: Option) -> str:
-    return f"one of {', '.join(option.choices)}" if option.choices else NEEDED[option.kind]
+def _expected(option: Option) -> str:
+    return f"one of {', '.join(option.choices)}" if option.choices else EXPECTED[option.kind]
 
 
 def build(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """A dataclass from the values of its options.
+    """Create a configuration from the values of its options.
 
     Raises:
-        UsageError: a required one is missing.
+        UsageError: a required option is missing.
     """
     missing = [option for option in options_of(kind) if option.default is MISSING and option.field not in values]
     if missing:
-        raise UsageError(f"{' and '.join(option.word or option.names[0] for option in missing)} must be given")
+        names = " and ".join(option.word or option.names[0] for option in missing)
+        raise UsageError(f"{names} {'is' if len(missing) == 1 else 'are'} required")
     return kind(**values)
 
 
 def to_yaml(config: Any, *, without: Collection[str] = ()) -> str:
-    """A configuration as YAML that `from_yaml` reads back, less some options, and less None where it is the default."""
+    """A configuration as YAML for `from_yaml`, without the given options and without defaults that are None."""
     values: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -332,7 +334,7 @@ def from_yaml(kind: type[_Config], text: str) -> _Config:
 
 
 def summary_of(kind: type[Any]) -> list[str]:
-    """The paragraphs of a dataclass that say what its command does."""
+    """The paragraphs of a dataclass's docstring that describe its command."""
     return _sections(kind)[0].strip().split("\n\n")
 
 
@@ -340,9 +342,9 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
     """The help of a command.
 
     Args:
-        program: the command as it is called.
-        kind: its dataclass, whose docstring says what it does.
-        options: all that there are, in order.
+        program: the command as the user types it.
+        kind: its dataclass, whose docstring describes the command.
+        options: all options of the command, in order.
         examples: command lines.
     """
     width = min(shutil.get_terminal_size().columns, 100)
@@ -352,7 +354,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
     ]
     lines = [f"usage: {' '.join([program, *usage, '[options]'])}"]
     for paragraph in summary_of(kind):
-        lines += ["", *textwrap.wrap(paragraph, width)]
+        lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]
     for section, title in GROUPS.items():
         of_group = [option for option in options if option.group == section]
         lines += ["", f"{title}:"] if of_group else []
@@ -369,7 +371,7 @@ def _help_lines(option: Option, width: int) -> list[str]:
     if shown := option.default_text:
         notes.append(shown if shown == "required" else f"default {shown}")
     text = f"{option.help} ({'; '.join(notes)})".lstrip() if notes else option.help
-    told = textwrap.wrap(text, width - 26, break_on_hyphens=False, break_long_words=False) or [""]
+    wrapped = textwrap.wrap(text, width - 26, break_on_hyphens=False, break_long_words=False) or [""]
     if len(head) <= 24:
-        return [f"{head:<26}{told[0]}".rstrip(), *(" " * 26 + line for line in told[1:])]
-    return [head, *(" " * 26 + line for line in told)]
+        return [f"{head:<26}{wrapped[0]}".rstrip(), *(" " * 26 + line for line in wrapped[1:])]
+    return [head, *(" " * 26 + line for line in wrapped)]

@@ -1,17 +1,17 @@
 """The command line: one verb for each job, one dataclass of options for each verb.
 
-Options are written with dashes (``--batch-size``); in YAML and Python the same names have underscores. A command's
-module is imported when the command is called, so that the help answers at once.
+Option names have dashes on the command line (``--batch-size``) and underscores in YAML and Python. The module of a
+command is imported only when the command runs, so that the help appears at once.
 
 ====  ====================================================================================
 exit  meaning
 ====  ====================================================================================
-0     done
-1     refused, failed or nothing usable found: one message on stderr says what and why
+0     success
+1     an error, or no usable video: one message on stderr says what failed and why
 2     the command line is wrong
-130   stopped by SIGINT; a training has saved what it needs for ``--resume``
-141   nothing reads the output any more, as after ``| head``
-143   stopped by SIGTERM; the same as 130
+130   stopped by SIGINT; a training run has saved what ``--resume`` needs
+141   the reader of the output is gone, as after ``| head``
+143   stopped by SIGTERM; otherwise the same as 130
 ====  ====================================================================================
 """
 
@@ -39,11 +39,11 @@ _STDOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A verb.
+    """A command.
 
     Attributes:
-        group: where it stands in the help.
-        module: where it is: a function of the verb's name, whose first argument is the dataclass of its options.
+        group: its group in the help.
+        module: contains a function with the name of the command; its first argument is the dataclass of its options.
         summary: its line in the help.
         examples: command lines, without ``v3s``.
     """
@@ -100,17 +100,17 @@ COMMANDS = {
     "replay": Command(
         "pre-training",
         "v3s.commands.replay",
-        "run the batch that gave a NaN again and report where it arose",
+        "run a batch that gave a NaN again and report where the NaN first appears",
         ("replay run", "replay run --device cpu"),
     ),
     "convert": Command(
         "pre-training",
         "v3s.commands.convert",
-        "convert the weights of another project's network",
+        "convert network weights from another project",
         ("convert vcop.pt --out converted", "convert r3d_18.pth --out converted"),
     ),
     "finetune": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.finetune",
         "train a backbone to recognise actions, then test it",
         (
@@ -119,16 +119,16 @@ COMMANDS = {
         ),
     ),
     "probe": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.probe",
-        "classify frozen features: linear probe, neighbours, few labels",
+        "classify frozen features: linear probe, nearest neighbours, few labels",
         (
             "probe UCF-101 --splits ucfTrainTestlist --backbone run",
             "probe UCF-101 --splits ucfTrainTestlist --backbone run --few-labels 1,5 --out probe.json",
         ),
     ),
     "retrieve": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.retrieve",
         "find videos of the same class by nearest neighbours",
         (
@@ -137,27 +137,27 @@ COMMANDS = {
         ),
     ),
     "similarity": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.similarity",
         "decide whether two videos show the same action",
         ("similarity UCF-101 --backbone run", "similarity ASLAN --pairs View2.mat --backbone run"),
     ),
     "explain": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.explain",
         "show where a network looks in a video (Grad-CAM)",
         ("explain a.mp4 --backbone run", "explain a.mp4 --backbone recognizer --target Archery --out archery"),
     ),
     "speediness": Command(
-        "what the features are good for",
+        "downstream tasks",
         "v3s.protocols.speediness",
-        "draw how fast a video looks over its time",
+        "plot how fast a video appears to play over time",
         ("speediness a.mp4 --backbone run", "speediness a.mp4 --backbone run --stride 8 --out fast.html"),
     ),
     "embed": Command(
         "search",
         "v3s.vectors.embed",
-        "turn every video into a vector",
+        "compute a feature vector for every video",
         (
             "embed my_videos --backbone run --out vectors",
             "embed my_videos --backbone run --out part1 --shard 1/4",
@@ -172,7 +172,7 @@ COMMANDS = {
     "index": Command(
         "search",
         "v3s.vectors.index",
-        "build an approximate index over vectors (FAISS)",
+        "build an approximate nearest-neighbour index over vectors (FAISS)",
         ("index vectors", "index vectors --recall-queries 1000 -k 20"),
     ),
     "search": Command(
@@ -184,7 +184,7 @@ COMMANDS = {
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
-        "run a table of the paper and print its numbers beside ours",
+        "run a table of the paper and print its numbers next to ours",
         (
             "reproduce table3 --data UCF-101 --splits ucfTrainTestlist --out tables",
             "reproduce table3 --data my_videos --scale tiny",
@@ -198,30 +198,30 @@ _RECIPE = argv.Option(
     choices=tuple(RECIPES),
     metavar="NAME",
     group="Attributes",
-    help="Settings of that name, which all other options override.",
+    help="A named set of options; any other option overrides it.",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may hold any bytes
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names may contain any bytes
     try:
-        with _ended_by_sigterm():
+        with _exit_on_sigterm():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
             print(end="", flush=True)
             return code
     except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _is_unread():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the interpreter's own last flush
+        if isinstance(error, BrokenPipeError) and _output_has_no_reader():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the last flush by the interpreter
             return 128 + signal.SIGPIPE
         if isinstance(error, OSError) and error.filename is not None:
-            return _refused(f"{os.fsdecode(error.filename)}: {error.strerror}")
-        return _refused(str(error))
+            return _print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        return _print_error(str(error))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be imported yet
             raise
-        return _refused(f"{str(error).split('. ')[0]}: choose a smaller --batch-size, or another --device")
+        return _print_error(f"{str(error).split('. ')[0]}: choose a smaller --batch-size, or another --device")
     except TrainingStoppedError as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
@@ -240,8 +240,8 @@ def _run(words: Sequence[str]) -> int:
         return 0
     name, *options = words
     if name not in COMMANDS:
-        hint = "; a command comes first" if name.startswith("-") else closest(name, COMMANDS)
-        return _refused(f"no command is called {name!r}{hint}", see="v3s --help")
+        hint = "; the command comes before its options" if name.startswith("-") else closest(name, COMMANDS)
+        return _print_error(f"unknown command {name!r}{hint}", see="v3s --help")
     job, kind = load_command(name)
     if not {"-h", "--help"}.isdisjoint(options):
         examples = [f"v3s {example}" for example in COMMANDS[name].examples]
@@ -250,13 +250,13 @@ def _run(words: Sequence[str]) -> int:
     try:
         config = read_config(name, kind, options)
     except argv.UsageError as error:
-        return _refused(str(error), see=f"v3s {name} --help")
-    return _finish(job(config), config)
+        return _print_error(str(error), see=f"v3s {name} --help")
+    return _print_outputs(job(config), config)
 
 
 def load_command(name: str) -> tuple[Callable[[Any], object], type[Any]]:
-    """Import a command: its function, and the dataclass of its options."""
-    with listen_for_stop() as stop:  # native code that is imported may drop a KeyboardInterrupt
+    """Import a command; returns its function and the dataclass of its options."""
+    with listen_for_stop() as stop:  # the import of native code may swallow a KeyboardInterrupt
         job = getattr(import_module(COMMANDS[name].module), name)
     if stop.number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -266,36 +266,38 @@ def load_command(name: str) -> tuple[Callable[[Any], object], type[Any]]:
 
 
 def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
-    """The configuration that words ask for: defaults, then the recipe, then ``--config`` files, then options.
+    """Read the configuration of a command; each source overrides those before it.
+
+    The sources are the defaults, the recipe, the run to resume, ``--config`` files and the command line.
 
     Raises:
-        argv.UsageError: they are wrong.
-        ValueError: a value is refused, or there is no run to resume.
+        argv.UsageError: the command line or an options file is wrong.
+        ValueError: an option has an invalid value, or there is no run to resume.
     """
     options = options_of_command(name, kind)
-    given = argv.parse_words(options, words)
-    recipe = RECIPES.get(given.pop("recipe", ""), {})
+    from_words = argv.parse_words(options, words)
+    recipe = RECIPES.get(from_words.pop("recipe", ""), {})
     values: dict[str, Any] = {}
-    for file in given.pop("config", ()):
-        values |= argv.read_file(argv.options_of(kind), _at_home(file))
-    values = {field: _at_home(value) for field, value in (values | given).items()}
-    config = argv.build(kind, recipe | _begun(kind, values) | values)
+    for file in from_words.pop("config", ()):
+        values |= argv.read_file(argv.options_of(kind), _expand_home(file))
+    values = {field: _expand_home(value) for field, value in (values | from_words).items()}
+    config = argv.build(kind, recipe | _options_of_run(kind, values) | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
-            f"backbone {config.backbone!r} names code of your own, which runs from Python only: "
+            f"backbone {config.backbone!r} is your own code, which can be trained only from Python: "
             "v3s.pretrain(config, backbone=your_network())"
         )
     return config
 
 
 def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
-    """All options of a command, in the order of its help."""
+    """All options of a command, in the order of the help."""
     options = [*argv.options_of(kind), *([_RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
     return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
 
 
-def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """With ``--resume``, the run's own configuration, so that ``--out RUN --resume`` is enough."""
+def _options_of_run(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``--resume``, the options that the run was started with, so that ``--out RUN --resume`` is enough."""
     if not values.get("resume") or "out" not in values:
         return {}
     file = Path(values["out"]) / "config.yaml"
@@ -303,42 +305,42 @@ def _begun(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         return argv.read_file(argv.options_of(kind), str(file))
     if "data" not in values:
         out = values["out"]
-        raise ValueError(f"{out} holds no run to resume: {file} is missing; to start one, give its --data")
+        raise ValueError(f"{out} is not a run to resume: {file} is missing; to start a new run, give --data")
     return {}
 
 
-def _at_home(value: Any) -> Any:
-    """Let ``~/`` mean the home folder where no shell has replaced it: in a file, and in ``--data=~/videos``."""
+def _expand_home(value: Any) -> Any:
+    """Replace ``~/`` by the home folder if no shell has done so: in a file, and in ``--data=~/videos``."""
     if isinstance(value, tuple):
-        return tuple(map(_at_home, value))
+        return tuple(map(_expand_home, value))
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
-def _finish(result: object, config: Any) -> int:
-    """Print the file that a command returns, or else those that it was asked to write; returns the exit code."""
-    asked = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
-    for path in [result] if isinstance(result, Path) else filter(Path.is_file, asked):
+def _print_outputs(result: object, config: Any) -> int:
+    """Print the file that a command returns, or else its output files; returns the exit code."""
+    requested = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
+    for path in [result] if isinstance(result, Path) else filter(Path.is_file, requested):
         print(path)
     return 1 if getattr(result, "num_usable", None) == 0 else 0  # a scan without a usable video
 
 
-def _refused(message: str, *, see: str = "") -> int:
-    """Say on one line what is wrong, whatever bytes a file's name in it has; returns the exit code."""
+def _print_error(message: str, *, see: str = "") -> int:
+    """Print an error on one line, whatever bytes a file name in it contains; returns the exit code."""
     shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
     print(f"error: {shown}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
     return 2 if see else 1
 
 
-def _is_unread() -> bool:
-    """Whether nothing reads this process's output any more."""
+def _output_has_no_reader() -> bool:
+    """Whether the reader of this process's output is gone."""
     poll = select.poll()
     poll.register(_STDOUT, 0)
     return bool(poll.poll(0))
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """End like after Ctrl-C, with everything closed, where training does not listen for the signal itself."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Exit on SIGTERM as on Ctrl-C, with everything closed; a training run handles the signal itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -358,6 +360,6 @@ def _overview() -> str:
             *lines,
             "",
             "WHAT is the main input of the command, such as a folder of videos.",
-            "v3s COMMAND --help lists its options and has examples.",
+            "v3s COMMAND --help shows the options of a command, with examples.",
         ]
     )

@@ -1,4 +1,4 @@
-"""What the options of commands are held against: a wrong number, file or name is refused before any work."""
+"""Checks of option values: a wrong number, file or name is reported before any work starts."""
 
 import difflib
 import re
@@ -8,18 +8,18 @@ from typing import Any
 
 
 def require_files(config: Any, *names: str) -> None:
-    """Refuse folders where files are to be written, before hours of work rather than after.
+    """Check that output files are not folders, before hours of work rather than after.
 
     Raises:
-        ValueError: one of these options names a folder.
+        ValueError: one of these options is a folder.
     """
     for name in names:
         if (value := getattr(config, name)) is not None and Path(value).is_dir():
-            raise ValueError(f"{name} is {value}, a folder; give the name of a file in it")
+            raise ValueError(f"{name} is {value}, which is a folder; give a file name")
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Refuse numbers that are not above 0; one that was left out is fine.
+    """Check that numbers are greater than 0; None is allowed.
 
     Raises:
         ValueError: one of these options is 0 or less.
@@ -30,7 +30,7 @@ def require_positive(config: Any, *names: str) -> None:
 
 
 def require_not_negative(config: Any, *names: str) -> None:
-    """Refuse numbers below 0; one that was left out is fine.
+    """Check that numbers are 0 or more; None is allowed.
 
     Raises:
         ValueError: one of these options is below 0.
@@ -41,26 +41,26 @@ def require_not_negative(config: Any, *names: str) -> None:
 
 
 def closest(word: str, names: Iterable[str]) -> str:
-    """A hint at what was meant: ", did you mean '--learning-rate'?", or nothing.
+    """A suggestion for a mistyped name: ", did you mean '--learning-rate'?", or an empty string.
 
-    It finds initials (``--lr``), beginnings of parts (``--rate``), slips (``--learing-rate``), and names that lack
+    It recognises initials (``--lr``), beginnings of parts (``--rate``), typing errors (``--learing-rate``) and missing
     letters (``--lrate``).
     """
     plain = {name.lstrip("-").replace("_", "-"): name for name in names}
     word = word.lstrip("-").replace("_", "-").lower()
     if not word:
         return ""
-    found = (
+    matches = (
         [name for name in plain if word == "".join(part[:1] for part in name.split("-"))]
         or [name for name in plain if name.startswith(word)]
         or [name for name in plain if any(part.startswith(word) for part in name.split("-"))]
-        or difflib.get_close_matches(word, plain, n=1)
+        or difflib.get_close_matches(word, plain, n=1, cutoff=0.5)
         or [name for name in plain if re.match(".*".join(map(re.escape, word)), name)]
     )
-    hints = " or ".join(repr(plain[name]) for name in found[:3])
+    hints = " or ".join(repr(plain[name]) for name in matches[:3])
     return f", did you mean {hints}?" if hints else ""
 
 
 def seed_problem(seed: int) -> str | None:
-    """Why a number cannot be a seed, or None."""
-    return None if 0 <= seed < 2**32 else f"seed is {seed}; it must be in 0 .. 2**32 - 1"
+    """The error message for an invalid seed, or None if the seed is valid."""
+    return None if 0 <= seed < 2**32 else f"seed is {seed}; it must be between 0 and 2**32 - 1"

@@ -1,4 +1,4 @@
-"""C3D: stage shapes, and poolings that never collapse."""
+"""C3D: stage shapes, and pooling of small clips."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One contract for every backbone, and the breaches that check_backbone must find."""
+"""One contract for every backbone, and the violations that check_backbone must find."""
 
 import copy
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def test_scaled_channels_are_multiples_of_eight(num_channels: int, width: float,
 
 @pytest.mark.parametrize("width", [0.0, -1.0, float("nan"), float("inf")])
 def test_width_must_be_positive(width: float) -> None:
-    with pytest.raises(ValueError, match=f"width = {width} given"):
+    with pytest.raises(ValueError, match=f"width is {width}; it must be a positive number"):
         scale_channels(64, width)
 
 
@@ -82,7 +82,7 @@ def mean(stage: Tensor) -> Tensor:
 
 
 class Tiny(StagedBackbone):
-    """A sound backbone of two stages, with three places where the tests break it."""
+    """A valid backbone of two stages, which tests can break in three places."""
 
     def __init__(
         self,
@@ -110,16 +110,16 @@ def with_attribute(name: str, value: object) -> Tiny:
     return network
 
 
-BREACHES: dict[str, tuple[object, str]] = {
-    "no module": ("c3d", "str given; a backbone is a torch.nn.Module"),
+VIOLATIONS: dict[str, tuple[object, str]] = {
+    "no module": ("c3d", "a str is not a backbone; a backbone must be a torch.nn.Module"),
     "no attributes": (nn.Linear(3, 3), "Linear has no num_features, stages, clip_frames, clip_size, forward_stages"),
     "wrong num_features": (with_attribute("num_features", 7), "num_features = 7, stages = .* last stage"),
-    "wrong channels": (with_attribute("stages", {"first": 5, "second": 6}), r"'first'.*needs \(2, 5, t, h, w\)"),
+    "wrong channels": (with_attribute("stages", {"first": 5, "second": 6}), r"'first'.*requires \(2, 5, t, h, w\)"),
     "stages in another order": (
         Tiny(leave=lambda stages: dict(reversed(stages.items()))),
-        r"gave \['second', 'first'\]; stages declares \['first', 'second'\]",
+        r"returned \['second', 'first'\]; stages requires \['first', 'second'\]",
     ),
-    "no pooling": (Tiny(pool=lambda stage: stage), r"features of shape .* num_features = 6 needs \(2, 6\)"),
+    "no pooling": (Tiny(pool=lambda stage: stage), r"features of shape .* num_features = 6 requires \(2, 6\)"),
     "another pooling": (Tiny(pool=lambda stage: stage.amax(dim=(2, 3, 4))), "from the mean of the last stage"),
     "dead parameter": (with_attribute("spare", nn.Parameter(torch.zeros(3))), "no gradient reaches spare;"),
     "NaN for a black clip": (
@@ -132,20 +132,23 @@ BREACHES: dict[str, tuple[object, str]] = {
         "gradient of first.0.weight: .* NaN or infinite",
     ),
     "batch leak in evaluation": (Tiny(enter=lambda clips: clips - clips.mean()), "with another clip in its batch"),
-    "random in evaluation": (Tiny(enter=lambda clips: clips + torch.rand_like(clips)), "be random in evaluation mode"),
+    "random in evaluation": (
+        Tiny(enter=lambda clips: clips + torch.rand_like(clips)),
+        "without randomness in evaluation",
+    ),
     "changed input": (Tiny(enter=lambda clips: clips.sub_(0.5)), "changes its input"),
 }
 
 
-@pytest.mark.parametrize("breach", BREACHES)
-def test_check_finds(breach: str) -> None:
-    module, message = BREACHES[breach]
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_check_finds(violation: str) -> None:
+    module, message = VIOLATIONS[violation]
     with pytest.raises(ValueError, match=message):
         check_backbone(module)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_check_accepts_a_sound_module_and_leaves_no_trace(training: bool) -> None:
+def test_check_accepts_a_valid_module_and_leaves_no_trace(training: bool) -> None:
     network = Tiny().train(training)
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     check_backbone(network)

@@ -1,4 +1,4 @@
-"""Backbones by name and by reference: reproducible weights, and errors that say what to do."""
+"""Backbones by name and by reference: reproducible weights, and errors that state the fix."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def broken():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_weights_depend_on_the_seed_alone(name: str) -> None:
+def test_weights_depend_only_on_the_seed(name: str) -> None:
     torch.manual_seed(5)
     first = create_backbone(name, 0.25, seed=3).state_dict()
     torch.manual_seed(6)
@@ -33,14 +33,14 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_global_random_state_stays(name: str) -> None:
+def test_the_global_random_state_is_unchanged(name: str) -> None:
     state = torch.get_rng_state()
     create_backbone(name, 0.25)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_second_filter_over_time_answers_to_change_alone(name: str) -> None:
+def test_every_second_filter_over_time_responds_only_to_change(name: str) -> None:
     over_time = [
         module
         for module in create_backbone(name, 0.25).modules()
@@ -48,14 +48,14 @@ def test_every_second_filter_over_time_answers_to_change_alone(name: str) -> Non
     ]
     assert over_time
     for module in over_time:
-        still = module.weight.detach().sum(dim=2).abs().amax(dim=(1, 2, 3))  # the answer to frames that are all alike
+        still = module.weight.detach().sum(dim=2).abs().amax(dim=(1, 2, 3))  # the response to identical frames
         assert float(still[::2].max()) < 1e-5
         assert float(still[1::2].min()) > 1e-3
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_filters_over_change_have_the_variance_of_the_others(name: str) -> None:
-    """Their mean over time is taken out, and with it a share 1 / taps of the variance, which is put back."""
+    """Subtracting their mean over time removes 1 / taps of the variance, which is restored."""
     large = [
         module
         for module in create_backbone(name, 0.5).modules()
@@ -87,14 +87,14 @@ def test_initial_values(name: str) -> None:
             assert not module.running_mean.any()
 
 
-@pytest.mark.parametrize(("given", "meant"), [("R3D", "r3d"), ("r2plus1", "r2plus1d"), ("R(2+1)D", "r2plus1d")])
-def test_unknown_name_gets_the_closest(given: str, meant: str) -> None:
+@pytest.mark.parametrize(("name", "meant"), [("R3D", "r3d"), ("r2plus1", "r2plus1d"), ("R(2+1)D", "r2plus1d")])
+def test_unknown_name_gets_the_closest(name: str, meant: str) -> None:
     with pytest.raises(ValueError, match=f"did you mean {meant!r}.*c3d, r3d, r2plus1d, s3dg, r3d18, r2plus1d18"):
-        create_backbone(given)
+        create_backbone(name)
 
 
 def test_unknown_name_like_no_other() -> None:
-    with pytest.raises(ValueError, match=r"^no backbone is called 'xyz'; there are: c3d"):
+    with pytest.raises(ValueError, match=r"^no backbone is called 'xyz'; available: c3d"):
         create_backbone("xyz")
 
 
@@ -111,7 +111,7 @@ def test_import_backbone(own_module: str) -> None:
 
 
 def test_import_backbone_checks_what_it_imports(own_module: str) -> None:
-    with pytest.raises(ValueError, match="needs \\(2, 6, t, h, w\\)"):
+    with pytest.raises(ValueError, match="requires \\(2, 6, t, h, w\\)"):
         import_backbone(f"{own_module}:broken")
 
 
@@ -122,7 +122,7 @@ def test_import_backbone_names_a_missing_function(own_module: str) -> None:
 
 @pytest.mark.parametrize("reference", ["r3d", "package.module:", ":factory"])
 def test_import_backbone_wants_a_reference(reference: str) -> None:
-    with pytest.raises(ValueError, match=r"reads 'package\.module:factory'"):
+    with pytest.raises(ValueError, match=r"use the form 'package\.module:factory'"):
         import_backbone(reference)
 
 

@@ -1,4 +1,4 @@
-"""Which device is taken; on a CPU memory, and right gradients of short clips in bf16, which oneDNN gets wrong."""
+"""The choice of a device; memory on a CPU, and correct bf16 gradients of short clips, which oneDNN gets wrong."""
 
 import os
 import subprocess
@@ -38,10 +38,10 @@ def test_gradients_in_bf16_are_those_in_fp32(frames: int, size: int) -> None:
     expected = gradient(convolution, clips, weights)
     for _ in range(3):
         poison = [torch.full((8 * 16 * 3 * size * size,), float("nan")) for _ in range(4)]
-        del poison  # so that memory which is not written before it is read holds NaN
+        del poison  # so that uninitialised memory contains NaN
         with BF16.autocast():
-            found = gradient(convolution, clips, weights)
-        assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+            actual = gradient(convolution, clips, weights)
+        assert (actual - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def gradient(convolution: nn.Conv3d, clips: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -65,14 +65,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
-def test_a_step_finds_the_memory_of_the_step_before() -> None:
-    """Six tensors of 20 MB a step: 29,297 pages of 4 kB, new ones at each of ten steps if they were given back."""
-    found = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True).stdout
-    assert int(found) < 29_297
+def test_a_step_reuses_the_memory_of_the_previous_step() -> None:
+    """Six tensors of 20 MB per step: 29,297 pages of 4 kB, requested again in each of ten steps unless kept."""
+    num_faults = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True).stdout
+    assert int(num_faults) < 29_297
 
 
-def test_a_store_read_on_a_cpu_takes_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that threads of this process stay as they are
+def test_a_store_on_a_cpu_needs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that this process keeps its threads
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert divide_cores(None, cpu, training=True, stored=True) == 0
     assert divide_cores(None, cpu, training=True) > 0
@@ -84,7 +84,7 @@ def test_a_store_read_on_a_cpu_takes_no_process(monkeypatch: pytest.MonkeyPatch)
 def test_processes_of_one_machine_share_its_cores(
     monkeypatch: pytest.MonkeyPatch, device: str, alone: int, of_four: int
 ) -> None:
-    """Twelve cores: of four processes each has three, as many as beside a GPU read, half of which beside a CPU do."""
+    """Twelve cores: each of four processes has three. With a GPU all of them are for workers, on a CPU half of them."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     assert divide_cores(None, torch.device(device), training=True) == alone
@@ -93,7 +93,7 @@ def test_processes_of_one_machine_share_its_cores(
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """What torch says on a machine with two GPUs of capability 7.5; the list gets those that are set."""
+    """Simulate a machine with two GPUs of capability 7.5; returns the list of devices that get selected."""
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -105,7 +105,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 @pytest.mark.parametrize(
     ("device", "local_rank", "expected"), [("auto", 0, 0), ("auto", 1, 1), ("cuda", 1, 1), ("cuda:0", 1, 0)]
 )
-def test_each_process_takes_its_own_gpu(
+def test_each_process_uses_its_own_gpu(
     two_gpus: list[torch.device], device: str, local_rank: int, expected: int
 ) -> None:
     compute = choose_compute(device, local_rank=local_rank)
@@ -114,8 +114,8 @@ def test_each_process_takes_its_own_gpu(
 
 
 @pytest.mark.parametrize(("device", "local_rank"), [("auto", 2), ("cuda", 2), ("cuda:2", 0)])
-def test_a_gpu_that_is_not_there_is_refused(two_gpus: list[torch.device], device: str, local_rank: int) -> None:
-    with pytest.raises(ValueError, match=rf"process {local_rank} .* asks for cuda:2, but sees only 2 of its GPUs"):
+def test_a_missing_gpu_is_refused(two_gpus: list[torch.device], device: str, local_rank: int) -> None:
+    with pytest.raises(ValueError, match=rf"process {local_rank} .* needs cuda:2, but only 2 GPUs are visible"):
         choose_compute(device, local_rank=local_rank)
     assert not two_gpus
 

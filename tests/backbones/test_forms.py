@@ -1,4 +1,4 @@
-"""Layers in another form give what the plain ones give."""
+"""Layers in an equivalent form give the same results as plain layers."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def random(*shape: int) -> Tensor:
     ("kernel", "time_stride", "padding"),
     [((3, 7, 7), 1, (1, 3, 3)), ((1, 7, 7), 1, (0, 3, 3)), ((3, 7, 7), 2, (1, 3, 3)), ((2, 4, 3), 1, (0, 2, 0))],
 )
-def test_a_convolution_of_blocks_is_that_of_pixels(
+def test_a_convolution_of_blocks_equals_that_of_pixels(
     channels: int,
     size: tuple[int, int],
     kernel: tuple[int, int, int],
@@ -31,17 +31,17 @@ def test_a_convolution_of_blocks_is_that_of_pixels(
 ) -> None:
     clips, weight, bias = random(2, channels, 5, *size), random(6, channels, *kernel), random(6)
     expected = nn.functional.conv3d(clips, weight, bias, (time_stride, 2, 2), padding)
-    found = convolve_blocks(clips, weight, bias, (time_stride, 2, 2), padding)
-    torch.testing.assert_close(found, expected)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    actual = convolve_blocks(clips, weight, bias, (time_stride, 2, 2), padding)
+    torch.testing.assert_close(actual, expected)
+    assert actual.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize(("num_in", "num_out"), [(3, 8), (8, 5), (7, 9), (8, 16)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_zeros_among_the_channels_change_nothing(num_in: int, num_out: int, biased: bool) -> None:
+def test_padded_channels_change_nothing(num_in: int, num_out: int, biased: bool) -> None:
     clips, weight, bias = random(2, num_in, 4, 6, 6), random(num_out, num_in, 3, 3, 3), random(num_out)
-    given = clips, weight, bias if biased else None, (1, 2, 2), (1, 1, 1)
-    torch.testing.assert_close(convolve_aligned(*given), nn.functional.conv3d(*given))
+    arguments = clips, weight, bias if biased else None, (1, 2, 2), (1, 1, 1)
+    torch.testing.assert_close(convolve_aligned(*arguments), nn.functional.conv3d(*arguments))
 
 
 def trained_step(name: str, *, training: bool) -> dict[str, Tensor]:
@@ -65,8 +65,8 @@ def test_a_network_in_fast_form_is_the_same_network(name: str, training: bool, m
     torch.testing.assert_close(fast, plain, rtol=1e-6, atol=1e-7)
 
 
-def test_the_compiler_takes_the_fast_form_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network with channels that are no multiple of 8."""
+def test_the_fast_form_compiles_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a network whose channels are not multiples of 8."""
     network = create_backbone("r2plus1d", 0.3, seed=1).to(DOUBLE)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     clips = random(2, 3, 8, 32, 32)

@@ -1,4 +1,4 @@
-"""R3D and R(2+1)D are one network; the 18-layer twins have torchvision's tensors."""
+"""R3D and R(2+1)D are one network; the 18-layer variants have torchvision's tensors."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_stage_shapes_of_the_papers_clip(build: Callable[[], StagedBackbone]) ->
     assert {name: tuple(stage.shape[1:]) for name, stage in stages.items()} == SHAPES
 
 
-def test_r2plus1d_differs_from_r3d_in_the_convolution_alone() -> None:
+def test_r2plus1d_differs_from_r3d_only_in_the_convolution() -> None:
     with torch.device("meta"):
         plain, factored = r3d(), r2plus1d()
     inside = {
@@ -55,7 +55,7 @@ def test_r2plus1d_differs_from_r3d_in_the_convolution_alone() -> None:
 
 
 def assert_factors(twin: nn.Module, whole: nn.Conv3d) -> None:
-    """``twin`` reaches as far, and steps as far, as the convolution that it factors."""
+    """``twin`` has the extent and the stride of the convolution that it factors."""
     in_space, norm, relu, in_time = twin.children()
     assert isinstance(in_space, nn.Conv3d)
     assert isinstance(in_time, nn.Conv3d)

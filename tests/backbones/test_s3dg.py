@@ -21,7 +21,7 @@ def test_stage_shapes_of_the_papers_clip() -> None:
 
 
 def padded_oracle(inputs: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    """Pad as TensorFlow documents SAME, one end more than the other, and pool without padding."""
+    """Pad as TensorFlow documents SAME, with more at the end than at the start, and pool without padding."""
     padding: list[int] = []
     for size, k, s in zip(inputs.shape[2:], kernel, stride, strict=True):
         total = max(k - s, 0) if size % s == 0 else max(k - size % s, 0)

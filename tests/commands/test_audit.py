@@ -1,4 +1,4 @@
-"""Audits: cues answer to their names, stimuli lack what they should, and words fit the scores."""
+"""Audits: cues measure what they are named after, stimuli lack what they should, and conclusions match the scores."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s import TASKS, PretrainConfig, pretrain
+from v3s import TASKS
 from v3s.commands.audit import AuditConfig, Scores, audit, conclude
 from v3s.commands.pixel_cues import ALL_CUES, CUES, clip_cues, probe_cues
 from v3s.commands.stimuli import STIMULI, Stimuli, draw_texture
@@ -85,7 +85,7 @@ def test_probe_finds_a_cue_that_is_there_and_none_that_is_not(small_videos: Path
 
 
 def test_probe_learns_nothing_from_the_videos_that_it_is_tested_on(small_videos: Path) -> None:
-    """A cue that holds in the tested videos only is not found."""
+    """A cue that exists only in the tested videos is not found."""
     clips, generator = a_table(small_videos), torch.Generator().manual_seed(0)
     videos, labels = torch.arange(600) % 20, torch.randint(3, (600, 2), generator=generator) * torch.tensor([0, 1])
     cues = {name: torch.randn(600, 2, generator=generator) for name in CUES}
@@ -150,22 +150,22 @@ RIGHT = [0.8, 0.1, 0.1, 0.1, 0.1]
 
 
 def test_as_high_on_noise_as_on_video_is_called_a_shortcut() -> None:
-    told = conclude(scores([0.6, 0.6, 0.6, 0.61, 0.4], RIGHT))
-    assert "it scores as high there; it reads its texture: that is a shortcut" in told[0]
-    assert "60% of its lead over chance is left" in told[1]
-    assert all("shortcut" not in line for line in told[2:])
+    sentences = conclude(scores([0.6, 0.6, 0.6, 0.61, 0.4], RIGHT))
+    assert "it scores as high there, so it relies on texture, a shortcut" in sentences[0]
+    assert "60% of its lead over chance remains" in sentences[1]
+    assert all("shortcut" not in line for line in sentences[2:])
 
 
-def test_network_without_shortcuts_is_told_so() -> None:
-    told = conclude(scores(RIGHT, RIGHT))
-    assert len(told) == 4
-    assert all(line.endswith("nothing is read from that") for line in told)
+def test_network_without_shortcuts_relies_on_none() -> None:
+    sentences = conclude(scores(RIGHT, RIGHT))
+    assert len(sentences) == 4
+    assert all(line.endswith("it does not rely on that") for line in sentences)
 
 
 def test_network_at_chance_has_learned_nothing() -> None:
-    told = conclude(scores(CHANCE, CHANCE))
-    assert len(told) == 2
-    assert all("it has learned nothing" in line for line in told)
+    sentences = conclude(scores(CHANCE, CHANCE))
+    assert len(sentences) == 2
+    assert all("it has learned nothing" in line for line in sentences)
 
 
 @pytest.mark.parametrize("name", ["frozen", "still noise"])
@@ -194,14 +194,9 @@ def test_audit_of_clips(small_videos: Path, tmp_path: Path) -> None:
     assert audit(config, console=QUIET).to_json() == found.to_json()
 
 
-def test_audit_of_a_network(small_videos: Path, tmp_path: Path) -> None:
-    run = PretrainConfig(
-        data=str(small_videos), out=str(tmp_path / "run"), backbone="r3d", width=0.125, task="ts", clip_frames=8,
-        clip_size=32, epochs=1, batch_size=4, workers=0,
-    )  # fmt: skip
-    pretrain(run, console=QUIET)
+def test_audit_of_a_network(small_videos: Path, pretrained: Path, tmp_path: Path) -> None:
     config = AuditConfig(
-        data=str(small_videos), backbone=run.out, clips=2, workers=0, out=str(tmp_path / "audit.json"),
+        data=str(small_videos), backbone=str(pretrained), clips=2, workers=0, out=str(tmp_path / "audit.json"),
         page=str(tmp_path / "audit.html"),
     )  # fmt: skip
     found = audit(config, console=QUIET)

@@ -84,7 +84,7 @@ def test_check_shows_twenty_bad_files_and_says_where_the_others_are(tmp_path: Pa
     assert check(CheckConfig(data=str(tmp_path), workers=0), console=console).num_usable == 0
     text = printed(console)
     assert text.count("unreadable: ") == 20
-    assert "and 3 more; give --out report.jsonl to see all" in text
+    assert "and 3 more; use --out report.jsonl to list all of them" in text
 
 
 def test_check_of_an_incomplete_copy(shared: Path, tmp_path: Path, console: Console) -> None:
@@ -99,14 +99,14 @@ def test_check_of_an_incomplete_copy(shared: Path, tmp_path: Path, console: Cons
     assert "missing 3,782 listed files" in " ".join(printed(console).split())
 
 
-def test_check_prints_names_that_are_no_text(tmp_path: Path, console: Console) -> None:
+def test_check_prints_names_that_are_not_text(tmp_path: Path, console: Console) -> None:
     (tmp_path / "b\udce4r.mp4").touch()
     check(CheckConfig(data=str(tmp_path), workers=0), console=console)
     assert "unreadable: b?r.mp4: is an empty file" in printed(console)
 
 
 def test_report_cannot_be_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^out is .*, a folder; give the name of a file in it$"):
+    with pytest.raises(ValueError, match=r"^out is .*, which is a folder; give a file name$"):
         CheckConfig(data=str(tmp_path), out=str(tmp_path))
 
 

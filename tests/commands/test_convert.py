@@ -336,7 +336,7 @@ def test_converted_weights_give_the_features_of_their_own_network(case: str, tmp
         (["encoder_q.0.Conv_1a.conv1.weight", "encoder_q.0.block1.0.conv1.weight"], "CoCLR's S3D"),
         (["encoder_q.encoder.feature.sepConv1.sep_conv.0.conv3d.weight"], "RSPNet's S3D-G"),
         (["features.0.0.0.weight", "classifier.1.weight"], "torchvision's s3d"),
-        (["layer1.0.bn1.weight", "conv1.weight"], "a 3D-ResNet with a pooling"),
+        (["layer1.0.bn1.weight", "conv1.weight"], "a 3D ResNet with pooling"),
         (["blocks.0.attn.qkv.weight"], "does not match any supported network; the closest is"),
     ],
 )
@@ -350,15 +350,15 @@ def test_other_networks_are_refused(names: list[str], message: str, tmp_path: Pa
 def test_one_tensor_of_another_shape_is_enough_to_refuse() -> None:
     tensors = vcop_residual(factored=False)
     tensors["conv5.block1.bn2.weight"] = torch.zeros(256)
-    with pytest.raises(CheckpointError, match=r"closest is r3d of .* first conv5\.0\.conv2\.1\.weight"):
+    with pytest.raises(CheckpointError, match=r"closest is r3d of .* the first of them conv5\.0\.conv2\.1\.weight"):
         recognise(tensors, Path("weights.pth"))
     del tensors["conv5.block1.bn2.weight"]
-    with pytest.raises(CheckpointError, match=r"first conv5\.0\.conv2\.1\.weight"):
+    with pytest.raises(CheckpointError, match=r"first of them conv5\.0\.conv2\.1\.weight"):
         recognise(tensors, Path("weights.pth"))
 
 
 class Payload:
-    """Runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -368,9 +368,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["torch", "legacy", "pickle", "empty", "text", "list", "folder", "missing"])
-def test_a_file_that_holds_code_or_nothing_is_refused(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, mark = tmp_path / "weights.pth", tmp_path / "executed"
     value = {"state_dict": {"conv1.weight": torch.zeros(1)}, "extra": Payload(mark)}
     if kind in ("torch", "legacy"):

@@ -1,4 +1,4 @@
-"""The demo on a tiny scale: the whole road, and what its page holds."""
+"""The demo on a tiny scale: the full pipeline, and what its page contains."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ QUIET = Console(quiet=True)
 
 
 def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CLIPS_AN_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
+    for name in ("CLIPS_PER_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
         monkeypatch.setattr(f"v3s.commands.demo.{name}", 24)
     report = demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo"), epochs=1, workers=0), console=QUIET)
     html = report.read_text()
     assert html.count("data:video/mp4;base64,") >= 6
-    headings = ("On videos that it never saw", "How it learned", "What it mixes up", "What the network is shown")
+    headings = ("On held-out videos", "How it learned", "What it confuses", "What the network is shown")
     for heading in (*headings, "Nearest videos", "Where it looks", "How fast it seems to play"):
         assert heading in html
     assert html.count("data:image/png;base64,") >= 2
@@ -30,14 +30,14 @@ def test_own_videos_from_folder_to_report(small_videos: Path, tmp_path: Path, mo
     lists = [(tmp_path / "demo" / name).read_text().splitlines() for name in ("train.txt", "test.txt")]
     train, test = ([line.rsplit(",", 1)[0] for line in lines] for lines in lists)
     assert (len(train), len(test), set(train) & set(test)) == (12, 4, set())
-    with pytest.raises(ValueError, match="holds a demo; replace it with --overwrite"):
+    with pytest.raises(ValueError, match="already contains a demo; use --overwrite to replace it"):
         demo(DemoConfig(data=str(small_videos), out=str(tmp_path / "demo")), console=QUIET)
 
 
 def test_videos_without_classes_have_no_retrieval(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("CLIPS_AN_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
+    for name in ("CLIPS_PER_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
         monkeypatch.setattr(f"v3s.commands.demo.{name}", 16)
     (tmp_path / "flat").mkdir()
     for number, path in enumerate(sorted(small_videos.rglob("*.mp4"))[:6]):
@@ -50,7 +50,7 @@ def test_videos_without_classes_have_no_retrieval(
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds no demo"):
+    with pytest.raises(ValueError, match="does not contain a demo"):
         demo(DemoConfig(out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "notes.txt").exists()
 

@@ -29,7 +29,7 @@ def test_scores_by_hand() -> None:
     assert scores.chance == pytest.approx(1 / 3)
 
 
-def test_clips_of_one_video_are_no_independent_draws() -> None:
+def test_clips_of_one_video_are_not_independent_draws() -> None:
     """Two videos, one always right and one never: the standard error is that of two draws, not of twenty."""
     truth, videos = np.zeros(20, int), np.repeat([0, 1], 10)
     answers = videos.copy()
@@ -50,18 +50,13 @@ def test_chance_is_the_share_of_the_most_frequent_row() -> None:
 
 
 @pytest.fixture(scope="module")
-def asked(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+def asked(small_videos: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
     """A small model, and a folder with one file that cannot be read."""
     folder = tmp_path_factory.mktemp("evaluate")
     shutil.copytree(small_videos, folder / "videos")
     (folder / "videos" / "empty.mp4").touch()
-    run = PretrainConfig(
-        data=str(small_videos), out=str(folder / "run"), backbone="r3d", width=0.125, task="ts", clip_frames=8,
-        clip_size=32, epochs=1, batch_size=4, workers=0,
-    )  # fmt: skip
-    pretrain(run, console=QUIET)
     return EvaluateConfig(
-        data=str(folder / "videos"), backbone=run.out, clips=3, workers=0, out=str(folder / "scores.json")
+        data=str(folder / "videos"), backbone=str(pretrained), clips=3, workers=0, out=str(folder / "scores.json")
     )
 
 
@@ -71,7 +66,7 @@ def test_same_clips_same_scores_and_none_is_lost(asked: EvaluateConfig) -> None:
     assert (first.temporal.confusion == second.temporal.confusion).all()
 
 
-def test_a_file_of_scores_holds_what_was_scored(asked: EvaluateConfig) -> None:
+def test_a_file_of_scores_contains_what_was_scored(asked: EvaluateConfig) -> None:
     scores = evaluate(asked, console=QUIET)
     stored = json.loads(Path(str(asked.out)).read_text())
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
@@ -82,15 +77,17 @@ def test_a_file_of_scores_holds_what_was_scored(asked: EvaluateConfig) -> None:
     assert list(stored["left_out"]) == ["empty.mp4"]
 
 
-def test_bars_are_trimmed_as_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_are_trimmed_as_in_training(
+    small_pretraining: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(4):
         film = np.random.default_rng(number).integers(40, 255, (12, 48, 64, 3), np.uint8)
         film[:, :8], film[:, -8:] = 0, 0
         (tmp_path / f"videos/{number}.mp4").write_bytes(mp4(film, 25))
-    run = PretrainConfig(
-        data=str(tmp_path / "videos"), out=str(tmp_path / "run"), backbone="r3d", width=0.125, task="ss",
-        clip_frames=8, clip_size=32, epochs=1, batch_size=2, workers=0, trim_bars=True,
+    run = replace(
+        small_pretraining, data=str(tmp_path / "videos"), out=str(tmp_path / "run"), task="ss", epochs=1, batch_size=2,
+        validation_videos=1, trim_bars=True,
     )  # fmt: skip
     pretrain(run, console=QUIET)
     given = []

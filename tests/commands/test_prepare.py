@@ -1,4 +1,4 @@
-"""A store stands for its folder: the same lists, the same clips; made once, resumed, never silently out of date."""
+"""A store replaces its folder: the same lists and clips; written once, resumed, never silently out of date."""
 
 import errno
 import io
@@ -110,8 +110,8 @@ def test_second_run_decodes_only_what_is_new_or_changed(small_videos: Path, tmp_
 
 
 def test_new_dates_cost_no_decoding(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset that was copied anew."""
-    data, out, said = copied(small_videos, tmp_path / "videos"), tmp_path / "store", io.StringIO()
+    """A dataset that was copied again."""
+    data, out, printed = copied(small_videos, tmp_path / "videos"), tmp_path / "store", io.StringIO()
     (data / "bad.mp4").write_text("no video")
     run(data, out)
     frames, clips = shards(out, "bin"), clips_of(out)
@@ -119,14 +119,14 @@ def test_new_dates_cost_no_decoding(small_videos: Path, tmp_path: Path, monkeypa
     assert scan(list_videos(out), min_frames=1).num_usable == 0
     monkeypatch.delattr(prepare_module, "_write_shard")
     monkeypatch.setattr(prepare_module, "LINES_PER_LIST", 10)
-    run(data, out, console=Console(file=said))
-    assert "17 are stored already, 17 of them by their content under new dates" in said.getvalue()
+    run(data, out, console=Console(file=printed))
+    assert "17 are already stored, 17 of them with new dates but the same content" in printed.getvalue()
     assert shards(out, "bin") == frames
     assert list(shards(out, "jsonl")) == ["00000.jsonl", "00001.jsonl", "00002.jsonl"]
     for number, clip in enumerate(clips_of(out)[3, number] for number in range(len(clips))):
         assert all(map(torch.equal, clip, clips[3, number]))
-    run(data, out, console=Console(file=said))
-    assert "17 are stored already\n" in said.getvalue()
+    run(data, out, console=Console(file=printed))
+    assert "17 are already stored\n" in printed.getvalue()
 
 
 def test_other_content_of_the_same_size_is_decoded(small_videos: Path, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def lives(process: str) -> bool:
 
 
 def test_unfinished_shard_does_not_count(small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill before the list of a shard is written: the next run writes that shard anew."""
+    """A kill before the list of a shard is written: the next run writes that shard again."""
     monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
     run(small_videos, tmp_path / "whole")
     run(small_videos, tmp_path / "store")
@@ -270,7 +270,7 @@ def test_disk_too_small_is_refused_before_work_starts(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
-    with pytest.raises(ValueError, match=r"take about 0\.0 GB, the disk has"):
+    with pytest.raises(ValueError, match=r"take about 0\.0 GB, but the disk has only"):
         run(small_videos, tmp_path / "store")
     assert not (tmp_path / "store/shards").exists()
 
@@ -292,7 +292,7 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
         with pytest.raises(ValueError, match=r"00001\.part: cannot be written \(No space left on device\)"):
             run(small_videos, tmp_path / "store")
     assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]
-    with pytest.raises(ValueError, match="still writing, or was stopped in; run it to its end"):
+    with pytest.raises(ValueError, match="is an unfinished store: v3s prepare is still running or was stopped"):
         list_videos(tmp_path / "store")  # of which it holds a third
     run(small_videos, tmp_path / "store")
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
@@ -304,32 +304,32 @@ def test_few_videos_are_shared_out_among_the_processes(small_videos: Path, tmp_p
     assert len(shards(tmp_path / "store", "bin")) == 16
 
 
-def test_space_is_told_by_some_of_many_videos(
+def test_space_is_estimated_from_some_of_many_videos(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
+    results = []
     for num_opened in (1000, 4):
         monkeypatch.setattr(prepare_module, "NUM_OPENED", num_opened)
         opened: list[Path] = []
         monkeypatch.setattr(
-            prepare_module, "_promised_bytes", lambda path, config, opened=opened: opened.append(path) or 5e7
+            prepare_module, "_estimated_bytes", lambda path, config, opened=opened: opened.append(path) or 5e7
         )
         with Console(file=io.StringIO(), width=200) as console, console.capture() as capture:
             run(small_videos, tmp_path / f"store{num_opened}", console=console)
-        told.append((len(opened), "16 videos to decode, about 0.8 GB" in capture.get()))
-    assert told == [(16, True), (4, True)]
+        results.append((len(opened), "16 videos to decode, about 0.8 GB" in capture.get()))
+    assert results == [(16, True), (4, True)]
 
 
 def test_another_format_or_a_foreign_folder_is_refused(small_videos: Path, tmp_path: Path) -> None:
     run(small_videos, tmp_path / "store")
-    with pytest.raises(ValueError, match="made otherwise: pixel_format was yuv, now jpeg;"):
+    with pytest.raises(ValueError, match="with other settings: pixel_format was yuv, now jpeg;"):
         run(small_videos, tmp_path / "store", pixel_format="jpeg")
     run(small_videos, tmp_path / "store", pixel_format="jpeg", overwrite=True)
-    with pytest.raises(ValueError, match="is a store already"):
+    with pytest.raises(ValueError, match="is already a store"):
         run(tmp_path / "store", tmp_path / "again")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
-    with pytest.raises(ValueError, match="not empty and holds no store"):
+    with pytest.raises(ValueError, match="not empty and is not a store"):
         run(small_videos, tmp_path / "other")
 
 
@@ -347,7 +347,7 @@ def test_videos_that_have_moved_are_not_decoded_again(
     assert open_store(tmp_path / "store").settings.source == str(tmp_path / "there")
     shutil.copytree(tmp_path / "there", tmp_path / "elsewhere")
     next((tmp_path / "elsewhere").rglob("*.mp4")).unlink()
-    with pytest.raises(ValueError, match=r"made otherwise: source was .*there, now .*elsewhere;"):
+    with pytest.raises(ValueError, match=r"with other settings: source was .*there, now .*elsewhere;"):
         run(tmp_path / "elsewhere", tmp_path / "store")
 
 

@@ -29,36 +29,16 @@ from v3s.train.checkpoint import save_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
 from v3s.train.run import read_metrics
-from v3s.train.stop import StopAskedError
+from v3s.train.stop import StopRequestedError
 from v3s.video.container import open_video
 
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(small_videos: Path) -> PretrainConfig:
-    return PretrainConfig(
-        data=str(small_videos),
-        out="",
-        backbone="r3d",
-        width=0.125,
-        task="ts",
-        clip_frames=8,
-        clip_size=32,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        checkpoint_seconds=0,
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(config: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    pretrain(replace(config, out=str(out)), console=QUIET)
-    return out
+def config(small_pretraining: PretrainConfig) -> PretrainConfig:
+    """The configuration of `pretrained`."""
+    return small_pretraining
 
 
 def weights_of(run: Path) -> str:
@@ -95,51 +75,51 @@ def run_command(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_head_with_one_label_is_not_told_of(finished: Path) -> None:
-    last = read_metrics(finished / "metrics.jsonl")[-1]["train"]
+def test_a_head_with_one_label_is_not_reported(pretrained: Path) -> None:
+    last = read_metrics(pretrained / "metrics.jsonl")[-1]["train"]
     assert last["accuracy_spatial"] == 1  # the task is ts
     assert describe(last) == f"loss {last['loss']:.3f} temporal {last['accuracy_temporal']:.1%}"
     assert describe({"loss": 2.5, "accuracy": 0.25}) == "loss 2.500 accuracy 25.0%"
 
 
-def test_run_folder_holds_what_is_promised(finished: Path, config: PretrainConfig) -> None:
-    manifest = json.loads((finished / "manifest.json").read_text())
+def test_run_folder_contains_what_is_promised(pretrained: Path, config: PretrainConfig) -> None:
+    manifest = json.loads((pretrained / "manifest.json").read_text())
     assert manifest["videos"] == {
         "listed": 16, "missing": 0, "unreadable": 0, "partial": 0, "too_short": 0, "train": 12, "validation": 4
     }  # fmt: skip
     assert manifest["threads"] == 1
     assert len(manifest["files_sha256"]) == 64
-    metrics = read_metrics(finished / "metrics.jsonl")
+    metrics = read_metrics(pretrained / "metrics.jsonl")
     assert [line["epoch"] for line in metrics] == [1, 2]
     assert set(metrics[0]["train"]) == {
         "loss", "loss_spatial", "loss_temporal", "accuracy_spatial", "accuracy_temporal"
     }  # fmt: skip
-    assert "epoch 2/2" in (finished / "train.log").read_text()
+    assert "epoch 2/2" in (pretrained / "train.log").read_text()
 
 
-def test_backbone_is_that_of_the_best_epoch(finished: Path) -> None:
-    trained = describe_trained(finished)
+def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:
+    trained = describe_trained(pretrained)
     best = max(
-        read_metrics(finished / "metrics.jsonl"),
+        read_metrics(pretrained / "metrics.jsonl"),
         key=lambda line: line["validation"]["accuracy_spatial"] + line["validation"]["accuracy_temporal"],
     )
     assert trained.results == {"epoch": best["epoch"], **best["validation"]}
-    backbone = load_backbone(finished / "backbone.safetensors")
+    backbone = load_backbone(pretrained / "backbone.safetensors")
     assert fingerprint(backbone.state_dict()) == trained.fingerprint
     assert not backbone.training
-    model, _ = load_pretext_model(finished)
+    model, _ = load_pretext_model(pretrained)
     logits = model(torch.rand(2, 3, 8, 32, 32))
     assert (logits.spatial.shape, logits.temporal.shape) == ((2, 1), (2, 3))
 
 
-def test_a_run_is_the_same_twice(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_a_run_is_the_same_twice(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(replace(config, out=str(tmp_path / "again")), console=QUIET)
-    assert weights_of(tmp_path / "again") == weights_of(finished)
+    assert weights_of(tmp_path / "again") == weights_of(pretrained)
 
 
-def test_another_seed_gives_other_weights(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     pretrain(replace(config, out=str(tmp_path / "other"), seed=1), console=QUIET)
-    assert weights_of(tmp_path / "other") != weights_of(finished)
+    assert weights_of(tmp_path / "other") != weights_of(pretrained)
 
 
 def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subprocess.Popen[str]":
@@ -159,41 +139,41 @@ def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subpr
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_kill_in_mid_epoch_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
+def test_kill_in_mid_epoch_and_resume(pretrained: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "killed"
     process = start_and_wait_for_a_checkpoint(replace(config, workers=workers), out)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume"])
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
 
 
 def test_a_signal_in_the_midst_of_reading_is_not_the_videos_fault(config: PretrainConfig) -> None:
-    """With no reading processes a video is read where a stop may be asked for."""
+    """Without reading processes, a video is read in code that a stop may interrupt."""
     path = next(Path(config.data).rglob("*.mp4"))
-    with pytest.raises(StopAskedError), open_video(path):
-        raise StopAskedError
+    with pytest.raises(StopRequestedError), open_video(path):
+        raise StopRequestedError
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends(
-    finished: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
+    pretrained: Path, config: PretrainConfig, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "stopped"
     process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
     process.send_signal(number)
-    told, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=10)
     assert process.returncode == code
-    assert "resume with: v3s pretrain --out" in told
-    assert "Traceback" not in told
+    assert "resume with: v3s pretrain --out" in output
+    assert "Traceback" not in output
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
-    finished: Path, config: PretrainConfig, tmp_path: Path
+    pretrained: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     """The newest checkpoint is of the first epoch's end, the one before of its last step."""
     out, told = tmp_path / "damaged", Console(file=io.StringIO())
@@ -203,23 +183,25 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     pretrain(replace(config, out=str(out), resume=True, epochs=1), console=QUIET)
     last.write_bytes(last.read_bytes()[:-1])
     pretrain(replace(config, out=str(out), resume=True), console=told)
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     assert [line["epoch"] for line in read_metrics(out / "metrics.jsonl")] == [1, 2]
     assert last.with_name("damaged.pt").exists()
     for text in (told.file.getvalue(), (out / "train.log").read_text()):  # type: ignore[attr-defined]
-        assert "the one before it is used: going on in epoch" in " ".join(text.split())
+        assert "resuming from the previous checkpoint in epoch" in " ".join(text.split())
 
 
-def test_stop_between_epochs_and_resume(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
+def test_stop_between_epochs_and_resume(pretrained: Path, config: PretrainConfig, tmp_path: Path) -> None:
     """Stop as an epoch ends, before its checkpoint, twice: the weights and the metrics are the same."""
     out = tmp_path / "steps"
     for stop_after in (1, 2):
         with pytest.raises(_StopError):
             pretrain(replace(config, out=str(out), resume=True), console=_StopAfter(stop_after))
     pretrain(replace(config, out=str(out), resume=True), console=QUIET)
-    assert weights_of(out) == weights_of(finished)
+    assert weights_of(out) == weights_of(pretrained)
     timeless = ("seconds", "clips_per_second", "waiting_share")
-    for ours, theirs in zip(read_metrics(out / "metrics.jsonl"), read_metrics(finished / "metrics.jsonl"), strict=True):
+    for ours, theirs in zip(
+        read_metrics(out / "metrics.jsonl"), read_metrics(pretrained / "metrics.jsonl"), strict=True
+    ):
         assert {k: v for k, v in ours.items() if k not in timeless} == {
             k: v for k, v in theirs.items() if k not in timeless
         }
@@ -267,27 +249,27 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
 
 
 def test_parts_that_cannot_be_shared_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size is 4; it must be a multiple of the 3 parts"):
+    with pytest.raises(ValueError, match=r"batch_size is 4; it must be a multiple of parts \(3\)"):
         replace(config, parts=3)
-    with pytest.raises(ValueError, match="a video belongs to one of several parts: choose --train-clips 1"):
+    with pytest.raises(ValueError, match="parts is 2; more than 1 needs train_clips 1 and short leave-out"):
         replace(config, parts=2, train_clips=2)
     given, cpu = replace(config, parts=2, batch_size=8), Compute(torch.device("cpu"), bf16=False)
-    with pytest.raises(ValueError, match="parts is 2; it must be a multiple of the 4 processes that share them"):
+    with pytest.raises(ValueError, match=r"parts is 2; it must be a multiple of the number of processes \(4\)"):
         set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
-    with pytest.raises(ValueError, match="parts is 16, more than the 12 training videos"):
+    with pytest.raises(ValueError, match=r"parts is 16; it must be at most the number of training videos \(12\)"):
         pretrain(replace(config, parts=16, batch_size=16, out=str(tmp_path)), console=QUIET)
 
 
 def test_statistics_of_several_cpus_are_refused_before_anything_is_read(config: PretrainConfig) -> None:
     given, cpu = replace(config, batch_norm="sync", data="nowhere"), Compute(torch.device("cpu"), bf16=False)
-    with pytest.raises(ValueError, match="batch_norm is sync, which torch can do between GPUs alone"):
+    with pytest.raises(ValueError, match="batch_norm is sync, which torch supports only on GPUs"):
         set_up_pretraining(given, compute=cpu, processes=Processes(1, 4), console=QUIET)
 
 
-def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished: Path, tmp_path: Path) -> None:
+def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, pretrained: Path, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)
-    with pytest.raises(ValueError, match=r"holds a run; continue it with --resume, replace it with --overwrite"):
+    with pytest.raises(ValueError, match="already contains a run; resume it with --resume, or replace it with"):
         pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
     (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
@@ -297,7 +279,7 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, finished
 
 def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="contains no run"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -311,7 +293,7 @@ def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tm
     manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "0'))
     with pytest.raises(
         ValueError,
-        match=r"or their labels, changed since the run began \(.* videos then, .* now\); restore it",
+        match=r"or their labels have changed since the run started \(.* videos then, .* now\); restore the list",
     ):
         pretrain(replace(given, resume=True), console=QUIET)
 
@@ -327,7 +309,7 @@ def test_users_own_network(config: PretrainConfig, tmp_path: Path) -> None:
     assert fingerprint(loaded.state_dict()) == trained.fingerprint
 
 
-def test_weights_are_plain_safetensors(finished: Path) -> None:
-    names = load_file(finished / "backbone.safetensors")
+def test_weights_are_plain_safetensors(pretrained: Path) -> None:
+    names = load_file(pretrained / "backbone.safetensors")
     assert isinstance(create_backbone("r3d", 0.125), nn.Module)
     assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()

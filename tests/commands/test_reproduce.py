@@ -22,7 +22,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def config(labelled_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReproduceConfig:
     """12 training and 6 test videos of 6 classes, 20 frames each: long enough for spatial tasks."""
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
     small = replace(SCALES["tiny"], pretrain_epochs=1, finetune_epochs=1, pairs_in_a_fold=8, clip_size=32)
     monkeypatch.setitem(SCALES, "tiny", small)
     return ReproduceConfig(
@@ -72,7 +72,7 @@ def test_a_row_is_run_once_and_tables_share_it(config: ReproduceConfig, monkeypa
     text = console.file.getvalue()
     assert "pretrain epochs: 1; the paper: 300" in text
     assert "12 videos in 6 classes" in text
-    with pytest.raises(ValueError, match="holds rows with other seed"):
+    with pytest.raises(ValueError, match="contains rows with other seed"):
         reproduce(replace(given, seed=1), console=QUIET)
 
 
@@ -101,17 +101,17 @@ def test_retrieval_and_similarity_of_untrained_and_trained(
 
 
 def test_mistakes(config: ReproduceConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no 'table7'; give one of table1"):
+    with pytest.raises(ValueError, match="table is 'table7'; it must be one of table1"):
         replace(config, table="table7")
-    with pytest.raises(ValueError, match="table5 is about HMDB51"):
+    with pytest.raises(ValueError, match="table5 is on HMDB51"):
         replace(config, table="table5")
-    with pytest.raises(ValueError, match=r"no row of table3 contains 'x'; there are: ss; sp"):
+    with pytest.raises(ValueError, match=r"no row of table3 contains 'x'; its rows are: ss; sp"):
         replace(config, rows="x")
-    with pytest.raises(ValueError, match="without its lists"):
+    with pytest.raises(ValueError, match="but its lists are missing"):
         reproduce(replace(config, table="table6", aslan=config.data), console=QUIET)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="is not empty and holds no reproduction"):
+    with pytest.raises(ValueError, match="is not empty and does not contain a reproduction"):
         reproduce(replace(config, out=str(tmp_path / "mine")), console=QUIET)
 
 

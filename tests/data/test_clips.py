@@ -1,4 +1,4 @@
-"""Which clip is drawn when: the order of a run, and samples that depend on their key and on nothing else."""
+"""Which clip is drawn when: the order of a run, and samples that depend only on their key."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +18,7 @@ from v3s.data.loading import load_batches
 from v3s.data.synthetic import make_clips
 from v3s.options import seed_problem
 from v3s.pages.images import mp4
-from v3s.pretext.plan import Bars, Picture, Sampling, Short, most_samples, sample_generator
+from v3s.pretext.plan import Bars, Picture, Sampling, Short, max_samples, sample_generator
 from v3s.pretext.task import TASKS
 from v3s.pretext.temporal import offsets, span
 from v3s.video.decode import Video, index_video, read_frames
@@ -39,7 +39,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> IndexTable:
 
 
 def with_lengths(table: IndexTable, *lengths: int) -> IndexTable:
-    """As many videos that say they have these lengths: for plans, which read no file."""
+    """Videos that claim to have these lengths: for plans, which read no file."""
     return IndexTable.of(replace(table[0], num_frames=length) for length in lengths)
 
 
@@ -65,7 +65,7 @@ def test_an_epoch_shows_every_video_at_most_once_and_a_full_one_each(num_samples
             assert len(keys) == num_samples
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     def epoch_orders(seed: int) -> set[tuple[int, ...]]:
         batches = BatchOrder(num_samples=40, batch_size=40, num_epochs=4, seed=seed)
         return {tuple(index for _, index in keys) for keys in batches}
@@ -83,7 +83,7 @@ def test_videos_left_over_come_in_other_epochs() -> None:
 
 @quick
 @given(st.integers(0, 3), st.integers(0, 4), seeds, st.sampled_from([1, 2]))
-def test_run_resumed_anywhere_goes_on_as_if_never_stopped(epoch: int, step: int, seed: int, num_parts: int) -> None:
+def test_run_resumed_anywhere_continues_as_if_never_stopped(epoch: int, step: int, seed: int, num_parts: int) -> None:
     whole = BatchOrder(num_samples=23, batch_size=4, num_epochs=4, seed=seed, num_parts=num_parts)
     assert whole.steps_per_epoch == 5
     tail = replace(whole, first_epoch=epoch, first_step=step)
@@ -102,11 +102,11 @@ def test_processes_share_every_batch(num_processes: int, per_process: int, seed:
 
 @quick
 @given(st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(12, 60), st.integers(1, 3), seeds)
-def test_process_sees_its_parts_alone_and_all_together_what_one_sees(
-    num_processes: int, num_samples: int, of_each: int, seed: int
+def test_process_sees_only_its_parts_and_all_together_see_what_one_sees(
+    num_processes: int, num_samples: int, per_part: int, seed: int
 ) -> None:
-    """Twelve parts: their order is the same for any number of processes that divides them."""
-    alone = BatchOrder(num_samples=num_samples, batch_size=12 * of_each, num_epochs=2, seed=seed, num_parts=12)
+    """Twelve parts: their order is the same for every number of processes that divides 12."""
+    alone = BatchOrder(num_samples=num_samples, batch_size=12 * per_part, num_epochs=2, seed=seed, num_parts=12)
     shares = [list(replace(alone, rank=rank, num_processes=num_processes)) for rank in range(num_processes)]
     for batch, *parts in zip(alone, *shares, strict=True):
         assert sorted(key for part in parts for key in part) == sorted(batch)
@@ -124,7 +124,7 @@ def test_an_epoch_in_parts_shows_every_video_once() -> None:
     assert all(sorted(epoch) == list(range(48)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     own_places = {tuple(index // 4 for index in epochs[0] if index % 4 == part) for part in range(4)}
-    assert len(own_places) == 4  # each part has a permutation of its own
+    assert len(own_places) == 4  # each part has its own permutation
 
 
 def test_order_hold_out_and_samples_draw_from_different_streams() -> None:
@@ -173,7 +173,7 @@ def test_hold_out_needs_videos_on_both_sides(num_validation: int) -> None:
 
 @quick
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 9), st.integers(1, 4))
-def test_validation_leaves_no_clip_out(videos: int, clips_per_video: int, batch: int, num_processes: int) -> None:
+def test_validation_skips_no_clip(videos: int, clips_per_video: int, batch: int, num_processes: int) -> None:
     parts = [
         validation_batches(videos, clips_per_video, batch, rank=rank, num_processes=num_processes)
         for rank in range(num_processes)
@@ -203,11 +203,11 @@ def test_sample_is_the_warp_of_its_plan(table: IndexTable) -> None:
     assert (labels.tolist(), labels.dtype) == ([plan.labels.spatial, plan.labels.temporal], torch.int64)
     assert video == 4
     frames = read_frames(table[4], plan.frames)
-    samples = most_samples(V3S, SMALL, Picture(frames.width, frames.height))
+    samples = max_samples(V3S, SMALL, Picture(frames.width, frames.height))
     assert torch.equal(clip, warp(frames, plan.to_clip, 24, 24, samples=samples))
 
 
-def test_sample_depends_on_its_key_alone(table: IndexTable) -> None:
+def test_sample_depends_only_on_its_key(table: IndexTable) -> None:
     clips = PretextClips(table, V3S, SMALL, seed=3)
     first, _ = clips[1, 4]
     clips[0, 4], clips[1, 0]
@@ -243,7 +243,7 @@ def test_processes_see_together_what_one_sees_alone(table: IndexTable) -> None:
 
 
 def test_clip_shows_the_frames_of_its_label(tmp_path: Path) -> None:
-    """Each frame of the video is of one grey that counts its number, so the clip tells which were read."""
+    """The grey level of each frame encodes its number, so the clip reveals which frames were read."""
     greys = (30 + 3 * np.arange(70)).astype(np.uint8)
     (tmp_path / "clock.mp4").write_bytes(mp4(np.broadcast_to(greys[:, None, None, None], (70, 48, 64, 3)), 25))
     table = IndexTable.of([index_video(tmp_path / "clock.mp4")])
@@ -259,7 +259,7 @@ def test_clip_shows_the_frames_of_its_label(tmp_path: Path) -> None:
 
 
 def test_bars_are_left_top_right_bottom(tmp_path: Path) -> None:
-    """White bars of four widths around a black picture: where they are trimmed, no clip shows white."""
+    """White bars of four widths around a black picture: if they are trimmed, no clip contains white."""
     pixels = np.full((30, 96, 128, 3), 255, np.uint8)
     pixels[:, 8:-32, 24:-16] = 0
     (tmp_path / "boxed.mp4").write_bytes(mp4(pixels, 25))
@@ -271,16 +271,16 @@ def test_bars_are_left_top_right_bottom(tmp_path: Path) -> None:
         assert (brightest > 128) == white
 
 
-def test_bars_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of the videos, and other ways to cut them, have the bars of the whole."""
+def test_bars_are_detected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subsets of the videos and other samplings reuse the bars of the whole table."""
     pixels = np.random.default_rng(0).integers(40, 255, (2, 30, 96, 128, 3), np.uint8)
     pixels[1, :, :, :24] = 0
     for number in (0, 1):
         (tmp_path / f"{number}.mp4").write_bytes(mp4(pixels[number], 25))
-    table, found = IndexTable.of(index_video(tmp_path / f"{number}.mp4") for number in (0, 1)), []
+    table, detected = IndexTable.of(index_video(tmp_path / f"{number}.mp4") for number in (0, 1)), []
 
     def detect(video: Video) -> Bars:
-        found.append(Path(video.path).name)
+        detected.append(Path(video.path).name)
         return detect_bars(video)
 
     monkeypatch.setattr("v3s.data.letterbox.detect_bars", detect)
@@ -290,7 +290,7 @@ def test_bars_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (part.num_with_bars, clips.subset(np.array([0])).num_with_bars) == (1, 0)
     assert clips.cut_by(replace(trimming, zoom="even")).num_with_bars == 1
     assert clips.cut_by(SMALL).num_with_bars == 0
-    assert found == ["0.mp4", "1.mp4"]
+    assert detected == ["0.mp4", "1.mp4"]
     whole, own = (PretextClips(table.subset([1]), TASKS["ss"], sampling, seed=0) for sampling in (SMALL, trimming))
     assert torch.equal(part[3, 0][0], own[3, 0][0])
     assert torch.equal(whole.cut_by(trimming)[3, 0][0], own[3, 0][0])
@@ -301,7 +301,7 @@ def test_bars_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def count_labels(clips: PretextClips, num_epochs: int) -> tuple[list[int], list[int]]:
-    """How often each temporal label and each video was drawn."""
+    """Count how often each temporal label and each video was drawn."""
     temporal, videos = Counter[int](), Counter[int]()
     for epoch in range(num_epochs):
         for index in range(len(clips)):
@@ -315,7 +315,7 @@ def count_labels(clips: PretextClips, num_epochs: int) -> tuple[list[int], list[
 
 @pytest.mark.parametrize(("short", "lengths"), [("fit", (16, 20, 30, 45, 60, 69, 90, 300)), ("leave-out", (69,) * 8)])
 def test_labels_are_uniform_whatever_the_lengths(table: IndexTable, short: Short, lengths: tuple[int, ...]) -> None:
-    """Otherwise the length of a clip's video, or that it is short, would tell its label."""
+    """Otherwise the length of a clip's video would reveal its label."""
     clips = PretextClips(with_lengths(table, *lengths), V3S, Sampling(short=short), seed=0)
     labels, videos = count_labels(clips, 300)
     expected = 300 * len(lengths) / 11
@@ -335,8 +335,8 @@ def test_fit_keeps_the_video_where_it_is_long_enough(table: IndexTable) -> None:
     assert min(others.values()) > 60
 
 
-def test_video_that_should_have_been_left_out_is_an_error(table: IndexTable) -> None:
-    """It is never replaced by another one."""
+def test_video_that_should_have_been_skipped_is_an_error(table: IndexTable) -> None:
+    """No other video replaces it."""
     clips = PretextClips(with_lengths(table, 80, 22), TASKS["tp"], Sampling(), seed=0)  # the shortest pattern needs 23
     for epoch in range(20):
         assert clips.plan(epoch, 0)[0] == 0
@@ -346,5 +346,5 @@ def test_video_that_should_have_been_left_out_is_an_error(table: IndexTable) -> 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seed_out_of_range(seed: int) -> None:
-    assert seed_problem(seed) == f"seed is {seed}; it must be in 0 .. 2**32 - 1"
+    assert seed_problem(seed) == f"seed is {seed}; it must be between 0 and 2**32 - 1"
     assert seed_problem(0) is seed_problem(2**32 - 1) is None

@@ -1,7 +1,7 @@
-"""Which frames, which map and which labels every sample of a run has: the same on every machine, however it is read.
+"""The frames, map and labels of every sample of a run are the same on every machine, however it is read.
 
-The digests were written down once. A change that moves one makes old runs impossible to repeat: say so in the
-changelog, and write the new digest down.
+The digests are recorded. A change that alters one makes old runs impossible to reproduce: mention it in the changelog,
+and record the new digest.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ ORDER = BatchOrder(num_samples=24, batch_size=8, num_epochs=3, seed=5)
 
 
 class Plans(PretextClips):
-    """Samples that are digests of their plans: no file is opened."""
+    """Samples that are the digests of their plans; no file is opened."""
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
         """The plan's digest, uint8 of shape (32,), and the labels."""
         video, plan = self.plan(*key)
-        # Rounded: the last digits of a matrix product are the machine's own.
+        # Rounded: the last digits of a matrix product depend on the machine.
         numbers = [video, *plan.frames, *np.round(plan.to_clip.matrix.ravel(), 6) + 0.0]
         digest = hashlib.sha256(np.array(numbers, "<f8").tobytes()).digest()
         return torch.tensor(list(digest), dtype=torch.uint8), torch.tensor([plan.labels.spatial, plan.labels.temporal])
@@ -60,10 +60,10 @@ def plans(name: str) -> Plans:
 
 def batches(name: str, order: BatchOrder = ORDER, num_workers: int = 0, prefetch: int = 2) -> list[list[bytes]]:
     """Every sample of every batch as bytes."""
-    found = load_batches(plans(name), order, num_workers=num_workers, prefetch=prefetch)
+    loaded = load_batches(plans(name), order, num_workers=num_workers, prefetch=prefetch)
     return [
         [bytes(digest.tolist() + pair.tolist()) for digest, pair in zip(digests, labels, strict=True)]
-        for digests, labels in found
+        for digests, labels in loaded
     ]
 
 
@@ -72,13 +72,13 @@ def digest(read: list[list[bytes]]) -> str:
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
-def test_plans_are_those_that_were_written_down(name: str) -> None:
+def test_plans_match_the_recorded_digests(name: str) -> None:
     assert digest(batches(name)) == GOLDEN[name]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(("num_workers", "prefetch"), [(1, 1), (1, 4), (2, 1), (2, 4)])
-def test_reading_processes_change_nothing(num_workers: int, prefetch: int) -> None:
+def test_workers_change_nothing(num_workers: int, prefetch: int) -> None:
     read = batches("as in the paper", num_workers=num_workers, prefetch=prefetch)
     assert digest(read) == GOLDEN["as in the paper"]
 

@@ -1,4 +1,4 @@
-"""The table of indices gives back what went in, whole, in parts and through pickle."""
+"""The table of indices returns what was put in: whole, as a subset, and after pickling."""
 
 import pickle
 from dataclasses import replace
@@ -30,7 +30,7 @@ INDEX = VideoIndex(
 INDICES = [replace(INDEX, path=f"{number}.mp4", num_frames=29 + number) for number in range(5)]
 
 
-def test_table_gives_back_what_went_in() -> None:
+def test_table_returns_what_was_put_in() -> None:
     table = IndexTable.of([INDEX, *INDICES])
     assert len(table) == 6
     assert table[0] == INDEX
@@ -40,8 +40,8 @@ def test_table_gives_back_what_went_in() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 5])
-def test_number_outside_of_the_table(number: int) -> None:
-    with pytest.raises(IndexError, match=f"holds 5 videos, numbered from 0; {number} is none"):
+def test_number_outside_the_table(number: int) -> None:
+    with pytest.raises(IndexError, match=f"^{number} is out of range: the table contains 5 videos, numbered from 0"):
         IndexTable.of(INDICES)[number]
 
 
@@ -70,6 +70,6 @@ def test_pickle_keeps_the_table_and_adds_next_to_nothing() -> None:
     assert pickle.loads(data)[999] == table[999]
 
 
-def test_path_that_is_no_text(tmp_path: Path) -> None:
+def test_path_that_is_not_utf8(tmp_path: Path) -> None:
     index = replace(INDEX, path=f"{tmp_path}/b\udce4r.mp4")  # a file name of bytes that are not UTF-8
     assert IndexTable.of([index])[0] == index

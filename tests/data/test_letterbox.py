@@ -1,4 +1,4 @@
-"""Constant borders are found to the pixel, their blurred edge is taken off with them, and nothing else is."""
+"""Constant borders are found to the pixel and trimmed with their blurred edge, and nothing else is."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def with_bars(frames: Tensor, bars: Bars, colour: tuple[int, int, int] = BLACK, 
 
 
 def trimmed(bars: Bars) -> Bars:
-    """What is to be taken off for bars of these widths."""
+    """The pixels to trim for bars of these widths."""
     return Bars(*(width + EDGE if width else 0 for width in (bars.left, bars.top, bars.right, bars.bottom)))
 
 
@@ -59,7 +59,7 @@ def test_dark_scene_has_no_bars() -> None:
     assert find_bars(random_frames(0, MAX_RANGE)) == NO_BARS
 
 
-def test_dark_half_of_a_scene_is_no_bar() -> None:
+def test_dark_half_of_a_scene_is_not_a_bar() -> None:
     assert find_bars(with_bars(random_frames(), Bars(top=HEIGHT // 2))) == NO_BARS
     assert find_bars(with_bars(random_frames(), Bars(top=HEIGHT // 2, right=30))) == trimmed(Bars(right=30))
 
@@ -82,8 +82,8 @@ def test_bars_that_flicker_are_picture() -> None:
     assert find_bars(frames) == NO_BARS
 
 
-def test_smooth_sky_is_no_bar() -> None:
-    """Every line of it is constant, all lines together are not."""
+def test_smooth_sky_is_not_a_bar() -> None:
+    """Every line of the sky is constant, but the lines differ."""
     frames = random_frames()
     frames[:, :, :30] = torch.linspace(200, 80, 30).to(torch.uint8)[:, None]
     assert find_bars(frames).top <= 4 + EDGE
@@ -97,19 +97,19 @@ def test_memory_layout_changes_nothing() -> None:
 
 @pytest.mark.parametrize("bars", [Bars(top=12, bottom=14), Bars(left=20, right=15), NO_BARS])
 def test_bars_of_a_compressed_video(tmp_path: Path, bars: Bars) -> None:
-    """All of a bar goes, and at most its edge of the picture with it, although the codec smears it over a block."""
+    """A bar is trimmed completely, with at most its edge of the picture, although the codec smears it over a block."""
     path, *_ = make_clips(tmp_path, num_videos=1, num_frames=30, height=HEIGHT, width=WIDTH)
     frames = read_frames(index_video(path), range(30)).rgb()
     video = with_bars(frames, bars, noise=0).permute(0, 2, 3, 1)
     (tmp_path / "boxed.mp4").write_bytes(mp4(video, 25))
-    found = detect_bars(index_video(tmp_path / "boxed.mp4"))
+    detected = detect_bars(index_video(tmp_path / "boxed.mp4"))
     for side in ("left", "top", "right", "bottom"):
         width = getattr(bars, side)
-        assert width <= getattr(found, side) <= (width + EDGE if width else 0)
+        assert width <= getattr(detected, side) <= (width + EDGE if width else 0)
 
 
 def test_bars_of_real_videos(shared: Path) -> None:
-    """Letterboxed films in a 4:3 frame: after trimming, every border line shows picture as bright as its neighbours."""
+    """Letterboxed films in a 4:3 frame: after trimming, every border line is about as bright as its neighbours."""
     videos = shared / "data" / "UCF-101"
     for name in ("BasketballDunk/v_BasketballDunk_g04_c04", "Surfing/v_Surfing_g23_c04"):
         index = index_video(videos / f"{name}.avi")
@@ -118,7 +118,7 @@ def test_bars_of_real_videos(shared: Path) -> None:
         picture = (
             read_frames(index, [0, index.num_frames // 2]).rgb()[:, :, bars.top : index.height - bars.bottom].double()
         )
-        assert 94 <= picture.shape[2] <= 100  # 176 x 132 that holds 16:9
+        assert 94 <= picture.shape[2] <= 100  # 176 x 132 with a 16:9 picture
         lines = picture.mean(dim=(0, 1, 3))
         assert lines[0] > 0.8 * lines[2:6].mean()
         assert lines[-1] > 0.8 * lines[-6:-2].mean()

@@ -1,4 +1,4 @@
-"""Reading goes on whatever befalls a file or a process, at the cost of that file, and says so."""
+"""Reading continues whatever happens to a file or a worker; only that file is lost, and it is reported."""
 
 import multiprocessing
 import os
@@ -34,13 +34,13 @@ def fail(key: tuple[int, int]) -> None:
     raise VideoError(f"{key[1]}.mp4: is damaged", "decode")
 
 
-def code_fault(key: tuple[int, int]) -> None:
-    raise RuntimeError("a fault of the code")
+def code_error(key: tuple[int, int]) -> None:
+    raise RuntimeError("an error in the code")
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Samples that are their keys; those of the files in `bad` do something else first."""
+    """Samples that equal their keys; for files in `bad`, an action runs first."""
 
     bad: dict[int, Callable[[tuple[int, int]], None]]
 
@@ -50,7 +50,7 @@ class Numbers:
         return torch.tensor(key), torch.tensor(key[1])
 
     def path(self, key: tuple[int, int]) -> str:
-        """The file of a sample."""
+        """Return the file of a sample."""
         return f"{key[1]}.mp4"
 
 
@@ -66,12 +66,12 @@ def no_orphans() -> Iterator[None]:
 
 
 def quarantine(**options: object) -> Quarantine:
-    return Quarantine(num_files=NUM_FILES, tell=lambda text: None, **options)  # type: ignore[arg-type]
+    return Quarantine(num_files=NUM_FILES, report=lambda text: None, **options)  # type: ignore[arg-type]
 
 
-def keys_of(samples: Numbers, left_out: Quarantine | None, num_workers: int, **options: int) -> list[list[list[int]]]:
-    found = load_batches(samples, BATCHES, num_workers=num_workers, quarantine=left_out, **options)  # type: ignore[arg-type]
-    return [keys.tolist() for keys, _ in found]
+def keys_of(samples: Numbers, skipped: Quarantine | None, num_workers: int, **options: int) -> list[list[list[int]]]:
+    batches = load_batches(samples, BATCHES, num_workers=num_workers, quarantine=skipped, **options)  # type: ignore[arg-type]
+    return [keys.tolist() for keys, _ in batches]
 
 
 def without(*files: int) -> list[list[list[int]]]:
@@ -84,29 +84,29 @@ def without(*files: int) -> list[list[list[int]]]:
 def test_batches_are_the_same_however_they_are_read(
     num_workers: int, options: dict[str, int], bad: tuple[int, ...], no_orphans: None
 ) -> None:
-    left_out = quarantine()
+    skipped = quarantine()
     samples = Numbers(dict.fromkeys(bad, fail))
-    assert keys_of(samples, left_out, num_workers, **options) == without(*bad)
-    assert left_out.failures == {f"{number}.mp4": Failure("decode", "is damaged") for number in bad}
+    assert keys_of(samples, skipped, num_workers, **options) == without(*bad)
+    assert skipped.failures == {f"{number}.mp4": Failure("decode", "is damaged") for number in bad}
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(("end", "reason"), [(die, "was killed by signal 9"), (stop, "was silent for 2 seconds")])
-def test_death_and_silence_cost_one_file(end: Callable[[tuple[int, int]], None], reason: str, no_orphans: None) -> None:
-    left_out, told = quarantine(), list[str]()
-    left_out.tell = told.append
-    assert keys_of(Numbers({4: end}), left_out, 2) == without(4)
-    assert list(left_out.failures) == ["4.mp4"]
-    assert reason in left_out.failures["4.mp4"].reason
-    assert len(told) == 1
-    assert "4.mp4" in told[0]
+@pytest.mark.parametrize(("end", "reason"), [(die, "was killed by signal 9"), (stop, "made no progress for 2 seconds")])
+def test_a_dead_or_hung_worker_costs_one_file(
+    end: Callable[[tuple[int, int]], None], reason: str, no_orphans: None
+) -> None:
+    skipped, reports = quarantine(), list[str]()
+    skipped.report = reports.append
+    assert keys_of(Numbers({4: end}), skipped, 2) == without(4)
+    assert list(skipped.failures) == ["4.mp4"]
+    assert reason in skipped.failures["4.mp4"].reason
+    assert len(reports) == 1
+    assert "4.mp4" in reports[0]
 
 
 @pytest.mark.timeout(30)
-def test_process_killed_with_a_lock_in_its_hand_blocks_nothing(
-    monkeypatch: pytest.MonkeyPatch, no_orphans: None
-) -> None:
-    """Torch's processes lock an event at every batch to look at it; whoever is killed there never gives it back."""
+def test_worker_killed_while_it_owns_a_lock_blocks_nothing(monkeypatch: pytest.MonkeyPatch, no_orphans: None) -> None:
+    """Torch's workers lock an event to check it at every batch; a worker killed there never releases the lock."""
     leave = loading._Workers.__exit__
 
     def locked(workers: loading._Workers, *error: Any) -> None:
@@ -120,20 +120,20 @@ def test_process_killed_with_a_lock_in_its_hand_blocks_nothing(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_process_that_dies_or_stops_between_samples_costs_nothing(number: signal.Signals, no_orphans: None) -> None:
-    left_out = quarantine()
-    batches = load(Numbers({}), BATCHES, num_workers=1, quarantine=left_out)
-    found = [next(batches)[0]]
-    time.sleep(0.3)  # it has read ahead and waits
+def test_worker_that_dies_or_stops_between_samples_costs_nothing(number: signal.Signals, no_orphans: None) -> None:
+    skipped = quarantine()
+    batches = load(Numbers({}), BATCHES, num_workers=1, quarantine=skipped)
+    received = [next(batches)[0]]
+    time.sleep(0.3)  # the worker has read ahead and waits
     for process in multiprocessing.active_children():
         os.kill(process.pid or 0, number)
-    found += [keys for keys, _ in batches]
-    assert found == BATCHES
-    assert left_out.failures == {}
+    received += [keys for keys, _ in batches]
+    assert received == BATCHES
+    assert skipped.failures == {}
 
 
 def test_death_does_not_disturb_the_main_process(no_orphans: None) -> None:
-    """Torch's own handler raises in the midst of whatever the main process does, as in the middle of a step."""
+    """Torch's own handler raises anywhere in the main process, for example in the middle of a step."""
     before = signal.getsignal(signal.SIGCHLD)
     batches = load(Numbers({}), BATCHES, num_workers=1, quarantine=quarantine())
     next(batches)
@@ -144,7 +144,7 @@ def test_death_does_not_disturb_the_main_process(no_orphans: None) -> None:
     batches.close()  # type: ignore[attr-defined]
 
 
-def test_stream_that_is_dropped_leaves_no_process_even_if_one_is_stopped(no_orphans: None) -> None:
+def test_dropped_stream_leaves_no_worker_even_if_one_is_stopped(no_orphans: None) -> None:
     batches = load(Numbers({}), BATCHES, num_workers=2, quarantine=None)
     next(batches)
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
@@ -158,35 +158,36 @@ def test_without_quarantine_the_first_bad_file_stops(num_workers: int, no_orphan
 
 
 def test_without_quarantine_a_death_stops_and_names_the_file(no_orphans: None) -> None:
-    with pytest.raises(VideoError, match=r"^5\.mp4: the process that read it was killed by signal 9$"):
+    with pytest.raises(VideoError, match=r"^5\.mp4: the worker that read it was killed by signal 9$"):
         keys_of(Numbers({5: die}), None, 1)
 
 
-def test_fault_of_the_code_is_no_files_fault(no_orphans: None) -> None:
-    with pytest.raises(RuntimeError, match="a fault of the code"):
-        keys_of(Numbers({5: code_fault}), quarantine(), 1)
+def test_an_error_in_the_code_is_not_blamed_on_a_file(no_orphans: None) -> None:
+    with pytest.raises(RuntimeError, match="an error in the code"):
+        keys_of(Numbers({5: code_error}), quarantine(), 1)
 
 
-def test_processes_told_to_end_are_followed_by_others(tmp_path: Path, no_orphans: None) -> None:
-    """As where a launcher tells all processes of a run: when to stop is up to the main one."""
+def test_terminated_workers_are_replaced(tmp_path: Path, no_orphans: None) -> None:
+    """A launcher terminates all processes of a run, but the main process decides when to stop."""
 
     def end_once(key: tuple[int, int]) -> None:
         if not (tmp_path / "ended").exists():
             (tmp_path / "ended").touch()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    left_out = quarantine()
-    assert keys_of(Numbers({5: end_once}), left_out, 2) == without()
-    assert left_out.failures == {}
+    skipped = quarantine()
+    assert keys_of(Numbers({5: end_once}), skipped, 2) == without()
+    assert skipped.failures == {}
 
 
 def test_more_than_half_bad_stops(no_orphans: None) -> None:
-    with pytest.raises(ValueError, match=r"7 of 12 files went bad .* the last is \d+\.mp4: is damaged"):
+    message = r"7 of 12 files failed after the scan, more than half; the latest is \d+\.mp4: is damaged"
+    with pytest.raises(ValueError, match=message):
         keys_of(Numbers(dict.fromkeys(range(7), fail)), quarantine(), 0)
 
 
-def test_log_repeats_what_was_left_out(tmp_path: Path) -> None:
-    """A file that failed once for a reason of the moment is left out of the same batches after a resume."""
+def test_the_log_makes_a_resumed_run_skip_the_same(tmp_path: Path) -> None:
+    """A file that failed once for a temporary reason is skipped in the same batches after a resume."""
     log = tmp_path / "quarantine.jsonl"
     failed: list[tuple[int, int]] = []
 
@@ -205,10 +206,10 @@ def test_log_repeats_what_was_left_out(tmp_path: Path) -> None:
     assert quarantine(log=log, stream="validation").failures == {}
 
 
-def test_file_of_fixed_batches_is_left_out_of_all_later_passes() -> None:
-    left_out = quarantine(repeats=True)
-    assert keys_of(Numbers({5: fail}), left_out, 0) == without(5)
-    assert keys_of(Numbers({}), left_out, 0) == without(5)
+def test_file_of_fixed_batches_is_skipped_in_all_later_passes() -> None:
+    skipped = quarantine(repeats=True)
+    assert keys_of(Numbers({5: fail}), skipped, 0) == without(5)
+    assert keys_of(Numbers({}), skipped, 0) == without(5)
 
 
 def test_batch_that_loses_all_its_files_is_empty() -> None:

@@ -231,7 +231,7 @@ def test_several_processes_say_the_same_as_one_and_one_that_dies_costs_a_file(sh
     one = scan(videos, min_frames=69, workers=0, cache=None)
     assert seen == [(done, 32) for done in range(33)]
     bad = [report.reason for report in several.reports if report.is_bad]
-    assert bad in ([], ["the process that read it was killed by signal 9"])
+    assert bad in ([], ["the worker that read it was killed by signal 9"])
     readable = [number for number, report in enumerate(several.reports) if not report.is_bad]
     assert [several.reports[number] for number in readable] == [one.reports[number] for number in readable]
     assert list(several.table) == [one.table[number] for number in readable]

@@ -1,4 +1,4 @@
-"""Synthetic clips: deterministic, of the promised length and classes, and with the cues that the pretext task needs."""
+"""Synthetic clips: deterministic, of the expected length and classes, with the cues that the pretext task needs."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +29,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return make(tmp_path_factory.mktemp("synthetic"), 2 * len(MOTIONS))
 
 
-def test_files_have_the_promised_layout_and_length(clips: list[Path]) -> None:
+def test_files_have_the_expected_layout_and_length(clips: list[Path]) -> None:
     assert len(MOTIONS) >= 6
     assert [path.parent.name for path in clips] == 2 * list(MOTIONS)
     assert [path.name for path in clips] == ["clip_000.mp4"] * len(MOTIONS) + ["clip_001.mp4"] * len(MOTIONS)
@@ -41,30 +41,30 @@ def test_files_have_the_promised_layout_and_length(clips: list[Path]) -> None:
             assert container.duration == pytest.approx(NUM_FRAMES / FPS * 1e6)
 
 
-def test_a_clip_depends_on_the_seed_and_its_own_number_alone(clips: list[Path], tmp_path: Path) -> None:
+def test_a_clip_depends_only_on_the_seed_and_its_number(clips: list[Path], tmp_path: Path) -> None:
     again, other = make(tmp_path / "again", 3), make(tmp_path / "other", 1, seed=1)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in clips[:3]]
     assert other[0].read_bytes() != clips[0].read_bytes()
     assert len({path.read_bytes() for path in clips}) == len(clips)
 
 
-def test_every_clip_moves_and_faster_playback_shows(clips: list[Path]) -> None:
-    """The mean difference of neighbours grows with the stride in every clip: playback speed leaves a trace."""
+def test_every_clip_moves_and_faster_playback_is_visible(clips: list[Path]) -> None:
+    """The mean difference between frames grows with their distance in every clip: playback speed leaves a trace."""
     for path in clips:
         grey = read(path).mean(axis=-1)
         slow, fast = (np.abs(grey[stride:] - grey[:-stride]).mean() for stride in (1, 3))
         assert fast > 1.2 * slow, path
 
 
-def test_texture_is_isotropic_so_that_a_stretch_shows(clips: list[Path]) -> None:
-    """Horizontal and vertical gradients have equal energy on average; the smallest stretch of S_S changes it by 1/4."""
+def test_texture_is_isotropic_so_that_a_stretch_is_visible(clips: list[Path]) -> None:
+    """Horizontal and vertical gradients have equal mean energy; the smallest stretch of S_S changes it by 1/4."""
     frames = np.stack([read(path)[0].mean(axis=-1) for path in clips])
     across, down = ((np.diff(frames, axis=axis) ** 2).mean() for axis in (2, 1))
     assert across / down == pytest.approx(1, abs=0.12)
 
 
 def test_power_falls_off_as_in_natural_images(clips: list[Path]) -> None:
-    """The power spectrum of natural images falls as frequency to the power of about -2; the tiles make ours steeper."""
+    """The power spectrum of natural images is about frequency ** -2; the tiles make ours steeper."""
     frames = np.stack([read(path)[0, :, :HEIGHT].mean(axis=-1) for path in clips])
     window = np.hanning(HEIGHT)[:, None] * np.hanning(HEIGHT)
     power = (np.abs(np.fft.fft2((frames - frames.mean(axis=(1, 2), keepdims=True)) * window)) ** 2).mean(axis=0)
@@ -86,8 +86,8 @@ def test_objects_stay_near_the_frame_and_move_smoothly(kind: str, aspect: float)
     assert poses.x.max() < aspect + 0.5
     assert poses.y.max() < 1.3
     steps = np.hypot(np.diff(poses.x), np.diff(poses.y))
-    steps = steps[steps < 1]  # a drop of rain that starts again at the top
-    assert steps.max() < 0.1, "at five times the speed an object must still be followed"
+    steps = steps[steps < 1]  # without rain drops that restart at the top
+    assert steps.max() < 0.1, "objects must remain trackable at five times the speed"
 
 
 def test_shapes_and_patterns_are_measured_in_radii() -> None:
@@ -98,7 +98,7 @@ def test_shapes_and_patterns_are_measured_in_radii() -> None:
     u, v = 0.5 * np.cos(turn), 0.5 * np.sin(turn)
     for pattern in PATTERNS:
         before, after = (pattern(*place) > 0 for place in ((u, v), (-v, u)))
-        assert (before != after).mean() > 0.1, "a quarter turn must show"
+        assert (before != after).mean() > 0.1, "a quarter turn must be visible"
 
 
 @pytest.mark.parametrize("wrong", [{"num_videos": 0}, {"height": 121}, {"num_frames": -1}, {"fps": 0}])

@@ -1,4 +1,4 @@
-"""Clips of whole videos: where they start, how short videos are filled up, and the map from frame to clip."""
+"""Clips of whole videos: where they start, how short videos are padded, and the map from frame to clip."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_evenly_spaced_rounds_halves_up() -> None:
     assert evenly_spaced(7, 1) == [3]
 
 
-def test_a_sliding_window_covers_all_but_a_last_part() -> None:
+def test_a_sliding_window_covers_all_but_the_end() -> None:
     assert View(stride=8).starts(45) == [0, 8, 16, 24]
     assert View(stride=8).starts(40) == [0, 8, 16, 24]
     assert View(stride=8).starts(39) == [0, 8, 16]
@@ -59,7 +59,7 @@ def test_a_short_video_repeats_its_last_frame() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"clip_frames": 0}, {"clip_size": 0}, {"num_clips": 0}, {"stride": -1}])
-def test_senseless_views_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_views_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         View(**wrong)
 
@@ -82,7 +82,7 @@ def test_networks_of_224_get_frames_of_256() -> None:
 
 
 def test_pixels_are_those_of_resize_and_crop_by_hand() -> None:
-    """Against F.interpolate, where a frame grows and the crop falls on whole pixels."""
+    """Compared with F.interpolate, for an enlarged frame and a crop at whole pixels."""
     frames = torch.randint(0, 256, (2, 3, 90, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     to_clip = View().to_clip(130, 90, left=20 / (171 - 112), top=10 / (128 - 112))
     resized = F.interpolate(frames.float(), (128, 171), mode="bilinear", align_corners=False)
@@ -90,7 +90,7 @@ def test_pixels_are_those_of_resize_and_crop_by_hand() -> None:
     assert (warp(frames, to_clip, 112, 112).float() - by_hand).abs().max() <= 0.51
 
 
-def test_flip_mirrors_the_clip_and_nothing_else() -> None:
+def test_flip_only_mirrors_the_clip() -> None:
     frames = torch.randint(0, 256, (1, 3, 90, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     plain, flipped = (
         warp(frames, View(clip_size=40).to_clip(130, 90, left=0.2, top=0.9, flip=flip), 40, 40)
@@ -100,7 +100,7 @@ def test_flip_mirrors_the_clip_and_nothing_else() -> None:
     assert not torch.equal(plain, flipped)
 
 
-def test_read_clips_shows_the_frames_it_names(table: IndexTable) -> None:
+def test_read_clips_returns_the_given_frames(table: IndexTable) -> None:
     view, source = View(clip_frames=4, clip_size=32, num_clips=3), table[0]
     clips = read_clips(table, 0, view, [(0, 1, 2, 3), (2, 3, 39, 39)])
     assert (clips.shape, clips.dtype) == ((2, 3, 4, 32, 32), torch.uint8)
@@ -113,9 +113,9 @@ def test_read_clips_shows_the_frames_it_names(table: IndexTable) -> None:
 def test_load_views_gives_every_video_in_order(table: IndexTable) -> None:
     view = View(clip_frames=4, clip_size=16, num_clips=2)
     assert [video for video, _ in load_views(table, view, num_workers=0)] == list(range(len(table)))
-    found = list(load_views(table, view, num_workers=0, videos=[5, 2]))
-    assert [video for video, _ in found] == [5, 2]
-    assert torch.equal(found[1][1], read_clips(table, 2, view, view.clips(40)))
+    chosen = list(load_views(table, view, num_workers=0, videos=[5, 2]))
+    assert [video for video, _ in chosen] == [5, 2]
+    assert torch.equal(chosen[1][1], read_clips(table, 2, view, view.clips(40)))
 
 
 def test_count_padded_counts_videos_shorter_than_a_clip(table: IndexTable) -> None:

@@ -1,4 +1,4 @@
-"""The encoder: unit vectors, the same from Python as from ``v3s embed``, one network told from another."""
+"""The encoder: unit vectors, agreement with ``v3s embed``, and fingerprints that identify a network."""
 
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from rich.console import Console
 from v3s.backbones import create_backbone
 from v3s.backbones.device import choose_compute
 from v3s.data.views import View
-from v3s.features.encoder import Encoder, load_encoder, make_encoder
-from v3s.features.extract import Feature
+from v3s.features.encoder import Encoder, Feature, load_encoder, make_encoder
 from v3s.features.saved import save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
@@ -28,7 +27,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    """Two clips of 8 x 32 x 32 a video."""
+    """An encoder with two clips of 8 x 32 x 32 per video."""
     view = View(clip_frames=8, clip_size=32, num_clips=2)
     return make_encoder(open_source(NETWORK), view, [Feature()], choose_compute("cpu", "fp32"))
 
@@ -40,7 +39,7 @@ def videos(small_videos: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was never trained: clips of 8 x 32 x 32."""
+    """The folder of an untrained run with clips of 8 x 32 x 32."""
     folder = tmp_path_factory.mktemp("run")
     task, sampling = get_task("ts"), Sampling(clip_frames=8, clip_size=32)
     model = PretextModel(create_backbone("r3d", 0.125, seed=3), task)
@@ -48,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_vectors_have_length_one(encoder: Encoder, videos: list[Path]) -> None:
+def test_vectors_have_unit_length(encoder: Encoder, videos: list[Path]) -> None:
     vectors = encoder.encode(videos)
     assert (vectors.shape, vectors.dtype) == ((5, encoder.dimension), torch.float32)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(5))
@@ -69,13 +68,13 @@ def test_one_path_gives_one_vector(encoder: Encoder, videos: list[Path]) -> None
     torch.testing.assert_close(encoder.encode(videos[3]), every[3], atol=1e-5, rtol=0)
 
 
-def test_order_is_kept_and_nothing_is_nothing(encoder: Encoder, videos: list[Path]) -> None:
+def test_order_is_preserved_and_no_paths_give_no_vectors(encoder: Encoder, videos: list[Path]) -> None:
     backwards = encoder.encode(list(reversed(videos)))
     torch.testing.assert_close(backwards.flip(0), encoder.encode(videos), atol=1e-5, rtol=0)
     assert encoder.encode([]).shape == (0, encoder.dimension)
 
 
-def test_clips_have_length_one_and_their_own_vectors(encoder: Encoder, videos: list[Path]) -> None:
+def test_each_clip_has_its_own_unit_vector(encoder: Encoder, videos: list[Path]) -> None:
     clips = encoder.encode_clips(videos[0])
     assert clips.shape == (2, encoder.dimension)
     torch.testing.assert_close(clips.norm(dim=1), torch.ones(2))
@@ -84,7 +83,7 @@ def test_clips_have_length_one_and_their_own_vectors(encoder: Encoder, videos: l
 
 @pytest.mark.parametrize("stage", ["conv5", "conv3"])
 @pytest.mark.parametrize("pool", ["mean", "max"])
-def test_encode_gives_what_embed_stores(run: Path, small_videos: Path, tmp_path: Path, stage: str, pool: str) -> None:
+def test_encode_agrees_with_embed(run: Path, small_videos: Path, tmp_path: Path, stage: str, pool: str) -> None:
     encoder = load_encoder(run, device="cpu", stage=stage, pool=pool, num_clips=2)  # type: ignore[arg-type]
     config = EmbedConfig(
         data=str(small_videos),
@@ -105,7 +104,7 @@ def test_encode_gives_what_embed_stores(run: Path, small_videos: Path, tmp_path:
     torch.testing.assert_close(stored.take(torch.arange(16)), encoded, atol=1e-5, rtol=0)
 
 
-def test_a_run_brings_its_clips(run: Path) -> None:
+def test_clips_are_those_of_the_run(run: Path) -> None:
     encoder = load_encoder(run / "backbone.safetensors", device="cpu")
     assert encoder.space.view == View(clip_frames=8, clip_size=32, num_clips=10)
     assert encoder.space.weights == fingerprint(create_backbone("r3d", 0.125, seed=3).state_dict())
@@ -124,7 +123,7 @@ def test_another_network_or_feature_has_another_fingerprint(run: Path) -> None:
     assert load_encoder(run, device="cpu").fingerprint == encoders[0].fingerprint
 
 
-def test_a_bad_file_is_named(encoder: Encoder, videos: list[Path], tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(encoder: Encoder, videos: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"bad\.mp4: is not a video"):
@@ -133,7 +132,7 @@ def test_a_bad_file_is_named(encoder: Encoder, videos: list[Path], tmp_path: Pat
         encoder.encode(tmp_path / "gone.mp4")
 
 
-def test_a_stage_that_is_not_there_is_refused() -> None:
+def test_an_unknown_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="no stage 'layer4'; it has: conv1"):
         load_encoder(NETWORK, device="cpu", stage="layer4")
 
@@ -145,6 +144,6 @@ def test_damaged_weights_are_refused(videos: list[Path]) -> None:
     broken = make_encoder(source, View(clip_frames=8, clip_size=32, num_clips=1), [Feature()], choose_compute("cpu"))
     with pytest.raises(
         ValueError,
-        match=rf"{videos[0].name}: random:r3d@0.125 gives NaN or infinity for it",
+        match=rf"{videos[0].name}: random:r3d@0.125 outputs NaN or infinity for this video",
     ):
         broken.encode(videos[:1])

@@ -1,4 +1,4 @@
-"""Folding: the same stages from fewer layers, and the network that was given stays as it is."""
+"""Folding: the same stages from fewer layers, without a change of the original network."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from v3s.backbones import BACKBONES, StagedBackbone, create_backbone
 from v3s.backbones.device import Compute
-from v3s.features.folding import fold
+from v3s.features.source import fold
 from v3s.files.weights import fingerprint
 
 FP32, BF16 = (Compute(torch.device("cpu"), bf16=bf16) for bf16 in (False, True))
 
 
 def normalised(network: StagedBackbone) -> StagedBackbone:
-    """In evaluation mode, channels last, with statistics as if it had been trained."""
+    """Set evaluation mode, channels last, and statistics like those of a trained network."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d) and module.running_mean is not None and module.running_var is not None:
@@ -34,8 +34,8 @@ def stages_of(network: nn.Module, compute: Compute, clips: Tensor) -> dict[str, 
         return network.forward_stages(compute.clips(clips))  # type: ignore[operator, no-any-return]
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact.double()).norm() / exact.double().norm())
+def error(actual: Tensor, exact: Tensor) -> float:
+    return float((actual.double() - exact.double()).norm() / exact.double().norm())
 
 
 def chain(*layers: nn.Module) -> StagedBackbone:
@@ -57,20 +57,20 @@ def normalisations(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_no_normalisation_is_left(name: str) -> None:
+def test_no_normalisation_remains(name: str) -> None:
     network = create_backbone(name, 0.125).eval()
     assert normalisations(network)
     assert not normalisations(fold(network))
 
 
-def test_nan_in_a_weight_is_seen() -> None:
+def test_nan_in_a_weight_reaches_the_output() -> None:
     network = create_backbone("r3d", 0.125).eval()
     next(network.parameters()).data[:] = torch.nan
     for compute in (FP32, BF16):
         assert not stages_of(fold(network), compute, clips_of(1, 4, 16))["conv5"].isfinite().any()
 
 
-def test_the_network_given_stays_as_it_is_and_can_be_trained() -> None:
+def test_the_original_network_is_unchanged_and_can_be_trained() -> None:
     network = create_backbone("r3d", 0.125)
     before = fingerprint(network.state_dict())
     stages_of(fold(network.eval()), BF16, clips_of(1, 4, 16))
@@ -88,7 +88,7 @@ def test_the_network_given_stays_as_it_is_and_can_be_trained() -> None:
     ],
     ids=["no statistics", "ReLU between", "weight norm"],
 )
-def test_what_cannot_be_folded_is_left(layers: tuple[nn.Module, ...]) -> None:
+def test_layers_that_cannot_be_folded_are_unchanged(layers: tuple[nn.Module, ...]) -> None:
     network = normalised(chain(*layers))
     folded, clips = fold(network), clips_of(2, 4, 8)
     assert normalisations(folded) == 1
@@ -96,7 +96,7 @@ def test_what_cannot_be_folded_is_left(layers: tuple[nn.Module, ...]) -> None:
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_groups_dilation_strides_and_bias_fold_too(affine: bool) -> None:
+def test_groups_dilation_strides_and_bias_are_folded(affine: bool) -> None:
     grouped = nn.Conv3d(8, 8, 3, (1, 2, 2), (2, 1, 1), dilation=(2, 1, 1), groups=4)
     layers = nn.Conv3d(3, 8, 1, padding="same"), nn.BatchNorm3d(8, affine=affine), grouped, nn.BatchNorm3d(8), nn.ReLU()
     network = chain(*layers).eval()
@@ -105,6 +105,6 @@ def test_groups_dilation_strides_and_bias_fold_too(affine: bool) -> None:
     assert error(stages_of(folded, FP32, clips)["conv1"], stages_of(network, FP32, clips)["conv1"]) < 1e-5
 
 
-def test_a_users_own_network_is_left_alone() -> None:
-    own = nn.Sequential(nn.Conv3d(3, 8, 1), nn.BatchNorm3d(8)).eval()
-    assert fold(own) is own
+def test_a_custom_network_is_returned_unchanged() -> None:
+    network = nn.Sequential(nn.Conv3d(3, 8, 1), nn.BatchNorm3d(8)).eval()
+    assert fold(network) is network

@@ -1,4 +1,4 @@
-"""What a folder says that it holds: each kind, files from before kinds had a name, and runs that have not saved yet."""
+"""Descriptions of saved networks: each kind, files without a kind, and runs that have not saved a network yet."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NETWORK = "random:r3d@0.125"
 
 
 def save(kind: str, folder: Path) -> Trained:
-    """Write a network of a kind, as its command does."""
+    """Write a network of one kind in the same way as its command."""
     network = create_backbone("r3d", 0.125)
     if kind == "pretrained":
         task = get_task("ts")
@@ -51,7 +51,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_description_survives_the_file(kind: str, tmp_path: Path) -> None:
+def test_a_description_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
     saved = save(kind, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == KINDS[kind]
     assert describe_trained(tmp_path) == describe_trained(tmp_path / "backbone.safetensors") == saved
@@ -63,7 +63,7 @@ def test_a_description_survives_the_file(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_from_before_kinds_had_a_name(kind: str, tmp_path: Path) -> None:
+def test_the_kind_of_files_without_one_is_inferred(kind: str, tmp_path: Path) -> None:
     saved = save(kind, tmp_path)
     edit(tmp_path / "config.json", kind=None)
     assert describe_trained(tmp_path) == saved
@@ -71,21 +71,22 @@ def test_files_from_before_kinds_had_a_name(kind: str, tmp_path: Path) -> None:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change values of a JSON file; None takes one away."""
+    """Change values of a JSON file; None removes a value."""
     values = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
 
 
-def test_damaged_descriptions_are_named(tmp_path: Path) -> None:
+def test_damaged_descriptions_are_reported(tmp_path: Path) -> None:
     save("converted", tmp_path)
     edit(tmp_path / "config.json", width=None)
     with pytest.raises(CheckpointError, match=r"config\.json: incomplete description \('width'\)"):
         describe_trained(tmp_path)
     edit(tmp_path / "config.json", width=0.125, kind="quantised")
-    with pytest.raises(CheckpointError, match="kind 'quantised'; it must be one of pretrained, recognizer, converted"):
+    message = "kind is 'quantised'; it must be one of pretrained, recognizer, converted"
+    with pytest.raises(CheckpointError, match=message):
         describe_trained(tmp_path)
     edit(tmp_path / "config.json", format=9)
-    with pytest.raises(CheckpointError, match="written in format 9; this version reads format 1"):
+    with pytest.raises(CheckpointError, match="has format 9; this version of v3s reads format 1"):
         describe_trained(tmp_path)
 
 
@@ -100,7 +101,7 @@ def test_damaged_descriptions_are_named(tmp_path: Path) -> None:
         (None, None, None),
     ],
 )
-def test_a_run_is_known_before_it_has_saved(
+def test_the_kind_of_a_run_is_known_before_it_has_saved(
     options: str | None, manifest: dict[str, Any] | None, kind: str | None, tmp_path: Path
 ) -> None:
     if options is not None:

@@ -14,7 +14,7 @@ from v3s.files.lock import LOCK, FolderInUseError, only_writer
 
 
 def in_child(work: Callable[[], str]) -> tuple[int, int]:
-    """Start a child process; its number, and where its one line can be read."""
+    """Start a child process; returns its number and the descriptor to read its one line from."""
     readable, writable = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,15 +72,15 @@ def test_children_of_the_holder_do_not_keep_it(tmp_path: Path) -> None:
 def test_of_fifty_starts_one_wins(tmp_path: Path) -> None:
     children = [in_child(lambda: attempt(tmp_path / "run")) for _ in range(50)]
     try:
-        said = [os.read(pipe, 1000).decode() for _, pipe in children]
+        outputs = [os.read(pipe, 1000).decode() for _, pipe in children]
     finally:
         for child, pipe in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             os.close(pipe)
-    winners = [child for (child, _), text in zip(children, said, strict=True) if text == "won\n"]
+    winners = [child for (child, _), text in zip(children, outputs, strict=True) if text == "won\n"]
     assert len(winners) == 1
-    losers = [text for text in said if text != "won\n"]
+    losers = [text for text in outputs if text != "won\n"]
     assert all(f"in use by process {winners[0]} on" in text for text in losers)
     assert max(float(text.split()[0]) for text in losers) < 2
 
@@ -95,7 +95,7 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["work"]
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file; a folder is needed"):
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
         only_writer(tmp_path / "file").__enter__()

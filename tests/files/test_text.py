@@ -1,4 +1,4 @@
-"""Texts with hostile names reach a terminal as they are, and nothing in them acts on it."""
+"""Texts with hostile names reach a terminal unchanged, and nothing in them controls it."""
 
 import io
 import os
@@ -9,8 +9,8 @@ from rich.console import Console
 from v3s.files.text import as_text, say
 
 
-def said(text: str) -> str:
-    """What a narrow terminal that takes UTF-8 is sent."""
+def printed(text: str) -> str:
+    """What is sent to a narrow UTF-8 terminal."""
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding="utf-8"), force_terminal=True, width=20)
     say(console, text)
@@ -20,7 +20,7 @@ def said(text: str) -> str:
 
 @pytest.mark.parametrize("text", ["a [bold]name[/bold].mp4", "[/]", "12 of 345 'files'", "ä" * 50, "two\nlines"])
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
-    assert said(text) == f"{text}\n"
+    assert printed(text) == f"{text}\n"
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,5 @@ def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
     ],
 )
 def test_a_hostile_name_is_shown_as_text(name: bytes, shown: str) -> None:
-    assert said(os.fsdecode(name)) == f"{shown}\n"
+    assert printed(os.fsdecode(name)) == f"{shown}\n"
     assert as_text(shown) == shown

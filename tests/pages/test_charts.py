@@ -1,4 +1,4 @@
-"""Charts parse as XML, put points where the axes say, carry their names and refuse what cannot be drawn."""
+"""Charts are valid XML, draw points at the right positions, show all names and refuse invalid values."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -23,7 +23,7 @@ def lines(**series: list[tuple[float, float]]) -> str:
     return line_chart(series, title="Loss", x_label="epoch", y_label="nats")
 
 
-def test_line_chart_names_everything() -> None:
+def test_line_chart_shows_all_names() -> None:
     svg = line_chart(
         {"train <1>": [(0, 3), (10, 1)], "val": [(0, 3), (10, 2)]},
         title="Loss & <script>",
@@ -68,7 +68,7 @@ def test_one_point_and_constant_series_are_drawn(points: list[tuple[float, float
 def test_many_series_have_distinct_strokes() -> None:
     svg = lines(**{f"series {n}": [(0.0, float(n)), (1.0, float(n))] for n in range(8)})
     strokes = [(p.get("stroke"), p.get("stroke-dasharray")) for p in parse(svg).iter(f"{SVG}polyline")]
-    assert len(set(strokes)) == 9  # eight series and the corner of the axes
+    assert len(set(strokes)) == 9  # eight series and the axes
 
 
 def test_lines_that_cannot_be_drawn_are_refused() -> None:
@@ -109,8 +109,8 @@ def test_confusion_matrix_shades_by_row_and_prints_counts() -> None:
     svg = confusion_matrix([[3, 1], [0, 0]], ["walk", "run <b>"], title="t")
     cells = list(parse(svg).iter(f"{SVG}rect"))
     assert [cell.get("fill-opacity") for cell in cells] == ["0.750", "0.250", "0.000", "0.000"]
-    assert cells[1][0].text == "truth walk, predicted run <b>: 1 of 4 (25%)"
-    assert {"3", "1", "walk", "run <b>", "truth", "predicted"} <= texts(svg).keys()
+    assert cells[1][0].text == "true class walk, predicted run <b>: 1 of 4 (25%)"
+    assert {"3", "1", "walk", "run <b>", "true class", "predicted class"} <= texts(svg).keys()
 
 
 def test_large_confusion_matrix_has_no_numbers_in_its_cells() -> None:
@@ -120,6 +120,6 @@ def test_large_confusion_matrix_has_no_numbers_in_its_cells() -> None:
 
 
 @pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [0, 1]], [[math.nan, 1], [0, 1]], [1, 2]])
-def test_counts_that_make_no_matrix_are_refused(counts: list[object]) -> None:
+def test_invalid_counts_are_refused(counts: list[object]) -> None:
     with pytest.raises(ValueError, match=r"needs finite counts >= 0 of shape \(2, 2\)"):
         confusion_matrix(np.asarray(counts), ["a", "b"], title="t")

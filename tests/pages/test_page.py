@@ -1,4 +1,4 @@
-"""A page is well formed, self-contained, escaped, and written whole."""
+"""A page is well formed, self-contained, escaped, and written atomically."""
 
 import errno
 import re
@@ -18,7 +18,7 @@ VOID = {"meta", "img"}
 
 
 class Checker(HTMLParser):
-    """Follows the open tags; keeps the attributes of every tag and the text."""
+    """Tracks open tags; records the attributes of all tags and the text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Checker(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Close the innermost tag, which must be this one."""
+        """Close the innermost tag, which must have this name."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -62,7 +62,7 @@ def full_page() -> str:
     return page(EVIL, [section(EVIL, *blocks)], lead=EVIL)
 
 
-def test_tags_are_balanced_and_text_comes_out_as_it_went_in() -> None:
+def test_tags_are_balanced_and_text_is_preserved() -> None:
     checker = check(full_page())
     tags = [tag for tag, _ in checker.tags]
     assert "script" not in tags
@@ -71,13 +71,13 @@ def test_tags_are_balanced_and_text_comes_out_as_it_went_in() -> None:
     assert all(attributes["alt"] == EVIL for tag, attributes in checker.tags if tag == "img")
 
 
-def test_nothing_is_fetched_from_elsewhere() -> None:
+def test_a_page_loads_no_external_resources() -> None:
     html = full_page()
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?\s*(https?:)?//""", html)
-    assert re.findall(r"https?://[^\"' ]+", html) == ["http://www.w3.org/2000/svg"]  # a name space, never fetched
+    assert re.findall(r"https?://[^\"' ]+", html) == ["http://www.w3.org/2000/svg"]  # a namespace, never loaded
 
 
-def test_head_says_what_a_browser_needs() -> None:
+def test_the_head_sets_language_charset_viewport_and_colour_scheme() -> None:
     html = full_page()
     assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert '<meta charset="utf-8">' in html
@@ -86,7 +86,7 @@ def test_head_says_what_a_browser_needs() -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://example.org/a.png", "//example.org/a.png", "/a.png", "file:a.png"])
-def test_media_from_outside_is_refused(uri: str) -> None:
+def test_external_media_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="data URI or a relative path"):
         figure(uri, "caption")
     with pytest.raises(ValueError, match="data URI or a relative path"):
@@ -103,7 +103,7 @@ def test_a_ragged_table_is_refused() -> None:
         table(["a", "b"], [["x"]])
 
 
-def test_write_page_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_write_page_replaces_the_file_and_leaves_no_other_file(tmp_path: Path) -> None:
     target = tmp_path / "new" / "report.html"
     write_page(target, "first")
     write_page(target, "später")

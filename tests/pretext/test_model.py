@@ -1,4 +1,4 @@
-"""Two heads on a backbone: their sizes, the loss by hand, and a head that has nothing to learn."""
+"""Two heads on a backbone: their sizes, the loss computed by hand, and a head with nothing to learn."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_heads_have_an_output_for_each_row(name: str) -> None:
     assert logits.temporal.shape == (4, len(TASKS[name].temporal))
 
 
-def test_both_heads_see_the_features_of_the_backbone() -> None:
+def test_both_heads_get_the_features_of_the_backbone() -> None:
     model, clips = make_model(), make_clips()
     features, logits = model.backbone(clips), model(clips)
     assert torch.equal(logits.spatial, model.spatial_head(features))
@@ -63,7 +63,7 @@ def test_terms_by_hand() -> None:
     assert terms["accuracy_temporal"].item() == 0.5
 
 
-def test_loss_in_half_precision_is_taken_in_full() -> None:
+def test_loss_of_half_precision_logits_is_computed_in_full_precision() -> None:
     logits = torch.randn(64, 18, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(64)[:, None] % torch.tensor([18, 11])
     half = pretext_terms(Logits(logits.bfloat16(), logits[:, :11].bfloat16()), labels)
@@ -89,14 +89,14 @@ def test_head_of_one_row_has_no_loss_and_no_gradient(name: str, still: str) -> N
         assert bool((gradient == 0).all()) == parameter.startswith(still), parameter
 
 
-def test_seed_gives_the_heads() -> None:
+def test_the_seed_determines_the_heads() -> None:
     one, same, other = make_model(), make_model(), make_model(seed=1)
     for name in ("spatial_head.weight", "spatial_head.bias", "temporal_head.weight", "temporal_head.bias"):
         assert torch.equal(one.get_parameter(name), same.get_parameter(name))
         assert not torch.equal(one.get_parameter(name), other.get_parameter(name))
 
 
-def test_global_random_numbers_are_left_alone() -> None:
+def test_the_global_random_state_is_unchanged() -> None:
     backbone = Means()
     before = torch.random.get_rng_state()
     PretextModel(backbone, TASKS["v3s"], seed=3)

@@ -21,7 +21,7 @@ from v3s.pretext.plan import (
     Zoom,
     compose,
     draw_labels,
-    most_samples,
+    max_samples,
     plan_clip,
     resize_to_canvas,
     sample_generator,
@@ -351,7 +351,7 @@ def test_impossible_hiding_is_refused(wrong: dict[str, float]) -> None:
 )
 def test_impossible_sampling_is_refused(wrong: dict[str, int]) -> None:
     value = next(iter(wrong.values()))
-    with pytest.raises(ValueError, match=rf"at least 2 frames and a canvas no smaller than itself; got .*{value}\b"):
+    with pytest.raises(ValueError, match=rf"at least 2 frames, and a canvas at least as large as it; got .*{value}\b"):
         replace(Sampling(), **wrong)  # type: ignore[arg-type]
 
 
@@ -365,7 +365,7 @@ def test_defaults_are_the_papers() -> None:
 def test_one_number_of_samples_for_all_labels(zoom: Zoom) -> None:
     """No clip needs more than all get, up to where its crop lies; a larger frame needs more."""
     sampling = Sampling(zoom=zoom)
-    across, down = most_samples(V3S, sampling, Picture(320, 240))
+    across, down = max_samples(V3S, sampling, Picture(320, 240))
     for row in range(len(V3S.spatial)):
         generator = np.random.default_rng(row)
         plan = plan_clip(
@@ -374,5 +374,5 @@ def test_one_number_of_samples_for_all_labels(zoom: Zoom) -> None:
         own = samples_for(plan.to_clip, 112, 112)
         assert own[0] <= across + 1
         assert own[1] <= down + 1
-    assert most_samples(V3S, sampling, Picture(112, 112)) == (1, 1)
-    assert most_samples(V3S, sampling, Picture(1920, 1080)) > (across, down)
+    assert max_samples(V3S, sampling, Picture(112, 112)) == (1, 1)
+    assert max_samples(V3S, sampling, Picture(1920, 1080)) > (across, down)

@@ -1,4 +1,4 @@
-"""Spatial labels: where corners go, symmetries between heads, and windows that show nothing but picture."""
+"""Spatial labels: the map of the corners, symmetries between heads, and windows that contain only picture."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_map_takes_the_frame_to_its_output_corners(row: SpatialTransform) -> Non
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_head_side_alone_shrinks_and_stays_centred(head: str) -> None:
+def test_only_the_head_side_shrinks_and_it_stays_centred(head: str) -> None:
     sides = {"left": (0, 1), "bottom": (1, 2), "right": (2, 3), "top": (3, 0)}
     before = corners(WIDTH, HEIGHT)
     after = SpatialProjection(0.65, head).output_corners(WIDTH, HEIGHT)  # type: ignore[arg-type]
@@ -58,13 +58,13 @@ def test_top_and_bottom_heads_are_left_and_right_ones_of_the_transposed_frame(c:
 def test_windows_have_the_same_symmetries(c: float, u: float, v: float) -> None:
     size, side = 224.0, 90.0
     right, left, top, bottom = (SpatialProjection(c, head) for head in HEADS)
-    given = right.window(size, side, u, v)
+    window = right.window(size, side, u, v)
     mirrored = left.window(size, side, 1 - u, v)
-    assert (mirrored.x, mirrored.y) == pytest.approx((size - given.x - side, given.y))
+    assert (mirrored.x, mirrored.y) == pytest.approx((size - window.x - side, window.y))
     turned = bottom.window(size, side, v, u)
-    assert (turned.x, turned.y) == pytest.approx((given.y, given.x))
+    assert (turned.x, turned.y) == pytest.approx((window.y, window.x))
     turned = top.window(size, side, v, 1 - u)
-    assert (turned.x, turned.y) == pytest.approx((given.y, size - given.x - side))
+    assert (turned.x, turned.y) == pytest.approx((window.y, size - window.x - side))
 
 
 @pytest.mark.parametrize("a", [1.0, 1.15, 1.45])
@@ -85,7 +85,7 @@ def map_window_back(row: SpatialTransform, u: float, v: float, task: PretextTask
 
 @pytest.mark.parametrize("zoom", ["paper", "even"])
 @pytest.mark.parametrize(("clip_size", "canvas_size"), [(112, 224), (224, 256)])
-def test_every_window_of_every_row_shows_picture_only(zoom: Zoom, clip_size: int, canvas_size: int) -> None:
+def test_every_window_of_every_row_contains_only_picture(zoom: Zoom, clip_size: int, canvas_size: int) -> None:
     sampling = Sampling(clip_size=clip_size, canvas_size=canvas_size, zoom=zoom)
     for task in set(TASKS.values()):
         for row in task.spatial:
@@ -99,7 +99,7 @@ def test_every_window_of_every_row_shows_picture_only(zoom: Zoom, clip_size: int
 @pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
 @pytest.mark.parametrize("flipped", [True, False])
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (340, 256), (240, 320), (960, 320), (96, 500)])
-def test_every_clip_lies_within_the_frame_less_its_bars(
+def test_every_clip_is_inside_the_frame_without_its_bars(
     pre_resize: PreResize, flipped: bool, width: int, height: int
 ) -> None:
     """Also for frames of 3:1, whose top left corner a projection may send to infinity."""
@@ -118,7 +118,7 @@ def test_every_clip_lies_within_the_frame_less_its_bars(
 @pytest.mark.parametrize("c", LENGTHS)
 @pytest.mark.parametrize("head", HEADS)
 def test_no_larger_square_fits_everywhere(c: float, head: str) -> None:
-    """A side one pixel longer than `largest_side` reaches out of the picture at the head end."""
+    """A square one pixel larger than `largest_side` extends beyond the picture at the head end."""
     row = SpatialProjection(c, head)  # type: ignore[arg-type]
     longer = row.largest_side(224) + 1
     u, v = {"right": (1, 0), "left": (0, 0), "bottom": (0, 1), "top": (0, 0)}[head]
@@ -138,14 +138,14 @@ def test_even_zoom_draws_one_side_for_every_row_and_it_fits() -> None:
 
 
 def test_even_zoom_never_stretches_a_strong_projection_beyond_its_head() -> None:
-    """The rows of `sp-0.5` on a small canvas: the head, not the clip, is the limit there."""
+    """On a small canvas, the limit for the rows of `sp-0.5` is the head, not the clip."""
     sampling = Sampling(zoom="even", clip_size=112, canvas_size=160)
     assert _crop_side(TASKS["sp-0.5"], TASKS["sp-0.5"].spatial[0], sampling, 1.0) == 80
     assert _crop_side(TASKS["sp-0.5"], TASKS["sp-0.5"].spatial[0], sampling, 0.0) == 60
 
 
 def test_all_scales_are_drawn_at_least_as_large_as_the_canvas() -> None:
-    """A 112 crop always fits: no tuned value of Table 1 shrinks the frame."""
+    """A crop of 112 always fits, since no value of Table 1 shrinks the frame."""
     scales = [row for row in ROWS if isinstance(row, SpatialScale)]
     assert len(scales) > 6
     assert min(min(row.a, row.b) for row in scales) == 1

@@ -1,4 +1,4 @@
-"""Label tables: what they hold, that their order stays, that a checkpoint gives them back."""
+"""Label tables: their contents, their fixed order, and their way through a checkpoint."""
 
 import json
 
@@ -41,7 +41,7 @@ TemporalProjection(p=(5, 4))"""
 
 
 def test_rows_of_v3s_keep_their_order_and_text() -> None:
-    """Checkpoints, logs and confusion matrices name labels by these numbers and texts."""
+    """Checkpoints, logs and confusion matrices refer to labels by these numbers and texts."""
     assert "\n".join(map(repr, TASKS["v3s"].spatial)) == V3S_SPATIAL
     assert "\n".join(map(repr, TASKS["v3s"].temporal)) == V3S_TEMPORAL
 
@@ -81,13 +81,13 @@ def test_spans_of_a_task() -> None:
 
 
 def test_unknown_name_proposes_the_closest_and_lists_all() -> None:
-    with pytest.raises(ValueError, match=r"'v3z', did you mean 'v3s'\?; there are: ss, sp, ss\+sp, .*, tp-8$"):
+    with pytest.raises(ValueError, match=r"'v3z', did you mean 'v3s'\?; available: ss, sp, ss\+sp, .*, tp-8$"):
         get_task("v3z")
-    with pytest.raises(ValueError, match=r"no pretext task is called 'rotation'; there are: ss, "):
+    with pytest.raises(ValueError, match=r"no pretext task is called 'rotation'; available: ss, "):
         get_task("rotation")
     assert get_task("tp-6") is TASKS["tp-6"]
 
 
-def test_closest_is_empty_where_nothing_is_close() -> None:
+def test_closest_is_empty_if_nothing_is_close() -> None:
     assert closest("s3gd", ["c3d", "s3dg"]) == ", did you mean 's3dg'?"
     assert closest("swin", ["c3d", "s3dg"]) == ""

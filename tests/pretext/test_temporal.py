@@ -1,4 +1,4 @@
-"""Temporal labels: which frames a clip shows, for lengths other than the paper's too."""
+"""Temporal labels: which frames a clip contains, also for lengths other than the paper's."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ quick = settings(deadline=None, max_examples=60)
 
 @quick
 @given(transforms, lengths, seams)
-def test_offsets_start_at_nought_and_only_grow(transform: TemporalTransform, length: int, seam: Seam) -> None:
+def test_offsets_start_at_zero_and_increase(transform: TemporalTransform, length: int, seam: Seam) -> None:
     places = offsets(transform, length, seam)
     assert len(places) == length
     assert places[0] == 0
@@ -64,8 +64,8 @@ def test_odd_length_gives_the_second_half_the_spare_frame() -> None:
 
 
 @pytest.mark.parametrize("seam", ["first", "second"])
-def test_every_pattern_has_clips_of_its_own(seam: Seam) -> None:
-    """No two of the paper's labels pick the same frames, whatever the seam."""
+def test_every_pattern_has_its_own_clips(seam: Seam) -> None:
+    """No two of the paper's labels select the same frames, with either seam."""
     labels: list[TemporalTransform] = [TemporalScale(s) for s in (1, 2, 3, 4)]
     labels += [TemporalProjection(p) for p in ((1, 2), (2, 3), (3, 4), (4, 5), (2, 1), (3, 2), (4, 3), (5, 4))]
     assert len({offsets(label, 16, seam) for label in labels}) == 12

@@ -1,4 +1,4 @@
-"""ASLAN's lists: both MATLAB formats, both views, and the files of the samples."""
+"""ASLAN's lists: both MATLAB formats, both views, and the samples' files."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from v3s.protocols.pairs import VideoPair
 
 
 def view2() -> np.ndarray[Any, Any]:
-    """Ten splits of 600 pairs in the owners' layout: 600 x 5 x 10."""
+    """Ten splits of 600 pairs in the original layout: 600 x 5 x 10."""
     generator = np.random.default_rng(0)
     samples = generator.integers(1, 3698, (600, 2, 10))
     same = np.broadcast_to((np.arange(600) < 300)[:, None, None], (600, 1, 10))
@@ -22,7 +22,7 @@ def view2() -> np.ndarray[Any, Any]:
 
 
 def save_v73(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Write what MATLAB writes for version 7.3: HDF5 behind a 512-byte header, axes reversed, a #refs# group."""
+    """Write MATLAB's format of version 7.3: HDF5 after a 512-byte header, axes reversed, with a #refs# group."""
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_group("#refs#")
         for name, array in arrays.items():
@@ -46,7 +46,7 @@ def test_view2_has_ten_folds_in_both_formats(tmp_path: Path, save: Any) -> None:
 
 @pytest.mark.parametrize("save", [scipy.io.savemat, save_v73], ids=["v5", "v7.3"])
 @pytest.mark.parametrize("dtype", [np.float64, np.uint16])
-def test_view1_is_one_fold_whatever_its_variable_is_called(tmp_path: Path, save: Any, dtype: Any) -> None:
+def test_view1_is_one_fold_under_any_variable_name(tmp_path: Path, save: Any, dtype: Any) -> None:
     save(tmp_path / "train_pairs.mat", {"some_name": view2()[:, :, 0].astype(dtype)})
     pairs = read_aslan_pairs(tmp_path / "train_pairs.mat")
     assert len(pairs) == 600
@@ -56,28 +56,29 @@ def test_view1_is_one_fold_whatever_its_variable_is_called(tmp_path: Path, save:
 
 def test_several_unknown_variables_are_refused(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "x.mat", {"first": np.zeros((2, 5)), "second": np.zeros((2, 5))})
-    with pytest.raises(ValueError, match=r"x\.mat: variables first, second; 'action_splits_pairs' or a single array"):
+    message = r"x\.mat: contains the variables first, second; expected 'action_splits_pairs' or a single array"
+    with pytest.raises(ValueError, match=message):
         read_aslan_pairs(tmp_path / "x.mat")
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones((4, 6)), r"float64 \(4, 6\) read; numbers P x 5"),
+        (np.ones((4, 6)), r"contains float64 of shape \(4, 6\); expected numbers of shape \(P, 5\)"),
         (np.array([[1, 2, 2, 1, 1]]), r"column 3 same \(1\) or not \(0\)"),
         (np.array([[0, 2, 1, 1, 1]]), r"sample numbers from 1"),
         (np.array([[1, 2.5, 1, 1, 1]]), r"sample numbers from 1"),
         (np.array([[1, np.nan, 1, 1, 1]]), r"sample numbers from 1"),
     ],
 )
-def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, array: np.ndarray[Any, Any], message: str) -> None:
+def test_arrays_without_pairs_are_refused(tmp_path: Path, array: np.ndarray[Any, Any], message: str) -> None:
     scipy.io.savemat(tmp_path / "x.mat", {"pairs": array})
     with pytest.raises(ValueError, match=message):
         read_aslan_pairs(tmp_path / "x.mat")
 
 
 @pytest.mark.parametrize("content", ["", "<html>not found</html>" * 50])
-def test_a_file_that_is_not_matlabs_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_file_in_another_format_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.mat").write_text(content)
     with pytest.raises(ValueError, match=r"x\.mat: not a MATLAB file"):
         read_aslan_pairs(tmp_path / "x.mat")
@@ -93,10 +94,10 @@ def test_samples_are_found_with_any_suffix(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_and_double_samples_are_reported(tmp_path: Path) -> None:
+def test_missing_and_duplicate_samples_are_reported(tmp_path: Path) -> None:
     (tmp_path / "0001.avi").touch()
-    with pytest.raises(ValueError, match=r"2 samples of the pair list have no file, the first is 0002"):
+    with pytest.raises(ValueError, match=r"2 of 3 samples of the pair list have no file; first: 0002"):
         locate_samples([VideoPair("0001", "0002", True, 0), VideoPair("0003", "0002", True, 0)], tmp_path)
     (tmp_path / "0001.mp4").touch()
-    with pytest.raises(ValueError, match=r"0001\.avi and 0001\.mp4 have one number"):
+    with pytest.raises(ValueError, match=r"0001\.avi and 0001\.mp4 have the same number; keep only one"):
         locate_samples([], tmp_path)

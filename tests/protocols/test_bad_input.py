@@ -1,4 +1,4 @@
-"""What a user sees on the command line of features and labels that cannot serve: one line that says what to do."""
+"""Unusable features and labels on the command line: an error of one line says what to do."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ NETWORK = "--backbone random:r3d@0.125"
 
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
 
 
 def error_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The only line that a refused command prints as an error."""
+    """The only line that a failing command prints as an error."""
     capsys.readouterr()
     assert main(command.split()) == 1
     text = capsys.readouterr().err
@@ -32,10 +32,10 @@ def test_features_of_another_model_and_a_truncated_shard(
     vectors, query = tmp_path / "vectors", next(small_videos.rglob("*.mp4"))
     assert main(f"embed --data {small_videos} {NETWORK} {SMALL} --out {vectors}".split()) == 0
     other = error_of(f"search {query} --in {vectors} --backbone random:r3d@0.25", capsys)
-    assert "holds vectors of another model" in other
+    assert "contains vectors of another model" in other
     assert "give the network that embed used" in other
     added = error_of(f"embed --data {small_videos} --backbone random:c3d@0.125 {SMALL} --out {vectors}", capsys)
-    assert "of another network or preprocessing: r3d@0.125" in added
+    assert "from another network or preprocessing: r3d@0.125" in added
     assert "--overwrite" in added
     shard = shard_path(vectors, 0)
     shard.write_bytes(shard.read_bytes()[:-30])
@@ -48,12 +48,12 @@ def test_features_of_another_model_and_a_truncated_shard(
 def test_empty_gallery_missing_labels_and_unknown_stage(
     command: str, labelled_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = f"{command} {NETWORK} {SMALL} --test-data {labelled_videos / 'test'} --data"
+    prefix = f"{command} {NETWORK} {SMALL} --test-data {labelled_videos / 'test'} --data"
     (tmp_path / "empty").mkdir()
-    assert "holds no video" in error_of(f"{asked} {tmp_path / 'empty'}", capsys)
+    assert "holds no video" in error_of(f"{prefix} {tmp_path / 'empty'}", capsys)
     (tmp_path / "list.txt").write_text(f"{next((labelled_videos / 'train').rglob('*.mp4'))}\n")
-    unlabelled = error_of(f"{asked} {tmp_path / 'list.txt'}", capsys)
-    assert "1 of them have no label" in unlabelled
-    assert "put the videos in one folder for each class" in unlabelled
-    stage = error_of(f"{asked} {labelled_videos / 'train'} --stage conv9", capsys)
+    unlabelled = error_of(f"{prefix} {tmp_path / 'list.txt'}", capsys)
+    assert "1 of 1 videos have no label" in unlabelled
+    assert "put the videos in one folder per class" in unlabelled
+    stage = error_of(f"{prefix} {labelled_videos / 'train'} --stage conv9", capsys)
     assert "no stage 'conv9'; it has: conv1, conv2, conv3, conv4, conv5" in stage

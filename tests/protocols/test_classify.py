@@ -1,4 +1,4 @@
-"""Classification on fixed features: against scikit-learn and by hand."""
+"""Classifiers on frozen features: compared with scikit-learn and with hand-computed values."""
 
 import math
 
@@ -23,7 +23,7 @@ from v3s.protocols.classify import (
 
 
 def blobs(num_rows: int, num_classes: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows around one centre a class, in 10 dimensions of different scales."""
+    """Rows around one centre per class, in 10 dimensions of different scales."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(num_rows) % num_classes
     centres = torch.randn(num_classes, 10, generator=torch.Generator().manual_seed(99))
@@ -31,7 +31,7 @@ def blobs(num_rows: int, num_classes: int, spread: float, seed: int) -> tuple[Te
     return rows * torch.logspace(-2, 2, 10) + 3, labels
 
 
-def test_few_label_subset_takes_the_same_number_of_each_class() -> None:
+def test_few_label_subset_has_the_same_number_of_rows_per_class() -> None:
     labels = torch.tensor([3, 1, 1, 3, 3, 1, 8, 8, 8, 8])
     chosen = few_label_subset(labels, 2, torch.Generator().manual_seed(0))
     assert torch.unique(labels[chosen], return_counts=True)[1].tolist() == [2, 2, 2]
@@ -41,8 +41,8 @@ def test_few_label_subset_takes_the_same_number_of_each_class() -> None:
     assert len({tuple(draw) for draw in draws}) > 1
 
 
-def test_few_label_subset_names_a_class_that_is_too_small() -> None:
-    with pytest.raises(ValueError, match=r"3 rows of each class asked; class 1 has 2"):
+def test_few_label_subset_reports_a_class_that_is_too_small() -> None:
+    with pytest.raises(ValueError, match=r"cannot draw 3 rows from class 1, which has 2"):
         few_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, torch.Generator())
 
 
@@ -57,14 +57,14 @@ def test_knn_agrees_with_scikit_learn_at_a_temperature_of_0_07() -> None:
 
 
 def test_knn_vote_of_two_neighbours_by_hand() -> None:
-    """Cosines 1 and 0.93: the nearer one has e times the weight of the other."""
+    """With cosines 1 and 0.93, the nearer neighbour has e times the weight of the other."""
     gallery = torch.tensor([[1.0, 0.0], [0.93, math.sqrt(1 - 0.93**2)]])
     votes = knn_predict(torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([0, 1]), 2)
     assert votes[0, 0] / votes[0, 1] == pytest.approx(math.e, rel=1e-4)
 
 
-def test_knn_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"2 labels given for 3 gallery features"):
+def test_knn_refuses_shapes_that_do_not_match() -> None:
+    with pytest.raises(ValueError, match=r"got 2 labels for 3 gallery features"):
         knn_predict(torch.eye(3), torch.eye(3), torch.tensor([0, 1]), 1)
 
 
@@ -88,7 +88,7 @@ def test_logistic_regression_ignores_a_constant_feature() -> None:
     )
 
 
-def test_linear_probe_reads_the_classes_and_nothing_from_shuffled_labels() -> None:
+def test_linear_probe_learns_true_labels_and_nothing_from_shuffled_ones() -> None:
     train, labels = blobs(400, 4, spread=0.5, seed=0)
     test, test_labels = blobs(200, 4, spread=0.5, seed=1)
     probe = linear_probe(train, labels, test, generator=torch.Generator().manual_seed(0))
@@ -99,7 +99,7 @@ def test_linear_probe_reads_the_classes_and_nothing_from_shuffled_labels() -> No
     assert top_k(blind.probabilities, test_labels, 1) < 0.5
 
 
-def test_linear_probe_chooses_on_the_training_rows_alone() -> None:
+def test_linear_probe_chooses_the_penalty_on_training_rows_only() -> None:
     train, labels = blobs(100, 3, spread=3.0, seed=0)
     choices = [
         linear_probe(train, labels, test, generator=torch.Generator().manual_seed(0)) for test in (train, -train)
@@ -109,7 +109,7 @@ def test_linear_probe_chooses_on_the_training_rows_alone() -> None:
 
 
 def test_linear_probe_needs_rows_to_fit() -> None:
-    with pytest.raises(ValueError, match=r"1 training rows, 1 labels, 1 rows to validate"):
+    with pytest.raises(ValueError, match=r"1 training rows, 1 labels and 1 validation rows"):
         linear_probe(torch.ones(1, 2), torch.zeros(1).long(), torch.ones(1, 2), generator=torch.Generator())
 
 
@@ -138,8 +138,8 @@ def test_confusion_counts_agrees_with_scikit_learn() -> None:
     assert accuracy[5].isnan()
 
 
-def test_confusion_counts_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"classes 0 to 3 given; 0 to 2 are needed"):
+def test_confusion_counts_refuses_invalid_classes_and_shapes() -> None:
+    with pytest.raises(ValueError, match=r"got classes 0 to 3; expected 0 to 2"):
         confusion_counts(torch.tensor([0, 1]), torch.tensor([3, 1]), 3)
     with pytest.raises(ValueError, match=r"labels \(2,\) and predictions \(1,\)"):
         confusion_counts(torch.tensor([0, 1]), torch.tensor([1]), 3)

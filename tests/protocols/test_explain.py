@@ -1,4 +1,4 @@
-"""``v3s explain``: what it explains and writes, for each head, and what it refuses."""
+"""``v3s explain``: explanations of each head, the files that it writes, and the errors."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 
 
 def read_png(path: Path) -> Tensor:
-    """The pixels of a picture, uint8 (H, W, 3)."""
+    """Read the pixels of an image, uint8 (H, W, 3)."""
     with av.open(str(path)) as container:
         return torch.from_numpy(next(container.decode(video=0)).to_ndarray(format="rgb24"))
 
@@ -67,24 +67,24 @@ def quiet() -> Console:
 
 
 @pytest.mark.parametrize(("head", "target"), [("temporal", None), ("spatial", "7"), ("temporal", "last")])
-def test_the_heat_is_that_of_the_logit_asked_for(run: Path, video: VideoIndex, head: str, target: str | None) -> None:
+def test_the_heat_map_explains_the_requested_logit(run: Path, video: VideoIndex, head: str, target: str | None) -> None:
     model, trained = load_pretext_model(run)
     rows = getattr(trained.task, head)
     name = str(rows[-1]) if target == "last" else target
-    found = explain_clip(open_subject(run), video, head=head, target=name, stage="conv4")
+    explanation = explain_clip(open_subject(run), video, head=head, target=name, stage="conv4")
     to_clip = crop_and_resize(20, 12, 40, 24, 40, 40)  # the middle half of 80 x 48, squashed as in training
     clip = warp(read_frames(video, range(6, 14)), to_clip, 40, 40)  # 21 frames: 13 starts, the middle one is 6
-    shown = clip[None].float() / 255
-    logits = getattr(model, f"{head}_head")(model.backbone(shown))[0]
+    batch = clip[None].float() / 255
+    logits = getattr(model, f"{head}_head")(model.backbone(batch))[0]
     number = {None: int(logits.argmax()), "7": 7, "last": len(rows) - 1}[target]
-    assert found.frames == tuple(range(6, 14))
-    assert found.places == (2, 5, 5)  # 8 x 40 x 40, halved in conv3 and conv4, and conv1 halves height and width
-    assert (found.target, found.predicted) == (number, int(logits.argmax()))
-    assert found.classes == tuple(map(str, rows))
-    assert found.probabilities == pytest.approx(logits.softmax(dim=0).tolist(), abs=1e-5)
-    expected = grad_cam(model.backbone, getattr(model, f"{head}_head"), shown, "conv4", number)  # type: ignore[arg-type]
-    torch.testing.assert_close(found.heat, expected[0], atol=1e-5, rtol=0)
-    assert torch.equal(found.clip, clip.permute(1, 2, 3, 0))
+    assert explanation.frames == tuple(range(6, 14))
+    assert explanation.places == (2, 5, 5)  # 8 x 40 x 40, halved in conv3 and conv4, and conv1 halves height and width
+    assert (explanation.target, explanation.predicted) == (number, int(logits.argmax()))
+    assert explanation.classes == tuple(map(str, rows))
+    assert explanation.probabilities == pytest.approx(logits.softmax(dim=0).tolist(), abs=1e-5)
+    expected = grad_cam(model.backbone, getattr(model, f"{head}_head"), batch, "conv4", number)  # type: ignore[arg-type]
+    torch.testing.assert_close(explanation.heat, expected[0], atol=1e-5, rtol=0)
+    assert torch.equal(explanation.clip, clip.permute(1, 2, 3, 0))
 
 
 def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_path: Path) -> None:
@@ -92,22 +92,22 @@ def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_pat
     classes = ("Archery", "Diving", "Swing")
     save_recognizer(tmp_path, recognizer, open_source("random:r3d@0.125"), classes=classes, view=VIEW, results={})
     subject = open_subject(tmp_path)
-    found = explain_clip(subject, video, target="Swing", stage="conv3")
-    assert (found.head, found.classes, found.target) == ("recognition", classes, 2)
+    explanation = explain_clip(subject, video, target="Swing", stage="conv3")
+    assert (explanation.head, explanation.classes, explanation.target) == ("recognition", classes, 2)
     with torch.no_grad():
-        logits = recognizer(found.clip.permute(3, 0, 1, 2)[None].float() / 255)
-    assert found.probabilities == pytest.approx(logits[0].softmax(dim=0).tolist(), abs=1e-5)
-    assert 0 <= found.heat.min() < found.heat.max() == 1
-    with pytest.raises(ValueError, match=r"no temporal head with several classes; it has: recognition"):
+        logits = recognizer(explanation.clip.permute(3, 0, 1, 2)[None].float() / 255)
+    assert explanation.probabilities == pytest.approx(logits[0].softmax(dim=0).tolist(), abs=1e-5)
+    assert 0 <= explanation.heat.min() < explanation.heat.max() == 1
+    with pytest.raises(ValueError, match=r"no temporal head with more than one class; available: recognition"):
         explain_clip(subject, video, head="temporal")
-    with pytest.raises(ValueError, match=r"there are: 0 Archery, 1 Diving, 2 Swing"):
+    with pytest.raises(ValueError, match=r"available: 0 Archery, 1 Diving, 2 Swing"):
         explain_clip(subject, video, target="Swinging")
 
 
 def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -> None:
-    said, out = quiet(), tmp_path / "deep" / "out"
+    console, out = quiet(), tmp_path / "deep" / "out"
     config = ExplainConfig(video=video.path, backbone=str(run), out=str(out), device="cpu", head="spatial", start=13)
-    page = explain(config, console=said)
+    page = explain(config, console=console)
     assert page == out / "explain.html"
     facts = json.loads((out / "explain.json").read_text())
     assert facts["frames"] == list(range(13, 21))
@@ -120,26 +120,26 @@ def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -
     html = page.read_text()
     assert html.count("data:video/mp4") == 2
     assert html.count("data:image/png") == 1
-    assert "conv5 sees 1 x 3 x 3 places" in html
-    assert facts["predicted"] in said.file.getvalue()  # type: ignore[attr-defined]
+    assert "conv5 has a resolution of 1 x 3 x 3 (time, height, width)" in html
+    assert facts["predicted"] in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_sheet_shows_frames_above_and_heat_below(run: Path, video: VideoIndex, tmp_path: Path) -> None:
+def test_the_sheet_shows_frames_above_heat_maps(run: Path, video: VideoIndex, tmp_path: Path) -> None:
     config = ExplainConfig(
         video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", precision="fp32", stage="conv3"
     )
     explain(config, console=quiet())
-    found = explain_clip(open_subject(run), video, stage="conv3")
+    explanation = explain_clip(open_subject(run), video, stage="conv3")
     sheet = read_png(tmp_path / "contact_sheet.png")
-    assert torch.equal(sheet[:40, 80:120], found.clip[2])
-    assert torch.equal(sheet[40:, 80:120], overlay(found.clip, found.heat)[2])
+    assert torch.equal(sheet[:40, 80:120], explanation.clip[2])
+    assert torch.equal(sheet[40:, 80:120], overlay(explanation.clip, explanation.heat)[2])
 
 
 def test_a_head_of_one_row_is_not_offered(video: VideoIndex, tmp_path: Path) -> None:
     subject = open_subject(save_run(tmp_path / "spatial", TASKS["ss"]))
     assert list(subject.heads) == ["spatial"]
     assert explain_clip(subject, video).head == "spatial"
-    with pytest.raises(ValueError, match=r"no temporal head with several classes; it has: spatial"):
+    with pytest.raises(ValueError, match=r"no temporal head with more than one class; available: spatial"):
         explain_clip(subject, video, head="temporal")
     assert list(open_subject(save_run(tmp_path / "both", TASKS["v3s"])).heads) == ["temporal", "spatial"]
 
@@ -147,26 +147,27 @@ def test_a_head_of_one_row_is_not_offered(video: VideoIndex, tmp_path: Path) -> 
 def test_a_short_video_repeats_its_last_frame(run: Path, tmp_path: Path) -> None:
     (path,) = make_clips(tmp_path, num_videos=1, num_frames=5, height=48, width=80)
     short = index_video(path)
-    found = explain_clip(open_subject(run), short)
-    assert found.frames == (0, 1, 2, 3, 4, 4, 4, 4)
-    assert torch.equal(found.clip[4], found.clip[7])
+    explanation = explain_clip(open_subject(run), short)
+    assert explanation.frames == (0, 1, 2, 3, 4, 4, 4, 4)
+    assert torch.equal(explanation.clip[4], explanation.clip[7])
     page = explain(ExplainConfig(video=str(path), backbone=str(run), out=str(tmp_path), device="cpu"), console=quiet())
-    assert "the last one repeated 3 times" in page.read_text()
-    with pytest.raises(ValueError, match=r"has 5 frames; a clip of 8 starts at frame 0 to 0, and 1 was asked for"):
+    assert "the last frame is repeated 3 times" in page.read_text()
+    message = r"start is 1; a clip of 8 frames in a video of 5 must start at frame 0 to 0"
+    with pytest.raises(ValueError, match=message):
         clip_frames(short, VIEW, 1)
 
 
-def test_classes_go_by_name_before_number() -> None:
+def test_class_names_take_precedence_over_numbers() -> None:
     assert class_number("3", ("0", "3", "1")) == 1
     assert class_number("2", ("a", "b", "c")) == 2
     for wrong in ("3", "-1", "B", "½"):
-        with pytest.raises(ValueError, match=r"there are: 0 a, 1 b, 2 c"):
+        with pytest.raises(ValueError, match=r"available: 0 a, 1 b, 2 c"):
             class_number(wrong, ("a", "b", "c"))
     with pytest.raises(ValueError, match="did you mean 'Archery'"):
         class_number("Archry", ("Archery", "Diving"))
 
 
-def test_no_evidence_is_said(video: VideoIndex, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_evidence_is_reported(video: VideoIndex, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Against(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             return torch.stack([features.sum(dim=1), -features.sum(dim=1)], dim=1)
@@ -176,21 +177,21 @@ def test_no_evidence_is_said(video: VideoIndex, run: Path, tmp_path: Path, monke
     monkeypatch.setattr("v3s.protocols.explain.open_subject", lambda *_: stub)
     config = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", target="against")
     page = explain(config, console=quiet())
-    assert "Nothing in conv5 speaks for it" in page.read_text()
+    assert "conv5 has no positive evidence for this class: the heat map is all zeros" in page.read_text()
     assert json.loads((tmp_path / "explain.json").read_text())["no_evidence"] is True
 
 
-def test_refusals(run: Path, video: VideoIndex, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(run: Path, video: VideoIndex, tmp_path: Path) -> None:
     subject = open_subject(run)
     with pytest.raises(ValueError, match=r"no stage 'conv9'; it has: conv1, conv2, conv3, conv4, conv5"):
         explain_clip(subject, video, stage="conv9")
-    with pytest.raises(ValueError, match=r"it has: temporal, spatial"):
+    with pytest.raises(ValueError, match=r"available: temporal, spatial"):
         explain_clip(subject, video, head="recognition")
-    with pytest.raises(ValueError, match=r"starts at frame 0 to 13, and 14 was asked for"):
+    with pytest.raises(ValueError, match=r"start is 14; .* must start at frame 0 to 13"):
         explain_clip(subject, video, start=14)
-    with pytest.raises(ValueError, match=r"starts at frame 0 to 13, and -1 was asked for"):
+    with pytest.raises(ValueError, match=r"start is -1; .* must start at frame 0 to 13"):
         explain_clip(subject, video, start=-1)
-    with pytest.raises(ValueError, match="no class is called 'faster'"):
+    with pytest.raises(ValueError, match="unknown class 'faster'"):
         explain_clip(subject, video, target="faster")
     with pytest.raises(ValueError, match="random:r3d: no such run"):
         open_subject("random:r3d")

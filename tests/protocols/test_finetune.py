@@ -1,4 +1,4 @@
-"""Whole small fine-tunings: files, exact resume, and that test videos have no part in training."""
+"""Small complete fine-tuning runs: files, exact resume, and no use of test videos in training."""
 
 import json
 from dataclasses import replace
@@ -36,27 +36,14 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(labelled_videos: Path) -> FinetuneConfig:
-    return FinetuneConfig(
-        data=str(labelled_videos),
-        out="",
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        test_clips=3,
-        flip=True,
-        workers=0,
-        checkpoint_seconds=0,
-    )
+def config(small_finetuning: FinetuneConfig) -> FinetuneConfig:
+    return replace(small_finetuning, test_clips=3, flip=True, checkpoint_seconds=0)
 
 
 @pytest.fixture(scope="module")
 def finished(config: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> RecognitionResult:
-    """An undisturbed run."""
-    return finetune(replace(config, out=str(tmp_path_factory.mktemp("runs") / "undisturbed")), console=QUIET)
+    """A run without interruption."""
+    return finetune(replace(config, out=str(tmp_path_factory.mktemp("runs") / "uninterrupted")), console=QUIET)
 
 
 def last_state(run: Path) -> dict[str, Any]:
@@ -65,7 +52,7 @@ def last_state(run: Path) -> dict[str, Any]:
     return state
 
 
-def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> None:
+def test_the_written_result_is_the_returned_one(finished: RecognitionResult) -> None:
     written = json.loads((finished.run / "result.json").read_text())
     scores = finished.scores
     assert (written["num_train"], written["num_validation"], written["num_test"]) == (12, 4, 8)
@@ -77,7 +64,7 @@ def test_result_is_written_as_it_is_returned(finished: RecognitionResult) -> Non
     assert scores.probabilities.sum(dim=1) == pytest.approx(np.ones(8), abs=1e-5)
 
 
-def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
+def test_the_run_folder_contains_all_documented_files(finished: RecognitionResult) -> None:
     model, trained = load_recognizer(finished.run)
     classes, sampling = trained.classes, trained.sampling
     assert classes == finished.scores.classes
@@ -90,13 +77,13 @@ def test_run_folder_holds_what_is_promised(finished: RecognitionResult) -> None:
     assert max(line["validation"]["accuracy"] for line in metrics) == finished.validation["accuracy"]
 
 
-def test_it_is_no_pre_trained_run(finished: RecognitionResult) -> None:
+def test_a_fine_tuned_run_is_not_a_pre_trained_one(finished: RecognitionResult) -> None:
     with pytest.raises(CheckpointError, match="without the heads of the pretext task"):
         load_pretext_model(finished.run)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+def test_a_killed_run_resumes_exactly(
     steps: int,
     config: FinetuneConfig,
     finished: RecognitionResult,
@@ -148,7 +135,7 @@ def test_test_videos_are_read_only_after_training(
     assert {path for name, path in read if name == "testing"} == set(map(str, (folder / "test").rglob("*.mp4")))
 
 
-def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path: Path) -> None:
+def test_training_and_validation_videos_are_disjoint(config: FinetuneConfig, tmp_path: Path) -> None:
     job = module.set_up_finetuning(replace(config, out=str(tmp_path)), QUIET)
     train, validation = ({index.path for index in clips.table} for clips in (job.train, job.validation))
     assert (len(train), len(validation), train & validation) == (12, 4, set())
@@ -158,11 +145,11 @@ def test_training_and_validation_share_no_video(config: FinetuneConfig, tmp_path
     assert (job.train.seed, job.validation.seed) == (0, None)
 
 
-def test_the_epoch_of_the_best_validation_is_kept(
+def test_the_epoch_with_the_best_validation_accuracy_is_kept(
     config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr("v3s.train.fit.validate", lambda *arguments: {"loss": 1.0, "accuracy": next(answers)})
+    accuracies = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr("v3s.train.fit.validate", lambda *arguments: {"loss": 1.0, "accuracy": next(accuracies)})
     result = finetune(replace(config, out=str(tmp_path / "run"), epochs=3), console=QUIET)
     assert (result.best_epoch, result.validation) == (2, {"loss": 1.0, "accuracy": 0.6})
     after_two = last_state(finished.run)["model"]
@@ -172,7 +159,7 @@ def test_the_epoch_of_the_best_validation_is_kept(
     assert not torch.equal(kept["weight"], after_three["classifier.weight"])
 
 
-def test_the_rate_falls_to_a_tenth(config: FinetuneConfig, tmp_path: Path) -> None:
+def test_the_learning_rate_is_divided_by_ten(config: FinetuneConfig, tmp_path: Path) -> None:
     finetune(replace(config, out=str(tmp_path / "run"), decay_epochs=1, learning_rate=0.05), console=QUIET)
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert rates == pytest.approx([0.05, 0.005])
@@ -191,60 +178,46 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
     result = finetune(replace(config, out=str(tmp_path / "run")), console=QUIET)
     kept, weights = load_file(result.run / "backbone.safetensors"), load_file(tmp_path / "pre/backbone.safetensors")
     frozen = [name for name in weights if "running" not in name and "num_batches" not in name]
-    assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at such a rate only batch norm's means move
+    assert all(torch.equal(kept[name], weights[name]) for name in frozen)  # at this rate only batch norm's means change
     manifest = json.loads((result.run / "manifest.json").read_text())
     assert (manifest["kind"], manifest["backbone_fingerprint"]) == ("recognizer", trained.fingerprint)
 
 
-def test_a_pre_training_is_never_replaced(config: FinetuneConfig, tmp_path: Path) -> None:
-    """Not even one that has no network yet."""
+def test_a_pre_training_run_is_never_replaced(config: FinetuneConfig, tmp_path: Path) -> None:
+    """Not even before it has saved its first network."""
     (tmp_path / "config.yaml").write_text(to_yaml(PretrainConfig(data="videos", out=str(tmp_path))))
-    with pytest.raises(ValueError, match="holds a pre-training; give --out another folder"):
+    with pytest.raises(ValueError, match="contains a pre-training run; choose another folder with --out"):
         finetune(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
-def test_colours_are_learned(tmp_path: Path) -> None:
-    """Red and blue videos: anything that learns at all tells them apart."""
-    generator = np.random.default_rng(0)
+def test_colours_are_learned(small_finetuning: FinetuneConfig, tmp_path: Path) -> None:
+    """Any network that learns at all can distinguish red from blue videos."""
+    generator, data = np.random.default_rng(0), tmp_path / "videos"
     for part, num_videos in (("train", 8), ("test", 3)):
         for name, channel in (("red", 0), ("blue", 2)):
-            (tmp_path / part / name).mkdir(parents=True)
+            (data / part / name).mkdir(parents=True)
             for number in range(num_videos):
                 frames = generator.integers(0, 90, (10, 32, 48, 3), np.uint8)
                 frames[..., channel] += 150
-                (tmp_path / part / name / f"{number}.mp4").write_bytes(mp4(frames, 25))
-    config = FinetuneConfig(
-        data=str(tmp_path),
-        out=str(tmp_path / "run"),
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        epochs=5,
-        batch_size=4,
-        learning_rate=0.02,
-        validation_videos=4,
-        test_clips=2,
-        workers=0,
+                (data / part / name / f"{number}.mp4").write_bytes(mp4(frames, 25))
+    config = replace(
+        small_finetuning, data=str(data), out=str(tmp_path / "run"), epochs=5, learning_rate=0.02, test_clips=2
     )
-    data = tmp_path / "videos"
-    data.mkdir()
-    for part in ("train", "test"):
-        (tmp_path / part).rename(data / part)
-    result = finetune(replace(config, data=str(data)), console=QUIET)
+    result = finetune(config, console=QUIET)
     assert result.scores.top_1 == 1.0
     assert result.validation["accuracy"] == 1.0
 
 
 def test_other_options_cannot_be_resumed(config: FinetuneConfig, finished: RecognitionResult) -> None:
-    given = replace(config, out=str(finished.run), resume=True)
+    resumed = replace(config, out=str(finished.run), resume=True)
     with pytest.raises(ValueError, match="cannot be resumed with other options: batch_size was 4, now 8"):
-        finetune(replace(given, batch_size=8), console=QUIET)
-    with pytest.raises(ValueError, match="holds a run; continue it with --resume"):
-        finetune(replace(given, resume=False), console=QUIET)
+        finetune(replace(resumed, batch_size=8), console=QUIET)
+    with pytest.raises(ValueError, match="already contains a run; resume it with --resume"):
+        finetune(replace(resumed, resume=False), console=QUIET)
 
 
-def test_another_average_needs_no_other_training(
+def test_changing_the_average_does_not_retrain(
     config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path
 ) -> None:
     again = finetune(replace(config, out=str(finished.run), resume=True, average="logits"), console=QUIET)
@@ -253,13 +226,13 @@ def test_another_average_needs_no_other_training(
     assert again.scores.probabilities == pytest.approx(finished.scores.probabilities, abs=0.05)
 
 
-def test_learning_rate_is_the_paper_s(config: FinetuneConfig) -> None:
+def test_the_default_learning_rate_is_the_paper_s(config: FinetuneConfig) -> None:
     assert initial_rate(config, open_source("random:r3d@0.125")) == 0.001
     assert initial_rate(config, open_source("random:s3dg@0.125")) == 0.01
     assert initial_rate(replace(config, learning_rate=0.3), open_source("random:r3d@0.125")) == 0.3
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"test_clips": -1}, {"decay_epochs": 0}])
-def test_senseless_numbers_are_refused(wrong: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* must be more than 0"):
         FinetuneConfig(data="videos", out="run", backbone="random:r3d", **wrong)  # type: ignore[arg-type]

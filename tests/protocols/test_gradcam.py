@@ -1,4 +1,4 @@
-"""Grad-CAM: against captum and finite differences, that it finds a planted patch, and the pictures."""
+"""Grad-CAM: compared with captum and finite differences, on a planted patch, and its images."""
 
 import pytest
 import torch
@@ -41,17 +41,17 @@ def scaled(heat: Tensor) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")
 @pytest.mark.parametrize("stage", ["first", "second", "third"])
-def test_agrees_with_captum_where_averaging_over_time_changes_nothing(stage: str) -> None:
+def test_agrees_with_captum_if_averaging_over_time_changes_nothing(stage: str) -> None:
     backbone, head, clips, target = small_backbone(), small_head(), random_clips(), torch.tensor([2, 0])
     layer = LayerGradCam(nn.Sequential(backbone, head), backbone.get_submodule(stage))
     attribution = layer.attribute(clips, target, relu_attributions=True)
     expected = LayerAttribution.interpolate(attribution, (FRAMES, HEIGHT, WIDTH), "trilinear")[:, 0].detach()
     heat = grad_cam(backbone, head, clips, stage, target)
-    assert torch.allclose(heat, scaled(expected), atol=1e-5) == (stage == "third")  # there the gradient is even
+    assert torch.allclose(heat, scaled(expected), atol=1e-5) == (stage == "third")  # its gradient is constant
 
 
-def test_weights_of_a_slice_are_the_effect_of_raising_it() -> None:
-    """The gradient averaged over H, W is the change of the logit with a constant added to one slice of one channel."""
+def test_weights_of_a_slice_are_the_effect_of_increasing_it() -> None:
+    """The mean gradient over H, W is the change of the logit if a constant is added to one slice of one channel."""
     backbone, head, clip = small_backbone().double(), small_head().double(), random_clips()[:1].double()
     second, third = backbone.forward_stages(clip)["second"].detach(), backbone.get_submodule("third")
     weights = torch.empty(second.shape[1:3], dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_weights_of_a_slice_are_the_effect_of_raising_it() -> None:
     torch.testing.assert_close(grad_cam(backbone, head, clip, "second", 3), scaled(expected), atol=1e-4, rtol=0)
 
 
-def test_finds_the_patch_that_raises_the_logit() -> None:
+def test_finds_the_patch_that_increases_the_logit() -> None:
     identity = nn.Conv3d(3, 3, 1, bias=False)
     identity.weight.data.copy_(torch.eye(3)[..., None, None, None])
     backbone = StagedBackbone({"only": (identity, 3)}).eval()
@@ -79,7 +79,7 @@ def test_finds_the_patch_that_raises_the_logit() -> None:
 
 
 @pytest.mark.parametrize("name", ["c3d", "r3d", "r2plus1d", "s3dg"])
-def test_every_stage_of_every_backbone_gives_heat_of_the_clips_size(name: str) -> None:
+def test_heat_maps_have_the_clips_size_for_every_stage_of_every_backbone(name: str) -> None:
     backbone = create_backbone(name, width=0.125).eval()
     head = small_head(backbone.num_features)
     clips = torch.rand(2, 3, 16, 48, 64, generator=torch.Generator().manual_seed(0))
@@ -105,16 +105,16 @@ def test_works_without_gradients_and_on_frozen_weights() -> None:
         assert torch.equal(grad_cam(backbone, head, clips, "second", 1), expected)
 
 
-def test_no_positive_evidence_is_no_heat() -> None:
+def test_no_positive_evidence_gives_zeros() -> None:
     backbone, clips = small_backbone(), random_clips()
     assert grad_cam(backbone, lambda features: -features, clips, "third", 0).max() == 0
 
 
 def test_refuses_an_unknown_stage_a_training_backbone_and_a_bad_target() -> None:
     backbone, head, clips = small_backbone(), small_head(), random_clips()
-    with pytest.raises(ValueError, match=r"no stage is called 'conv9'; the backbone has first, second, third"):
+    with pytest.raises(ValueError, match=r"no stage 'conv9'; it has: first, second, third"):
         grad_cam(backbone, head, clips, "conv9", 0)
-    with pytest.raises(ValueError, match=r"target \[4, 4\] given; the head has 4 classes"):
+    with pytest.raises(ValueError, match=r"target is \[4, 4\]; it must be from 0 to 3"):
         grad_cam(backbone, head, clips, "third", 4)
     with pytest.raises(ValueError, match=r"call backbone\.eval\(\)"):
         grad_cam(backbone.train(), head, clips, "third", 0)
@@ -130,11 +130,11 @@ def test_refuses_a_stage_that_is_a_copy() -> None:
         "first": (nn.Conv3d(3, 4, 3, padding=1), 4),
         "second": (nn.Conv3d(4, 10, 3, padding=1), 10),
     }
-    with pytest.raises(ValueError, match=r"stage 'first' does not lead to the logit"):
+    with pytest.raises(ValueError, match=r"the logit does not depend on stage 'first'"):
         grad_cam(CopiesItsStages(blocks).eval(), small_head(), random_clips(), "first", 0)
 
 
-def test_colours_grow_lighter_with_heat() -> None:
+def test_colours_get_lighter_with_heat() -> None:
     heat = torch.linspace(0, 1, 200).view(2, 10, 10)
     colours = overlay(torch.zeros(2, 10, 10, 3, dtype=torch.uint8), heat, opacity=1).view(-1, 3)
     luminance = colours.float() @ torch.tensor([0.2126, 0.7152, 0.0722])
@@ -143,7 +143,7 @@ def test_colours_grow_lighter_with_heat() -> None:
     assert tuple(colours[-1].tolist()) == INFERNO[-1]
 
 
-def test_overlay_mixes_frames_and_colours() -> None:
+def test_overlay_blends_frames_and_colours() -> None:
     frames = torch.randint(0, 256, (3, 4, 6, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert torch.equal(overlay(frames, torch.zeros(3, 4, 6), opacity=0), frames)
     half = overlay(frames, torch.zeros(3, 4, 6), opacity=0.5)
@@ -152,7 +152,7 @@ def test_overlay_mixes_frames_and_colours() -> None:
         overlay(frames, torch.zeros(3, 6, 4))
 
 
-def test_contact_sheet_has_frames_above_heat_below_left_to_right() -> None:
+def test_contact_sheet_has_frames_above_heat_maps_from_left_to_right() -> None:
     frames = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 4, 6, 3)
     sheet = contact_sheet(frames, frames + 100)
     assert sheet.shape == (8, 18, 3)

@@ -1,4 +1,4 @@
-"""Two parts of labelled videos: what goes in, what is said of the rest, and what is refused."""
+"""Two parts of labelled videos: which are included, which are skipped and reported, and which are refused."""
 
 import io
 import shutil
@@ -8,22 +8,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from v3s.data.scan import Scan
+from v3s.data.scan import Scan, scan_with_bar
 from v3s.data.synthetic import MOTIONS
-from v3s.data.usable import scan_with_bar
 from v3s.data.views import View
-from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, say_padded
+from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, report_padded
 
 
 def read(console: Console | None = None, **options: object) -> Parts:
     return labelled_parts(LabelledOptions(**options), console=console or Console(quiet=True))  # type: ignore[arg-type]
 
 
-def listening() -> Console:
+def recording() -> Console:
     return Console(file=io.StringIO(), width=1000)
 
 
-def said(console: Console) -> str:
+def printed(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -35,7 +34,7 @@ def write_list(path: Path, lines: list[tuple[Path, str]]) -> str:
 
 @pytest.fixture
 def lists(labelled_videos: Path, tmp_path: Path) -> tuple[str, str]:
-    """A training list with the classes b, c and a test list with c, a, b, a."""
+    """A training list with the labels b, c, b, b and a test list with the labels c, a, b, a."""
     train = sorted((labelled_videos / "train").rglob("*.mp4"))
     test = sorted((labelled_videos / "test").rglob("*.mp4"))
     return (
@@ -57,18 +56,18 @@ def test_folder_with_train_and_test(labelled_videos: Path) -> None:
     assert "train: 16 videos in 8 classes" in parts.train_source
 
 
-def test_labels_are_numbers_of_the_training_classes_and_unknown_ones_are_named(lists: tuple[str, str]) -> None:
-    console = listening()
+def test_labels_are_numbers_of_the_training_classes_and_unknown_ones_are_reported(lists: tuple[str, str]) -> None:
+    console = recording()
     parts = read(console, data=lists[0], test_data=lists[1])
     assert parts.classes == ("b", "c")
     assert parts.train_labels.tolist() == [0, 1, 0, 0]
     assert parts.test_labels.tolist() == [1, UNKNOWN, 0, UNKNOWN]
     assert (parts.num_unknown, parts.majority) == (2, 1 / 4)
-    assert "2 of 4 test videos are of classes that no training video has: a (2); they stay in" in said(console)
+    assert "2 of 4 test videos have a class without training videos: a (2); they count as wrong" in printed(console)
 
 
 def test_official_splits(shared: Path, tmp_path: Path) -> None:
-    """The lists of UCF101, every eightieth line: reading all videos would take minutes."""
+    """Every eightieth line of UCF101's lists: reading all videos would take minutes."""
     for name in ("trainlist01.txt", "testlist01.txt"):
         lines = (shared / "data/splits/ucf101-21" / name).read_text().splitlines()
         (tmp_path / name).write_text("\n".join(lines[::80]) + "\n")
@@ -81,60 +80,60 @@ def test_official_splits(shared: Path, tmp_path: Path) -> None:
             assert label == (parts.classes.index(folder) if folder in parts.classes else UNKNOWN)
 
 
-def test_bad_files_are_left_out_and_named(labelled_videos: Path, tmp_path: Path) -> None:
+def test_bad_files_are_skipped_and_reported(labelled_videos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     shutil.copytree(labelled_videos, folder)
     broken = folder / "train/walk/broken.mp4"
     broken.write_bytes(b"no video")
-    console = listening()
+    console = recording()
     parts = read(console, data=str(folder))
     assert len(parts.train_table) == len(parts.train_labels) == len(parts.train_paths) == 16
     assert list(parts.left_out) == ["train/walk/broken.mp4"]
-    assert "left out: train/walk/broken.mp4" in said(console)
+    assert "skipped: train/walk/broken.mp4" in printed(console)
 
 
-def test_short_videos_stay_in_and_are_counted(labelled_videos: Path) -> None:
-    parts, console = read(data=str(labelled_videos)), listening()
-    say_padded(parts, View(clip_frames=20), console)
-    assert said(console) == ""
-    say_padded(parts, View(clip_frames=21), console)
-    assert "16 of 16 training videos are shorter than 21 frames" in said(console)
-    assert "8 of 8 test videos are shorter than 21 frames" in said(console)
+def test_short_videos_are_included_and_reported(labelled_videos: Path) -> None:
+    parts, console = read(data=str(labelled_videos)), recording()
+    report_padded(parts.tables, View(clip_frames=20), console)
+    assert printed(console) == ""
+    report_padded(parts.tables, View(clip_frames=21), console)
+    assert "16 of 16 training videos are shorter than 21 frames" in printed(console)
+    assert "8 of 8 test videos are shorter than 21 frames" in printed(console)
 
 
 def test_videos_without_labels_are_refused(labelled_videos: Path, tmp_path: Path, lists: tuple[str, str]) -> None:
     video = next((labelled_videos / "train").rglob("*.mp4"))
     (tmp_path / "bare.txt").write_text(f"{video}\n")
-    with pytest.raises(ValueError, match=r"1 of them have no label, first: .*give the official --splits"):
+    with pytest.raises(ValueError, match=r"1 of 1 videos have no label; first: .*give the official --splits"):
         read(data=lists[0], test_data=str(tmp_path / "bare.txt"))
 
 
-def test_one_file_in_both_parts_is_refused(lists: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="4 of 4 test videos are training videos too, first: "):
+def test_a_file_in_both_parts_is_refused(lists: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="4 of 4 test videos are also training videos; first: "):
         read(data=lists[0], test_data=lists[0])
 
 
-def test_a_part_that_is_not_there_is_refused(labelled_videos: Path, lists: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"no test subset.*--test-data"):
+def test_a_missing_part_is_refused(labelled_videos: Path, lists: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"without a test subset.*--test-data"):
         read(data=lists[0])
-    with pytest.raises(ValueError, match=r"both test_data .* and splits .* were given"):
+    with pytest.raises(ValueError, match=r"test_data \(.*\) and splits \(lists\) cannot be combined"):
         read(data=str(labelled_videos), splits="lists", test_data=lists[1])
 
 
 def test_one_class_is_not_enough(labelled_videos: Path, tmp_path: Path, lists: tuple[str, str]) -> None:
     videos = sorted((labelled_videos / "train").rglob("*.mp4"))[:2]
     only = write_list(tmp_path / "one.txt", [(video, "walk") for video in videos])
-    with pytest.raises(ValueError, match="only the class 'walk'; at least two are needed"):
+    with pytest.raises(ValueError, match="all videos are of the class 'walk'; at least two classes are needed"):
         read(data=only, test_data=lists[1])
 
 
-def test_the_scan_has_the_processes_that_were_asked_for(labelled_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
+def test_the_scan_uses_the_requested_processes(labelled_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
-    def noted(*arguments: Any, workers: int | None, **options: Any) -> Scan:
-        given.append(workers)
+    def record(*arguments: Any, workers: int | None, **options: Any) -> Scan:
+        calls.append(workers)
         return scan_with_bar(*arguments, workers=0, **options)
 
-    monkeypatch.setattr("v3s.data.usable.scan_with_bar", noted)
+    monkeypatch.setattr("v3s.data.scan.scan_with_bar", record)
     labelled_parts(LabelledOptions(data=str(labelled_videos)), workers=3, console=Console(quiet=True))
-    assert given == [3, 3]
+    assert calls == [3, 3]

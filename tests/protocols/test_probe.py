@@ -1,7 +1,8 @@
-"""Probes of frozen features: end to end on small videos, and on features whose answer is known."""
+"""Probes of frozen features: end to end on small videos, and on features with known accuracies."""
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from torch import Tensor
 from v3s.data.index_table import IndexTable
 from v3s.features.source import open_source
 from v3s.protocols.labelled import Parts
-from v3s.protocols.probe import ProbeConfig, ProbeResult, judge, probe
+from v3s.protocols.probe import ProbeConfig, ProbeResult, probe, run_probes
 
 NUM_CLASSES = 8
 
 
 def blobs(num_rows: int, seed: int, spread: float) -> tuple[Tensor, Tensor]:
-    """Rows around one centre a class."""
+    """Rows around one centre per class."""
     labels = torch.arange(num_rows) % NUM_CLASSES
     centres = torch.randn(NUM_CLASSES, 12, generator=torch.Generator().manual_seed(7))
     return centres[labels] + spread * torch.randn(num_rows, 12, generator=torch.Generator().manual_seed(seed)), labels
@@ -29,10 +30,10 @@ def run(train_labels: Tensor, test_labels: Tensor, train: Tensor, test: Tensor, 
     classes = tuple("abcdefgh")
     parts = Parts(empty, train_labels, empty, test_labels, classes, "", "", (), (), {})
     config = ProbeConfig(backbone="", data="", **options)  # type: ignore[arg-type]
-    return judge(train, test, parts, config, started=0.0, console=Console(quiet=True))
+    return run_probes(train, test, parts, config, started=0.0, console=Console(quiet=True))
 
 
-def test_separable_features_are_told_apart_and_shuffled_labels_are_not() -> None:
+def test_separable_features_are_classified_and_shuffled_labels_are_not() -> None:
     (train, labels), (test, truth) = blobs(160, 0, 0.8), blobs(800, 1, 0.8)
     result = run(labels, truth, train, test)
     assert result.linear.top_1 > 0.9
@@ -63,10 +64,10 @@ def test_unknown_classes_count_as_wrong() -> None:
     assert result.linear.standard_error == pytest.approx((0.25 / 80) ** 0.5)
 
 
-def test_all_labels_are_drawn_once() -> None:
+def test_a_draw_of_all_labels_is_not_repeated() -> None:
     (train, labels), (test, truth) = blobs(40, 0, 0.5), blobs(80, 1, 0.5)
-    (found,) = run(labels, truth, train, test, few_labels=(5, 6)).few_labels
-    assert (found.per_class, found.num_draws, found.standard_error) == (5, 1, None)
+    (few,) = run(labels, truth, train, test, few_labels=(5, 6)).few_labels
+    assert (few.per_class, few.num_draws, few.standard_error) == (5, 1, None)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,9 @@ def config(labelled_videos: Path) -> ProbeConfig:
     )
 
 
-def test_videos_to_numbers(config: ProbeConfig, tmp_path: Path) -> None:
+def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     out, console = tmp_path / "probe.json", Console(file=io.StringIO(), width=200)
-    given = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, "out": str(out)}
-    result = probe(ProbeConfig(**given), console=console)
+    result = probe(replace(config, out=str(out)), console=console)
     assert (result.num_train, result.num_test, result.num_classes, result.dimension, result.k) == (16, 8, 8, 64, 16)
     assert [run.per_class for run in result.few_labels] == [1]
     assert 0 < result.minutes < 5
@@ -94,8 +94,8 @@ def test_videos_to_numbers(config: ProbeConfig, tmp_path: Path) -> None:
     text = console.file.getvalue()
     assert f"shuffled labels: {result.shuffled.top_1:.1%}" in text
     assert "must be near chance, 12.5%" in text
-    assert "k is 16, not 20" in text
-    assert "no run with 5 labels a class: the smallest class has 2" in text
+    assert "k is reduced from 20 to 16" in text
+    assert "skipped: run with 5 labels per class, because the smallest class has 2" in text
     written = json.loads(out.read_text())
     assert written["linear"]["top_1"] == result.linear.top_1
     assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 2, "stride": 0}
@@ -107,11 +107,12 @@ def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.Mo
     opened = open_source("random:r3d@0.125")
     torch.nn.init.constant_(next(opened.backbone.parameters()), torch.nan)
     monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
+    message = r"\.mp4: random:r3d@0.125 outputs NaN or infinity for this video; use --precision fp32"
+    with pytest.raises(ValueError, match=message):
         probe(config, console=Console(quiet=True))
 
 
-def test_same_seed_same_numbers(config: ProbeConfig) -> None:
+def test_the_same_seed_gives_the_same_numbers(config: ProbeConfig) -> None:
     quiet = Console(quiet=True)
     first, second = probe(config, console=quiet), probe(config, console=quiet)
     assert (first.linear, first.neighbours, first.few_labels, first.shuffled) == (
@@ -120,12 +121,11 @@ def test_same_seed_same_numbers(config: ProbeConfig) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"num_clips": 0}, {"few_labels": (1, 0)}, {"repeats": 0}])
-def test_senseless_numbers_are_refused(wrong: dict[str, object]) -> None:
+def test_numbers_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* must be more than 0"):
         ProbeConfig(backbone="random:r3d", data="videos", **wrong)  # type: ignore[arg-type]
 
 
-def test_unknown_stage_is_refused(config: ProbeConfig) -> None:
-    given = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, "stage": "conv9"}
+def test_an_unknown_stage_is_refused(config: ProbeConfig) -> None:
     with pytest.raises(ValueError, match="no stage 'conv9'"):
-        probe(ProbeConfig(**given), console=Console(quiet=True))
+        probe(replace(config, stage="conv9"), console=Console(quiet=True))

@@ -1,4 +1,4 @@
-"""The recognizer, its clips, the average over a video's clips, and its files."""
+"""The recognizer: its clips, the average over a video's clips, and its files."""
 
 import math
 from pathlib import Path
@@ -50,19 +50,19 @@ def recognizer() -> Recognizer:
     return Recognizer(create_backbone("r3d", 0.125, seed=0), 4, seed=0).eval()
 
 
-def test_cuts_come_from_the_key_alone() -> None:
+def test_cuts_depend_only_on_the_key() -> None:
     key = {"seed": 3, "epoch": 2, "index": 5}
     assert draw_cut(90, **key, flip=True) == draw_cut(90, **key, flip=True)
     others = [{**key, name: 9} for name in key]
     assert len({draw_cut(90, **other, flip=True) for other in (key, *others)}) == 4
 
 
-def test_cuts_reach_every_start_and_the_whole_frame() -> None:
+def test_cuts_cover_all_starts_and_the_whole_frame() -> None:
     cuts = [draw_cut(4, seed=0, epoch=0, index=index, flip=True) for index in range(500)]
     assert {cut.start for cut in cuts} == set(range(5))
-    for places in ([cut.left for cut in cuts], [cut.top for cut in cuts]):
-        assert 0 <= min(places) < 0.02
-        assert 0.98 < max(places) <= 1
+    for positions in ([cut.left for cut in cuts], [cut.top for cut in cuts]):
+        assert 0 <= min(positions) < 0.02
+        assert 0.98 < max(positions) <= 1
     assert 200 < sum(cut.flip for cut in cuts) < 300
     assert not any(draw_cut(4, seed=0, epoch=0, index=index, flip=False).flip for index in range(50))
 
@@ -72,12 +72,12 @@ def test_training_clips_are_cut_as_drawn(table: IndexTable) -> None:
     cut, source = clips.cut(2, 3), table[3]
     clip, label = clips[2, 3]
     to_clip = VIEW.to_clip(source.width, source.height, left=cut.left, top=cut.top, flip=cut.flip)
-    wanted = warp(read_frames(source, range(cut.start, cut.start + 8)), to_clip, 32, 32)
-    assert torch.equal(clip, wanted)
+    expected = warp(read_frames(source, range(cut.start, cut.start + 8)), to_clip, 32, 32)
+    assert torch.equal(clip, expected)
     assert (clip.shape, clip.dtype, label.item()) == ((3, 8, 32, 32), torch.uint8, 3)
 
 
-def test_validation_clips_are_the_centre_at_every_epoch(table: IndexTable) -> None:
+def test_validation_clips_are_centre_clips_in_every_epoch(table: IndexTable) -> None:
     clips = LabelledClips(table, torch.arange(8), VIEW)
     assert clips.cut(0, 2) == clips.cut(7, 2) == Cut(start=6)
     centre = View(clip_frames=8, clip_size=32, num_clips=1)
@@ -90,7 +90,7 @@ def test_a_short_video_repeats_its_last_frame(table: IndexTable) -> None:
     assert all(torch.equal(clip[:, 19], clip[:, later]) for later in range(20, 24))
 
 
-def test_head_is_seeded_and_the_only_addition() -> None:
+def test_the_head_is_seeded_and_the_only_addition() -> None:
     before = torch.random.get_rng_state()
     backbone = create_backbone("r3d", 0.125, seed=0)
     first, again, other = (Recognizer(backbone, 4, seed=seed) for seed in (1, 1, 2))
@@ -116,16 +116,16 @@ def test_average_of_probabilities_and_of_logits_by_hand() -> None:
     assert average_clips(logits, "logits").tolist() == pytest.approx([1 / (1 + root), root / (1 + root)])
 
 
-def test_recognize_averages_the_network_s_own_answers(table: IndexTable, recognizer: Recognizer) -> None:
+def test_recognize_averages_the_network_s_own_predictions(table: IndexTable, recognizer: Recognizer) -> None:
     compute = choose_compute("cpu", "fp32")
     nn.init.normal_(recognizer.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(0))
     source = open_source("random:r3d@0.125")
-    found = recognize(recognizer, recognition_encoder(recognizer, source, VIEW, compute), table)
-    assert found.shape == (8, 4)
+    probabilities = recognize(recognizer, recognition_encoder(recognizer, source, VIEW, compute), table)
+    assert probabilities.shape == (8, 4)
     for video in (0, 5):
         with torch.no_grad():
             logits = recognizer(compute.clips(read_clips(table, video, VIEW, VIEW.clips(20))))
-        assert found[video] == pytest.approx(F.softmax(logits, dim=1).mean(dim=0), abs=1e-5)
+        assert probabilities[video] == pytest.approx(F.softmax(logits, dim=1).mean(dim=0), abs=1e-5)
 
 
 def test_scores_count_unknown_classes_as_wrong() -> None:
@@ -138,7 +138,7 @@ def test_scores_count_unknown_classes_as_wrong() -> None:
     assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
 
 
-def test_files_bring_back_the_same_network(tmp_path: Path, recognizer: Recognizer) -> None:
+def test_saving_and_loading_gives_the_same_network(tmp_path: Path, recognizer: Recognizer) -> None:
     classes = ("a", "b b", "ü", "d")
     source = open_source("random:r3d@0.125")
     saved = save_recognizer(tmp_path, recognizer, source, classes=classes, view=VIEW, results={"epoch": 1})
@@ -154,9 +154,9 @@ def test_files_bring_back_the_same_network(tmp_path: Path, recognizer: Recognize
     assert (source.fingerprint, source.clip_frames, source.clip_size) == (weights, 8, 32)
 
 
-def test_a_pre_trained_run_is_no_recognizer(tmp_path: Path) -> None:
+def test_a_pre_trained_run_is_not_a_recognizer(tmp_path: Path) -> None:
     task = get_task("ts")
     model = PretextModel(create_backbone("r3d", 0.125), task)
     save_trained(tmp_path, model, backbone="r3d", width=0.125, task=task, sampling=Sampling(), results={})
-    with pytest.raises(CheckpointError, match="holds a pretrained network without classes; give a run of v3s finetune"):
+    with pytest.raises(CheckpointError, match="contains a pretrained network without classes; give a v3s finetune run"):
         load_recognizer(tmp_path)

@@ -1,4 +1,4 @@
-"""Retrieval from files to page: exact answers where they are known, chance by simulation, and mistakes."""
+"""Retrieval from files to page: known exact results, chance by simulation, and errors."""
 
 import base64
 import json
@@ -20,16 +20,26 @@ from v3s.data.index_table import IndexTable
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View, read_clips
 from v3s.features.source import open_source
-from v3s.protocols.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
-from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, chance_accuracy, chance_precision, retrieve, score
+from v3s.protocols.retrieve import (
+    PAPER_KS,
+    RetrievalResult,
+    RetrieveConfig,
+    chance_accuracy,
+    chance_precision,
+    mean_average_precision,
+    rank,
+    retrieve,
+    score,
+    top_k_accuracy,
+)
 from v3s.vectors.exact import Neighbours
 from v3s.video.index import index_video
 
 
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scan in this process: starting others takes longer than reading these files."""
-    monkeypatch.setattr("v3s.data.usable.default_workers", lambda: 0)
+    """Scan in this process: starting other processes takes longer than reading these files."""
+    monkeypatch.setattr("v3s.data.scan.default_workers", lambda: 0)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +54,10 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, **options: Any) -> tuple[RetrievalResult, str]:
-    """The result for small clips, and what was printed."""
-    given: dict[str, Any] = {"backbone": "random:r3d@0.125", "clip_frames": 8, "clip_size": 32, "num_clips": 2}
+    """Return the result for small clips, and what was printed."""
+    defaults: dict[str, Any] = {"backbone": "random:r3d@0.125", "clip_frames": 8, "clip_size": 32, "num_clips": 2}
     console = Console(file=StringIO(), width=120)
-    result = retrieve(RetrieveConfig(data=str(data), workers=0, **(given | options)), console=console)
+    result = retrieve(RetrieveConfig(data=str(data), workers=0, **(defaults | options)), console=console)
     assert isinstance(console.file, StringIO)
     return result, console.file.getvalue()
 
@@ -64,26 +74,26 @@ def test_a_copy_is_found_first(labelled: Path, pool: str) -> None:
     assert result.mean_average_precision > result.chance_precision
     assert "8 queries in a gallery of 16 videos" in printed
     assert re.search(r"top 1 +│ +100.0% +│ +12.5%", printed)
-    assert re.search(r"top 20 \(all there are\) +│ +100.0% +│ +100.0%", printed)
+    assert re.search(r"top 20 \(whole gallery\) +│ +100.0% +│ +100.0%", printed)
 
 
 def test_features_are_those_of_the_last_pooling_layer(labelled: Path) -> None:
-    """Paper section 4.4: 512 x 2 x 3 x 3 = 9,216 numbers of 16 frames of 112 x 112; an eighth at a width of 1/8."""
+    """Paper section 4.4: 512 x 2 x 3 x 3 = 9,216 numbers from 16 frames of 112 x 112; an eighth at a width of 1/8."""
     result, _ = run(labelled, clip_frames=16, clip_size=112, num_clips=1)
     assert result.dimension == 9216 // 8
 
 
-def test_ranking_sees_the_mean_over_clips(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the network run by hand on each clip of a query."""
-    asked: list[tuple[Tensor, int, bool]] = []
+def test_ranking_uses_the_mean_over_clips(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with running the network by hand on each clip of a query."""
+    calls: list[tuple[Tensor, int, bool]] = []
 
     def spy(queries: Tensor, gallery: Tensor, k: int, *, centre: bool) -> Neighbours:
-        asked.append((queries, k, centre))
+        calls.append((queries, k, centre))
         return rank(queries, gallery, k, centre=centre)
 
     monkeypatch.setattr("v3s.protocols.retrieve.rank", spy)
     run(labelled, centre=True, pool="mean", precision="fp32")
-    ((queries, k, centre),) = asked
+    ((queries, k, centre),) = calls
     assert (k, centre) == (16, True)
     table = IndexTable.of([index_video(labelled / "test/bounce/copy.mp4")])
     view = View(clip_frames=8, clip_size=32, num_clips=2)
@@ -94,7 +104,7 @@ def test_ranking_sees_the_mean_over_clips(labelled: Path, monkeypatch: pytest.Mo
 
 
 def test_every_query_counts_and_unknown_classes_are_wrong(labelled: Path, tmp_path: Path) -> None:
-    """A test class without gallery videos stays in the mean, as does a video shorter than a clip."""
+    """The mean includes a test class without gallery videos, and videos shorter than a clip."""
     shutil.copytree(labelled, tmp_path / "data")
     data = tmp_path / "data"
     shutil.rmtree(data / "train/walk")
@@ -103,12 +113,12 @@ def test_every_query_counts_and_unknown_classes_are_wrong(labelled: Path, tmp_pa
     assert result.accuracy[1] == result.accuracy[50] == 7 / 8
     assert result.chance[1] == pytest.approx(7 / 8 * 2 / 14)
     assert result.chance[50] == 7 / 8
-    assert "1 of 8 test videos are of classes that no training video has: walk (1)" in printed
+    assert "1 of 8 test videos have a class without training videos: walk (1)" in printed
     assert "14 of 14 training videos are shorter than 24 frames" in printed
-    assert "a class that the gallery lacks" in (tmp_path / "page.html").read_text()
+    assert "query: class not in the gallery" in (tmp_path / "page.html").read_text()
 
 
-def test_what_is_written(labelled: Path, tmp_path: Path) -> None:
+def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
     result, _ = run(labelled, out=str(tmp_path / "deep/result.json"))
     written = json.loads((tmp_path / "deep/result.json").read_text())
     assert written["accuracy"] == {str(k): share for k, share in result.accuracy.items()}
@@ -124,7 +134,7 @@ def test_what_is_written(labelled: Path, tmp_path: Path) -> None:
 # The page
 
 
-def test_page_holds_its_own_pictures_and_marks_right_and_wrong(labelled: Path, tmp_path: Path) -> None:
+def test_the_page_embeds_its_images_and_marks_right_and_wrong(labelled: Path, tmp_path: Path) -> None:
     run(labelled, page=str(tmp_path / "page.html"), page_queries=3)
     html = (tmp_path / "page.html").read_text()
     assert html.count("<section>") == 1 + 3
@@ -139,19 +149,19 @@ def test_page_holds_its_own_pictures_and_marks_right_and_wrong(labelled: Path, t
         assert all((caption[0] == "✓") == (caption[2:].split(",")[0] == name) for caption in neighbours)
         assert sum(caption[0] == "✗" for caption in neighbours) >= 3  # two gallery videos of each class
     for caption, source in zip(captions, sources, strict=True):
-        green = left_border(source) @ [-1, 1, 0] > 0  # green is (0, 158, 115), orange (213, 94, 0)
+        green = left_border(source) @ [-1, 1, 0] > 0  # green is (0, 158, 115), orange is (213, 94, 0)
         assert caption[0] == "q" or green == (caption[0] == "✓")
 
 
 def left_border(uri: str) -> np.ndarray:
-    """The mean colour of the four leftmost columns of a JPEG."""
+    """Return the mean colour of the four leftmost columns of a JPEG."""
     with av.open(BytesIO(base64.b64decode(uri.partition(",")[2])), "r") as container:
         picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
     mean: np.ndarray = picture[:, :4].mean(axis=(0, 1))
     return mean
 
 
-def test_page_is_drawn_by_the_seed(labelled: Path, tmp_path: Path) -> None:
+def test_the_seed_chooses_the_queries_on_the_page(labelled: Path, tmp_path: Path) -> None:
     def queries(seed: int) -> list[str]:
         run(labelled, page=str(tmp_path / "page.html"), page_queries=2, seed=seed)
         return re.findall("<h2>(.*?)</h2>", (tmp_path / "page.html").read_text())[1:]
@@ -160,7 +170,7 @@ def test_page_is_drawn_by_the_seed(labelled: Path, tmp_path: Path) -> None:
     assert len({tuple(queries(seed)) for seed in range(4)}) > 1
 
 
-def test_page_escapes_names(tmp_path: Path) -> None:
+def test_the_page_escapes_names(tmp_path: Path) -> None:
     make_clips(tmp_path / "made", num_videos=2, num_frames=8, height=36, width=48)
     names = ["<script>alert(1)</script>".replace("/", "|"), 'a & "b"']
     for part in ("train", "test"):
@@ -183,28 +193,28 @@ def test_chance_agrees_with_random_rankings(k: int) -> None:
     queries = torch.tensor([0, 1, 1, 2, -1])
     generator = torch.Generator().manual_seed(0)
     draws = 2000
-    found = [
+    accuracies = [
         top_k_accuracy(queries, gallery, torch.rand(5, 12, generator=generator).argsort(), [k])[k] for _ in range(draws)
     ]
     chance = chance_accuracy([5, 2, 2, 5, 0], 12, k)
-    assert chance == pytest.approx(np.mean(found), abs=4 * 0.5 / math.sqrt(5 * draws))
+    assert chance == pytest.approx(np.mean(accuracies), abs=4 * 0.5 / math.sqrt(5 * draws))
 
 
 def test_chance_precision_agrees_with_random_rankings() -> None:
     gallery = torch.tensor([0] * 5 + [1] * 1 + [2] * 3)
     queries = torch.tensor([0, 1, 1, 2, -1])
     generator = torch.Generator().manual_seed(0)
-    found = [
+    precisions = [
         mean_average_precision(queries, gallery, torch.rand(5, 9, generator=generator).argsort()) for _ in range(3000)
     ]
-    error = float(np.std(found)) / math.sqrt(len(found))
-    assert chance_precision([5, 1, 1, 3, 0], 9) == pytest.approx(np.mean(found), abs=4 * error)
+    error = float(np.std(precisions)) / math.sqrt(len(precisions))
+    assert chance_precision([5, 1, 1, 3, 0], 9) == pytest.approx(np.mean(precisions), abs=4 * error)
     assert chance_precision([4], 4) == pytest.approx(1)
     assert chance_precision([1], 1) == 1
 
 
-def test_chance_of_the_size_of_ucf101() -> None:
-    """101 classes of about 94 videos: binomial odds are near the exact ones, and nothing overflows."""
+def test_chance_at_the_size_of_ucf101() -> None:
+    """101 classes of about 94 videos: the binomial approximation is close to the exact value, and nothing overflows."""
     assert chance_accuracy([94] * 3, 9537, 1) == pytest.approx(94 / 9537)
     assert chance_accuracy([94] * 3, 9537, 50) == pytest.approx(1 - (1 - 94 / 9537) ** 50, rel=0.01)
 
@@ -217,10 +227,10 @@ def test_scores_of_a_known_ranking() -> None:
     assert result.chance[1] == pytest.approx((1 / 3 + 2 / 3) / 2)
 
 
-# Mistakes
+# Errors
 
 
-def test_mistakes_are_explained(labelled: Path, tmp_path: Path) -> None:
+def test_errors_are_explained(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no stage 'conv9'; it has: conv1, conv2"):
         run(labelled, stage="conv9")
     (tmp_path / "empty/train").mkdir(parents=True)
@@ -230,20 +240,21 @@ def test_mistakes_are_explained(labelled: Path, tmp_path: Path) -> None:
         run(labelled / "train")
     (tmp_path / "flat").mkdir()
     shutil.copy(next((labelled / "test").glob("*/*")), tmp_path / "flat/one.mp4")
-    with pytest.raises(ValueError, match=r"have no label, first: one\.mp4"):
+    with pytest.raises(ValueError, match=r"have no label; first: one\.mp4"):
         run(tmp_path / "flat", test_data=str(labelled / "test"))
 
 
 @pytest.mark.parametrize("name", ["num_clips", "batch_size", "page_queries"])
 def test_counts_are_positive(name: str) -> None:
-    given: dict[str, Any] = {name: 0}
+    options: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} is 0; it must be more than 0"):
-        RetrieveConfig(data="x", backbone="random:r3d", **given)
+        RetrieveConfig(data="x", backbone="random:r3d", **options)
 
 
 def test_a_network_of_nan_is_refused(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_source("random:r3d@0.125")
     nn.init.constant_(next(opened.backbone.parameters()), math.nan)
     monkeypatch.setattr("v3s.features.encoder.open_source", lambda *_, **__: opened)
-    with pytest.raises(ValueError, match=r"\.mp4: random:r3d@0.125 gives NaN or infinity for it; use --precision fp32"):
+    message = r"\.mp4: random:r3d@0.125 outputs NaN or infinity for this video; use --precision fp32"
+    with pytest.raises(ValueError, match=message):
         run(labelled)

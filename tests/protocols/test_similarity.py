@@ -1,4 +1,4 @@
-"""Action similarity from files to accuracy: pairs that can be told, pairs that cannot, every list, and mistakes."""
+"""Action similarity from files to accuracy: easy pairs, impossible pairs, all kinds of lists, and errors."""
 
 import itertools
 import json
@@ -35,10 +35,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, **options: Any) -> tuple[SimilarityReport, str]:
-    """The report for small clips, and what was printed."""
-    given: dict[str, Any] = {"backbone": "random:r3d@0.125", "clip_frames": 8, "clip_size": 32}
+    """Return the report for small clips, and what was printed."""
+    defaults: dict[str, Any] = {"backbone": "random:r3d@0.125", "clip_frames": 8, "clip_size": 32}
     console = Console(file=StringIO(), width=140)
-    report = similarity(SimilarityConfig(data=str(data), workers=0, **(given | options)), console=console)
+    report = similarity(SimilarityConfig(data=str(data), workers=0, **(defaults | options)), console=console)
     assert isinstance(console.file, StringIO)
     return report, console.file.getvalue()
 
@@ -54,7 +54,7 @@ def write_csv(path: Path, rows: list[tuple[str, str, int, int]]) -> str:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The videos that are read, by name."""
+    """Names of the videos that are read."""
     seen: list[str] = []
     original = ViewedVideos.__getitem__
 
@@ -66,8 +66,8 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_copies_are_told_from_others(videos: Path, tmp_path: Path, embedded: list[str]) -> None:
-    """Same: a video and its copy. Not the same: two videos. Only videos in pairs are looked at, each once."""
+def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embedded: list[str]) -> None:
+    """Same: a video and its copy. Not the same: two videos. Only videos in pairs are encoded, each once."""
     used = names(videos)[:20]
     for number, name in enumerate(used):
         shutil.copy(videos / name, tmp_path / f"v{number}.mp4")
@@ -83,7 +83,7 @@ def test_copies_are_told_from_others(videos: Path, tmp_path: Path, embedded: lis
     assert report.result.fold_accuracy == (1, 1, 1, 1)
     assert (report.num_pairs, report.num_videos, report.chance, report.c) == (40, 40, 0.5, 1.0)
     assert sorted(embedded) == sorted({name for a, b, *_ in rows for name in (a, b)})
-    assert "40 pairs of 40 videos; C = 1 (given)" in printed
+    assert "40 pairs of 40 videos; C = 1 (set by --c)" in printed
     assert re.search(r"mean accuracy ± standard error +│ 100.0% ± 0.0% +│ +50.0%", printed)
     assert printed.count("accuracy, fold") == 4
     assert "more than one fold" not in printed
@@ -100,7 +100,7 @@ def test_shuffled_labels_give_chance(videos: Path, tmp_path: Path) -> None:
     rows = [(a, b, int(truth), n % 4) for n, ((a, b), truth) in enumerate(zip(pairs, same, strict=True))]
     report, printed = run(videos, pairs=write_csv(tmp_path / "p.csv", rows), c=0.01)
     assert report.num_pairs == NUM_VIDEOS * (NUM_VIDEOS - 1) // 2
-    assert 0.41 < report.result.mean < 0.59  # four deviations of 496 fair coins
+    assert 0.41 < report.result.mean < 0.59  # four standard deviations of 496 coin flips
     assert 0.41 < report.result.auc < 0.59
     assert f"{NUM_VIDEOS} videos are in more than one fold" in printed
 
@@ -130,14 +130,14 @@ def test_features_are_unit_vectors_of_each_stage(videos: Path, monkeypatch: pyte
         torch.testing.assert_close(side.norm(dim=1), torch.ones(20))
 
 
-def test_chance_is_the_commoner_answer(videos: Path, tmp_path: Path) -> None:
+def test_chance_always_predicts_the_more_frequent_kind(videos: Path, tmp_path: Path) -> None:
     listed = names(videos)
     rows = [(listed[2 * n], listed[2 * n + 1], int(n % 4 == 0), n // 8) for n in range(16)]
     report, _ = run(videos, pairs=write_csv(tmp_path / "p.csv", rows))
     assert report.chance == 0.75
 
 
-def test_short_videos_are_counted(videos: Path) -> None:
+def test_short_videos_are_reported(videos: Path) -> None:
     _, printed = run(videos, num_folds=2, pairs_per_fold=10, clip_frames=24)
     assert re.search(r"(\d+) of \1 videos are shorter than 24 frames: their last frame is repeated", printed)
 
@@ -162,19 +162,19 @@ def test_aslan_lists_and_view_1(videos: Path, tmp_path: Path) -> None:
     assert report.chosen
     assert report.c in C_GRID  # which 0.5 is not
     assert f"C = {report.c:g} (chosen on View-1)" in printed
-    given, _ = run(tmp_path, pairs=str(tmp_path / "View2.mat"), c=report.c)
-    assert (given.result, given.chosen) == (report.result, False)
-    assert given.num_videos < report.num_videos  # View-1 has videos of its own
+    without_view1, _ = run(tmp_path, pairs=str(tmp_path / "View2.mat"), c=report.c)
+    assert (without_view1.result, without_view1.chosen) == (report.result, False)
+    assert without_view1.num_videos < report.num_videos  # View-1 has videos of its own
     (tmp_path / "0001.mp4").unlink()
-    with pytest.raises(ValueError, match="1 samples of the pair list have no file, the first is 0001"):
+    with pytest.raises(ValueError, match=r"1 of \d+ samples of the pair list have no file; first: 0001"):
         run(tmp_path, pairs=str(tmp_path / "View2.mat"))
 
 
-# Mistakes
+# Errors
 
 
-def test_no_pair_is_dropped(videos: Path, tmp_path: Path) -> None:
-    """A missing or an unreadable video stops the command and is counted, before anything is computed."""
+def test_no_pair_is_skipped(videos: Path, tmp_path: Path) -> None:
+    """A missing or unreadable video stops the command with a count, before anything is computed."""
     shutil.copytree(videos, tmp_path / "data")
     listed = names(videos)
     rows = [(listed[n], listed[n + 4], n % 2, n // 4) for n in range(8)]
@@ -187,38 +187,38 @@ def test_no_pair_is_dropped(videos: Path, tmp_path: Path) -> None:
         run(tmp_path / "data", pairs=broken)
 
 
-def test_drawing_names_videos_that_cannot_be_read(videos: Path, tmp_path: Path) -> None:
+def test_unreadable_videos_are_skipped_when_pairs_are_drawn(videos: Path, tmp_path: Path) -> None:
     shutil.copytree(videos, tmp_path / "data")
     (tmp_path / "data/walk/broken.mp4").write_bytes(b"no video")
     report, printed = run(tmp_path / "data", num_folds=2, pairs_per_fold=10, out=str(tmp_path / "r.json"))
     assert report.num_pairs == 20
-    assert "left out: walk/broken.mp4: " in printed
+    assert "skipped: walk/broken.mp4: " in printed
     assert list(json.loads((tmp_path / "r.json").read_text())["left_out"]) == ["walk/broken.mp4"]
 
 
-def test_mistakes_are_explained(videos: Path, tmp_path: Path, embedded: list[str]) -> None:
+def test_errors_are_explained(videos: Path, tmp_path: Path, embedded: list[str]) -> None:
     with pytest.raises(ValueError, match="no stage 'pool3'; it has: conv1"):
         run(videos, stages=("conv3", "pool3"))
     with pytest.raises(ValueError, match=r"x\.csv: no such file"):
         run(videos, pairs=str(tmp_path / "x.csv"))
     (tmp_path / "pairs.txt").touch()
-    with pytest.raises(ValueError, match=r"ends neither in \.mat"):
+    with pytest.raises(ValueError, match=r"pairs\.txt: unknown file type; give a \.mat file \(ASLAN\) or a \.csv file"):
         run(videos, pairs=str(tmp_path / "pairs.txt"))
     with pytest.raises(ValueError, match="is not a folder"):
         run(tmp_path / "absent", pairs=str(tmp_path / "pairs.txt"))
     listed = names(videos)
     one = write_csv(tmp_path / "one.csv", [(listed[0], listed[1], 1, 3), (listed[0], listed[2], 0, 3)])
-    with pytest.raises(ValueError, match=r"folds \[3\] given; at least 2"):
+    with pytest.raises(ValueError, match=r"got folds \[3\]; at least 2"):
         run(videos, pairs=one)
     shutil.copy(videos / listed[0], tmp_path / "flat.mp4")
-    with pytest.raises(ValueError, match=r"1 of them have no label, first: flat\.mp4"):
+    with pytest.raises(ValueError, match=r"1 of 1 videos have no label; first: flat\.mp4"):
         run(tmp_path)
-    with pytest.raises(ValueError, match="ask for fewer --num-folds or fewer --pairs-per-fold"):
+    with pytest.raises(ValueError, match="reduce --num-folds or --pairs-per-fold"):
         run(videos)
-    assert embedded == []  # all of it before the long work
+    assert embedded == []  # all errors come before the long work
 
 
-def test_a_missing_extra_is_said_before_the_long_work(
+def test_a_missing_extra_is_reported_before_the_long_work(
     videos: Path, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
@@ -235,7 +235,7 @@ class Negative(nn.Module):
         self.stages = {"conv5": 3}
 
     def forward_stages(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Clips in [0, 1] less one."""
+        """Subtract 1 from clips in [0, 1]."""
         return {"conv5": clips - 1}
 
 
@@ -253,11 +253,11 @@ def test_negative_features_are_refused(videos: Path, monkeypatch: pytest.MonkeyP
         ({"c": 0.0}, r"c 0\.0"),
         ({"stages": ()}, r"stages \(\)"),
         ({"num_clips": 0}, "num_clips is 0"),
-        ({"view1_train": "a.mat", "pairs": "p.mat"}, "needs both its lists"),
+        ({"view1_train": "a.mat", "pairs": "p.mat"}, "needs both of its lists"),
         ({"view1_train": "a.mat", "view1_test": "b.mat"}, "and the pairs of View-2"),
-        ({"pairs": "p.csv", "splits": "lists"}, r"both pairs p\.csv and splits lists"),
+        ({"pairs": "p.csv", "splits": "lists"}, r"pairs \(p\.csv\) and splits \(lists\) cannot be combined"),
     ],
 )
-def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimilarityConfig(data="x", backbone="random:r3d", **options)

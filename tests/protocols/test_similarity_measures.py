@@ -1,4 +1,4 @@
-"""Action similarity: each formula by hand and by loops, the folds, and the files of pairs."""
+"""Action similarity: each formula by hand and by loops, the folds, and pair files."""
 
 import itertools
 import math
@@ -89,7 +89,7 @@ def test_a_video_and_itself() -> None:
     np.testing.assert_allclose(values[:, 10], (x > 0).sum(dim=1) / math.sqrt(2))
 
 
-def test_another_video_is_farther_and_less_similar_than_itself() -> None:
+def test_a_video_is_closer_to_itself_than_to_another() -> None:
     x, y = sparse_features(30, 0), sparse_features(30, 1)
     x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
     own, other = similarities(x, x), similarities(x, y)
@@ -105,12 +105,12 @@ def test_all_are_symmetric() -> None:
 
 
 def test_scale_of_each_number() -> None:
-    """Doubling both features multiplies each number by its power of two; 5 and 9 to 12 see directions alone."""
+    """Doubling both features multiplies each number by a power of two; 5 and 9 to 12 depend on directions only."""
     a, b = sparse_features(10, 0), sparse_features(10, 1)
     powers = torch.tensor([2, 1, 0.5, 0.5, 0, 0.5, 1, 0.5, 0, 0, 0, 0], dtype=torch.float64)
     torch.testing.assert_close(similarities(2 * a, 2 * b), similarities(a, b) * 2**powers)
-    alone = [4, 8, 9, 10, 11]
-    torch.testing.assert_close(similarities(7 * a, b)[:, alone], similarities(a, b)[:, alone])
+    invariant = [4, 8, 9, 10, 11]
+    torch.testing.assert_close(similarities(7 * a, b)[:, invariant], similarities(a, b)[:, invariant])
 
 
 def test_features_of_zeros_give_finite_numbers() -> None:
@@ -121,7 +121,7 @@ def test_features_of_zeros_give_finite_numbers() -> None:
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
-def test_refuses_features_that_are_no_activations(bad: float) -> None:
+def test_refuses_features_that_are_not_activations(bad: float) -> None:
     with pytest.raises(ValueError, match="negative, infinite or NaN"):
         similarities(torch.ones(2, 3), torch.tensor([[1, 1, bad], [1, 1, 1]]))
 
@@ -131,7 +131,7 @@ def test_refuses_shapes_that_differ() -> None:
         similarities(torch.ones(2, 3), torch.ones(2, 4))
 
 
-def test_pair_features_are_twelve_a_stage_in_order() -> None:
+def test_pair_features_are_twelve_per_stage_in_order() -> None:
     a, b = (
         [sparse_features(7, seed)[:, : 4 + seed] for seed in range(3)],
         [sparse_features(7, 9)[:, :n] for n in (4, 5, 6)],
@@ -140,19 +140,19 @@ def test_pair_features_are_twelve_a_stage_in_order() -> None:
     assert features.shape == (7, 36)
     assert features.dtype == torch.float64
     assert torch.equal(features[:, 12:24], similarities(a[1], b[1]))
-    with pytest.raises(ValueError, match="3 and 2 stages given"):
+    with pytest.raises(ValueError, match="got 3 and 2 stages; expected the same number"):
         pair_features(a, b[:2])
 
 
 def separable_pairs(num_pairs: int, noise: float, seed: int = 0) -> tuple[FloatArray, BoolArray, np.ndarray]:
-    """Pairs of 36 numbers of very different scales, whose sum tells the kind; ten folds, half of each the same."""
+    """Pairs of 36 numbers of very different scales, whose sum reveals the kind; ten folds, half of each "same"."""
     generator = np.random.default_rng(seed)
     same = np.arange(num_pairs) % 2 == 0
     numbers = same[:, None] + noise * generator.standard_normal((num_pairs, 36))
     return numbers * np.logspace(-3, 3, 36), same, np.arange(num_pairs) // 2 % 10
 
 
-def test_folds_tell_same_from_different() -> None:
+def test_folds_distinguish_same_from_different() -> None:
     result = evaluate_folds(*separable_pairs(600, noise=1.0), c=0.1)
     assert len(result.fold_accuracy) == 10
     assert result.mean > 0.95
@@ -169,19 +169,19 @@ def test_shuffled_labels_give_chance() -> None:
 
 
 def test_area_and_points_of_the_curve_agree_with_scikit_learn() -> None:
-    """One informative number, so that the order of the decision values is the order of that number."""
+    """With one informative number, the decision values have the same order as this number."""
     generator = np.random.default_rng(0)
     same = np.arange(400) % 2 == 0
     number = same + 1.5 * generator.standard_normal(400)
     result = evaluate_folds(number[:, None], same, np.arange(400) // 2 % 2, c=1.0)
-    assert result.auc == pytest.approx(roc_auc_score(same, number), abs=0.02)  # two machines, two offsets
+    assert result.auc == pytest.approx(roc_auc_score(same, number), abs=0.02)  # two SVMs with two offsets
     assert (result.false_positive_rate[0], result.true_positive_rate[0]) == (0, 0)
     assert (result.false_positive_rate[-1], result.true_positive_rate[-1]) == (1, 1)
     assert list(result.false_positive_rate) == sorted(result.false_positive_rate)
 
 
-def test_standardising_sees_the_training_folds_alone() -> None:
-    """Against numpy's own standardising, with a fold on another scale that moves a common deviation."""
+def test_standardising_uses_the_training_folds_only() -> None:
+    """Compared with numpy, with a fold on another scale that would change the deviation of all folds."""
     features, same, fold = separable_pairs(400, noise=4.0)
     features[fold == 3] *= 20
     own: list[float] = []
@@ -190,15 +190,15 @@ def test_standardising_sees_the_training_folds_alone() -> None:
         test = fold == held_out
         for accuracies, fitted in ((own, ~test), (common, test | True)):
             scaled = (features - features[fitted].mean(axis=0)) / features[fitted].std(axis=0)
-            machine = LinearSVC(C=1e-3, dual=False).fit(scaled[~test], same[~test])
-            accuracies.append(machine.score(scaled[test], same[test]))
+            svm = LinearSVC(C=1e-3, dual=False).fit(scaled[~test], same[~test])
+            accuracies.append(svm.score(scaled[test], same[test]))
     assert evaluate_folds(features, same, fold, c=1e-3).fold_accuracy == pytest.approx(own)
     assert own != pytest.approx(common)
 
 
-def test_choose_c_takes_the_best_and_the_strongest_of_equals() -> None:
+def test_choose_c_takes_the_best_and_in_a_tie_the_strongest() -> None:
     features, same, _ = separable_pairs(300, noise=0.1)
-    assert choose_c(features[:200], same[:200], features[200:], same[200:]) == 1e-4  # all of them are right always
+    assert choose_c(features[:200], same[:200], features[200:], same[200:]) == 1e-4  # every C is always right
     noisy, same, _ = separable_pairs(60, noise=6.0)
     scaled = (noisy - noisy[:40].mean(axis=0)) / noisy[:40].std(axis=0)
     accuracy = {
@@ -212,13 +212,13 @@ def test_choose_c_takes_the_best_and_the_strongest_of_equals() -> None:
 
 def test_folds_need_two_folds_and_two_kinds() -> None:
     features, same, fold = separable_pairs(40, noise=1.0)
-    with pytest.raises(ValueError, match=r"folds \[0\] given; at least 2"):
+    with pytest.raises(ValueError, match=r"got folds \[0\]; at least 2"):
         evaluate_folds(features, same, fold * 0, c=1.0)
     with pytest.raises(ValueError, match="training pairs of one kind"):
         evaluate_folds(features, same | True, fold, c=1.0)
 
 
-def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_gives_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(ImportError, match=r"pip install 'v3s\[eval\]'"):
         evaluate_folds(*separable_pairs(40, noise=1.0), c=1.0)
@@ -229,7 +229,7 @@ def labelled_videos(num_classes: int, num_videos: int) -> tuple[list[str], list[
     return [f"{label}/{row}.mp4" for row, label in enumerate(labels)], labels
 
 
-def test_disjoint_folds_share_no_class_and_are_half_same() -> None:
+def test_folds_have_disjoint_classes_and_are_half_same() -> None:
     paths, labels = labelled_videos(num_classes=33, num_videos=700)
     pairs = disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=10, pairs_per_fold=60)
     assert Counter((pair.fold, pair.same) for pair in pairs) == dict.fromkeys(
@@ -245,7 +245,7 @@ def test_disjoint_folds_share_no_class_and_are_half_same() -> None:
     assert all(len(folds) == 1 for folds in folds_of.values())
 
 
-def test_disjoint_folds_depend_on_the_generator_alone() -> None:
+def test_drawn_folds_depend_only_on_the_generator() -> None:
     paths, labels = labelled_videos(8, 80)
 
     def draw(seed: int) -> list[VideoPair]:
@@ -256,17 +256,19 @@ def test_disjoint_folds_depend_on_the_generator_alone() -> None:
     assert draw(0) != draw(1)
 
 
-def test_all_pairs_of_a_fold_can_be_asked_for() -> None:
+def test_all_pairs_of_a_fold_can_be_drawn() -> None:
     paths, labels = ["a", "b", "c", "d"], ["x", "x", "y", "y"]
     pairs = disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=1, pairs_per_fold=4)
     assert {(pair.a, pair.b) for pair in pairs if pair.same} == {("a", "b"), ("c", "d")}
-    with pytest.raises(ValueError, match=r"fold 0: 2 classes with 4 videos make 2 pairs of the same action, 3 are"):
+    with pytest.raises(
+        ValueError, match=r"fold 0: 2 classes with 4 videos make only 2 pairs of the same action, but 3"
+    ):
         disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=1, pairs_per_fold=6)
 
 
 def test_too_few_classes_for_the_folds_are_reported() -> None:
     paths, labels = labelled_videos(3, 60)
-    with pytest.raises(ValueError, match=r"1 classes .* make 0 pairs of different actions.*fewer --num-folds"):
+    with pytest.raises(ValueError, match=r"1 classes .* make only 0 pairs of different actions.*reduce --num-folds"):
         disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=3, pairs_per_fold=10)
 
 
@@ -281,16 +283,16 @@ def test_pairs_are_read_from_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("left,right\n", r"pairs\.csv: the first line is 'left,right'; 'a,b,same,fold' is needed"),
+        ("left,right\n", r"pairs\.csv: the first line is 'left,right'; it must be 'a,b,same,fold'"),
         ("", r"pairs\.csv: the first line is ''"),
-        ("a,b,same,fold\n", r"pairs\.csv: no pair after the header"),
-        ("a,b,same,fold\nx,y,1,0\nx,y,yes,0\n", r"pairs\.csv, line 3: 'x,y,yes,0'"),
-        ("a,b,same,fold\nx,y,1\n", r"line 2: 'x,y,1'; two names, 0 or 1, and a whole number"),
-        ("a,b,same,fold\nx,,1,0\n", r"line 2: 'x,,1,0'"),
-        ("a,b,same,fold\nx,y,1,-1\n", r"line 2: 'x,y,1,-1'"),
+        ("a,b,same,fold\n", r"pairs\.csv: contains no pairs"),
+        ("a,b,same,fold\nx,y,1,0\nx,y,yes,0\n", r"pairs\.csv, line 3: got 'x,y,yes,0'"),
+        ("a,b,same,fold\nx,y,1\n", r"line 2: got 'x,y,1'; expected two names, 0 or 1, and an integer"),
+        ("a,b,same,fold\nx,,1,0\n", r"line 2: got 'x,,1,0'"),
+        ("a,b,same,fold\nx,y,1,-1\n", r"line 2: got 'x,y,1,-1'"),
     ],
 )
-def test_errors_in_a_csv_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_in_a_csv_file_give_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_pairs_csv(tmp_path / "pairs.csv")

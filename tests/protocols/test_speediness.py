@@ -1,4 +1,4 @@
-"""The speediness curve: shares of probability, a network whose answers are known, the crop, the page, refusals."""
+"""The speediness curve: shares of probability, a network with known predictions, the crop, the page, and errors."""
 
 import io
 import json
@@ -24,8 +24,8 @@ from v3s.protocols.speediness import (
     SpeedinessCurve,
     Windows,
     measure_speediness,
-    questions,
     speediness,
+    temporal_shares,
 )
 from v3s.video.decode import read_frames
 from v3s.video.index import VideoIndex, index_video
@@ -39,19 +39,19 @@ def quiet() -> Console:
 
 
 def film(path: Path, brightness: list[int]) -> VideoIndex:
-    """A video of even grey frames."""
+    """Write a video of uniform grey frames."""
     frames = np.broadcast_to(np.array(brightness, np.uint8)[:, None, None, None], (len(brightness), HEIGHT, WIDTH, 3))
     path.write_bytes(mp4(frames, FPS))
     return index_video(path)
 
 
 class ChangeOfBrightness(nn.Module):
-    """One feature: the mean change between two frames, in grey levels."""
+    """One feature: the mean change between consecutive frames, in grey levels."""
 
     num_features = 1
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips in [0, 1], shape (B, 3, T, H, W), to features (B, 1)."""
+        """Map clips in [0, 1], shape (B, 3, T, H, W), to features (B, 1)."""
         return 255 * clips.diff(dim=2).abs().mean(dim=(1, 2, 3, 4))[:, None]
 
 
@@ -78,45 +78,47 @@ def test_shares_are_sums_of_the_softmax() -> None:
     rows = TASKS["v3s"].temporal  # speeds 1, 2, 3, then four rising and four falling patterns
     logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0)) * 4
     p = logits.double().softmax(dim=1)
-    asked = questions(rows)
-    torch.testing.assert_close(asked["speediness"](logits), 1 - p[:, 0] / p[:, :3].sum(dim=1))
-    torch.testing.assert_close(asked["acceleration"](logits), p[:, 3:7].sum(dim=1) / p[:, 3:].sum(dim=1))
+    shares = temporal_shares(rows)
+    torch.testing.assert_close(shares["speediness"](logits), 1 - p[:, 0] / p[:, :3].sum(dim=1))
+    torch.testing.assert_close(shares["acceleration"](logits), p[:, 3:7].sum(dim=1) / p[:, 3:].sum(dim=1))
 
 
-def test_shares_of_one_family_do_not_feel_the_other_and_stay_in_range() -> None:
-    asked = questions(TASKS["v3s"].temporal)
+def test_shares_of_one_family_are_independent_of_the_other_and_stay_in_range() -> None:
+    shares = temporal_shares(TASKS["v3s"].temporal)
     logits = torch.zeros(1, 11)
     assert (
-        asked["speediness"](logits).item() == pytest.approx(2 / 3) == pytest.approx(asked["speediness"].of_even_guess)
+        shares["speediness"](logits).item() == pytest.approx(2 / 3) == pytest.approx(shares["speediness"].uniform_guess)
     )
-    assert asked["acceleration"](logits).item() == pytest.approx(0.5) == asked["acceleration"].of_even_guess
-    logits[0, 3:7] = 900.0  # past the range of exp
-    assert asked["speediness"](logits).item() == pytest.approx(2 / 3)
-    assert asked["acceleration"](logits).item() == 1
+    assert shares["acceleration"](logits).item() == pytest.approx(0.5) == shares["acceleration"].uniform_guess
+    logits[0, 3:7] = 900.0  # outside the range of exp
+    assert shares["speediness"](logits).item() == pytest.approx(2 / 3)
+    assert shares["acceleration"](logits).item() == 1
     logits[0, 0] = 900.0
-    assert asked["speediness"](logits).item() == 0
+    assert shares["speediness"](logits).item() == 0
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("ts", {"speediness"}), ("tp", {"acceleration"}), ("ts+tp", {"speediness", "acceleration"}), ("ss", None)],
 )
-def test_what_a_task_can_be_asked(name: str, expected: set[str] | None) -> None:
+def test_shares_that_each_task_supports(name: str, expected: set[str] | None) -> None:
     if expected is not None:
-        assert set(questions(TASKS[name].temporal)) == expected
+        assert set(temporal_shares(TASKS[name].temporal)) == expected
         return
-    with pytest.raises(ValueError, match=r"distinguishes speed 1; a speediness curve needs .* --task ts, tp"):
-        questions(TASKS[name].temporal)
+    with pytest.raises(ValueError, match=r"distinguishes only speed 1; a speediness curve needs .* --task ts, tp"):
+        temporal_shares(TASKS[name].temporal)
+    with pytest.raises(ValueError, match=r"has no temporal head; a speediness curve needs"):
+        temporal_shares(())
 
 
-def test_a_lone_speed_or_a_lone_direction_asks_nothing() -> None:
-    assert set(questions(speeds(1) + patterns((1, 2), (2, 1)))) == {"acceleration"}
+def test_a_single_speed_or_direction_supports_no_share() -> None:
+    assert set(temporal_shares(speeds(1) + patterns((1, 2), (2, 1)))) == {"acceleration"}
     with pytest.raises(ValueError, match="needs speed 1"):
-        questions(speeds(2, 3) + patterns((1, 2), (2, 3)))
+        temporal_shares(speeds(2, 3) + patterns((1, 2), (2, 3)))
 
 
-def test_the_curve_is_what_the_network_says_of_each_window(tmp_path: Path) -> None:
-    """Brightness runs at 1 a frame, then at 4: speediness = sigmoid(change - 2.5) rises where the pace does."""
+def test_the_curve_is_the_network_s_prediction_for_each_window(tmp_path: Path) -> None:
+    """Brightness changes by 1 per frame, then by 4: speediness = sigmoid(change - 2.5) rises when the speed does."""
     slow, fast = list(range(20, 50)), list(range(50, 190, 4))
     video = film(tmp_path / "ramp.mp4", slow + fast)
     task = PretextTask(SAME_SIZE, speeds(1, 2))
@@ -131,10 +133,10 @@ def test_the_curve_is_what_the_network_says_of_each_window(tmp_path: Path) -> No
     torch.testing.assert_close(torch.tensor(curve.speediness, dtype=torch.float64), expected, atol=0.02, rtol=0)
     assert curve.speediness[0] < 0.3 < 0.7 < curve.speediness[-1]
     rise = curve.frames[curve.moments()["steepest rise"]]
-    assert rise == pytest.approx(len(slow), abs=5), "the pace changes there"
+    assert rise == pytest.approx(len(slow), abs=5), "where the speed changes"
 
 
-def test_windows_are_placed_at_their_middle(tmp_path: Path) -> None:
+def test_windows_are_located_at_their_middle(tmp_path: Path) -> None:
     video = film(tmp_path / "grey.mp4", [90] * 21)
     task = TASKS["ts+tp"]
     model = model_with_logits(task, [0.0] * 11, [0.0] * 11)
@@ -169,7 +171,7 @@ def test_moments() -> None:
 
 
 @pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
-def test_the_crop_is_the_middle_of_those_of_training(pre_resize: PreResize) -> None:
+def test_the_crop_is_the_mean_of_the_training_crops(pre_resize: PreResize) -> None:
     sampling = replace(SAMPLING, pre_resize=pre_resize)
     to_clip = middle_crop(Picture(WIDTH, HEIGHT), sampling)
     assert to_clip([WIDTH / 2, HEIGHT / 2]) == pytest.approx([12, 12])
@@ -195,9 +197,9 @@ def test_page_and_numbers(tmp_path: Path) -> None:
     video = film(tmp_path / "flicker <1>.mp4", generator.integers(0, 255, 30).tolist())
     run = run_folder(tmp_path / "run", TASKS["v3s"])
     out = tmp_path / "deep" / "curve.html"
-    said = quiet()
+    console = quiet()
     curve = speediness(
-        SpeedinessConfig(video=video.path, backbone=str(run), out=str(out), device="cpu", stride=4), console=said
+        SpeedinessConfig(video=video.path, backbone=str(run), out=str(out), device="cpu", stride=4), console=console
     )
     html, facts = out.read_text(), json.loads(out.with_suffix(".json").read_text())
     assert facts["speediness"] == list(curve.speediness or ())
@@ -209,15 +211,15 @@ def test_page_and_numbers(tmp_path: Path) -> None:
     for name in ("speediness", "acceleration", *curve.moments()):
         assert name in html
     assert "flicker <1>" not in html
-    assert "lowest: speediness" in said.file.getvalue()  # type: ignore[attr-defined]
+    assert "lowest: speediness" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_invalid_input_is_refused(tmp_path: Path) -> None:
     video = film(tmp_path / "short.mp4", [80] * 7)
     fine, still = run_folder(tmp_path / "run", TASKS["ts"]), run_folder(tmp_path / "still", TASKS["sp"])
-    with pytest.raises(ValueError, match=r"short\.mp4: has 7 frames; a window needs 8"):
+    with pytest.raises(ValueError, match=r"short\.mp4: has 7 frames; a window needs at least 8"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(fine)), console=quiet())
-    with pytest.raises(ValueError, match=r"still: its temporal head distinguishes speed 1"):
+    with pytest.raises(ValueError, match=r"still: the temporal head distinguishes only speed 1"):
         speediness(SpeedinessConfig(video=video.path, backbone=str(still)), console=quiet())
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
         speediness(SpeedinessConfig(video=str(tmp_path / "nothing.mp4"), backbone=str(fine)), console=quiet())

@@ -1,4 +1,4 @@
-"""Bad videos cost themselves and nothing else: the run goes on, says which, and can be repeated to the bit."""
+"""Bad videos cost only themselves: the run continues, reports them, and can be reproduced bit by bit."""
 
 import json
 import os
@@ -21,14 +21,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> PretrainConfig:
-    """A run over a copy of the videos, which a test may damage."""
-    data = tmp_path / "data"
-    shutil.copytree(small_videos, data)
-    return PretrainConfig(
-        data=str(data), out="", backbone="r3d", width=0.125, task="ts", clip_frames=8, clip_size=32, epochs=2,
-        batch_size=4, validation_videos=4, workers=0, checkpoint_seconds=0,
-    )  # fmt: skip
+def config(small_pretraining: PretrainConfig, tmp_path: Path) -> PretrainConfig:
+    """A run on a copy of the videos, which a test may damage."""
+    return replace(small_pretraining, data=str(shutil.copytree(small_pretraining.data, tmp_path / "data")))
 
 
 def files(config: PretrainConfig) -> list[Path]:
@@ -44,14 +39,14 @@ def cut(path: Path) -> None:
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Change a file and leave its time, so that no scan notices."""
+    """Change a file but not its date, so that no scan notices."""
     status = path.stat()
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def spoil(path: Path) -> None:
-    """Damage a file and leave its size, as a bad sector does."""
+    """Damage a file but not its size, as a bad sector does."""
     overwrite(path, bytes(path.stat().st_size))
 
 
@@ -83,10 +78,10 @@ def test_more_than_half_bad_stops_with_a_table_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_file_that_goes_bad_after_the_scan_is_left_out_and_a_resumed_run_repeats_that(
+def test_file_that_fails_after_the_scan_is_skipped_and_a_resumed_run_skips_the_same(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Damaged after the scan; whole again when a killed run is resumed, which still trains on the same samples."""
+    """Damaged after the scan; intact again when a killed run is resumed, which still trains on the same samples."""
     scan(list_videos(config.data), min_frames=1)
     spoilt = files(config)[3:5]
     whole = [path.read_bytes() for path in spoilt]
@@ -97,7 +92,7 @@ def test_file_that_goes_bad_after_the_scan_is_left_out_and_a_resumed_run_repeats
     weights = weights_of(tmp_path / "one")
     assert weights_of(tmp_path / "two") == weights
     assert quarantined(tmp_path / "one") == quarantined(tmp_path / "two") == {str(path) for path in spoilt}
-    assert (tmp_path / "one/train.log").read_text().count("left out from now on") == 2
+    assert (tmp_path / "one/train.log").read_text().count("skipped from now on") == 2
 
     killed = replace(config, out=str(tmp_path / "killed"))
     with monkeypatch.context() as context:
@@ -110,9 +105,9 @@ def test_file_that_goes_bad_after_the_scan_is_left_out_and_a_resumed_run_repeats
     assert weights_of(tmp_path / "killed") == weights
 
 
-def test_too_many_files_that_go_bad_after_the_scan_stop_the_run(config: PretrainConfig, tmp_path: Path) -> None:
+def test_too_many_files_that_fail_after_the_scan_stop_the_run(config: PretrainConfig, tmp_path: Path) -> None:
     scan(list_videos(config.data), min_frames=1)
     for path in files(config)[:14]:
         spoil(path)
-    with pytest.raises(ValueError, match="of 12 files went bad since they were scanned, more than half"):
+    with pytest.raises(ValueError, match="of 12 files failed after the scan, more than half"):
         pretrain(replace(config, out=str(tmp_path / "run")), console=QUIET)

@@ -1,4 +1,4 @@
-"""Checkpoints and sets of weights: whatever a kill, a full disk or damage leaves, something whole loads."""
+"""Checkpoints and sets of weights: after a kill, on a full disk or after damage, something intact can be loaded."""
 
 import os
 import resource
@@ -30,23 +30,23 @@ def state(number: int) -> dict[str, Any]:
 
 
 def dies(work: Callable[[], object], step: int) -> bool:
-    """Do the work in a child process that is killed at its ``step``-th touch of the disk; whether it was."""
+    """Do the work in a child process that is killed at its ``step``-th disk operation; returns whether it was."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads
+        warnings.simplefilter("ignore")  # newer Pythons warn about a fork with threads running
         child = os.fork()
     if child == 0:
-        left = iter(range(step))
+        remaining = iter(range(step))
 
         def killing(function: Any) -> Any:
             def touch(*arguments: Any, **options: Any) -> Any:
-                if next(left, None) is None:
+                if next(remaining, None) is None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return function(*arguments, **options)
 
             return touch
 
         class HalfWritten:
-            """A file of which a kill leaves half of what was being written."""
+            """A file in which a kill leaves only half of the current write."""
 
             def __init__(self, file: Any) -> None:
                 self.file = file
@@ -67,7 +67,7 @@ def dies(work: Callable[[], object], step: int) -> bool:
                 self.file.write(data[len(data) // 2 :])
 
         opened = Path.open
-        Path.open = killing(lambda *given, **options: HalfWritten(opened(*given, **options)))  # type: ignore[method-assign]
+        Path.open = killing(lambda *args, **options: HalfWritten(opened(*args, **options)))  # type: ignore[method-assign]
         Path.write_bytes = lambda path, data: path.open("wb").write(data)  # type: ignore[method-assign, assignment]
         Path.replace = killing(Path.replace)  # type: ignore[method-assign]
         os.fsync = killing(os.fsync)
@@ -79,17 +79,17 @@ def dies(work: Callable[[], object], step: int) -> bool:
 
 
 def test_a_kill_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """Before, in and after the write, before and after each flush and rename."""
+    """Before, during and after the write, and before and after each flush and rename."""
     loaded = []
     for step in range(30):
         path = tmp_path / str(step) / "last.pt"
         save_checkpoint(path, state(1))
         save_checkpoint(path, state(2))
         killed = dies(lambda path=path: save_checkpoint(path, state(3)), step)  # type: ignore[misc]
-        found, damage = load_newest_checkpoint(path)
+        newest, damage = load_newest_checkpoint(path)
         assert damage is None
-        assert torch.equal(found["model"]["weight"], state(found["epoch"])["model"]["weight"])
-        loaded.append(found["epoch"])
+        assert torch.equal(newest["model"]["weight"], state(newest["epoch"])["model"]["weight"])
+        loaded.append(newest["epoch"])
         save_checkpoint(path, state(4))
         assert load_checkpoint(path)["epoch"] == 4
         assert load_checkpoint(path.with_name(PREVIOUS))["epoch"] in (2, 3)
@@ -97,7 +97,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path)
             break
     assert step >= 8
     assert loaded == sorted(loaded)
-    assert set(loaded) == {2, 3}  # the one before, then the new one, never an older one
+    assert set(loaded) == {2, 3}  # the previous one, then the new one, never an older one
 
 
 def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path) -> None:
@@ -113,14 +113,14 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path) -> None:
         else:
             del damaged[place:]
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"last\.pt: damaged: .* bytes that do not match their checksum"):
+        with pytest.raises(CheckpointError, match=r"last\.pt is damaged: its .* bytes do not match their checksum"):
             load_checkpoint(path)
-        found, damage = load_newest_checkpoint(path)
-        assert found["epoch"] == 1
+        newest, damage = load_newest_checkpoint(path)
+        assert newest["epoch"] == 1
         assert damage is not None
         assert "damaged" in damage
     path.with_name(PREVIOUS).unlink()
-    with pytest.raises(CheckpointError, match="there is no earlier one: start again with --overwrite"):
+    with pytest.raises(CheckpointError, match="there is no earlier checkpoint: start again with --overwrite"):
         load_newest_checkpoint(path)
 
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "executed",)
 
     save_checkpoint(tmp_path / "last.pt", {"model": Payload()})
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "last.pt")
     assert not (tmp_path / "executed").exists()
 
@@ -162,15 +162,15 @@ def save(folder: Path, seed: int) -> None:
 
 
 def test_a_kill_never_mixes_the_weights_of_two_epochs(tmp_path: Path) -> None:
-    """Backbone, heads and description are of one epoch, whenever the second one's saving is killed."""
+    """Backbone, heads and description are from one epoch, whenever the save of the second epoch is killed."""
     wanted = {seed: fingerprint(model(seed).state_dict()) for seed in (1, 2)}
     loaded = []
     for step in range(60):
         folder = tmp_path / str(step)
         save(folder, 1)
         killed = dies(lambda folder=folder: save(folder, 2), step)  # type: ignore[misc]
-        found, trained = load_pretext_model(folder)
-        assert fingerprint(found.state_dict()) == wanted[trained.results["epoch"]]
+        network, trained = load_pretext_model(folder)
+        assert fingerprint(network.state_dict()) == wanted[trained.results["epoch"]]
         loaded.append(trained.results["epoch"])
         finish_together(folder)
         assert describe_trained(folder).results["epoch"] == loaded[-1]
@@ -186,5 +186,5 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
     save(tmp_path / "a", 1)
     save(tmp_path / "b", 2)
     (tmp_path / "b/backbone.safetensors").replace(tmp_path / "a/backbone.safetensors")
-    with pytest.raises(CheckpointError, match=r"damaged, or not the weights that config\.json beside it describes"):
+    with pytest.raises(CheckpointError, match=r"damaged, or not the weights described by the config\.json next to it"):
         load_pretext_model(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Two processes of a run: which device they exchange on, and how one ends when the other does."""
+"""Two processes of a run: which device they communicate on, and how one ends when the other does."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from v3s.train.run import read_metrics
 
 
 def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]":
-    """One of two processes, each with those that it starts in a group, without a launcher that would end the other."""
+    """One of two processes, each in a process group of its own, without a launcher that would end the other."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     return subprocess.Popen(
         [sys.executable, "-m", "v3s", *arguments],
@@ -34,20 +34,21 @@ def start(arguments: list[str], rank: int, port: int) -> "subprocess.Popen[str]"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
-def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.Popen[str]]]":
-    """Two processes, once they have written a checkpoint; killed at the end."""
+def both(videos: Path, out: Path, **changes: object) -> "Iterator[list[subprocess.Popen[str]]]":
+    """Yield two processes once they have written a checkpoint; kill them at the end."""
     port = free_port()
-    arguments = (
-        f"pretrain --data {videos} --out {out} --width 0.125 --task ts --clip-frames 4 --clip-size 16 "
-        f"--batch-size 4 --validation-videos 4 --workers 0 --checkpoint-seconds 0 --device cpu {more}"
-    )
-    pair = [start(arguments.split(), rank, port) for rank in (0, 1)]
+    options = {
+        "data": videos, "out": out, "width": 0.125, "task": "ts", "clip-frames": 4, "clip-size": 16, "batch-size": 4,
+        "validation-videos": 4, "workers": 0, "checkpoint-seconds": 0, "device": "cpu",
+    } | {name.replace("_", "-"): value for name, value in changes.items()}  # fmt: skip
+    arguments = ["pretrain", *(f"--{name}={value}" for name, value in options.items())]
+    pair = [start(arguments, rank, port) for rank in (0, 1)]
     try:
         deadline = time.monotonic() + 120
         while not (out / "checkpoints/last.pt").exists():
@@ -65,47 +66,47 @@ def both(videos: Path, out: Path, more: str = "") -> "Iterator[list[subprocess.P
 def test_the_other_process_names_the_dead_one(victim: int, small_videos: Path, tmp_path: Path) -> None:
     with both(small_videos, tmp_path / "run") as pair:
         pair[victim].send_signal(signal.SIGKILL)
-        told, _ = pair[1 - victim].communicate(timeout=60)
+        output, _ = pair[1 - victim].communicate(timeout=60)
     assert pair[1 - victim].returncode == 1
-    assert f"no longer there: process {victim} of 2 (pid {pair[victim].pid} on" in told
-    assert "Traceback" not in told
-    assert "frame #" not in told
+    assert f"no longer respond: process {victim} of 2 (pid {pair[victim].pid} on" in output
+    assert "Traceback" not in output
+    assert "frame #" not in output
 
 
 @pytest.mark.parametrize("asked", [0, 1])
 def test_all_stop_at_the_step_at_which_one_is_asked_to(asked: int, small_videos: Path, tmp_path: Path) -> None:
     with both(small_videos, tmp_path / "run") as pair:
         pair[asked].send_signal(signal.SIGTERM)
-        told, other = (process.communicate(timeout=60)[0] for process in pair)
-    assert [process.returncode for process in pair] == [143, 143], told + other
+        first, second = (process.communicate(timeout=60)[0] for process in pair)
+    assert [process.returncode for process in pair] == [143, 143], first + second
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
-    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; resume with" in " ".join(told.split())
+    assert f"stopped in epoch {state['epoch'] + 1} after step {state['step']}; resume with" in " ".join(first.split())
 
 
 def test_a_signal_during_validation_stops_all_after_it(small_videos: Path, tmp_path: Path) -> None:
-    with both(small_videos, tmp_path / "run", "--validation-clips 50") as pair:
-        time.sleep(1)  # three short steps are done: nearly all of the time goes to the validation clips
+    with both(small_videos, tmp_path / "run", validation_clips=50) as pair:
+        time.sleep(1)  # the three short training steps are done: nearly all of the time goes into validation
         pair[0].send_signal(signal.SIGTERM)
-        told = [process.communicate(timeout=60)[0] for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], told
+        outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], outputs
 
 
-def test_all_stop_where_their_readers_are_told_to_end_as_well(small_videos: Path, tmp_path: Path) -> None:
+def test_all_stop_even_if_their_workers_are_terminated_too(small_videos: Path, tmp_path: Path) -> None:
     """As ``torchrun`` does."""
-    with both(small_videos, tmp_path / "run", "--workers 1") as pair:
+    with both(small_videos, tmp_path / "run", workers=1) as pair:
         for process in pair:
             os.killpg(process.pid, signal.SIGTERM)
-        told = [process.communicate(timeout=60)[0] for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], told
+        outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], outputs
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
-    assert f"after step {state['step']}; resume with" in " ".join(told[0].split())
+    assert f"after step {state['step']}; resume with" in " ".join(outputs[0].split())
 
 
 @pytest.mark.parametrize("end", ["pass", "raise KeyboardInterrupt", "raise ValueError", "raise RuntimeError"])
 def test_no_thread_of_the_group_outlives_it(end: str) -> None:
-    """One that does may meet the end of the interpreter, which aborts the process, or wait for its lock for ever.
+    """Such a thread may still run at interpreter exit, which aborts the process, or wait forever for its lock.
 
-    The exception that ends the group is held, as the command line holds it, and its frames held the wrapped model.
+    The exception that ends the group is kept, as the command line keeps it; its frames refer to the wrapped model.
     """
     script = f"""
 from pathlib import Path
@@ -133,13 +134,13 @@ else:
     print(threads())
 """
     place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, **place}, capture_output=True, text=True, check=True
     )
-    assert told.stdout.split() == ["True", "0"]
+    assert finished.stdout.split() == ["True", "0"]
 
 
-def test_waiting_for_the_first_process_hears_a_signal() -> None:
+def test_a_signal_interrupts_waiting_for_the_first_process() -> None:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -153,29 +154,29 @@ def test_waiting_for_the_first_process_hears_a_signal() -> None:
 
 
 def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Path) -> None:
-    """One validation video of two processes: its loss is what both go by."""
-    with both(small_videos, tmp_path / "run", "--validation-videos 1 --epochs 1") as pair:
-        told = [process.communicate(timeout=60)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
+    """One validation video for two processes: both use its loss."""
+    with both(small_videos, tmp_path / "run", validation_videos=1, epochs=1) as pair:
+        outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
     (line,) = read_metrics(tmp_path / "run/metrics.jsonl")
     assert line["validation"].keys() == line["train"].keys()
     assert line["validation"]["accuracy_temporal"] in (0, 1)
 
 
 @pytest.mark.parametrize(
-    ("device", "backend", "told"), [("cuda:3", "nccl", torch.device("cuda:3")), ("cpu", "gloo", None)]
+    ("device", "backend", "gpu"), [("cuda:3", "nccl", torch.device("cuda:3")), ("cpu", "gloo", None)]
 )
-def test_the_group_is_told_its_gpu(
-    monkeypatch: pytest.MonkeyPatch, device: str, backend: str, told: torch.device | None
+def test_the_group_gets_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str, gpu: torch.device | None
 ) -> None:
-    found: list[object] = []
+    joined: list[object] = []
 
-    def join(*given: object, device_id: torch.device | None, **others: object) -> None:
-        found.extend((*given, device_id))
-        raise ConnectionError  # there is nobody to join
+    def join(*args: object, device_id: torch.device | None, **others: object) -> None:
+        joined.extend((*args, device_id))
+        raise ConnectionError  # there is no other process to join
 
-    monkeypatch.setattr(distributed, "rendezvous", lambda *given, **others: iter([(HashStore(), 0, 2)]))
+    monkeypatch.setattr(distributed, "rendezvous", lambda *args, **others: iter([(HashStore(), 0, 2)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", join)
     with pytest.raises(ConnectionError), process_group(Processes(0, 2), torch.device(device)):
         pass
-    assert found == [backend, told]
+    assert joined == [backend, gpu]

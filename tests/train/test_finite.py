@@ -1,4 +1,4 @@
-"""A NaN or an infinity in the input, the loss or the gradient: no update, a message with names, and a replay."""
+"""A NaN or an infinity in the input, the loss or the gradient: no update, a message that names the batch, a replay."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_no_update_is_made_from_the_first_bad_step_on(place: str, bad: float) ->
         weights.append(layer.weight.detach().clone())
     assert not torch.equal(weights[0], weights[1])
     assert all(torch.equal(weights[1], later) for later in weights[2:])
-    assert guard.num_bad() == 3
+    assert guard.num_skipped() == 3
 
 
 class Poison(torch.autograd.Function):
@@ -64,7 +64,7 @@ class Poison(torch.autograd.Function):
 
 
 class Poisoned(StagedBackbone):
-    """A backbone whose second clip goes wrong after some steps."""
+    """A backbone that corrupts the features of the second clip after some steps."""
 
     def __init__(self, place: str, bad: float, good_steps: int) -> None:
         inner = create_backbone("r3d", 0.125)
@@ -72,7 +72,7 @@ class Poisoned(StagedBackbone):
         self.place, self.bad, self.left = place, bad, good_steps
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features, of which the second clip's go wrong."""
+        """Features; those of the second clip become wrong."""
         features = super().forward(clips).clone()
         if self.training and self.left == 0:
             wrong = Poison.apply(features[1], self.bad) if self.place == "gradient" else features[1] * self.bad  # type: ignore[no-untyped-call]
@@ -82,21 +82,8 @@ class Poisoned(StagedBackbone):
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> PretrainConfig:
-    return PretrainConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "run"),
-        backbone="r3d",
-        width=0.125,
-        task="ts",
-        clip_frames=4,
-        clip_size=16,
-        epochs=3,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        checkpoint_seconds=0,
-    )
+def config(small_pretraining: PretrainConfig, tmp_path: Path) -> PretrainConfig:
+    return replace(small_pretraining, out=str(tmp_path / "run"), clip_frames=4, clip_size=16, epochs=3)
 
 
 def is_finite(run: Path) -> bool:
@@ -117,20 +104,20 @@ def test_training_stops_and_the_batch_is_replayed(config: PretrainConfig, place:
     state = load_checkpoint(run / "checkpoints/last.pt")
     assert (state["epoch"], state["step"]) == (1, 1)
     assert is_finite(run)
-    found = replay(ReplayConfig(run=str(run)), backbone=network, console=QUIET)
-    assert [clip.first for clip in found.clips] == [None, "output" if place == "loss" else None, None, None]
-    assert [clip.video for clip in found.clips] == [sample["video"] for sample in batch["samples"]]
-    assert math.isfinite(found.loss) == (place == "gradient")
-    assert found.bad_gradients
-    with pytest.raises(ValueError, match="code of your own, which is run from Python only"):
+    replayed = replay(ReplayConfig(run=str(run)), backbone=network, console=QUIET)
+    assert [clip.first for clip in replayed.clips] == [None, "output" if place == "loss" else None, None, None]
+    assert [clip.video for clip in replayed.clips] == [sample["video"] for sample in batch["samples"]]
+    assert math.isfinite(replayed.loss) == (place == "gradient")
+    assert replayed.bad_gradients
+    with pytest.raises(ValueError, match="your own code, which can be replayed only from Python"):
         replay(ReplayConfig(run=str(run)), console=QUIET)
 
 
 @pytest.mark.parametrize("lag", [1, 2])
-def test_the_first_bad_step_is_named_though_it_is_seen_later(
+def test_the_first_bad_step_is_named_even_if_it_is_noticed_later(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, lag: int
 ) -> None:
-    """As beside a GPU: the second of three steps is bad, which is seen after the third, or as the epoch ends."""
+    """As on a GPU: the second of three steps is bad, which is noticed after the third, or at the end of the epoch."""
     monkeypatch.setitem(fit.LAG, "cpu", lag)
     network = Poisoned("loss", math.nan, good_steps=4)
     with pytest.raises(NonFiniteError, match="epoch 2, step 2, learning rate"):
@@ -138,17 +125,15 @@ def test_the_first_bad_step_is_named_though_it_is_seen_later(
     assert is_finite(Path(config.out))
 
 
-def test_the_time_of_an_epoch_ends_as_its_last_step_does(
-    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A device that is far behind, and is waited for at the end."""
-    num_bad = FiniteGuard.num_bad
+def test_the_time_of_an_epoch_includes_its_last_step(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is far behind, and the host waits for it at the end."""
+    num_skipped = FiniteGuard.num_skipped
 
     def late(guard: FiniteGuard) -> int:
         time.sleep(2)
-        return num_bad(guard)
+        return num_skipped(guard)
 
-    monkeypatch.setattr(FiniteGuard, "num_bad", late)
+    monkeypatch.setattr(FiniteGuard, "num_skipped", late)
     pretrain(replace(config, checkpoint_seconds=300, epochs=1), console=QUIET)
     (line,) = read_metrics(Path(config.out) / "metrics.jsonl")
     assert line["seconds"] > 2
@@ -157,24 +142,29 @@ def test_the_time_of_an_epoch_ends_as_its_last_step_does(
 def test_a_bad_input_is_found(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     clips, steps = Compute.clips, iter(range(1000))
 
-    def spoiled(self: Compute, given: Tensor) -> Tensor:
-        made = clips(self, given)
-        made[1, 0, 0, 0, 0] = math.nan if next(steps) in (2, 3) else 0.5  # once in training, once in the replay
-        return made
+    def spoiled(self: Compute, batch: Tensor) -> Tensor:
+        moved = clips(self, batch)
+        moved[1, 0, 0, 0, 0] = math.nan if next(steps) in (2, 3) else 0.5  # once in training, once in the replay
+        return moved
 
     monkeypatch.setattr(Compute, "clips", spoiled)
     with pytest.raises(NonFiniteError, match="epoch 1, step 3, learning rate"):
         pretrain(config, console=QUIET)
     assert is_finite(Path(config.out))
-    found = replay(ReplayConfig(run=config.out), console=QUIET)
-    assert [clip.first for clip in found.clips] == ["conv1", "input", "conv1", "conv1"]  # through batch normalisation
+    replayed = replay(ReplayConfig(run=config.out), console=QUIET)
+    assert [clip.first for clip in replayed.clips] == [
+        "conv1",
+        "input",
+        "conv1",
+        "conv1",
+    ]  # through batch normalisation
 
 
 def test_too_high_a_rate_stops_with_one_message(config: PretrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    """A whole divergence on the command line: exit 1, then the replay, then a refusal of changed videos."""
-    given = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**given, "learning_rate": 1e30}.items()]
-    assert main(["pretrain", *options]) == 1
+    """A divergence on the command line: exit code 1, then the replay, then the refusal of changed videos."""
+    options = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**options, "learning_rate": 1e30}.items()]
+    assert main(["pretrain", *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: a loss or gradient is not finite (epoch 1, step 2, learning rate 1e+30)")
     assert "Traceback" not in error
@@ -189,37 +179,26 @@ def test_too_high_a_rate_stops_with_one_message(config: PretrainConfig, capsys: 
     assert "the videos have changed" in capsys.readouterr().err
 
 
-def test_a_fine_tuning_is_replayed_too(labelled_videos: Path, tmp_path: Path) -> None:
-    given = FinetuneConfig(
-        data=str(labelled_videos),
-        out=str(tmp_path / "run"),
-        backbone="random:r3d@0.125",
-        clip_frames=4,
-        clip_size=16,
-        epochs=2,
-        batch_size=4,
-        validation_videos=4,
-        workers=0,
-        learning_rate=1e30,
-    )
+def test_a_fine_tuning_is_replayed_too(small_finetuning: FinetuneConfig, tmp_path: Path) -> None:
+    config = replace(small_finetuning, out=str(tmp_path / "run"), learning_rate=1e30)
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 2, learning rate 1e\+30"):
-        finetune(given, console=QUIET)
-    found = replay(ReplayConfig(run=given.out), console=QUIET)
-    assert found.bad_gradients
-    assert len(found.clips) == 4
+        finetune(config, console=QUIET)
+    replayed = replay(ReplayConfig(run=config.out), console=QUIET)
+    assert replayed.bad_gradients
+    assert len(replayed.clips) == 4
 
 
 @pytest.mark.parametrize(("compute", "order"), [("cuda:1 in bf16", [0, 1, 2, 3]), ("cpu in fp32", [0, 2, 1, 3])])
 def test_clips_of_several_gpus_are_replayed_together(config: PretrainConfig, compute: str, order: list[int]) -> None:
-    """There the statistics were those of all processes, wherever they are replayed; on CPUs each had its own."""
+    """On GPUs the statistics were those of all processes, wherever the batch is replayed; on CPUs each had its own."""
     run, network = Path(config.out), Poisoned("loss", math.nan, good_steps=1)
     with pytest.raises(NonFiniteError):
         pretrain(config, backbone=network, console=QUIET)
     for file, name, value in (("manifest.json", "compute", compute), ("nonfinite/batch.json", "num_processes", 2)):
         written = json.loads((run / file).read_text())
         (run / file).write_text(json.dumps({**written, name: value}))
-    found = replay(ReplayConfig(run=str(run)), backbone=network, console=QUIET)
-    assert [clip.video for clip in found.clips] == [str(found.batch.samples[number]["video"]) for number in order]
+    replayed = replay(ReplayConfig(run=str(run)), backbone=network, console=QUIET)
+    assert [clip.video for clip in replayed.clips] == [str(replayed.batch.samples[number]["video"]) for number in order]
 
 
 def test_replay_needs_a_bad_batch(config: PretrainConfig, tmp_path: Path) -> None:

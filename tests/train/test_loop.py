@@ -1,4 +1,4 @@
-"""What an epoch's clock counts as waiting."""
+"""What the clock of an epoch counts as waiting."""
 
 import time
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from v3s.train.loop import Clock
 
 
-def test_on_a_cpu_the_time_within_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_time_inside_the_context_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 13.0])
     clock = Clock(torch.device("cpu"), seconds=12)
     with monkeypatch.context() as patch:
@@ -20,10 +20,10 @@ def test_on_a_cpu_the_time_within_is_waiting(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class _Events:
-    """A GPU that is told events and reaches them later, each 250 ms after the one before."""
+    """A GPU that records events and reaches them later, each 250 ms after the previous one."""
 
     def __init__(self) -> None:
-        self.told = self.reached = 0
+        self.recorded = self.reached = 0
 
     def __call__(self, *, enable_timing: bool) -> Any:
         assert enable_timing
@@ -35,8 +35,8 @@ class _Event:
         self.events, self.number = events, -1
 
     def record(self) -> None:
-        self.number = self.events.told
-        self.events.told += 1
+        self.number = self.events.recorded
+        self.events.recorded += 1
 
     def query(self) -> bool:
         return self.number < self.events.reached
@@ -46,19 +46,19 @@ class _Event:
         return 250.0 * (other.number - self.number)
 
 
-def test_on_a_gpu_its_own_time_is_waiting_and_the_host_asks_for_none_that_is_not_over(
+def test_on_a_gpu_its_own_time_counts_and_the_host_reads_only_finished_events(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = _Events()
     monkeypatch.setattr(torch.cuda, "Event", events)
     clock = Clock(torch.device("cuda", 0))
-    told = []
+    waited = []
     for reached in (0, 1, 4, 4):
         events.reached = reached
         with clock.waiting():
             pass
-        told.append(clock.waiting_seconds)
-    assert told == [0.0, 0.0, 0.5, 0.5]
+        waited.append(clock.waiting_seconds)
+    assert waited == [0.0, 0.0, 0.5, 0.5]
     events.reached = 8
     clock.finish()
     assert clock.waiting_seconds == 1.0

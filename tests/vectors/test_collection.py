@@ -1,4 +1,4 @@
-"""Vectors on disk: exact search over shards against a full sort, and every way in which a folder can be broken."""
+"""Vectors on disk: exact search over shards compared with a full sort, and all ways to damage a folder."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
@@ -43,7 +43,7 @@ def store_vectors(
     weights: str = "0" * 64,
     overwrite: bool = False,
 ) -> Path:
-    """Write vectors (N, D) of videos that do not exist; row r of a video is its clip of the frames 8 r to 8 r + 7."""
+    """Write vectors (N, D) of invented videos; row r of a video is its clip of the frames 8 r to 8 r + 7."""
     num_videos = len(vectors) // rows_per_video
     num_frames = rows_per_video * CLIP_FRAMES
     lines = video_lines(Entry(f"video_{number:04d}.mp4", None, num_frames, 2.0) for number in range(num_videos))
@@ -87,24 +87,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("k", [1, 5, 40])
-def test_search_over_shards_is_that_of_a_full_sort(folder: Path, k: int) -> None:
+def test_search_over_shards_agrees_with_a_full_sort(folder: Path, k: int) -> None:
     queries = unit_vectors(6, 24, 1)
-    found = open_vectors(folder).nearest(queries, k)
+    neighbours = open_vectors(folder).nearest(queries, k)
     cosines = queries.double() @ unit_vectors(40, 24, 0).double().T
     expected = cosines.sort(dim=1, descending=True)
-    assert torch.equal(found.indices, expected.indices[:, :k])
-    torch.testing.assert_close(found.scores.double(), expected.values[:, :k], atol=1e-6, rtol=0)
+    assert torch.equal(neighbours.indices, expected.indices[:, :k])
+    torch.testing.assert_close(neighbours.scores.double(), expected.values[:, :k], atol=1e-6, rtol=0)
 
 
-def test_equal_scores_come_in_order_of_their_rows(tmp_path: Path) -> None:
-    kinds = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
-    vectors = open_vectors(store_vectors(tmp_path / "vectors", torch.eye(3, 16)[kinds]))
-    found = vectors.nearest(torch.eye(3, 16), 30)
-    expected = (torch.eye(3, 16) @ torch.eye(3, 16)[kinds].T).sort(dim=1, descending=True, stable=True)
-    assert torch.equal(found.indices, expected.indices[:, :30])
+def test_ties_are_in_order_of_their_rows(tmp_path: Path) -> None:
+    values = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
+    vectors = open_vectors(store_vectors(tmp_path / "vectors", torch.eye(3, 16)[values]))
+    neighbours = vectors.nearest(torch.eye(3, 16), 30)
+    expected = (torch.eye(3, 16) @ torch.eye(3, 16)[values].T).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(neighbours.indices, expected.indices[:, :30])
 
 
-def test_half_precision_finds_what_single_precision_finds(tmp_path: Path) -> None:
+def test_half_precision_agrees_with_single_precision(tmp_path: Path) -> None:
     queries, stored = unit_vectors(10, 64, 3), unit_vectors(300, 64, 4)
     half, single = (
         open_vectors(store_vectors(tmp_path / dtype, stored, dtype=dtype)).nearest(queries, 10)
@@ -114,21 +114,21 @@ def test_half_precision_finds_what_single_precision_finds(tmp_path: Path) -> Non
     torch.testing.assert_close(half.scores, single.scores, atol=5e-4, rtol=0)
 
 
-def test_a_vector_that_is_too_long_does_not_come_before_a_copy(tmp_path: Path) -> None:
-    """The length of a stored vector is not exactly one: it must not decide between near equals."""
+def test_a_vector_that_is_too_long_does_not_rank_before_a_copy(tmp_path: Path) -> None:
+    """The length of a stored vector is not exactly 1; this must not decide near ties."""
     copy, other = unit_vectors(2, 32, 5)
     near = F.normalize(copy + 0.01 * other, dim=0)
     stored = torch.stack([1.001 * near, copy])
     assert (stored @ copy).argmax() == 0
-    found = open_vectors(store_vectors(tmp_path / "vectors", stored)).nearest(copy[None], 2)
-    assert found.indices.tolist() == [[1, 0]]
-    assert float(found.scores[0, 0]) == pytest.approx(1, abs=1e-6)
+    neighbours = open_vectors(store_vectors(tmp_path / "vectors", stored)).nearest(copy[None], 2)
+    assert neighbours.indices.tolist() == [[1, 0]]
+    assert float(neighbours.scores[0, 0]) == pytest.approx(1, abs=1e-6)
 
 
-def test_candidates_that_are_none_come_last(folder: Path) -> None:
-    found = open_vectors(folder).best_of(unit_vectors(1, 24, 1), torch.tensor([[-1, 3, -1]]), 3)
-    assert found.indices.tolist() == [[3, -1, -1]]
-    assert found.scores[0, 1:].tolist() == [-torch.inf, -torch.inf]
+def test_missing_candidates_rank_last(folder: Path) -> None:
+    neighbours = open_vectors(folder).best_of(unit_vectors(1, 24, 1), torch.tensor([[-1, 3, -1]]), 3)
+    assert neighbours.indices.tolist() == [[3, -1, -1]]
+    assert neighbours.scores[0, 1:].tolist() == [-torch.inf, -torch.inf]
 
 
 def test_rows_know_their_video_and_frames(tmp_path: Path) -> None:
@@ -153,12 +153,12 @@ def test_opened_vectors_stay_on_disk(tmp_path: Path) -> None:
     folder = store_vectors(tmp_path / "vectors", stored, dtype="float16", shard_videos=60_000)
     del stored
     before = own_memory()
-    found = open_vectors(folder).nearest(torch.eye(1, 512), 3)
-    assert found.indices.tolist() == [[0, 1, 2]]
+    neighbours = open_vectors(folder).nearest(torch.eye(1, 512), 3)
+    assert neighbours.indices.tolist() == [[0, 1, 2]]
     assert own_memory() - before < num_bytes / 2
 
 
-def test_a_fingerprint_is_of_weights_clips_and_feature() -> None:
+def test_a_fingerprint_depends_on_weights_clips_and_feature() -> None:
     space = Space("a", View(), Feature())
     others = [
         replace(space, weights="b"),
@@ -171,7 +171,7 @@ def test_a_fingerprint_is_of_weights_clips_and_feature() -> None:
     assert Space("a", View(), Feature()).fingerprint == space.fingerprint
 
 
-def test_description_survives_the_file(folder: Path) -> None:
+def test_the_description_is_read_as_it_was_written(folder: Path) -> None:
     description = read_description(folder)
     assert json.loads((folder / "vectors.json").read_text())["fingerprint"] == description.space.fingerprint
     assert description.num_shards == 6
@@ -179,79 +179,82 @@ def test_description_survives_the_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, 100, -1])
-def test_a_truncated_shard_is_named(folder: Path, num_bytes: int) -> None:
+def test_a_truncated_shard_is_reported(folder: Path, num_bytes: int) -> None:
     path = shard_path(folder, 3)
     path.write_bytes(path.read_bytes()[:num_bytes])
     with pytest.raises(VectorsError, match=r"shard-00003\.safetensors: damaged .* run v3s embed again"):
         open_vectors(folder)
 
 
-def test_a_missing_shard_is_named(folder: Path) -> None:
+def test_a_missing_shard_is_reported(folder: Path) -> None:
     shard_path(folder, 5).unlink()
     with pytest.raises(VectorsError, match=r"shard-00005\.safetensors: missing; run v3s embed again"):
         open_vectors(folder)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "difference"),
     [
-        ({"weights": "1" * 64}, "another network or preprocessing"),
-        ({"shard_videos": 8}, "another list of videos, or stored otherwise,"),
+        ({"weights": "1" * 64}, "network or preprocessing"),
+        ({"shard_videos": 8}, "video list or storage format"),
     ],
 )
-def test_shards_of_two_folders_do_not_mix(folder: Path, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_shards_of_two_folders_cannot_be_mixed(
+    folder: Path, tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
     other = store_vectors(tmp_path / "other", unit_vectors(40, 24, 0), **change)
     shutil.copy(shard_path(other, 1), shard_path(folder, 1))
-    with pytest.raises(VectorsError, match=rf"shard-00001\.safetensors: of {told} than .* cannot be mixed"):
+    message = rf"shard-00001\.safetensors: belongs to a different {difference} than .* cannot be mixed"
+    with pytest.raises(VectorsError, match=message):
         open_vectors(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "told"),
+    ("name", "old", "new", "message"),
     [
-        ("vectors.json", '"num_clips": 10', '"num_clips": 5', "changed by hand"),
-        ("vectors.json", '"format": 1', '"format": 99', "format 1; embed again"),
+        ("vectors.json", '"num_clips": 10', '"num_clips": 5', "was edited: its fingerprint does not match"),
+        ("vectors.json", '"format": 1', '"format": 99', "has format 99; this version of v3s reads format 1"),
         ("vectors.json", '"dimension"', '"dimensions"', "incomplete description"),
-        ("vectors.json", '"num_vectors": 40', '"num_vectors": 41', "hold 40 vectors, vectors.json says 41"),
+        ("vectors.json", '"num_vectors": 40', '"num_vectors": 41', "contain 40 vectors, but vectors.json lists 41"),
         ("vectors.json", "{", "[", "not JSON"),
-        ("videos.jsonl", "video_0002", "video_0003", "not the list"),
+        ("videos.jsonl", "video_0002", "video_0003", "does not match vectors.json"),
     ],
 )
-def test_a_changed_file_is_named(folder: Path, name: str, old: str, new: str, told: str) -> None:
+def test_a_changed_file_is_reported(folder: Path, name: str, old: str, new: str, message: str) -> None:
     path = folder / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         open_vectors(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_no_vectors(tmp_path: Path) -> None:
-    with pytest.raises(VectorsError, match=r"no vectors there .* v3s embed writes them"):
+def test_folders_without_vectors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VectorsError, match=r"contains no vectors \(.*\); create them with v3s embed"):
         open_vectors(tmp_path)
-    with pytest.raises(VectorsError, match="hold 0 vectors"):
+    with pytest.raises(VectorsError, match="contain 0 vectors"):
         open_vectors(store_vectors(tmp_path / "empty", torch.empty(0, 8)))
 
 
 def test_a_k_out_of_range_is_refused(folder: Path) -> None:
     for k in (0, 41):
-        with pytest.raises(ValueError, match=rf"k = {k} vectors asked of the 40 in"):
+        with pytest.raises(ValueError, match=rf"k is {k}; it must be from 1 to 40, the number of vectors in"):
             open_vectors(folder).nearest(unit_vectors(1, 24, 0), k)
 
 
-def test_a_folder_of_something_else_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(VectorsError, match="not empty and holds no vectors"):
+        with pytest.raises(VectorsError, match="not empty and does not contain vectors"):
             begin_folder(tmp_path / "notes", read_description(folder), b"", overwrite=overwrite)
     assert (tmp_path / "notes/thesis.tex").read_text() == "years of work"
 
 
 def test_overwriting_removes_vectors_and_nothing_else(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
-    (folder / "vectors.npy").write_text("of the old ones")
-    (folder / ".shard-00000.safetensors.77.part").write_text("of a killed run")
+    (folder / "vectors.npy").write_text("export of the old vectors")
+    (folder / ".shard-00000.safetensors.77.part").write_text("from a killed run")
     store_vectors(folder, unit_vectors(9, 16, 0), overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == [
         "notes.txt", "shard-00000.safetensors", "shard-00001.safetensors", "vectors.json", "videos.jsonl"

@@ -1,4 +1,4 @@
-"""Exact search: against a full sort and scikit-learn, ties, blocks, memory-mapped half-precision files."""
+"""Exact search: compared with a full sort and scikit-learn; ties, blocks, memory-mapped half-precision files."""
 
 from pathlib import Path
 
@@ -27,29 +27,29 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("k", [1, 5, 40, 100])
 def test_agrees_with_scikit_learn_over_many_blocks(k: int) -> None:
     queries, vectors = unit_vectors(8, 32, 0), unit_vectors(100, 32, 1)
-    found = nearest(queries, vectors, k)
+    neighbours = nearest(queries, vectors, k)
     distances, indices = NearestNeighbors(metric="cosine", algorithm="brute").fit(vectors).kneighbors(queries, k)
-    np.testing.assert_array_equal(found.indices, indices)
-    np.testing.assert_allclose(found.scores, 1 - distances, atol=1e-6)
+    np.testing.assert_array_equal(neighbours.indices, indices)
+    np.testing.assert_allclose(neighbours.scores, 1 - distances, atol=1e-6)
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_parts_are_searched_as_one_matrix() -> None:
     queries, vectors = unit_vectors(8, 32, 0), unit_vectors(100, 32, 1)
-    found, whole = nearest(queries, torch.split(vectors, [3, 0, 40, 57]), 20), nearest(queries, vectors, 20)
-    assert torch.equal(found.indices, whole.indices)
-    torch.testing.assert_close(found.scores, whole.scores)
+    parts, whole = nearest(queries, torch.split(vectors, [3, 0, 40, 57]), 20), nearest(queries, vectors, 20)
+    assert torch.equal(parts.indices, whole.indices)
+    torch.testing.assert_close(parts.scores, whole.scores)
 
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("k", [1, 3, 10, 60])
-def test_equal_scores_come_in_order_of_their_rows(k: int) -> None:
-    rows = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))  # 60 vectors, 4 different ones
+def test_ties_are_in_order_of_their_rows(k: int) -> None:
+    rows = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))  # 60 vectors, only 4 distinct
     vectors, queries = torch.eye(4, 32)[rows], torch.eye(4, 32)
     expected = (queries @ vectors.T).sort(dim=1, descending=True, stable=True)
-    found = nearest(queries, vectors, k)
-    assert torch.equal(found.indices, expected.indices[:, :k])
-    assert torch.equal(found.scores, expected.values[:, :k])
+    neighbours = nearest(queries, vectors, k)
+    assert torch.equal(neighbours.indices, expected.indices[:, :k])
+    assert torch.equal(neighbours.scores, expected.values[:, :k])
 
 
 def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,23 +65,23 @@ def test_searches_a_memory_mapped_half_precision_file(tmp_path: Path) -> None:
     vectors = unit_vectors(500, 48, 1).half()
     np.save(tmp_path / "vectors.npy", vectors.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "vectors.npy", mmap_mode="c"))
-    found = nearest(unit_vectors(4, 48, 2), mapped, 10)
+    neighbours = nearest(unit_vectors(4, 48, 2), mapped, 10)
     expected = nearest(unit_vectors(4, 48, 2), vectors.float(), 10)
-    assert torch.equal(found.indices, expected.indices)
-    assert found.scores.dtype == torch.float32
+    assert torch.equal(neighbours.indices, expected.indices)
+    assert neighbours.scores.dtype == torch.float32
 
 
-def test_no_query_finds_nothing() -> None:
+def test_no_queries_give_no_neighbours() -> None:
     assert nearest(torch.empty(0, 8), unit_vectors(9, 8, 0), 2).indices.shape == (0, 2)
 
 
 @pytest.mark.parametrize("k", [0, 10])
 def test_refuses_a_k_out_of_range(k: int) -> None:
-    with pytest.raises(ValueError, match=rf"k = {k} neighbours asked of 9 vectors; give k from 1 to 9"):
+    with pytest.raises(ValueError, match=rf"k is {k}; it must be from 1 to 9, the number of vectors"):
         nearest(unit_vectors(2, 8, 0), unit_vectors(9, 8, 1), k)
 
 
-def test_refuses_shapes_that_do_not_fit() -> None:
+def test_refuses_shapes_that_do_not_match() -> None:
     with pytest.raises(ValueError, match=r"queries \(2, 8\) and vectors \(9, 7\)"):
         nearest(unit_vectors(2, 8, 0), unit_vectors(9, 7, 1), 1)
 

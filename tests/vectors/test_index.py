@@ -1,4 +1,4 @@
-"""The approximate index: measured against exact search, and refused where it is of other vectors."""
+"""The approximate index: recall against exact search, and refusal of an index that belongs to other vectors."""
 
 import json
 import sys
@@ -21,20 +21,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def config(small_videos: Path) -> EmbedConfig:
-    """16 videos, a clip from every frame on: 33 each."""
-    return EmbedConfig(
-        data=str(small_videos),
-        out="",
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        stride=1,
-        per_clip=True,
-        shard_videos=5,
-        workers=0,
-        device="cpu",
-    )
+def config(small_embedding: EmbedConfig) -> EmbedConfig:
+    """16 videos with a clip at every frame: 33 clips each."""
+    return replace(small_embedding, stride=1, per_clip=True, shard_videos=5)
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +33,28 @@ def vectors(config: EmbedConfig, tmp_path_factory: pytest.TempPathFactory) -> Ve
     return embed(replace(config, out=str(tmp_path_factory.mktemp("vectors"))), console=QUIET)
 
 
-def test_recall_is_measured_stored_and_printed(vectors: Vectors) -> None:
+def test_recall_is_measured_saved_and_printed(vectors: Vectors) -> None:
     console = Console(file=StringIO(), width=160)
     report = index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=console)
     assert (report.kind, report.num_vectors, report.k, report.num_queries) == ("HNSW32,SQfp16", 528, 5, 50)
     assert 0.95 <= report.recall <= 1
     assert isinstance(console.file, StringIO)
-    assert f"finds {report.recall:.1%} of the 5 exact neighbours (50 queries)" in console.file.getvalue()
+    assert f"recall@5 {report.recall:.1%} (50 queries)" in console.file.getvalue()
     stored = json.loads((vectors.folder / "index.json").read_text())
     assert stored["recall"] == report.recall
     assert stored["fingerprint"] == vectors.description.space.fingerprint
 
 
-def test_the_index_finds_what_exact_search_finds(vectors: Vectors) -> None:
+def test_the_index_agrees_with_exact_search(vectors: Vectors) -> None:
     index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     queries = vectors.take(torch.arange(0, 528, 50))
-    found, exact = open_index(vectors).nearest(queries, 10), vectors.nearest(queries, 10)
-    assert (found.indices == exact.indices).float().mean() > 0.95
-    torch.testing.assert_close(found.scores[:, 0], torch.ones(11), atol=1e-6, rtol=0)
+    approximate, exact = open_index(vectors).nearest(queries, 10), vectors.nearest(queries, 10)
+    assert (approximate.indices == exact.indices).float().mean() > 0.95
+    torch.testing.assert_close(approximate.scores[:, 0], torch.ones(11), atol=1e-6, rtol=0)
 
 
-def test_recall_tells_a_bad_index(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index that names other rows than the nearest has a low recall; a query does not count as its own answer."""
+def test_a_bad_index_has_low_recall(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that returns arbitrary rows has a low recall, since a query does not count as its own neighbour."""
 
     def first_rows(approximate: ApproximateIndex, queries: torch.Tensor, k: int) -> Any:
         return approximate.vectors.best_of(queries, torch.arange(k).expand(len(queries), k), k)
@@ -77,14 +66,14 @@ def test_recall_tells_a_bad_index(vectors: Vectors, monkeypatch: pytest.MonkeyPa
     assert report.recall < 0.1
 
 
-def test_compressed_lists_beyond_a_graph(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v3s.vectors.index.LARGEST_GRAPH", 500)
+def test_large_collections_use_compressed_lists(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v3s.vectors.index.MAX_GRAPH_VECTORS", 500)
     report = index(IndexConfig(vectors=str(vectors.folder), recall_queries=50, k=5), console=QUIET)
     assert report.kind == "PCAR64,IVF128,PQ64np"
     assert report.recall > 0.9
     queries = vectors.take(torch.arange(3))
-    found = open_index(vectors).nearest(queries, 528)  # more than the visited lists hold
-    assert torch.equal(found.indices[:, 0], torch.arange(3))
+    neighbours = open_index(vectors).nearest(queries, 528)  # more than the probed lists contain
+    assert torch.equal(neighbours.indices[:, 0], torch.arange(3))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +92,11 @@ def test_kind_by_size(num_vectors: int, dimension: int, kind: str) -> None:
 def test_search_through_the_index(vectors: Vectors, small_videos: Path) -> None:
     index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     path = vectors.video(6).path
-    given = SearchConfig(query=str(small_videos / path), vectors=str(vectors.folder), k=4, workers=0, device="cpu")
-    exact = search(given, console=QUIET)
-    found = search(replace(given, approximate=True), console=QUIET)
-    assert found[0].path == path
-    assert {hit.path for hit in found} == {hit.path for hit in exact}
+    config = SearchConfig(query=str(small_videos / path), vectors=str(vectors.folder), k=4, workers=0, device="cpu")
+    exact = search(config, console=QUIET)
+    approximate = search(replace(config, approximate=True), console=QUIET)
+    assert approximate[0].path == path
+    assert {hit.path for hit in approximate} == {hit.path for hit in exact}
 
 
 def test_an_index_of_other_vectors_is_refused(config: EmbedConfig, vectors: Vectors, tmp_path: Path) -> None:
@@ -115,18 +104,18 @@ def test_an_index_of_other_vectors_is_refused(config: EmbedConfig, vectors: Vect
     other = embed(replace(config, out=str(tmp_path / "other"), num_clips=1, stride=16), console=QUIET)
     for name in ("index.faiss", "index.json"):
         (other.folder / name).write_bytes((vectors.folder / name).read_bytes())
-    with pytest.raises(VectorsError, match=r"index\.faiss: index of other vectors; build it again"):
+    with pytest.raises(VectorsError, match=r"index\.faiss: belongs to other vectors than the folder; build it again"):
         open_index(other)
 
 
-def test_a_damaged_index_is_named(vectors: Vectors) -> None:
+def test_a_damaged_or_missing_index_is_reported(vectors: Vectors) -> None:
     index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     path = vectors.folder / "index.faiss"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(VectorsError, match=r"index\.faiss: damaged index"):
         open_index(open_vectors(vectors.folder))
     path.unlink()
-    with pytest.raises(VectorsError, match=r"no index there; v3s index --vectors"):
+    with pytest.raises(VectorsError, match=r"index\.faiss: does not exist; build it with v3s index --vectors"):
         open_index(vectors)
 
 

@@ -1,4 +1,4 @@
-"""Merging vectors: parts of a list become the list's own folder, and what cannot be mixed is refused."""
+"""Merging vectors: the parts of a list give the list's own folder, and incompatible vectors are refused."""
 
 import json
 from dataclasses import replace
@@ -19,20 +19,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture
-def config(small_videos: Path, tmp_path: Path) -> EmbedConfig:
+def config(small_embedding: EmbedConfig, tmp_path: Path) -> EmbedConfig:
     """16 videos, two vectors each, in shards of three videos."""
-    return EmbedConfig(
-        data=str(small_videos),
-        out=str(tmp_path / "whole"),
-        backbone="random:r3d@0.125",
-        clip_frames=8,
-        clip_size=32,
-        num_clips=2,
-        per_clip=True,
-        shard_videos=3,
-        workers=0,
-        device="cpu",
-    )
+    return replace(small_embedding, out=str(tmp_path / "whole"), num_clips=2, per_clip=True, shard_videos=3)
 
 
 def embed_parts(config: EmbedConfig, count: int) -> tuple[str, ...]:
@@ -47,22 +36,21 @@ def rows(vectors: Vectors) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_parts_of_a_list_become_its_own_folder(config: EmbedConfig, tmp_path: Path, count: int) -> None:
-    """Byte for byte, but for the line that says where it comes from."""
+def test_the_parts_of_a_list_give_the_folder_of_the_list(config: EmbedConfig, tmp_path: Path, count: int) -> None:
+    """Equal except for the line that describes the source, and for rounding."""
     whole = embed(config, console=QUIET)
     merged = merge(MergeConfig(parts=embed_parts(config, count), out=str(tmp_path / "all")), console=QUIET)
     assert sorted(path.name for path in merged.folder.iterdir()) == sorted(path.name for path in whole.folder.iterdir())
-    torch.testing.assert_close(rows(merged), rows(whole), atol=1e-3, rtol=0)  # batches differ, and round otherwise
+    torch.testing.assert_close(rows(merged), rows(whole), atol=1e-3, rtol=0)  # other batches round differently
     for number in range(whole.description.num_shards):
         ours, theirs = merged.shards[number], whole.shards[number]
         assert all(torch.equal(getattr(ours, name), getattr(theirs, name)) for name in ("videos", "starts", "ends"))
     assert (merged.folder / "videos.jsonl").read_bytes() == (whole.folder / "videos.jsonl").read_bytes()
-    told = replace(merged.description, source=whole.description.source)
-    assert told == whole.description
+    assert replace(merged.description, source=whole.description.source) == whole.description
 
 
 @pytest.mark.parametrize("count", range(1, 17))
-def test_parts_in_a_row_are_the_list_and_nearly_equal(small_videos: Path, count: int) -> None:
+def test_consecutive_parts_make_up_the_list_and_are_nearly_equal(small_videos: Path, count: int) -> None:
     listed = list_videos(small_videos)
     parts = [take_shard(listed, number, count) for number in range(1, count + 1)]
     assert tuple(path for part in parts for path in part.paths) == listed.paths
@@ -76,13 +64,13 @@ def test_more_parts_than_videos_are_refused(small_videos: Path) -> None:
 
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "2", "a/b", "1/0", "-1/4"])
-def test_senseless_shards_are_refused(shard: str) -> None:
-    with pytest.raises(ValueError, match="it must be i/n from 1/n to n/n"):
+def test_invalid_shards_are_refused(shard: str) -> None:
+    with pytest.raises(ValueError, match="it must be i/n, from 1/n to n/n"):
         EmbedConfig(data="videos", out="vectors", backbone="run", shard=shard)
 
 
-def test_folders_of_two_places(config: EmbedConfig, tmp_path: Path) -> None:
-    """Paths then start from the folder that both places lie in, and lead to the files."""
+def test_vectors_of_videos_in_two_folders(config: EmbedConfig, tmp_path: Path) -> None:
+    """Paths are then relative to the common parent of both folders, and still lead to the files."""
     for name, seed in (("a", 1), ("b", 2)):
         make_clips(tmp_path / name, num_videos=2, num_frames=12, height=36, width=48, seed=seed)
         (tmp_path / name / "broken.mp4").write_bytes(b"no video")
@@ -95,41 +83,41 @@ def test_folders_of_two_places(config: EmbedConfig, tmp_path: Path) -> None:
     assert list(merged.description.left_out) == ["a/broken.mp4", "b/broken.mp4"]
 
 
-def test_what_cannot_be_mixed_is_refused(config: EmbedConfig, tmp_path: Path) -> None:
+def test_incompatible_parts_are_refused(config: EmbedConfig, tmp_path: Path) -> None:
     first, second = embed_parts(config, 2)
-    all_of = MergeConfig(parts=(first, second), out=str(tmp_path / "all"))
+    both = MergeConfig(parts=(first, second), out=str(tmp_path / "all"))
     other = embed(replace(config, out=str(tmp_path / "other"), seed=1, shard="2/2"), console=QUIET)
     with pytest.raises(VectorsError, match="cannot be mixed: fingerprint"):
-        merge(replace(all_of, parts=(first, str(other.folder))), console=QUIET)
+        merge(replace(both, parts=(first, str(other.folder))), console=QUIET)
     single = embed(replace(config, out=str(tmp_path / "single"), dtype="float32", shard="2/2"), console=QUIET)
     with pytest.raises(VectorsError, match="cannot be mixed: dtype float16 and float32"):
-        merge(replace(all_of, parts=(first, str(single.folder))), console=QUIET)
+        merge(replace(both, parts=(first, str(single.folder))), console=QUIET)
     embed(replace(config, out=f"{config.out}-3"), console=QUIET)
-    with pytest.raises(VectorsError, match=r"\.mp4 is in .*whole-1 and in .*whole-3"):
-        merge(replace(all_of, parts=(first, f"{config.out}-3")), console=QUIET)
-    with pytest.raises(VectorsError, match=r"\.mp4 is in .*whole-1 and in .*whole-1; leave it in one of them"):
-        merge(replace(all_of, parts=(first, first)), console=QUIET)
+    with pytest.raises(VectorsError, match=r"\.mp4 is in both .*whole-1 and .*whole-3"):
+        merge(replace(both, parts=(first, f"{config.out}-3")), console=QUIET)
+    with pytest.raises(VectorsError, match=r"\.mp4 is in both .*whole-1 and .*whole-1; keep it in only one of them"):
+        merge(replace(both, parts=(first, first)), console=QUIET)
     with pytest.raises(ValueError, match="is one of the parts"):
-        merge(replace(all_of, out=second), console=QUIET)
-    with pytest.raises(ValueError, match="1 folders to merge given; two or more"):
-        merge(replace(all_of, parts=(first,)), console=QUIET)
+        merge(replace(both, out=second), console=QUIET)
+    with pytest.raises(ValueError, match="merge needs at least two folders, got 1"):
+        merge(replace(both, parts=(first,)), console=QUIET)
     shard_path(Path(second), 1).unlink()
     with pytest.raises(VectorsError, match="missing; run v3s embed again"):
-        merge(all_of, console=QUIET)
+        merge(both, console=QUIET)
     assert not (tmp_path / "all").exists()
 
 
-def test_a_stopped_merge_goes_on(config: EmbedConfig, tmp_path: Path) -> None:
-    given = MergeConfig(parts=embed_parts(config, 2), out=str(tmp_path / "all"))
-    before = rows(merge(given, console=QUIET)).clone()
+def test_a_stopped_merge_resumes(config: EmbedConfig, tmp_path: Path) -> None:
+    both = MergeConfig(parts=embed_parts(config, 2), out=str(tmp_path / "all"))
+    before = rows(merge(both, console=QUIET)).clone()
     shard_path(tmp_path / "all", 2).unlink()
-    assert torch.equal(rows(merge(given, console=QUIET)), before)
+    assert torch.equal(rows(merge(both, console=QUIET)), before)
 
 
 def test_on_the_command_line(config: EmbedConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = embed_parts(config, 2)
     assert read_config("merge", MergeConfig, ["a, b", "[c]", "--out", "x"]).parts == ("a, b", "[c]")
     assert main(["merge", *parts, "--out", str(tmp_path / "all")]) == 0
-    assert "32 vectors of 16 videos from 2 folders" in capsys.readouterr().out
+    assert "merged 2 folders: 32 vectors of 16 videos" in capsys.readouterr().out
     assert json.loads((tmp_path / "all/vectors.json").read_text())["num_videos"] == 16
     assert len(open_vectors(tmp_path / "all")) == 32

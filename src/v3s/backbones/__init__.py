@@ -1,4 +1,4 @@
-"""Backbones by name, and a user's own by reference; what each promises is in ``contract``."""
+"""Backbones by name, and your own by reference; ``contract`` defines the interface of a backbone."""
 
 import importlib
 import math
@@ -24,29 +24,29 @@ BACKBONES: dict[str, Callable[[float], StagedBackbone]] = {
     "r2plus1d18": r2plus1d18,
 }
 
-_GATE_STD = 0.01  # every gate starts near 1/2
+_GATE_STD = 0.01  # so that every gate starts near 1/2
 
 
 def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBackbone:
-    """Build a backbone on the CPU with random weights that depend on ``seed`` and on nothing else.
+    """Build a backbone on the CPU with random weights that depend only on ``seed``.
 
-    Convolutions are drawn from a normal distribution that keeps the gradient's variance through ReLU (He, fan-out; as
-    torchvision's video networks), biases are 0, batch normalisation starts as the identity. From every second filter of
-    a convolution over time its mean over time is taken: it answers to change alone. Filters that are all drawn freely
-    answer to what stands still, which swamps what moves: no temporal label was learned from them (docs/log.md). The
-    global random state is neither read nor changed.
+    Convolutions are drawn from a normal distribution that preserves the variance of gradients through ReLU (He,
+    fan-out; as in torchvision's video networks). Biases are 0, and batch normalisation starts as the identity. Every
+    second filter of a convolution over time has its mean over time subtracted, so that it responds only to change.
+    Without this, filters mostly respond to static content, which drowns out motion, and no temporal label was learned
+    (docs/log.md). The global random state is neither read nor changed.
 
     Args:
         name: one of ``BACKBONES``.
-        width: multiplier of all numbers of channels; 1.0 is the paper's network.
+        width: factor for all numbers of channels; 1.0 is the network of the paper.
         seed: seed of the weights.
 
     Raises:
         ValueError: the name is unknown, or the width is not positive.
     """
     if name not in BACKBONES:
-        hint = closest(name, BACKBONES)
-        raise ValueError(f"no backbone is called {name!r}{hint}; there are: {', '.join(BACKBONES)}")
+        hint = closest(name.replace("(2+1)", "2plus1"), BACKBONES)  # papers write R(2+1)D
+        raise ValueError(f"no backbone is called {name!r}{hint}; available: {', '.join(BACKBONES)}")
     with torch.device("meta"):  # shapes only: nothing is drawn from the global generator
         network = BACKBONES[name](width)
     network.to_empty(device="cpu")
@@ -55,21 +55,21 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
 
 
 def import_backbone(reference: str) -> Backbone:
-    """Import a user's own backbone and check it. This runs the code of the named module.
+    """Import your own backbone and check it. This runs the code of the module.
 
     Args:
-        reference: ``package.module:factory``; the factory is called without arguments and returns the backbone.
+        reference: ``package.module:factory``; the factory takes no arguments and returns the backbone.
 
     Raises:
-        ValueError: the reference cannot be followed, or its backbone breaks a promise of :class:`Backbone`.
+        ValueError: the reference cannot be resolved, or its backbone violates the contract of :class:`Backbone`.
     """
     module_name, _, factory_name = reference.partition(":")
     if not module_name or not factory_name:
-        raise ValueError(f"{reference!r} given; a reference to a backbone reads 'package.module:factory'")
+        raise ValueError(f"{reference!r} is not a reference to a backbone; use the form 'package.module:factory'")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ValueError(f"{reference!r}: {error}; install the package or put its folder on PYTHONPATH") from error
+        raise ValueError(f"{reference!r}: {error}; install the package or add its folder to PYTHONPATH") from error
     if not callable(factory := getattr(module, factory_name, None)):
         raise ValueError(f"{reference!r}: {module.__file__} has no function {factory_name!r}")
     network = factory()
@@ -79,12 +79,12 @@ def import_backbone(reference: str) -> Backbone:
 
 
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Fill all parameters and buffers of a network of convolutions, batch normalisations and gates."""
+    """Initialise all parameters and buffers of a network of convolutions, batch normalisations and gates."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             fan_out = module.out_channels * math.prod(module.kernel_size)
             _fill(module, math.sqrt(2 / fan_out), generator)
-            _see_change(module)
+            _respond_to_change(module)
         elif isinstance(module, nn.Linear):
             _fill(module, _GATE_STD, generator)
         elif isinstance(module, nn.BatchNorm3d):
@@ -94,8 +94,8 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def _see_change(convolution: nn.Conv3d) -> None:
-    """Take the mean over time from every second filter of a convolution over time, and keep its variance."""
+def _respond_to_change(convolution: nn.Conv3d) -> None:
+    """Subtract the mean over time from every second filter of a convolution over time, and restore its variance."""
     if (taps := convolution.kernel_size[0]) > 1:
         filters = convolution.weight[::2]
         filters -= filters.mean(dim=2, keepdim=True)

@@ -18,10 +18,10 @@ STAGES = {
 def c3d(width: float = 1.0) -> StagedBackbone:
     """Build C3D: convolutions with bias, each followed by batch normalisation and ReLU; 27,661,440 parameters.
 
-    A clip of 16x112x112 gives 512x2x7x7 at conv5. Poolings round sizes up, so that clips of any length and size pass.
+    A clip of 16x112x112 gives 512x2x7x7 at conv5. Pooling rounds sizes up, so clips may have any length and size.
 
     Args:
-        width: multiplier of all numbers of channels.
+        width: factor for all numbers of channels.
     """
     blocks: dict[str, tuple[nn.Module, int]] = {}
     num_in = 3

@@ -1,8 +1,8 @@
-"""What a backbone promises, the chain of stages that the built-in ones are, and the check of that promise.
+"""The contract of a backbone, the chain of stages that implements it, and a check of the contract.
 
-A backbone turns clips, float ``(B, 3, T, H, W)`` in [0, 1], into named stages and one vector a clip (paper 3.3). Every
-built-in backbone has the same five stages, shallow to deep, each taken after its last ReLU (so values are >= 0) and
-before the pooling that opens the next one:
+A backbone maps clips, float ``(B, 3, T, H, W)`` in [0, 1], to named stages and to one vector per clip (paper 3.3). All
+built-in backbones have the same five stages, from shallow to deep. The output of a stage is taken after its last ReLU
+(so values are >= 0) and before the pooling at the start of the next stage:
 
 ========  =======================  ===========================  ==================================
 stage     C3D                      R3D, R(2+1)D and their twins  S3D-G
@@ -23,20 +23,20 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-_LEAK_TOLERANCE = 1e-3  # of the largest feature: far above the rounding of two runs of one kernel
+_LEAK_TOLERANCE = 1e-3  # relative to the largest feature; far above the rounding differences between two runs
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A ``torch.nn.Module`` from clips to named stages and to one vector a clip.
+    """A ``torch.nn.Module`` that maps clips to named stages and to one vector per clip.
 
-    Any module with these members is a backbone; :func:`check_backbone` tells whether it keeps the promises.
+    Any module with these members is a backbone; :func:`check_backbone` checks whether it satisfies the contract.
 
     Attributes:
-        num_features: length of the vector of a clip; the channels of the last stage.
-        stages: stage name -> number of channels, shallow to deep.
-        clip_frames: length of the clips that it expects, frames.
-        clip_size: height and width of the clips that it expects, pixels.
+        num_features: length of the vector of a clip: the number of channels of the last stage.
+        stages: stage name -> number of channels, from shallow to deep.
+        clip_frames: expected length of clips, in frames.
+        clip_size: expected height and width of clips, in pixels.
     """
 
     num_features: int
@@ -52,7 +52,7 @@ class Backbone(Protocol):
         """Map clips ``(B, 3, T, H, W)`` to features ``(B, num_features)``: the last stage's mean over t, h, w."""
         ...
 
-    # The part of torch.nn.Module that the project relies on.
+    # The part of torch.nn.Module that the project uses.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
@@ -63,13 +63,13 @@ class Backbone(Protocol):
 
 
 class StagedBackbone(nn.Module):
-    """A chain of named stages with a global average pool on the last: every built-in backbone is one.
+    """A chain of named stages, with global average pooling after the last. All built-in backbones are of this class.
 
     Args:
-        blocks: stage name -> (module, number of its output channels), shallow to deep. The modules keep these names
-            in ``state_dict``.
-        clip_frames: length of the clips that it expects, frames.
-        clip_size: height and width of the clips that it expects, pixels.
+        blocks: stage name -> (module, number of output channels), from shallow to deep. ``state_dict`` uses the same
+            names.
+        clip_frames: expected length of clips, in frames.
+        clip_size: expected height and width of clips, in pixels.
     """
 
     def __init__(self, blocks: dict[str, tuple[nn.Module, int]], *, clip_frames: int = 16, clip_size: int = 112):
@@ -94,31 +94,31 @@ class StagedBackbone(nn.Module):
 
 
 def scale_channels(num_channels: int, width: float) -> int:
-    """Multiply a number of channels by ``width``: the nearest multiple of 8, and at least 8.
+    """Multiply a number of channels by ``width``, rounded to the nearest multiple of 8 and at least 8.
 
     Raises:
         ValueError: ``width`` is not a positive finite number.
     """
     if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width = {width} given; a positive number is needed (1.0 is the paper's network)")
+        raise ValueError(f"width is {width}; it must be a positive number (1.0 is the network of the paper)")
     return max(8, 8 * math.floor(num_channels * width / 8 + 0.5))
 
 
 def check_backbone(module: object, *, clip_frames: int | None = None, clip_size: int | None = None) -> None:
-    """Check that a module keeps the promises of :class:`Backbone`.
+    """Check that a module satisfies the contract of :class:`Backbone`.
 
-    Two random clips are run through a copy of the module, in training mode and in evaluation mode; the module itself
-    and the global random state stay as they are.
+    Two random clips are passed through a copy of the module, in training mode and in evaluation mode. The module itself
+    and the global random state do not change.
 
     Args:
         module: the backbone; any ``torch.nn.Module`` with the members of :class:`Backbone`.
-        clip_frames: length of the clips to try; the module's ``clip_frames`` by default.
-        clip_size: height and width of the clips to try, pixels; the module's ``clip_size`` by default.
+        clip_frames: length of the test clips; by default the module's ``clip_frames``.
+        clip_size: height and width of the test clips in pixels; by default the module's ``clip_size``.
 
     Raises:
-        ValueError: a promise is broken; the message names it, what was found and the fix.
+        ValueError: the contract is violated; the message states where, the actual value and the fix.
     """
-    network = _copy_declared(module)
+    network = _copy_checked(module)
     first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), torch.empty(0))
     shape = (2, 3, clip_frames or network.clip_frames, *2 * (clip_size or network.clip_size,))
     clips = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(first)
@@ -130,14 +130,14 @@ def check_backbone(module: object, *, clip_frames: int | None = None, clip_size:
             _check_independence(network, clips, _check_outputs(network, clips))
 
 
-def _copy_declared(module: object) -> Backbone:
-    """Copy a module that has all members of a backbone, so that the check leaves no trace on the original."""
+def _copy_checked(module: object) -> Backbone:
+    """Check the members of a module, and copy it so that the other checks leave no trace on the original."""
     name = type(module).__name__
     if not isinstance(module, nn.Module):
-        raise ValueError(f"{name} given; a backbone is a torch.nn.Module")
+        raise ValueError(f"a {name} is not a backbone; a backbone must be a torch.nn.Module")
     members = ("num_features", "stages", "clip_frames", "clip_size", "forward_stages")
     if missing := [member for member in members if not hasattr(module, member)]:
-        raise ValueError(f"{name} has no {', '.join(missing)}; define what v3s.backbones.Backbone describes")
+        raise ValueError(f"{name} has no {', '.join(missing)}; define them as described in v3s.backbones.Backbone")
     assert isinstance(module, Backbone)
     if not module.stages or list(module.stages.values())[-1] != module.num_features:
         raise ValueError(
@@ -148,26 +148,26 @@ def _copy_declared(module: object) -> Backbone:
 
 
 def _check_outputs(network: Backbone, clips: Tensor) -> Tensor:
-    """Run the network both ways; check shapes, values and the untouched input; return the features."""
-    name, given = type(network).__name__, clips.clone()
+    """Run the network both ways; check shapes and values, and that the input is unchanged; return the features."""
+    name, original = type(network).__name__, clips.clone()
     stages = network.forward_stages(clips)
     features = network(clips)
-    if not torch.equal(clips, given):
-        raise ValueError(f"{name} changes its input; write `x = x * 2`, not `x *= 2`, on the clips")
+    if not torch.equal(clips, original):
+        raise ValueError(f"{name} changes its input; on the clips, write `x = x * 2`, not `x *= 2`")
     if list(stages) != list(network.stages):
-        raise ValueError(f"{name}.forward_stages gave {list(stages)}; stages declares {list(network.stages)}, in order")
+        raise ValueError(f"{name}.forward_stages returned {list(stages)}; stages requires {list(network.stages)}")
     for stage, num_channels in network.stages.items():
         output = stages[stage]
         if output.ndim != 5 or output.shape[:2] != (len(clips), num_channels):
             raise ValueError(
-                f"{name}.forward_stages gave {stage!r} with shape {tuple(output.shape)}; "
-                f"stages[{stage!r}] = {num_channels} needs ({len(clips)}, {num_channels}, t, h, w)"
+                f"{name}.forward_stages returned {stage!r} with shape {tuple(output.shape)}; "
+                f"stages[{stage!r}] = {num_channels} requires ({len(clips)}, {num_channels}, t, h, w)"
             )
         _check_finite(f"{name}, stage {stage!r}", output)
     if features.shape != (len(clips), network.num_features):
         raise ValueError(
-            f"{name} gave features of shape {tuple(features.shape)}; "
-            f"num_features = {network.num_features} needs {(len(clips), network.num_features)}"
+            f"{name} returned features of shape {tuple(features.shape)}; "
+            f"num_features = {network.num_features} requires {(len(clips), network.num_features)}"
         )
     _check_finite(f"{name}, features", features)
     return features
@@ -190,7 +190,7 @@ def _check_gradients(network: Backbone, features: Tensor) -> None:
     if unused := [key for key, parameter in trainable.items() if parameter.grad is None]:
         raise ValueError(
             f"{name}: no gradient reaches {', '.join(unused)}; use it in forward, remove it, or set "
-            "requires_grad = False (distributed training stops at a parameter without a gradient)"
+            "requires_grad = False (distributed training fails on parameters without a gradient)"
         )
     for key, parameter in trainable.items():
         if parameter.grad is not None:
@@ -198,13 +198,13 @@ def _check_gradients(network: Backbone, features: Tensor) -> None:
 
 
 def _check_independence(network: Backbone, clips: Tensor, features: Tensor) -> None:
-    """In evaluation mode features are the last stage's mean, and a clip's do not depend on the rest of its batch."""
+    """In evaluation mode, features must be the mean of the last stage, and not depend on other clips in the batch."""
     name, tolerance = type(network).__name__, _LEAK_TOLERANCE * float(features.abs().max())
     pooled = network.forward_stages(clips)[list(network.stages)[-1]].mean(dim=(2, 3, 4))
     if (difference := float((features - pooled).abs().max())) > tolerance:
         raise ValueError(
             f"{name}: the features differ by {difference:.3g} from the mean of the last stage in evaluation mode; "
-            "return forward_stages(clips)[last].mean(dim=(2, 3, 4)), and let nothing be random in evaluation mode"
+            "return forward_stages(clips)[last].mean(dim=(2, 3, 4)), without randomness in evaluation mode"
         )
     black_neighbour = torch.stack([clips[0], torch.zeros_like(clips[1])])
     with_black = _check_outputs(network, black_neighbour)

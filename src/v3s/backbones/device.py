@@ -1,4 +1,4 @@
-"""Where and in which precision a network runs, and how a batch gets there."""
+"""The device and precision of a network, and the transfer of batches to the device."""
 
 import ctypes
 import os
@@ -24,8 +24,8 @@ class Compute:
     """A device and a precision.
 
     Attributes:
-        device: where the network lives.
-        bf16: run convolutions and matrix products in bfloat16 by autocast; weights stay float32.
+        device: device of the network.
+        bf16: whether autocast runs convolutions and matrix products in bfloat16; weights stay float32.
     """
 
     device: torch.device
@@ -33,7 +33,7 @@ class Compute:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """The context that a forward pass runs in."""
+        """The context for a forward pass."""
         forms: AbstractContextManager[object] = nullcontext()
         if self.device.type == "cuda":
             forms = FastOnGpu()
@@ -43,12 +43,12 @@ class Compute:
             yield
 
     def clips(self, clips: Tensor) -> Tensor:
-        """Clips uint8 (B, 3, T, H, W) to the device as float in [0, 1], channels last."""
+        """Move uint8 clips (B, 3, T, H, W) to the device as float in [0, 1], channels last."""
         moved = clips.to(self.device, non_blocking=True).to(memory_format=torch.channels_last_3d)
         return moved.to(torch.float32).div_(255)
 
     def network(self, network: Network) -> Network:
-        """Move a network to the device, its weights channels last; returns the same network."""
+        """Move a network to the device, with weights in channels-last format; returns the same network."""
         network.to(self.device)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
@@ -58,9 +58,9 @@ class Compute:
 
 @contextmanager
 def fastest_convolutions(device: torch.device) -> Iterator[None]:
-    """Within it, cuDNN times its ways of doing each convolution that it meets, and takes the fastest.
+    """Let cuDNN benchmark its algorithms for each convolution inside the context, and use the fastest.
 
-    That takes some seconds for each shape of batch, and may choose otherwise the next time: steps are then equal up to
+    This takes some seconds for each shape of batch. The choice may differ between runs, so steps are equal only up to
     rounding.
     """
     if device.type != "cuda":
@@ -71,16 +71,16 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def choose_compute(device: str = "auto", precision: Precision = "auto", *, local_rank: int = 0) -> Compute:
-    """Pick a device and the precision that is fastest on it.
+    """Choose a device and the fastest precision on it.
 
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-        precision: "auto" takes bf16 where the device multiplies matrices in it: GPUs of compute capability 8 and up,
-            CPUs with AMX or AVX-512 BF16. Other CPUs emulate it.
-        local_rank: the GPU of this process where several run on one machine.
+        precision: "auto" is bf16 if the device has hardware for it: GPUs from compute capability 8 on, and CPUs with
+            AMX or AVX-512 BF16. Other CPUs emulate bf16.
+        local_rank: the GPU of this process if several processes run on one machine.
 
     Raises:
-        ValueError: the device does not exist here.
+        ValueError: the device does not exist on this machine.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,12 +90,12 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     chosen = torch.device(device)
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU here")
+            raise ValueError(f"device {device!r} was requested, but torch {torch.__version__} finds no GPU here")
         chosen = torch.device("cuda", int(form[1] or local_rank))
         if chosen.index >= (count := torch.cuda.device_count()):
             raise ValueError(
-                f"process {local_rank} of this machine asks for {chosen}, but sees only {count} of its GPUs, from "
-                "cuda:0 on: start no more processes than GPUs, or choose another --device"
+                f"process {local_rank} on this machine needs {chosen}, but only {count} GPUs are visible (from cuda:0 "
+                "on); start at most one process per GPU, or choose another --device"
             )
         torch.cuda.set_device(chosen)
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
@@ -110,20 +110,20 @@ def divide_cores(
     stored: bool = False,
     num_processes: int = 1,
 ) -> int:
-    """Share the cores between torch and the processes that read videos; returns the number of these processes.
+    """Divide the cores between torch and the workers that read videos; returns the number of workers.
 
-    On a CPU, torch gets the cores that they leave: more threads than cores wait for each other and run many times
-    slower. A thread count set from outside (OMP_NUM_THREADS, which ``torchrun`` sets too) is left alone. There, this
-    process also keeps the memory that one step frees for the next one.
+    On a CPU, torch gets the cores that the workers do not use: more threads than cores wait for each other and run many
+    times slower. A thread count that is set in the environment (OMP_NUM_THREADS, which ``torchrun`` also sets) is not
+    changed. On a CPU, this process also keeps freed memory for the next step.
 
     Args:
-        num_workers: reading processes; None takes one for each core, at most 8, beside a GPU; on a CPU half of the
-            cores in training, and a quarter in inference, where the network takes most of the time.
-        device: where the network lives.
+        num_workers: number of workers. None with a GPU is one per core, at most 8. None on a CPU is half of the cores
+            in training, and a quarter in inference, where the network takes most of the time.
+        device: device of the network.
         training: whether gradients are computed.
-        stored: whether frames come decoded from a store: on a CPU None then takes no process at all, since a core kept
-            for so little reading would be idle.
-        num_processes: processes of the run on this machine, each of which takes its share.
+        stored: whether frames are read from a store. On a CPU, None is then 0, because a core reserved for so little
+            work would be idle.
+        num_processes: number of processes of the run on this machine, which share the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, cores // num_processes)
@@ -155,10 +155,10 @@ class ComputeOptions:
 
     More options:
         workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
-            (none for a store), else a quarter. Default beside a GPU: one for each core, at most 8.
+            (0 for a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto is bf16 where the device multiplies matrices in bf16, else fp32.
-        seed: Seed for all randomness. The same seed gives the same samples on any number of workers and processes.
+        precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
+        seed: Seed for all randomness. The same seed gives the same samples with any number of workers and processes.
     """
 
     workers: int | None = None
@@ -172,13 +172,14 @@ class ComputeOptions:
             raise ValueError(problem)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt; other C libraries ignore them
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt; other C libraries ignore them
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what one clip or step frees for the next one.
+    """Make the C library keep memory that a clip or step frees, for the next one.
 
-    Getting it anew costs a third of a clip's time, and half of that of a batch made beside a small network.
+    Requesting memory from the system again takes a third of the time of a clip, and half of the time of a batch in
+    training with a small network.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

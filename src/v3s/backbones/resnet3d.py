@@ -1,8 +1,8 @@
 """R3D and R(2+1)D: one residual network with the convolution as a parameter (paper 4.1.1).
 
-``r3d`` and ``r2plus1d`` have one block a stage, which gives the 14.4M parameters of the paper's Table 2. ``r3d18`` and
-``r2plus1d18`` have two, in torchvision's layout: rename its ``stem`` to ``conv1`` and ``layer1`` .. ``layer4`` to
-``conv2`` .. ``conv5``, leave out its ``fc``, and its tensors fit name by name.
+``r3d`` and ``r2plus1d`` have one block per stage, which gives the 14.4M parameters of the paper's Table 2. ``r3d18``
+and ``r2plus1d18`` have two blocks per stage, as in torchvision. To load torchvision's tensors, rename ``stem`` to
+``conv1`` and ``layer1`` .. ``layer4`` to ``conv2`` .. ``conv5``, and drop ``fc``.
 """
 
 from collections.abc import Callable
@@ -24,42 +24,42 @@ _TORCHVISION_STEM_MID_CHANNELS = 45  # the formula would give 83
 
 
 def r3d(width: float = 1.0) -> StagedBackbone:
-    """Build R3D: plain 3D convolutions, one block a stage; 14,361,792 parameters.
+    """Build R3D: plain 3D convolutions, one block per stage; 14,361,792 parameters.
 
     A clip of 16x112x112 gives 512x2x7x7 at conv5.
 
     Args:
-        width: multiplier of all numbers of channels.
+        width: factor for all numbers of channels.
     """
     return _resnet(full_convolution, 1, width)
 
 
 def r2plus1d(width: float = 1.0) -> StagedBackbone:
-    """Build R(2+1)D: R3D with every convolution factored, the shortcuts' too; 14,365,303 parameters.
+    """Build R(2+1)D: R3D with all convolutions factored, including the shortcuts; 14,365,303 parameters.
 
     Args:
-        width: multiplier of all numbers of channels; the middle channels of a factored convolution follow from them.
+        width: factor for all numbers of channels, which determine the middle channels of factored convolutions.
     """
     return _resnet(factored_convolution, 1, width)
 
 
 def r3d18(width: float = 1.0) -> StagedBackbone:
-    """Build R3D-18: R3D with two blocks a stage; 33,166,272 parameters, named as in torchvision's ``r3d_18``.
+    """Build R3D-18: R3D with two blocks per stage; 33,166,272 parameters, named as in torchvision's ``r3d_18``.
 
     Args:
-        width: multiplier of all numbers of channels.
+        width: factor for all numbers of channels.
     """
     return _resnet(full_convolution, 2, width)
 
 
 def r2plus1d18(width: float = 1.0) -> StagedBackbone:
-    """Build R(2+1)D-18, two blocks a stage; 31,300,125 parameters, named as in torchvision's ``r2plus1d_18``.
+    """Build R(2+1)D-18, two blocks per stage; 31,300,125 parameters, named as in torchvision's ``r2plus1d_18``.
 
-    It differs from ``r2plus1d`` in torchvision's ways: 45 middle channels in the stem, plain shortcuts, and both
-    convolutions of a block with the middle channels of its first.
+    It differs from ``r2plus1d`` as torchvision's network does: 45 middle channels in the stem, plain shortcuts, and in
+    each block both convolutions have the middle channels of the first.
 
     Args:
-        width: multiplier of all numbers of channels.
+        width: factor for all numbers of channels.
     """
     num_out, num_mid = scale_channels(_CHANNELS[0], width), max(1, int(_TORCHVISION_STEM_MID_CHANNELS * width))
     factored = factored_convolution(3, num_out, _STEM_KERNEL, _STEM_STRIDE, num_mid)
@@ -67,7 +67,7 @@ def r2plus1d18(width: float = 1.0) -> StagedBackbone:
 
 
 def full_convolution(num_in: int, num_out: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
-    """Make a 3D convolution without bias, padded so that stride 1 keeps the size; sizes are (time, height, width)."""
+    """Make a 3D convolution without bias, padded to keep the size at stride 1. Kernel and stride are (t, h, w)."""
     time, height, width = kernel
     return nn.Conv3d(num_in, num_out, kernel, stride, (time // 2, height // 2, width // 2), bias=False)
 
@@ -75,14 +75,14 @@ def full_convolution(num_in: int, num_out: int, kernel: Triple, stride: Triple) 
 def factored_convolution(
     num_in: int, num_out: int, kernel: Triple, stride: Triple, num_mid: int | None = None
 ) -> nn.Sequential:
-    """Make the (2+1)D factors of a convolution: in space, batch normalisation, ReLU, in time.
+    """Factor a convolution into (2+1)D: convolution in space, batch normalisation, ReLU, convolution in time.
 
     Args:
         num_in: input channels.
         num_out: output channels.
         kernel: (time, height, width) of the convolution to factor.
-        stride: (time, height, width); each factor takes its own part.
-        num_mid: channels between the factors; by default :func:`num_middle_channels`.
+        stride: (time, height, width); each factor gets its part.
+        num_mid: number of channels between the factors; by default :func:`num_middle_channels`.
     """
     num_mid = num_mid or num_middle_channels(num_in, num_out, kernel)
     return nn.Sequential(
@@ -93,20 +93,20 @@ def factored_convolution(
 
 
 def num_middle_channels(num_in: int, num_out: int, kernel: Triple) -> int:
-    """Count the channels between two factors that give them as many weights as the full convolution, rounded down."""
+    """Return the channels between the factors for which they have as many weights as the full convolution, or fewer."""
     time, area = kernel[0], kernel[1] * kernel[2]
     return time * area * num_in * num_out // (area * num_in + time * num_out)
 
 
 class _ResidualBlock(nn.Module):
-    """Two 3x3x3 convolutions added to a shortcut, which is a 1x1x1 convolution where the shape changes.
+    """Two 3x3x3 convolutions and a shortcut, which is a 1x1x1 convolution if the shape changes.
 
     Args:
         num_in: input channels.
         num_out: output channels.
-        stride: stride in time, height and width of the first convolution.
-        convolution: makes the two convolutions.
-        shortcut: makes the convolution of the shortcut.
+        stride: stride of the first convolution in time, height and width.
+        convolution: builds the two convolutions.
+        shortcut: builds the convolution of the shortcut.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int, convolution: _Convolution, shortcut: _Convolution):
@@ -124,13 +124,13 @@ class _ResidualBlock(nn.Module):
 
 
 def _torchvision_block(num_in: int, num_out: int, stride: int) -> _ResidualBlock:
-    """Make a block of torchvision's R(2+1)D: middle channels shared by both convolutions, a plain shortcut."""
+    """Make a block of torchvision's R(2+1)D: equal middle channels in both convolutions, a plain shortcut."""
     num_mid = num_middle_channels(num_in, num_out, (3, 3, 3))
     return _ResidualBlock(num_in, num_out, stride, partial(factored_convolution, num_mid=num_mid), full_convolution)
 
 
 def _resnet(convolution: _Convolution, num_blocks: int, width: float) -> StagedBackbone:
-    """Make the network of one kind of convolution."""
+    """Make a network from one kind of convolution."""
     num_out = scale_channels(_CHANNELS[0], width)
     stem = nn.Sequential(convolution(3, num_out, _STEM_KERNEL, _STEM_STRIDE), *normalised(num_out))
     block = partial(_ResidualBlock, convolution=convolution, shortcut=convolution)
@@ -138,7 +138,7 @@ def _resnet(convolution: _Convolution, num_blocks: int, width: float) -> StagedB
 
 
 def _chain(stem: nn.Sequential, block: _Block, num_blocks: int, width: float) -> StagedBackbone:
-    """Put four residual stages behind a stem; all but the first halve time, height and width."""
+    """Append four residual stages to a stem; all but the first halve time, height and width."""
     channels = [scale_channels(num_channels, width) for num_channels in _CHANNELS]
     stages: dict[str, tuple[nn.Module, int]] = {"conv1": (stem, channels[0])}
     for number, (num_in, num_out) in enumerate(pairwise([channels[0], *channels]), start=2):

@@ -43,7 +43,7 @@ def s3dg(width: float = 1.0) -> StagedBackbone:
     """Build S3D-G; 9,125,072 parameters. A clip of 16x224x224 gives 1024x2x7x7 at conv5.
 
     Args:
-        width: multiplier of all numbers of channels.
+        width: factor for all numbers of channels.
     """
     num_stem, num_channels = scale_channels(_STEM_CHANNELS, width), scale_channels(_SEPARABLE_CHANNELS, width)
     opening = [
@@ -69,8 +69,8 @@ def s3dg(width: float = 1.0) -> StagedBackbone:
 def max_pool_same(inputs: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """Max pooling with TensorFlow's "SAME" padding: each size becomes ceil(size / stride).
 
-    Convention: the padding (ceil(size / stride) - 1) * stride + kernel - size is split in two, the odd one at the end;
-    padded positions never win. Rounding the output up supplies the end's part.
+    Convention: the padding (ceil(size / stride) - 1) * stride + kernel - size is split between both sides; if it is
+    odd, the end gets one more. Padded positions never win. Rounding the output size up supplies the padding at the end.
 
     Args:
         inputs: ``(B, C, T, H, W)``.
@@ -95,7 +95,7 @@ class _SamePool(nn.Module):
 
 
 class Gate(nn.Module):
-    """Feature gating: each channel times a sigmoid of a linear map of all channels' means."""
+    """Feature gating: each channel is multiplied by the sigmoid of a linear map of the means of all channels."""
 
     def __init__(self, num_channels: int):
         super().__init__()
@@ -108,11 +108,11 @@ class Gate(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches, each gated, joined along the channels.
+    """Four gated branches, concatenated along the channels.
 
     Args:
         num_in: input channels.
-        widths: channels of 1x1x1; 1x1x1 and 3x3x3; 1x1x1 and 3x3x3; pooled 1x1x1.
+        widths: numbers of channels of the branches: 1x1x1; 1x1x1 and 3x3x3; 1x1x1 and 3x3x3; pooled 1x1x1.
     """
 
     def __init__(self, num_in: int, widths: Sequence[int]):
@@ -134,7 +134,7 @@ class Inception(nn.Module):
 
 
 def _separable(num_in: int, num_out: int) -> list[nn.Module]:
-    """Make a 3x3x3 convolution as one in space and one in time."""
+    """Make a 3x3x3 convolution from one in space and one in time."""
     return [*_unit(num_in, num_out, (1, 3, 3)), *_unit(num_out, num_out, (3, 1, 1))]
 
 

@@ -1,1 +1,1 @@
-"""The road from a folder of videos to a trained network."""
+"""The commands from a folder of videos to a trained network."""

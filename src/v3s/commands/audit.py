@@ -1,7 +1,7 @@
 """``v3s audit``: how much of each label can be read without looking at what a video shows.
 
-Without a network: a linear probe on a few numbers of each clip (`v3s.commands.pixel_cues`). Of a trained network: both
-heads on real videos, and on clips that hold no objects, no change or no order.
+Without a network: a linear probe on a few statistics of each clip (`v3s.commands.pixel_cues`). With a trained network:
+both heads on real videos, and on clips without objects, without change or without order.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,7 @@ from v3s.commands.stimuli import STIMULI, Stimuli
 from v3s.data.clips import PretextClips, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
-from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import load_pretext_model
 from v3s.files.text import say
 from v3s.files.writing import write_json
@@ -39,7 +38,7 @@ from v3s.pretext.scores import HeadScores, score_head
 from v3s.pretext.task import PretextTask, get_task
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
-_CERTAIN = 2  # standard errors that make a difference
+_SIGNIFICANT = 2  # standard errors that a difference must exceed
 
 _HEADS = ("spatial", "temporal")
 Scores = tuple[HeadScores, HeadScores]
@@ -49,19 +48,20 @@ Scores = tuple[HeadScores, HeadScores]
 class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
     """Measure how much of each label can be read without looking at what a video shows.
 
-    With a backbone, its heads classify clips of videos and clips without content (noise, frozen and shuffled frames);
-    its own task and clip options are used. Without one, a linear probe reads gradients, borders and motion of the clips
-    under both zooms and the recipe v3s-plus; with --trim-bars, each setting is repeated without letterbox bars.
+    With --backbone, the heads of that run classify real clips and clips without content (noise, frozen and shuffled
+    frames); the task and the clip options are those of the run. Without it, a linear probe classifies gradients,
+    borders and motion of the clips, for both zooms and for the recipe v3s-plus; with --trim-bars, each setting is
+    repeated without letterbox bars.
 
     Attributes:
-        backbone: A run's folder; give videos that it has not seen.
-        task: The pretext task.
+        backbone: Folder of a run; choose videos that it was not trained on.
+        task: The pretext task, as for v3s pretrain.
         out: JSON file for the scores.
-        page: HTML page with tables, charts and, for a backbone, what it was shown.
+        page: HTML page with tables and charts and, with --backbone, the clips that the network was shown.
 
     More options:
-        clips: Fixed clips of each video.
-        batch_size: Clips in a batch.
+        clips: Clips per video; the seed determines which.
+        batch_size: Clips per batch.
     """
 
     backbone: str | None = None
@@ -76,17 +76,17 @@ class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
         require_positive(self, "clips", "batch_size", *CLIP_SIZES)
         require_files(self, "out", "page")
         if self.short != "leave-out":
-            raise ValueError(f"short is {self.short!r}; an audit leaves short videos out")
+            raise ValueError(f"short is {self.short!r}; an audit skips short videos, so it must be leave-out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        title: what was audited, in words.
-        rows: the scores of both heads under each name: of a setting and a cue, or of a stimulus.
-        conclusions: what the scores of a network say, one sentence each.
+        title: a description of what was audited.
+        rows: the scores of both heads by name: a setting and a cue, or a stimulus.
+        conclusions: what follows from the scores of a network, one sentence each.
         shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
     """
 
@@ -96,7 +96,7 @@ class Audit:
     shown: Tensor | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the pictures as plain values."""
+        """Everything except the pictures, as plain values."""
         rows = {
             name: {
                 head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
@@ -108,37 +108,37 @@ class Audit:
 
 
 def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
-    """Audit the clips of a task, or with ``backbone`` a trained network.
+    """Audit the clips of a task or, with ``backbone``, a trained network.
 
     Args:
         config: which videos; how clips are cut, or which network.
-        console: where to report; the terminal by default.
+        console: where to print; the terminal by default.
 
     Raises:
-        CheckpointError: the folder holds no trained model with both heads.
+        CheckpointError: the folder does not contain a trained model with both heads.
         ValueError: the videos cannot be listed, or too few of them are usable.
     """
     console = console or Console()
-    found = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
-    console.print(_terminal_table(found))
-    for sentence in found.conclusions:
+    result = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
+    console.print(_terminal_table(result))
+    for sentence in result.conclusions:
         say(console, sentence)
     if config.out is not None:
-        write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **found.to_json()})
+        write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **result.to_json()})
     if config.page is not None:
-        write_page(config.page, _page(found).encode(errors="replace").decode())  # file names may hold any bytes
-    return found
+        write_page(config.page, _page(result).encode(errors="replace").decode())  # file names may contain any bytes
+    return result
 
 
 # Without a network
 
 
 def _audit_clips(config: AuditConfig, console: Console) -> Audit:
-    """Probe the cues of the same clips under both zooms and the recipe v3s-plus, then again without bars if asked."""
+    """Probe the cues of the same clips with both zooms and the recipe v3s-plus, and if asked, without bars."""
     task = get_task(config.task)
     videos = _usable(config, task, config.sampling(), console).usable_table
-    asked = PretextClips(videos, task, config.sampling(), seed=config.seed)
-    settings = _settings(asked)
+    base = PretextClips(videos, task, config.sampling(), seed=config.seed)
+    settings = _settings(base)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     clips = list(settings.values())
     workers = divide_cores(config.workers, torch.device("cpu"))
@@ -150,13 +150,14 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
         own = {cue: values[:, place] for cue, values in cues.items()}
         for cue, scores in probe_cues(clips[place], own, labels, numbers, tested.tolist()).items():
             rows[f"{name}: {cue}"] = scores
-    title = f"Linear probe on a few numbers of a clip: {config.clips * len(tested):,} clips of {len(tested):,} videos"
-    told = [f"{asked.num_with_bars:,} of {len(videos):,} videos have bars."] if config.trim_bars else []
-    return Audit(f"{title}, trained on {len(videos) - len(tested):,} others", rows, told)
+    num_clips = config.clips * len(tested)
+    title = f"Linear probe on a few statistics of each clip: {num_clips:,} clips of {len(tested):,} videos"
+    conclusions = [f"{base.num_with_bars:,} of {len(videos):,} videos have bars."] if config.trim_bars else []
+    return Audit(f"{title}, trained on {len(videos) - len(tested):,} other videos", rows, conclusions)
 
 
 def _settings(clips: PretextClips) -> dict[str, PretextClips]:
-    """The same clips under both zooms and the recipe v3s-plus; if bars are trimmed, with the bars too."""
+    """The same clips with both zooms and the recipe v3s-plus; if some have bars, both with and without them."""
     recipes: dict[str, dict[str, Any]] = {"paper": {"zoom": "paper"}, "even": {"zoom": "even"}}
     recipes["v3s-plus"] = RECIPES["v3s-plus"]
     trims = {"": False, ", bars trimmed": True} if clips.num_with_bars else {"": False}
@@ -177,23 +178,22 @@ def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 
 
 def _audit_network(config: AuditConfig, console: Console) -> Audit:
-    """Ask both heads of a trained network about every stimulus, made from the same plans."""
+    """Run both heads of a trained network on every stimulus; all stimuli are made from the same plans."""
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
-    found = _usable(config, trained.task, trained.sampling, console)
-    videos = found.usable_table
+    videos = _usable(config, trained.task, trained.sampling, console).usable_table
     stimuli = Stimuli(PretextClips(videos, trained.task, trained.sampling, seed=config.seed))
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load(stimuli, batches, num_workers=workers, quarantine=None)
-    answers, truth = _ask(model, loader, compute)
+    predictions, truth = _predict(model, loader, compute)
     numbers = np.arange(len(truth)) % len(videos)
     tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
     rows = {}
     for place, name in enumerate(STIMULI):
         spatial, temporal = (
-            score_head(tables[head], prior, truth[:, head], answers[:, place, head], numbers) for head in (0, 1)
+            score_head(tables[head], prior, truth[:, head], predictions[:, place, head], numbers) for head in (0, 1)
         )
         rows[name] = spatial, temporal
     title = f"{config.backbone}: both heads on {len(truth):,} clips of {len(videos):,} videos"
@@ -201,101 +201,102 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
 
 
 @torch.no_grad()
-def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that both heads name, shape (N, stimuli, 2), and the true ones, (N, 2)."""
+def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that both heads predict, shape (N, stimuli, 2), and the true labels, (N, 2)."""
     compute.network(model)
-    answers, truth = [], []
+    predictions, truth = [], []
     for _, (shown, labels) in loader:
         with compute.autocast():
             logits = model(compute.clips(shown.flatten(0, 1)))
-        named = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
-        answers.append(named.view(len(labels), len(STIMULI), 2))
+        predicted = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
+        predictions.append(predicted.view(len(labels), len(STIMULI), 2))
         truth.append(labels)
-    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+    return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 
 def conclude(rows: Mapping[str, Scores]) -> list[str]:
-    """Say in words what both heads read, from their scores on every stimulus."""
+    """State what both heads rely on, from their scores on every stimulus."""
     spatial, temporal = ({name: scores[head] for name, scores in rows.items()} for head in (0, 1))
-    told = []
+    sentences = []
     if len(spatial["video"].labels) > 1:
-        told += _compare("spatial", spatial, "still noise", "its texture: that is a shortcut, nothing was recognised")
-        told += _compare("spatial", spatial, "moving noise", "its texture: that is a shortcut, nothing was recognised")
+        for name in ("still noise", "moving noise"):
+            sentences += _compare("spatial", spatial, name, "texture, a shortcut: nothing was recognised")
     if len(temporal["video"].labels) > 1:
         for name in ("frozen", "still noise"):
             if _is_above_chance(temporal[name]):
-                told.append(f"temporal head: {_percent(temporal[name])} on {name}: something other than time leaks")
-        told += _compare("temporal", temporal, "moving noise", "the speed of its pixels, whatever it is that moves")
-        told += _compare("temporal", temporal, "shuffled", "how much frames differ, not their course")
-    return list(dict.fromkeys(told))
+                score = f"{_percent(temporal[name])} on {name}"
+                sentences.append(f"temporal head: {score}: something other than time leaks the label")
+        sentences += _compare("temporal", temporal, "moving noise", "the speed of the pixels, whatever moves")
+        sentences += _compare("temporal", temporal, "shuffled", "how much frames differ, not their order")
+    return list(dict.fromkeys(sentences))
 
 
 def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) -> list[str]:
-    """One sentence about a head on video and on a stimulus that lacks something."""
+    """One sentence that compares a head on video and on a stimulus that has lost something."""
     real, other = scores["video"], scores[name]
     if not _is_above_chance(real):
         return [f"{head} head: {_percent(real)} on video, not above chance ({real.chance:.1%}): it has learned nothing"]
     start = f"{head} head: {_percent(real)} on video, {_percent(other)} on {name}"
-    if other.accuracy >= real.accuracy - _CERTAIN * hypot(real.standard_error, other.standard_error):
-        return [f"{start}: it scores as high there; it reads {what}"]
+    if other.accuracy >= real.accuracy - _SIGNIFICANT * hypot(real.standard_error, other.standard_error):
+        return [f"{start}: it scores as high there, so it relies on {what}"]
     if not _is_above_chance(other):
-        return [f"{start}, not above chance ({other.chance:.1%}): nothing is read from that"]
+        return [f"{start}, not above chance ({other.chance:.1%}): it does not rely on that"]
     kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
-    return [f"{start}: {kept:.0%} of its lead over chance is left; that part reads {what}"]
+    return [f"{start}: {kept:.0%} of its lead over chance remains; that part relies on {what}"]
 
 
 def _is_above_chance(score: HeadScores) -> bool:
     by_chance = sqrt(score.chance * (1 - score.chance) / score.confusion.sum())
-    return score.accuracy > score.chance + _CERTAIN * max(by_chance, score.standard_error)
+    return score.accuracy > score.chance + _SIGNIFICANT * max(by_chance, score.standard_error)
 
 
-# Showing
+# Output
 
 
 def _percent(score: HeadScores) -> str:
     return f"{score.accuracy:.1%} ± {score.standard_error:.1%}"
 
 
-def _cells(found: Audit) -> list[tuple[str, ...]]:
+def _cells(result: Audit) -> list[tuple[str, ...]]:
     return [
         (name, *(text for score in scores for text in (_percent(score), f"{score.chance:.1%}")))
-        for name, scores in found.rows.items()
+        for name, scores in result.rows.items()
     ]
 
 
 _HEADER = ("shown", "spatial head", "chance", "temporal head", "chance")
 
 
-def _terminal_table(found: Audit) -> Table:
-    shown = Table(title=found.title, title_justify="left")
+def _terminal_table(result: Audit) -> Table:
+    shown = Table(title=result.title, title_justify="left")
     for column in _HEADER:
         shown.add_column(column, justify="left" if column == "shown" else "right")
-    for row in _cells(found):
+    for row in _cells(result):
         shown.add_row(*row)
     return shown
 
 
-def _page(found: Audit) -> str:
-    blocks = [paragraph(sentence) for sentence in found.conclusions]
+def _page(result: Audit) -> str:
+    blocks = [paragraph(sentence) for sentence in result.conclusions]
     for place, head in enumerate(_HEADS):
-        scores = {name: pair[place] for name, pair in found.rows.items()}
+        scores = {name: pair[place] for name, pair in result.rows.items()}
         if len(next(iter(scores.values())).labels) > 1:
             values = {name: score.accuracy for name, score in scores.items()}
             chance = next(iter(scores.values())).chance
             chart = bar_chart(values, title=f"Accuracy of the {head} head", reference=chance, note="chance")
             blocks.append(figure(chart, f"{head} head"))
-    sections = [section("What can be read", *blocks, table(_HEADER, _cells(found)))]
-    if found.shown is not None:
-        clips = found.shown.permute(0, 2, 3, 4, 1).numpy()
+    sections = [section("What gives the labels away", *blocks, table(_HEADER, _cells(result)))]
+    if result.shown is not None:
+        clips = result.shown.permute(0, 2, 3, 4, 1).numpy()
         columns = [(name, data_uri(mp4(clip, 8), "video/mp4")) for name, clip in zip(STIMULI, clips, strict=True)]
-        sections.append(section("One sample as it was shown", strip(columns)))
-    return page("Audit", sections, lead=found.title)
+        sections.append(section("One sample under every stimulus", strip(columns)))
+    return page("Audit", sections, lead=result.title)
 
 
 def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
     listed = config.list_videos()
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
-    found = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
-    if found.num_usable < 2:
+    scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
+    if scanned.num_usable < 2:
         raise ValueError(f"an audit needs 2 usable videos, to train on some and test on others; {config.data} has 1")
-    return found
+    return scanned

@@ -1,4 +1,4 @@
-"""``v3s check``: is this data fit to train on? Every file is read and every bad one is named."""
+"""``v3s check``: is this data fit for training? Read every file and report every bad one."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import FileReport, Scan
-from v3s.data.usable import say_remarks, scan_with_bar, summary
+from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
+from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 
@@ -23,11 +23,11 @@ class CheckConfig(VideoOptions):
     """Read every video once and report which are usable, too short, partial or unreadable.
 
     Attributes:
-        out: File for the report, one JSON line for each video.
+        out: File for the report, with one JSON line per video.
 
     More options:
-        min_frames: Frames that a usable video needs; 69 is the longest span of the paper's task.
-        workers: Processes that read. Default: one for each core.
+        min_frames: Number of frames that a usable video needs; 69 is the longest span of the paper's task.
+        workers: Processes that read videos. Default: one per core.
     """
 
     min_frames: int = 69
@@ -40,10 +40,10 @@ class CheckConfig(VideoOptions):
 
 
 def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
-    """Read every file once and print what is usable, too short, partial and unreadable.
+    """Read every file once and print which are usable, too short, partial and unreadable.
 
     Args:
-        config: which videos, and where the report goes: one JSON line a file, with the fields of
+        config: which videos, and where to write the report: one JSON line per file, with the fields of
             :class:`v3s.data.scan.FileReport`.
         console: where to print; the terminal by default.
 
@@ -53,37 +53,47 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     console = console or Console()
     listed = config.list_videos()
     console.print(Text(_printable(listed.told)))
-    found = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
-    console.print(summary(found))
-    _print_bad(found, console, config.out)
-    say_remarks(found.reports, console)
+    scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
+    console.print(summary(scanned))
+    _print_bad(scanned, console, config.out)
+    _print_remarks(scanned, console, config.out)
     if config.out is not None:
-        _write_reports(found.reports, Path(config.out))
-    return found
+        _write_reports(scanned.reports, Path(config.out))
+    return scanned
 
 
 def _write_reports(reports: Iterable[FileReport], out: Path) -> None:
-    """Write one JSON line a file."""
+    """Write one JSON line per file."""
 
-    def write(beside: Path) -> None:
-        with beside.open("w", encoding="ascii") as file:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="ascii") as file:
             file.writelines(f"{json.dumps(dataclasses.asdict(report))}\n" for report in reports)
 
     write_atomically(out, write)
 
 
 def _print_bad(result: Scan, console: Console, out: str | None) -> None:
-    """Name the files that are not usable, those that are too short last."""
+    """Print the files that are not usable; those that are too short come last."""
     bad = [report for report in result.reports if report.verdict != "usable"]
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:_NUM_BAD_SHOWN]:
         stage = f" ({report.stage})" if report.stage else ""
         console.print(Text(_printable(f"{report.verdict}: {report.path}: {report.reason}{stage}")), soft_wrap=True)
     if len(bad) > _NUM_BAD_SHOWN:
-        where = f"all are in {out}" if out else "give --out report.jsonl to see all"
+        where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         console.print(Text(f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}"))
 
 
+def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
+    """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
+    unusual = [report for report in result.reports if report.remarks]
+    for report in unusual[:_NUM_BAD_SHOWN]:
+        say(console, f"{report.verdict}, but: {report.path}: {report.remarks}")
+    if len(unusual) > _NUM_BAD_SHOWN:
+        where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
+        say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")
+
+
 def _printable(text: str) -> str:
-    """Replace what a terminal cannot encode: file names may hold any bytes."""
+    """Replace what a terminal cannot encode: file names may contain any bytes."""
     return text.encode(errors="replace").decode()

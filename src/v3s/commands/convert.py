@@ -1,13 +1,13 @@
-"""``v3s convert``: weights of other projects, where their network is ours tensor for tensor.
+"""``v3s convert``: weights from other projects, if their network matches ours tensor for tensor.
 
-A file is read with ``weights_only=True``: no code in it is run. Which project it is from shows in the names of its
-tensors; every tensor of our network must be there in its shape, so that no weight is guessed.
+A file is read with ``weights_only=True``: no code in it runs. The names of its tensors identify the project; the file
+must contain every tensor of our network in the right shape, so that no weight is guessed.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from rich.console import Console
@@ -25,11 +25,11 @@ _Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in orde
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """Convert weights of VCOP, PRP, PacePred, RSPNet or torchvision whose network equals ours tensor for tensor.
+    """Convert weights from VCOP, PRP, PacePred, RSPNet or torchvision, if the network matches ours tensor for tensor.
 
     Attributes:
-        weights: A .pt or .pth file; no code in it is run.
-        out: A new folder for backbone.safetensors and config.json, which every --backbone takes.
+        weights: A .pt or .pth file; it is read without running the code in it.
+        out: New folder for backbone.safetensors and config.json; other commands accept it as --backbone.
     """
 
     weights: Annotated[str, "WEIGHTS"]
@@ -38,12 +38,12 @@ class ConvertConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a project names the tensors of a network that we have too.
+    """How another project names the tensors of one of our networks.
 
     Attributes:
-        projects: who uses these names.
-        backbones: which of our networks it can be.
-        rules: from its names to ours.
+        projects: the projects that use these names.
+        backbones: our networks that have these tensors.
+        rules: how to turn these names into ours.
     """
 
     projects: str
@@ -56,7 +56,7 @@ _SEPARABLE: _Rules = (*_UNIT, (r"conv2\.", "3."), (r"bn2\.", "4."))
 
 
 def _below(prefix: str, target: str, rules: _Rules, offset: int) -> _Rules:
-    """Rules for the numbered layers below a prefix, which begin at ``offset`` in ours."""
+    """Rules for the numbered layers below a prefix; in our network they begin at ``offset``."""
     return tuple((f"^{prefix}\\.{pattern}", f"{target}.{int(place.rstrip('.')) + offset}.") for pattern, place in rules)
 
 
@@ -134,7 +134,7 @@ _LAYOUTS = (
 )
 
 _PREFIXES = ("module.", "encoder_q.", "encoder.", "backbone.", "base_network.")
-"""What wrappers put before the names; only what lies below them is the backbone."""
+"""Prefixes that wrappers add to the names; the backbone is what follows them."""
 
 _OTHERS: tuple[tuple[str, str], ...] = (
     (
@@ -143,29 +143,30 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ),
     (r"^feature\.sepConv1\.", "RSPNet's S3D-G: its stem is separable, and it gates other convolutions than S3D-G does"),
     (r"^features\.0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
-    (r"^layer1\.0\.bn1\.", "a 3D-ResNet with a pooling behind its stem (RSPNet's resnet18 is one)"),
+    (r"^layer1\.0\.bn1\.", "a 3D ResNet with pooling after its stem, such as RSPNet's resnet18"),
 )
-"""Tensor names of networks that look like ours and are not: a pattern and what they are."""
+"""Tensor names of networks that resemble ours but differ: a pattern, and what the network is."""
 
 
 def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
-    """Write ``backbone.safetensors`` and ``config.json`` from a file of another project.
+    """Write ``backbone.safetensors`` and ``config.json`` from the weights of another project.
 
     Args:
-        config: which file, and where to.
-        console: where to report; the terminal by default.
+        config: the file, and the folder to write.
+        console: where to print; the terminal by default.
 
     Returns:
-        The folder, which every command takes as ``--backbone``.
+        The folder; other commands accept it as ``--backbone``.
 
     Raises:
-        ValueError: the file cannot be read without running code, its network is not ours, or the folder is not empty.
+        ValueError: the file cannot be read without running code, its network is not supported, or the folder is not
+            empty.
     """
     console, source, folder = console or Console(), Path(config.weights), Path(config.out)
-    given = _strip_prefixes(_read_tensors(source))
-    name, layout, tensors = recognise(given, source)
+    theirs = _strip_prefixes(_read_tensors(source))
+    name, layout, ours = recognise(theirs, source)
     network = create_backbone(name)
-    network.load_state_dict(tensors)
+    network.load_state_dict(ours)
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
@@ -180,8 +181,8 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{name} in the layout of {layout.projects}: {len(tensors)} tensors taken, {len(given) - len(tensors)} left\n"
-        "Clips are given to it in [0, 1]: weights that were trained on normalised clips need fine-tuning first",
+        f"{name} ({layout.projects}): {len(ours)} tensors converted, {len(theirs) - len(ours)} skipped\n"
+        "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder
 
@@ -190,7 +191,7 @@ def _read_tensors(path: Path) -> Tensors:
     """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
 
     Raises:
-        CheckpointError: there is no such file, or it holds something else.
+        CheckpointError: the file does not exist or does not contain named tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -199,45 +200,42 @@ def _read_tensors(path: Path) -> Tensors:
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{path}: cannot be read without running code in it, or is not a file of torch.save; where you trust it, "
-            f"save its state_dict alone ({reason[0]})"
+            f"{path}: cannot be read without running code in it, or was not written by torch.save; if you trust it, "
+            f"load it and save only its state_dict ({reason[0]})"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if _named(loaded) else {}
+    is_named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if is_named else {}
     if not tensors:
-        raise CheckpointError(f"{path}: holds no named tensors; give a state_dict that torch.save wrote")
+        raise CheckpointError(f"{path}: does not contain named tensors; give a state_dict written by torch.save")
     return tensors
-
-
-def _named(loaded: Any) -> bool:
-    return isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
 
 
 def _strip_prefixes(tensors: Tensors) -> Tensors:
-    """Keep what lies below the wrappers' names, if there are any, without these names."""
+    """Keep the tensors inside wrappers, if there are any, and remove the prefixes of the wrappers."""
     for prefix in _PREFIXES:
-        below = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        tensors = below or tensors
+        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        tensors = inside or tensors
     return tensors
 
 
-def recognise(given: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
-    """Find the network that tensors are of.
+def recognise(theirs: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
+    """Find the network that these tensors belong to.
 
     Returns:
-        The backbone's name, the layout of the names, and the tensors under our names.
+        The name of the backbone, the layout of the tensor names, and the tensors with our names.
 
     Raises:
-        CheckpointError: they are of none of our networks; the message says which comes closest.
+        CheckpointError: they match none of our networks; the message names the closest one.
     """
     for pattern, what in _OTHERS:
-        if any(re.search(pattern, name) for name in given):
-            raise CheckpointError(f"{source}: {what}; it is not one of our networks, so it cannot be converted")
+        if any(re.search(pattern, name) for name in theirs):
+            raise CheckpointError(f"{source}: {what}; this network is not supported, so it cannot be converted")
     misfits = []
     for layout in _LAYOUTS:
-        renamed = {_rename(name, layout.rules): value for name, value in given.items()}
+        renamed = {_rename(name, layout.rules): value for name, value in theirs.items()}
         for backbone in layout.backbones:
             with torch.device("meta"):
                 wanted = BACKBONES[backbone](1.0).state_dict()
@@ -248,8 +246,8 @@ def recognise(given: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
             misfits.append((len(wrong) / len(wanted), backbone, layout.projects, wrong[0]))
     share, backbone, projects, first = min(misfits)
     raise CheckpointError(
-        f"{source}: does not match any supported network; the closest is {backbone} of {projects}, with "
-        f"{share:.0%} of its tensors missing or of another shape, first {first}"
+        f"{source}: does not match any supported network; the closest is {backbone} of {projects}, but {share:.0%} of "
+        f"its tensors are missing or have another shape, the first of them {first}"
     )
 
 
@@ -260,7 +258,7 @@ def _rename(name: str, rules: _Rules) -> str:
 
 
 def _take(name: str, wanted: Tensor, renamed: Tensors) -> Tensor | None:
-    """A tensor of ours out of theirs; old files do not count the batches of a batch normalisation."""
+    """One of our tensors, taken from theirs; old files have no batch counter for batch norm."""
     if name in renamed:
         return renamed[name].to(wanted.dtype)
     return torch.zeros((), dtype=wanted.dtype) if name.endswith("num_batches_tracked") else None

@@ -1,4 +1,4 @@
-"""``v3s demo``: the whole road in minutes, on clips that it makes or on your videos, with a report at its end."""
+"""``v3s demo``: the full pipeline in minutes, on generated clips or your own videos, with a report at the end."""
 
 import csv
 import shutil
@@ -25,13 +25,13 @@ from v3s.options import require_positive
 from v3s.pretext.task import TASKS
 from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, retrieve
 
-_NUM_MADE, _NUM_HELD_OUT = 64, 16
-_MADE_FRAMES, _MADE_HEIGHT, _MADE_WIDTH = 48, 96, 128  # small, so that reading them takes little of the demo's time
+_NUM_GENERATED, _NUM_HELD_OUT = 64, 16
+_GENERATED_FRAMES, _GENERATED_HEIGHT, _GENERATED_WIDTH = 48, 96, 128  # small, so that reading them is fast
 _BACKBONE, _WIDTH, _CLIP_FRAMES, _CLIP_SIZE = "r2plus1d", 0.125, 8, 48
 _BATCH_SIZE, _LEARNING_RATE = 16, 0.05
-CLIPS_AN_EPOCH, _EPOCHS = 672, 18
+CLIPS_PER_EPOCH, _EPOCHS = 672, 18
 NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, _NUM_RETRIEVAL_CLIPS = 96, 480, 4
-_FEWEST_VIDEOS = 6
+_MIN_VIDEOS = 6
 _MARK, _REPORT = "demo.json", "report.html"
 
 
@@ -41,8 +41,8 @@ class DemoConfig(ComputeOptions):
 
     Attributes:
         data: A folder of your own videos. Without it, 64 short clips are generated.
-        out: Folder of the demo.
-        epochs: Passes over the videos. Default: what a few minutes on two cores allow.
+        out: Folder for the demo.
+        epochs: Passes over the videos. Default: as many as a few minutes on two cores allow.
         overwrite: Replace the demo in the folder.
     """
 
@@ -57,18 +57,18 @@ class DemoConfig(ComputeOptions):
 
 
 def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
-    """Make or take videos, check them, hold some out, pre-train a narrow network, evaluate it and write a report.
+    """Generate or read videos, check them, hold some out, pre-train a narrow network, evaluate it and write a report.
 
     Args:
-        config: where, and on which videos.
-        console: where to report; the terminal by default.
+        config: the folder and the videos.
+        console: where to print; the terminal by default.
 
     Returns:
         The report, an HTML page.
 
     Raises:
-        ValueError: the folder holds something else, or a demo and ``overwrite`` was not given; or there are fewer
-            than six usable videos.
+        ValueError: the folder contains something else, or a demo and ``overwrite`` is false; or there are fewer than
+            six usable videos.
     """
     console, start = console or Console(), time.monotonic()
     out = _open(config)
@@ -76,20 +76,20 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
     if config.data is None:
         make_clips(
             folder,
-            num_videos=_NUM_MADE,
-            num_frames=_MADE_FRAMES,
-            height=_MADE_HEIGHT,
-            width=_MADE_WIDTH,
+            num_videos=_NUM_GENERATED,
+            num_frames=_GENERATED_FRAMES,
+            height=_GENERATED_HEIGHT,
+            width=_GENERATED_WIDTH,
             seed=config.seed,
         )
-        say(console, f"made {_NUM_MADE} clips in {folder} ({time.monotonic() - start:.0f} s)")
+        say(console, f"generated {_NUM_GENERATED} clips in {folder} ({time.monotonic() - start:.0f} s)")
     data = folder if config.data is None else Path(config.data)
     needed = TASKS["v3s"].longest_span(_CLIP_FRAMES)
     checked = CheckConfig(data=str(data), subset="all", min_frames=needed, out=str(out / "check.jsonl"))
-    found = check(checked, console=console)
-    train, test = _divide(config, found, out)
+    scanned = check(checked, console=console)
+    train, test = _split_videos(config, scanned, out)
     trained = pretrain(_training(config, train, out), console=console)
-    asked = EvaluateConfig(
+    evaluation = EvaluateConfig(
         data=str(test),
         subset="all",
         backbone=str(trained.run),
@@ -100,44 +100,45 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
         seed=config.seed,
         out=str(out / "scores.json"),
     )
-    scores = evaluate(asked, console=console)
+    scores = evaluate(evaluation, console=console)
     retrieval = _retrieve(config, train, test, trained.run, console)
     write_demo_page(
         out / _REPORT,
-        DemoResult(found, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
+        DemoResult(scanned, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
     )
     return out / _REPORT
 
 
 def _open(config: DemoConfig) -> Path:
-    """The demo's folder, empty but for its mark."""
+    """Create the folder of the demo: empty, except for the file that marks it as a demo."""
     out = Path(config.out)
     if out.is_dir() and any(out.iterdir()):
         if not (out / _MARK).is_file():
-            raise ValueError(f"{out} is not empty and holds no demo; choose another folder with --out")
+            raise ValueError(f"{out} is not empty and does not contain a demo; choose another folder with --out")
         if not config.overwrite:
-            raise ValueError(f"{out} holds a demo; replace it with --overwrite")
+            raise ValueError(f"{out} already contains a demo; use --overwrite to replace it")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _MARK, asdict(config))
     return out
 
 
-def _divide(config: DemoConfig, found: Scan, out: Path) -> tuple[Path, Path]:
-    """Write two lists of the usable videos: a quarter is held out, of made clips the last ones, two of each motion.
+def _split_videos(config: DemoConfig, scanned: Scan, out: Path) -> tuple[Path, Path]:
+    """Write two lists of the usable videos; a quarter is held out. Of generated clips, it is the last two per motion.
 
-    A line has the video's label too where all have one.
+    If all videos have labels, each line also contains the label.
     """
-    paths = [str((found.videos.root / found.videos.paths[number]).resolve()) for number in found.usable]
-    labels = {} if None in found.usable_labels else dict(zip(paths, found.usable_labels, strict=True))
-    if len(paths) < _FEWEST_VIDEOS:
+    videos = scanned.videos
+    paths = [str((videos.root / videos.paths[number]).resolve()) for number in scanned.usable]
+    labels = {} if None in scanned.usable_labels else dict(zip(paths, scanned.usable_labels, strict=True))
+    if len(paths) < _MIN_VIDEOS:
         raise ValueError(
-            f"{found.videos.root} has {len(paths)} usable videos; a demo needs {_FEWEST_VIDEOS}, to train on some and "
-            "to hold others out"
+            f"{videos.root} has {len(paths)} usable videos; a demo needs {_MIN_VIDEOS}, to train on some and to hold "
+            "others out"
         )
     if config.data is None:
-        a_motion = _NUM_HELD_OUT // len(MOTIONS)
-        last = {path for motion in MOTIONS for path in [p for p in paths if Path(p).parent.name == motion][-a_motion:]}
+        count = _NUM_HELD_OUT // len(MOTIONS)
+        last = {path for motion in MOTIONS for path in [p for p in paths if Path(p).parent.name == motion][-count:]}
         parts = [path for path in paths if path not in last], sorted(last)
     else:
         kept, held = hold_out(len(paths), max(2, len(paths) // 4), config.seed)
@@ -157,9 +158,9 @@ def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> 
 
 
 def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
-    """Let held-out videos find training videos of their class, by the trained network and by random weights."""
+    """Retrieve training videos of the same class for held-out videos, with the trained network and random weights."""
     if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
-        say(console, "retrieval skipped: the videos are not in several class folders")
+        say(console, "retrieval skipped: it needs videos in several class folders")
         return {}
     return {
         name: retrieve(
@@ -186,8 +187,8 @@ def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: C
 def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:
     num_videos = len(list_videos(train, subset="all"))
     num_validation = max(1, num_videos // 8)
-    train_clips = max(1, round(CLIPS_AN_EPOCH / (num_videos - num_validation)))
-    an_epoch = train_clips * (num_videos - num_validation)
+    train_clips = max(1, round(CLIPS_PER_EPOCH / (num_videos - num_validation)))
+    num_clips = train_clips * (num_videos - num_validation)
     return PretrainConfig(
         data=str(train),
         subset="all",
@@ -196,7 +197,7 @@ def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:
         width=_WIDTH,
         clip_frames=_CLIP_FRAMES,
         clip_size=_CLIP_SIZE,
-        epochs=config.epochs or max(1, round(_EPOCHS * CLIPS_AN_EPOCH / an_epoch)),
+        epochs=config.epochs or max(1, round(_EPOCHS * CLIPS_PER_EPOCH / num_clips)),
         batch_size=_BATCH_SIZE,
         learning_rate=_LEARNING_RATE,
         train_clips=train_clips,

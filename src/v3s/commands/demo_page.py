@@ -1,4 +1,4 @@
-"""The demo's page: what was shown to the network, how it learned, and what it can tell on videos it never saw."""
+"""The page of the demo: what the network was shown, how it learned, and how it does on held-out videos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,23 +29,23 @@ from v3s.video.index import index_video
 
 _NEIGHBOURS = (1, 5, 10)
 _EXPLAINED = "conv4"  # finer in time and space than the last stage
-_CHANGING, _FASTER, _MOST_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
+_CHANGING, _FASTER, _MAX_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What a demo did.
+    """The results of a demo.
 
     Attributes:
-        scan: what reading all videos found.
-        train: the list file of the videos that were trained on.
-        test: the list file of the videos that were held out.
-        trained: what the training reached.
-        scores: both heads on the held-out videos.
-        retrieval: name of the network -> how well the held-out videos find training videos of their class, by the
-            trained network and by one of random weights; empty where the videos are not of several classes.
-        seconds: that all of it took, less the report.
-        made: whether the videos are the demo's own.
+        scan: the result of reading all videos.
+        train: the list file of the training videos.
+        test: the list file of the held-out videos.
+        trained: the result of the training.
+        scores: the scores of both heads on the held-out videos.
+        retrieval: name of the network -> how well it retrieves training videos of the same class for held-out videos,
+            for the trained network and for random weights; empty if the videos do not have several classes.
+        seconds: the total time without writing the report.
+        is_generated: whether the demo generated the videos.
     """
 
     scan: Scan
@@ -55,7 +55,7 @@ class DemoResult:
     scores: PretextScores
     retrieval: dict[str, RetrievalResult]
     seconds: float
-    made: bool
+    is_generated: bool
 
 
 def write_demo_page(path: Path, demo: DemoResult) -> None:
@@ -63,13 +63,13 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
     trained = describe_trained(demo.trained.run)
     metrics = read_metrics(demo.trained.run / METRICS)
     counts = read_json(demo.trained.run / MANIFEST)["videos"]
-    kind = "clips that the demo made" if demo.made else "videos of yours"
-    num_left_out = len(demo.scan.reports) - demo.scan.num_usable
-    left_out = f"{num_left_out:,} could not be used: see check.jsonl. " if num_left_out else ""
+    kind = "generated clips" if demo.is_generated else "of your videos"
+    num_skipped = len(demo.scan.reports) - demo.scan.num_usable
+    skipped = f"{num_skipped:,} were skipped: see check.jsonl. " if num_skipped else ""
     lead = (
-        f"{trained.backbone}, {trained.width:g} of its width, trained for {len(metrics)} epochs without labels on "
-        f"{counts['train']:,} {kind}; {counts['validation']:,} others chose the epoch to keep. {left_out}"
-        f"{demo.seconds:.0f} seconds in all. This shows that the road works, not what the method can reach."
+        f"{trained.backbone} at {trained.width:g} of its full width, trained for {len(metrics)} epochs without labels "
+        f"on {counts['train']:,} {kind}; the best epoch was chosen on {counts['validation']:,} others. {skipped}"
+        f"It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can achieve."
     )
     sections = [
         _held_out(demo),
@@ -91,7 +91,7 @@ def _held_out(demo: DemoResult) -> str:
         for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal))
     ]
     return section(
-        "On videos that it never saw",
+        "On held-out videos",
         paragraph(f"{scores.num_clips:,} clips of {scores.num_videos:,} held-out videos; accuracy ± standard error."),
         table(("head", "labels", "accuracy", "chance"), rows),
     )
@@ -140,33 +140,34 @@ def _curves(metrics: Sequence[dict[str, Any]], demo: DemoResult) -> str:
 def _confusions(demo: DemoResult) -> str:
     def matrix(name: str, head: HeadScores) -> str:
         drawn = confusion_matrix(head.confusion, head.labels, title=f"{name} head, held-out clips")
-        return figure(drawn, f"{name} head: rows are the truth, columns what it said")
+        return figure(drawn, f"{name} head: rows are the true labels, columns the predictions")
 
     scores = demo.scores
-    return section("What it mixes up", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
+    return section("What it confuses", matrix("Spatial", scores.spatial), matrix("Temporal", scores.temporal))
 
 
 def _neighbours(demo: DemoResult) -> list[str]:
-    """Retrieval by both networks in one table; no section where the videos have no classes."""
-    found = demo.retrieval
-    if not found:
+    """Retrieval by both networks in one table; no section if the videos have no classes."""
+    results = demo.retrieval
+    if not results:
         return []
-    one = next(iter(found.values()))
+    one = next(iter(results.values()))
     rows = [
-        (f"top {k}", *(f"{result.accuracy[k]:.1%}" for result in found.values()), f"{one.chance[k]:.1%}")
+        (f"top {k}", *(f"{result.accuracy[k]:.1%}" for result in results.values()), f"{one.chance[k]:.1%}")
         for k in _NEIGHBOURS
     ]
-    precision = (f"{result.mean_average_precision:.1%}" for result in found.values())
+    precision = (f"{result.mean_average_precision:.1%}" for result in results.values())
     rows.append(("mean average precision", *precision, f"{one.chance_precision:.1%}"))
     text = (
-        f"{one.num_queries:,} held-out videos look for videos of their class among the {one.num_gallery:,} that were "
-        "trained on; no network was shown a class. With so few videos, differences of some percent are noise."
+        f"For each of {one.num_queries:,} held-out videos, the nearest of the {one.num_gallery:,} training videos; a "
+        "hit has the same class. Neither network was trained with classes. With this few videos, differences of a few "
+        "percent are noise."
     )
-    return [section("Nearest videos", paragraph(text), table(("score", *found, "a guess"), rows))]
+    return [section("Nearest videos", paragraph(text), table(("score", *results, "chance"), rows))]
 
 
 def _middle(demo: DemoResult) -> Video:
-    """The held-out video in the middle of the list: not chosen by what the network makes of it."""
+    """The held-out video in the middle of the list: it is not chosen by how well the network does on it."""
     videos = _table(demo.test)
     return videos[len(videos) // 2]
 
@@ -175,34 +176,34 @@ def _attention(demo: DemoResult) -> str:
     subject, source = open_subject(demo.trained.run), _middle(demo)
     pictures = []
     for head in subject.heads:
-        found = explain_clip(subject, source, head=head, stage=_EXPLAINED)
-        sheet = data_uri(png(contact_sheet(found.clip, overlay(found.clip, found.heat))), "image/png")
-        pictures.append(figure(sheet, f"{head} head: {found.answer(found.predicted)}"))
+        shown = explain_clip(subject, source, head=head, stage=_EXPLAINED)
+        sheet = data_uri(png(contact_sheet(shown.clip, overlay(shown.clip, shown.heat))), "image/png")
+        pictures.append(figure(sheet, f"{head} head: {shown.answer(shown.predicted)}"))
     text = (
-        f"Grad-CAM from {_EXPLAINED} on the clip in the middle of {Path(source.path).name}, as it is, untransformed: "
-        "frames above, heat below. The brighter, the more the place spoke for the head's answer. No class of the "
-        "spatial head stands for an untransformed clip: its answer is the nearest."
+        f"Grad-CAM of {_EXPLAINED} on the clip in the middle of {Path(source.path).name}, without a transform: frames "
+        "above, heat maps below. Brighter places contribute more to the prediction of the head. The spatial head has "
+        "no class for an untransformed clip, so it predicts the nearest one."
     )
     return section("Where it looks", paragraph(text), *pictures)
 
 
 def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
-    """A held-out video that is made to change its speed, and what the temporal head says of it over time."""
+    """A held-out video, edited to change its speed, and what the temporal head predicts for it over time."""
     source = _middle(demo)
-    length = min(source.num_frames, _MOST_FRAMES)
+    length = min(source.num_frames, _MAX_FRAMES)
     change = length // 3
     frames = [*range(change), *range(change, length, _FASTER)]
     film = small_frames(source, frames, _PICTURE_WIDTH)
-    write_atomically(file, lambda beside: beside.write_bytes(mp4(film, source.fps)))
+    write_atomically(file, lambda temporary: temporary.write_bytes(mp4(film, source.fps)))
     model, _ = load_pretext_model(demo.trained.run)
     curve = measure_speediness(model, trained, index_video(file), Windows(stride=1), console=Console(quiet=True))
     chart = curve_chart(curve, trained.task, video=file.name, markers={"faster": change / source.fps})
     text = (
-        f"{Path(source.path).name}, which was held out, plays at its own speed up to frame {change} and {_FASTER} "
-        f"times as fast from there on. Each point is a window of {trained.sampling.clip_frames} frames, at its middle. "
+        f"{Path(source.path).name} was held out. It plays at its original speed up to frame {change}, then {_FASTER} "
+        f"times as fast. Each point is a window of {trained.sampling.clip_frames} frames, drawn at its middle. "
         "Speediness is 1 - P(s = 1) / P(all speeds); acceleration is P(p2 > p1) / P(all patterns)."
     )
-    shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was asked about")
+    shown = video(data_uri(file.read_bytes(), "video/mp4"), "the video that was measured")
     return section("How fast it seems to play", paragraph(text), figure(chart, "Over time"), shown)
 
 

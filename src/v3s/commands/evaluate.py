@@ -1,4 +1,4 @@
-"""``v3s evaluate``: how often both heads are right about videos that the model has not seen (paper section 3.3)."""
+"""``v3s evaluate``: the accuracy of both heads on videos that the model has not seen (paper section 3.3)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,7 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide
 from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
-from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import Trained, load_pretext_model
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
@@ -24,15 +23,15 @@ from v3s.pretext.scores import Counts, HeadScores, score_head
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ComputeOptions, VideoOptions):
-    """Measure both heads of a pre-trained model on videos that it has not seen.
+    """Measure the accuracy of both heads of a pre-trained model on videos that it has not seen.
 
     Attributes:
-        backbone: A run's folder.
+        backbone: Folder of a run.
         out: JSON file for the accuracies and confusion matrices.
 
     More options:
-        clips: Fixed clips of each video.
-        batch_size: Clips in a batch.
+        clips: Clips per video; the seed determines which.
+        batch_size: Clips per batch.
     """
 
     backbone: str
@@ -48,54 +47,54 @@ class EvaluateConfig(ComputeOptions, VideoOptions):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PretextScores:
-    """How a pre-trained model does on given videos.
+    """The scores of a pre-trained model on a list of videos.
 
     Attributes:
-        num_videos: how many were usable.
-        num_clips: how many clips were cut from them.
-        left_out: path and reason of each video that was not usable.
+        num_videos: number of usable videos.
+        num_clips: number of clips cut from them.
+        skipped: path and reason of each video that was not usable.
         spatial: the scores of the spatial head.
         temporal: the scores of the temporal head.
     """
 
     num_videos: int
     num_clips: int
-    left_out: dict[str, str]
+    skipped: dict[str, str]
     spatial: HeadScores
     temporal: HeadScores
 
 
 def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> PretextScores:
-    """Cut fixed clips from videos and ask both heads for their labels.
+    """Cut fixed clips from videos and predict their labels with both heads.
 
-    Labels, starts and crops are drawn by the seed in an epoch of their own, as those of validation are, so that the
-    same clips are asked again at every call.
+    Labels, starts and crops are drawn with the seed in an epoch of their own, as in validation, so that every call uses
+    the same clips.
 
     Args:
-        config: which model, which videos, how many clips of each.
-        console: where to report; the terminal by default.
+        config: the model, the videos and the number of clips per video.
+        console: where to print; the terminal by default.
 
     Raises:
-        CheckpointError: the folder holds no trained model with both heads.
+        CheckpointError: the folder does not contain a trained model with both heads.
         ValueError: the videos cannot be listed, or none of them is usable.
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
-    found = _read_videos(config, trained, console)
-    table = found.usable_table
+    scanned = _read_videos(config, trained, console)
+    table = scanned.usable_table
     clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
-    answers, truth = _ask(model, loader, compute)
+    predictions, truth = _predict(model, loader, compute)
     videos = np.array([number % len(table) for batch in batches for _, number in batch])
     task, prior = trained.task, trained.sampling.label_prior
     spatial, temporal = (
-        score_head(rows, prior, truth[:, head], answers[:, head], videos)
+        score_head(rows, prior, truth[:, head], predictions[:, head], videos)
         for head, rows in enumerate((task.spatial, task.temporal))
     )
-    scores = PretextScores(len(table), len(truth), found.skipped, spatial, temporal)
+    scores = PretextScores(len(table), len(truth), scanned.skipped, spatial, temporal)
     console.print(_scores_table(scores))
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
@@ -103,7 +102,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
 
 
 def _scores_table(scores: PretextScores) -> Table:
-    """The accuracies of both heads beside chance."""
+    """The accuracies of both heads next to chance."""
     table = Table(title=f"{scores.num_clips:,} clips of {scores.num_videos:,} videos", title_justify="left")
     for column in ("head", "labels", "accuracy", "standard error", "chance"):
         table.add_column(column, justify="left" if column == "head" else "right")
@@ -120,16 +119,16 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
 
 
 @torch.no_grad()
-def _ask(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
-    """The rows that both heads name, and the true ones, each of shape (N, 2)."""
+def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
+    """The labels that both heads predict, and the true labels, each of shape (N, 2)."""
     compute.network(model)
-    answers, truth = [], []
+    predictions, truth = [], []
     for clips, labels in loader:
         with compute.autocast():
             logits = model(compute.clips(clips))
-        answers.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
+        predictions.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
         truth.append(labels)
-    return torch.cat(answers).numpy(), torch.cat(truth).numpy()
+    return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 
 def _description(config: EvaluateConfig, scores: PretextScores) -> dict[str, Any]:
@@ -139,7 +138,7 @@ def _description(config: EvaluateConfig, scores: PretextScores) -> dict[str, Any
         "seed": config.seed,
         "num_videos": scores.num_videos,
         "num_clips": scores.num_clips,
-        "left_out": scores.left_out,
+        "left_out": scores.skipped,
         "spatial": scores.spatial.to_json(),
         "temporal": scores.temporal.to_json(),
     }

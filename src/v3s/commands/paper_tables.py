@@ -1,4 +1,4 @@
-"""The numbers that the paper reports, as data: Tables 1 to 6, less the methods of others."""
+"""The numbers that the paper reports, as data: Tables 1 to 6 without the methods of others."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Trial = tuple[Protocol, Dataset]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table: a network, its pretext task (None: random weights), the paper's scores in percent."""
+    """A row of a table: a network, its pretext task (None: random weights) and the paper's scores in percent."""
 
     name: str
     backbone: str
@@ -20,7 +20,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """A table of the paper: what was asked of each row, on which videos, and what came out."""
+    """A table of the paper: the protocols and datasets of its columns, and its rows."""
 
     title: str
     trials: tuple[Trial, ...]
@@ -89,7 +89,7 @@ TABLES: dict[str, PaperTable] = {
         "action similarity on ASLAN", (("similarity", "aslan"),), (Row("R3D, V3S", "r3d", "v3s", (65.4,)),)
     ),
 }
-"""All rows were pre-trained on UCF101, split 1. A retrieval has five scores: top 1, 5, 10, 20 and 50."""
+"""All rows were pre-trained on UCF101, split 1. Retrieval has five scores: top 1, 5, 10, 20 and 50."""
 
 PAPER_VIDEOS = {
     "ucf101": "9,537 training and 3,783 test videos in 101 classes",

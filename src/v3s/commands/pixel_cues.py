@@ -1,6 +1,6 @@
-"""What a few numbers of a clip give away about its label, without a network: a linear probe on its pixels' statistics.
+"""How much a few pixel statistics of a clip reveal about its label, without a network: a linear probe on them.
 
-Each sample is cut by several settings from the same frames, so that settings can be compared clip by clip.
+Each sample is cut with several settings from the same frames, so that settings can be compared clip by clip.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ from v3s.video.decode import read_frames
 CUES = ("gradients", "borders", "motion")
 ALL_CUES = "all three"
 _PENALTY_C = 1.0
-_SCALES = (1, 2, 4)  # pixels that are averaged before gradients are taken
+_SCALES = (1, 2, 4)  # side in pixels of the squares that are averaged before gradients are computed
 _FLOOR = 1e-2  # below any real energy: keeps the logarithm of a constant clip finite
 
 
 def clip_cues(clip: Tensor) -> dict[str, Tensor]:
-    """The numbers that the probe sees.
+    """The statistics that the probe sees.
 
     Args:
         clip: uint8, shape (3, T, H, W), at least 8 pixels high and wide.
 
     Returns:
-        gradients: logarithms of the energy of differences across and down at three scales, and in the four halves of
-        the picture, (14,); borders: mean, spread, least value and share of black of the four border lines, (16,);
-        motion: logarithms of the energy of the change from each frame to the next, (T - 1,). All of the grey clip.
+        gradients: log energy of the horizontal and vertical differences at three scales and in the four halves of the
+        picture, (14,); borders: mean, standard deviation, minimum and share of black pixels of the four border lines,
+        (16,); motion: log energy of the change from each frame to the next, (T - 1,). All are of the grey clip.
     """
     grey = clip.float().mean(dim=0)
     height, width = grey.shape[1:]
@@ -50,10 +50,11 @@ def clip_cues(clip: Tensor) -> dict[str, Tensor]:
 
 
 class CueClips:
-    """Samples as their cues under each setting: tensors of shape (settings, numbers), the labels, the video.
+    """The cues of each sample with every setting: tensors of shape (settings, numbers), the labels and the video.
 
     Args:
-        settings: clips of the same videos, task and seed that differ in what moves no frame: zoom, jitter, bars.
+        settings: clips of the same videos, task and seed; their options may differ only in ways that keep the frames,
+            such as zoom, jitter or bars.
     """
 
     def __init__(self, settings: Sequence[PretextClips]) -> None:
@@ -68,28 +69,28 @@ class CueClips:
         video, first = plans[0]
         assert all(plan.frames == first.frames for _, plan in plans)
         frames = read_frames(self.settings[0].table[video], first.frames)
-        found = [
+        cues_by_setting = [
             clip_cues(cut_clip(frames, plan, clips.sampling.clip_size))
             for clips, (_, plan) in zip(self.settings, plans, strict=True)
         ]
-        stacked = {name: torch.stack([cues[name] for cues in found]) for name in CUES}
+        stacked = {name: torch.stack([cues[name] for cues in cues_by_setting]) for name in CUES}
         return stacked, torch.tensor([first.labels.spatial, first.labels.temporal]), video
 
 
 def probe_cues(
     clips: PretextClips, cues: Mapping[str, Tensor], labels: Tensor, videos: Tensor, tested: Sequence[int]
 ) -> dict[str, tuple[HeadScores, HeadScores]]:
-    """Train a linear probe for each head on each kind of cue, and on all of them, and test it on other videos.
+    """Train a linear probe for each head on each kind of cue and on all of them, and test it on other videos.
 
     Args:
-        clips: where the cues come from: their task and prior.
-        cues: one setting's, each of shape (N, numbers).
+        clips: the clips that the cues are from, with their task and label prior.
+        cues: the cues of one setting, each of shape (N, numbers).
         labels: int64, shape (N, 2).
-        videos: number of each sample's video, shape (N,).
+        videos: the video number of each sample, shape (N,).
         tested: numbers of the videos that the probe is tested on; it is trained on the others.
 
     Returns:
-        The scores of the spatial and of the temporal head, by cue.
+        The scores for the labels of the spatial and of the temporal head, by cue.
     """
     is_tested = torch.isin(videos, torch.as_tensor(tested))
     _, test_videos = np.unique(videos[is_tested].numpy(), return_inverse=True)
@@ -98,8 +99,8 @@ def probe_cues(
     def score(numbers: Tensor, head: int, rows: tuple[object, ...]) -> HeadScores:
         train, test = numbers[~is_tested], numbers[is_tested]
         probabilities = logistic_regression(train, labels[~is_tested, head], test, _PENALTY_C, len(rows))
-        answers, truth = probabilities.argmax(dim=1).numpy(), labels[is_tested, head].numpy()
-        return score_head(rows, clips.sampling.label_prior, truth, answers, test_videos)
+        predictions, truth = probabilities.argmax(dim=1).numpy(), labels[is_tested, head].numpy()
+        return score_head(rows, clips.sampling.label_prior, truth, predictions, test_videos)
 
     return {
         name: (score(numbers, 0, clips.task.spatial), score(numbers, 1, clips.task.temporal))

@@ -41,32 +41,32 @@ from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, s
 from v3s.video.store_writer import ShardWriter, store_video
 
 VIDEOS_PER_SHARD = 32
-"""How many videos a shard holds at most: what a killed run loses, for each process."""
+"""Maximum number of videos per shard; a killed run loses at most this many per process."""
 
 _SHARDS_PER_PROCESS = 8
-"""Of fewer videos so many shards are made at least, that no process idles long while others write their last one."""
+"""Minimum number of shards per process if there are few videos, so that no process waits long for the last shards."""
 
 NUM_OPENED = 1000
-"""Of more videos, so many at least, evenly spaced, tell the space that all take: opening them costs 2 ms each."""
+"""To estimate the space for more videos than this, open at least this many, evenly spaced; opening costs 2 ms each."""
 
 LINES_PER_LIST = 1024
-"""How many files with new dates a list holds at most: what a killed run compares again."""
+"""Maximum number of files with new dates per list; a killed run compares at most this many again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(VideoOptions):
-    """Decode every video once into a store, which every command takes as DATA in place of the folder of videos.
+    """Decode every video once into a store, which every command accepts as DATA in place of the folder of videos.
 
     Attributes:
-        out: Folder of the store. Videos that it holds already are not decoded again, even if their dates changed.
+        out: Folder of the store. Videos that it already contains are not decoded again, even if their dates changed.
         overwrite: Replace the store in the folder.
 
     More options:
         subset: Part of the split.
-        pixel_format: yuv keeps the codec's planes (4:2:0, 1.5 bytes a pixel), jpeg packs them to a tenth with some
-            loss, rgb takes 3 bytes a pixel.
-        short_side: Frames with a longer short side are shrunk to this many pixels; smaller ones are kept as they are.
-        workers: Processes that decode. Default: one for each core.
+        pixel_format: yuv keeps the planes of the codec (4:2:0, 1.5 bytes per pixel), jpeg compresses them to a tenth
+            with some loss, rgb takes 3 bytes per pixel.
+        short_side: Maximum short side of stored frames, in pixels; larger frames are shrunk, smaller ones unchanged.
+        workers: Processes that decode. Default: one per core.
     """
 
     out: str
@@ -82,31 +82,31 @@ class PrepareConfig(VideoOptions):
 
 
 def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
-    """Decode every video that the store does not hold yet, or whose content changed since, and add it.
+    """Decode every video that is not in the store yet, or has changed since, and add it to the store.
 
     Args:
-        config: Which videos, where to, in which format.
-        console: Where to report; the terminal by default.
+        config: the videos, the folder and the format.
+        console: where to print; the terminal by default.
 
     Raises:
-        ValueError: There are no videos, the disk is too small, or the folder holds something else or a store that was
-            made otherwise.
-        FolderInUseError: Another process prepares the store.
+        ValueError: there are no videos, the disk is too small, or the folder contains something else or a store with
+            other settings.
+        FolderInUseError: another process is writing the store.
     """
     console = console or Console()
     listed = config.list_videos()
     if is_store(listed.root):
-        raise ValueError(f"{listed.root} is a store already; give the folder of videos that it was made from")
+        raise ValueError(f"{listed.root} is already a store; give the folder of videos that it was made from")
     folder = Path(config.out)
     with only_writer(folder):
         store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
         _remove_leftovers(store)
-        lacking = [path for path in listed.paths if store.lacks(path)]
-        store = _take_new_dates(store, lacking, console)
-        wanted = [path for path in lacking if store.lacks(path)]
-        num_renewed = len(lacking) - len(wanted)
-        by_content = f", {num_renewed:,} of them by their content under new dates" if num_renewed else ""
-        stored = f"{len(listed) - len(wanted):,} are stored already{by_content}"
+        missing = [path for path in listed.paths if store.is_missing(path)]
+        store = _take_new_dates(store, missing, console)
+        wanted = [path for path in missing if store.is_missing(path)]
+        num_renewed = len(missing) - len(wanted)
+        by_content = f", {num_renewed:,} of them with new dates but the same content" if num_renewed else ""
+        stored = f"{len(listed) - len(wanted):,} are already stored{by_content}"
         say(console, f"{listed.told}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
@@ -125,7 +125,7 @@ def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
 
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
-    """The store in the folder as it is, also where its videos have moved, or an empty one."""
+    """The store in the folder, even if its videos have moved, or a new empty store."""
     if is_store(folder) and not overwrite:
         store = open_store(folder, to_write=True)
         if store.settings == settings:
@@ -134,20 +134,20 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
             was, now = asdict(store.settings), asdict(settings)
             changed = "; ".join(f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name])
             raise ValueError(
-                f"{folder} holds a store made otherwise: {changed}; "
-                "choose another --out, or replace it with --overwrite"
+                f"{folder} contains a store with other settings: {changed}; "
+                "choose another --out, or use --overwrite to replace it"
             )
     elif is_store(folder):
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     elif not is_free(folder):
-        raise ValueError(f"{folder} is not empty and holds no store; choose another folder with --out")
+        raise ValueError(f"{folder} is not empty and is not a store; choose another folder with --out")
     text = json.dumps(asdict(settings), indent=2) + "\n"
-    write_atomically(folder / STORE_FILE, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_atomically(folder / STORE_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return open_store(folder, to_write=True)
 
 
 def _has_moved(store: Store, settings: StoreSettings) -> bool:
-    """Whether the store was made of what lies elsewhere now: all its files are there, of the same size."""
+    """Whether the videos of the store have moved to the source: all are there, with the same sizes."""
     if not store.files or replace(store.settings, source=settings.source) != settings:
         return False
     keys = (file_key(Path(settings.source), path) for path in store.files)
@@ -155,9 +155,9 @@ def _has_moved(store: Store, settings: StoreSettings) -> bool:
 
 
 def _remove_leftovers(store: Store) -> None:
-    """Delete what killed runs left: files half written, and shards that no line names.
+    """Delete what killed runs left behind: partly written files, and shards that no list refers to.
 
-    A shard with a list stays, whether its lines still count or not: a process may be reading it.
+    A shard with a list stays, even if its lines are outdated: a process may be reading it.
     """
     named = {file.outcome.shard for file in store.files.values() if isinstance(file.outcome, StoredVideo)}
     for path in (*store.folder.glob(PART), *(store.folder / SHARDS).glob("*")):
@@ -167,33 +167,33 @@ def _remove_leftovers(store: Store) -> None:
 
 
 def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Store:
-    """Write new lines for those files whose date alone has changed; they name the frames that are there."""
+    """Write new lines for files of which only the date has changed; they refer to the stored frames."""
     known = [path for path in paths if path in store.files]
     if not known:
         return store
-    looked_at = track(known, "comparing contents", console=console, transient=True)
-    found = filter(None, map(store.under_new_date, looked_at))
+    compared = track(known, "comparing contents", console=console, transient=True)
+    unchanged = filter(None, map(store.under_new_date, compared))
     for number in count(store.next_shard):
-        if not (files := list(islice(found, LINES_PER_LIST))):
+        if not (files := list(islice(unchanged, LINES_PER_LIST))):
             break
         _write_list(store.folder / SHARDS / f"{number:05}", files)
     return open_store(store.folder, to_write=True)
 
 
 def _check_space(folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, console: Console) -> None:
-    """Refuse to begin what the disk cannot hold, as far as the files' headers tell."""
+    """Check before decoding that the disk has enough space, estimated from the headers of the files."""
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
-    needed = sum(_promised_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
+    needed = sum(_estimated_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
     say(console, f"{len(paths):,} videos to decode, about {needed / 1e9:,.1f} GB")
     if needed > free:
         raise ValueError(
-            f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, the disk has "
+            f"{folder}: the frames of {len(paths):,} videos take about {needed / 1e9:,.1f} GB, but the disk has only "
             f"{free / 1e9:,.1f} GB free; choose a smaller --short-side, or --pixel-format jpeg"
         )
 
 
-def _promised_bytes(path: Path, config: PrepareConfig) -> int:
+def _estimated_bytes(path: Path, config: PrepareConfig) -> int:
     try:
         with open_video(path) as (container, stream):
             seconds = (container.duration or 0) / av.time_base
@@ -207,18 +207,18 @@ def _promised_bytes(path: Path, config: PrepareConfig) -> int:
 def _write_all(
     folder: Path, root: Path, paths: Sequence[str], config: PrepareConfig, first_shard: int, console: Console
 ) -> None:
-    """Write shards, several at once, each in a process of its own."""
+    """Write the shards, several in parallel, each by one process."""
     workers = default_workers() if config.workers is None else config.workers
-    shared = max(1, len(paths) // (workers * _SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
-    in_shard = min(VIDEOS_PER_SHARD, shared)
-    parts = [paths[start : start + in_shard] for start in range(0, len(paths), in_shard)]
+    share = max(1, len(paths) // (workers * _SHARDS_PER_PROCESS)) if workers > 1 else len(paths)
+    num_videos = min(VIDEOS_PER_SHARD, share)
+    parts = [paths[start : start + num_videos] for start in range(0, len(paths), num_videos)]
     (folder / SHARDS).mkdir(exist_ok=True)
     stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(paths))
-        for num_videos in _run(stems, root, parts, config, workers):
-            progress.advance(task, num_videos)
+        for num_done in _run(stems, root, parts, config, workers):
+            progress.advance(task, num_done)
 
 
 def _run(
@@ -232,15 +232,15 @@ def _run(
         yield from executor.map(_write_shard, stems, repeat(root), parts, repeat(config))
     except BrokenProcessPool as error:
         raise ValueError(
-            "a process that decodes was killed, by the system or by a file that FFmpeg cannot bear; v3s check names "
-            "such a file; what was complete is kept: run v3s prepare again"
+            "a decoding process was killed, by the system or by a file that crashes FFmpeg; v3s check reports such "
+            "files; completed shards are kept: run v3s prepare again to continue"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is killed: it would write beside the next run, and never end."""
+    """Exit when the parent process is killed; otherwise this process would write next to the next run and never end."""
     parent = parent_process()
     assert parent is not None
 
@@ -255,30 +255,30 @@ def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareCo
     """Write one shard and its list; returns the number of its videos.
 
     Args:
-        stem: Of both files.
-        root: The folder of the videos.
-        paths: The videos, below it.
-        config: How to store them.
+        stem: the path of both files without suffix.
+        root: the folder of the videos.
+        paths: the videos, relative to the folder.
+        config: how to store them.
     """
     torch.set_num_threads(1)
     unfinished, shard, files = stem.with_suffix(".part"), stem.with_suffix(".bin"), []
     try:
         with ShardWriter(unfinished) as writer:
             for path in paths:
-                # In this order: a file that is written meanwhile has another date than its key.
+                # In this order: a file that is written in between gets a date that differs from its key.
                 key, digest = file_key(root, path) or (path, 0, 0), content_digest(root / path)
                 files.append(StoredFile(key, digest, _store(root / path, writer, shard, config)))
         os.replace(unfinished, shard)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); what was complete is kept") from error
+        raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); completed shards are kept") from error
     _write_list(stem, files)
     return len(files)
 
 
 def _write_list(stem: Path, files: Sequence[StoredFile]) -> None:
     lines = "".join(f"{file.to_json()}\n" for file in files)
-    write_atomically(stem.with_suffix(".jsonl"), lambda beside: beside.write_text(lines, encoding="utf-8"))
+    write_atomically(stem.with_suffix(".jsonl"), lambda temporary: temporary.write_text(lines, encoding="utf-8"))
 
 
 def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | Failure:
@@ -291,13 +291,13 @@ def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) 
 
 
 def _report(store: Store, console: Console) -> None:
-    held = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
-    num_frames, num_bytes = sum(video.num_frames for video in held), sum(video.num_bytes for video in held)
+    stored = [file.outcome for file in store.files.values() if isinstance(file.outcome, StoredVideo)]
+    num_frames, num_bytes = sum(video.num_frames for video in stored), sum(video.num_bytes for video in stored)
     for path, file in store.files.items():
         if isinstance(file.outcome, Failure):
             say(console, f"skipped: {path}: {file.outcome.reason}")
     say(
         console,
-        f"{store.folder}: {len(held):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
+        f"{store.folder}: {len(stored):,} videos, {num_frames:,} frames, {num_bytes / 1e9:.2f} GB as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",
     )

@@ -18,9 +18,8 @@ from v3s.data.clips import BatchOrder, PretextClips, SampleKey, hold_out, valida
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
-from v3s.data.resident import Loading, ResidentFrames, hold_frames, resident_batches
-from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
+from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import describe_trained, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
@@ -45,10 +44,10 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
     Attributes:
         out: Folder of the run.
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
-        width: Factor on the number of channels of every layer.
+        width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
         epochs: Passes over the videos.
-        batch_size: Clips in a step, over all processes.
+        batch_size: Clips per step, over all processes.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
@@ -56,19 +55,19 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        patience: Epochs without a lower validation loss after which the learning rate is divided by ten.
-        train_clips: Clips of each training video in an epoch. More than 1 makes epochs over few videos longer.
-        validation_videos: Videos held out, drawn by the seed. Default: the paper's share (800 of 9,537), at most 800.
-        validation_clips: Fixed clips of each validation video.
-        parts: Divide the training videos into this many parts; every batch takes equally many clips of each. With
-            several processes, whose number must divide it, each process reads and holds its own parts only.
-        loading: workers reads in processes; resident holds a whole store in the memory of the GPU (or host) and makes
-            batches there; auto is resident on a GPU if the store fits into its memory beside the network.
-        batch_norm: Statistics of batch norm: local of each process, sync of all processes, frozen the running ones;
-            auto is sync on several GPUs, else local.
-        compile: Compile the network with torch.compile; on a GPU also the warp of resident frames, and search for the
-            fastest convolutions. A run starts half a minute or more later.
-        checkpoint_seconds: Longest time between two checkpoints.
+        patience: Divide the learning rate by ten after this many epochs without a lower validation loss.
+        train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
+        validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
+        validation_clips: Clips per validation video, the same in every epoch.
+        parts: Divide the training videos into this many parts; every batch takes equally many clips from each. If not
+            1, it must be a multiple of the number of processes; each process reads and keeps only its own parts.
+        loading: workers reads in processes; resident keeps the whole store in the memory of the GPU (or host) and makes
+            batches there; auto is resident on a GPU if the store fits in its memory next to the network, else workers.
+        batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
+            running averages; auto is sync on several GPUs, else local.
+        compile: Compile the network with torch.compile; on a GPU, also compile the warp of resident frames and search
+            for the fastest convolutions. A run then starts half a minute or more later.
+        checkpoint_seconds: Longest time between two checkpoints, in seconds.
     """
 
     out: str
@@ -98,9 +97,9 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
         require_positive(self, *CLIP_SIZES, "learning_rate")
         require_not_negative(self, "momentum", "weight_decay")
         if self.batch_size % self.parts:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of the {self.parts} parts")
+            raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of parts ({self.parts})")
         if self.parts > 1 and (self.train_clips > 1 or self.short == "fit"):
-            raise ValueError("a video belongs to one of several parts: choose --train-clips 1 and --short leave-out")
+            raise ValueError(f"parts is {self.parts}; more than 1 needs train_clips 1 and short leave-out")
 
     @property
     def initial_rate(self) -> float:
@@ -110,21 +109,21 @@ class PretrainConfig(ComputeOptions, ClipOptions, VideoOptions):
 
 @dataclass(frozen=True, slots=True)
 class PretrainJob:
-    """A pre-training, read and checked but not begun.
+    """A pre-training that is checked but not started; its videos have been read.
 
     Attributes:
-        config: everything that can be chosen.
+        config: all options.
         network: the backbone to train.
         task: the two label tables.
         sampling: how clips are cut.
-        scan: the videos, and what each was found to be.
+        scan: the videos, with the verdict on each.
         train: clips to train on.
         validation: clips of other videos.
         compute: device and precision.
-        processes: this process among the run's.
-        console: where to report.
+        processes: this process among those of the run.
+        console: where to print.
         num_workers: processes that read videos.
-        held: the frames of the training and of the validation videos, where they are held in memory.
+        resident: the frames of the training and validation videos if they are kept in memory, else None.
     """
 
     config: PretrainConfig
@@ -138,14 +137,14 @@ class PretrainJob:
     processes: Processes
     console: Console
     num_workers: int
-    held: tuple[ResidentFrames, ResidentFrames] | None
+    resident: tuple[ResidentFrames, ResidentFrames] | None
 
     def batches(
         self, clips: PretextClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches of these clips in this order, without the files in quarantine."""
-        if self.held:
-            frames = self.held[0] if clips is self.train else self.held[1]
+        if self.resident:
+            frames = self.resident[0] if clips is self.train else self.resident[1]
             return resident_batches(clips, frames, order, compiled=self.config.compile)
         on_gpu = self.compute.device.type == "cuda"
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
@@ -153,12 +152,12 @@ class PretrainJob:
 
 @dataclass(frozen=True, slots=True)
 class PretrainResult:
-    """What a pre-training reached.
+    """The result of a pre-training.
 
     Attributes:
-        run: its folder.
+        run: the folder of the run.
         best_epoch: the epoch (from 1) whose weights were kept.
-        validation: the means of that epoch's validation: losses and accuracies of both heads.
+        validation: mean validation losses and accuracies of both heads in that epoch.
     """
 
     run: Path
@@ -172,22 +171,22 @@ def pretrain(
     """Pre-train a backbone and keep the epoch with the best mean validation accuracy.
 
     Args:
-        config: everything that can be chosen.
-        backbone: a network of your own to train in place of ``config.backbone``; see `v3s.check_backbone`.
-        console: where to report; the terminal by default.
+        config: all options.
+        backbone: your own network, to train instead of ``config.backbone``; see `v3s.check_backbone`.
+        console: where to print; the terminal by default.
 
     Raises:
-        ValueError: something is wrong with the configuration or the videos; nothing was written.
+        ValueError: the configuration or the videos are invalid; nothing was written.
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
         NonFiniteError: a loss or a gradient was NaN or infinite; no update was made with it.
         ProcessLostError: another process of the run ended.
-        SaveError: a file cannot be written; the checkpoint before it is whole.
+        SaveError: a file cannot be written; the previous checkpoint is intact.
     """
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
-    alone = only_writer(Path(config.out)) if launched.is_first else nullcontext()
-    with alone, process_group(launched, compute.device) as processes:
+    lock = only_writer(Path(config.out)) if launched.is_first else nullcontext()
+    with lock, process_group(launched, compute.device) as processes:
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
@@ -211,7 +210,7 @@ def set_up_pretraining(
     """Read the videos and check everything; writes nothing.
 
     Raises:
-        ValueError: something is wrong with the configuration or the videos.
+        ValueError: the configuration or the videos are invalid.
     """
     _check_processes(config, processes, compute)
     task = get_task(config.task)
@@ -219,44 +218,44 @@ def set_up_pretraining(
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
     network = backbone if backbone is not None else _network(config)
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
-    found = _read_videos(config, task, sampling, processes, console)
-    parts = hold_out(found.num_usable, config.validation_videos, config.seed)
-    clips = PretextClips(found.usable_table, task, sampling, seed=config.seed)
+    scanned = _read_videos(config, task, sampling, processes, console)
+    parts = hold_out(scanned.num_usable, config.validation_videos, config.seed)
+    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed)
     train, validation = map(clips.subset, parts)
     _check_train_videos(config, len(train), processes)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
-    held = hold_frames(train.table, validation.table, own, compute.device, config.loading)
+    resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
     num_workers = divide_cores(
-        0 if held else config.workers,
+        0 if resident else config.workers,
         compute.device,
         training=True,
         stored=isinstance(train.table[0], StoredVideo),
         num_processes=processes.local_count,
     )
     return PretrainJob(
-        config, network, task, sampling, found, train, validation, compute, processes, console, num_workers, held
+        config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers, resident
     )
 
 
 def _check_processes(config: PretrainConfig, processes: Processes, compute: Compute) -> None:
-    """Refuse what these processes cannot share, before any video is read."""
-    count = processes.count
-    if config.batch_size % count:
-        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {count} processes")
-    if config.parts > 1 and config.parts % count:
-        raise ValueError(f"parts is {config.parts}; it must be a multiple of the {count} processes that share them")
-    if config.batch_norm == "sync" and count > 1 and compute.device.type == "cpu":
-        raise ValueError("batch_norm is sync, which torch can do between GPUs alone; choose local or frozen on CPUs")
+    """Check, before any video is read, that the processes can share the work."""
+    needed = f"it must be a multiple of the number of processes ({processes.count})"
+    if config.batch_size % processes.count:
+        raise ValueError(f"batch_size is {config.batch_size}; {needed}")
+    if config.parts > 1 and config.parts % processes.count:
+        raise ValueError(f"parts is {config.parts}; {needed}")
+    if config.batch_norm == "sync" and processes.count > 1 and compute.device.type == "cpu":
+        raise ValueError("batch_norm is sync, which torch supports only on GPUs; choose local or frozen on CPUs")
 
 
 def _check_train_videos(config: PretrainConfig, num_videos: int, processes: Processes) -> None:
-    """Refuse too few training videos for the parts, or for the processes."""
+    """Check that there are enough training videos for the parts and for the processes."""
     if config.parts > num_videos:
-        raise ValueError(f"parts is {config.parts}, more than the {num_videos} training videos")
+        raise ValueError(f"parts is {config.parts}; it must be at most the number of training videos ({num_videos})")
     if processes.count > 1 and num_videos * config.train_clips < config.batch_size:
         raise ValueError(
-            f"{num_videos} training videos give less than one batch of {config.batch_size}, which {processes.count} "
-            "processes cannot share; choose a smaller --batch-size or more --train-clips"
+            f"{num_videos} training videos give less than one batch of {config.batch_size}, but {processes.count} "
+            "processes need a full batch; choose a smaller --batch-size or more --train-clips"
         )
 
 
@@ -269,26 +268,26 @@ def _network(config: PretrainConfig) -> nn.Module:
 def _read_videos(
     config: PretrainConfig, task: PretextTask, sampling: Sampling, processes: Processes, console: Console
 ) -> Scan:
-    """Read every file once; of several processes the first reads, the others find what it read."""
+    """Read every file once; with several processes, the first one reads and the others use its results."""
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     longest = task.longest_span(sampling.clip_frames, sampling.seam)
     if not processes.is_first:
         first_is_done(processes, "scan")
-    found = usable_videos(listed, min_frames=longest if config.short == "leave-out" else shortest, console=console)
+    scanned = usable_videos(listed, min_frames=longest if config.short == "leave-out" else shortest, console=console)
     if processes.is_first:
         first_is_done(processes, "scan")
-    most = int(found.usable_table.num_frames.max())
-    if most < longest:
+    most_frames = int(scanned.usable_table.num_frames.max())
+    if most_frames < longest:
         raise ValueError(
-            f"no video is long enough for every label: the longest has {most} frames, the task needs {longest}; "
-            "choose fewer --clip-frames or another --task"
+            f"no video is long enough for every label: the longest has {most_frames} frames, the task needs "
+            f"{longest}; choose fewer --clip-frames or another --task"
         )
-    return found
+    return scanned
 
 
 def _open(job: PretrainJob) -> RunFolder:
-    """The run's folder, opened by the first of several processes."""
+    """Open the folder of the run; with several processes, the first one creates it."""
     run = RunFolder(Path(job.config.out))
     if job.processes.is_first:
         run = take_run(job.config, _facts(job))
@@ -297,7 +296,7 @@ def _open(job: PretrainJob) -> RunFolder:
 
 
 def _facts(job: PretrainJob) -> dict[str, Any]:
-    """What manifest.json says of this run beside the environment."""
+    """What manifest.json records of this run, in addition to the environment."""
     listed = job.scan.videos
     return {
         "kind": "pretrained",
@@ -322,7 +321,7 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
 
 
 def pretraining(job: PretrainJob) -> Training:
-    """The model on its devices, with all that moves it."""
+    """The model on its devices, with its optimizer, schedule and objective."""
     config = job.config
     model, trained = on_devices(
         PretextModel(job.network, job.task, seed=config.seed),

@@ -1,6 +1,6 @@
 """``v3s preview``: your own videos under each transform, with labels (the paper's Figure 2).
 
-Every clip is planned and cut as in training: same plan, same reading, same warp.
+Every clip is planned, read and warped as in training.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,7 @@ from rich.console import Console
 
 from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.scan import Scan, usable_videos
 from v3s.options import require_files, require_positive, seed_problem
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
@@ -36,7 +35,7 @@ from v3s.video.warp import to_width, warp
 
 _PICTURE_WIDTH = 320  # of the source frames on the page, in pixels
 _STILLS_IN_A_ROW = 8
-_MOST_LEFT_OUT = 50
+_MAX_SKIPPED_SHOWN = 50
 
 _FAMILIES: dict[str, type] = {
     "spatial scale S_S": SpatialScale,
@@ -52,11 +51,11 @@ class PreviewConfig(ClipOptions, VideoOptions):
 
     Attributes:
         out: The HTML page to write.
-        task: The pretext task.
-        num_videos: Number of videos to show, evenly spaced over the list.
+        task: The pretext task, as for v3s pretrain.
+        num_videos: Number of videos to show, evenly spaced in the list.
 
     More options:
-        seed: Seed of the clips.
+        seed: Seed for drawing the clips.
     """
 
     out: str = "preview.html"
@@ -73,14 +72,14 @@ class PreviewConfig(ClipOptions, VideoOptions):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One clip of a video with all that a reader needs to check its label.
+    """One clip of a video, with everything that a reader needs to check its label.
 
     Attributes:
-        kind: which transform it shows, in words.
-        label: the text of its labels: rows of the task's tables.
+        kind: the name of the transform.
+        label: its labels as text: rows of the task's tables.
         plan: the frames and the map.
         clip: uint8, shape (T, size, size, 3).
-        picture: uint8, shape (H, W, 3): the source's first frame of the clip, with the outline of what the clip sees.
+        picture: uint8, shape (H, W, 3): the first source frame of the clip, with an outline of what the clip shows.
     """
 
     kind: str
@@ -91,11 +90,11 @@ class Example:
 
 
 def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
-    """Write a page with a few videos, each as it is and under every kind of transform, from one start.
+    """Write a page with a few videos, each unchanged and under every kind of transform, from the same start.
 
     Args:
-        config: which videos and how clips are cut.
-        console: where to report; the terminal by default.
+        config: the videos, and how clips are cut.
+        console: where to print; the terminal by default.
 
     Returns:
         The page.
@@ -108,35 +107,35 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     sampling = config.sampling()
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
-    found = usable_videos(listed, min_frames=shortest, console=console)
+    scanned = usable_videos(listed, min_frames=shortest, console=console)
     sections = []
-    for number in _evenly_spaced(found.num_usable, config.num_videos):
-        video = found.usable_table[number]
+    for number in _evenly_spaced(scanned.num_usable, config.num_videos):
+        video = scanned.usable_table[number]
         examples = cut_examples(video, task, sampling, seed=config.seed, number=number)
-        name = listed.paths[found.usable[number]]
+        name = listed.paths[scanned.usable[number]]
         sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
     lead = (
-        f"{found.videos.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "
+        f"{listed.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "
         f"pixels; a canvas of {sampling.canvas_size}; zoom {sampling.zoom}; seed {config.seed}."
     )
-    html = page("What the network is shown", [*sections, *_left_out(found)], lead=lead)
-    write_page(config.out, html.encode(errors="replace").decode())  # file names may hold any bytes
+    html = page("What the network is shown", [*sections, *_skipped(scanned)], lead=lead)
+    write_page(config.out, html.encode(errors="replace").decode())  # file names may contain any bytes
     return Path(config.out)
 
 
 def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: int, number: int) -> list[Example]:
-    """Cut one video as it is, under one drawn row of each kind, and under one of both tables at once.
+    """Cut one video unchanged, under one drawn row of each kind, and under one row of both tables at once.
 
-    All clips start at the same frame, and their crops at the same share of the room that each has.
+    All clips start at the same frame; their crops lie at the same fraction of the free space.
 
     Args:
-        video: long enough for the shortest row of the task.
+        video: a video that is long enough for the shortest row of the task.
         task: the tables to draw from; rows that are too long for the video are not drawn.
         sampling: how clips are cut.
-        seed: of the draws.
-        number: of the video: another one draws other rows.
+        seed: the seed of the draws.
+        number: the number of the video; another number draws other rows.
     """
-    shown = PretextTask(SAME_SIZE + task.spatial, SAME_SPEED + task.temporal)  # row 0 is the source as it is
+    shown = PretextTask(SAME_SIZE + task.spatial, SAME_SPEED + task.temporal)  # row 0 leaves the source unchanged
     rows = _draw_rows(shown, video.num_frames, sampling, np.random.default_rng((seed, number)))
     spans = {
         kind: span(shown.temporal[labels.temporal], sampling.clip_frames, sampling.seam)
@@ -148,7 +147,7 @@ def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: i
         plan = plan_clip(
             shown,
             labels,
-            num_frames=room + spans[kind],  # the same room for every clip: the same start is drawn
+            num_frames=room + spans[kind],  # as many starts for every clip, so that the same one is drawn
             picture=picture,
             sampling=sampling,
             generator=sample_generator(seed, 0, number),
@@ -158,7 +157,7 @@ def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: i
 
 
 def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
-    """The blocks of a page that show examples: playing at the source's rate, where they were cut, frame by frame."""
+    """The blocks of a page for examples: playing at the rate of the source, where they were cut, frame by frame."""
     start = examples[0].plan.frames[0]
     facts = (
         f"{video.width} x {video.height} pixels, {video.num_frames:,} frames at {video.fps:.4g} frames per second. "
@@ -179,21 +178,21 @@ def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
     return [
         paragraph(facts),
         strip(playing),
-        paragraph(f"What each clip sees of frame {start}:"),
+        paragraph(f"What each clip shows of frame {start}:"),
         strip(places),
         *stills,
     ]
 
 
 def seen_corners(plan: ClipPlan, clip_size: int) -> FloatArray:
-    """The corners of what a clip sees, as (x, y) in source pixels, shape (4, 2)."""
+    """The corners of the region that a clip shows, as (x, y) in source pixels, shape (4, 2)."""
     return plan.to_clip.inverse()(corners(clip_size, clip_size))
 
 
 def _draw_rows(
     shown: PretextTask, num_frames: int, sampling: Sampling, generator: np.random.Generator
 ) -> dict[str, Labels]:
-    """One row of each kind that changes the source and fits the video, and one pair of those."""
+    """Draw one row of each kind that changes the source and fits the video, and one pair of these rows."""
     rows = {}
     for kind, family in _FAMILIES.items():
         choices = [Labels(row, 0) for row in _rows_of(family, shown.spatial)]
@@ -212,7 +211,7 @@ def _draw_rows(
 
 
 def _rows_of(family: type, transforms: tuple[object, ...]) -> list[int]:
-    """The rows of a family that differ from the first row, which is the source as it is."""
+    """The rows of a family that differ from the first row, which leaves the source unchanged."""
     return [
         row for row, transform in enumerate(transforms) if isinstance(transform, family) and transform != transforms[0]
     ]
@@ -238,14 +237,14 @@ def _caption(example: Example) -> str:
 
 
 def _extent(example: Example, video: Video) -> str:
-    """From where to where a clip sees, in words."""
+    """The extent of the region that a clip shows, as text."""
     seen = seen_corners(example.plan, example.clip.shape[1])
     (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
     return f"x {left:.1f} to {right:.1f} of {video.width}, y {top:.1f} to {bottom:.1f} of {video.height}"
 
 
 def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]:
-    """Say which rows of the task a video is too short for, if there are any."""
+    """A paragraph with the rows of the task that the video is too short for, if there are any."""
     spans = {str(row): span(row, sampling.clip_frames, sampling.seam) for row in task.temporal}
     missing = [f"{row} needs {frames}" for row, frames in spans.items() if frames > video.num_frames]
     if not missing:
@@ -253,20 +252,20 @@ def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]
     return [
         paragraph(
             f"Too short for some labels: the video has {video.num_frames} frames; {', '.join(missing)}. "
-            "Training leaves such a video out, unless --short fit is given."
+            "Training skips such a video, unless you choose --short fit."
         )
     ]
 
 
-def _left_out(found: Scan) -> list[str]:
-    """Name the videos that cannot be shown, if there are any."""
-    bad = list(found.skipped.items())
+def _skipped(scanned: Scan) -> list[str]:
+    """A section with the videos that cannot be shown, if there are any."""
+    bad = list(scanned.skipped.items())
     if not bad:
         return []
-    num_more = len(bad) - _MOST_LEFT_OUT
-    more = [paragraph(f"and {num_more:,} more; v3s check names all")] if num_more > 0 else []
-    heading = f"Not usable: {len(bad):,} of {len(found.reports):,} videos"
-    return [section(heading, table(("video", "why"), bad[:_MOST_LEFT_OUT]), *more)]
+    num_more = len(bad) - _MAX_SKIPPED_SHOWN
+    more = [paragraph(f"and {num_more:,} more; v3s check lists all of them")] if num_more > 0 else []
+    heading = f"Not usable: {len(bad):,} of {len(scanned.reports):,} videos"
+    return [section(heading, table(("video", "why"), bad[:_MAX_SKIPPED_SHOWN]), *more)]
 
 
 def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The paper's settings of pre-training as named values, and one of ours (paper section 4.1.2)."""
+"""Named option sets for pre-training: the paper's settings and one of ours (paper section 4.1.2)."""
 
 from typing import Any
 
@@ -16,6 +16,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "validation_videos": 3000,
     },
-    # V3S less what a network can read without looking at content (docs/results.md); any backbone, any number of epochs
+    # V3S without the cues that reveal labels but not content (docs/results.md); any backbone, any number of epochs
     "v3s-plus": {"zoom": "even", "scale_jitter": 0.5, "blur": 3.0, "colour_jitter": 0.4, "grey": 0.2},
 }

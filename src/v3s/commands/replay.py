@@ -1,4 +1,4 @@
-"""``v3s replay``: the batch that gave a NaN or an infinity once more, clip by clip and term by term."""
+"""``v3s replay``: repeat the batch that gave a NaN or infinite value, clip by clip and term by term."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +30,11 @@ _Options = TypeVar("_Options", PretrainConfig, FinetuneConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
-    """Run the batch that gave a NaN or an infinity again, clip by clip, and report where it arose.
+    """Run the batch that gave a NaN or infinite value again, clip by clip, and report where it first appears.
 
     Attributes:
-        run: Folder of the run, as given to v3s pretrain --out.
-        device: auto, cpu, cuda or cuda:N. Default: the run's own.
+        run: Folder of the run, as given to --out.
+        device: auto, cpu, cuda or cuda:N. Default: the device of the run.
     """
 
     run: Annotated[str, "RUN"]
@@ -43,12 +43,12 @@ class ReplayConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReplayedClip:
-    """What one clip gave.
+    """The result for one clip.
 
     Attributes:
         video: its file.
-        first: the first thing that was not finite: "input", a stage, "output", a term of the loss; None if all was.
-        terms: the objective's terms of this clip alone, out of the whole batch's forward pass.
+        first: the first non-finite value: "input", a stage, "output" or a term of the loss; None if all are finite.
+        terms: the terms of the objective for this clip alone, from the forward pass of the whole batch.
     """
 
     video: str
@@ -58,11 +58,11 @@ class ReplayedClip:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a batch gave.
+    """The result for a batch.
 
     Attributes:
-        batch: what it is, and where the training stood.
-        clips: what each clip gave, process by process.
+        batch: the batch, with its epoch and step.
+        clips: the result for each clip, process by process.
         loss: the mean over the batch.
         bad_gradients: names of the parameters whose gradient is not finite.
     """
@@ -75,7 +75,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """The training that met the batch, as it was."""
+    """The training as it was when it met the batch."""
 
     training: Training
     clips: PretextClips | LabelledClips
@@ -83,15 +83,15 @@ class _Setting:
 
 
 def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: Console | None = None) -> Replay:
-    """Run the batch that stopped a training through the weights that it met; changes nothing in the run's folder.
+    """Repeat the batch that stopped a training, with the weights of that moment; changes nothing in the run's folder.
 
     Args:
-        config: which run, and where to compute.
-        backbone: the network, where it is one of your own.
-        console: where to report; the terminal by default.
+        config: the run and the device.
+        backbone: the network, if it is your own.
+        console: where to print; the terminal by default.
 
     Raises:
-        ValueError: the run met no such batch, or its videos have changed.
+        ValueError: the run did not stop at such a batch, or its videos have changed.
     """
     console, run = console or Console(), Path(config.run)
     if not (run / CONFIG).is_file():
@@ -102,12 +102,12 @@ def replay(config: ReplayConfig, *, backbone: nn.Module | None = None, console: 
     batch = load_bad_batch(run / NONFINITE, setting.training.model)
     keys = [(batch.epoch, int(sample["index"])) for sample in batch.samples]
     if [setting.clips.describe(key) for key in keys] != batch.samples:
-        raise ValueError(f"{run}: the videos have changed since: this is not the batch that the run met")
+        raise ValueError(f"{run}: the videos have changed since, so this is not the batch that stopped the run")
     parts = 1 if setting.whole_batch_norm else batch.num_processes
     shares = [keys[part::parts] for part in range(parts)]
-    found = [_replay_share(setting, share) for share in shares]
-    clips = [clip for clips, _ in found for clip in clips]
-    loss = sum(loss for _, loss in found) / parts
+    results = [_replay_share(setting, share) for share in shares]
+    clips = [clip for clips, _ in results for clip in clips]
+    loss = sum(loss for _, loss in results) / parts
     bad = [
         name
         for name, parameter in setting.training.model.named_parameters()
@@ -130,41 +130,41 @@ def _finetuning(run: Path, config: ReplayConfig, console: Console) -> _Setting:
 
 
 def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, console: Console) -> _Setting:
-    given = replace(_options_of(run, PretrainConfig, config), loading="workers")
-    if ":" in given.backbone and backbone is None:
+    options = replace(_options_of(run, PretrainConfig, config), loading="workers")
+    if ":" in options.backbone and backbone is None:
         raise ValueError(
-            f"{run} trained {given.backbone}, code of your own, which is run from Python only: "
-            f"v3s.commands.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
+            f"{run} trained {options.backbone}, your own code, which can be replayed only from Python: "
+            f"v3s.replay(v3s.ReplayConfig(run={str(run)!r}), backbone=your_network())"
         )
-    compute = choose_compute(given.device, given.precision)
-    job = set_up_pretraining(given, backbone=backbone, compute=compute, processes=Processes(), console=console)
+    compute = choose_compute(options.device, options.precision)
+    job = set_up_pretraining(options, backbone=backbone, compute=compute, processes=Processes(), console=console)
     was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
     return _Setting(
         pretraining(job),
         job.train,
-        whole_batch_norm=given.batch_norm == "sync" or (given.batch_norm == "auto" and was_on_gpu),
+        whole_batch_norm=options.batch_norm == "sync" or (options.batch_norm == "auto" and was_on_gpu),
     )
 
 
 def _options_of(run: Path, kind: type[_Options], config: ReplayConfig) -> _Options:
-    """The options that a training was begun with, but for where it is computed now."""
+    """The options that a training was started with, except for workers and device."""
     options = config_of_run(kind, run)
     return replace(options, workers=0, device=config.device or options.device)
 
 
-class _Said(nn.Module):
-    """Stands for a network that has already answered."""
+class _FixedOutput(nn.Module):
+    """Stands in for a network whose output is already known."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
-        self.answer = answer
+        self.output = output
 
     def forward(self, clips: Tensor) -> Any:
-        return self.answer
+        return self.output
 
 
 def _replay_share(setting: _Setting, keys: list[SampleKey]) -> tuple[list[ReplayedClip], float]:
-    """One process's clips; adds their gradient."""
+    """Replay the clips of one process; adds their gradient."""
     training = setting.training
     model, compute = training.model, training.compute
     model.train()
@@ -175,42 +175,42 @@ def _replay_share(setting: _Setting, keys: list[SampleKey]) -> tuple[list[Replay
     with compute.autocast(), torch.no_grad():
         stages = model.backbone.forward_stages(inputs)  # type: ignore[union-attr, operator]
     with compute.autocast():
-        answer = model(inputs)
-        loss = training.objective(_Said(answer), inputs, labels)["loss"]
+        output = model(inputs)
+        loss = training.objective(_FixedOutput(output), inputs, labels)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
-    found = []
+    replayed = []
     for number, key in enumerate(keys):
-        part = _part(answer, number)
-        terms = training.objective(_Said(part), inputs[number : number + 1], labels[number : number + 1])
+        part = _part(output, number)
+        terms = training.objective(_FixedOutput(part), inputs[number : number + 1], labels[number : number + 1])
         values = {"input": inputs[number], **{name: value[number] for name, value in stages.items()}}
-        outputs = part if isinstance(part, tuple) else (part,)
-        values |= {"output": torch.cat([output.flatten() for output in outputs]), **terms}
+        heads = part if isinstance(part, tuple) else (part,)
+        values |= {"output": torch.cat([head.flatten() for head in heads]), **terms}
         first = next((name for name, value in values.items() if not value.isfinite().all()), None)
-        found.append(
+        replayed.append(
             ReplayedClip(
                 str(setting.clips.describe(key)["video"]), first, {name: value.item() for name, value in terms.items()}
             )
         )
-    return found, loss.item()
+    return replayed, loss.item()
 
 
-def _part(answer: Any, number: int) -> Any:
-    """One clip's answer out of a batch's, which is a tensor or a named tuple of tensors."""
-    if isinstance(answer, Tensor):
-        return answer[number : number + 1]
-    return type(answer)(*(output[number : number + 1] for output in answer))
+def _part(output: Any, number: int) -> Any:
+    """The output for one clip, from that of a batch: a tensor or a named tuple of tensors."""
+    if isinstance(output, Tensor):
+        return output[number : number + 1]
+    return type(output)(*(head[number : number + 1] for head in output))
 
 
 def _report(result: Replay, console: Console) -> None:
     names = [name for name in result.clips[0].terms if name.startswith("loss")]
-    table = Table("clip", "video", "first not finite", *names, title=str(result.batch))
+    table = Table("clip", "video", "first non-finite", *names, title=str(result.batch))
     for number, clip in enumerate(result.clips):
         table.add_row(
             str(number), Text(as_text(clip.video)), clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names)
         )
     console.print(table)
     bad = result.bad_gradients
-    gradient = f"not finite in {len(bad)} tensors, the deepest {bad[-1]}" if bad else "finite"
+    gradient = f"not finite in {len(bad)} tensors, the deepest is {bad[-1]}" if bad else "finite"
     say(console, f"loss {result.loss:.4g}; gradient {gradient}")
     if not bad and all(clip.first is None for clip in result.clips):
-        say(console, "everything is finite here: the cause was not the batch, but the device or another precision")
+        say(console, "everything is finite here: the cause was not the batch but the device or the precision")

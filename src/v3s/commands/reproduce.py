@@ -1,12 +1,12 @@
-"""``v3s reproduce``: the protocol of one of the paper's tables, its numbers beside ours, and what differed.
+"""``v3s reproduce``: run the protocol of a table of the paper; print its numbers next to ours, and the differences.
 
-All tables may share one folder, and then share what they can: a network is pre-trained once on one task.
+All tables can use the same folder and then share runs: a network is pre-trained only once per task.
 
 =====================================  =============================================================================
-``reproduce.json``                     the settings of the folder: rows of two settings never mix
-``lists/``                             the videos that were chosen, at a scale that takes only some
+``reproduce.json``                     the settings of the folder: rows with other settings are refused
+``lists/``                             the chosen videos, at a scale that uses only some of them
 ``pretrain/r2plus1d-v3s/``             a run of ``v3s pretrain``
-``retrieve-ucf101/r2plus1d-v3s/``      what was asked of it; a row is done when its ``result.json`` is there
+``retrieve-ucf101/r2plus1d-v3s/``      the result of one protocol; a row is done once ``result.json`` exists
 ``table4.json``                        the table
 =====================================  =============================================================================
 """
@@ -29,8 +29,7 @@ from v3s.files.text import say, text_table
 from v3s.files.writing import read_json, write_atomically, write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
-from v3s.protocols.ranking import PAPER_KS
-from v3s.protocols.retrieve import RetrieveConfig, retrieve
+from v3s.protocols.retrieve import PAPER_KS, RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.train.run import hash_of_files
 
@@ -39,7 +38,7 @@ _SETTINGS = "reproduce.json"
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Every value that a smaller machine may make smaller; None takes the backbone's own, or all videos there are."""
+    """The values that can be reduced for a smaller machine; None uses the value of the backbone, or all videos."""
 
     width: float = 1.0
     clip_frames: int | None = None
@@ -78,22 +77,23 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceConfig(ComputeOptions):
-    """Run the protocol of one of the paper's tables and print the paper's numbers beside ours.
+    """Run the protocol of a table of the paper and print the paper's numbers next to ours.
 
     Attributes:
         table: table1 to table6.
-        data: Folder of UCF101's videos (or of others in class folders), to pre-train on and for tables 1 to 4.
+        data: Folder of the UCF101 videos (or of other videos in class folders), for pre-training and tables 1 to 4.
         splits: Official split lists of these videos.
-        out: Folder of the runs; finished ones are not run again.
-        scale: paper, or tiny: narrow networks, small clips and few videos, for minutes on two cores.
+        out: Folder for the runs; finished runs are skipped.
+        scale: paper is the full protocol; tiny has narrow networks, small clips and few videos, and takes minutes on
+            two cores.
 
     More options:
         split: Number of the official split.
-        allow_missing: Continue although videos of the lists are missing.
-        hmdb51: Folder of HMDB51's videos, for table5 and the second column of table2.
+        allow_missing: Continue without the videos of the lists that are missing.
+        hmdb51: Folder of the HMDB51 videos, for table5 and the second column of table2.
         hmdb51_splits: Official split lists of HMDB51.
-        aslan: Folder of ASLAN's videos, for table6. Default: pairs are drawn from data, no class in two folds.
-        aslan_pairs: Folder of ASLAN's lists: View2.mat, and train_pairs.mat and test_pairs.mat for View-1.
+        aslan: Folder of the ASLAN videos, for table6. Default: draw pairs from --data, with no class in two folds.
+        aslan_pairs: Folder of the ASLAN lists: View2.mat, and train_pairs.mat and test_pairs.mat for View-1.
         rows: Run only the rows whose name contains this text.
     """
 
@@ -113,17 +113,17 @@ class ReproduceConfig(ComputeOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.table not in TABLES:
-            raise ValueError(f"there is no {self.table!r}; give one of {', '.join(TABLES)}")
+            raise ValueError(f"table is {self.table!r}; it must be one of {', '.join(TABLES)}")
         if self.table == "table5" and self.hmdb51 is None:
-            raise ValueError("table5 is about HMDB51: give its videos and lists with --hmdb51 and --hmdb51-splits")
+            raise ValueError("table5 is on HMDB51; give its videos and lists with --hmdb51 and --hmdb51-splits")
         if not any(self.rows in row.name for row in TABLES[self.table].rows):
             names = "; ".join(row.name for row in TABLES[self.table].rows)
-            raise ValueError(f"no row of {self.table} contains {self.rows!r}; there are: {names}")
+            raise ValueError(f"no row of {self.table} contains {self.rows!r}; its rows are: {names}")
 
 
 @dataclass(frozen=True, slots=True)
 class _RowResult:
-    """What a trial of a row gave: its scores and those of a guess, in percent, and the videos that it used."""
+    """The result of one trial of a row: its scores and chance, in percent, and the videos that it used."""
 
     scores: tuple[float, ...]
     chance: tuple[float, ...]
@@ -133,7 +133,7 @@ class _RowResult:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A reproduction, with its videos chosen: ``videos`` are the options that name them for each data set."""
+    """A reproduction with its videos: ``videos`` are the options that select them, by dataset."""
 
     config: ReproduceConfig
     scale: _Scale
@@ -146,17 +146,17 @@ class _Job:
 
 
 def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Path:
-    """Run what is not finished of a table's rows, and print the paper's numbers beside ours.
+    """Run the unfinished rows of a table, and print the paper's numbers next to ours.
 
     Args:
-        config: which table, of which videos, at which scale.
-        console: where to report; the terminal by default.
+        config: the table, the videos and the scale.
+        console: where to print; the terminal by default.
 
     Returns:
         The table as JSON.
 
     Raises:
-        ValueError: the videos cannot be listed, or the folder holds rows of other settings.
+        ValueError: the videos cannot be listed, or the folder contains rows with other settings.
         TrainingStoppedError: on SIGINT or SIGTERM; the same command resumes.
 
     Source: paper Tables 1 to 6.
@@ -165,34 +165,34 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
     job = _open(config, console)
     table = TABLES[config.table]
     trials = tuple(trial for trial in table.trials if trial[1] in job.videos)
-    outcomes = {
+    results = {
         row: [_run(job, row, protocol, dataset) for protocol, dataset in trials]
         for row in table.rows
         if config.rows in row.name
     }
-    differences = _differences(job, table, next(iter(outcomes.values())))
-    console.print(_table(config.table, trials, outcomes))
+    differences = _differences(job, table, next(iter(results.values())))
+    console.print(_table(config.table, trials, results))
     for line in differences:
         say(console, line)
     path = Path(config.out) / f"{config.table}.json"
-    write_json(path, _description(job, trials, outcomes, differences))
+    write_json(path, _description(job, trials, results, differences))
     return path
 
 
-def _table(name: str, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]]) -> Table:
-    """The paper's scores above ours, row by row, in percent, and those of a guess below."""
-    header = ("row", "whose", *_score_names(trials))
+def _table(name: str, trials: Sequence[Trial], results: dict[Row, list[_RowResult]]) -> Table:
+    """The paper's scores above ours for each row, in percent, and chance at the bottom."""
+    header = ("row", "source", *_score_names(trials))
     shown = text_table(f"{name}: {TABLES[name].title}", header, num_names=2)
-    for row, trial_outcomes in outcomes.items():
+    for row, row_results in results.items():
         ours = [
-            f"{score:.1f}" + ("" if outcome.standard_error is None else f" ± {outcome.standard_error:.1f}")
-            for outcome in trial_outcomes
-            for score in outcome.scores
+            f"{score:.1f}" + ("" if result.standard_error is None else f" ± {result.standard_error:.1f}")
+            for result in row_results
+            for score in result.scores
         ]
         shown.add_row(row.name, "paper", *(f"{score:.1f}" for score in row.paper[: len(ours)]))
         shown.add_row("", "ours", *ours, end_section=True)
-    guesses = (score for outcome in next(iter(outcomes.values())) for score in outcome.chance)
-    shown.add_row("a guess", "ours", *(f"{score:.1f}" for score in guesses))
+    chance = (score for result in next(iter(results.values())) for score in result.chance)
+    shown.add_row("chance", "ours", *(f"{score:.1f}" for score in chance))
     return shown
 
 
@@ -204,28 +204,28 @@ def _score_names(trials: Sequence[Trial]) -> list[str]:
 
 
 def _open(config: ReproduceConfig, console: Console) -> _Job:
-    """List the videos, mark the folder with the settings or check its mark, and choose videos if the scale says so."""
+    """List the videos, write or check the settings of the folder, and choose videos if the scale uses only some."""
     scale, out = SCALES[config.scale], Path(config.out)
-    given = {name: getattr(config, name) for name in ("data", "splits", "split", "allow_missing")}
-    train, test = (list_videos(**given, subset=subset) for subset in ("train", "test"))
+    listing = {name: getattr(config, name) for name in ("data", "splits", "split", "allow_missing")}
+    train, test = (list_videos(**listing, subset=subset) for subset in ("train", "test"))
     files = hash_of_files((*train.paths, *test.paths))
     settings = {"scale": asdict(scale), "seed": config.seed, "files_sha256": files}
     if (out / _SETTINGS).is_file():
         before = read_json(out / _SETTINGS)
         changed = [name for name in settings if before.get(name) != settings[name]]
         if changed:
-            raise ValueError(f"{out} holds rows with other {' and '.join(changed)}; choose another folder with --out")
+            raise ValueError(f"{out} contains rows with other {' and '.join(changed)}; choose another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty and holds no reproduction; choose another folder with --out")
+        raise ValueError(f"{out} is not empty and does not contain a reproduction; choose another --out")
     else:
         write_json(out / _SETTINGS, settings)
     if scale.classes is not None:
         classes = train.classes[: scale.classes]
         _write_list(out / "lists" / "train.csv", train, classes, scale.train_videos_of_a_class)
         _write_list(out / "lists" / "test.csv", test, classes, scale.test_videos_of_a_class)
-        given = {"data": str(train.root), "splits": str(out / "lists")}
-    videos: dict[Dataset, dict[str, Any]] = {"ucf101": given}
-    videos["aslan"] = given if config.aslan is None else {"data": config.aslan, **_aslan_lists(config)}
+        listing = {"data": str(train.root), "splits": str(out / "lists")}
+    videos: dict[Dataset, dict[str, Any]] = {"ucf101": listing}
+    videos["aslan"] = listing if config.aslan is None else {"data": config.aslan, **_aslan_lists(config)}
     if config.hmdb51 is not None:
         videos["hmdb51"] = {"data": config.hmdb51, "splits": config.hmdb51_splits}
     return _Job(config, scale, videos, console)
@@ -233,7 +233,7 @@ def _open(config: ReproduceConfig, console: Console) -> _Job:
 
 def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
     if config.aslan_pairs is None:
-        raise ValueError(f"aslan {config.aslan} was given without its lists; give their folder with --aslan-pairs")
+        raise ValueError(f"aslan is {config.aslan}, but its lists are missing; give their folder with --aslan-pairs")
     folder = Path(config.aslan_pairs)
     lists = {"pairs": "View2.mat", "view1_train": "train_pairs.mat", "view1_test": "test_pairs.mat"}
     return {
@@ -243,23 +243,23 @@ def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
     }
 
 
-def _write_list(file: Path, listed: VideoList, classes: Sequence[str], most: int | None) -> None:
-    """Write a list of some classes with at most ``most`` videos of each, evenly spaced over the class."""
+def _write_list(file: Path, listed: VideoList, classes: Sequence[str], max_videos: int | None) -> None:
+    """Write a list of some classes with at most ``max_videos`` videos of each, evenly spaced in the class."""
     lines = []
     for name in classes:
         paths = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label == name]
-        count = min(len(paths), most or len(paths))
+        count = min(len(paths), max_videos or len(paths))
         lines += [(paths[number * len(paths) // count], name) for number in range(count)]
 
-    def write(beside: Path) -> None:
-        with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
             csv.writer(opened).writerows(lines)
 
     write_atomically(file, write)
 
 
 def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> _RowResult:
-    """What a trial of a row gave, run if it was not before."""
+    """The result of one trial of a row; runs it unless it is finished."""
     task = "random" if row.task is None else next(name for name in TASKS if TASKS[name] == TASKS[row.task])
     out = Path(job.config.out) / f"{protocol}-{dataset}" / f"{row.backbone}-{task}"
     if not (out / RESULT).is_file():
@@ -270,7 +270,7 @@ def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> _RowResul
 
 
 def _pretrained(job: _Job, row: Row, task: str) -> str:
-    """The run of a network that was pre-trained on a task; it resumes where it was stopped."""
+    """Pre-train a network on a task, or resume that training; returns the folder of the run."""
     scale = job.scale
     config = PretrainConfig(
         **{
@@ -349,40 +349,40 @@ def _read_retrieval(result: dict[str, Any]) -> _RowResult:
 
 
 def _read_similarity(result: dict[str, Any]) -> _RowResult:
-    found = result["result"]
+    scores = result["result"]
     videos = f"{result['num_pairs']:,} pairs of {result['num_videos']:,} videos ({result['source']})"
-    return _RowResult((100 * found["mean"],), (100 * result["chance"],), 100 * found["standard_error"], videos)
+    return _RowResult((100 * scores["mean"],), (100 * result["chance"],), 100 * scores["standard_error"], videos)
 
 
 _READ = {"finetune": _read_recognition, "retrieve": _read_retrieval, "similarity": _read_similarity}
 
 
-def _differences(job: _Job, table: PaperTable, outcomes: Sequence[_RowResult]) -> list[str]:
-    """What differed from the paper, a line each; its open points and our readings are in docs/paper.md."""
+def _differences(job: _Job, table: PaperTable, results: Sequence[_RowResult]) -> list[str]:
+    """What differs from the paper, one line each; docs/paper.md lists its open points and our readings."""
     lines = []
     for name, value in asdict(SCALES["paper"]).items():
         if (ours := getattr(job.scale, name)) != value:
-            full = "the network's own" if name.startswith("clip_") else "all"
+            full = "that of the network" if name.startswith("clip_") else "all"
             lines.append(f"{name.replace('_', ' ')}: {ours}; the paper: {full if value is None else f'{value:g}'}")
     trials = [trial for trial in table.trials if trial[1] in job.videos]
-    for (_, dataset), outcome in zip(trials, outcomes, strict=True):
-        lines.append(f"videos: {outcome.videos}; the paper: {dataset.upper()}, {PAPER_VIDEOS[dataset]}")
+    for (_, dataset), result in zip(trials, results, strict=True):
+        lines.append(f"videos: {result.videos}; the paper: {dataset.upper()}, {PAPER_VIDEOS[dataset]}")
     for _, dataset in set(table.trials) - set(trials):
-        lines.append(f"{dataset.upper()}: skipped, since its videos were not given")
+        lines.append(f"{dataset.upper()}: skipped because its videos were not given")
     if job.config.scale != "paper":
-        lines.append("at this scale the numbers show that the protocol runs, not what the method reaches")
-    lines.append(f"one run a row, seed {job.config.seed}; the paper does not say how many its numbers are of")
+        lines.append("at this scale, the numbers show that the protocol works, not what the method can achieve")
+    lines.append(f"one run per row, seed {job.config.seed}; the paper does not state its number of runs")
     return lines
 
 
 def _description(
-    job: _Job, trials: Sequence[Trial], outcomes: dict[Row, list[_RowResult]], differences: list[str]
+    job: _Job, trials: Sequence[Trial], results: dict[Row, list[_RowResult]], differences: list[str]
 ) -> dict[str, Any]:
     return {
         "table": job.config.table,
         "scale": {"name": job.config.scale, **asdict(job.scale)},
         "seed": job.config.seed,
         "scores": _score_names(trials),
-        "rows": [{**asdict(row), "ours": [asdict(one) for one in found]} for row, found in outcomes.items()],
+        "rows": [{**asdict(row), "ours": [asdict(one) for one in row_results]} for row, row_results in results.items()],
         "differences": differences,
     }

@@ -1,4 +1,4 @@
-"""What an audit shows a network: the clips, and textures and orders of frames without content."""
+"""The stimuli of an audit: real clips, and clips without content (noise, frozen and shuffled frames)."""
 
 import numpy as np
 import torch
@@ -9,16 +9,16 @@ from v3s.pretext.cut import cut_clip
 from v3s.video.decode import read_frames
 
 STIMULI = ("video", "frozen", "shuffled", "still noise", "moving noise")
-_SHORTEST_WAVE = 4  # pixels: no noise finer than what compression leaves of a real video
-_FASTEST = 3  # pixels a frame that moving noise drifts at most, across and down
-_STIMULUS = 4  # a domain that keeps these draws apart from the samples' own
+_SHORTEST_WAVE = 4  # pixels: as in compressed video, there is no finer noise
+_FASTEST = 3  # pixels per frame: the maximum drift of moving noise in x and in y
+_STIMULUS = 4  # keeps these random draws separate from those of the samples
 
 
 class Stimuli:
-    """Each sample as video and in four ways that take something away: uint8 (stimuli, 3, T, size, size), and labels.
+    """Each sample as video and in four variants that remove something: uint8 (stimuli, 3, T, size, size), and labels.
 
-    frozen: every frame is the first; shuffled: the frames in a drawn order; still noise: the sample's map on an
-    isotropic texture; moving noise: its map and its frame numbers on such a texture that drifts at a drawn speed.
+    frozen: the first frame is repeated; shuffled: the frames are in random order; still noise: the map of the sample is
+    applied to an isotropic texture; moving noise: to such a texture that drifts at a random speed.
     """
 
     def __init__(self, clips: PretextClips) -> None:
@@ -45,9 +45,9 @@ class Stimuli:
 
 
 def draw_texture(generator: np.random.Generator, height: int, width: int) -> Tensor:
-    """Grey noise without direction whose amplitude falls as 1/f, as in natural images, uint8 (3, H, W).
+    """Isotropic grey noise whose amplitude falls as 1/f, as in natural images, uint8 (3, H, W).
 
-    It continues over its borders, and has nothing finer than `_SHORTEST_WAVE` pixels.
+    It wraps around at its borders and has no wave shorter than `_SHORTEST_WAVE` pixels.
     """
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)

@@ -1,1 +1,1 @@
-"""Which videos: folders, list files, official splits; a scan of what the files hold; clips of them as tensors."""
+"""Videos as data: lists of videos, a scan of the files, and clips of the videos as tensors."""

@@ -1,7 +1,7 @@
-"""Videos to training clips: which sample is drawn when, and how it is made.
+"""From videos to training clips: which sample is drawn when, and how it is made.
 
-A sample is named by (epoch, index). Its generator comes from (seed, epoch, index) alone, so worker counts, sharding
-over processes and exact resume need no code of their own.
+A sample is identified by (epoch, index). Its random generator depends only on (seed, epoch, index), so any number of
+workers or processes gives the same samples, and exact resuming needs no additional code.
 """
 
 from collections.abc import Iterator
@@ -35,24 +35,24 @@ from v3s.video.decode import read_frames
 SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
-VALIDATION_EPOCH = 2**32 - 1  # the epoch whose clips validation sees: drawn once, the same at every pass
+VALIDATION_EPOCH = 2**32 - 1  # the epoch of all validation clips, so that every validation pass uses the same ones
 _PAPER_VALIDATION = 800
 _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
-_ORDER, _HOLD_OUT = 2, 3  # domains that keep these draws apart from the samples' own
+_ORDER, _HOLD_OUT = 2, 3  # separate these random streams from those of the samples
 
 
 def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split video numbers into training and validation, both sorted; None holds out the paper's share.
+    """Split video numbers into training and validation, both sorted; None uses the paper's share for validation.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        ValueError: training or validation would have no videos.
     """
     if num_validation is None:
         num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
     if not 0 < num_validation < num_videos:
         raise ValueError(
-            f"{num_validation} of {num_videos} usable videos were asked for as validation videos: training and "
-            "validation need at least one each; choose --validation-videos"
+            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
+            "validation need at least one each; change --validation-videos"
         )
     order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
     return np.sort(order[num_validation:]), np.sort(order[:num_validation])
@@ -60,14 +60,16 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOrder:
-    """The batches of a whole run, in order, as one stream: iterate it to get lists of sample keys.
+    """All batches of a run, in order, as one stream: iterate over it to get lists of sample keys.
 
-    Every epoch is a seeded permutation of all samples, cut into batches of ``batch_size``; a last incomplete batch is
-    left for the next epochs, unless it is the only one. Process ``rank`` of ``num_processes`` gets its share of each.
+    Every epoch is a seeded permutation of all samples, cut into batches of ``batch_size``. An incomplete last batch is
+    dropped unless it is the only one; its samples appear in other epochs. Process ``rank`` of ``num_processes`` gets
+    its share of each batch.
 
-    With ``num_parts``, part p is every sample from p on, in steps of ``num_parts``: each has a permutation of its own,
-    and every batch takes as many of each. Where the processes divide the parts, a process sees the samples from
-    ``rank`` on, in steps of ``num_processes``, and no others; how many processes there are still changes no batch.
+    With ``num_parts``, part p consists of the samples p, p + num_parts, p + 2 num_parts, ... Each part has its own
+    permutation, and every batch contains equally many samples of each part. If the number of parts is a multiple of
+    ``num_processes``, a process only gets the samples rank, rank + num_processes, ..., and the batches are the same for
+    any number of processes.
     """
 
     num_samples: int
@@ -82,32 +84,32 @@ class BatchOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return max(1, self._part_size * self.num_parts // self.batch_size)
 
     @property
     def first_batch(self) -> int:
-        """The number of the first batch, counted from the start of the run."""
+        """Number of the first batch, counted from the start of the run."""
         return self.first_epoch * self.steps_per_epoch + self.first_step
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        """Yield this process's share of every batch, from (first_epoch, first_step) on."""
+        """Yield this process's share of every batch, starting at (first_epoch, first_step)."""
         for epoch in range(self.first_epoch, self.num_epochs):
             order = self._permutation(epoch)
             for step in range(self.first_step if epoch == self.first_epoch else 0, self.steps_per_epoch):
                 yield self._cut(order, epoch, step)[self.rank :: self.num_processes]
 
     def batch(self, epoch: int, step: int) -> list[SampleKey]:
-        """One batch of all processes."""
+        """Return one batch, with the shares of all processes."""
         return self._cut(self._permutation(epoch), epoch, step)
 
     @property
     def _part_size(self) -> int:
-        """Samples that an epoch takes of each part: those of the smallest, one less than of the largest at most."""
+        """Number of samples per part and epoch: the size of the smallest part; the largest has at most one more."""
         return self.num_samples // self.num_parts
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """The samples of an epoch, of each part in turn."""
+        """The samples of an epoch, taken from each part in turn."""
         parts = [np.arange(part, self.num_samples, self.num_parts) for part in range(self.num_parts)]
         drawn = [
             np.random.default_rng((self.seed, epoch, number, _ORDER)).permutation(part)[: self._part_size]
@@ -120,19 +122,19 @@ class BatchOrder:
 
 
 class PretextClips(Dataset[tuple[Tensor, Tensor]]):
-    """Clips of the pretext task, indexed by (epoch, index): the decode, the warp and nothing random but the key.
+    """Clips of the pretext task, indexed by (epoch, index): decoded, warped, and determined by the key and the seed.
 
     Attributes:
-        bars: int32, shape (len(table), 4): left, top, right and bottom of every video, found here where the sampling
-            trims them; else None.
+        bars: int32 of shape (len(table), 4): the left, top, right and bottom bars of every video, detected here if the
+            sampling trims them; otherwise None.
 
     Args:
-        table: the videos; each sample index is a video of it. Where ``sampling.short`` is "leave-out" every video must
-            be long enough for the longest span; with "fit" the labels are drawn first and, where the sample's video is
-            too short for them, another among the videos that fit.
+        table: the videos; sample i is drawn from video i, modulo their number. If ``sampling.short`` is "leave-out",
+            every video must be long enough for the longest span. If it is "fit", the labels are drawn first; if the
+            sample's video is too short for them, another video that is long enough is drawn.
         task: the label tables.
         sampling: how clips are cut.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, table: IndexTable, task: PretextTask, sampling: Sampling, *, seed: int) -> None:
@@ -144,18 +146,18 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def num_with_bars(self) -> int:
-        """How many videos have bars that are trimmed."""
+        """Number of videos with bars to trim."""
         return 0 if self.bars is None else int(self.bars.any(axis=1).sum())
 
     def subset(self, videos: np.ndarray) -> "PretextClips":
-        """Clips of some of the videos, given by their numbers."""
+        """Return the clips of some videos, given by their numbers."""
         part = copy(self)
         part.table = self.table.subset(videos)
         part.bars = None if self.bars is None else self.bars[videos]
         return part
 
     def cut_by(self, sampling: Sampling) -> "PretextClips":
-        """Clips of the same videos that are cut in another way; bars that were found are not looked for again."""
+        """Return clips of the same videos with another sampling; bars that were detected before are reused."""
         other = copy(self)
         other.sampling = sampling
         if not sampling.trim_bars:
@@ -165,7 +167,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         return other
 
     def plan(self, epoch: int, index: int) -> tuple[int, ClipPlan]:
-        """The video and the plan of a sample."""
+        """Return the number of the video and the plan of a sample."""
         generator = sample_generator(self.seed, epoch, index)
         labels = draw_labels(self.task, self.sampling.label_prior, generator)
         video = self._video(index % len(self.table), labels, generator)
@@ -184,13 +186,13 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         return NO_BARS if self.bars is None else Bars(*self.bars[video].tolist())
 
     def path(self, key: SampleKey) -> str:
-        """The file of a sample."""
+        """Return the file of a sample."""
         epoch, index = key
         video = index % len(self.table) if self.sampling.short == "leave-out" else self.plan(epoch, index)[0]
         return self.table[video].path
 
     def describe(self, key: SampleKey) -> dict[str, Any]:
-        """Everything that was drawn for a sample, as plain values."""
+        """Return everything that was drawn for a sample, as plain values."""
         video, plan = self.plan(*key)
         return {
             "index": key[1],
@@ -210,7 +212,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         return int(generator.choice(np.flatnonzero(self.table.num_frames >= needed)))
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
-        """The clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
+        """Return the clip, uint8 of shape (3, T, size, size), and its two labels, int64 of shape (2,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
@@ -220,6 +222,6 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
 def validation_batches(
     num_videos: int, clips_per_video: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
 ) -> list[list[SampleKey]]:
-    """The fixed validation clips in batches, none left out. Process ``rank`` gets every ``num_processes``-th clip."""
+    """Return all fixed validation clips in batches. Process ``rank`` gets every ``num_processes``-th clip."""
     keys = [(VALIDATION_EPOCH, number) for number in range(num_videos * clips_per_video)][rank::num_processes]
     return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]

@@ -1,8 +1,8 @@
-"""Batches handed from a process that reads to the main one, in shared memory that both keep.
+"""Batches passed from a worker to the main process in shared memory that is reused.
 
-Torch makes new shared memory for every tensor that is sent, which the system clears page by page: that took 0.6 ms a
-clip, as long as reading its frames out of a store. Here a process lays its batches in a few places in turn. The main
-process copies each out before it asks for the next one.
+Torch allocates new shared memory for every tensor that it sends, which the system clears page by page. This took 0.6 ms
+per clip, as long as reading its frames from a store. Here each worker writes its batches into a few slots in turn, and
+the main process copies each batch out before it requests the next one.
 """
 
 import math
@@ -13,82 +13,83 @@ import torch
 from torch import Tensor
 
 
-class Laid(NamedTuple):
-    """A tensor that lies in shared memory.
+class SharedTensor(NamedTuple):
+    """A reference to a tensor in shared memory.
 
     Attributes:
-        place: (number of the process, place in its shelf, which of the batch's tensors).
-        memory: where it lies, bytes; ``None`` if it is the memory that came last time.
-        dtype: of the tensor.
-        shape: of the tensor.
-        stride: of the tensor, in elements.
+        slot: (number of the worker, number of the slot, position of the tensor in its batch).
+        memory: the bytes of the slot; ``None`` if they are the same memory as last time.
+        dtype: type of the tensor.
+        shape: shape of the tensor.
+        stride: strides of the tensor, in elements.
     """
 
-    place: tuple[int, int, int]
+    slot: tuple[int, int, int]
     memory: Tensor | None
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-class Shelf:
-    """What a process that reads lays its batches on.
+class BatchWriter:
+    """A worker's side: writes batches to shared memory.
 
     Args:
-        worker: number of the process.
-        num_places: batches that lie there at once. The main process asks for a new one once it has taken, but perhaps
-            not yet copied, the one ``prefetch`` before: so there must be one place more than that.
+        worker: number of the worker.
+        num_slots: number of batches in shared memory at once. The main process requests a batch as soon as it has
+            received, but perhaps not yet copied, the one ``prefetch`` batches earlier. So ``prefetch + 1`` slots are
+            needed.
     """
 
-    def __init__(self, worker: int, num_places: int) -> None:
-        self._worker, self._num_places, self._turn = worker, num_places, 0
+    def __init__(self, worker: int, num_slots: int) -> None:
+        self._worker, self._num_slots, self._slot = worker, num_slots, 0
         self._memory: dict[tuple[int, int, int], Tensor] = {}
 
-    def lay(self, batch: Any) -> Any:
-        """Lay the tensors of a batch, if it is a tuple, in the next place; all else stays in it as it is."""
+    def write(self, batch: Any) -> Any:
+        """Replace the tensors of a batch that is a tuple by references to the next slot; leave other values alone."""
         if not isinstance(batch, tuple):
             return batch
-        self._turn = (self._turn + 1) % self._num_places
-        return tuple(self._lay(value, row) if isinstance(value, Tensor) else value for row, value in enumerate(batch))
+        self._slot = (self._slot + 1) % self._num_slots
+        return tuple(self._write(value, row) if isinstance(value, Tensor) else value for row, value in enumerate(batch))
 
-    def _lay(self, tensor: Tensor, row: int) -> Laid:
-        place = self._worker, self._turn, row
-        memory, is_new = self._memory.get(place), False
+    def _write(self, tensor: Tensor, row: int) -> SharedTensor:
+        slot = self._worker, self._slot, row
+        memory, is_new = self._memory.get(slot), False
         if memory is None or len(memory) < tensor.nbytes:
-            memory, is_new = torch.empty(tensor.nbytes, dtype=torch.uint8).share_memory_(), True  # type: ignore[no-untyped-call]
-            self._memory[place] = memory
-        dense = torch.empty_like(tensor, device="meta")  # in the order in memory of the tensor
-        laid = Laid(place, memory if is_new else None, tensor.dtype, tuple(tensor.shape), dense.stride())
-        _view(laid, memory).copy_(tensor)
-        return laid
+            memory = torch.empty(tensor.nbytes, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+            self._memory[slot], is_new = memory, True
+        dense = torch.empty_like(tensor, device="meta")  # in the tensor's order of axes
+        shared = SharedTensor(slot, memory if is_new else None, tensor.dtype, tuple(tensor.shape), dense.stride())
+        _view(shared, memory).copy_(tensor)
+        return shared
 
 
-class Taker:
-    """The main process's side of all shelves of one set of processes.
+class BatchReader:
+    """The main process's side: reads the batches of all workers.
 
     Args:
-        pin_memory: copy to page-locked memory.
+        pin_memory: whether to copy to page-locked memory.
     """
 
     def __init__(self, *, pin_memory: bool) -> None:
         self._pin_memory = pin_memory
         self._memory: dict[tuple[int, int, int], Tensor] = {}
 
-    def take(self, batch: Any) -> Any:
-        """A batch as it was before :meth:`Shelf.lay`, in memory of its own."""
-        return tuple(map(self._take, batch)) if isinstance(batch, tuple) else batch
+    def read(self, batch: Any) -> Any:
+        """Copy a batch out of shared memory, as it was before :meth:`BatchWriter.write`."""
+        return tuple(map(self._read, batch)) if isinstance(batch, tuple) else batch
 
-    def _take(self, value: Any) -> Any:
-        if not isinstance(value, Laid):
+    def _read(self, value: Any) -> Any:
+        if not isinstance(value, SharedTensor):
             return value
         if value.memory is not None:
-            self._memory[value.place] = value.memory
-        laid = _view(value, self._memory[value.place])
-        return laid.pin_memory() if self._pin_memory else laid.clone()
+            self._memory[value.slot] = value.memory
+        shared = _view(value, self._memory[value.slot])
+        return shared.pin_memory() if self._pin_memory else shared.clone()
 
 
 def stack(samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Samples, each a tuple of tensors, as one tuple of batches that lie in memory as the samples do."""
+    """Stack samples, each a tuple of tensors, into one tuple of batches with the memory layout of the samples."""
     return tuple(map(_stack, zip(*samples, strict=True)))
 
 
@@ -98,5 +99,6 @@ def _stack(values: tuple[Tensor, ...]) -> Tensor:
     return batch.permute(0, *(1 + order.index(axis) for axis in range(len(order))))
 
 
-def _view(laid: Laid, memory: Tensor) -> Tensor:
-    return memory[: math.prod(laid.shape) * laid.dtype.itemsize].view(laid.dtype).as_strided(laid.shape, laid.stride)
+def _view(tensor: SharedTensor, memory: Tensor) -> Tensor:
+    num_bytes = math.prod(tensor.shape) * tensor.dtype.itemsize
+    return memory[:num_bytes].view(tensor.dtype).as_strided(tensor.shape, tensor.stride)

@@ -1,4 +1,4 @@
-"""Many video indices in three arrays, so that data loading processes share them for good."""
+"""Many video indices in three arrays, which worker processes share without copying."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from v3s.video.decode import Video, video_from_json
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexTable:
-    """A read-only sequence of :data:`~v3s.video.decode.Video`, kept as text in one buffer.
+    """A read-only sequence of :data:`~v3s.video.decode.Video`, stored as text in one buffer.
 
-    A list of objects is copied page by page into every forked worker as its reference counts change, and pickles
-    slowly; three arrays do neither.
+    A list of objects would be copied page by page into every forked worker as reference counts change, and it would
+    pickle slowly; three arrays avoid both.
 
     Attributes:
-        text: uint8, the JSON lines of all indices, one after another.
-        offsets: int64 (len + 1), where each line begins in `text`.
+        text: uint8, the concatenated JSON lines of all indices.
+        offsets: int64 (len + 1), the start of each line in `text`.
         num_frames: int32 (len,), the true length of each video in frames.
     """
 
@@ -28,7 +28,7 @@ class IndexTable:
 
     @classmethod
     def of(cls, indices: Iterable[Video]) -> "IndexTable":
-        """Collect indices in their order."""
+        """Collect indices in order."""
         lines: list[bytes] = []
         num_frames: list[int] = []
         for index in indices:
@@ -45,12 +45,12 @@ class IndexTable:
 
     def __getitem__(self, number: int) -> Video:
         if not 0 <= number < len(self):
-            raise IndexError(f"the table holds {len(self)} videos, numbered from 0; {number} is none of them")
+            raise IndexError(f"{number} is out of range: the table contains {len(self)} videos, numbered from 0")
         start, end = self.offsets[number : number + 2]
         return video_from_json(self.text[start:end].tobytes().decode())
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> "IndexTable":
-        """Return the table of the chosen videos, in the given order."""
+        """Return the table of the given videos, in the given order."""
         rows = [self.text[self.offsets[number] : self.offsets[number + 1]] for number in numbers]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         text = np.concatenate(rows) if rows else self.text[:0]

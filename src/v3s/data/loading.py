@@ -1,8 +1,8 @@
-"""Samples read by processes of their own: a bad file, or a process that dies or hangs over it, costs that file alone.
+"""Samples read by worker processes: if a file is bad, or makes a worker crash or hang, only that file is lost.
 
-The processes and their queues are those of torch's DataLoader. Added to them: each process notes in shared memory
-which sample it is at, so that the file is known if the process dies; all are killed if one hangs; and reading goes on,
-in new processes, at the first batch that was not delivered.
+The workers and their queues are those of torch's DataLoader, with three additions. Each worker records its current
+sample in shared memory, so that the file is known if the worker dies. If one worker hangs, all are killed. Reading then
+resumes, with new workers, at the first batch that was not delivered.
 """
 
 import multiprocessing
@@ -25,37 +25,37 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from v3s.backbones.device import keep_freed_memory
 from v3s.data.clips import BatchOrder, SampleKey
-from v3s.data.handover import Shelf, Taker, stack
+from v3s.data.handover import BatchReader, BatchWriter, stack
 from v3s.data.quarantine import Quarantine
 from v3s.video.container import Failure, VideoError
 
 SILENT_SECONDS = 120.0
-"""How long nothing may come and no process begin a sample, before those at one count as hung."""
+"""Workers count as hung if for this long no batch arrives and no worker starts a sample."""
 
-_MAX_IDLE_DEATHS = 3  # in a row, of processes that were at no sample: the fault is then no file's
+_MAX_IDLE_DEATHS = 3  # deaths in a row of workers that were reading no sample: no file is to blame
 
 
-_note_again: Callable[[], None] | None = None  # in a process that reads: notes again where it is
+_heartbeat: Callable[[], None] | None = None  # in a worker: records its current sample again
 
 Key = TypeVar("Key")
 _Key = TypeVar("_Key", contravariant=True)
-_Batch = tuple[int, list[Key]]  # its number and its keys
-_Place = tuple[int, int]  # number of a batch, row in it
-_Death = tuple[_Place | None, str]  # the sample that a process was at, if any, and how it ended
+_Batch = tuple[int, list[Key]]  # number and keys
+_Place = tuple[int, int]  # number of a batch, row in the batch
+_Death = tuple[_Place | None, str]  # the sample that a worker was reading, if any, and how the worker ended
 
 
 class SampleSource(Protocol[_Key]):
-    """Where samples are read from: each has a key and lies in one file."""
+    """A source of samples; each sample has a key and comes from one file."""
 
     def __getitem__(self, key: _Key, /) -> Any:
         """Read a sample."""
 
     def path(self, key: _Key, /) -> str:
-        """The file of a sample."""
+        """Return the file of a sample."""
 
 
 class _Read(NamedTuple):
-    """A batch as a process sends it: the rows that it read, their samples collated, and why the others failed."""
+    """A batch as a worker sends it: the rows that it read, their collated samples, and why the other rows failed."""
 
     rows: list[int]
     data: Any
@@ -72,21 +72,21 @@ def load(
     pin_memory: bool = False,
     prefetch: int = 2,
 ) -> Iterator[tuple[list[Key], Any]]:
-    """Read batches in their order, without the samples of files in quarantine.
+    """Read batches in order, without the samples of files in quarantine.
 
-    What comes depends on the samples, the batches and the quarantine alone, not on how many processes read.
+    The result depends only on the samples, the batches and the quarantine, not on the number of workers.
 
     Args:
-        samples: where to read.
-        batches: the keys of each batch; a `BatchOrder` may begin in the midst of a run, and numbers them from there.
-        num_workers: processes that read; 0 reads in this one, unguarded against hangs and crashes.
-        quarantine: files to leave out; those that fail are added. ``None`` stops at the first failure.
-        collate: makes one value of the samples of a batch, in the process that read them.
-        pin_memory: copy tensors to page-locked memory.
-        prefetch: batches that each process reads ahead.
+        samples: source of the samples.
+        batches: the keys of each batch; a `BatchOrder` may start in the middle of a run and numbers its batches so.
+        num_workers: number of workers; 0 reads in the main process, without protection against hangs and crashes.
+        quarantine: files to skip; files that fail are added. ``None`` stops at the first failure.
+        collate: combines the samples of a batch into one value, in the worker that read them.
+        pin_memory: whether to copy tensors to page-locked memory.
+        prefetch: number of batches that each worker reads ahead.
 
     Yields:
-        (the keys that were read, their samples collated: ``None`` if there is none left).
+        The keys that were read, and their collated samples, or ``None`` if no sample is left.
 
     Raises:
         VideoError: a file failed and there is no quarantine.
@@ -100,16 +100,16 @@ def load(
         return
     idle_deaths = 0
     while idle_deaths < _MAX_IDLE_DEATHS:
-        notes = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        positions = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         loader: DataLoader[_Read] = DataLoader(
-            _NotedSamples(samples, collate, notes, num_places=prefetch + 1),
+            _TrackedSamples(samples, collate, positions, num_slots=prefetch + 1),
             batch_sampler=ledger.hand_out(),  # type: ignore[arg-type]
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             worker_init_fn=start_worker,
             prefetch_factor=prefetch,
         )
-        with _Workers(loader, notes, Taker(pin_memory=pin_memory)) as workers:
+        with _Workers(loader, positions, BatchReader(pin_memory=pin_memory)) as workers:
             for read in workers:
                 idle_deaths = 0
                 yield ledger.settle(read)
@@ -117,7 +117,7 @@ def load(
             return
         ledger.blame(workers.deaths)
         idle_deaths += all(place is None for place, _ in workers.deaths)
-    raise RuntimeError(f"processes that read videos end before they read anything: {workers.deaths[0][1]}")
+    raise RuntimeError(f"the workers that read videos end before reading anything: {workers.deaths[0][1]}")
 
 
 def load_batches(
@@ -132,33 +132,33 @@ def load_batches(
     """Read training or validation clips; see :func:`load`.
 
     Yields:
-        (clips, labels) of every batch, of length 0 where every file of a batch is in quarantine.
+        (clips, labels) of every batch, of length 0 if every file of the batch is in quarantine.
 
     Raises:
-        ValueError: as :func:`load`, or a batch has nothing left that others wait for.
+        ValueError: see :func:`load`; or one of several processes has no samples left in a batch.
     """
     read = load(clips, order, num_workers=num_workers, quarantine=quarantine, pin_memory=pin_memory, prefetch=prefetch)
     for _, data in read:
         if data is None and isinstance(order, BatchOrder) and order.num_processes > 1:
-            raise ValueError("all files of a process's share of a batch went bad: choose a larger --batch-size")
+            raise ValueError("every file in one process's share of a batch failed: choose a larger --batch-size")
         yield tuple(data) if data is not None else (torch.empty(0), torch.empty(0))
 
 
 def still_reading() -> None:
-    """Tell the watch, in the midst of a sample that takes long, that this process is not hung."""
-    if _note_again is not None:
-        _note_again()
+    """Signal, during a sample that takes long, that this worker is not hung."""
+    if _heartbeat is not None:
+        _heartbeat()
 
 
 def start_worker(worker: int) -> None:
-    """What a process that reads videos does first: one thread, and no say about Ctrl-C."""
+    """Prepare a worker that reads videos: it uses one thread and ignores Ctrl-C."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the main one decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, but the main one decides when to stop
 
 
 class _Ledger(Generic[Key]):
-    """Which batches are handed out and not yet delivered, and what is left out of them."""
+    """Tracks batches from the workers' queue to delivery, without the samples of files in quarantine."""
 
     def __init__(
         self, samples: SampleSource[Key], batches: Iterator[_Batch[Key]], quarantine: Quarantine | None
@@ -168,32 +168,32 @@ class _Ledger(Generic[Key]):
         self._next_batches = batches
 
     def hand_out(self) -> Iterator[_Batch[Key]]:
-        """Yield all batches that are not delivered, those that were handed out before first."""
+        """Yield all batches that were not delivered, starting with those that were handed out before."""
         self._next_batches = chain(self.undelivered, self._next_batches)
         self.undelivered = deque()
         for number, keys in self._next_batches:
-            self.undelivered.append((number, [key for key in keys if self._counts(key, number)]))
+            self.undelivered.append((number, [key for key in keys if self._is_used(key, number)]))
             yield self.undelivered[-1]
 
     def settle(self, read: _Read) -> tuple[list[Key], Any]:
-        """Take the next batch in order: what is left of it once its failures, and those before it, are left out."""
+        """Accept the next batch in order; returns the samples that remain after its own and all earlier failures."""
         number, keys = self.undelivered.popleft()
         for row, failure in read.failures.items():
             self._add(self.samples.path(keys[row]), failure, number)
-        kept = [place for place, row in enumerate(read.rows) if self._counts(keys[row], number)]
-        return [keys[read.rows[place]] for place in kept], _choose(read.data, kept, len(read.rows))
+        kept = [place for place, row in enumerate(read.rows) if self._is_used(keys[row], number)]
+        return [keys[read.rows[place]] for place in kept], _select_rows(read.data, kept, len(read.rows))
 
     def blame(self, deaths: Sequence[_Death]) -> None:
-        """Leave out the files over which processes died, from the next batch on."""
+        """Skip the files that workers died on, starting with the next batch."""
         handed_out = dict(self.undelivered)
         for place, reason in deaths:
             if place is not None:
                 number, row = place
                 self._add(self.samples.path(handed_out[number][row]), Failure("decode", reason), min(handed_out))
 
-    def _counts(self, key: Key, number: int) -> bool:
-        left_out = self.quarantine
-        return not (left_out and left_out.failures and left_out.leaves_out(self.samples.path(key), number))
+    def _is_used(self, key: Key, number: int) -> bool:
+        quarantine = self.quarantine
+        return not (quarantine and quarantine.failures and quarantine.skips(self.samples.path(key), number))
 
     def _add(self, path: str, failure: Failure, number: int) -> None:
         if self.quarantine is None:
@@ -201,95 +201,95 @@ class _Ledger(Generic[Key]):
         self.quarantine.add(path, failure, number)
 
 
-def _choose(data: Any, kept: list[int], num_rows: int) -> Any:
-    """Choose rows of collated samples, which are tuples of tensors wherever a batch has more than one."""
+def _select_rows(data: Any, kept: list[int], num_rows: int) -> Any:
+    """Select rows of collated samples; batches of more than one sample are tuples of tensors."""
     if len(kept) == num_rows:
         return data
     return tuple(values[kept] for values in data) if kept else None
 
 
-class _NotedSamples(Dataset[Any]):
-    """Batches of samples, in a process that notes where it is: (its id, number of the batch, row + 1, time in ns)."""
+class _TrackedSamples(Dataset[Any]):
+    """Batches of samples in a worker that records its position: (process id, number of the batch, row + 1, ns)."""
 
     def __init__(
-        self, samples: SampleSource[Any], collate: Callable[[list[Any]], Any], notes: Tensor, *, num_places: int
+        self, samples: SampleSource[Any], collate: Callable[[list[Any]], Any], positions: Tensor, *, num_slots: int
     ) -> None:
-        self.samples, self.collate, self.notes, self.num_places = samples, collate, notes, num_places
-        self._shelf: Shelf | None = None
+        self.samples, self.collate, self.positions, self.num_slots = samples, collate, positions, num_slots
+        self._writer: BatchWriter | None = None
 
     def __getitems__(self, batch: _Batch[Any]) -> _Read:
-        """Read one batch; the name is that by which torch's loader asks for a whole batch."""
+        """Read one batch; torch's loader calls this method for a whole batch."""
         worker = get_worker_info()
         assert worker is not None
-        self._shelf = self._shelf or Shelf(worker.id, self.num_places)
+        self._writer = self._writer or BatchWriter(worker.id, self.num_slots)
         number, keys = batch
-        own_note = self.notes[worker.id].numpy()
+        position = self.positions[worker.id].numpy()
 
-        def note(row: int) -> None:
-            own_note[:] = os.getpid(), number, row + 1, time.monotonic_ns()
+        def record(row: int) -> None:
+            position[:] = os.getpid(), number, row + 1, time.monotonic_ns()
 
-        read = _read(self.samples, keys, self.collate, note)
-        return read._replace(data=self._shelf.lay(read.data))
+        read = _read(self.samples, keys, self.collate, record)
+        return read._replace(data=self._writer.write(read.data))
 
 
 def _read(
-    samples: SampleSource[Key], keys: list[Key], collate: Callable[[list[Any]], Any], note: Callable[[int], None]
+    samples: SampleSource[Key], keys: list[Key], collate: Callable[[list[Any]], Any], record: Callable[[int], None]
 ) -> _Read:
-    """Read a batch, with a note at every row, and one of -1 at its end."""
+    """Read a batch; record every row before it is read, and -1 at the end."""
     rows: list[int] = []
-    found: list[Any] = []
+    data: list[Any] = []
     failures: dict[int, Failure] = {}
-    global _note_again
+    global _heartbeat
     for row, key in enumerate(keys):
-        note(row)
-        _note_again = partial(note, row)
+        record(row)
+        _heartbeat = partial(record, row)
         try:
-            found.append(samples[key])
+            data.append(samples[key])
             rows.append(row)
         except VideoError as error:
             failures[row] = Failure.of(error, samples.path(key))
-    note(-1)
-    return _Read(rows, collate(found) if found else None, failures)
+    record(-1)
+    return _Read(rows, collate(data) if data else None, failures)
 
 
-def _as_it_is(read: Any) -> Any:
+def _identity(read: Any) -> Any:
     return read
 
 
 class _Workers:
-    """The processes of one loader, iterated for what they read until all is read or one of them is dead.
+    """The workers of one loader; iterate it for their batches until everything is read or a worker dies.
 
-    A loader by itself tells of a death in the midst of whatever the main process does, by a signal, and waits for ever
-    for a stopped process: so that signal's handler is put back, and a thread kills all processes if all are silent.
+    A loader by itself reports a death by a signal that interrupts the main process anywhere, and waits forever for a
+    stopped worker. So the handler of that signal is restored, and a thread kills all workers if none makes progress.
     """
 
-    def __init__(self, loader: DataLoader[_Read], notes: Tensor, taker: Taker) -> None:
+    def __init__(self, loader: DataLoader[_Read], positions: Tensor, reader: BatchReader) -> None:
         self.deaths: list[_Death] = []
-        self._taker = taker
-        self._notes, self._waiting_since = notes, 0
-        self._silent: list[BaseProcess] = []
+        self._reader = reader
+        self._positions, self._waiting_since = positions, 0
+        self._hung: list[BaseProcess] = []
         self._ended = threading.Event()
         others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
         self._batches = iter(loader)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler)
         self._processes = [process for process in multiprocessing.active_children() if process not in others]
-        self._watch = threading.Thread(target=self._kill_the_silent, daemon=True)
+        self._watchdog = threading.Thread(target=self._kill_if_hung, daemon=True)
 
     def __enter__(self) -> "_Workers":
-        self._watch.start()
+        self._watchdog.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._watch.join()
+        self._watchdog.join()
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
-        # One that was killed as it looked at this event keeps its lock, on which the loader would wait for ever.
+        # A worker that was killed while checking this event keeps its lock, and the loader would wait for it forever.
         self._batches._workers_done_event = multiprocessing.Event()  # type: ignore[attr-defined]
         del self._batches  # closes the queues
 
@@ -301,16 +301,16 @@ class _Workers:
             except Exception:
                 dead = self._dead()
                 if not dead:
-                    raise  # by the code that reads
+                    raise  # an error in the code, not the death of a worker
                 self.deaths = [self._death(process) for process in dead]
                 return
             self._waiting_since = 0
             if read is None:
                 return
-            yield read._replace(data=self._taker.take(read.data))
+            yield read._replace(data=self._reader.read(read.data))
 
     def _dead(self) -> list[BaseProcess]:
-        """The processes that ended, or are about to, within a second."""
+        """The workers that have ended, or end within a second."""
         ended = wait([process.sentinel for process in self._processes], timeout=1.0)
         dead = [process for process in self._processes if process.sentinel in ended]
         for process in dead:
@@ -318,20 +318,20 @@ class _Workers:
         return dead
 
     def _death(self, process: BaseProcess) -> _Death:
-        places = {pid: (number, row - 1) for pid, number, row, _ in self._notes.tolist() if row}
+        places = {pid: (number, row - 1) for pid, number, row, _ in self._positions.tolist() if row}
         code = process.exitcode or 0
-        if code == -signal.SIGTERM:  # torchrun sends it to all processes: it is up to the main one when to stop
-            return None, "was told to end"
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if process in self._silent:
-            how = f"was silent for {SILENT_SECONDS:g} seconds and was ended"
-        return places.get(process.pid), f"the process that read it {how}"
+        if code == -signal.SIGTERM:  # torchrun sends it to all processes, but the main one decides when to stop
+            return None, "was terminated by SIGTERM"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        if process in self._hung:
+            how = f"made no progress for {SILENT_SECONDS:g} seconds and was killed"
+        return places.get(process.pid), f"the worker that read it {how}"
 
-    def _kill_the_silent(self) -> None:
+    def _kill_if_hung(self) -> None:
         while not self._ended.wait(0.5):
-            began = max(self._waiting_since, int(self._notes[:, 3].max()))
-            if self._waiting_since and time.monotonic_ns() - began > SILENT_SECONDS * 1e9:
-                self._silent = [process for process in self._processes if process.is_alive()]
-                for process in self._silent:
+            last_progress = max(self._waiting_since, int(self._positions[:, 3].max()))
+            if self._waiting_since and time.monotonic_ns() - last_progress > SILENT_SECONDS * 1e9:
+                self._hung = [process for process in self._processes if process.is_alive()]
+                for process in self._hung:
                     process.kill()
                 return

@@ -1,12 +1,12 @@
-"""A folder of decoded frames: what it holds, and how it stands for the folder of videos that it was made from.
+"""A folder of decoded frames: its contents, and how it relates to the folder of videos that it was made from.
 
 ::
 
-    store.json           settings, and the folder it was made from
-    unfinished           there while v3s prepare writes, and if it was killed
-    shards/00000.bin     frames of some videos
-    shards/00000.jsonl   a line for each of them; written last, so that a shard without it does not count
-    shards/00001.jsonl   lines alone: files that have a new date and the content whose frames lie in an earlier shard
+    store.json           settings, including the source folder
+    unfinished           exists while v3s prepare writes, and after it was killed
+    shards/00000.bin     the frames of some videos
+    shards/00000.jsonl   one line for each of these videos; written last: a shard without it is ignored
+    shards/00001.jsonl   without a .bin file: files with a new date whose frames are in an earlier shard
 """
 
 import hashlib
@@ -28,14 +28,14 @@ STORE_FILE, SHARDS, UNFINISHED = "store.json", "shards", "unfinished"
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """How the frames of a store were made.
+    """The settings of a store.
 
     Attributes:
-        source: The folder of the videos, absolute.
+        source: The absolute path of the folder of videos.
         pixel_format: "yuv", "jpeg" or "rgb".
-        short_side: Larger frames were shrunk to this many pixels on their short side.
-        decoder: FFmpeg's libavcodec and PyAV that decoded them.
-        format: Of these files.
+        short_side: Larger frames were resized to this many pixels on their short side.
+        decoder: Versions of FFmpeg's libavcodec and PyAV that decoded the frames.
+        format: Version of the file format.
     """
 
     source: str
@@ -47,12 +47,12 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What a store says of one file of its source.
+    """The entry of a store for one file of its source folder.
 
     Attributes:
-        key: The file as it stood when it was read.
-        digest: Of its content, see :func:`content_digest`; "" where it is not known.
-        outcome: Its frames, or the reason why it cannot be read.
+        key: State of the file when it was read.
+        digest: Digest of its content, see :func:`content_digest`; "" if unknown.
+        outcome: Its frames, or why it cannot be read.
     """
 
     key: FileKey
@@ -61,11 +61,11 @@ class StoredFile:
 
     @property
     def has_shard(self) -> bool:
-        """Whether the shard that it needs is there: a damaged one is deleted by hand."""
+        """Whether its shard exists; users delete damaged shards by hand."""
         return isinstance(self.outcome, Failure) or Path(self.outcome.shard).exists()
 
     def to_json(self) -> str:
-        """Write it as one line of JSON; the shard without its folder."""
+        """Return the entry as one line of JSON, with the shard's name instead of its path."""
         if isinstance(self.outcome, Failure):
             return json.dumps([*self.key, astuple(self.outcome), None, self.digest])
         video = {**asdict(self.outcome), "path": "", "shard": Path(self.outcome.shard).name}
@@ -74,13 +74,13 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Store:
-    """A store, read.
+    """The contents of a store.
 
     Attributes:
-        folder: Where it is.
+        folder: The folder of the store.
         settings: How its frames were made.
-        files: What it says of each file, by the file's path below the source (posix).
-        next_shard: A number above those of all complete shards: a kill or a deletion may leave gaps between them.
+        files: The entry of each file, by the file's path below the source folder (posix).
+        next_shard: A number above those of all complete shards; a kill or a deletion may leave gaps between them.
     """
 
     folder: Path
@@ -89,31 +89,31 @@ class Store:
     next_shard: int
 
     def changed(self, path: str) -> bool:
-        """Whether a source file that is still there is not the one that was stored."""
+        """Whether a source file still exists but differs from the one that was stored."""
         now = file_key(Path(self.settings.source), path)
         return now is not None and now != self.files[path].key
 
-    def lacks(self, path: str) -> bool:
-        """Whether a source file is not here as it is now: it is new, has changed, or its shard was deleted."""
+    def is_missing(self, path: str) -> bool:
+        """Whether the current version of a source file is not stored: it is new or changed, or its shard is deleted."""
         return path not in self.files or self.changed(path) or not self.files[path].has_shard
 
     def under_new_date(self, path: str) -> StoredFile | None:
-        """What the store holds of a source file whose date alone has changed, under the new date.
+        """Return the entry of a source file of which only the date has changed, with the new date.
 
         Returns:
-            ``None`` if the file has another content now, or its frames are gone.
+            ``None`` if the content of the file has changed too, or its frames are gone.
         """
         source, stored = Path(self.settings.source), self.files[path]
-        now = file_key(source, path)  # before the content: a file that is written meanwhile has another date again
+        now = file_key(source, path)  # before the digest: if the file is written meanwhile, its date changes again
         if not now or now[1] != stored.key[1] or not stored.digest or not stored.has_shard:
             return None
         return replace(stored, key=now) if content_digest(source / path) == stored.digest else None
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits; "" if it is no file or cannot be read."""
+    """SHA-256 of a file's content in hexadecimal digits; "" if it is not a regular file or cannot be read."""
     try:
-        if not path.is_file():  # a pipe would never end
+        if not path.is_file():  # reading a pipe would never end
             return ""
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -127,17 +127,19 @@ def is_store(folder: Path) -> bool:
 
 
 def open_store(folder: Path, *, to_write: bool = False) -> Store:
-    """Read what a store holds. Of several lines on one file, because it had changed, the last one counts.
+    """Read the contents of a store. A file that changed has several lines, of which the last one counts.
 
     Args:
-        folder: Where it is.
-        to_write: Whether more will be written, so that it may be unfinished.
+        folder: The folder of the store.
+        to_write: Whether the caller will write to the store, which may then be unfinished.
 
     Raises:
-        ValueError: The store's files are damaged or of another version, or it is unfinished.
+        ValueError: The store is damaged, unfinished or of another version.
     """
     if not to_write and (folder / UNFINISHED).exists():
-        raise ValueError(f"{folder} is a store that v3s prepare is still writing, or was stopped in; run it to its end")
+        raise ValueError(
+            f"{folder} is an unfinished store: v3s prepare is still running or was stopped; wait, or run it again"
+        )
     lists = tuple((path.name, path.stat().st_mtime_ns) for path in _lists(folder))
     return _open(folder, (folder / STORE_FILE).stat().st_mtime_ns, lists)
 
@@ -159,10 +161,10 @@ def _read_settings(folder: Path) -> StoreSettings:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         settings = StoreSettings(**values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not the description of a store ({error}); run v3s prepare --overwrite") from error
+        raise ValueError(f"{path} is not a valid store description ({error}); run v3s prepare --overwrite") from error
     if settings.format != _STORE_FORMAT:
         raise ValueError(
-            f"{path}: a store of format {settings.format}, this version reads {_STORE_FORMAT}; "
+            f"{path} has store format {settings.format}, but this version reads format {_STORE_FORMAT}; "
             "run v3s prepare --overwrite"
         )
     return settings
@@ -173,15 +175,15 @@ def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     for line in list_file.read_text(encoding="utf-8").splitlines():
         try:
             path, num_bytes, mtime_ns, failure, video, *digest = json.loads(line)  # older stores have no digest
-            named = (path, num_bytes, mtime_ns), "".join(digest)
+            file = (path, num_bytes, mtime_ns), "".join(digest)
             if video is None:
-                yield StoredFile(*named, Failure(*failure))
+                yield StoredFile(*file, Failure(*failure))
                 continue
             shard = str(folder / SHARDS / video["shard"])
             stored = video_from_json(json.dumps({**video, "path": str(folder / path), "shard": shard}))
             assert isinstance(stored, StoredVideo)
-            yield StoredFile(*named, stored)
+            yield StoredFile(*file, stored)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{list_file}: damaged ({error}); delete it and its .bin file, then run v3s prepare again"
+                f"{list_file} is damaged ({error}); delete it and its .bin file, then run v3s prepare again"
             ) from error

@@ -1,9 +1,9 @@
 """Synthetic videos: a small labelled collection for trying every command without a download.
 
-The scenes are made so that the pretext task (paper, section 3) can be learned in minutes, more easily than on real
-videos. Every shape is regular and the background is tiled in squares of one size, so that a change of scale or a
-projection shows. Every motion and the camera have one pace, so that playback speed shows. Under the tiles lies texture
-that falls off as 1/f, as in natural images. The class of a clip is its kind of motion.
+The scenes make the pretext task (paper, section 3) learnable in minutes, more easily than on real videos. All shapes
+are regular and the background consists of square tiles of one size, so that a change of scale or a projection is
+visible. All motions and the camera have a fixed pace, so that playback speed is visible. Beneath the tiles is a texture
+with a 1/f spectrum, as in natural images. The class of a clip is its kind of motion.
 """
 
 import math
@@ -19,15 +19,15 @@ from v3s.files.writing import write_atomically
 from v3s.pages.images import mp4
 
 PERIOD_FRAMES = 40.0
-"""Frames in one cycle of every motion; a clip's own period is within ``PERIOD_SPREAD`` of it."""
+"""Frames in one cycle of a motion; the period of each clip varies by up to ``PERIOD_SPREAD``, as a share."""
 
 PERIOD_SPREAD = 0.15
 
 _FRAMES_PER_HEIGHT = 60
-"""Frames in which the camera pans one frame height to a side: the same pace in every clip."""
+"""Frames in which the camera pans sideways by one frame height; the same in every clip."""
 
 _TILES_PER_HEIGHT = 8
-"""Tiles of the background in one frame height: the same size in every clip."""
+"""Background tiles per frame height; the same in every clip."""
 
 _Floats = NDArray[np.floating]
 _Field = Callable[[_Floats, _Floats], _Floats]
@@ -35,7 +35,7 @@ _Field = Callable[[_Floats, _Floats], _Floats]
 
 @dataclass(frozen=True, slots=True)
 class _Poses:
-    """Where each object is in each frame: four arrays of shape (num_objects, num_frames).
+    """The pose of each object in each frame: four arrays of shape (num_objects, num_frames).
 
     Convention: lengths are in frame heights, the origin is the frame's top left corner, y points down, angles are in
     radians and turn clockwise on the screen.
@@ -49,7 +49,7 @@ class _Poses:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one object looks: signed distance and two-tone pattern, both over coordinates in units of its radius."""
+    """The look of an object: signed distance and two-tone pattern, over coordinates in units of its radius."""
 
     shape: _Field
     pattern: _Field
@@ -68,26 +68,26 @@ def make_clips(
 ) -> list[Path]:
     """Write short videos into one folder per kind of motion, ``folder/<motion>/clip_000.mp4``.
 
-    Video ``i`` depends on (seed, i) alone and shows motion ``i mod len(MOTIONS)``; a file of the same name is replaced.
+    Video ``i`` depends only on (seed, i) and shows motion ``i mod len(MOTIONS)``; an existing file is replaced.
 
     Args:
-        folder: Where the class folders go; made if absent.
+        folder: The parent of the class folders; created if missing.
         num_videos: Number of files.
-        num_frames: Frames in each file.
+        num_frames: Number of frames in each file.
         height: Frame height in pixels, even.
         width: Frame width in pixels, even.
-        fps: Frames per second written to the file; the pace of the motion is fixed in frames.
+        fps: Frames per second of the file; the pace of the motion is fixed in frames.
         seed: Seed of the whole collection.
 
     Returns:
-        The files in the order in which they were made.
+        The files, in order of creation.
 
     Raises:
         ValueError: If a count is not positive or a side is not a positive even number.
     """
     sizes = {"num_videos": num_videos, "num_frames": num_frames, "height": height, "width": width, "fps": fps}
     if min(sizes.values()) < 1 or height % 2 or width % 2:
-        raise ValueError(f"synthetic clips need positive numbers and an even height and width, got {sizes}")
+        raise ValueError(f"synthetic clips need positive numbers, and an even height and width; got {sizes}")
     kinds, paths = list(MOTIONS), []
     for index in range(num_videos):
         turn, kind = divmod(index, len(kinds))
@@ -100,7 +100,7 @@ def make_clips(
 
 
 def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Film one scene: a background under a panning camera, objects that it follows, sensor noise; (T, H, W, 3)."""
+    """Render one scene: a background seen by a panning camera, objects that it follows, sensor noise; (T, H, W, 3)."""
     period = PERIOD_FRAMES * rng.uniform(1 - PERIOD_SPREAD, 1 + PERIOD_SPREAD)
     cycles = (np.arange(num_frames) / period).astype(np.float32)
     poses = MOTIONS[kind](rng, cycles, width / height)
@@ -126,10 +126,10 @@ def _film(rng: np.random.Generator, kind: str, num_frames: int, height: int, wid
 
 
 def _background(rng: np.random.Generator, height: int, width: int, tile: float) -> _Floats:
-    """A still scene: tiles and 1/f texture around one colour, under a gradient of light; (3, H, W), sizes in pixels."""
+    """A still scene: tiles and 1/f texture around one colour, lit by a gradient; (3, H, W), sizes in pixels."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     frequency = np.hypot(down, across)
-    frequency[0, 0] = np.inf  # the mean comes from the colour below
+    frequency[0, 0] = np.inf  # the mean is set by `colour`
     texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(4, height, width))) / frequency, s=(height, width))
     texture /= texture.std(axis=(1, 2), keepdims=True)
     turn = rng.uniform(0, 2 * np.pi)
@@ -143,7 +143,7 @@ def _background(rng: np.random.Generator, height: int, width: int, tile: float) 
 
 
 def _view(scene: _Floats, top: float, left: float, height: int, width: int) -> _Floats:
-    """Cut a window (3, height, width) at a position between pixels, by bilinear weights."""
+    """Cut a window (3, height, width) at a fractional position, by bilinear interpolation."""
     row, column = int(top), int(left)
     a, b = top - row, left - column
     strip = scene[:, row : row + height + 1, column : column + width + 1]
@@ -162,7 +162,7 @@ def _paint(frame: _Floats, look: Look, x: float, y: float, radius: float, angle:
     u, v = cos * dx + sin * dy, cos * dy - sin * dx
     cover = np.clip(0.5 - look.shape(u, v) * radius, 0, 1)
     mix = np.clip(0.5 + look.pattern(u, v) * radius, 0, 1)
-    light = 1 - 0.25 / radius * (dx + dy)  # lit from the top left, whatever the angle
+    light = 1 - 0.25 / radius * (dx + dy)  # lit from the top left, at every angle
     patch += cover * ((look.colours[0] + mix * (look.colours[1] - look.colours[0])) * light - patch)
 
 
@@ -170,7 +170,7 @@ def _look(rng: np.random.Generator) -> Look:
     """Draw a shape, a pattern and two clearly different colours."""
     shape, pattern = SHAPES[rng.integers(len(SHAPES))], PATTERNS[rng.integers(len(PATTERNS))]
     dark, bright = rng.uniform(10, 110, (3, 1, 1)), rng.uniform(150, 250, (3, 1, 1))
-    colours = rng.permuted(np.stack([dark, bright]), axis=0).astype(np.float32)  # swaps channel by channel: vivid
+    colours = rng.permuted(np.stack([dark, bright]), axis=0).astype(np.float32)  # swapped per channel: vivid
     return Look(shape, pattern, colours)
 
 
@@ -208,7 +208,7 @@ SHAPES: tuple[_Field, ...] = (
     partial(_polygon, num_sides=6),
 )
 
-# Patterns: positive where the second colour goes; none looks the same after a quarter turn, so a rotation shows.
+# Patterns: positive in areas of the second colour. None is symmetric under a quarter turn, so rotations are visible.
 
 
 def _half(u: _Floats, v: _Floats) -> _Floats:
@@ -227,13 +227,13 @@ def _spot(u: _Floats, v: _Floats) -> _Floats:
 
 PATTERNS: tuple[_Field, ...] = (_half, _checker, _spot)
 
-# Motions: (generator, cycles done at each frame (num_frames,), width / height) -> _Poses.
+# Motions: (generator, finished cycles at each frame (num_frames,), width / height) -> _Poses.
 
 Motion = Callable[[np.random.Generator, _Floats, float], _Poses]
 
 
 def _poses(x: _Floats, y: _Floats, radius: _Floats, angle: _Floats) -> _Poses:
-    """Spread four broadcastable arrays to (num_objects, num_frames)."""
+    """Broadcast four arrays to (num_objects, num_frames)."""
     return _Poses(*(np.ascontiguousarray(part, np.float32) for part in np.broadcast_arrays(x, y, radius, angle)))
 
 
@@ -243,7 +243,7 @@ def _column(rng: np.random.Generator, low: float, high: float, num_objects: int)
 
 
 def _between(low: _Floats, high: _Floats, distance: _Floats) -> _Floats:
-    """Go back and forth between two walls: where a point is that has travelled ``distance``."""
+    """Return the position of a point that has travelled ``distance`` back and forth between two walls."""
     room = high - low
     return high - np.abs(np.mod(distance, 2 * room) - room)
 

@@ -1,6 +1,6 @@
-"""How a whole video is shown to a trained network: plain clips, evenly spaced or from a sliding window.
+"""Clips that represent a whole video for a trained network: evenly spaced, or from a sliding window.
 
-Nothing is random here. A video shorter than a clip repeats its last frame, so that no video is left out.
+Nothing here is random. A video shorter than a clip repeats its last frame, so no video is skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.warp import warp
 
-_PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame, in sides of the clip (section 4.3)
+_PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame / side of the clip (section 4.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The clips that stand for a video.
+    """How clips are taken from a video.
 
     Attributes:
-        clip_frames: frames of a clip, at stride 1.
+        clip_frames: number of consecutive frames in a clip.
         clip_size: side of a clip in pixels.
-        num_clips: clips of a video, their centres evenly spaced from its first frame to its last.
-        stride: frames between the starts of a sliding window's clips; 0 takes ``num_clips`` clips instead.
+        num_clips: number of clips per video, evenly spaced from its first frame to its last.
+        stride: number of frames between the starts of a sliding window's clips; 0 takes ``num_clips`` clips instead.
 
     Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
     """
@@ -40,10 +40,10 @@ class View:
 
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
-            raise ValueError(f"a view needs positive numbers and a stride of 0 or more; got {self}")
+            raise ValueError(f"a view needs positive sizes and counts, and a stride of 0 or more; got {self}")
 
     def starts(self, num_frames: int) -> list[int]:
-        """First frames of the clips of a video."""
+        """Return the first frame of each clip of a video."""
         room = num_frames - self.clip_frames
         if room <= 0:
             return [0] if self.stride else [0] * self.num_clips
@@ -52,20 +52,20 @@ class View:
         return evenly_spaced(room, self.num_clips)
 
     def frames(self, start: int, num_frames: int) -> tuple[int, ...]:
-        """Frame numbers of the clip from a start; numbers beyond the end are those of the last frame."""
+        """Return the frame numbers of a clip; beyond the end of the video, the last frame is repeated."""
         return tuple(min(start + step, num_frames - 1) for step in range(self.clip_frames))
 
     def clips(self, num_frames: int) -> list[tuple[int, ...]]:
-        """Frame numbers of each clip of a video."""
+        """Return the frame numbers of each clip of a video."""
         return [self.frames(start, num_frames) for start in self.starts(num_frames)]
 
     def to_clip(
         self, width: int, height: int, *, left: float = 0.5, top: float = 0.5, flip: bool = False
     ) -> Homography:
-        """The map from a (width, height) frame: resize to 128 x 171 (times clip_size / 112), then crop.
+        """Return the map from a (width, height) frame: resize to 128 x 171 (times clip_size / 112), then crop.
 
-        Networks of 224 pixels get a resize to 256 x 256. ``left`` and ``top`` in [0, 1] place the crop; the default is
-        the centre. ``flip`` mirrors the clip.
+        For clips of 224 pixels, the resize is to 256 x 256. ``left`` and ``top`` in [0, 1] place the crop, by default
+        in the centre. ``flip`` mirrors the clip.
         """
         size = self.clip_size
         resized_height, resized_width = (
@@ -77,7 +77,7 @@ class View:
 
 
 def evenly_spaced(room: int, count: int) -> list[int]:
-    """``count`` numbers from 0 to ``room``, rounded to the nearest (halves up); a single one sits in the middle.
+    """Return ``count`` evenly spaced integers from 0 to ``room`` (halves round up); a single one is in the middle.
 
     >>> evenly_spaced(9, 4)
     [0, 3, 6, 9]
@@ -87,7 +87,7 @@ def evenly_spaced(room: int, count: int) -> list[int]:
 
 
 def read_clips(table: IndexTable, video: int, view: View, clips: Sequence[Sequence[int]]) -> Tensor:
-    """Read clips of one video, each frame decoded once; uint8, shape (clips, 3, T, size, size)."""
+    """Read clips of one video, decoding each frame once; uint8, shape (clips, 3, T, size, size)."""
     source = table[video]
     wanted = sorted({frame for clip in clips for frame in clip})
     place = {frame: number for number, frame in enumerate(wanted)}
@@ -98,7 +98,7 @@ def read_clips(table: IndexTable, video: int, view: View, clips: Sequence[Sequen
 
 
 class ViewedVideos(Dataset[tuple[int, Tensor]]):
-    """Videos by number, each as (number, clips of shape (clips, 3, T, size, size), uint8)."""
+    """Videos by number, each as (number, uint8 clips of shape (clips, 3, T, size, size))."""
 
     def __init__(self, table: IndexTable, view: View) -> None:
         self.table, self.view = table, view
@@ -107,7 +107,7 @@ class ViewedVideos(Dataset[tuple[int, Tensor]]):
         return len(self.table)
 
     def path(self, video: int) -> str:
-        """The file of a video."""
+        """Return the file of a video."""
         return self.table[video].path
 
     def __getitem__(self, video: int) -> tuple[int, Tensor]:
@@ -120,11 +120,11 @@ def load_views(
     """Yield one video at a time, (number, clips), in the order of ``videos`` (all by default).
 
     Raises:
-        VideoError: a file went bad since it was scanned; none is left out in silence.
+        VideoError: a file failed after the scan; no file is skipped silently.
     """
     batches = [[video] for video in (range(len(table)) if videos is None else videos)]
-    found = load(ViewedVideos(table, view), batches, num_workers=num_workers, quarantine=None, collate=_only)
-    return (item for _, item in found)
+    loaded = load(ViewedVideos(table, view), batches, num_workers=num_workers, quarantine=None, collate=_only)
+    return (item for _, item in loaded)
 
 
 def _only(items: list[tuple[int, Tensor]]) -> tuple[int, Tensor]:
@@ -133,5 +133,5 @@ def _only(items: list[tuple[int, Tensor]]) -> tuple[int, Tensor]:
 
 
 def count_padded(table: IndexTable, view: View) -> int:
-    """How many videos are shorter than a clip, so that their last frame is repeated."""
+    """Count the videos that are shorter than a clip, so that their last frame is repeated."""
     return int(np.count_nonzero(table.num_frames < view.clip_frames))

@@ -1,1 +1,1 @@
-"""A run's folder -> a network -> vectors."""
+"""From a run's folder to a network, and from videos to vectors."""

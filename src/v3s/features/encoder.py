@@ -1,12 +1,15 @@
-"""Videos to vectors: the one road from files to the features of a network.
+"""Videos to vectors: the only path from files to the features of a network.
 
-An encoder gives the features of clips. Retrieval and probes take the mean over the clips of a video; search scales it
-to length one.
+An encoder computes the features of clips. Retrieval and probes use their mean over a video's clips; search scales it to
+unit length.
 """
 
+import hashlib
+import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -14,13 +17,110 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from v3s.backbones import Backbone
 from v3s.backbones.device import Compute, Precision, choose_compute, divide_cores
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, load_views
-from v3s.features.extract import Feature, Pool, Space, check_stage, clip_features, mean_features
-from v3s.features.folding import fold
-from v3s.features.source import BackboneOptions, Source, open_source
+from v3s.features.source import BackboneOptions, Source, fold, open_source
 from v3s.video.index import index_video
+
+Pool = Literal["mean", "max"]
+
+
+_PREPROCESSING = 1  # increase it if frames are resized differently: vectors from before and after cannot be mixed
+
+
+_POSITIONS_ON_CPU = 16 * 112 * 112
+"""Frames x height x width of a forward pass on a CPU, one clip of the paper; larger passes exceed the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A stage of a backbone, pooled to a vector.
+
+    Attributes:
+        stage: name of the stage.
+        pool: "mean" averages over time and space (D = channels); "max" max-pools height and width by two and flattens,
+            the retrieval protocol's last pooling layer (512 x 2 x 3 x 3 = 9,216 numbers from 512 x 2 x 7 x 7).
+
+    Source: paper section 4.4, "features at the last pooling layer"; VCOP pools conv5 by (1, 2, 2).
+    """
+
+    stage: str = "conv5"
+    pool: Pool = "mean"
+
+    def extract(self, stages: dict[str, Tensor]) -> Tensor:
+        """Return the vectors of a batch from its stages: float32, shape (B, D)."""
+        stage = stages[self.stage].float()
+        if self.pool == "mean":
+            return stage.mean(dim=(2, 3, 4))
+        return F.max_pool3d(stage, (1, 2, 2), ceil_mode=min(stage.shape[-2:]) < 2).flatten(1)
+
+
+def check_stage(backbone: nn.Module | Backbone, stage: str) -> None:
+    """Refuse a stage that a backbone does not have.
+
+    Raises:
+        ValueError: the stage does not exist; the message lists those that do.
+    """
+    stages = list(backbone.stages)  # type: ignore[arg-type]
+    if stage not in stages:
+        raise ValueError(f"the backbone has no stage {stage!r}; it has: {', '.join(stages)}")
+
+
+@torch.inference_mode()
+def clip_features(
+    backbone: nn.Module, clips: Tensor, features: Sequence[Feature], compute: Compute, *, batch_size: int = 16
+) -> list[Tensor]:
+    """Compute the features of clips.
+
+    Args:
+        backbone: in evaluation mode, on ``compute.device``.
+        clips: uint8, shape (N, 3, T, H, W).
+        features: the features to compute.
+        compute: device and precision.
+        batch_size: maximum clips in a forward pass; fewer on a CPU.
+
+    Returns:
+        For each feature, float32 on the CPU, shape (N, D).
+    """
+    parts: list[list[Tensor]] = [[] for _ in features]
+    if compute.device.type == "cpu" and len(clips):
+        batch_size = min(batch_size, max(1, _POSITIONS_ON_CPU // clips[0, 0].numel()))
+    for batch in torch.split(clips, batch_size):
+        with compute.autocast():
+            stages = backbone.forward_stages(compute.clips(batch))  # type: ignore[operator]
+        for part, feature in zip(parts, features, strict=True):
+            part.append(feature.extract(stages).cpu())
+    return [torch.cat(part) for part in parts]
+
+
+def mean_features(encoded: Iterable[tuple[int, list[Tensor]]]) -> list[Tensor]:
+    """Average over the clips of each video: for each feature float32 of shape (videos, D)."""
+    rows = [[vectors.mean(dim=0) for vectors in features] for _, features in encoded]
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What makes two vectors comparable: one network, one way to cut clips, one feature.
+
+    Attributes:
+        weights: SHA-256 of the network's weights.
+        view: the clips that represent a video.
+        feature: stage and pooling.
+    """
+
+    weights: str
+    view: View
+    feature: Feature
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights and the preprocessing."""
+        return hashlib.sha256(
+            json.dumps({"format": _PREPROCESSING, **asdict(self)}, sort_keys=True).encode()
+        ).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +129,8 @@ class Encoder:
 
     Attributes:
         source: the network, folded, on its device.
-        view: the clips of a video that it is shown.
-        features: the kinds of vector that are taken; the first one where only one is wanted.
+        view: the clips that represent a video.
+        features: the features to compute; methods that return one vector use the first.
         compute: device and precision.
         num_workers: processes that read videos.
         batch_size: clips in a forward pass.
@@ -50,24 +150,24 @@ class Encoder:
 
     @property
     def space(self) -> Space:
-        """Its weights' fingerprint, the clips that it is shown, the feature that is taken."""
+        """What makes this encoder's vectors comparable: weights, clips and feature."""
         return Space(self.source.fingerprint, self.view, self.features[0])
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over weights and preprocessing: vectors are comparable where it is equal."""
+        """SHA-256 over weights and preprocessing: vectors with equal fingerprints are comparable."""
         return self.space.fingerprint
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector, D: as many as one clip gives."""
+        """Length of a vector, D."""
         size = self.view.clip_size
         clip = torch.zeros(1, 3, self.view.clip_frames, size, size, dtype=torch.uint8)
         (vector,) = clip_features(self.backbone, clip, self.features[:1], self.compute)
         return vector.shape[1]
 
     def encode(self, paths: str | Path | Sequence[str | Path]) -> Tensor:
-        """One unit vector for each video: the mean of the features of its clips, scaled to length one.
+        """Return one unit vector per video: the mean of the features of its clips, scaled to unit length.
 
         Args:
             paths: video files; a video shorter than a clip repeats its last frame.
@@ -76,16 +176,16 @@ class Encoder:
             float32 on the CPU, shape (len(paths), D); for a single path shape (D,).
 
         Raises:
-            VideoError: a file cannot be read; the message names it. All are read before the first is encoded.
+            VideoError: a file cannot be read; the message contains its path. All files are checked first.
         """
         if isinstance(paths, str | Path):
             return self.encode([paths])[0]
         table = IndexTable.of(index_video(path) for path in paths)
-        found = [vectors for _, vectors in self.encode_table(table)]
-        return torch.cat(found) if found else torch.empty(0, self.dimension)
+        rows = [vectors for _, vectors in self.encode_table(table)]
+        return torch.cat(rows) if rows else torch.empty(0, self.dimension)
 
     def encode_clips(self, path: str | Path) -> Tensor:
-        """A unit vector for each clip of a video: float32 on the CPU, shape (clips, D)."""
+        """Return one unit vector per clip of a video: float32 on the CPU, shape (clips, D)."""
         ((_, vectors),) = self.encode_table(IndexTable.of([index_video(path)]), per_clip=True)
         return vectors
 
@@ -97,26 +197,26 @@ class Encoder:
         videos: Sequence[int] | None = None,
         console: Console | None = None,
     ) -> Generator[tuple[int, Tensor], None, None]:
-        """Unit vectors of videos that were indexed before.
+        """Yield unit vectors of indexed videos.
 
         Args:
             table: the indices.
-            per_clip: a vector for each clip instead of one for their mean.
-            videos: numbers of the videos wanted; all by default.
-            console: where a bar is shown; nowhere by default.
+            per_clip: one vector per clip instead of one for their mean.
+            videos: numbers of the videos to encode; all by default.
+            console: where to show progress; nowhere by default.
 
         Yields:
-            (number of the video, float32 of shape (clips of the video or 1, D), unit length). A feature of zeros
-            stays zeros, which is like nothing.
+            (number of the video, float32 of shape (clips of the video or 1, D), unit length). A zero vector stays
+            zero and is similar to nothing.
 
         Raises:
-            ValueError: a vector is not finite; the message names the video.
+            ValueError: a vector is not finite; the message contains the video.
         """
         for video, (clips, *_) in self.encode_features(table, videos=videos, console=console):
             yield video, F.normalize(clips if per_clip else clips.mean(dim=0, keepdim=True), dim=1)
 
     def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "videos") -> Tensor:
-        """One vector for each video, the mean over its clips, of any length: float32, shape (len(table), D)."""
+        """Return the mean vector of each video's clips, not normalised: float32, shape (len(table), D)."""
         return mean_features(self.encode_features(table, console=console, what=what))[0]
 
     def encode_features(
@@ -127,40 +227,40 @@ class Encoder:
         console: Console | None = None,
         what: str = "videos",
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """The features of the clips of each video, as the network gives them.
+        """Yield the features of each video's clips as the network outputs them.
 
-        Clips of neighbouring videos share forward passes, so that every pass is a full one.
+        Clips of consecutive videos share forward passes, so that every pass is full.
 
         Args:
             table: the indices.
-            videos: numbers of the videos wanted, in this order; all by default.
-            console: where a bar is shown; nowhere by default.
-            what: text of the bar.
+            videos: numbers of the videos to encode, in this order; all by default.
+            console: where to show progress; nowhere by default.
+            what: description of the progress bar.
 
         Yields:
-            (number of the video, for each kind of vector float32 of shape (clips of the video, D)).
+            (number of the video, for each feature float32 of shape (clips of the video, D)).
 
         Raises:
-            ValueError: a number is not finite; the message names the video.
+            ValueError: a number is not finite; the message contains the video.
         """
         items = load_views(table, self.view, num_workers=self.num_workers, videos=videos)
-        found = (encoded for group in _full_passes(items, self.batch_size) for encoded in self._run(group))
-        for video, kinds in _with_bar(found, len(table if videos is None else videos), what, console):
-            if not all(vectors.isfinite().all() for vectors in kinds):
+        encoded = (video for group in _full_passes(items, self.batch_size) for video in self._run(group))
+        for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
+            if not all(vectors.isfinite().all() for vectors in features):
                 raise ValueError(
-                    f"{table[video].path}: {self.source.name} gives NaN or infinity for it; use --precision fp32, or "
-                    "another --backbone: its weights may be damaged"
+                    f"{table[video].path}: {self.source.name} outputs NaN or infinity for this video; use "
+                    "--precision fp32, or another --backbone if the weights are damaged"
                 )
-            yield video, kinds
+            yield video, features
 
     def _run(self, items: Sequence[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
-        """The features of some videos' clips, divided again by video."""
+        """Yield the features of some videos' clips, split by video."""
         counts = [len(clips) for _, clips in items]
         clips = torch.cat([clips for _, clips in items])
-        found = clip_features(self.backbone, clips, self.features, self.compute, batch_size=self.batch_size)
-        by_video = zip(*(torch.split(vectors, counts) for vectors in found), strict=True)
-        for (video, _), kinds in zip(items, by_video, strict=True):
-            yield video, list(kinds)
+        encoded = clip_features(self.backbone, clips, self.features, self.compute, batch_size=self.batch_size)
+        by_video = zip(*(torch.split(vectors, counts) for vectors in encoded), strict=True)
+        for (video, _), features in zip(items, by_video, strict=True):
+            yield video, list(features)
 
 
 def load_encoder(
@@ -179,11 +279,11 @@ def load_encoder(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "bf16" or "fp32".
         stage: the backbone's stage that the vectors come from.
-        pool: "mean" averages it, "max" max-pools it by two.
+        pool: "mean" averages the stage, "max" max-pools it by two.
         num_clips: clips of each video, evenly spaced.
 
     Raises:
-        ValueError: there is no such run, stage or device.
+        ValueError: the run, stage or device does not exist.
     """
     source = open_source(str(path))
     view = source.view(num_clips=num_clips)
@@ -191,15 +291,15 @@ def load_encoder(
 
 
 def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
-    """The encoder that the options of a command ask for.
+    """Open the encoder that a command's options describe.
 
     Args:
         options: network, clips, device, reading processes.
-        features: the kinds of vector that are taken.
+        features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
     Raises:
-        ValueError: there is no such network, stage or device.
+        ValueError: the network, stage or device does not exist.
     """
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
@@ -218,10 +318,10 @@ def make_encoder(
     num_workers: int = 0,
     batch_size: int = 16,
 ) -> Encoder:
-    """An encoder of an opened network, which is moved to its device and folded.
+    """Make an encoder from a network, which is moved to its device and folded.
 
     Raises:
-        ValueError: the network has no such stage.
+        ValueError: the network does not have one of the stages.
     """
     for feature in features:
         check_stage(source.backbone, feature.stage)
@@ -230,24 +330,24 @@ def make_encoder(
 
 
 def _full_passes(items: Iterable[tuple[int, Tensor]], batch_size: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Group neighbouring videos until their clips fill a forward pass."""
-    waiting: list[tuple[int, Tensor]] = []
+    """Group consecutive videos until their clips fill a forward pass."""
+    group: list[tuple[int, Tensor]] = []
     for item in items:
-        waiting.append(item)
-        if sum(len(clips) for _, clips in waiting) >= batch_size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+        group.append(item)
+        if sum(len(clips) for _, clips in group) >= batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _with_bar(
-    found: Iterable[tuple[int, list[Tensor]]], total: int, what: str, console: Console | None
+    encoded: Iterable[tuple[int, list[Tensor]]], total: int, what: str, console: Console | None
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """Pass features on while a bar shows how many videos are done."""
+    """Yield encoded videos while a progress bar shows how many are done."""
     if console is None:
-        yield from found
+        yield from encoded
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(found, total, description=what)
+        yield from progress.track(encoded, total, description=what)

@@ -1,4 +1,4 @@
-"""Trained backbones as files: ``backbone.safetensors``, its heads, and config.json that says what they are."""
+"""Trained backbones as files: ``backbone.safetensors``, its heads, and their description in config.json."""
 
 import re
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ Kind = Literal["pretrained", "recognizer", "converted"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What config.json says of a trained backbone.
+    """The description of a trained backbone in config.json.
 
     Attributes:
-        kind: what the folder has in addition to the backbone: the heads of the pretext task ("pretrained"), a
+        kind: what the folder contains in addition to the backbone: the heads of the pretext task ("pretrained"), a
             classifier ("recognizer"), or nothing ("converted", from another project's file).
-        backbone: its name in `v3s.BACKBONES`, or ``package.module:factory`` of a user's own.
-        width: its width multiplier.
+        backbone: name in `v3s.BACKBONES`, or ``package.module:factory`` of a custom network.
+        width: width multiplier.
         task: the label tables that it was trained on; empty unless it was pre-trained.
-        sampling: the clips that it saw.
-        results: what it reached: epoch, losses and accuracies.
+        sampling: the clips that it was trained on.
+        results: epoch, losses and accuracies.
         classes: names of a recognizer's classes.
         converted_from: name of the other project's file.
-        fingerprint: SHA-256 of its weights; `write_trained` fills it in.
+        fingerprint: SHA-256 of the weights; set by `write_trained`.
     """
 
     kind: Kind
@@ -51,17 +51,17 @@ class Trained:
     fingerprint: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what a kind does not have is not among them."""
+        """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
         optional = ("classes", "converted_from")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
 def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Mapping[str, nn.Module]) -> Trained:
-    """Write a backbone, what was trained on top of it and their description into a folder, all files as one.
+    """Write a backbone, its heads and their description into a folder, all files atomically together.
 
     Args:
-        folder: where they are written.
+        folder: the folder to write to.
         trained: the description, without the fingerprint.
         backbone: the network.
         heads: file name -> layer.
@@ -92,7 +92,7 @@ def save_trained(
 
 
 def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
-    """The clips of a network that no pretext task cut clips for."""
+    """Return the clip settings of a network that was not trained on a pretext task."""
     return ClipOptions().sampling(clip_frames, clip_size)
 
 
@@ -103,17 +103,19 @@ def describe_trained(path: str | Path) -> Trained:
         path: a run's folder, or the safetensors file in it.
 
     Raises:
-        CheckpointError: there is no trained backbone, or its description is damaged.
+        CheckpointError: the folder does not contain a trained backbone, or its description is damaged.
     """
     folder = _folder(path)
     values = read_json(current(folder, DESCRIPTION))
     if values.get("format") != _RUN_FORMAT:
         raise CheckpointError(
-            f"{folder / DESCRIPTION}: written in format {values.get('format')}; this version reads format {_RUN_FORMAT}"
+            f"{folder / DESCRIPTION}: has format {values.get('format')}; this version of v3s reads format {_RUN_FORMAT}"
         )
     kind = values["kind"] if "kind" in values else _old_kind(values)
     if kind not in get_args(Kind):
-        raise CheckpointError(f"{folder / DESCRIPTION}: kind {kind!r}; it must be one of {', '.join(get_args(Kind))}")
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}"
+        )
     try:
         return Trained(
             kind=kind,
@@ -131,22 +133,22 @@ def describe_trained(path: str | Path) -> Trained:
 
 
 def _old_kind(values: dict[str, Any]) -> Kind:
-    """The kind of a folder that was written before config.json named it."""
+    """Infer the kind of a folder that was written before config.json contained it."""
     if "converted_from" in values:
         return "converted"
     return "recognizer" if "classes" in values else "pretrained"
 
 
 def kind_of_run(run: Path) -> Kind | None:
-    """What a training's folder will hold, known from its first moment on: config.json comes with the first epoch only.
+    """Return the kind of a training run, which is known before the first epoch writes config.json.
 
     Args:
-        run: a folder; None is returned for one that holds no run.
+        run: a folder; the result is None if it does not contain a run.
     """
     if not (run / CONFIG).is_file():
         return None
     kind: Kind | None = read_json(run / MANIFEST).get("kind") if (run / MANIFEST).is_file() else None
-    if kind is None:  # begun before manifest.json named it: only pre-training has a task
+    if kind is None:  # started before manifest.json contained it: only pre-training has a task
         is_pretext = re.search("^task:", (run / CONFIG).read_text(encoding="utf-8"), re.MULTILINE)
         return "pretrained" if is_pretext else "recognizer"
     return kind
@@ -157,17 +159,17 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
 
     Args:
         path: a run's folder, or the safetensors file in it.
-        backbone: the module to fill; needed only for a user's own network.
+        backbone: the module to load the weights into; needed only for a custom network.
 
     Raises:
-        CheckpointError: no such file, or weights of another network.
+        CheckpointError: the file does not exist, or contains weights of another network.
     """
     trained = describe_trained(path)
     network = backbone if backbone is not None else _build(trained, path)
     weights = current(_folder(path), WEIGHTS)
     load_weights(weights, network)
     if fingerprint(network.state_dict()) != trained.fingerprint:
-        raise CheckpointError(f"{weights}: damaged, or not the weights that {DESCRIPTION} beside it describes")
+        raise CheckpointError(f"{weights}: damaged, or not the weights described by the {DESCRIPTION} next to it")
     return network.eval(), trained
 
 
@@ -176,28 +178,28 @@ def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.
 
     Args:
         path: a run's folder, or the safetensors file in it.
-        backbone: the module to fill; needed only for a user's own network.
+        backbone: the module to load the weights into; needed only for a custom network.
 
     Returns:
-        A module that takes float clips (B, 3, T, H, W) in [0, 1] and gives features (B, num_features).
+        A module that maps float clips (B, 3, T, H, W) in [0, 1] to features (B, num_features).
 
     Raises:
-        CheckpointError: no such file, or weights of another network.
+        CheckpointError: the file does not exist, or contains weights of another network.
     """
     network, _ = open_trained(path, backbone=backbone)
     return network
 
 
 def load_head(path: str | Path, name: str, head: nn.Module) -> None:
-    """Fill a layer that was saved with a backbone.
+    """Load the weights of a layer that was saved with a backbone.
 
     Args:
         path: a run's folder, or a safetensors file in it.
         name: the layer's file.
-        head: the layer to fill.
+        head: the layer to load the weights into.
 
     Raises:
-        CheckpointError: there is no such file, or it holds another layer.
+        CheckpointError: the file does not exist, or contains another layer.
     """
     load_weights(current(_folder(path), name), head)
 
@@ -206,14 +208,14 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
     """Load a trained backbone with its two heads, in evaluation mode, and its description.
 
     Raises:
-        CheckpointError: a file is missing, or holds weights of another network or another task's label table.
+        CheckpointError: a file is missing, or contains weights of another network or for another label table.
     """
     network, trained = open_trained(path, backbone=backbone)
     if trained.kind != "pretrained":
         origin = {"recognizer": "v3s finetune", "converted": "v3s convert"}[trained.kind]
         raise CheckpointError(
-            f"{path}: holds a backbone without the heads of the pretext task, as {origin} writes it; "
-            "give a run of v3s pretrain"
+            f"{path}: contains a backbone without the heads of the pretext task (written by {origin}); "
+            "give a v3s pretrain run"
         )
     model = PretextModel(network, trained.task)
     load_head(path, _SPATIAL_HEAD, model.spatial_head)
@@ -224,7 +226,7 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
 def _build(trained: Trained, path: str | Path) -> nn.Module:
     if ":" in trained.backbone:
         raise CheckpointError(
-            f"{path}: holds weights of {trained.backbone}, a network of your own; give it: "
+            f"{path}: contains weights of {trained.backbone}, a network of your own; give it as an argument: "
             f"load_backbone({str(path)!r}, backbone=your_network())"
         )
     return create_backbone(trained.backbone, trained.width)
@@ -235,7 +237,7 @@ def _folder(path: str | Path) -> Path:
     if path.is_dir():
         if not current(path, DESCRIPTION).is_file():
             raise CheckpointError(
-                f"{path}: no trained backbone there ({DESCRIPTION} is missing); a run writes it after its first epoch"
+                f"{path}: contains no trained backbone ({DESCRIPTION} is missing); a run saves it after its first epoch"
             )
         return path
     if not path.is_file():

@@ -1,12 +1,15 @@
-"""The backbone that a command was given: a run, a file of weights, or random weights as the baseline."""
+"""Opens the backbone that ``--backbone`` describes: a run, a file of weights, or random weights as the baseline."""
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from v3s.backbones import create_backbone
+from v3s.backbones import StagedBackbone, create_backbone
 from v3s.backbones.device import Compute, ComputeOptions
 from v3s.data.views import View
 from v3s.features.saved import Trained, describe_trained, open_trained
@@ -21,14 +24,14 @@ class BackboneOptions(ComputeOptions):
     """Which network, and which clips it is shown.
 
     Attributes:
-        backbone: A run's folder, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
-            random:RUN for random weights in the network of a run.
+        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
+            random:RUN for the network of a run with random weights.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone was trained on.
+        clip_frames: Frames per clip. Default: what the backbone was trained on.
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
-        num_clips: Clips of each video, evenly spaced.
-        batch_size: Clips in a forward pass.
+        num_clips: Clips per video, evenly spaced.
+        batch_size: Clips per forward pass.
     """
 
     backbone: str
@@ -48,10 +51,10 @@ class Source:
 
     Attributes:
         backbone: in evaluation mode.
-        name: what was given, for reports.
-        architecture: the network's name in `v3s.BACKBONES`.
-        width: its width multiplier.
-        fingerprint: SHA-256 of its weights.
+        name: value of ``--backbone``, for reports.
+        architecture: name of the network in `v3s.BACKBONES`.
+        width: width multiplier.
+        fingerprint: SHA-256 of the weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
     """
@@ -72,7 +75,7 @@ class Source:
     def view(
         self, *, clip_frames: int | None = None, clip_size: int | None = None, num_clips: int = 10, stride: int = 0
     ) -> View:
-        """Clips for this backbone; sizes that are not given are its own."""
+        """Return the clips for this backbone; by default they have the sizes that it was trained on."""
         return View(
             clip_frames=clip_frames or self.clip_frames,
             clip_size=clip_size or self.clip_size,
@@ -81,42 +84,84 @@ class Source:
         )
 
     def on(self, compute: Compute) -> nn.Module:
-        """The backbone on a device, channels last."""
+        """Move the backbone to a device, in channels-last format, and return it."""
         self.backbone.to(compute.device)
         return self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
-def open_source(given: str, *, seed: int = 0) -> Source:
-    """Open what ``--backbone`` names.
+def open_source(backbone: str, *, seed: int = 0) -> Source:
+    """Open the network that ``--backbone`` describes.
 
     Args:
-        given: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network with
-            random weights, or ``random:RUN`` for one like a run's.
-        seed: of random weights.
+        backbone: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network
+            with random weights, or ``random:RUN`` for the network of a run with random weights.
+        seed: seed of random weights.
 
     Raises:
-        ValueError: there is no such run, file or network.
+        ValueError: the run, file or network does not exist.
     """
-    if not given.startswith(RANDOM):
-        network, trained = open_trained(given)
-        return _like(trained, network, given)
-    name = given.removeprefix(RANDOM)
+    if not backbone.startswith(RANDOM):
+        network, trained = open_trained(backbone)
+        return _source_of_run(trained, network, backbone)
+    name = backbone.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
-        return _like(trained, create_backbone(trained.backbone, trained.width, seed=seed), given)
-    name, _, given_width = name.partition("@")
+        return _source_of_run(trained, create_backbone(trained.backbone, trained.width, seed=seed), backbone)
+    name, _, width_text = name.partition("@")
     try:
-        width = float(given_width or 1)
+        width = float(width_text or 1)
         network = create_backbone(name, width, seed=seed)
     except ValueError as error:
-        raise ValueError(f"backbone {given!r}: {error}") from error
+        raise ValueError(f"backbone {backbone!r}: {error}") from error
     weights = fingerprint(network.state_dict())
-    return Source(network.eval(), given, name, width, weights, network.clip_frames, network.clip_size)
+    return Source(network.eval(), backbone, name, width, weights, network.clip_frames, network.clip_size)
 
 
-def _like(trained: Trained, network: nn.Module, given: str) -> Source:
-    """A network of a run's kind, with the run's weights or with random ones."""
+def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
+    """Return a run's network, with the run's weights or with random ones."""
     sampling, weights = trained.sampling, fingerprint(network.state_dict())
     return Source(
-        network.eval(), given, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
+        network.eval(), name, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
     )
+
+
+@torch.no_grad()
+def fold(backbone: nn.Module) -> nn.Module:
+    """Return a faster copy of a network in evaluation mode with the same stages, up to rounding.
+
+    A network that is not a :class:`StagedBackbone` is returned unchanged, since its forward pass may use the tensor
+    between a convolution and its normalisation.
+    """
+    if not isinstance(backbone, StagedBackbone):
+        return backbone
+    folded = copy.deepcopy(backbone)
+    _fold_within(folded)
+    return folded
+
+
+def _fold_within(module: nn.Module) -> None:
+    """Replace every chain of layers in a module by a folded chain, at any depth."""
+    for name, child in module.named_children():
+        chain = nn.Sequential(*_fold_layers(list(_layers(child)))) if type(child) is nn.Sequential else child
+        setattr(module, name, chain)
+        _fold_within(chain)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested chains in order."""
+    if type(module) is not nn.Sequential:
+        yield module
+        return
+    for child in module:
+        yield from _layers(child)
+
+
+def _fold_layers(layers: list[nn.Module]) -> Iterator[nn.Module]:
+    """Fold each normalisation that directly follows a convolution; other layers are unchanged."""
+    while layers:
+        layer, following = layers.pop(0), layers[0] if layers else None
+        if type(layer) is nn.Conv3d and isinstance(following, nn.BatchNorm3d) and following.running_mean is not None:
+            yield fuse_conv_bn_eval(layer, following)
+            del layers[0]
+        else:
+            yield layer

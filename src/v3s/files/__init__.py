@@ -1,1 +1,1 @@
-"""A file is written whole or not at all; locks; names as text; the ground that every room stands on."""
+"""Files are written completely or not at all; locks; names as text. Every other package builds on this one."""

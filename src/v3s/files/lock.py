@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder: a lock that dies with its owner, and tells who it is."""
+"""Only one process at a time writes to a folder: a lock that ends with its owner and identifies it."""
 
 import json
 import os
@@ -12,32 +12,32 @@ from pathlib import Path
 from v3s.files.writing import PART
 
 LOCK = ".lock"
-_OWNER_SECONDS = 1.0  # within which a new owner has written its name
+_OWNER_SECONDS = 1.0  # time for a new owner to write its name
 
 
 class FolderInUseError(ValueError):
-    """Another process writes into the folder; the message names it."""
+    """Another process is writing to the folder; the message names it."""
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder holds nothing but its lock and what a kill left half written."""
+    """Whether a folder contains only its lock and partly written files of a killed process."""
     return all(file.name == LOCK or file.match(PART) for file in folder.iterdir())
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if it is not there.
+    """Hold the lock of a folder; the folder is created if it does not exist.
 
-    The lock belongs to the process, not to its children, and the system takes it back when the process ends, however
-    that happens: a file left by ``kill -9`` blocks nobody. A folder that was made and is still empty is removed again.
+    The lock belongs to the process, not to its children, and the system releases it when the process ends for any
+    reason: a lock file left after ``kill -9`` blocks nobody. A folder that was created and is still empty is removed.
 
     Raises:
         FolderInUseError: another process holds the lock.
         ValueError: ``folder`` is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; a folder is needed")
-    if os.name != "posix":  # no such lock there
+        raise ValueError(f"{folder} is a file; give a folder")
+    if os.name != "posix":  # no such lock exists there
         yield
         return
     is_new = not folder.exists()
@@ -55,7 +55,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> int:
-    """Lock the folder's file; one that its last owner removed meanwhile does not count."""
+    """Lock the lock file of the folder; try again if its last owner removed it in the meantime."""
     import fcntl
 
     path = folder / LOCK
@@ -63,14 +63,15 @@ def _acquire(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the folder was removed just now
+        except FileNotFoundError:  # the folder was just removed
             continue
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = _read_owner(descriptor)
             os.close(descriptor)
-            raise FolderInUseError(f"{folder} is in use by {owner}: wait for it, or choose another folder") from error
+            message = f"{folder} is in use by {owner}; wait until it ends, or choose another folder"
+            raise FolderInUseError(message) from error
         if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Weights as safetensors files, and what identifies them."""
+"""Weights as safetensors files, and their fingerprint."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ WEIGHTS = "backbone.safetensors"
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of tensors, in the order of their names."""
+    """SHA-256 of the names, types, shapes and bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -23,35 +23,36 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors on the CPU, as `safetensors` takes them."""
+    """The tensors of a module on the CPU, as `safetensors` expects them."""
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def weights_as_bytes(module: nn.Module) -> bytes:
-    """A module's tensors as the content of a safetensors file."""
+    """The tensors of a module as the content of a safetensors file."""
     return save(tensors_of(module))
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Fill a module with the tensors of a safetensors file.
+    """Load the tensors of a safetensors file into a module.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one of another network; the message says what differs.
+        CheckpointError: the file does not exist, is damaged or is from another network; the message states the
+            difference.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
+        raise CheckpointError(f"{path}: this file of weights does not exist")
     try:
         tensors = load_file(path)
     except Exception as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     wanted = {name: _describe(value) for name, value in module.state_dict().items()}
-    given = {name: _describe(value) for name, value in tensors.items()}
-    if wanted != given:
-        differing = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    actual = {name: _describe(value) for name, value in tensors.items()}
+    if wanted != actual:
+        differing = sorted(name for name in wanted.keys() | actual.keys() if wanted.get(name) != actual.get(name))
         name = differing[0]
         raise CheckpointError(
             f"{path}: weights of another network: {len(differing)} tensors differ, first {name!r}: "
-            f"the file has {given.get(name, 'none')}, the network {wanted.get(name, 'none')}"
+            f"the file has {actual.get(name, 'none')}, the network needs {wanted.get(name, 'none')}"
         )
     module.load_state_dict(tensors)
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: beside their place, flushed to the disk, then renamed.
+"""Files are written completely or not at all: to a temporary file, flushed to the disk, then renamed.
 
 Files that belong together are replaced together.
 """
@@ -11,45 +11,45 @@ from pathlib import Path
 from typing import Any
 
 DESCRIPTION = "config.json"  # written last of a set of files, and read first
-NEXT = ".next"  # holds a set of files until all of them are written
-PART = ".*.part"  # what a kill may leave of a file that was being written
+NEXT = ".next"  # contains a set of files until all of them are written
+PART = ".*.part"  # a partly written file that a killed process may leave
 
 
 class SaveError(OSError):
-    """A file that could not be written, on a full disk for one; the message names it and says why."""
+    """A file cannot be written, for example on a full disk; the message names the file and the reason."""
 
 
 class CheckpointError(ValueError):
-    """A file of weights that is missing, damaged or of another network; the message names the file."""
+    """A file of weights is missing, damaged or from another network; the message names the file."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
-    """Let ``write`` make a file beside ``path``, then put it in its place.
+    """Write a temporary file next to ``path`` with ``write``, then rename it to ``path``.
 
     Args:
         path: the file.
-        write: makes it, given where.
-        keep: where the file that was there is moved to; by default it is replaced.
+        write: writes the file to the path that it is called with.
+        keep: the path to move the previous file to; by default it is replaced.
 
     Raises:
-        SaveError: it cannot be written; the file that was there is as it was.
+        SaveError: the file cannot be written; the previous file is unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        with beside.open("rb+") as file:
+        write(temporary)
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if keep is not None and path.exists():
             path.replace(keep)
-        beside.replace(path)
+        temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
         raise SaveError(
-            f"{path} cannot be written: {error.strerror or error}; what was saved before is whole"
+            f"{path} cannot be written: {error.strerror or error}; what was saved before is intact"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -63,13 +63,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 def write_together(folder: Path, files: dict[str, bytes]) -> None:
-    """Replace several files of a folder as one: a kill leaves all of the old ones or all of the new ones.
+    """Replace several files of a folder together: after a kill, either all are old or all are new.
 
-    They are written into a folder of their own, the last one last. Once that one is there the new set counts
-    (`current`), and the files are moved to their places, again the last one last.
+    They are written to a temporary folder in the given order. Once the last one exists, the new set counts (`current`),
+    and the files are moved to their places, again with the last one last.
 
     Args:
-        folder: where the files are.
+        folder: the folder of the files.
         files: name -> content; the last must be ``DESCRIPTION``.
     """
     assert list(files)[-1] == DESCRIPTION
@@ -80,25 +80,25 @@ def write_together(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def finish_together(folder: Path) -> None:
-    """Move a set of files that a kill left complete to its place, and forget an incomplete one."""
-    beside = folder / NEXT
-    if (beside / DESCRIPTION).is_file():
-        for file in sorted(beside.iterdir(), key=lambda file: file.name == DESCRIPTION):
+    """After a kill, move a complete set of files to its place, or delete an incomplete one."""
+    new = folder / NEXT
+    if (new / DESCRIPTION).is_file():
+        for file in sorted(new.iterdir(), key=lambda file: file.name == DESCRIPTION):
             file.replace(folder / file.name)
         _flush_folder(folder)
-    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def current(folder: Path, name: str) -> Path:
-    """Where the file of that name is that belongs to the newest complete set of a folder."""
-    beside = folder / NEXT
-    complete = (beside / DESCRIPTION).is_file() and (beside / name).is_file()
-    return beside / name if complete else folder / name
+    """The path of a file in the newest complete set of a folder."""
+    new = folder / NEXT
+    complete = (new / DESCRIPTION).is_file() and (new / name).is_file()
+    return new / name if complete else folder / name
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file with this content."""
-    write_atomically(path, lambda beside: beside.write_bytes(content))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: no such file, or no JSON object in it.
+        CheckpointError: the file does not exist or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -124,5 +124,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: holds no JSON object")
+        raise CheckpointError(f"{path}: not a JSON object")
     return value

@@ -1,1 +1,1 @@
-"""Pages: numbers and pixels in, one self-contained HTML file out. Knows no task and no network."""
+"""HTML pages: turn numbers and pixels into one self-contained file, independent of tasks and networks."""

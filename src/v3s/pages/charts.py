@@ -1,8 +1,8 @@
 """Charts as inline SVG: lines, bars and confusion matrices.
 
-Text and axes take the colour of the page (``currentColor``), so that one chart serves light and dark. Series colours
-are Okabe and Ito's, which colour-blind readers can tell apart; lines also differ by their dashes. Every chart carries
-its title for screen readers.
+Text and axes have the colour of the page (``currentColor``), so that a chart works in light and dark mode. Series
+colours are Okabe and Ito's colour-blind safe palette; lines also differ in their dashes. Every chart has its title for
+screen readers.
 """
 
 import math
@@ -17,14 +17,14 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 _FONT_SIZE = 13
-_LETTER = 7.3  # widest usual advance of one letter, in pixels
+_LETTER = 7.3  # upper estimate of a letter's width, in pixels
 _WIDTH = 720
-_MOST_CLASSES_WITH_NUMBERS = 12
+_MAX_CLASSES_WITH_NUMBERS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A linear map from values low..high to pixels start..stop; values outside land on the nearer end."""
+    """A linear map from values low..high to pixels start..stop; values outside this range are clipped."""
 
     low: float
     high: float
@@ -50,18 +50,18 @@ def line_chart(
 
     Args:
         series: Points by the name of the series, in drawing order.
-        title: What the chart shows; printed, and read by screen readers.
+        title: Title of the chart, also for screen readers.
         x_label: Name and unit of x.
         y_label: Name and unit of y.
-        y_range: Lowest and highest y, beyond which points are drawn at the edge; all that is drawn if None.
-        reference_lines: Values of y to mark with a level line, by label (for example chance).
-        markers: Moments, values of x, to mark with an upright line, by label.
+        y_range: Lowest and highest y; points outside are drawn at the edge. By default the range of all values.
+        reference_lines: Values of y to mark with a horizontal line, by label (for example chance).
+        markers: Values of x to mark with a vertical line, by label.
 
     Returns:
         An ``<svg>`` element.
 
     Raises:
-        ValueError: If there is no series, one has no points, or a number is not finite.
+        ValueError: There is no series, a series has no points, or a number is not finite.
     """
     reference_lines, markers = reference_lines or {}, markers or {}
     _check_finite(title, {**reference_lines, **markers})
@@ -70,14 +70,17 @@ def line_chart(
     y_low, y_high = y_range or _extent([y for _, y in points] + list(reference_lines.values()))
     if not y_low < y_high:
         raise ValueError(f"chart {title!r}: y_range must go from low to high, got {y_range}")
-    across, up = _Axis(x_low, x_high, 64, _WIDTH - 16), _Axis(y_low, y_high, 330, 64)
-    legend, bottom = _legend(list(series), across.start, 392)
+    x_axis, y_axis = _Axis(x_low, x_high, 64, _WIDTH - 16), _Axis(y_low, y_high, 330, 64)
+    legend, bottom = _legend(list(series), x_axis.start, 392)
     parts = [
-        _frame(across, up, x_label, y_label),
-        *(_level_line(value, across, up) for value in reference_lines.values()),
-        *(_marker(name, value, across, up, row) for row, (name, value) in enumerate(markers.items())),
-        *(_line(name, series[name], across, up, order) for order, name in enumerate(series)),
-        *(_level_label(name, value, across, up, row) for row, (name, value) in enumerate(reference_lines.items())),
+        _frame(x_axis, y_axis, x_label, y_label),
+        *(_horizontal_line(value, x_axis, y_axis) for value in reference_lines.values()),
+        *(_marker(name, value, x_axis, y_axis, row) for row, (name, value) in enumerate(markers.items())),
+        *(_line(name, series[name], x_axis, y_axis, order) for order, name in enumerate(series)),
+        *(
+            _horizontal_label(name, value, x_axis, y_axis, row)
+            for row, (name, value) in enumerate(reference_lines.items())
+        ),
         legend,
     ]
     return _svg(title, _WIDTH, bottom, parts)
@@ -86,19 +89,19 @@ def line_chart(
 def bar_chart(
     values: Mapping[str, float], *, title: str, reference: Mapping[str, float] | float | None = None, note: str = ""
 ) -> str:
-    """Draw one level bar per value, from zero, with the number at its end.
+    """Draw one horizontal bar per value, from zero, with the number at its end.
 
     Args:
         values: Numbers by label, top to bottom.
-        title: What the chart shows.
-        reference: What to compare with: one number for all bars, or a number by label for some of them; a dashed tick.
-        note: What the reference is, for example "chance" or "paper, Table 3"; printed below.
+        title: Title of the chart.
+        reference: Numbers for comparison, drawn as dashed ticks: one for all bars, or one by label for some of them.
+        note: Description of the reference, for example "chance" or "paper, Table 3"; printed below.
 
     Returns:
         An ``<svg>`` element.
 
     Raises:
-        ValueError: If there are no values, a number is not finite, or a reference names no bar.
+        ValueError: There are no values, a number is not finite, or a reference has no bar.
     """
     ticks = dict(reference) if isinstance(reference, Mapping) else {}
     if isinstance(reference, (int, float)):
@@ -109,30 +112,30 @@ def bar_chart(
     _check_finite(title, ticks)
     numbers = [0.0, *values.values(), *ticks.values()]
     left = 24 + _LETTER * max(map(len, values))
-    across = _Axis(min(numbers), max(numbers) if max(numbers) > min(numbers) else 1.0, left, left + 420)
+    x_axis = _Axis(min(numbers), max(numbers) if max(numbers) > min(numbers) else 1.0, left, left + 420)
     parts = [
-        _bar(label, value, ticks.get(label), across, 44 + 28 * row) for row, (label, value) in enumerate(values.items())
+        _bar(label, value, ticks.get(label), x_axis, 44 + 28 * row) for row, (label, value) in enumerate(values.items())
     ]
     bottom = 44 + 28 * len(values)
     if note:
-        parts.append(_text(across(0), bottom + 14, f"dashed: {note}"))
-    return _svg(title, across.stop + 70, bottom + (28 if note else 8), parts)
+        parts.append(_text(x_axis(0), bottom + 14, f"dashed: {note}"))
+    return _svg(title, x_axis.stop + 70, bottom + (28 if note else 8), parts)
 
 
 def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) -> str:
-    """Draw a table of counts: rows are the truth, columns what was predicted, shade is the share of the row.
+    """Draw a table of counts: rows are true classes, columns are predicted classes, shades are shares of the row.
 
     Args:
-        counts: (num_classes, num_classes), not negative. Counts are printed up to 12 classes; each cell's tooltip has
-            the count and the share in any case.
+        counts: (num_classes, num_classes), not negative. Counts are printed for up to 12 classes; each cell's tooltip
+            always contains the count and the share.
         labels: Class names, (num_classes,).
-        title: What the matrix shows.
+        title: Title of the matrix.
 
     Returns:
         An ``<svg>`` element.
 
     Raises:
-        ValueError: If the counts are not a square of finite numbers >= 0 that fits the labels.
+        ValueError: The counts are not a square of finite numbers >= 0, or do not match the labels.
     """
     table = np.asarray(counts, np.float64)
     if not labels or table.shape != (len(labels),) * 2 or not (np.isfinite(table) & (table >= 0)).all():
@@ -141,10 +144,10 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
             f"got shape {table.shape}: {table.tolist()}"
         )
     margin = 34 + _LETTER * max(map(len, labels))
-    cell = 44 if len(labels) <= _MOST_CLASSES_WITH_NUMBERS else 24
+    cell = 44 if len(labels) <= _MAX_CLASSES_WITH_NUMBERS else 24
     top, end = 56.0, cell * len(labels)
-    parts = [_text(margin + end / 2, 48, "predicted", anchor="middle")]
-    parts.append(_text(14, top + end / 2, "truth", anchor="middle", turn=-90))
+    parts = [_text(margin + end / 2, 48, "predicted class", anchor="middle")]
+    parts.append(_text(14, top + end / 2, "true class", anchor="middle", turn=-90))
     for row, label in enumerate(labels):
         middle = cell * (row + 0.5)
         parts.append(_text(margin - 6, top + middle + 4, label, anchor="end"))
@@ -159,88 +162,88 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
 def _cell(
     table: np.ndarray, labels: Sequence[str], row: int, column: int, corner: tuple[float, float], side: float
 ) -> str:
-    """One cell of a confusion matrix: shade, tooltip and, where there is room, the count."""
+    """Draw one cell of a confusion matrix: shade, tooltip and, if there is room, the count."""
     count, total = table[row, column], table[row].sum()
     share = count / total if total else 0.0
     x, y = corner
-    tip = f"truth {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
+    tip = f"true class {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}" fill="{_PALETTE[0]}" fill-opacity="{share:.3f}" '
         f'stroke="currentColor" stroke-opacity="0.25"><title>{escape(tip)}</title></rect>'
     )
-    if len(labels) > _MOST_CLASSES_WITH_NUMBERS or not count:
+    if len(labels) > _MAX_CLASSES_WITH_NUMBERS or not count:
         return rectangle
     colour = "#ffffff" if share > 0.85 else "currentColor"  # the shade is dark enough for white from about there
     return rectangle + _text(x + side / 2, y + side / 2 + 4, f"{count:g}", anchor="middle", colour=colour)
 
 
-def _bar(label: str, value: float, tick: float | None, across: _Axis, y: float) -> str:
-    """One bar with its label on the left and its number at the end."""
-    start, stop = sorted((across(0), across(value)))
-    beside = stop + 6
-    if tick is not None and -8 < across(tick) - stop < 50:  # the dashed tick would cross the number
-        beside = max(stop, across(tick)) + 6
+def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) -> str:
+    """Draw one bar with its label on the left and its number at the end."""
+    start, stop = sorted((x_axis(0), x_axis(value)))
+    number_x = stop + 6
+    if tick is not None and -8 < x_axis(tick) - stop < 50:  # the dashed tick would cross the number
+        number_x = max(stop, x_axis(tick)) + 6
     parts = [
-        _text(across.start - 8, y + 14, label, anchor="end"),
+        _text(x_axis.start - 8, y + 14, label, anchor="end"),
         f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{_PALETTE[0]}"/>',
-        _text(beside, y + 14, f"{value:.4g}"),
+        _text(number_x, y + 14, f"{value:.4g}"),
     ]
     if tick is not None:
-        x = f"{across(tick):.1f}"
+        x = f"{x_axis(tick):.1f}"
         parts.append(f'<line x1="{x}" x2="{x}" y1="{y - 4}" y2="{y + 24}" {_stroke("currentColor", "4 3", 2)}/>')
     return "".join(parts)
 
 
-def _line(name: str, points: Sequence[tuple[float, float]], across: _Axis, up: _Axis, order: int) -> str:
-    """One series; dots where the points are few."""
+def _line(name: str, points: Sequence[tuple[float, float]], x_axis: _Axis, y_axis: _Axis, order: int) -> str:
+    """Draw one series, with dots if there are few points."""
     colour, dash = _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
-    places = [(across(x), up(y)) for x, y in points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    positions = [(x_axis(x), y_axis(y)) for x, y in points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in positions)
     line = f'<polyline points="{path}" {_stroke(colour, dash, 2)}><title>{escape(name)}</title></polyline>'
-    dots = places if len(places) <= 30 else []
+    dots = positions if len(positions) <= 30 else []
     return line + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in dots)
 
 
-def _level_line(value: float, across: _Axis, up: _Axis) -> str:
-    """A dashed line over the whole width."""
-    y = f"{up(value):.1f}"
-    return f'<line x1="{across.start}" x2="{across.stop}" y1="{y}" y2="{y}" {_stroke("currentColor", "4 3", 1)}/>'
+def _horizontal_line(value: float, x_axis: _Axis, y_axis: _Axis) -> str:
+    """Draw a dashed line over the whole width."""
+    y = f"{y_axis(value):.1f}"
+    return f'<line x1="{x_axis.start}" x2="{x_axis.stop}" y1="{y}" y2="{y}" {_stroke("currentColor", "4 3", 1)}/>'
 
 
-def _level_label(name: str, value: float, across: _Axis, up: _Axis, row: int) -> str:
-    """Name and number of a level line, with a halo over other lines; labels alternate between the two ends."""
-    x, anchor = (across.start + 4, "start") if row % 2 else (across.stop - 4, "end")
-    label = _text(x, up(value) - 4, f"{name} {value:.3g}", anchor=anchor)
+def _horizontal_label(name: str, value: float, x_axis: _Axis, y_axis: _Axis, row: int) -> str:
+    """Draw name and number of a horizontal line, with a halo over other lines; labels alternate between both ends."""
+    x, anchor = (x_axis.start + 4, "start") if row % 2 else (x_axis.stop - 4, "end")
+    label = _text(x, y_axis(value) - 4, f"{name} {value:.3g}", anchor=anchor)
     return f'<g style="paint-order:stroke;stroke:var(--paper,#fff);stroke-width:4px">{label}</g>'
 
 
-def _marker(name: str, value: float, across: _Axis, up: _Axis, row: int) -> str:
-    """A dashed upright line at a moment; labels alternate between two heights so that neighbours stay readable."""
-    x, top = across(value), up.stop
-    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{up.start}" {_stroke("currentColor", "1 3", 1.5)}/>'
-    anchor = "end" if x > (across.start + across.stop) / 2 else "start"
+def _marker(name: str, value: float, x_axis: _Axis, y_axis: _Axis, row: int) -> str:
+    """Draw a dashed vertical line; labels alternate between two heights so that neighbours stay readable."""
+    x, top = x_axis(value), y_axis.stop
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y_axis.start}" {_stroke("currentColor", "1 3", 1.5)}/>'
+    anchor = "end" if x > (x_axis.start + x_axis.stop) / 2 else "start"
     return line + _text(x, top - 6 - 15 * (row % 2), name, anchor=anchor)
 
 
-def _frame(across: _Axis, up: _Axis, x_label: str, y_label: str) -> str:
-    """Axes, round ticks, faint level lines and the two labels."""
+def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
+    """Draw the axes, round ticks, a faint grid and both labels."""
     parts = []
-    for value in _ticks(up.low, up.high):
-        y = up(value)
-        line = f'<line x1="{across.start}" x2="{across.stop}" y1="{y:.1f}" y2="{y:.1f}" '
+    for value in _ticks(y_axis.low, y_axis.high):
+        y = y_axis(value)
+        line = f'<line x1="{x_axis.start}" x2="{x_axis.stop}" y1="{y:.1f}" y2="{y:.1f}" '
         parts.append(line + _stroke("currentColor", "none", 1) + ' stroke-opacity="0.15"/>')
-        parts.append(_text(across.start - 8, y + 4, f"{value:g}", anchor="end"))
-    for value in _ticks(across.low, across.high):
-        parts.append(_text(across(value), up.start + 20, f"{value:g}", anchor="middle"))
-    corner = f"{across.start},{up.stop} {across.start},{up.start} {across.stop},{up.start}"
+        parts.append(_text(x_axis.start - 8, y + 4, f"{value:g}", anchor="end"))
+    for value in _ticks(x_axis.low, x_axis.high):
+        parts.append(_text(x_axis(value), y_axis.start + 20, f"{value:g}", anchor="middle"))
+    corner = f"{x_axis.start},{y_axis.stop} {x_axis.start},{y_axis.start} {x_axis.stop},{y_axis.start}"
     parts.append(f'<polyline points="{corner}" {_stroke("currentColor", "none", 1)}/>')
-    parts.append(_text((across.start + across.stop) / 2, up.start + 42, x_label, anchor="middle"))
-    parts.append(_text(16, (up.start + up.stop) / 2, y_label, anchor="middle", turn=-90))
+    parts.append(_text((x_axis.start + x_axis.stop) / 2, y_axis.start + 42, x_label, anchor="middle"))
+    parts.append(_text(16, (y_axis.start + y_axis.stop) / 2, y_label, anchor="middle", turn=-90))
     return "".join(parts)
 
 
 def _legend(names: Sequence[str], left: float, y: float) -> tuple[str, float]:
-    """Name the lines, wrapping at the chart's right edge; returns the drawing and the y below it."""
+    """Draw the legend, wrapped at the chart's right edge; returns the drawing and the y below it."""
     parts, x = [], left
     for order, name in enumerate(names):
         width = 44 + _LETTER * len(name)
@@ -254,7 +257,7 @@ def _legend(names: Sequence[str], left: float, y: float) -> tuple[str, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eleven round numbers within low..high."""
+    """Return four to eleven round numbers within low..high."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(factor * power for factor in (1, 2, 5) if factor * power <= rough)
@@ -263,13 +266,13 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _extent(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of some numbers, widened where they are all the same."""
+    """Return the lowest and the highest number, with a margin if they are equal."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - (abs(low) or 1) * 0.1, low + (abs(low) or 1) * 0.1)
 
 
 def _check_series(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """Refuse what cannot be drawn; returns all the points."""
+    """Refuse series that cannot be drawn; returns all points."""
     if not series:
         raise ValueError(f"chart {title!r} needs at least one series, got none")
     for name, points in series.items():
@@ -281,27 +284,27 @@ def _check_series(title: str, series: Mapping[str, Sequence[tuple[float, float]]
 
 
 def _check_finite(title: str, values: Mapping[str, float]) -> None:
-    """Refuse NaN and infinities by name."""
+    """Refuse NaN and infinity; the message contains the name of the number."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise ValueError(f"chart {title!r}: {name} is {value}, and only finite numbers can be drawn")
+            raise ValueError(f"chart {title!r}: {name} is {value}; only finite numbers can be drawn")
 
 
 def _stroke(colour: str, dash: str, width: float) -> str:
-    """Attributes of an unfilled line."""
+    """Return the attributes of an unfilled line."""
     return f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"'
 
 
 def _text(
     x: float, y: float, text: str, *, anchor: str = "start", turn: float = 0, colour: str = "currentColor"
 ) -> str:
-    """One line of text, escaped."""
+    """Draw one line of text, escaped."""
     rotate = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{escape(text)}</text>'
 
 
 def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
-    """Wrap drawn parts; the chart shrinks with the page down to three quarters, below which the page scrolls it."""
+    """Assemble the chart, which shrinks with the page to three quarters of its width and scrolls on narrower pages."""
     width = max(width, 24 + _LETTER * 1.2 * len(title))
     name = escape(title)
     return (

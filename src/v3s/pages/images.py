@@ -1,4 +1,4 @@
-"""Pixels to bytes: PNG, JPEG, GIF and MP4 in memory, small frames, contact sheets and outlines.
+"""Images and clips for pages: PNG, JPEG, GIF and MP4 in memory, small frames, contact sheets and outlines.
 
 Convention: an image is uint8 RGB of shape (H, W, 3), a clip is (T, H, W, 3); arrays or tensors on the CPU.
 """
@@ -22,25 +22,25 @@ Pixels = NDArray[np.uint8]
 
 
 def png(image: ArrayLike | Tensor) -> bytes:
-    """Encode an image without loss."""
+    """Encode an image losslessly."""
     return _encode_still(_pixels(image, 3), "png", "rgb24")
 
 
 def jpeg(image: ArrayLike | Tensor, *, quantiser: int = 3) -> bytes:
-    """Encode an image with loss; ``quantiser`` runs from 1 (best) to 31 (smallest)."""
+    """Encode an image with loss; ``quantiser`` ranges from 1 (best quality) to 31 (smallest file)."""
     if not 1 <= quantiser <= 31:
-        raise ValueError(f"the JPEG quantiser must lie in 1..31, got {quantiser}")
+        raise ValueError(f"the JPEG quantiser must be from 1 to 31, got {quantiser}")
     return _encode_still(_pixels(image, 3), "mjpeg", "yuvj444p", quantiser)
 
 
 def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
-    """Encode a clip as H.264 that any browser plays: 4:2:0, index in front.
+    """Encode a clip as H.264 for all browsers: 4:2:0, with the index at the start.
 
-    An odd side grows by one pixel, which repeats the last row or column: 4:2:0 has no odd sizes.
+    4:2:0 needs even sizes, so an odd side grows by one pixel, which repeats the last row or column.
     """
     clip = _pixels(clip, 4)
     clip = np.pad(clip, ((0, 0), (0, clip.shape[1] % 2), (0, clip.shape[2] % 2), (0, 0)), mode="edge")
-    with tempfile.TemporaryDirectory() as folder:  # the index moves to the front in a second pass over a real file
+    with tempfile.TemporaryDirectory() as folder:  # moving the index to the start needs a real file
         path = Path(folder) / "clip.mp4"
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=_rate(fps), options={"preset": "veryfast", "crf": "20"})
@@ -53,7 +53,7 @@ def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
 
 
 def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:
-    """Encode a clip as an endless GIF with one palette of its own; GIF rounds frame times to 0.01 s."""
+    """Encode a clip as a looping GIF with its own palette; GIF rounds frame times to 0.01 s."""
     clip = _pixels(clip, 4)
     rate = _rate(fps)
     with tempfile.TemporaryDirectory() as folder:
@@ -68,17 +68,17 @@ def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Pack bytes into a URI that a page can hold, for example ``data_uri(png(image), "image/png")``."""
+    """Encode bytes as a data URI to embed in a page, for example ``data_uri(png(image), "image/png")``."""
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def jpeg_uri(image: ArrayLike | Tensor) -> str:
-    """Pack an image as a JPEG into a URI that a page can hold."""
+    """Encode an image as a JPEG data URI to embed in a page."""
     return data_uri(jpeg(image), "image/jpeg")
 
 
 def small_frames(video: Video, frames: Sequence[int], width: int) -> Tensor:
-    """Frames of a video, whole, for a page: uint8, shape (frames, height, width, 3), at most ``width`` pixels wide.
+    """Read whole frames at most ``width`` pixels wide, for a page: uint8, shape (frames, height, width, 3).
 
     Raises:
         VideoError: the file cannot be read.
@@ -88,18 +88,18 @@ def small_frames(video: Video, frames: Sequence[int], width: int) -> Tensor:
 
 
 def tile(images: ArrayLike | Tensor, columns: int, gap: int = 2) -> Pixels:
-    """Lay equal images (N, H, W, 3) out row by row on one white sheet.
+    """Arrange images of equal size, (N, H, W, 3), row by row on a white sheet.
 
     Args:
-        images: The images, in reading order; a clip makes a contact sheet of its frames.
+        images: The images, in reading order; a clip gives a contact sheet of its frames.
         columns: Images in a row, at least 1.
         gap: White pixels between neighbours.
 
     Returns:
-        One image; unused places of the last row stay white.
+        One image; unused cells of the last row stay white.
 
     Raises:
-        ValueError: If ``images`` has another shape or ``columns`` is below 1 or ``gap`` below 0.
+        ValueError: ``images`` has another shape, ``columns`` is below 1 or ``gap`` is below 0.
     """
     images = _pixels(images, 4)
     if columns < 1 or gap < 0:
@@ -117,8 +117,8 @@ def outline(
 ) -> Pixels:
     """Draw a closed polygon onto a copy of an image, with soft edges.
 
-    Convention: corners (N, 2) are (x, y) in pixels, continuous, with (0, 0) at the frame's top left corner; they may
-    lie outside the frame.
+    Convention: corners (N, 2) are continuous pixel coordinates (x, y), with (0, 0) at the frame's top left corner; they
+    may be outside the frame.
     """
     pixels, points = _pixels(image, 3), np.asarray(corners, np.float64)
     height, width, _ = pixels.shape
@@ -136,20 +136,20 @@ def _pixels(values: ArrayLike | Tensor, num_axes: int) -> Pixels:
     """Check that values are a uint8 RGB image (3 axes) or clip (4 axes) and return them as a contiguous array."""
     array = np.asarray(values)
     if array.dtype != np.uint8 or array.ndim != num_axes or array.shape[-1] != 3 or not array.size:
-        needed = "(H, W, 3)" if num_axes == 3 else "(T, H, W, 3)"
-        raise ValueError(f"needed uint8 pixels of shape {needed}, not empty; got {array.dtype} {array.shape}")
+        shape = "(H, W, 3)" if num_axes == 3 else "(T, H, W, 3)"
+        raise ValueError(f"expected uint8 pixels of shape {shape}, not empty; got {array.dtype} {array.shape}")
     return np.ascontiguousarray(array)
 
 
 def _rate(fps: float) -> Fraction:
-    """Frames per second as the fraction a container stores."""
+    """Convert frames per second to the fraction that a container stores."""
     if not 0 < fps < float("inf"):
         raise ValueError(f"frames per second must be positive and finite, got {fps}")
     return Fraction(fps).limit_denominator(1001)
 
 
 def _encode_still(image: Pixels, codec: str, pixel_format: str, quantiser: int | None = None) -> bytes:
-    """Run one frame through a still-image encoder."""
+    """Encode one frame with a still-image codec."""
     context = av.CodecContext.create(codec, "w")
     assert isinstance(context, av.VideoCodecContext)
     context.height, context.width = image.shape[:2]
@@ -161,7 +161,7 @@ def _encode_still(image: Pixels, codec: str, pixel_format: str, quantiser: int |
 
 
 def _with_palette(clip: Pixels, rate: Fraction) -> Iterable[av.VideoFrame]:
-    """Reduce a clip to the 256 colours that suit it best; yields paletted frames."""
+    """Reduce a clip to its best 256 colours; yields paletted frames."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=clip.shape[2], height=clip.shape[1], format=av.VideoFormat("rgb24"), time_base=1 / rate

@@ -1,6 +1,6 @@
 """One self-contained HTML page: sections, figures, videos, tables.
 
-Every text argument is escaped here. Blocks and sections are HTML that these functions (or ``charts``) returned.
+All text arguments are escaped here. Blocks and sections are HTML returned by these functions or by ``charts``.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align
 
 
 def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
-    """Put sections under a title, and a lead sentence if there is one, in one HTML document without outside links."""
+    """Build an HTML document without external links from a title, an optional lead paragraph and sections."""
     opening = f"<h1>{escape(title)}</h1>{paragraph(lead) if lead else ''}"
     body = "\n".join([opening, *sections])
     return (
@@ -44,12 +44,12 @@ def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
 
 
 def section(heading: str, *blocks: str) -> str:
-    """Put blocks under a heading."""
+    """Build a section from a heading and blocks."""
     return "\n".join(["<section>", f"<h2>{escape(heading)}</h2>", *blocks, "</section>"])
 
 
 def paragraph(text: str) -> str:
-    """One paragraph of plain text."""
+    """Build a paragraph of plain text."""
     return f"<p>{escape(text)}</p>"
 
 
@@ -58,14 +58,14 @@ def figure(image: str, caption: str, alt: str = "") -> str:
 
     Args:
         image: An ``<svg>`` element from ``charts``, a data URI, or a path relative to the page.
-        caption: Printed below.
-        alt: What a reader who cannot see the image should know; the caption if empty. A chart has its own.
+        caption: Text below the image.
+        alt: Alternative text for screen readers; the caption by default. A chart has its own.
     """
     return _captioned(image if image.startswith("<svg") else _media(image, alt or caption), caption)
 
 
 def video(uri: str, caption: str) -> str:
-    """Show a video that loops without sound; ``uri`` is a data URI or a path relative to the page."""
+    """Show a looping, muted video; ``uri`` is a data URI or a path relative to the page."""
     return _captioned(_player(uri, caption), caption)
 
 
@@ -76,10 +76,10 @@ def strip(columns: Sequence[tuple[str, str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Show rows of plain values under a header.
+    """Show rows of plain values below a header.
 
     Raises:
-        ValueError: If a row has another number of cells than the header.
+        ValueError: A row and the header differ in the number of cells.
     """
     lines = []
     for row in rows:
@@ -95,12 +95,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def write_page(path: str | Path, html: str) -> None:
-    """Write a page whole or not at all; makes the folder if it is absent.
+    """Write a page atomically; creates the folder if necessary.
 
-    A file name may hold any bytes: those that are not UTF-8 are written as "?".
+    File names on the page may contain any bytes: those that are not UTF-8 are written as "?".
 
     Raises:
-        SaveError: it cannot be written; the page that was there is as it was.
+        SaveError: the file cannot be written; an existing page is unchanged.
     """
     write_whole(Path(path), html.encode(errors="replace"))
 
@@ -110,18 +110,18 @@ def _captioned(shown: str, caption: str) -> str:
 
 
 def _media(uri: str, alt: str) -> str:
-    """An image, or a player where the URI holds a video."""
+    """Show an image, or a player if the URI is a video."""
     if uri.startswith("data:video/") or uri.endswith((".mp4", ".webm")):
         return _player(uri, alt)
-    return f'<img src="{_own(uri)}" alt="{escape(alt)}">'
+    return f'<img src="{_src(uri)}" alt="{escape(alt)}">'
 
 
 def _player(uri: str, label: str) -> str:
-    return f'<video src="{_own(uri)}" aria-label="{escape(label)}" controls autoplay loop muted playsinline></video>'
+    return f'<video src="{_src(uri)}" aria-label="{escape(label)}" controls autoplay loop muted playsinline></video>'
 
 
-def _own(uri: str) -> str:
-    """Escape a URI for an attribute; refuse one that leads outside the page's own folder."""
+def _src(uri: str) -> str:
+    """Escape a URI for an attribute; refuse external and absolute ones."""
     if not uri.startswith("data:") and (":" in uri or uri.startswith(("/", "\\"))):
-        raise ValueError(f"a page holds its own media: needed a data URI or a relative path, got {uri[:80]!r}")
+        raise ValueError(f"pages cannot use external media: expected a data URI or a relative path, got {uri[:80]!r}")
     return escape(uri)

@@ -1,1 +1,1 @@
-"""The pretext task of paper section 3: labels that name maps, and plans that draw them."""
+"""The pretext task (paper section 3): labels that stand for maps, and plans that draw clips for them."""

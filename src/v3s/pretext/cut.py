@@ -1,4 +1,4 @@
-"""Apply a plan: from frames to the clip that a network is shown. Nothing is random here."""
+"""Apply a plan: turn frames into the clip that a network receives. Nothing here is random."""
 
 from torch import Tensor
 
@@ -9,12 +9,12 @@ from v3s.video.warp import warp
 
 
 def cut_clip(frames: Frames | Tensor, plan: ClipPlan, clip_size: int) -> Tensor:
-    """Warp the frames of a plan by its map, with its blur, and change their colour.
+    """Warp the frames of a plan by its map, apply its blur and change the colours.
 
     Args:
-        frames: those that the plan names, in its order; also an RGB tensor, uint8 of shape (T, 3, H, W).
-        plan: of the clip.
-        clip_size: side of the clip in pixels, as in the sampling that the plan was drawn with.
+        frames: the frames of the plan, in its order; an RGB tensor, uint8 of shape (T, 3, H, W), is accepted too.
+        plan: plan of the clip.
+        clip_size: side of the clip in pixels, as in the sampling of the plan.
 
     Returns:
         uint8, shape (3, T, clip_size, clip_size).

@@ -10,19 +10,19 @@ from v3s.pretext.task import PretextTask
 
 
 class Logits(NamedTuple):
-    """What the two heads say of a batch: shapes (B, spatial rows) and (B, temporal rows)."""
+    """The outputs of both heads for a batch, of shapes (B, spatial rows) and (B, temporal rows)."""
 
     spatial: Tensor
     temporal: Tensor
 
 
 class PretextModel(nn.Module):
-    """A backbone with one fully connected layer for each head.
+    """A backbone with one fully connected layer per head.
 
     Args:
-        backbone: any module that fulfils `v3s.backbones.contract.Backbone`.
-        task: the two label tables; a head has one output for each row.
-        seed: of the heads' initial weights.
+        backbone: any module that satisfies `v3s.backbones.contract.Backbone`.
+        task: the two label tables; each head has one output per row.
+        seed: seed of the initial weights of the heads.
     """
 
     def __init__(self, backbone: nn.Module, task: PretextTask, *, seed: int = 0) -> None:
@@ -35,16 +35,16 @@ class PretextModel(nn.Module):
             self.temporal_head = nn.Linear(num_features, len(task.temporal))
 
     def forward(self, clips: Tensor) -> Logits:
-        """Clips of shape (B, 3, T, H, W), values in [0, 1], to the logits of both heads."""
+        """Map clips of shape (B, 3, T, H, W) with values in [0, 1] to the logits of both heads."""
         features = self.backbone(clips)
         return Logits(self.spatial_head(features), self.temporal_head(features))
 
 
 def pretext_terms(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
-    """The loss and what is reported beside it, each a mean over the batch.
+    """Compute the loss and the other reported terms, each a mean over the batch.
 
     Args:
-        logits: of both heads.
+        logits: outputs of both heads.
         labels: int64, shape (B, 2): spatial row, temporal row.
 
     Source: paper section 3.3, L = L_S + L_T.
@@ -62,10 +62,10 @@ def pretext_terms(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
 
 
 def pretext_objective(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """L = L_S + L_T of a batch of clips, as the training loop calls it; see `pretext_terms`."""
+    """The objective of the training loop, L = L_S + L_T of a batch of clips; see `pretext_terms`."""
     return pretext_terms(model(clips), labels)
 
 
 def mean_accuracy(validation: dict[str, float]) -> float:
-    """The mean of both heads' accuracies: the paper's "best validation accuracy"."""
+    """The mean accuracy of both heads, for the "best validation accuracy" of the paper."""
     return (validation["accuracy_spatial"] + validation["accuracy_temporal"]) / 2

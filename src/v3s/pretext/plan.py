@@ -1,4 +1,4 @@
-"""Draw everything random about a clip and write it down (touches no pixels).
+"""Draw everything random about a clip and record it as data, without touching pixels.
 
 ``to_clip = crop @ transform @ resize`` is section 4.1.2 of the paper in one expression, read right to left.
 """
@@ -29,28 +29,28 @@ class ClipOptions:
     """How clips are cut from videos: every decision of the paper that is not a label.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone expects, 16.
-        clip_size: Side of a clip in pixels. Default: what the backbone expects, 112 (s3dg: 224).
-        flip: Mirror half of the clips before the transform, so that labels stay true.
-        trim_bars: Detect the constant borders (letterbox bars) of every video and cut them off.
-        short: leave-out skips videos shorter than the task's longest span, and counts them; fit draws a label first,
-            then a video that is long enough for it.
+        clip_frames: Frames per clip. Default: what the backbone expects (16).
+        clip_size: Side of a clip in pixels. Default: what the backbone expects (112; s3dg: 224).
+        flip: Mirror half of the clips before the transform, so that labels remain correct.
+        trim_bars: Detect the constant borders (letterbox bars) of every video and remove them.
+        short: leave-out skips videos shorter than the task's longest span and reports how many; fit draws a label
+            first, then a video that is long enough for it.
 
     For ablations:
-        canvas_size: Side of the square that frames are resized to before the transform. Default: twice the clip's side
-            (s3dg: 256).
-        zoom: paper crops a projection by its head's length, so that the zoom differs between classes; even draws the
-            zoom in the same way for all classes.
-        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps its aspect ratio
+        canvas_size: Side in pixels of the square that frames are resized to before the transform. Default: twice the
+            side of the clip (s3dg: 256).
+        zoom: paper crops a projection to the length of its head end, so that the zoom differs between classes; even
+            draws the zoom in the same way for all classes.
+        pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps the aspect ratio
             and takes the middle.
         seam: Which half's frame step is used for the gap between the two halves of a temporal projection.
-        label_prior: With class, every label is equally likely; family picks scale or projection with equal probability,
+        label_prior: class makes every label equally likely; family picks scale or projection with equal probability,
             then a label within it.
-        scale_jitter: Crop up to 1 + this times smaller, in the same way for all classes, so that size says less about
-            the label.
-        blur: Average over up to this many pixels of the clip, drawn for each clip; values up to 1 do not blur.
-        colour_jitter: Brightness, contrast and saturation factors from 1 - this to 1 + this, drawn for each clip.
-        grey: Share of clips without colour.
+        scale_jitter: Draw crops up to 1 + this times smaller, in the same way for all classes, so that size reveals
+            less about the label.
+        blur: Blur each clip by averaging squares of random size, up to this many pixels; up to 1 does not blur.
+        colour_jitter: Range of the random brightness, contrast and saturation factors: 1 - this to 1 + this.
+        grey: Share of clips that are converted to grey.
     """
 
     clip_frames: int | None = None
@@ -69,11 +69,11 @@ class ClipOptions:
     short: Short = "leave-out"
 
     def sampling(self, clip_frames: int = 16, clip_size: int = 112) -> "Sampling":
-        """These options with the sizes of a backbone where none were chosen.
+        """Return these options as a sampling; sizes that were not chosen are those of a backbone.
 
         Args:
-            clip_frames: frames that the backbone expects; the default is the paper's.
-            clip_size: side in pixels that the backbone expects; the default is the paper's.
+            clip_frames: number of frames that the backbone expects; the default is that of the paper.
+            clip_size: side in pixels that the backbone expects; the default is that of the paper.
         """
         chosen = {field.name: getattr(self, field.name) for field in fields(ClipOptions)}
         size = self.clip_size or clip_size
@@ -87,7 +87,7 @@ CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(ClipOptions):
-    """`ClipOptions` whose sizes are known; by default those of the paper."""
+    """`ClipOptions` with known sizes; by default those of the paper."""
 
     clip_frames: int = 16
     clip_size: int = 112
@@ -96,19 +96,19 @@ class Sampling(ClipOptions):
     def __post_init__(self) -> None:
         if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:
             raise ValueError(
-                f"a clip needs at least 2 frames and a canvas no smaller than itself; got {self.clip_frames} frames, "
+                f"a clip needs at least 2 frames, and a canvas at least as large as it; got {self.clip_frames} frames, "
                 f"clip size {self.clip_size}, canvas size {self.canvas_size}"
             )
         if min(self.scale_jitter, self.blur) < 0 or not (0 <= self.colour_jitter < 1 and 0 <= self.grey <= 1):
             raise ValueError(
-                "scale_jitter and blur must be 0 or more, colour_jitter from 0 to below 1, grey from 0 to 1; "
+                "scale_jitter and blur must be 0 or more, colour_jitter in [0, 1), and grey in [0, 1]; "
                 f"got {self.scale_jitter}, {self.blur}, {self.colour_jitter} and {self.grey}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The two row numbers of a clip in its task's tables."""
+    """The row numbers of a clip in the two tables of its task."""
 
     spatial: int
     temporal: int
@@ -116,7 +116,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Constant borders of a video, in source pixels: what trimming takes off each side."""
+    """Constant borders of a video: the source pixels to trim on each side."""
 
     left: int = 0
     top: int = 0
@@ -129,12 +129,12 @@ NO_BARS = Bars()
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What clips are cut from: the source frames without their bars.
+    """The part of the source frames that clips are cut from.
 
     Attributes:
-        width: of the whole frames, in pixels.
-        height: of the whole frames, in pixels.
-        bars: what is cut off each side.
+        width: width of the complete frames, in pixels.
+        height: height of the complete frames, in pixels.
+        bars: the pixels to trim on each side.
     """
 
     width: int
@@ -150,9 +150,9 @@ class ClipPlan:
         frames: source frame numbers, in clip order.
         to_clip: the map from source pixels to clip pixels.
         labels: the rows of the task's tables.
-        samples: how many across and down a clip pixel averages, the same for all labels.
-        blur: side in clip pixels of the square that each pixel averages; up to 1 is none.
-        colour: of all frames.
+        samples: numbers of samples, across and down, that a clip pixel averages; the same for all labels.
+        blur: side of the square that each pixel averages, in clip pixels; values up to 1 do not blur.
+        colour: colour change of all frames.
     """
 
     frames: tuple[int, ...]
@@ -164,7 +164,7 @@ class ClipPlan:
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample: a function of the run's seed, the epoch and the sample's number, nothing else."""
+    """Create the generator of one sample; it depends only on the run's seed, the epoch and the sample's number."""
     return np.random.default_rng((seed, epoch, index))
 
 
@@ -191,15 +191,15 @@ def plan_clip(
     sampling: Sampling,
     generator: np.random.Generator,
 ) -> ClipPlan:
-    """Draw where a clip of given labels starts and is cropped, its blur and its colour.
+    """Draw the start, crop, blur and colour of a clip with given labels.
 
     Args:
         task: the two tables.
-        labels: the rows to show.
-        num_frames: of the source video.
+        labels: the rows of the clip.
+        num_frames: number of frames of the source video.
         picture: size of its frames, and their bars.
         sampling: how clips are cut.
-        generator: every random choice comes from it.
+        generator: source of all random choices.
 
     Raises:
         ValueError: the video is too short for the temporal label.
@@ -214,18 +214,18 @@ def plan_clip(
     frames = tuple(start + offset for offset in offsets(temporal, sampling.clip_frames, sampling.seam))
     flipped = bool(generator.random() < 0.5) if sampling.flip else False
     side_fraction, u, v = generator.random(3)
-    jitter, blur, *colours = generator.random(6)  # last, so that they move no other choice
+    jitter, blur, *colours = generator.random(6)  # drawn last, so that they change no other choice
     side = _crop_side(task, spatial, sampling, side_fraction) / (1 + sampling.scale_jitter) ** jitter
     window = spatial.window(sampling.canvas_size, side, u, v)
     to_clip = compose(spatial, window, resize_to_canvas(picture, sampling), sampling, flipped=flipped)
-    samples = most_samples(task, sampling, picture)
+    samples = max_samples(task, sampling, picture)
     return ClipPlan(frames, to_clip, labels, samples, float(blur * sampling.blur), _colour(sampling, *colours))
 
 
 def compose(
     spatial: SpatialTransform, window: Window, to_canvas: Homography, sampling: Sampling, *, flipped: bool = False
 ) -> Homography:
-    """The one map of a clip: ``crop @ transform @ (flip) @ resize``."""
+    """Compose the single map of a clip: ``crop @ transform @ (flip) @ resize``."""
     canvas, size = sampling.canvas_size, sampling.clip_size
     flip = mirror(canvas) if flipped else identity()
     crop = crop_and_resize(window.x, window.y, window.side, window.side, size, size)
@@ -234,15 +234,15 @@ def compose(
 
 @lru_cache(maxsize=256)
 def _on_canvas(spatial: SpatialTransform, canvas: int) -> Homography:
-    """The map of a label: the same for all clips, and a third of what a plan costs."""
+    """The map of a label; it is the same for all clips and takes a third of the time of a plan."""
     return spatial.homography(canvas, canvas)
 
 
 @lru_cache(maxsize=64)
-def most_samples(task: PretextTask, sampling: Sampling, picture: Picture) -> Samples:
-    """How many samples a pixel of any clip averages: what the spatial label needs that shrinks the frame most.
+def max_samples(task: PretextTask, sampling: Sampling, picture: Picture) -> Samples:
+    """Return how many samples each clip pixel averages: the number for the spatial label that shrinks the frame most.
 
-    One number for all labels: if each had its own, the sharpness of a clip would give its label away.
+    It is the same for all labels. Otherwise the sharpness of a clip would reveal its label.
     """
     to_canvas, size = resize_to_canvas(picture, sampling), sampling.clip_size
     windows = [row.window(sampling.canvas_size, _crop_side(task, row, sampling, 1.0), 0.5, 0.5) for row in task.spatial]
@@ -264,7 +264,7 @@ def _colour(sampling: Sampling, grey: float, *fractions: float) -> Colour:
 
 
 def resize_to_canvas(picture: Picture, sampling: Sampling) -> Homography:
-    """The map from source frames, without their bars, to the canvas."""
+    """Return the map from source frames, without their bars, to the canvas."""
     bars = picture.bars
     inner_width, inner_height = picture.width - bars.left - bars.right, picture.height - bars.top - bars.bottom
     canvas = sampling.canvas_size
@@ -276,11 +276,11 @@ def resize_to_canvas(picture: Picture, sampling: Sampling) -> Homography:
 
 
 def middle_crop(picture: Picture, sampling: Sampling) -> Homography:
-    """The map from source frames to a clip with no spatial transform: the middle of the canvas at its own scale.
+    """Return the map from source frames to a clip without a spatial transform: the middle of the canvas, unscaled.
 
-    Motion looks slower the smaller it is shown, so a window is cut at the scale of training, not at that of the
-    downstream view: a canvas of the whole frame, and of it the middle square of ``clip_size``. With spatial rows in
-    the task training never shows the canvas untransformed; this is the middle of what it shows.
+    Motion looks slower in smaller pictures, so the crop has the scale of training, not that of the downstream view: the
+    whole frame becomes the canvas, of which the middle square of ``clip_size`` is cut. If the task has spatial rows,
+    training never shows an untransformed canvas; this crop is the average of what it shows.
     """
     untransformed, middle = SpatialScale(1.0, 1.0), 0.5
     window = untransformed.window(sampling.canvas_size, sampling.clip_size, middle, middle)

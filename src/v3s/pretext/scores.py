@@ -1,4 +1,4 @@
-"""How well a head of the pretext task does: accuracy, chance and the confusion matrix."""
+"""The scores of a head of the pretext task: accuracy, chance level and confusion matrix."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadScores:
-    """What one head answered.
+    """The scores of one head.
 
     Attributes:
         labels: the text of each row of the head's table.
-        confusion: int64, shape (rows, rows): how many clips of each true row (down) got each answer (across).
-        standard_error: of the accuracy, from its spread over the videos: clips of one video are no independent draws.
-            With one video, as if they were.
-        chance: the accuracy of the best answer that does not look at the clip.
+        confusion: int64, shape (rows, rows): number of clips with each true row (down) and predicted row (across).
+        standard_error: standard error of the accuracy. It is computed from the accuracies of the videos, since clips of
+            one video are not independent; with a single video, they are treated as independent.
+        chance: the best accuracy that is possible without looking at the clip.
     """
 
     labels: tuple[str, ...]
@@ -32,11 +32,11 @@ class HeadScores:
 
     @property
     def accuracy(self) -> float:
-        """The share of clips whose row was named, in [0, 1]."""
+        """The share of clips whose row was predicted correctly, in [0, 1]."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return {
             "accuracy": self.accuracy,
             "standard_error": self.standard_error,
@@ -49,14 +49,14 @@ class HeadScores:
 def score_head(
     rows: tuple[object, ...], prior: LabelPrior, truth: Counts, answers: Counts, videos: Counts
 ) -> HeadScores:
-    """Count the answers of one head.
+    """Score the predictions of one head.
 
     Args:
-        rows: its table.
+        rows: the table of the head.
         prior: how rows were drawn.
         truth: true row numbers, shape (N,).
-        answers: named row numbers, shape (N,).
-        videos: number of the video that each clip was cut from, 0 to M - 1 and each of them, shape (N,).
+        answers: predicted row numbers, shape (N,).
+        videos: the number of each clip's video, shape (N,); the numbers 0 to M - 1 all occur.
     """
     confusion = np.zeros((len(rows), len(rows)), np.int64)
     np.add.at(confusion, (truth, answers), 1)
@@ -69,7 +69,7 @@ def score_head(
 
 
 def chance(rows: tuple[object, ...], prior: LabelPrior) -> float:
-    """The share of clips that carry the most frequent row."""
+    """The share of clips that have the most frequent row."""
     if prior == "class":
         return 1 / len(rows)
     families = Counter(type(row) for row in rows)

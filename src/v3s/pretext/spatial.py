@@ -1,7 +1,7 @@
-"""Spatial scale and spatial projection: labels that name a map of the frame (paper section 3.1).
+"""Spatial scale and spatial projection: labels that stand for a map of the frame (paper section 3.1).
 
 Both work on a canvas: the frame resized to ``size x size`` pixels (224 in the paper). A crop window is drawn on the
-transformed canvas, wholly inside the picture, and becomes the clip.
+transformed canvas, completely inside the picture, and becomes the clip.
 """
 
 from dataclasses import dataclass
@@ -36,23 +36,23 @@ class SpatialScale:
         return f"scale {self.a:g} x {self.b:g}"
 
     def output_corners(self, width: float, height: float) -> FloatArray:
-        """Where the four corners of a frame go, in the paper's order. Shape (4, 2)."""
+        """The transformed corners of a frame, in the order of the paper. Shape (4, 2)."""
         return corners(self.a * width, self.b * height)
 
     def homography(self, width: float, height: float) -> Homography:
-        """The map of a (width, height) frame."""
+        """The map for a (width, height) frame."""
         return from_corners(corners(width, height), self.output_corners(width, height))
 
     def paper_side(self, size: float, clip_size: float) -> float:
-        """The side of the paper's crop: the clip's own size, never resized again (section 4.1.2)."""
+        """The side of the paper's crop: the clip size, so that the crop is not resized (section 4.1.2)."""
         return clip_size
 
     def largest_side(self, size: float) -> float:
-        """The side of the largest square that fits the transformed canvas wherever it is placed."""
+        """The side of the largest square that fits inside the transformed canvas."""
         return min(self.a, self.b) * size
 
     def window(self, size: float, side: float, u: float, v: float) -> Window:
-        """Place a square of the given side: ``u`` and ``v`` in [0, 1] are its place across and down."""
+        """Place a square of the given side; ``u`` and ``v`` in [0, 1] are its horizontal and vertical position."""
         return Window(u * (self.a * size - side), v * (self.b * size - side), side)
 
 
@@ -70,7 +70,7 @@ class SpatialProjection:
         return f"projection {self.c:g} {self.head}"
 
     def output_corners(self, width: float, height: float) -> FloatArray:
-        """Where the four corners (0, 0), (0, H), (W, H), (W, 0) go. Shape (4, 2)."""
+        """The transformed corners (0, 0), (0, H), (W, H), (W, 0). Shape (4, 2)."""
         moved = corners(width, height)
         x, y = (1 - self.c) * width / 2, (1 - self.c) * height / 2
         shift = {
@@ -84,7 +84,7 @@ class SpatialProjection:
         return moved
 
     def homography(self, width: float, height: float) -> Homography:
-        """The map of a (width, height) frame."""
+        """The map for a (width, height) frame."""
         return from_corners(corners(width, height), self.output_corners(width, height))
 
     def paper_side(self, size: float, clip_size: float) -> float:
@@ -92,14 +92,14 @@ class SpatialProjection:
         return self.c * size
 
     def largest_side(self, size: float) -> float:
-        """The side of the largest square that fits the trapezoid at every place along its axis: the head's length."""
+        """The side of the largest square that fits at every position along the trapezoid's axis: the head's length."""
         return self.c * size
 
     def window(self, size: float, side: float, u: float, v: float) -> Window:
-        """Place a square of the given side inside the trapezoid: no pixel of it is black.
+        """Place a square of the given side inside the trapezoid, so that none of its pixels is black.
 
-        ``u`` in [0, 1] is its place across the canvas, ``v`` down. Along the trapezoid's axis every place is open;
-        across it, the slack is what the square's narrower end leaves.
+        ``u`` and ``v`` in [0, 1] are its horizontal and vertical position. Along the trapezoid's axis, every position
+        on the canvas is possible; across the axis, the slack is determined at the square's narrower end.
         """
         if self.head in ("right", "left"):
             x = u * (size - side)
@@ -108,7 +108,7 @@ class SpatialProjection:
         return Window(self._across(size, side, y, u), y, side)
 
     def _across(self, size: float, side: float, along: float, fraction: float) -> float:
-        """The coordinate across the axis of a square that starts at ``along``, from a fraction of the slack there."""
+        """Return the coordinate across the axis of a square that starts at ``along``, at a fraction of the slack."""
         narrow = along + side if self.head in ("right", "bottom") else size - along
         loss = (1 - self.c) / 2 * narrow
         return loss + fraction * (size - 2 * loss - side)

@@ -1,7 +1,7 @@
 """Pretext tasks as two finite tables of labels (paper section 3.3, Tables 1 and 3).
 
-A label is a row number. A head has as many outputs as its table has rows, an ablation is another table, and a table of
-one row has nothing to learn.
+A label is a row number. A head has one output per row of its table. An ablation uses another table, and with a table of
+one row there is nothing to learn.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from v3s.pretext.temporal import Seam, TemporalProjection, TemporalScale, Tempor
 
 @dataclass(frozen=True, slots=True)
 class PretextTask:
-    """What the two heads tell apart.
+    """The labels that the two heads distinguish.
 
     Attributes:
         spatial: the rows of the spatial head.
@@ -25,15 +25,15 @@ class PretextTask:
     temporal: tuple[TemporalTransform, ...]
 
     def longest_span(self, length: int, seam: Seam = "first") -> int:
-        """Source frames that the longest clip of ``length`` frames covers."""
+        """Number of source frames that the longest clip of ``length`` frames covers."""
         return max(span(row, length, seam) for row in self.temporal)
 
     def shortest_span(self, length: int, seam: Seam = "first") -> int:
-        """Source frames that the shortest clip of ``length`` frames covers."""
+        """Number of source frames that the shortest clip of ``length`` frames covers."""
         return min(span(row, length, seam) for row in self.temporal)
 
     def to_table(self) -> dict[str, list[dict[str, Any]]]:
-        """Both tables as plain values, as a checkpoint stores them."""
+        """Return both tables as plain values, as stored in a checkpoint."""
         return {
             "spatial": [_row(entry) for entry in self.spatial],
             "temporal": [_row(entry) for entry in self.temporal],
@@ -61,12 +61,12 @@ def _arguments(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def scales(*stretches: float) -> tuple[SpatialScale, ...]:
-    """S_S of Table 1: the height stretched by each value, then the width."""
+    """S_S of Table 1: first the height is stretched by each value, then the width."""
     return tuple(SpatialScale(1.0, b) for b in stretches) + tuple(SpatialScale(a, 1.0) for a in stretches)
 
 
 def projections(*heads: float) -> tuple[SpatialProjection, ...]:
-    """S_P of Table 1: each head length on each of the four sides."""
+    """S_P of Table 1: each head length, on each of the four sides."""
     return tuple(SpatialProjection(c, side) for c in heads for side in HEADS)
 
 
@@ -96,7 +96,7 @@ TASKS: dict[str, PretextTask] = {
     "tp": PretextTask(SAME_SIZE, T_P),
     "ts+tp": PretextTask(SAME_SIZE, T_S + T_P),
     "v3s": PretextTask(S_S + S_P, T_S + T_P),
-    # the rows of Table 1, named by their largest stretch, smallest head, number of speeds or of patterns
+    # the rows of Table 1, named after their largest stretch, smallest head, or number of speeds or patterns
     "ss-1.45": PretextTask(S_S, SAME_SPEED),
     "ss-1.9": PretextTask(scales(1.3, 1.6, 1.9), SAME_SPEED),
     "ss-2.35": PretextTask(scales(1.45, 1.9, 2.35), SAME_SPEED),
@@ -113,11 +113,11 @@ TASKS: dict[str, PretextTask] = {
 
 
 def get_task(name: str) -> PretextTask:
-    """The task of that name.
+    """Return the task with the given name.
 
     Raises:
-        ValueError: no task has that name; the message lists those that exist.
+        ValueError: there is no such task; the message lists all tasks.
     """
     if name not in TASKS:
-        raise ValueError(f"no pretext task is called {name!r}{closest(name, TASKS)}; there are: {', '.join(TASKS)}")
+        raise ValueError(f"no pretext task is called {name!r}{closest(name, TASKS)}; available: {', '.join(TASKS)}")
     return TASKS[name]

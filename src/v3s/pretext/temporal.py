@@ -1,15 +1,15 @@
-"""Temporal scale and temporal projection: labels that name a choice of frames (paper section 3.2)."""
+"""Temporal scale and temporal projection: labels that stand for a selection of frames (paper section 3.2)."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Seam = Literal["first", "second"]
-"""Whose step crosses the seam between the two stages of a projection: the first's (our reading) or the second's."""
+"""Which half's frame step is used between the two halves of a projection: the first (our reading) or the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemporalScale:
-    """T_S: every frame is ``speed`` source frames after the one before it.
+    """T_S: every frame is ``speed`` source frames after the previous one.
 
     Source: paper section 3.2, "Scale"; the printed index is off by one, see docs/paper.md.
     """
@@ -39,7 +39,7 @@ class TemporalProjection:
     def steps(self, length: int, seam: Seam = "first") -> tuple[int, ...]:
         """The ``length - 1`` gaps between the frames of a clip, in source frames.
 
-        With ``seam="first"`` the gap between the halves still belongs to the first.
+        With ``seam="first"``, the gap between the halves has the step of the first half.
         """
         first = length // 2
         gaps_at_first = first if seam == "first" else first - 1
@@ -50,7 +50,7 @@ TemporalTransform = TemporalScale | TemporalProjection
 
 
 def offsets(transform: TemporalTransform, length: int, seam: Seam = "first") -> tuple[int, ...]:
-    """The frames of a clip, counted from its first, in source frames.
+    """Return the frames of a clip relative to its first frame, in source frames.
 
     >>> offsets(TemporalProjection((1, 2)), length=6)
     (0, 1, 2, 3, 5, 7)
@@ -62,7 +62,7 @@ def offsets(transform: TemporalTransform, length: int, seam: Seam = "first") -> 
 
 
 def span(transform: TemporalTransform, length: int, seam: Seam = "first") -> int:
-    """How many source frames a clip covers, its first and last included.
+    """Return the number of source frames that a clip covers, including its first and last frame.
 
     >>> span(TemporalScale(3), length=16)
     46

@@ -1,1 +1,1 @@
-"""The paper's sections 4.3 to 4.6, one command a file."""
+"""The paper's sections 4.3 to 4.6, one command per file."""

@@ -1,8 +1,8 @@
-"""The pair lists of the ASLAN data set, as its owners hand them out (paper section 4.5).
+"""The pair lists of the ASLAN data set in the format that its authors distribute (paper section 4.5).
 
-View-1 (``train_pairs.mat``, ``test_pairs.mat``) is for choosing settings, View-2 (``View2.mat``, ten splits of 600
-pairs) for the reported number. A row of a list holds the two sample numbers, same (0 or 1) and the two action numbers;
-sample 7 is the file ``0007`` with the suffix of a video.
+View-1 (``train_pairs.mat``, ``test_pairs.mat``) is for model selection, View-2 (``View2.mat``, ten splits of 600 pairs)
+for the reported accuracy. A row contains two sample numbers, same (0 or 1) and two action numbers; sample 7 is the
+video file ``0007``, with any suffix.
 """
 
 import re
@@ -18,9 +18,9 @@ _NUM_COLUMNS = 5
 
 
 def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
-    """Read one of ASLAN's lists, in MATLAB's old format or in the HDF5 of version 7.3.
+    """Read one of ASLAN's lists from a MATLAB file, in the old format or in version 7.3 (HDF5).
 
-    The variable is ``action_splits_pairs`` where there is one of that name, otherwise the only array of the file.
+    The pairs are the variable ``action_splits_pairs`` if it exists, otherwise the only array in the file.
 
     Args:
         path: ``View2.mat`` (an array P x 5 x folds), or ``train_pairs.mat`` or ``test_pairs.mat`` (P x 5: fold 0).
@@ -29,15 +29,17 @@ def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
         The pairs, fold by fold; videos are named by their number, ``0001`` to ``3697``.
 
     Raises:
-        ValueError: the file is not a MATLAB file, has no single array, or its numbers are not a list of pairs.
+        ValueError: the file is not a MATLAB file, it is unclear which array to read, or the array is not a pair list.
         ImportError: scipy or h5py is missing.
     """
     array = _single_array(Path(path))
     if array.ndim not in (2, 3) or array.shape[1] != _NUM_COLUMNS or array.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: {array.dtype} {array.shape} read; numbers P x 5 or P x 5 x folds are needed")
+        raise ValueError(
+            f"{path}: contains {array.dtype} of shape {array.shape}; expected numbers of shape (P, 5) or (P, 5, folds)"
+        )
     array = array.reshape(len(array), _NUM_COLUMNS, -1)
     if (array != array.round()).any() or (array[:, :2] < 1).any() or not np.isin(array[:, 2], (0, 1)).all():
-        raise ValueError(f"{path}: columns 1 and 2 must be sample numbers from 1, column 3 same (1) or not (0)")
+        raise ValueError(f"{path}: columns 1 and 2 must be sample numbers from 1 up, column 3 same (1) or not (0)")
     return [
         VideoPair(f"{int(row[0]):04d}", f"{int(row[1]):04d}", bool(row[2]), fold)
         for fold in range(array.shape[2])
@@ -46,30 +48,35 @@ def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
 
 
 def locate_samples(pairs: list[VideoPair], folder: str | Path) -> list[VideoPair]:
-    """Replace sample numbers by the names of the files in a folder: ``0007`` by, say, ``0007.mp4``.
+    """Replace sample numbers by the names of files in a folder, e.g. ``0007`` by ``0007.mp4``.
 
     Raises:
-        ValueError: two files of the folder share a number, or some sample of the pairs has no file.
+        ValueError: two files in the folder share a number, or a sample of the pairs has no file.
     """
     files: dict[str, str] = {}
     for file in sorted(Path(folder).iterdir()):
         if re.fullmatch(r"\d{4}", file.stem) and file.is_file():
             if file.stem in files:
-                raise ValueError(f"{folder}: {files[file.stem]} and {file.name} have one number; keep one of them")
+                raise ValueError(
+                    f"{folder}: {files[file.stem]} and {file.name} have the same number; keep only one of them"
+                )
             files[file.stem] = file.name
-    if missing := sorted({name for pair in pairs for name in (pair.a, pair.b)} - files.keys()):
-        raise ValueError(f"{folder}: {len(missing)} samples of the pair list have no file, the first is {missing[0]}")
+    samples = {name for pair in pairs for name in (pair.a, pair.b)}
+    if missing := sorted(samples - files.keys()):
+        raise ValueError(
+            f"{folder}: {len(missing):,} of {len(samples):,} samples of the pair list have no file; first: {missing[0]}"
+        )
     return [VideoPair(files[pair.a], files[pair.b], pair.same, pair.fold) for pair in pairs]
 
 
 def _single_array(path: Path) -> np.ndarray[Any, Any]:
-    """Read the array that holds the pairs."""
+    """Read the array that contains the pairs."""
     arrays = _read_matlab(path)
     if _VIEW2_VARIABLE in arrays:
         return arrays[_VIEW2_VARIABLE]
     if len(arrays) != 1:
         names = ", ".join(arrays) or "none"
-        raise ValueError(f"{path}: variables {names}; {_VIEW2_VARIABLE!r} or a single array is needed")
+        raise ValueError(f"{path}: contains the variables {names}; expected {_VIEW2_VARIABLE!r} or a single array")
     return next(iter(arrays.values()))
 
 
@@ -81,10 +88,10 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     except ImportError as error:
         raise ImportError("ASLAN's lists need scipy and h5py; run: pip install 'v3s[eval]'") from error
     if h5py.is_hdf5(path):
-        with h5py.File(path) as file:  # HDF5 holds MATLAB's arrays with their axes in reverse order
+        with h5py.File(path) as file:  # HDF5 stores MATLAB's arrays with their axes in reverse order
             return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
     try:
         content = scipy.io.loadmat(path)
     except (ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise ValueError(f"{path}: not a MATLAB file ({error}); take it from ASLAN's own archive") from error
+        raise ValueError(f"{path}: not a MATLAB file ({error}); use the file from ASLAN's own archive") from error
     return {name: array for name, array in content.items() if not name.startswith("__")}

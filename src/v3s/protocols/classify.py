@@ -1,4 +1,4 @@
-"""Classification on fixed features, and the small pieces of the recognition protocol (paper section 4.3)."""
+"""Classifiers on frozen features, and accuracy metrics (paper section 4.3)."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.protocols.ranking import rank
+from v3s.vectors.exact import nearest
 
 _TEMPERATURE = 0.07
-"""Of the vote of neighbours: small values trust the nearest, large ones count heads. The usual one, of DINO."""
+"""Temperature of the neighbours' vote, as in DINO: low values favour the nearest, high ones weight all equally."""
 
-_VALIDATION_SHARE = 0.2  # of the training rows, to choose the penalty on
+_VALIDATION_SHARE = 0.2  # of the training rows, held out to choose the penalty
 
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Inverse strengths of a penalty that are tried, the strongest penalty first: between equals it wins."""
+"""Inverse penalty strengths to try, the strongest penalty first; it wins ties."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearProbe:
-    """The answer of a linear probe.
+    """The predictions of a linear probe.
 
     Attributes:
-        probabilities: of the test rows, float32, shape (M, classes).
-        c: the inverse strength of the L2 penalty that was chosen.
-        validation_accuracy: of that choice on the validation slice, in [0, 1].
+        probabilities: class probabilities of the test rows, float32, shape (M, classes).
+        c: the chosen inverse strength of the L2 penalty.
+        validation_accuracy: accuracy on the validation rows with this penalty, in [0, 1].
     """
 
     probabilities: Tensor
@@ -37,26 +37,26 @@ def few_label_subset(labels: Tensor, per_class: int, generator: torch.Generator)
 
     Args:
         labels: integers, shape (N,).
-        per_class: rows of each class.
-        generator: source of the draw.
+        per_class: rows to draw from each class.
+        generator: source of randomness.
 
     Returns:
         Row numbers in ascending order, int64, shape (classes * per_class,).
 
     Raises:
-        ValueError: some class has fewer rows.
+        ValueError: a class has fewer rows.
     """
     chosen = []
     for label in torch.unique(labels).tolist():
         rows = (labels == label).nonzero()[:, 0]
         if not 1 <= per_class <= len(rows):
-            raise ValueError(f"{per_class} rows of each class asked; class {label} has {len(rows)}")
+            raise ValueError(f"cannot draw {per_class} rows from class {label}, which has {len(rows)}")
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:per_class]])
     return torch.cat(chosen).sort().values
 
 
 def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Classify by the weighted vote of the nearest neighbours: each one's weight is exp(cosine / 0.07).
+    """Classify by a weighted vote of the nearest neighbours; each has the weight exp(cosine / 0.07).
 
     Args:
         queries: features, shape (Q, D).
@@ -65,14 +65,14 @@ def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Ten
         k: number of neighbours, 1 to G.
 
     Returns:
-        Share of the vote of each class, float32, shape (Q, classes); rows sum to 1.
+        Each class's share of the vote, float32, shape (Q, classes); rows sum to 1.
 
     Raises:
-        ValueError: the shapes do not fit, or ``k`` is out of range.
+        ValueError: the shapes do not match, or ``k`` is out of range.
     """
     if len(labels) != len(gallery):
-        raise ValueError(f"{len(labels)} labels given for {len(gallery)} gallery features; one for each is needed")
-    neighbours = rank(queries, gallery, k)
+        raise ValueError(f"got {len(labels)} labels for {len(gallery)} gallery features; expected one label each")
+    neighbours = nearest(F.normalize(queries.float(), dim=-1), F.normalize(gallery.float(), dim=-1), k)
     weights = (neighbours.scores / _TEMPERATURE).softmax(dim=1)
     votes = weights.new_zeros(len(queries), int(labels.max()) + 1)
     return votes.scatter_add_(1, labels[neighbours.indices], weights)
@@ -81,22 +81,22 @@ def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Ten
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torch.Generator) -> LinearProbe:
     """Classify by multinomial logistic regression on standardised features.
 
-    The strength of the penalty is chosen on a slice of the training rows; the model is then fitted on all of them.
-    The test rows are only ever predicted, and mean and deviation come from the rows that are fitted.
+    The penalty is chosen on held-out training rows; the model is then fitted on all training rows. The test rows are
+    only predicted: mean and standard deviation come from the rows that the model is fitted on.
 
     Args:
         train: features, shape (N, D), N >= 2.
         labels: classes of the training rows, 0 to classes - 1, int64, shape (N,).
         test: features, shape (M, D).
-        generator: source of the validation slice.
+        generator: chooses the held-out rows.
 
     Raises:
-        ValueError: the shapes do not fit, or there are too few rows to split.
+        ValueError: the shapes do not match, or there are too few rows to split.
     """
     num_validation = max(1, round(_VALIDATION_SHARE * len(train)))
     if len(labels) != len(train) or num_validation >= len(train):
-        given = f"{len(train)} training rows, {len(labels)} labels, {num_validation} rows to validate"
-        raise ValueError(f"{given}; one label for each row and at least one row to fit are needed")
+        got = f"{len(train)} training rows, {len(labels)} labels and {num_validation} validation rows"
+        raise ValueError(f"got {got}; expected one label per row and at least one row to fit")
     order = torch.randperm(len(train), generator=generator)
     held_out, fitted = order[:num_validation], order[num_validation:]
     num_classes = int(labels.max()) + 1
@@ -111,8 +111,8 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torc
 def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, num_classes: int) -> Tensor:
     """Fit a multinomial logistic regression on standardised features; return the probabilities of the test rows.
 
-    Minimises ``c * sum(cross entropy) + |weights|^2 / 2`` by L-BFGS; the biases are not penalised. A constant feature
-    counts for nothing.
+    Minimises ``c * sum(cross entropy) + |weights|^2 / 2`` by L-BFGS; the biases are not penalised. Constant features
+    are ignored.
 
     Args:
         train: features, shape (N, D).
@@ -144,7 +144,7 @@ def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, n
 
 
 def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """The share of rows whose class is among the k most probable; between equals the lower class comes first.
+    """Return the share of rows whose class is among the k most probable; in a tie the lower class comes first.
 
     Args:
         probabilities: shape (N, classes).
@@ -152,30 +152,30 @@ def top_k(probabilities: Tensor, labels: Tensor, k: int) -> float:
         k: 1 to classes.
 
     Raises:
-        ValueError: ``k`` is out of range, or the shapes do not fit.
+        ValueError: ``k`` is out of range, or the shapes do not match.
     """
     if not 1 <= k <= probabilities.shape[1] or not len(labels) == len(probabilities) > 0:
-        given = f"k = {k}, probabilities {tuple(probabilities.shape)} and {len(labels)} labels"
-        raise ValueError(f"{given} given; k from 1 to the number of classes and one label for each row are needed")
+        got = f"k = {k}, probabilities {tuple(probabilities.shape)} and {len(labels)} labels"
+        raise ValueError(f"got {got}; k must be from 1 to the number of classes, with one label per row")
     order = probabilities.argsort(dim=1, descending=True, stable=True)[:, :k]
     return (order == labels[:, None]).any(dim=1).double().mean().item()
 
 
 def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
-    """Count the rows of each (true class, predicted class): int64, shape (classes, classes), true classes down.
+    """Count the samples of each (true class, predicted class): int64, shape (classes, classes), one row per true class.
 
     Raises:
         ValueError: the lengths differ, or a class is out of range.
     """
     if labels.shape != predictions.shape or labels.ndim != 1:
-        given = f"labels {tuple(labels.shape)} and predictions {tuple(predictions.shape)}"
-        raise ValueError(f"{given} given; two equal shapes (N,) are needed")
+        got = f"labels {tuple(labels.shape)} and predictions {tuple(predictions.shape)}"
+        raise ValueError(f"got {got}; expected two equal shapes (N,)")
     both = torch.cat([labels, predictions])
     if len(both) and not 0 <= int(both.min()) <= int(both.max()) < num_classes:
-        raise ValueError(f"classes {int(both.min())} to {int(both.max())} given; 0 to {num_classes - 1} are needed")
+        raise ValueError(f"got classes {int(both.min())} to {int(both.max())}; expected 0 to {num_classes - 1}")
     return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def per_class_accuracy(confusion: Tensor) -> Tensor:
-    """The share of each class's rows that was predicted right: float64, shape (classes,); NaN for a class without."""
+    """Return the accuracy of each class: float64, shape (classes,); NaN for a class without samples."""
     return confusion.diagonal().double() / confusion.sum(dim=1)

@@ -1,6 +1,6 @@
-"""``v3s finetune``: train a backbone to recognise actions, test it once with ten clips a video (paper section 4.3).
+"""``v3s finetune``: train a backbone to recognise actions, then test it with ten clips a video (paper section 4.3).
 
-The best epoch is chosen on videos held out of the training list; the test videos are first looked at when it is known.
+The best epoch is chosen on held-out training videos; the test videos are read only after that, once.
 """
 
 import shlex
@@ -27,7 +27,7 @@ from v3s.files.writing import read_json, write_json
 from v3s.options import require_not_negative, require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, say_padded
+from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
 from v3s.protocols.recognition import (
     CLASSIFIER,
     LabelledClips,
@@ -57,35 +57,35 @@ from v3s.train.training import Stream, Training, TrainingJob, sgd
 from v3s.video.store import StoredVideo
 
 RESULT, _REPORT = "result.json", "report.html"
-_FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # they change no weight
+_FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(ComputeOptions, LabelledOptions):
-    """Fine-tune a backbone to recognise actions, then test it with ten clips a video (paper section 4.3, Table 2).
+    """Fine-tune a backbone to recognise actions, then test it on ten clips per video (paper section 4.3, Table 2).
 
     Attributes:
-        backbone: A run's folder, a safetensors file, or random:NAME[@WIDTH] or random:RUN for training from scratch.
+        backbone: Folder of a run, a safetensors file, or, to train from scratch, random:NAME[@WIDTH] or random:RUN.
         out: Folder of the run.
         epochs: Passes over the training videos.
-        batch_size: Clips in a step.
+        batch_size: Clips per step.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
     More options:
-        clip_frames: Frames of a clip. Default: what the backbone was trained on (the paper gives s3dg 64).
+        clip_frames: Frames per clip. Default: what the backbone was trained on (for s3dg, the paper uses 64).
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         learning_rate: Learning rate of SGD. Default: 0.001 (s3dg: 0.01).
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        decay_epochs: The learning rate is divided by ten each time this many epochs have passed.
+        decay_epochs: Divide the learning rate by ten each time this many epochs have passed.
         flip: Mirror half of the training clips.
         validation_videos: Training videos held out to choose the best epoch. Default: the paper's share.
-        test_clips: Clips of each test video.
-        checkpoint_seconds: Longest time between two checkpoints.
+        test_clips: Clips per test video.
+        checkpoint_seconds: Longest time between two checkpoints, in seconds.
 
     For ablations:
-        average: What is averaged over a video's clips: probabilities (the paper) or logits.
+        average: What to average over the clips of a video: probabilities (as in the paper) or logits.
     """
 
     out: str
@@ -115,15 +115,15 @@ class FinetuneConfig(ComputeOptions, LabelledOptions):
 
 @dataclass(frozen=True, slots=True)
 class FinetuneJob:
-    """A fine-tuning, read and checked but not begun.
+    """A fine-tuning run whose videos are read and checked, before it starts.
 
     Attributes:
-        config: everything that can be chosen.
+        config: the options.
         source: the backbone to start from.
         view: how clips are cut.
         parts: the labelled videos.
         train: clips to train on.
-        validation: clips of other videos of the training list.
+        validation: clips of the held-out training videos.
         compute: device and precision.
         num_workers: processes that read videos.
         console: where to report.
@@ -142,29 +142,29 @@ class FinetuneJob:
     def batches(
         self, clips: LabelledClips, order: BatchOrder | list[list[SampleKey]], quarantine: Quarantine
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches of these clips in this order, without the files in quarantine."""
+        """Yield batches of these clips in this order, without the files in quarantine."""
         on_gpu = self.compute.device.type == "cuda"
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
 def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
-    """Fine-tune a backbone with a new linear head, keep the epoch of the best validation accuracy, and test it.
+    """Fine-tune a backbone with a new linear head, keep the epoch with the best validation accuracy, and test it.
 
     Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
 
     Args:
-        config: everything that can be chosen.
+        config: the options.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: something is wrong with the configuration or the videos; nothing was written.
+        ValueError: the configuration or the videos are invalid; nothing was written.
         TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint; ``resume`` continues from it.
 
     Source: paper section 4.3.
     """
     console = console or Console()
     if kind_of_run(Path(config.out)) == "pretrained":
-        raise ValueError(f"{config.out} holds a pre-training; give --out another folder")
+        raise ValueError(f"{config.out} contains a pre-training run; choose another folder with --out")
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
@@ -179,16 +179,16 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
 
 
 def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
-    """Read the videos and check everything; writes nothing.
+    """Read the videos and check everything, without writing any file.
 
     Raises:
-        ValueError: something is wrong with the configuration or the videos.
+        ValueError: the configuration or the videos are invalid.
     """
     compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
     parts = labelled_parts(config, workers=config.workers, console=console)
-    say_padded(parts, view, console)
+    report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table[0], StoredVideo)
     num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
@@ -196,7 +196,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
 
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
-    """Random clips of some training videos, and the centre clips of those held out."""
+    """Return random clips of the training videos, and the centre clips of the held-out ones."""
     train, validation = hold_out(len(parts.train_table), config.validation_videos, config.seed)
     return (
         LabelledClips(
@@ -215,7 +215,7 @@ def _open(job: FinetuneJob) -> RunFolder:
 
 
 def _facts(job: FinetuneJob) -> dict[str, Any]:
-    """What manifest.json says of this run beside the environment."""
+    """Return what manifest.json records of this run in addition to the environment."""
     parts = job.parts
     labels = [*parts.train_labels.tolist(), *parts.test_labels.tolist()]
     files = zip((*parts.train_paths, *parts.test_paths), labels, strict=True)
@@ -272,7 +272,7 @@ def _keep_best(job: FinetuneJob, run: RunFolder, model: Recognizer, results: dic
 
 
 def finetuning(job: FinetuneJob) -> Training:
-    """The model on its device, with all that moves it."""
+    """Build the model on its device, with its optimizer, schedule and objective."""
     config, rate = job.config, initial_rate(job.config, job.source)
     model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
     optimizer = sgd(model, rate, config.momentum, config.weight_decay)
@@ -288,7 +288,7 @@ def finetuning(job: FinetuneJob) -> Training:
 
 
 def initial_rate(config: FinetuneConfig, source: Source) -> float:
-    """The learning rate to start with (paper section 4.3)."""
+    """Return the learning rate of the first epoch (paper section 4.3)."""
     if config.learning_rate is not None:
         return config.learning_rate
     return 0.01 if source.architecture == "s3dg" else 0.001
@@ -302,14 +302,17 @@ def _announcement(job: FinetuneJob) -> str:
         f"{len(job.validation):,} validation and {len(parts.test_table):,} test videos in {len(parts.classes):,} "
         f"classes; chance is {parts.chance:.1%}"
     )
-    lost = len(parts.classes) - len(set(job.train.labels.tolist()))
-    if lost:
-        text += f"; {lost:,} classes have all their videos in validation and are not learned: hold out fewer"
+    num_unlearnable = len(parts.classes) - len(set(job.train.labels.tolist()))
+    if num_unlearnable:
+        text += (
+            f"; {num_unlearnable:,} of {len(parts.classes):,} classes cannot be learned, since all their videos are in "
+            "validation: reduce --validation-videos"
+        )
     return text
 
 
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
-    """Test the best epoch, for the first time."""
+    """Test the best epoch: the first and only use of the test videos."""
     config, parts = job.config, job.parts
     model, trained = load_recognizer(run.path)
     say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
@@ -327,9 +330,9 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
         name=job.source.name,
         num_clips=config.test_clips,
         sources={
-            f"{len(job.train):,} to train on": parts.train_source,
-            f"{len(job.validation):,} to choose the epoch by": parts.train_source,
-            f"{len(parts.test_table):,} to test on": parts.test_source,
+            f"{len(job.train):,} for training": parts.train_source,
+            f"{len(job.validation):,} for validation (choice of the best epoch)": parts.train_source,
+            f"{len(parts.test_table):,} for testing": parts.test_source,
         },
     )
     write_page(run.path / _REPORT, html)

@@ -1,4 +1,4 @@
-"""What a fine-tuning reached, as a table for the terminal and as a page."""
+"""The results of a fine-tuning run as a table for the terminal and as an HTML page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
 
 def recognition_table(result: RecognitionResult) -> Table:
-    """The accuracies beside chance."""
+    """Return the accuracies next to chance."""
     title = f"{len(result.scores.labels):,} test videos, best epoch {result.best_epoch}"
     return text_table(title, _HEADER, _rows(result))
 
@@ -27,29 +27,29 @@ def recognition_page(
     num_clips: int,
     sources: Mapping[str, str],
 ) -> str:
-    """The page of a fine-tuned network: accuracies, curves, and what it mixes up.
+    """Return the page of a fine-tuned network: accuracies, training curves, confusion matrix.
 
     Args:
-        result: what it reached.
+        result: the result of the run.
         metrics: the lines of the run's metrics.jsonl.
-        name: what was fine-tuned.
+        name: name of the backbone.
         num_clips: clips of each test video.
-        sources: what the videos were used for, and where they came from.
+        sources: use of the videos -> where they come from.
     """
     scores = result.scores
     lead = (
-        f"{name}, fine-tuned for {len(metrics)} epochs; epoch {result.best_epoch} was best on the validation videos "
-        f"and was tested on {len(scores.labels):,} others, {num_clips} clips each."
+        f"{name}, fine-tuned for {len(metrics)} epochs. Epoch {result.best_epoch} had the best validation accuracy; it "
+        f"was tested on {len(scores.labels):,} test videos with {num_clips} clips each."
     )
-    mixed = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
+    confusion = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
     per_class = scores.per_class.items()
-    by_class = [(label, "no test video" if share is None else f"{share:.1%}") for label, share in per_class]
+    by_class = [(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class]
     sections = [
-        section("The test", table(_HEADER, _rows(result))),
-        section("How it learned", *_curves(result, metrics)),
-        section("What it mixes up", figure(mixed, "Rows are the truth, columns what it said")),
-        section("Class by class", table(("class", "top-1"), by_class)),
-        section("The videos", table(("videos", "of"), list(sources.items()))),
+        section("Test accuracy", table(_HEADER, _rows(result))),
+        section("Training curves", *_curves(result, metrics)),
+        section("Confusion matrix", figure(confusion, "Rows are true classes, columns are predicted classes")),
+        section("Accuracy per class", table(("class", "top-1"), by_class)),
+        section("Videos", table(("videos", "source"), list(sources.items()))),
     ]
     return page("Action recognition", sections, lead=lead)
 
@@ -68,14 +68,14 @@ def _curves(result: RecognitionResult, metrics: Sequence[dict[str, Any]]) -> tup
     def curve(term: str) -> dict[str, list[tuple[float, float]]]:
         return {part: [(line["epoch"], line[part][term]) for line in metrics] for part in ("train", "validation")}
 
-    kept = {"kept": float(result.best_epoch)}
-    loss = line_chart(curve("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=kept)
+    best = {"best epoch": float(result.best_epoch)}
+    loss = line_chart(curve("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=best)
     accuracy = line_chart(
         curve("accuracy"),
-        title="Accuracy of single clips",
+        title="Single-clip accuracy",
         x_label="epoch",
         y_label="accuracy",
         reference_lines={"chance": result.chance},
-        markers=kept,
+        markers=best,
     )
     return figure(loss, "Loss"), figure(accuracy, "Random clips of training videos, centre clips of validation videos")

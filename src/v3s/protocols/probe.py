@@ -1,7 +1,7 @@
-"""``v3s probe``: what a linear classifier and nearest neighbours read from frozen features.
+"""``v3s probe``: a linear classifier and nearest neighbours on frozen features.
 
-Quicker than fine-tuning by far, and a fairer judge of the features themselves. A shuffled-label control shows that
-nothing leaks from the test videos.
+Much faster than fine-tuning, and a more direct measure of the features themselves. A control with shuffled labels shows
+that nothing leaks from the test videos.
 """
 
 import time
@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, open_encoder
-from v3s.features.extract import Feature, Pool
+from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
@@ -25,7 +24,7 @@ from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, 
 from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
 
 _FEW_LABEL_C = 1.0
-"""Inverse penalty of the few-label runs: with a label or two a class there is none to spare for choosing it."""
+"""Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +35,11 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
         out: JSON file for the result.
 
     More options:
-        stage: The backbone's stage that the vectors come from.
-        pool: mean averages the stage over time and space; max max-pools it by two.
-        k: Neighbours that vote.
-        few_labels: Labels of each class in the few-label runs; numbers that a class does not have are skipped.
-        repeats: Draws of each few-label run.
+        stage: Stage of the backbone that the vectors come from.
+        pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
+        k: Number of neighbours that vote.
+        few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
+        repeats: Random draws per few-label run.
     """
 
     stage: str = "conv5"
@@ -60,12 +59,12 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Shares of test videos that were right, in [0, 1].
+    """Accuracies on the test videos, in [0, 1].
 
     Attributes:
-        top_1: the class was named.
-        top_5: the class is among the five most probable (all, where there are fewer).
-        standard_error: of top-1, over videos as independent draws.
+        top_1: the class is the most probable one.
+        top_5: the class is among the five most probable ones (or all classes, if there are fewer).
+        standard_error: standard error of top-1, with videos as independent samples.
     """
 
     top_1: float
@@ -79,9 +78,9 @@ class FewLabels:
 
     Attributes:
         per_class: labels of each class.
-        num_draws: how often they were drawn; once where there are no others to draw.
-        mean: top-1 accuracy over the draws.
-        standard_error: of that mean, over the draws; None after a single one.
+        num_draws: number of draws; 1 if a draw takes all labels.
+        mean: mean top-1 accuracy over the draws.
+        standard_error: standard error of the mean over the draws; None after a single draw.
     """
 
     per_class: int
@@ -95,20 +94,20 @@ class ProbeResult:
     """How well frozen features are classified.
 
     Attributes:
-        num_train: training videos.
-        num_test: test videos; all of them count.
-        num_unknown: test videos of a class that no training video has: they cannot be right.
-        num_classes: classes.
-        dimension: numbers in a vector.
-        linear: of the linear probe.
+        num_train: number of training videos.
+        num_test: number of test videos; all of them count.
+        num_unknown: test videos whose class has no training videos; they count as wrong.
+        num_classes: number of classes.
+        dimension: length of a vector.
+        linear: accuracy of the linear probe.
         c: its inverse penalty, chosen on training videos.
-        neighbours: of the nearest neighbours.
-        k: neighbours that voted.
-        few_labels: with few labels.
-        shuffled: of a linear probe that learned from shuffled labels: near chance, or something leaks.
-        chance: of a guess.
-        majority: of always answering the most frequent training class.
-        minutes: from first to last.
+        neighbours: accuracy of the nearest neighbours.
+        k: neighbours that vote.
+        few_labels: accuracies of linear probes with few labels.
+        shuffled: accuracy of a linear probe trained on shuffled labels; must be near chance, otherwise data leaks.
+        chance: accuracy of a uniform guess.
+        majority: accuracy of always predicting the most frequent training class.
+        minutes: total duration.
     """
 
     num_train: int
@@ -128,21 +127,21 @@ class ProbeResult:
 
 
 def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult:
-    """Classify the test videos by the mean features of their clips, from those of the training videos.
+    """Train classifiers on the training videos' mean clip features and test them on the test videos.
 
     Args:
         config: which network, which videos, which feature.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: there is no such backbone or stage, a part of the videos is empty or has no labels, or the network
-            gives NaN or infinity.
+        ValueError: the backbone or stage does not exist, a part of the videos is empty or has no labels, or the
+            network's output contains NaN or infinity.
     """
-    console = console or Console()
     started = time.monotonic()
+    console = console or Console()
     encoder = open_encoder(config, [Feature(config.stage, config.pool)])
     parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console)
-    result = judge(train, test, parts, config, started=started, console=console)
+    result = run_probes(train, test, parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
@@ -153,22 +152,22 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     return result
 
 
-def judge(
+def run_probes(
     train: Tensor, test: Tensor, parts: Parts, config: ProbeConfig, *, started: float, console: Console
 ) -> ProbeResult:
-    """Run every probe on given features.
+    """Run all probes on features.
 
     Args:
-        train: of the training videos, shape (N, D).
-        test: of the test videos, shape (M, D).
+        train: features of the training videos, shape (N, D).
+        test: features of the test videos, shape (M, D).
         parts: their labels.
         config: neighbours, few-label runs and seed.
-        started: monotonic time at which the work began.
-        console: where to say what cannot be run.
+        started: start of the work, as monotonic time.
+        console: where to report which runs are skipped.
     """
     labels, k = parts.train_labels, min(config.k, len(train))
     if k < config.k:
-        say(console, f"k is {k}, not {config.k}: there are no more training videos")
+        say(console, f"k is reduced from {config.k} to {k}, the number of training videos")
     generator = torch.Generator().manual_seed(config.seed)
     fitted = linear_probe(train, labels, test, generator=generator)
     shuffled = labels[torch.randperm(len(labels), generator=generator)]
@@ -199,13 +198,13 @@ def _accuracy(probabilities: Tensor, labels: Tensor) -> Accuracy:
 
 
 def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[int]:
-    """The few-label runs that every class has enough videos for."""
-    least = int(torch.bincount(parts.train_labels).min())
+    """Yield the few-label runs for which every class has enough videos."""
+    smallest = int(torch.bincount(parts.train_labels).min())
     for number in config.few_labels:
-        if number <= least:
+        if number <= smallest:
             yield number
         else:
-            say(console, f"no run with {number} labels a class: the smallest class has {least}")
+            say(console, f"skipped: run with {number} labels per class, because the smallest class has {smallest}")
 
 
 def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, config: ProbeConfig) -> FewLabels:
@@ -218,25 +217,25 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
             train[rows], parts.train_labels[rows], test, _FEW_LABEL_C, len(parts.classes)
         )
         accuracies.append(top_k(probabilities, parts.test_labels, 1))
-    drawn = torch.tensor(accuracies, dtype=torch.float64)
-    error = float(drawn.std() / sqrt(len(drawn))) if len(drawn) > 1 else None
-    return FewLabels(per_class, len(drawn), float(drawn.mean()), error)
+    draws = torch.tensor(accuracies, dtype=torch.float64)
+    error = float(draws.std() / sqrt(len(draws))) if len(draws) > 1 else None
+    return FewLabels(per_class, len(draws), float(draws.mean()), error)
 
 
 def _table(result: ProbeResult) -> Table:
-    """The accuracies beside chance."""
+    """Return the accuracies next to chance."""
     probes = {
         f"linear (C = {result.c:g})": result.linear,
         f"{result.k} nearest neighbours": result.neighbours,
         "linear, shuffled labels": result.shuffled,
     }
     rows = [
-        (name, f"{found.top_1:.1%}", f"{found.standard_error:.1%}", f"{found.top_5:.1%}")
-        for name, found in probes.items()
+        (name, f"{accuracy.top_1:.1%}", f"{accuracy.standard_error:.1%}", f"{accuracy.top_5:.1%}")
+        for name, accuracy in probes.items()
     ]
     for run in result.few_labels:
         error = "" if run.standard_error is None else f"{run.standard_error:.1%}"
-        name = f"linear, labels of each class: {run.per_class} (draws: {run.num_draws})"
+        name = f"linear, labels per class: {run.per_class} (draws: {run.num_draws})"
         rows.append((name, f"{run.mean:.1%}", error, ""))
     rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))

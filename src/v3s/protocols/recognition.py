@@ -1,4 +1,4 @@
-"""Action recognition: a backbone with one linear head, how clips reach it, and its files (paper section 4.3)."""
+"""Action recognition: a backbone with one linear head, its training and test clips, and its files (section 4.3)."""
 
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
@@ -16,8 +16,7 @@ from v3s.backbones.device import Compute
 from v3s.data.clips import SampleKey
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
-from v3s.features.encoder import Encoder, make_encoder
-from v3s.features.extract import Feature
+from v3s.features.encoder import Encoder, Feature, make_encoder
 from v3s.features.saved import Trained, load_head, open_trained, plain_sampling, write_trained
 from v3s.features.source import Source
 from v3s.files.writing import CheckpointError
@@ -28,16 +27,16 @@ from v3s.video.warp import warp
 
 Average = Literal["probabilities", "logits"]
 CLASSIFIER = "classifier.safetensors"
-_CUT = 4  # the domain that keeps these draws apart from those of data.clips
+_CUT = 4  # keeps this random stream separate from those of data.clips
 
 
 class Recognizer(nn.Module):
-    """A backbone and one fully connected layer, no dropout.
+    """A backbone and one fully connected layer, without dropout.
 
     Args:
-        backbone: any module that fulfils `v3s.backbones.contract.Backbone`.
+        backbone: any module that implements `v3s.backbones.contract.Backbone`.
         num_classes: outputs of the layer.
-        seed: of the layer's initial weights.
+        seed: seed of the layer's initial weights.
 
     Source: paper section 4.3, "initialize the fully connected layer randomly".
     """
@@ -50,26 +49,26 @@ class Recognizer(nn.Module):
             self.classifier = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips of shape (B, 3, T, H, W), values in [0, 1], to logits (B, classes)."""
+        """Map clips (B, 3, T, H, W) in [0, 1] to logits (B, classes)."""
         logits: Tensor = self.classifier(self.backbone(clips))
         return logits
 
 
 def recognition_objective(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Cross entropy and accuracy of a batch, for the training loop."""
+    """Return the cross entropy and the accuracy of a batch, for the training loop."""
     logits = model(clips).float()
     return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(dim=1) == labels).float().mean()}
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Every choice behind one clip.
+    """The random parameters of one clip.
 
     Attributes:
-        start: its first frame.
-        left: place of the crop from left (0) to right (1).
-        top: place of the crop from top (0) to bottom (1).
-        flip: mirrored.
+        start: first frame.
+        left: position of the crop from left (0) to right (1).
+        top: position of the crop from top (0) to bottom (1).
+        flip: whether the clip is mirrored.
     """
 
     start: int
@@ -79,13 +78,13 @@ class Cut:
 
 
 def draw_cut(room: int, *, seed: int, epoch: int, index: int, flip: bool) -> Cut:
-    """Draw where a training clip starts and is cropped: a function of the seed, the epoch and the sample's number.
+    """Draw start and crop of a training clip; depends only on the seed, the epoch and the sample's index.
 
     Args:
         room: the last possible first frame.
-        seed: of the run.
-        epoch: from 0.
-        index: number of the sample.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+        index: index of the sample.
         flip: mirror half of the clips.
     """
     generator = np.random.default_rng((seed, epoch, index, _CUT))
@@ -100,8 +99,8 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
     Args:
         table: the videos.
         labels: their classes, int64, shape (len(table),).
-        view: the clips' length and size; a shorter video repeats its last frame.
-        seed: of random starts and crops; None cuts the middle of every video, the same in every epoch.
+        view: length and size of the clips; a shorter video repeats its last frame.
+        seed: seed of random starts and crops; None cuts the centre of every video in every epoch.
         flip: mirror half of the random clips.
     """
 
@@ -114,24 +113,24 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
         return len(self.table)
 
     def path(self, key: SampleKey) -> str:
-        """The file of a sample."""
+        """Return the file of a sample."""
         return self.table[key[1]].path
 
     def describe(self, key: SampleKey) -> dict[str, Any]:
-        """Everything that was drawn for a sample, as plain values."""
+        """Return all parameters drawn for a sample, as plain values."""
         number = key[1]
-        drawn = asdict(self.cut(*key))
-        return {"index": number, "video": self.table[number].path, **drawn, "labels": [int(self.labels[number])]}
+        cut = asdict(self.cut(*key))
+        return {"index": number, "video": self.table[number].path, **cut, "labels": [int(self.labels[number])]}
 
     def cut(self, epoch: int, index: int) -> Cut:
-        """The choices behind a sample."""
+        """Return the parameters of a sample."""
         room = max(0, int(self.table.num_frames[index]) - self.view.clip_frames)
         if self.seed is None:
             return Cut(evenly_spaced(room, 1)[0])
         return draw_cut(room, seed=self.seed, epoch=epoch, index=index, flip=self.flip)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
-        """The clip, uint8 of shape (3, T, size, size), and its label, int64 of shape ()."""
+        """Return the clip, uint8 of shape (3, T, size, size), and its label, int64 of shape ()."""
         source, cut = self.table[key[1]], self.cut(*key)
         frames, size = self.view.frames(cut.start, source.num_frames), self.view.clip_size
         to_clip = self.view.to_clip(source.width, source.height, left=cut.left, top=cut.top, flip=cut.flip)
@@ -140,12 +139,12 @@ class LabelledClips(Dataset[tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecognitionScores:
-    """What a recognizer said of test videos.
+    """A recognizer's predictions on the test videos.
 
     Attributes:
-        classes: their names, (C,).
+        classes: names of the classes, (C,).
         labels: the true classes, int64, shape (M,); `UNKNOWN` counts as wrong.
-        probabilities: of each class, float32, shape (M, C).
+        probabilities: predicted probability of each class, float32, shape (M, C).
     """
 
     classes: tuple[str, ...]
@@ -154,43 +153,43 @@ class RecognitionScores:
 
     @property
     def top_1(self) -> float:
-        """The share of videos whose class was named, in [0, 1]."""
+        """The share of videos whose class is predicted, in [0, 1]."""
         return top_k(self.probabilities, self.labels, 1)
 
     @property
     def top_5(self) -> float:
-        """The share of videos whose class is among the five most probable (all, where there are fewer)."""
+        """The share of videos whose class is among the five most probable ones (or all classes, if there are fewer)."""
         return top_k(self.probabilities, self.labels, min(5, len(self.classes)))
 
     @property
     def standard_error(self) -> float:
-        """Of top-1, over videos as independent draws."""
+        """The standard error of top-1, with videos as independent samples."""
         return sqrt(self.top_1 * (1 - self.top_1) / len(self.labels))
 
     @property
     def confusion(self) -> Tensor:
-        """Counts of (true class, named class), int64, shape (C, C), without the videos of unknown class."""
+        """Counts of (true class, predicted class), int64, shape (C, C), without the videos of unknown class."""
         known = self.labels != UNKNOWN
         return confusion_counts(self.labels[known], self.probabilities[known].argmax(dim=1), len(self.classes))
 
     @property
     def per_class(self) -> dict[str, float | None]:
-        """Top-1 accuracy by class; None for a class without a test video."""
+        """Top-1 accuracy of each class; None for a class without test videos."""
         shares = per_class_accuracy(self.confusion).tolist()
         return {name: None if share != share else share for name, share in zip(self.classes, shares, strict=True)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecognitionResult:
-    """What a fine-tuning reached.
+    """The result of a fine-tuning run.
 
     Attributes:
-        run: its folder.
-        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights were kept.
-        validation: the means of that epoch's validation: loss and accuracy.
-        scores: of the test videos.
-        chance: top-1 accuracy of a guess.
-        majority: test accuracy of always answering the most frequent training class.
+        run: folder of the run.
+        best_epoch: the epoch (from 1) with the best validation accuracy, whose weights are kept.
+        validation: mean validation loss and accuracy in that epoch.
+        scores: predictions on the test videos.
+        chance: top-1 accuracy of a uniform guess.
+        majority: test accuracy of always predicting the most frequent training class.
     """
 
     run: Path
@@ -204,11 +203,11 @@ class RecognitionResult:
 def recognition_encoder(
     model: Recognizer, source: Source, view: View, compute: Compute, *, num_workers: int = 0
 ) -> Encoder:
-    """What gives the features that a recognizer's layer takes: the last stage, averaged over time and space.
+    """Return an encoder for the inputs of a recognizer's layer: the last stage, averaged over time and space.
 
     Args:
         model: in evaluation mode.
-        source: what it was trained from.
+        source: the backbone that it was trained from.
         view: the clips of a video.
         compute: device and precision.
         num_workers: processes that read videos.
@@ -226,30 +225,30 @@ def recognize(
     average: Average = "probabilities",
     console: Console | None = None,
 ) -> Tensor:
-    """Classify whole videos by the average over their clips.
+    """Classify whole videos by averaging over their clips.
 
     Args:
         model: in evaluation mode.
-        encoder: its own, as `recognition_encoder` makes it.
+        encoder: the model's own, from `recognition_encoder`.
         table: M videos.
         average: what is averaged over a video's clips.
-        console: where to show a bar.
+        console: where to show progress.
 
     Returns:
         Probabilities, float32 on the CPU, shape (M, C).
 
     Raises:
-        ValueError: the network gives NaN or infinity.
+        ValueError: the network's output contains NaN or infinity.
 
     Source: paper section 4.3, "average the possibility of predictions".
     """
     weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()
-    found = encoder.encode_features(table, console=console, what="testing")
-    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in found])
+    encoded = encoder.encode_features(table, console=console, what="testing")
+    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in encoded])
 
 
 def average_clips(logits: Tensor, average: Average) -> Tensor:
-    """One distribution for a video from the logits of its clips: shape (clips, C) to (C,)."""
+    """Average the logits of a video's clips, (clips, C), into one distribution, (C,)."""
     if average == "probabilities":
         return logits.softmax(dim=1).mean(dim=0)
     return logits.mean(dim=0).softmax(dim=0)
@@ -264,15 +263,15 @@ def save_recognizer(
     view: View,
     results: dict[str, Any],
 ) -> Trained:
-    """Write a recognizer into a run's folder, which every command takes as a backbone too; returns its description.
+    """Write a recognizer into a run's folder, which every command also accepts as a backbone; returns its description.
 
     Args:
-        folder: where it is written.
+        folder: folder of the run.
         model: the network and its layer.
-        source: what it was trained from.
+        source: the backbone that it was trained from.
         classes: names of the layer's outputs.
         view: the clips that it was trained on.
-        results: what it reached.
+        results: epoch, loss and accuracy.
     """
     trained = Trained(
         kind="recognizer",
@@ -292,11 +291,11 @@ def load_recognizer(path: str | Path) -> tuple[Recognizer, Trained]:
         path: a fine-tuned run's folder, or a safetensors file in it.
 
     Raises:
-        CheckpointError: there is no fine-tuned network, or its files are damaged.
+        CheckpointError: the folder does not contain a fine-tuned network, or its files are damaged.
     """
     network, trained = open_trained(path)
     if trained.kind != "recognizer":
-        raise CheckpointError(f"{path}: holds a {trained.kind} network without classes; give a run of v3s finetune")
+        raise CheckpointError(f"{path}: contains a {trained.kind} network without classes; give a v3s finetune run")
     model = Recognizer(network, len(trained.classes))
     load_head(path, CLASSIFIER, model.classifier)
     return model.eval(), trained

@@ -1,6 +1,6 @@
-"""``v3s retrieve``: find videos of the same class by their nearest neighbours (paper section 4.4, Tables 4 and 5).
+"""``v3s retrieve``: find videos of the same class by nearest neighbours (paper section 4.4, Tables 4 and 5).
 
-The training videos are the gallery, the test videos the queries, and every one of them counts.
+The training videos are the gallery, the test videos the queries; every query counts.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn import functional as F
 
-from v3s.features.encoder import Encoder, open_encoder
-from v3s.features.extract import Feature, Pool
+from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import text_table
 from v3s.files.writing import write_json
@@ -22,15 +23,14 @@ from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_vectors
-from v3s.protocols.ranking import PAPER_KS, mean_average_precision, rank, top_k_accuracy
-from v3s.vectors.exact import Neighbours
+from v3s.vectors.exact import Neighbours, nearest
 from v3s.video.decode import Video
 from v3s.video.homography import corners
 
 _HEADER = ("score", "retrieved", "chance")
 _NUM_SHOWN = 5  # neighbours of a query on the page
 _PICTURE_WIDTH, _BORDER = 240, 6  # in pixels
-_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's green and orange, for colour-blind readers
+_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's colour-blind safe green and orange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
         page: HTML page with queries and their neighbours as thumbnails.
 
     More options:
-        stage: The backbone's stage that the vectors come from.
+        stage: Stage of the backbone that the vectors come from.
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
-        page_queries: Queries shown on the page.
+        page_queries: Number of queries shown on the page.
 
     For ablations:
-        centre: Subtract the mean vector of the gallery first.
+        centre: Subtract the mean vector of the gallery from all vectors first.
     """
 
     stage: str = "conv5"
@@ -65,17 +65,17 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
 
 @dataclass(frozen=True, slots=True)
 class RetrievalResult:
-    """How often the neighbours of a query are of its class.
+    """How often a query's neighbours have its class.
 
     Attributes:
-        num_gallery: videos that were searched.
-        num_queries: videos that were searched for; all of them count.
-        num_unknown: queries whose class the gallery does not have: they cannot be right.
-        dimension: numbers in a vector.
-        accuracy: k -> share of the queries with at least one of the first k neighbours right, in [0, 1].
-        chance: k -> what random neighbours reach.
-        mean_average_precision: over all queries, of the whole gallery ranked, in [0, 1].
-        chance_precision: the mean average precision of a random ranking.
+        num_gallery: number of videos in the gallery.
+        num_queries: number of queries; all of them count.
+        num_unknown: queries whose class is not in the gallery; they count as wrong.
+        dimension: length of a vector.
+        accuracy: k -> share of the queries with at least one of the first k neighbours of their class, in [0, 1].
+        chance: k -> accuracy of random neighbours.
+        mean_average_precision: over all queries, with the whole gallery ranked, in [0, 1].
+        chance_precision: mean average precision of a random ranking.
     """
 
     num_gallery: int
@@ -89,15 +89,15 @@ class RetrievalResult:
 
 
 def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> RetrievalResult:
-    """Rank the training videos for each test video by the cosine of their mean features.
+    """Rank the training videos for each test video by the cosine similarity of their mean features.
 
     Args:
         config: which network, which videos, which feature.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: there is no such backbone or stage, a part of the videos is empty or has no labels, or the network
-            gives NaN or infinity.
+        ValueError: the backbone or stage does not exist, a part of the videos is empty or has no labels, or the
+            network's output contains NaN or infinity.
 
     Source: paper section 4.4.
     """
@@ -116,13 +116,13 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
 
 
 def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimension: int) -> RetrievalResult:
-    """Score a ranking beside chance.
+    """Score a ranking and compute the scores of chance.
 
     Args:
-        query_labels: class of each query, int64, shape (Q,); -1 where the gallery lacks the class.
+        query_labels: class of each query, int64, shape (Q,); -1 if the class is not in the gallery.
         gallery_labels: class of each gallery video, int64, shape (G,).
         ranked: the whole gallery for each query, best first, int64, shape (Q, G).
-        dimension: numbers in a vector, for the record.
+        dimension: length of a vector, for the report.
     """
     same = (query_labels[:, None] == gallery_labels).sum(dim=1).tolist()
     size = len(gallery_labels)
@@ -139,25 +139,25 @@ def score(query_labels: Tensor, gallery_labels: Tensor, ranked: Tensor, *, dimen
 
 
 def chance_accuracy(same: Sequence[int], size: int, k: int) -> float:
-    """The top-k accuracy of neighbours drawn at random without replacement: 1 - C(G - n, k) / C(G, k), exact.
+    """Return the exact top-k accuracy of neighbours drawn without replacement: 1 - C(G - n, k) / C(G, k).
 
     Args:
-        same: for each query, how many gallery videos are of its class (n).
+        same: for each query, the number of gallery videos of its class (n).
         size: videos in the gallery (G).
-        k: neighbours that count; all where k is above G.
+        k: neighbours that count; a k above G means all of them.
     """
-    drawn = min(k, size)
-    missed = {number: comb(size - number, drawn) / comb(size, drawn) for number in set(same)}
-    return 1 - float(np.mean([missed[number] for number in same]))
+    num_drawn = min(k, size)
+    miss_rate = {number: comb(size - number, num_drawn) / comb(size, num_drawn) for number in set(same)}
+    return 1 - float(np.mean([miss_rate[number] for number in same]))
 
 
 def chance_precision(same: Sequence[int], size: int) -> float:
-    """The mean average precision that a random order of the gallery is expected to have, exact.
+    """Return the exact expected mean average precision of a random ranking.
 
-    A hit at rank r has r - 1 others before it, of which (r - 1) (n - 1) / (G - 1) are hits; summed over the ranks.
+    A hit at rank r is preceded by r - 1 videos, of which (r - 1) (n - 1) / (G - 1) are hits; this is summed over r.
 
     Args:
-        same: for each query, how many gallery videos are of its class (n); 0 counts as 0.
+        same: for each query, the number of gallery videos of its class (n); n = 0 gives a precision of 0.
         size: videos in the gallery (G).
     """
     harmonic = float((1 / np.arange(1, size + 1)).sum())
@@ -167,7 +167,7 @@ def chance_precision(same: Sequence[int], size: int) -> float:
 
 def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     rows = [
-        (f"top {k}{' (all there are)' if k >= result.num_gallery else ''}", f"{share:.1%}", f"{result.chance[k]:.1%}")
+        (f"top {k}{' (whole gallery)' if k >= result.num_gallery else ''}", f"{share:.1%}", f"{result.chance[k]:.1%}")
         for k, share in result.accuracy.items()
     ]
     precision = f"{result.mean_average_precision:.1%}", f"{result.chance_precision:.1%}"
@@ -191,40 +191,134 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
 
 
 def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: RetrievalResult) -> str:
-    """Scores, then some queries with their first neighbours."""
+    """Show the scores, then some queries with their first neighbours."""
     count = min(config.page_queries, result.num_queries)
     chosen = np.random.default_rng(config.seed).choice(result.num_queries, count, replace=False)
     lead = (
-        f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. "
-        f"{count} queries drawn at random (seed {config.seed}). A neighbour of the query's class has a green border "
-        "and a ✓, any other an orange border and a ✗."
+        f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
+        f"{count} queries, drawn at random (seed {config.seed}). Neighbours of the query's class have a green border "
+        "and a ✓, all others an orange border and a ✗."
     )
     scores = section("Scores", table(_HEADER, _rows(result)))
     return page(
-        "Nearest videos", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
+        "Nearest neighbours", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
     )
 
 
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
-    label = int(parts.test_labels[query])
-    name = "a class that the gallery lacks" if label == UNKNOWN else parts.classes[label]
-    columns = [(f"query: {name}", _picture(parts.test_table[query]))]
+    query_label = int(parts.test_labels[query])
+    name = "class not in the gallery" if query_label == UNKNOWN else parts.classes[query_label]
+    columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
-    for row, found, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
-        right = found == label
+    for row, label, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
+        right = label == query_label
         caption = (
-            f"{'✓' if right else '✗'} {parts.classes[found]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
+            f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _picture(parts.train_table[row], _RIGHT if right else _WRONG)))
-    text = f"{parts.test_paths[query]}: {labels.count(label)} of the first {len(nearest)} are of its class."
+        columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
+    num_right = labels.count(query_label)
+    text = f"{parts.test_paths[query]}: {num_right} of the first {len(nearest)} neighbours have its class."
     return section(name, paragraph(text), strip(columns))
 
 
-def _picture(video: Video, colour: tuple[int, int, int] | None = None) -> str:
-    """The frame in the middle of a video as a data URI, with a border if a colour is given."""
+def _thumbnail(video: Video, colour: tuple[int, int, int] | None = None) -> str:
+    """Return a video's middle frame as a data URI, optionally with a coloured border."""
     (picture,) = small_frames(video, [video.num_frames // 2], _PICTURE_WIDTH)
     if colour is None:
         return jpeg_uri(picture)
     height, width, _ = picture.shape
     return jpeg_uri(outline(picture, corners(width, height), colour=colour, thickness=2 * _BORDER))
+
+
+PAPER_KS = (1, 5, 10, 20, 50)
+"""The columns of the paper's Tables 4 and 5."""
+
+
+def rank(queries: Tensor, gallery: Tensor, k: int, *, centre: bool = False) -> Neighbours:
+    """Rank the gallery by cosine similarity for each query; in a tie the lower gallery row comes first.
+
+    The search is exact. A zero vector has similarity 0 with all vectors.
+
+    Args:
+        queries: features, shape (Q, D).
+        gallery: features, shape (G, D).
+        k: number of neighbours, 1 to G.
+        centre: first subtract the gallery's mean from all features, which removes what all videos have in common.
+
+    Raises:
+        ValueError: the shapes do not match, ``k`` is out of range, or a feature is not finite.
+
+    Source: paper section 4.4.
+    """
+    queries, gallery = queries.float(), gallery.float()
+    if centre:
+        mean = gallery.mean(dim=0)
+        queries, gallery = queries - mean, gallery - mean
+    return nearest(F.normalize(queries, dim=-1), F.normalize(gallery, dim=-1), k)
+
+
+def top_k_accuracy(
+    query_labels: Tensor, gallery_labels: Tensor, neighbours: Tensor, ks: Sequence[int] = PAPER_KS
+) -> dict[int, float]:
+    """Return the share of queries with at least one neighbour of their own class among the first k; all queries count.
+
+    Args:
+        query_labels: integers, shape (Q,).
+        gallery_labels: integers, shape (G,).
+        neighbours: gallery rows, best first, int64, shape (Q, K).
+        ks: values of k. A k above K is allowed only if the whole gallery is ranked (K = G).
+
+    Returns:
+        k -> accuracy in [0, 1].
+
+    Raises:
+        ValueError: the shapes do not match, or a k exceeds the number of ranked neighbours.
+
+    Source: paper section 4.4, "a correct retrieval is counted"; Tables 4 and 5.
+    """
+    hits = _matches(query_labels, gallery_labels, neighbours)
+    num_ranked = hits.shape[1]
+    if min(ks) < 1 or (max(ks) > num_ranked and num_ranked < len(gallery_labels)):
+        raise ValueError(
+            f"got ks = {tuple(ks)}; each must be from 1 to {num_ranked}, "
+            f"since {num_ranked} of {len(gallery_labels)} gallery rows are ranked"
+        )
+    return {k: hits[:, :k].any(dim=1).double().mean().item() for k in ks}
+
+
+def mean_average_precision(query_labels: Tensor, gallery_labels: Tensor, neighbours: Tensor) -> float:
+    """Return the mean over all queries of the average precision of the full ranking.
+
+    The average precision of a query is the mean of precision@r over the ranks r of its class; 0 if its class is not in
+    the gallery.
+
+    Args:
+        query_labels: integers, shape (Q,).
+        gallery_labels: integers, shape (G,).
+        neighbours: the whole gallery ranked, best first, int64, shape (Q, G).
+
+    Raises:
+        ValueError: the shapes do not match, or only a part of the gallery is ranked.
+    """
+    hits = _matches(query_labels, gallery_labels, neighbours)
+    if hits.shape[1] != len(gallery_labels):
+        raise ValueError(
+            f"{hits.shape[1]} of {len(gallery_labels)} gallery rows are ranked; mean average precision needs all"
+        )
+    precision = hits.cumsum(dim=1).double() / torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    average = (precision * hits).sum(dim=1) / hits.sum(dim=1).clamp(min=1)
+    return average.mean().item()
+
+
+def _matches(query_labels: Tensor, gallery_labels: Tensor, neighbours: Tensor) -> Tensor:
+    """Return which neighbours have the query's class: bool, shape (Q, K)."""
+    if neighbours.ndim != 2 or len(neighbours) != len(query_labels) or not len(query_labels):
+        got = f"{len(query_labels)} query labels and neighbours {tuple(neighbours.shape)}"
+        raise ValueError(f"got {got}; expected at least one query, and one row of neighbours per query")
+    if int(neighbours.max()) >= len(gallery_labels):
+        raise ValueError(
+            f"got {len(gallery_labels)} gallery labels and neighbour number {int(neighbours.max())}; "
+            "expected one label per gallery row"
+        )
+    return gallery_labels[neighbours] == query_labels[:, None]

@@ -1,7 +1,7 @@
 """``v3s similarity``: do two videos show the same action? (paper section 4.5, Table 6).
 
-The pairs are ASLAN's, those of a CSV file, or drawn from labelled videos. Only videos that occur in pairs are looked
-at, and every pair counts.
+The pairs are those of ASLAN or of a CSV file, or they are drawn from labelled videos. Only videos that occur in pairs
+are encoded, and every pair counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, list_videos
-from v3s.data.usable import usable_videos
-from v3s.data.views import View, count_padded
-from v3s.features.encoder import Encoder, open_encoder
-from v3s.features.extract import Feature, mean_features
+from v3s.data.scan import usable_videos
+from v3s.data.views import View
+from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
+from v3s.protocols.labelled import report_padded, require_labels
 from v3s.protocols.pairs import VideoPair, disjoint_class_pairs, read_pairs_csv
 from v3s.protocols.similarity_measures import (
     BoolArray,
@@ -45,8 +45,8 @@ class SimilarityConfig(BackboneOptions):
 
     Attributes:
         data: Folder of the videos.
-        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to data. Default:
-            pairs are drawn from the labelled videos in data so that no class is in two folds.
+        pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to DATA. Default:
+            draw pairs from the labelled videos in DATA, with no class in two folds.
         out: JSON file for the result.
 
     More options:
@@ -55,11 +55,11 @@ class SimilarityConfig(BackboneOptions):
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400, for the labels of drawn pairs.
         split: Number of the official split.
         subset: Part of the split that pairs are drawn from.
-        num_folds: Folds of drawn pairs.
-        pairs_per_fold: Pairs in a fold, half of them of one class.
-        stages: The backbone's stages that are compared.
-        stride: Frames between the starts of a video's clips; 0 takes num_clips clips instead.
-        c: The SVM's C, unless View-1 chooses it.
+        num_folds: Number of folds, if pairs are drawn.
+        pairs_per_fold: Pairs per fold, half of them of the same class, if pairs are drawn.
+        stages: Stages of the backbone whose features are compared.
+        stride: Frames between the starts of consecutive clips; 0 takes --num-clips clips instead.
+        c: C of the SVM, unless it is chosen on View-1.
     """
 
     data: Annotated[str, "DATA"]
@@ -80,26 +80,26 @@ class SimilarityConfig(BackboneOptions):
         super().__post_init__()
         require_files(self, "out")
         if self.stride < 0 or self.c <= 0 or not self.stages:
-            given = f"stride {self.stride}, c {self.c}, stages {self.stages}"
-            raise ValueError(f"{given} given; a stride of 0 or more, a c above 0 and at least one stage are needed")
+            got = f"stride {self.stride}, c {self.c} and stages {self.stages}"
+            raise ValueError(f"got {got}; expected a stride of 0 or more, a c above 0 and at least one stage")
         if (self.view1_train is None) != (self.view1_test is None) or (self.view1_train and not self.pairs):
-            raise ValueError("View-1 needs both its lists, view1_train and view1_test, and the pairs of View-2")
+            raise ValueError("View-1 needs both of its lists, view1_train and view1_test, and the pairs of View-2")
         if self.pairs and self.splits:
-            raise ValueError(f"both pairs {self.pairs} and splits {self.splits} were given; give one")
+            raise ValueError(f"pairs ({self.pairs}) and splits ({self.splits}) cannot be combined; give only one")
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarityReport:
-    """How well pairs of the same action are distinguished from others.
+    """How well pairs with the same action are distinguished from pairs with different actions.
 
     Attributes:
         result: accuracy of each fold, their mean and its standard error, and the area under the ROC curve.
-        chance: the mean accuracy of always giving the commoner answer; 0.5 where half of the pairs are of one action.
-        c: the machine's C.
-        chosen: whether View-1 chose it.
+        chance: mean accuracy of always predicting the more frequent kind; 0.5 if half of the pairs are "same".
+        c: the SVM's C.
+        chosen: whether C was chosen on View-1.
         num_pairs: pairs in the folds; all of them count.
-        num_videos: videos that occur in these pairs, or in those of View-1.
-        source: one line: what was read.
+        num_videos: videos that occur in these pairs or in those of View-1.
+        source: one line that describes the pairs.
     """
 
     result: SimilarityResult
@@ -116,12 +116,12 @@ class _PairedVideos:
     """Pairs and the videos in them.
 
     Attributes:
-        pairs: of the folds.
-        view1: ASLAN's pairs to choose C with: to train on, and to test on; empty without.
+        pairs: the pairs of all folds.
+        view1: ASLAN's View-1, training pairs and test pairs, to choose C; empty if it is not used.
         rows: name of each video -> its row in ``table``.
-        table: the videos, each of which occurs in some pair.
-        source: one line: what was read.
-        left_out: path and reason of each video that no pair was drawn from, since it cannot be read.
+        table: the videos that occur in pairs.
+        source: one line that describes the pairs.
+        left_out: path and reason of each unreadable video, which is skipped when pairs are drawn.
     """
 
     pairs: list[VideoPair]
@@ -133,15 +133,15 @@ class _PairedVideos:
 
 
 def similarity(config: SimilarityConfig, *, console: Console | None = None) -> SimilarityReport:
-    """Tell pairs of the same action from others, by twelve similarities at each stage and a linear machine.
+    """Classify pairs as same or different action, with twelve similarities per stage and a linear SVM.
 
     Args:
         config: which network, which pairs.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: there is no such backbone or stage, the pairs cannot be read or drawn, a video of a pair is missing
-            or cannot be read, the folds cannot be trained on, or a stage gives negative numbers.
+        ValueError: the backbone or stage does not exist, the pairs cannot be read or drawn, a video of a pair is
+            missing or unreadable, the folds are unsuitable for training, or a stage gives negative numbers.
         ImportError: scikit-learn is missing, or, for ASLAN's own lists, scipy or h5py.
 
     Source: paper section 4.5.
@@ -149,9 +149,9 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     console = console or Console()
     encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
     videos = _draw_pairs(config, console) if config.pairs is None else _read_pairs(config, console)
-    same, fold = _truth(videos.pairs)
-    evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # says what is wrong with folds before the long work
-    _say_videos(videos, encoder.view, console)
+    same, fold = _same_and_fold(videos.pairs)
+    evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
+    _report_videos(videos, encoder.view, console)
     stages = _stage_vectors(encoder, videos.table, console)
     c = _choose_c(videos, stages) if videos.view1 else config.c
     result = evaluate_folds(_features(videos, videos.pairs, stages), same, fold, c)
@@ -165,8 +165,8 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
 
 
 def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
-    """The accuracy of each fold, their mean, and the area under the curve, beside chance."""
-    origin = "chosen on View-1" if report.chosen else "given"
+    """Return the accuracy of each fold, their mean, and the area under the curve, next to chance."""
+    origin = "chosen on View-1" if report.chosen else "set by --c"
     title = f"{report.num_pairs:,} pairs of {report.num_videos:,} videos; C = {report.c:g} ({origin})"
     accuracies = zip(folds, report.result.fold_accuracy, strict=True)
     rows = [(f"accuracy, fold {fold}", f"{accuracy:.1%}", "") for fold, accuracy in accuracies]
@@ -178,131 +178,129 @@ def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
 
 
 def _draw_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
-    """Draw pairs from the labelled videos that can be read; those that cannot are named."""
+    """Draw pairs from the readable labelled videos; unreadable ones are skipped and reported."""
     listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset)
-    if None in listed.labels:
-        first = listed.paths[listed.labels.index(None)]
-        raise ValueError(
-            f"{listed.source}: {listed.labels.count(None):,} of them have no label, first: {first}; pairs are drawn by "
-            "class: put the videos in one folder for each class, or give --splits, or your own --pairs"
-        )
-    found = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+    require_labels(listed, "or give --splits or your own --pairs: pairs are drawn by class")
+    scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
     pairs = disjoint_class_pairs(
-        [listed.paths[position] for position in found.usable],
-        [str(label) for label in found.usable_labels],
+        [listed.paths[position] for position in scan.usable],
+        [str(label) for label in scan.usable_labels],
         generator=np.random.default_rng(config.seed),
         num_folds=config.num_folds,
         pairs_per_fold=config.pairs_per_fold,
     )
     names = _names(pairs)
-    rows = {listed.paths[position]: row for row, position in enumerate(found.usable)}
-    left_out = {report.path: report.reason for report in found.reports if report.verdict != "usable"}
-    table = found.usable_table.subset([rows[name] for name in names])
+    rows = {listed.paths[position]: row for row, position in enumerate(scan.usable)}
+    table = scan.usable_table.subset([rows[name] for name in names])
     source = f"{listed.source}; pairs drawn with seed {config.seed}"
-    return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, left_out)
+    return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, scan.skipped)
 
 
 def _read_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
-    """Read pairs from a file; every video in them must be there and readable."""
+    """Read pairs from a file; all their videos must exist and be readable."""
     root = Path(config.data)
     if not root.is_dir():
-        raise ValueError(f"data {root} is not a folder; give the one that holds the videos of the pairs")
+        raise ValueError(f"data is {root}, which is not a folder; give the folder that contains the pairs' videos")
     pairs = _read_list(str(config.pairs), root)
-    view1 = tuple(_read_list(given, root) for given in (config.view1_train, config.view1_test) if given is not None)
+    view1 = tuple(_read_list(path, root) for path in (config.view1_train, config.view1_test) if path is not None)
     listed_pairs = [*pairs, *(pair for part in view1 for pair in part)]
     names = _names(listed_pairs)
-    _refuse(config, listed_pairs, {name: "no such file" for name in names if not (root / name).is_file()})
+    _require_all(config, listed_pairs, {name: "no such file" for name in names if not (root / name).is_file()})
     source = f"pairs {config.pairs} of videos in {root}"
     listed = VideoList(root, names, (None,) * len(names), (), source)
-    found = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
-    _refuse(config, listed_pairs, {bad.path: bad.reason for bad in found.reports if bad.verdict != "usable"})
-    return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, found.usable_table, source, {})
+    scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+    _require_all(config, listed_pairs, scan.skipped)
+    return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, scan.usable_table, source, {})
 
 
 def _read_list(path: str, root: Path) -> list[VideoPair]:
-    """Read one list of pairs: MATLAB is ASLAN's, with numbers for names; CSV has paths relative to the data."""
+    """Read one list of pairs: ASLAN's MATLAB format with sample numbers, or CSV with paths relative to the data."""
     if not Path(path).is_file():
         raise ValueError(f"pairs {path}: no such file; give ASLAN's .mat file or a .csv file")
     if Path(path).suffix == ".mat":
         return locate_samples(read_aslan_pairs(path), root)
     if Path(path).suffix == ".csv":
         return read_pairs_csv(path)
-    raise ValueError(f"pairs {path}: the name ends neither in .mat (ASLAN) nor in .csv (a, b, same, fold)")
+    raise ValueError(f"pairs {path}: unknown file type; give a .mat file (ASLAN) or a .csv file (a, b, same, fold)")
 
 
-def _refuse(config: SimilarityConfig, pairs: Sequence[VideoPair], bad: dict[str, str]) -> None:
-    """Stop if there are bad videos, given with a reason: a pair is never dropped."""
+def _require_all(config: SimilarityConfig, pairs: Sequence[VideoPair], bad: dict[str, str]) -> None:
+    """Stop if any video of a pair is bad: no pair is ever skipped.
+
+    Args:
+        config: names the list of pairs and the folder of the videos.
+        pairs: all pairs.
+        bad: path of each bad video -> the reason.
+    """
     if not bad:
         return
-    num_hit, num_videos = sum(pair.a in bad or pair.b in bad for pair in pairs), len(_names(pairs))
+    num_affected, num_videos = sum(pair.a in bad or pair.b in bad for pair in pairs), len(_names(pairs))
     name, reason = next(iter(bad.items()))
     raise ValueError(
-        f"{config.pairs}: {len(bad):,} of {num_videos:,} videos cannot be used, in {num_hit:,} of {len(pairs):,} "
-        f"pairs; first: {Path(config.data) / name}: {reason}; put them right or take their pairs out of the list"
+        f"{config.pairs}: {len(bad):,} of {num_videos:,} videos cannot be used, in {num_affected:,} of {len(pairs):,} "
+        f"pairs; first: {Path(config.data) / name}: {reason}; repair these videos or remove their pairs from the list"
     )
 
 
 def _names(pairs: Sequence[VideoPair]) -> tuple[str, ...]:
-    """The videos that occur in pairs, in the order of their names."""
+    """Return the names of the videos in pairs, sorted."""
     return tuple(sorted({name for pair in pairs for name in (pair.a, pair.b)}))
 
 
-def _say_videos(videos: _PairedVideos, view: View, console: Console) -> None:
-    """Say what a reader of the accuracy should know of the videos."""
+def _report_videos(videos: _PairedVideos, view: View, console: Console) -> None:
+    """Report the facts about the videos that matter for reading the accuracy."""
     say(console, f"{len(videos.pairs):,} pairs of {len(videos.table):,} videos")
-    if padded := count_padded(videos.table, view):
-        text = f"{padded:,} of {len(videos.table):,} videos are shorter than {view.clip_frames} frames"
-        say(console, f"{text}: their last frame is repeated")
+    report_padded({"videos": videos.table}, view, console)
     folds: dict[str, set[int]] = {}
     for pair in videos.pairs:
         for name in (pair.a, pair.b):
             folds.setdefault(name, set()).add(pair.fold)
-    if repeated := sum(len(found) > 1 for found in folds.values()):
-        say(console, f"{repeated:,} videos are in more than one fold: the accuracy is not one on unseen actions")
+    if repeated := sum(len(numbers) > 1 for numbers in folds.values()):
+        say(console, f"{repeated:,} videos are in more than one fold: the accuracy is not for unseen actions")
 
 
 def _stage_vectors(encoder: Encoder, table: IndexTable, console: Console) -> list[Tensor]:
-    """For each stage the videos' vectors: global average, mean over clips, length 1; float32, shape (videos, D)."""
+    """Return the videos' vectors at each stage: mean over positions and clips, length 1; float32, shape (videos, D)."""
     vectors = mean_features(_without_negatives(encoder, table, console))
     return [F.normalize(stage, dim=1) for stage in vectors]
 
 
 def _without_negatives(encoder: Encoder, table: IndexTable, console: Console) -> Iterator[tuple[int, list[Tensor]]]:
-    """The features of videos; a negative one is refused."""
-    for video, kinds in encoder.encode_features(table, console=console):
-        for feature, vectors in zip(encoder.features, kinds, strict=True):
+    """Yield the features of videos; refuse negative ones."""
+    for video, features in encoder.encode_features(table, console=console):
+        for feature, vectors in zip(encoder.features, features, strict=True):
             if not (vectors >= 0).all():
                 raise ValueError(
                     f"stage {feature.stage!r} of {encoder.source.name} gives {vectors.min():g} for "
-                    f"{table[video].path}; the twelve similarities need numbers of 0 or more: "
-                    "name --stages that end in a ReLU"
+                    f"{table[video].path}; the twelve similarities need features of 0 or more: "
+                    "choose --stages that end in a ReLU"
                 )
-        yield video, kinds
+        yield video, features
 
 
-def _truth(pairs: Sequence[VideoPair]) -> tuple[BoolArray, npt.NDArray[np.int64]]:
-    """Whether each pair is of one action, and its fold."""
+def _same_and_fold(pairs: Sequence[VideoPair]) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+    """Return whether each pair has the same action, and its fold."""
     return np.array([pair.same for pair in pairs]), np.array([pair.fold for pair in pairs], np.int64)
 
 
 def _features(videos: _PairedVideos, pairs: Sequence[VideoPair], stages: Sequence[Tensor]) -> FloatArray:
-    """Twelve numbers a stage for each pair."""
+    """Return twelve numbers per stage for each pair."""
     a, b = ([videos.rows[name] for name in side] for side in zip(*((pair.a, pair.b) for pair in pairs), strict=True))
     return pair_features([stage[a] for stage in stages], [stage[b] for stage in stages]).numpy()
 
 
 def _choose_c(videos: _PairedVideos, stages: Sequence[Tensor]) -> float:
-    """Choose C on View-1, which the folds do not share."""
+    """Choose C on View-1, which has no pairs in common with the folds."""
     (train, train_same), (test, test_same) = (
-        (_features(videos, part, stages), _truth(part)[0]) for part in videos.view1
+        (_features(videos, part, stages), _same_and_fold(part)[0]) for part in videos.view1
     )
     return choose_c(train, train_same, test, test_same)
 
 
 def _chance(same: BoolArray, fold: npt.NDArray[np.int64]) -> float:
-    """The mean accuracy over the folds of always giving the answer that is commoner in all pairs."""
-    right = same == (same.mean() >= 0.5)
-    return float(np.mean([right[fold == number].mean() for number in np.unique(fold)]))
+    """Return the mean accuracy over the folds of always predicting the more frequent kind of all pairs."""
+    correct = same == (same.mean() >= 0.5)
+    return float(np.mean([correct[fold == number].mean() for number in np.unique(fold)]))
 
 
 def _description(

@@ -1,7 +1,7 @@
 """Action similarity labelling: whether two videos show the same action (paper section 4.5).
 
-Twelve similarities of a pair's features at each of three stages make 36 numbers, which a linear support vector machine
-classifies. It is trained on all folds of pairs but one and tested on that one; no class is in two folds.
+Twelve similarities of a pair's features at each of three stages give 36 numbers, which a linear support vector machine
+(SVM) classifies. It is trained on all folds of pairs except one and tested on that one; no class is in two folds.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from v3s.video.homography import FloatArray
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-_TINY = 1e-10
-"""Added to both sides of the ratio inside a logarithm, where a feature may be exactly 0."""
+_EPSILON = 1e-10
+"""Added to numerator and denominator inside a logarithm, since a feature can be exactly 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarityResult:
-    """What the leave-one-fold-out evaluation found.
+    """The result of the leave-one-fold-out evaluation.
 
     Attributes:
         fold_accuracy: accuracy on each fold in ascending order of its number, in [0, 1].
-        mean: of ``fold_accuracy``.
-        standard_error: of that mean: deviation (ddof = 1) / sqrt(number of folds).
-        auc: area under the ROC curve of all pairs, each scored by the machine that did not see its fold.
-        false_positive_rate: of the points of that curve.
-        true_positive_rate: of the points of that curve.
+        mean: mean of ``fold_accuracy``.
+        standard_error: standard error of the mean: standard deviation (ddof = 1) / sqrt(number of folds).
+        auc: area under the ROC curve of all pairs, each scored by the SVM that was not trained on its fold.
+        false_positive_rate: of the points of the ROC curve.
+        true_positive_rate: of the points of the ROC curve.
     """
 
     fold_accuracy: tuple[float, ...]
@@ -91,7 +91,7 @@ def _euclidean(x: Tensor, y: Tensor) -> Tensor:
 
 def _symmetric_divergence(x: Tensor, y: Tensor) -> Tensor:
     """10: (sum(x log(x / y)) + sum(y log(y / x))) / 2, of vectors of unit length; 1e-10 is added inside the log."""
-    return ((x - y) * ((x + _TINY) / (y + _TINY)).log()).sum(dim=1) / 2
+    return ((x - y) * ((x + _EPSILON) / (y + _EPSILON)).log()).sum(dim=1) / 2
 
 
 def _root_max_share(x: Tensor, y: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ _ON_UNIT_VECTORS = (_euclidean, _symmetric_divergence, _root_max_share, _interse
 def similarities(a: Tensor, b: Tensor) -> Tensor:
     """Compute the twelve similarities and distances of each pair, in the order of Kliper-Gross et al.
 
-    Numbers 1 to 8 take the features as given, 9 to 12 divide each by its length first. A feature that is 0 everywhere
-    stays so.
+    Numbers 1 to 8 use the features unchanged, 9 to 12 first divide each feature vector by its length. A zero vector
+    stays zero.
 
     Args:
         a: features of the first videos, shape (P, D), all >= 0 (as after a ReLU).
@@ -127,20 +127,20 @@ def similarities(a: Tensor, b: Tensor) -> Tensor:
     Source: paper section 4.5, "12 different distances for each feature as described in [14]".
     """
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"features {tuple(a.shape)} and {tuple(b.shape)} given; two equal shapes (P, D) are needed")
+        raise ValueError(f"got features {tuple(a.shape)} and {tuple(b.shape)}; expected two equal shapes (P, D)")
     x, y = a.detach().double(), b.detach().double()
     if not all(bool((side >= 0).all() and side.isfinite().all()) for side in (x, y)):
-        raise ValueError("a feature is negative, infinite or NaN; take features after a ReLU, such as a stage's mean")
+        raise ValueError("a feature is negative, infinite or NaN; use features after a ReLU, such as a stage's mean")
     unit_x, unit_y = (_ratio(side, side.norm(dim=1, keepdim=True)) for side in (x, y))
     columns = [formula(x, y) for formula in _ON_FEATURES] + [formula(unit_x, unit_y) for formula in _ON_UNIT_VECTORS]
     return torch.stack(columns, dim=1)
 
 
 def pair_features(stages_a: Sequence[Tensor], stages_b: Sequence[Tensor]) -> Tensor:
-    """Concatenate the twelve similarities of each stage: 36 numbers a pair for the paper's three stages.
+    """Concatenate the twelve similarities of each stage: 36 numbers per pair for the paper's three stages.
 
     Args:
-        stages_a: one tensor (P, D_s) a stage for the first videos.
+        stages_a: one tensor (P, D_s) per stage for the first videos.
         stages_b: the same for the second videos.
 
     Returns:
@@ -152,35 +152,35 @@ def pair_features(stages_a: Sequence[Tensor], stages_b: Sequence[Tensor]) -> Ten
     Source: paper section 4.5, "a 36-dimensional feature".
     """
     if len(stages_a) != len(stages_b) or not stages_a:
-        raise ValueError(f"{len(stages_a)} and {len(stages_b)} stages given; one number of them, at least 1, is needed")
+        raise ValueError(f"got {len(stages_a)} and {len(stages_b)} stages; expected the same number, at least 1")
     return torch.cat([similarities(a, b) for a, b in zip(stages_a, stages_b, strict=True)], dim=1)
 
 
 def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.int64], c: float) -> SimilarityResult:
-    """Train on all folds but one, test on that one, for each fold in turn.
+    """Test on each fold in turn, after training on all other folds.
 
-    Mean and deviation of each number come from the training folds. A pair is called "same" where the machine's
-    decision value is positive.
+    Mean and standard deviation of each feature come from the training folds. A pair is predicted as "same" if the
+    SVM's decision value is positive.
 
     Args:
-        features: of the pairs, shape (P, F), as :func:`pair_features` gives.
+        features: features of the pairs, shape (P, F), from :func:`pair_features`.
         same: whether the videos show the same action, shape (P,).
         fold: number of each pair's fold, shape (P,).
-        c: inverse strength of the machine's penalty.
+        c: inverse strength of the SVM's penalty.
 
     Raises:
-        ValueError: fewer than two folds, or the pairs outside some fold, or all pairs, are of one kind.
+        ValueError: there are fewer than two folds, or a set of training pairs is all "same" or all "different".
         ImportError: scikit-learn is missing.
 
     Source: paper section 4.5, "Finally, a linear SVM is used".
     """
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise ValueError(f"folds {folds.tolist()} given; at least 2 are needed to leave one out")
+        raise ValueError(f"got folds {folds.tolist()}; at least 2 are needed to hold one out")
     decisions = np.empty(len(features))
     for held_out in folds:
         test = fold == held_out
-        decisions[test] = _train_machine(features[~test], same[~test], c).decision_function(features[test])
+        decisions[test] = _train_svm(features[~test], same[~test], c).decision_function(features[test])
     accuracy = np.array([np.mean((decisions > 0)[fold == held_out] == same[fold == held_out]) for held_out in folds])
     false_positives, true_positives, _ = _sklearn().metrics.roc_curve(same, decisions)
     return SimilarityResult(
@@ -194,7 +194,7 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
 
 
 def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_same: BoolArray) -> float:
-    """Choose the penalty on View-1: train on its first list, take the best accuracy on its second.
+    """Choose the penalty on View-1: the one with the best accuracy on its test pairs.
 
     Args:
         train: features of the training pairs, shape (P, F).
@@ -203,30 +203,32 @@ def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_sa
         test_same: shape (Q,).
 
     Returns:
-        The inverse strength; between equals the smallest, which is the strongest penalty.
+        The inverse strength; in a tie the smallest, which is the strongest penalty.
 
     Raises:
-        ValueError: the training pairs are of one kind.
+        ValueError: the training pairs are all "same" or all "different".
         ImportError: scikit-learn is missing.
     """
 
     def accuracy(c: float) -> float:
-        return float(np.mean((_train_machine(train, train_same, c).decision_function(test) > 0) == test_same))
+        return float(np.mean((_train_svm(train, train_same, c).decision_function(test) > 0) == test_same))
 
     return max(C_GRID, key=accuracy)
 
 
-def _train_machine(features: FloatArray, same: BoolArray, c: float) -> Any:
-    """Fit a linear machine behind a standardiser."""
+def _train_svm(features: FloatArray, same: BoolArray, c: float) -> Any:
+    """Fit a linear SVM on standardised features."""
     if same.all() or not same.any():
-        raise ValueError(f"{len(same)} training pairs of one kind given; same and different ones are needed")
+        raise ValueError(
+            f"got {len(same)} training pairs of one kind; pairs with the same and with different actions are needed"
+        )
     sklearn = _sklearn()
-    machine = sklearn.svm.LinearSVC(C=c, dual=False, max_iter=10_000)  # primal: no random order, exact in 36 dimensions
-    return sklearn.pipeline.make_pipeline(sklearn.preprocessing.StandardScaler(), machine).fit(features, same)
+    svm = sklearn.svm.LinearSVC(C=c, dual=False, max_iter=10_000)  # primal: no random order, exact in 36 dimensions
+    return sklearn.pipeline.make_pipeline(sklearn.preprocessing.StandardScaler(), svm).fit(features, same)
 
 
 def _sklearn() -> ModuleType:
-    """Import scikit-learn when it is needed."""
+    """Import scikit-learn on first use."""
     try:
         import sklearn.metrics
         import sklearn.pipeline
@@ -238,5 +240,5 @@ def _sklearn() -> ModuleType:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide, with 0 where the denominator is 0."""
+    """Divide; the result is 0 if the denominator is 0."""
     return torch.where(denominator > 0, numerator / denominator, 0)

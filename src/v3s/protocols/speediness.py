@@ -1,7 +1,7 @@
 """``v3s speediness``: how fast a video seems to play, window by window (paper section 3.4, Figure 4).
 
-The temporal head was trained to recognise at which speed a clip was sampled. Asked about a window at the video's own
-speed, it says how fast the motion is, measured against the videos that it was trained on.
+The temporal head was trained to recognise the speed at which a clip was sampled. On a window at the original speed, it
+measures how fast the motion is compared with the training videos.
 """
 
 from collections.abc import Sequence
@@ -32,24 +32,24 @@ from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
 from v3s.video.warp import warp
 
-_READ_BYTES = 2**29  # of source frames held at once: a long video of large frames is read in parts
-_WARP_FRAMES = 16  # warped at once, as float
-_PICTURE_WIDTH = 160  # of the frames on the page, in pixels
+_READ_BYTES = 2**29  # source frames in memory at a time; longer videos are read in parts
+_WARP_FRAMES = 16  # frames that are warped at a time, as float
+_PICTURE_WIDTH = 160  # width of the frames on the page, in pixels
 _FRAMES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedinessConfig(ComputeOptions):
-    """Draw how fast a video looks to the temporal head, over its time (paper section 3.4, Figure 4).
+    """Plot how fast a video appears to play, according to the temporal head (paper section 3.4, Figure 4).
 
     Attributes:
         video: The video.
-        backbone: A run's folder, pre-trained with a task that has speeds (ts, ts+tp, v3s).
-        out: The HTML page; a JSON file with the curve is written beside it.
+        backbone: Folder of a run that was pre-trained with a task with speeds (ts, ts+tp, v3s).
+        out: HTML page to write; the curve is also written next to it, as JSON.
 
     More options:
-        stride: Frames between two windows.
-        batch_size: Windows in a forward pass.
+        stride: Frames between the starts of consecutive windows.
+        batch_size: Windows per forward pass.
     """
 
     video: Annotated[str, "VIDEO"]
@@ -63,7 +63,9 @@ class SpeedinessConfig(ComputeOptions):
         require_positive(self, "stride", "batch_size")
         require_files(self, "out")
         if Path(self.out).suffix == ".json":
-            raise ValueError(f"out is {self.out}; give the HTML page, the JSON file is written next to it")
+            raise ValueError(
+                f"out is {self.out}; give the name of the HTML page, next to which the JSON file is written"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +78,31 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A question to the temporal head: P(part) / P(whole), both as row numbers of its table."""
+    """A ratio of the temporal head's probabilities, P(part) / P(whole), both as row numbers of its label table."""
 
     part: tuple[int, ...]
     whole: tuple[int, ...]
 
     @property
-    def of_even_guess(self) -> float:
-        """What a head that finds all rows equally likely answers."""
+    def uniform_guess(self) -> float:
+        """The ratio if all rows are equally likely."""
         return len(self.part) / len(self.whole)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The answer for each window: logits (N, rows) to float64 (N,), in [0, 1]."""
+        """Compute the ratio for each window: logits (N, rows) to float64 (N,), in [0, 1]."""
         rows = logits.double()
         return (rows[:, self.part].logsumexp(dim=1) - rows[:, self.whole].logsumexp(dim=1)).exp().clamp(max=1)
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedinessCurve:
-    """What the temporal head says of each window; a curve that its table cannot answer is None.
+    """The temporal head's prediction for each window; a curve that its label table does not support is None.
 
     Attributes:
-        frames: the middle of each window, in frames from 0; between two frames where a window has an even number.
-        seconds: the same at the video's mean frame rate.
-        speediness: 1 - P(s = 1) / P(all of T_S), in [0, 1]: 0 is the usual speed, 1 sped up.
-        acceleration: P(p2 > p1) / P(all of T_P), in [0, 1]: 1 says that the second half of the window is faster.
+        frames: the middle of each window, in frames from 0; between two frames if the window has an even length.
+        seconds: the same in seconds, at the video's mean frame rate.
+        speediness: 1 - P(s = 1) / P(all of T_S), in [0, 1]: 0 is normal speed, 1 is sped up.
+        acceleration: P(p2 > p1) / P(all of T_P), in [0, 1]: 1 means that the second half of the window is faster.
     """
 
     frames: tuple[float, ...]
@@ -110,18 +112,18 @@ class SpeedinessCurve:
 
     @property
     def curves(self) -> dict[str, tuple[float, ...]]:
-        """Those that there are, by name."""
+        """The available curves, by name."""
         both = {"speediness": self.speediness, "acceleration": self.acceleration}
         return {name: values for name, values in both.items() if values is not None}
 
     def moments(self) -> dict[str, int]:
-        """Windows worth a look, in order: where the first curve is lowest, highest, just after its steepest rise."""
+        """Return notable windows in order: where the first curve is lowest, highest, and after its steepest rise."""
         values = np.array(next(iter(self.curves.values())))
-        found = {"lowest": int(values.argmin()), "highest": int(values.argmax())}
+        windows = {"lowest": int(values.argmin()), "highest": int(values.argmax())}
         rises = np.diff(values)
         if rises.size and rises.max() > 0:
-            found["steepest rise"] = int(rises.argmax()) + 1
-        return dict(sorted(found.items(), key=lambda moment: moment[1]))
+            windows["steepest rise"] = int(rises.argmax()) + 1
+        return dict(sorted(windows.items(), key=lambda moment: moment[1]))
 
 
 def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> SpeedinessCurve:
@@ -132,14 +134,14 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
         console: where to report; the terminal by default.
 
     Raises:
-        CheckpointError: the folder holds no pre-trained model.
+        CheckpointError: the folder does not contain a pre-trained model.
         ValueError: the run was not trained on speeds, or the video cannot be read or is shorter than a window.
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
     rows = describe_trained(config.backbone).task.temporal
     try:
-        questions(rows)
+        temporal_shares(rows)
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
     model, trained = load_pretext_model(config.backbone)
@@ -163,32 +165,32 @@ def measure_speediness(
     compute: Compute | None = None,
     console: Console | None = None,
 ) -> SpeedinessCurve:
-    """Slide a window of consecutive frames over a video and ask the temporal head about each.
+    """Slide a window of consecutive frames over a video and apply the temporal head to each.
 
     Args:
         model: in evaluation mode.
-        trained: the tables and the clips that it was trained on: a window has as many frames, of the same size.
+        trained: the label tables and the clips that it was trained on; windows have the length and size of these clips.
         video: at least as long as a window.
-        windows: how they slide.
+        windows: stride and batch size.
         compute: device and precision; the CPU in fp32 by default.
-        console: where progress is shown; the terminal by default.
+        console: where to show progress; the terminal by default.
 
     Raises:
         ValueError: the task has no speeds, or the video is shorter than a window.
 
     Source: paper section 3.4, Figure 4.
     """
-    asked = questions(trained.task.temporal)
+    shares = temporal_shares(trained.task.temporal)
     length = trained.sampling.clip_frames
     if video.num_frames < length:
-        raise ValueError(f"{video.path}: has {video.num_frames} frames; a window needs {length}")
+        raise ValueError(f"{video.path}: has {video.num_frames} frames; a window needs at least {length}")
     console = console or Console()
     frames = _read_small(video, trained.sampling, console)
     starts = range(0, video.num_frames - length + 1, windows.stride)
     clips = [frames[:, start : start + length] for start in starts]
-    logits = _ask(model, clips, windows.batch_size, compute or choose_compute("cpu", "fp32"), console)
+    logits = _temporal_logits(model, clips, windows.batch_size, compute or choose_compute("cpu", "fp32"), console)
     centres = tuple(start + (length - 1) / 2 for start in starts)
-    values = {name: tuple(share(logits).tolist()) for name, share in asked.items()}
+    values = {name: tuple(share(logits).tolist()) for name, share in shares.items()}
     return SpeedinessCurve(
         centres,
         tuple(centre / video.fps for centre in centres),
@@ -197,11 +199,11 @@ def measure_speediness(
     )
 
 
-def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
-    """What a temporal table can be asked: "speediness", "acceleration" or both.
+def temporal_shares(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
+    """Return the shares that a temporal label table supports: "speediness", "acceleration" or both.
 
     Raises:
-        ValueError: neither; the message has the table.
+        ValueError: it supports neither; the message contains the table.
     """
     speeds = {number: row.speed for number, row in enumerate(rows) if isinstance(row, TemporalScale)}
     patterns = {number: row.p for number, row in enumerate(rows) if isinstance(row, TemporalProjection)}
@@ -209,18 +211,18 @@ def questions(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
         "speediness": Share(tuple(number for number, speed in speeds.items() if speed != 1), tuple(speeds)),
         "acceleration": Share(tuple(number for number, (p1, p2) in patterns.items() if p2 > p1), tuple(patterns)),
     }
-    found = {name: share for name, share in shares.items() if 0 < len(share.part) < len(share.whole)}
-    if not found:
-        known = ", ".join(map(str, rows)) or "nothing"
+    supported = {name: share for name, share in shares.items() if 0 < len(share.part) < len(share.whole)}
+    if not supported:
+        known = f"the temporal head distinguishes only {', '.join(map(str, rows))}" if rows else "has no temporal head"
         raise ValueError(
-            f"its temporal head distinguishes {known}; a speediness curve needs speed 1 and a faster one, "
-            "an acceleration curve rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
+            f"{known}; a speediness curve needs speed 1 and a faster one, "
+            "an acceleration curve needs rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
         )
-    return found
+    return supported
 
 
 def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
-    """All frames of a video as the network sees them: uint8, shape (3, num_frames, size, size)."""
+    """Read all frames of a video at the network's input size: uint8, shape (3, num_frames, size, size)."""
     to_clip, size = untransformed(video, sampling), sampling.clip_size
     at_once = max(_WARP_FRAMES, _READ_BYTES // (3 * video.height * video.width))
     parts = []
@@ -228,19 +230,20 @@ def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
         range(0, video.num_frames, at_once), "reading", console=console, transient=True, disable=not console.is_terminal
     ):
         frames = read_frames(video, range(first, min(first + at_once, video.num_frames)))
-        parts += [warp(some, to_clip, size, size) for some in frames.split(_WARP_FRAMES)]
+        parts += [warp(chunk, to_clip, size, size) for chunk in frames.split(_WARP_FRAMES)]
     return torch.cat(parts, dim=1)
 
 
 @torch.inference_mode()
-def _ask(model: PretextModel, windows: Sequence[Tensor], batch_size: int, compute: Compute, console: Console) -> Tensor:
-    """The temporal logits of each window: float32 on the CPU, shape (windows, rows)."""
+def _temporal_logits(
+    model: PretextModel, windows: Sequence[Tensor], batch_size: int, compute: Compute, console: Console
+) -> Tensor:
+    """Compute the temporal logits of each window: float32 on the CPU, shape (windows, rows)."""
     model.to(compute.device)
     model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     logits = []
-    for first in track(
-        range(0, len(windows), batch_size), "asking", console=console, transient=True, disable=not console.is_terminal
-    ):
+    firsts = range(0, len(windows), batch_size)
+    for first in track(firsts, "predicting", console=console, transient=True, disable=not console.is_terminal):
         batch = torch.stack(list(windows[first : first + batch_size]))
         with compute.autocast():
             logits.append(model(compute.clips(batch)).temporal.float().cpu())
@@ -248,22 +251,22 @@ def _ask(model: PretextModel, windows: Sequence[Tensor], batch_size: int, comput
 
 
 def curve_chart(curve: SpeedinessCurve, task: PretextTask, *, video: str, markers: dict[str, float]) -> str:
-    """The curves over seconds beside an even guess, as SVG.
+    """Draw the curves over time, with a uniform guess for reference, as SVG.
 
     Args:
-        curve: what the network said.
-        task: the tables that it was trained on.
-        video: its name, for the title.
+        curve: the network's predictions.
+        task: the label tables that it was trained on.
+        video: name of the video, for the title.
         markers: moments in seconds, by label.
     """
-    asked = questions(task.temporal)
+    shares = temporal_shares(task.temporal)
     return line_chart(
         {name: list(zip(curve.seconds, values, strict=True)) for name, values in curve.curves.items()},
         title=f"{' and '.join(curve.curves)} of {video}",
         x_label="seconds",
         y_label="share of probability",
         y_range=(0, 1),
-        reference_lines={f"{name}: even guess": asked[name].of_even_guess for name in curve.curves},
+        reference_lines={f"{name}: uniform guess": shares[name].uniform_guess for name in curve.curves},
         markers=markers,
     )
 
@@ -273,10 +276,10 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
     markers = {name: curve.seconds[window] for name, window in moments.items()}
     chart = curve_chart(curve, trained.task, video=Path(config.video).name, markers=markers)
     meaning = {
-        "speediness": "Speediness is 1 - P(s = 1) / P(all speeds): near 0 the network sees the usual pace, near 1 a "
-        "sped-up one.",
-        "acceleration": "Acceleration is P(p2 > p1) / P(all patterns): near 1 the second half of a window seems "
-        "faster than the first, near 0 slower.",
+        "speediness": "Speediness is 1 - P(s = 1) / P(all speeds). Near 0, the video seems to play at normal speed; "
+        "near 1, it seems sped up.",
+        "acceleration": "Acceleration is P(p2 > p1) / P(all patterns). Near 1, the second half of a window seems "
+        "faster than the first; near 0, it seems slower.",
     }
     lead = (
         f"{config.video}: {video.num_frames:,} frames at {video.fps:.4g} frames per second, {len(curve.frames):,} "
@@ -284,19 +287,21 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
     )
     reading = [meaning[name] for name in curve.curves]
     reading.append(
-        "The network answers for changes of pixels: a flash of light or a cut can look like speed. A network that "
-        "cannot tell stays near the even guess."
+        "The network responds to changes of pixels: a flash of light or a cut can look like speed. A network that "
+        "cannot distinguish speeds stays near the uniform guess."
     )
-    shown = [
+    pictures = [
         figure(_window_picture(video, curve.frames[window], trained), f"{name}: {_moment(curve, window)}")
         for name, window in moments.items()
     ]
     blocks = [
-        section("Curve", figure(chart, f"One point for each window, at its middle; every {config.stride} frames.")),
-        section("The windows at the marked moments, frame by frame", *shown),
-        section("How to read it", *map(paragraph, reading)),
+        section(
+            "Curve", figure(chart, f"One window every {config.stride} frames; each point is the middle of a window.")
+        ),
+        section("Windows at the marked moments, frame by frame", *pictures),
+        section("How to read the curve", *map(paragraph, reading)),
     ]
-    return page("How fast it seems to play", blocks, lead=lead)
+    return page("How fast the video seems to play", blocks, lead=lead)
 
 
 def _moment(curve: SpeedinessCurve, window: int) -> str:
@@ -305,7 +310,7 @@ def _moment(curve: SpeedinessCurve, window: int) -> str:
 
 
 def _window_picture(video: Video, middle: float, trained: Trained) -> str:
-    """All frames of a window, whole and small, as a data URI: what raised the curve may last for one frame only."""
+    """Show all frames of a window as a data URI, since the cause of a rise may be a single frame."""
     length = trained.sampling.clip_frames
     first = round(middle - (length - 1) / 2)
     frames = small_frames(video, range(first, first + length), _PICTURE_WIDTH)
@@ -323,7 +328,7 @@ def _description(config: SpeedinessConfig, trained: Trained, video: Video, curve
         "clip_frames": trained.sampling.clip_frames,
         "clip_size": trained.sampling.clip_size,
         "stride": config.stride,
-        "even_guess": {name: share.of_even_guess for name, share in questions(trained.task.temporal).items()},
+        "even_guess": {name: share.uniform_guess for name, share in temporal_shares(trained.task.temporal).items()},
         "moments": {name: curve.frames[window] for name, window in curve.moments().items()},
         **asdict(curve),
     }

@@ -1,1 +1,1 @@
-"""How weights move: steps, epochs, checkpoints, processes. Knows no task."""
+"""Training: steps, epochs, checkpoints and several processes. It is independent of the task."""

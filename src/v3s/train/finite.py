@@ -1,4 +1,4 @@
-"""No update is made with a NaN or an infinity: the decision is taken on the device, so that no step waits for it."""
+"""No update is made with a NaN or an infinity. The check runs on the device, so no step waits for it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,58 +14,58 @@ from v3s.train.distributed import Processes, sum_over
 
 
 class NonFiniteError(ValueError):
-    """A loss or a gradient was NaN or infinite; the message says where, and no update was made with it."""
+    """A loss or a gradient was NaN or infinite, and no update was made with it; the message names the step."""
 
 
 class FiniteGuard:
-    """Lets an optimizer step as long as the losses and gradients of all processes are finite, and never after.
+    """Steps an optimizer until a loss or a gradient in any process is not finite, and skips every step from then on.
 
-    The optimizer must be a fused one: those skip an update where their ``found_inf`` is 1, without asking the host
-    (the protocol of `torch.amp.GradScaler`). The weights therefore stay what they were before the first bad step,
-    however late `num_good` is read.
+    The optimizer must be fused: a fused optimizer skips the update if its ``found_inf`` is 1, without asking the host
+    (the protocol of `torch.amp.GradScaler`). So the weights stay as they were before the first bad step, no matter how
+    late `num_skipped` is read.
 
     Args:
-        processes: the run's; one process's bad batch stops them all.
-        device: where the gradients are.
+        processes: all processes of the run; a bad batch in one of them stops all.
+        device: the device of the gradients.
 
     Attributes:
-        found: 1 from the first bad step on, 0 before; on the device.
-        num_steps: so far, those that were not made among them.
+        found_inf: 0 until the first bad step, 1 from then on; on the device.
+        num_steps: number of steps so far, skipped ones included.
     """
 
     def __init__(self, processes: Processes, device: torch.device) -> None:
         self._processes = processes
-        self.found = torch.zeros((), device=device)
-        self._good = torch.zeros((), dtype=torch.int64, device=device)
+        self.found_inf = torch.zeros((), device=device)
+        self._num_good = torch.zeros((), dtype=torch.int64, device=device)
         self.num_steps = 0
 
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """Move the weights, unless this loss, its gradients or those of an earlier step are not finite."""
+        """Update the weights, unless a loss or gradient of this step or of an earlier one is not finite."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         bad = (~torch.isfinite(norm + loss.detach())).float()
-        self.found = torch.clamp(self.found + sum_over(bad, self._processes), max=1)
-        self._good += self.found == 0
+        self.found_inf = torch.clamp(self.found_inf + sum_over(bad, self._processes), max=1)
+        self._num_good += self.found_inf == 0
         self.num_steps += 1
         assert all(group["fused"] for group in optimizer.param_groups)
-        optimizer.found_inf = self.found  # type: ignore[attr-defined]
+        optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
         optimizer.step()
 
-    def num_bad(self) -> int:
-        """How many steps were not made, counted from the first bad one; waits for the device."""
-        return self.num_steps - int(self._good)
+    def num_skipped(self) -> int:
+        """The number of skipped steps: the first bad one and all later ones. Waits for the device."""
+        return self.num_steps - int(self._num_good)
 
 
 @dataclass(frozen=True, slots=True)
 class BadBatch:
-    """A batch whose loss or gradient was not finite, as ``nonfinite/`` in a run's folder keeps it.
+    """A batch with a non-finite loss or gradient, as stored in ``nonfinite/`` in the run's folder.
 
     Attributes:
-        epoch: from 0.
-        step: in the epoch, from 0.
-        learning_rate: of that step.
-        num_processes: that shared the batch: process p had every one from sample p on.
-        samples: for each clip everything that was drawn, as plain values; ``index`` and ``video`` among them.
+        epoch: number of the epoch, from 0.
+        step: number of the step within the epoch, from 0.
+        learning_rate: learning rate of the step.
+        num_processes: number of processes that shared the batch; process p had samples p, p + num_processes, ...
+        samples: everything that was drawn for each clip, as plain values, including ``index`` and ``video``.
     """
 
     epoch: int
@@ -82,13 +82,13 @@ BATCH, _MODEL = "batch.json", "model.safetensors"
 
 
 def save_bad_batch(folder: Path, batch: BadBatch, model: nn.Module) -> None:
-    """Write the batch and the weights that it met."""
-    write_atomically(folder / _MODEL, lambda beside: beside.write_bytes(weights_as_bytes(model)))
+    """Write the batch and the weights of its step."""
+    write_atomically(folder / _MODEL, lambda temporary: temporary.write_bytes(weights_as_bytes(model)))
     write_json(folder / BATCH, asdict(batch))
 
 
 def load_bad_batch(folder: Path, model: nn.Module) -> BadBatch:
-    """Read what `save_bad_batch` wrote, the weights into the model.
+    """Read the files of `save_bad_batch`: returns the batch, and loads the weights into the model.
 
     Raises:
         CheckpointError: a file is missing or damaged.
@@ -96,6 +96,6 @@ def load_bad_batch(folder: Path, model: nn.Module) -> BadBatch:
     try:
         batch = BadBatch(**read_json(folder / BATCH))
     except TypeError as error:
-        raise CheckpointError(f"{folder / BATCH}: incomplete ({error})") from error
+        raise CheckpointError(f"{folder / BATCH} is incomplete ({error})") from error
     load_weights(folder / _MODEL, model)
     return batch

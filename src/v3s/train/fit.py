@@ -1,4 +1,4 @@
-"""A whole training: epochs, validation, the best weights, checkpoints, and resuming after a kill."""
+"""A complete training: epochs, validation, the best weights, checkpoints, and resuming after a kill."""
 
 import math
 import time
@@ -18,37 +18,37 @@ from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
 from v3s.train.loop import Batch, Clock, Sums, freeze_batch_norm, timed, train_step, validate
 from v3s.train.progress import Progress
-from v3s.train.run import NONFINITE, RunFolder, open_log, teller
-from v3s.train.stop import StopAskedError, StopRequest, TrainingStoppedError, listen_for_stop
+from v3s.train.run import NONFINITE, RunFolder, open_log, reporter
+from v3s.train.stop import StopRequest, StopRequestedError, TrainingStoppedError, listen_for_stop
 from v3s.train.training import Position, TrainingJob
 
-LAG = {"cpu": 0, "cuda": 4}  # steps until the host looks at what a step found: a GPU is kept busy meanwhile
-SAVING_SHARE = 0.05  # of the time, at most, goes into the checkpoints at the ends of epochs
+LAG = {"cpu": 0, "cuda": 4}  # steps until the host reads a step's flags, so that a GPU stays busy
+SAVING_SHARE = 0.05  # largest share of the time that checkpoints at the ends of epochs may take
 
 
 def fit(job: TrainingJob, run: RunFolder) -> None:
-    """Train to the end, from the start or from the newest checkpoint of a resumed run.
+    """Train to the last epoch, from the start or from the newest checkpoint of a resumed run.
 
     Args:
-        job: what is trained on what.
-        run: where checkpoints, metrics and the log go.
+        job: the model, its data and the options.
+        run: the folder for checkpoints, metrics and the log.
 
     Raises:
-        TrainingStoppedError: on SIGINT or SIGTERM, after a checkpoint was written.
+        TrainingStoppedError: SIGINT or SIGTERM arrived; a checkpoint was written.
         NonFiniteError: a loss or a gradient was not finite; no update was made with it.
-        CheckpointError: the run is resumed, there are checkpoints, and none of them is whole.
+        CheckpointError: the run is resumed and has checkpoints, but all of them are damaged.
     """
     training, processes = job.training, job.training.processes
     with open_log(run if processes.is_first else None) as log:
-        tell = teller(log, job.console)
-        position = _start(job, run, tell)
+        report = reporter(log, job.console)
+        position = _start(job, run, report)
         order = replace(job.order, first_epoch=position.epoch, first_step=position.step)
-        held_out = run.quarantine(job.validation.name, job.validation.num_files, repeats=True, tell=tell)
-        batches = job.train.read(order, run.quarantine(job.train.name, job.train.num_files, tell=tell))
-        tell(job.opening)
+        held_out = run.quarantine(job.validation.name, job.validation.num_files, repeats=True, report=report)
+        batches = job.train.read(order, run.quarantine(job.train.name, job.train.num_files, report=report))
+        report(job.opening)
         guard = FiniteGuard(processes, training.compute.device)
         checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, LAG[training.compute.device.type]))
-        progress = Progress(order, tell, job.console)
+        progress = Progress(order, report, job.console)
         with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
             while position.epoch < order.num_epochs:
                 clock = _train_epoch(checkpoints, batches, progress, stop)
@@ -64,7 +64,7 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
 
 
 def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dict[str, float]:
-    """The means of a validation pass."""
+    """Run a validation pass and return the mean of each term."""
     training = job.training
     batches = job.validation.read(job.fixed, held_out)
     means = validate(training.model, batches, training.objective, training.compute, training.processes)
@@ -74,7 +74,7 @@ def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dic
 
 
 def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float]) -> float:
-    """Step the schedule and keep the weights if they are the best; returns the learning rate of the epoch."""
+    """Step the schedule, and keep the weights if they are the best so far; returns the epoch's learning rate."""
     training = job.training
     rate: float = training.optimizer.param_groups[0]["lr"]
     _step_schedule(training.scheduler, validation["loss"])
@@ -88,7 +88,7 @@ def _end_epoch(job: TrainingJob, position: Position, validation: dict[str, float
 
 @dataclass(slots=True)
 class _Checkpoints:
-    """Saves a training now and then, and never one that met a loss or gradient that is not finite."""
+    """Saves checkpoints at intervals, but never after a non-finite loss or gradient."""
 
     job: TrainingJob
     run: RunFolder
@@ -99,24 +99,24 @@ class _Checkpoints:
     saving_seconds: float = 0.0
 
     def after_step(self, stop: StopRequest) -> None:
-        """End the training where some process found a reason to, in all at the same step; else save if it is time."""
-        asked = torch.full((), float(stop.number or 0), device=self.job.training.compute.device)
-        found, number = self.agreement.step(self.guard.found, asked)
-        if found:
+        """Stop all processes at the same step if one of them has a reason to; otherwise save if a checkpoint is due."""
+        signal_number = torch.full((), float(stop.number or 0), device=self.job.training.compute.device)
+        found_inf, number = self.agreement.step(self.guard.found_inf, signal_number)
+        if found_inf:
             self.check()
         if number:
             stop.number = int(number)
-            raise StopAskedError
+            raise StopRequestedError
         if time.monotonic() - self.saved >= self.job.checkpoint_seconds:
             self.save()
 
     def after_epoch(self, *, is_last: bool) -> None:
-        """Save, unless the epochs are so short that it would take more of the time than training may lose."""
+        """Save, unless epochs are so short that checkpoints would exceed their share of the time."""
         if is_last or time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, in the first process; the others, which need not wait for their devices, continue."""
+        """Write a checkpoint in the first process; the others continue without waiting for their devices."""
         start, training = time.monotonic(), self.job.training
         if training.processes.is_first:
             self.check()
@@ -125,10 +125,10 @@ class _Checkpoints:
         self.saving_seconds = self.saved - start
 
     def check(self) -> None:
-        """Raise `NonFiniteError` if a step was not made, with its batch kept in the run's folder."""
-        if not (num_bad := self.guard.num_bad()):
+        """Raise `NonFiniteError` if a step was skipped, after saving its batch in the run's folder."""
+        if not (num_skipped := self.guard.num_skipped()):
             return
-        epoch, step, training = self.position.epoch, self.position.step - num_bad, self.job.training
+        epoch, step, training = self.position.epoch, self.position.step - num_skipped, self.job.training
         rate = training.optimizer.param_groups[0]["lr"]
         samples = [self.job.describe(key) for key in self.job.order.batch(epoch, step)]
         batch = BadBatch(epoch, step, rate, training.processes.count, samples)
@@ -136,18 +136,19 @@ class _Checkpoints:
             save_bad_batch(self.run.path / NONFINITE, batch, training.model)
         files = sorted({str(sample["video"]) for sample in batch.samples})
         raise NonFiniteError(
-            f"a loss or gradient is not finite ({batch}); no update was made with it, the last checkpoint is from "
-            f"before. To see where: v3s replay --run {self.run.path}\nIts clips are from:\n  " + "\n  ".join(files)
+            f"a loss or gradient is not finite ({batch}); no update was made with it, and the last checkpoint predates "
+            f"it. To find the cause: v3s replay --run {self.run.path}\nThe clips of this batch are from:\n  "
+            + "\n  ".join(files)
         )
 
 
 @contextmanager
 def _saved_when_stopped(stop: StopRequest, checkpoints: _Checkpoints) -> Iterator[None]:
-    """Turn a request to stop into a checkpoint and an error that says where."""
+    """Turn a request to stop into a checkpoint and an error that names the position."""
     position = checkpoints.position
     try:
         yield
-    except StopAskedError:
+    except StopRequestedError:
         checkpoints.save()
         assert stop.number is not None
         where = f"stopped in epoch {position.epoch + 1} after step {position.step}"
@@ -175,7 +176,7 @@ def _metrics_line(
 
 
 def _cut_short(stop: StopRequest, processes: Processes) -> AbstractContextManager[None]:
-    """What a signal ends at once; not so where others would wait for this process: all stop after the same step."""
+    """Let a signal interrupt this work at once, unless other processes wait for it: then all stop at the same step."""
     return stop.cut_short() if processes.count == 1 else nullcontext()
 
 
@@ -196,7 +197,7 @@ def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: 
         progress.step(position.epoch, position.step, position.sums, clock)
     start = time.perf_counter()
     checkpoints.check()
-    clock.seconds += time.perf_counter() - start  # for the device to finish
+    clock.seconds += time.perf_counter() - start  # waiting for the device to finish
     clock.finish()
     return clock
 
@@ -205,18 +206,18 @@ def _step_schedule(scheduler: LRScheduler | ReduceLROnPlateau, loss: float) -> N
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(loss)
         return
-    with warnings.catch_warnings():  # an earlier process may have made all steps of this epoch
+    with warnings.catch_warnings():  # the process before a resume may have done all steps of this epoch
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`")
         scheduler.step()
 
 
-def _start(job: TrainingJob, run: RunFolder, tell: Callable[[str], None]) -> Position:
-    """Where to start: at the newest whole checkpoint of a resumed run, else at the beginning.
+def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> Position:
+    """Restore the newest intact checkpoint of a resumed run; returns where to start.
 
-    A damaged checkpoint is reported and set aside, and the one before it is used.
+    A damaged checkpoint is reported and renamed, and the previous one is used.
 
     Raises:
-        CheckpointError: there are checkpoints, and none of them is whole.
+        CheckpointError: there are checkpoints, but all of them are damaged.
     """
     if not job.resume:
         return Position()
@@ -224,12 +225,12 @@ def _start(job: TrainingJob, run: RunFolder, tell: Callable[[str], None]) -> Pos
     if run.has_checkpoint:
         state, damage = load_newest_checkpoint(run.last)
         position = training.restore(state)
-    wait_for_all(training.processes)  # all have read it
+    wait_for_all(training.processes)  # until all have read the checkpoint
     if training.processes.is_first:
         run.keep_metrics(position.epoch)
         if damage is not None:
             run.last.replace(run.last.with_name("damaged.pt"))
     if damage is not None:
         where = f"epoch {position.epoch + 1}, after step {position.step}"
-        tell(f"{damage}; it is set aside as damaged.pt, and the one before it is used: going on in {where}")
+        report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
     return position

@@ -1,7 +1,7 @@
-"""One training step, one epoch, one validation pass. Knows no task: an objective says what is minimised.
+"""One training step, the timing of an epoch, and a validation pass.
 
-An objective is a function ``(model, inputs, targets) -> dict of scalar tensors``; the loop minimises ``"loss"`` and
-averages the rest over samples.
+Nothing here depends on the task. An objective defines what is minimised: it is a function ``(model, inputs, targets) ->
+dict of scalar tensors``, of which training minimises ``"loss"`` and averages all terms over samples.
 """
 
 import time
@@ -23,28 +23,29 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(slots=True)
 class Sums:
-    """Sums over the samples of an epoch, kept on the device so that a step never waits for it.
+    """Sums over the samples of an epoch, kept on the device so that no step waits for the device.
 
     Attributes:
-        terms: the sum of each term times its batch's size.
-        samples: how many samples were added.
+        terms: for each term, the sum over batches of the term times the batch size.
+        samples: number of samples added.
     """
 
     terms: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
 
     def add(self, terms: dict[str, Tensor], num_samples: int) -> None:
-        """Add a batch's mean terms."""
+        """Add the mean terms of a batch."""
         for name, value in terms.items():
             weighted = value.detach().double() * num_samples
             self.terms[name] = self.terms[name] + weighted if name in self.terms else weighted
         self.samples += num_samples
 
     def means(self, processes: Processes) -> dict[str, float]:
-        """The means over the samples of all processes, of which one may have none: every process calls it."""
-        found = gather(({name: value.item() for name, value in self.terms.items()}, self.samples), processes)
-        names, samples = sorted({name for terms, _ in found for name in terms}), sum(number for _, number in found)
-        return {name: sum(terms.get(name, 0.0) for terms, _ in found) / max(samples, 1) for name in names}
+        """The means over the samples of all processes. Every process must call it, even one without samples."""
+        gathered = gather(({name: value.item() for name, value in self.terms.items()}, self.samples), processes)
+        names = sorted({name for terms, _ in gathered for name in terms})
+        samples = sum(number for _, number in gathered)
+        return {name: sum(terms.get(name, 0.0) for terms, _ in gathered) / max(samples, 1) for name in names}
 
     def local_means(self) -> dict[str, float]:
         """The means over this process's samples, for a progress line."""
@@ -56,12 +57,12 @@ class Clock:
     """How an epoch's seconds were spent.
 
     Attributes:
-        device: that trains.
-        waiting_seconds: until the next batch was there. On a GPU, those in which it had nothing of the network to do,
-            the making of the batch included where the GPU makes it: what the host does meanwhile costs nothing.
-        seconds: in all.
-        steps: finished in that time.
-        samples: trained on in that time, in this process.
+        device: the device that trains.
+        waiting_seconds: time spent waiting for batches. On a GPU, the time in which the GPU did not run the network,
+            including the time to make the batch if the GPU makes it; work of the host at the same time does not count.
+        seconds: total time.
+        steps: number of steps finished in that time.
+        samples: number of samples that this process trained on in that time.
     """
 
     device: torch.device
@@ -69,11 +70,11 @@ class Clock:
     seconds: float = 0.0
     steps: int = 0
     samples: int = 0
-    _underway: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
+    _pending: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
 
     @property
     def waiting_share(self) -> float:
-        """The share of time that went into waiting for data, 0..1."""
+        """The share of the time spent waiting for data, in [0, 1]."""
         return self.waiting_seconds / self.seconds if self.seconds else 0.0
 
     @property
@@ -83,27 +84,27 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Book the time within as waiting."""
+        """Count the time inside the context as waiting."""
         if self.device.type == "cpu":
             start = time.perf_counter()
             yield
             self.waiting_seconds += time.perf_counter() - start
             return
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        before.record()  # reached when the step before is finished
+        before.record()  # the GPU reaches it when the previous step is finished
         yield
         after.record()
-        self._underway.append((before, after))
-        while self._underway and self._underway[0][1].query():  # type: ignore[no-untyped-call]
-            self._book()
+        self._pending.append((before, after))
+        while self._pending and self._pending[0][1].query():  # type: ignore[no-untyped-call]
+            self._count_oldest()
 
     def finish(self) -> None:
-        """Book what a GPU had not yet finished; it has now."""
-        while self._underway:
-            self._book()
+        """Count the remaining waiting time, which the GPU has finished by now."""
+        while self._pending:
+            self._count_oldest()
 
-    def _book(self) -> None:
-        before, after = self._underway.popleft()
+    def _count_oldest(self) -> None:
+        before, after = self._pending.popleft()
         self.waiting_seconds += before.elapsed_time(after) / 1000
 
 
@@ -115,7 +116,7 @@ def train_step(
     compute: Compute,
     guard: FiniteGuard,
 ) -> dict[str, Tensor]:
-    """One optimisation step, unless the loss or the gradient is not finite; returns the terms, detached.
+    """Run one optimisation step, without an update if the loss or gradient is not finite; returns the detached terms.
 
     An empty batch changes nothing and has no terms.
     """
@@ -133,7 +134,7 @@ def train_step(
 def timed(
     batches: Iterator[Batch], num_batches: int, clock: Clock, *, waiting: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[Batch]:
-    """Yield that many batches and book the time: waiting for the next one, in the given context, and all of it."""
+    """Yield that many batches, waiting for each inside the context ``waiting``, and record the times."""
     for _ in range(num_batches):
         start = time.perf_counter()
         with waiting(), clock.waiting():
@@ -148,12 +149,12 @@ def timed(
 def validate(
     model: nn.Module, batches: Iterable[Batch], objective: Objective, compute: Compute, processes: Processes
 ) -> dict[str, float]:
-    """The mean of every term over all samples of all processes, in evaluation mode."""
+    """Compute the mean of every term over the samples of all processes, in evaluation mode."""
     was_training = model.training
     model.eval()
     sums = Sums()
     for clips, targets in batches:
-        if not len(clips):  # all its files are in quarantine
+        if not len(clips):  # all of its files are in quarantine
             continue
         with compute.autocast():
             terms = objective(model, compute.clips(clips), targets.to(compute.device, non_blocking=True))
@@ -163,7 +164,7 @@ def validate(
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
-    """Use the running statistics of every batch norm, and stop updating them; call it after ``model.train()``."""
+    """Make every batch norm use its running statistics without updating them; call this after ``model.train()``."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

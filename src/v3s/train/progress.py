@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a training: a progress bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from rich.progress import Progress as Bar
 from v3s.data.clips import BatchOrder
 from v3s.train.loop import Clock, Sums
 
-_LINE_SECONDS = 30.0  # between two plain lines
-_BAR_SECONDS = 0.5  # between two updates of the bar: reading a loss waits for the device
+_LINE_SECONDS = 30.0  # least time between two plain lines
+_BAR_SECONDS = 0.5  # least time between two updates of the bar: reading a loss waits for the device
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Tells of steps and epochs.
+    """Reports finished steps and epochs.
 
     Args:
-        order: of the batches from now on.
-        tell: called with a line for each epoch.
+        order: order of the remaining batches.
+        report: called with a line of text for each epoch.
         console: where to show steps.
     """
 
-    def __init__(self, order: BatchOrder, tell: Callable[[str], None], console: Console) -> None:
+    def __init__(self, order: BatchOrder, report: Callable[[str], None], console: Console) -> None:
         self._num_epochs, self._steps = order.num_epochs, order.steps_per_epoch
-        self._tell, self._console = tell, console
-        self._told = time.monotonic()
+        self._report, self._console = report, console
+        self._last_shown = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -49,11 +49,11 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.stop()
 
     def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
-        """Tell of a finished step, unless something was told just before."""
+        """Report a finished step, unless the last report is too recent."""
         now = time.monotonic()
-        if now - self._told < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
+        if now - self._last_shown < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
             return
-        self._told = now
+        self._last_shown = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"
         if self._bar is None:
             self._console.print(
@@ -68,22 +68,22 @@ class Progress(AbstractContextManager["Progress"]):
         return f"about {minutes:.0f} min left"
 
     def end_epoch(self, line: dict[str, Any]) -> None:
-        """Tell of a finished epoch, given its line of metrics.jsonl."""
+        """Report a finished epoch, given its line of metrics.jsonl."""
         text = (
             f"epoch {line['epoch']}/{self._num_epochs} train {describe(line['train'])} | "
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
             f"{line['waiting_share']:.0%} waiting for data | best epoch {line['best_epoch']}"
         )
-        self._tell(text)
-        self._told = time.monotonic()
+        self._report(text)
+        self._last_shown = time.monotonic()
 
 
 def describe(means: dict[str, float]) -> str:
-    """The terms of an objective in one short text: the loss, then the accuracies, but not of a head with one label."""
+    """Format the terms of an objective: the loss, then the accuracy of each head that has more than one label."""
     parts = [f"loss {means['loss']:.3f}"] if "loss" in means else []
     for name in sorted(means):
         head = name.removeprefix("accuracy")
-        if head != name and means.get(f"loss{head}") != 0:  # as it is where there is nothing to choose
+        if head != name and means.get(f"loss{head}") != 0:  # the loss is 0 if there is only one label
             parts.append(f"{head.removeprefix('_') or 'accuracy'} {means[name]:.1%}")
     return " ".join(parts)
 

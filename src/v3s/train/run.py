@@ -1,14 +1,14 @@
-"""A run's folder: what was asked for, what was found, what was measured, and the weights.
+"""The folder of a run: its configuration, environment, metrics, log and weights.
 
 ======================  ================================================================================
-config.yaml             the resolved configuration; ``--config`` takes it again
-manifest.json           versions, threads, seeds, hash of the file list, numbers of files left out
+config.yaml             the resolved configuration, which ``--config`` accepts
+manifest.json           versions, threads, seeds, hash of the file list, numbers of skipped files
 metrics.jsonl           one line for each epoch
-quarantine.jsonl        one line for each file that went bad after the scan: from which batch on it is left out, and why
+quarantine.jsonl        one line for each file that failed after the scan: the batch from which it is skipped, and why
 train.log               what was printed
-checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the one before it
-backbone.safetensors    the weights of the best epoch, with config.json that says how to use them
-nonfinite/              the batch that gave a NaN or an infinity, for ``v3s replay``
+checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
+backbone.safetensors    the weights of the best epoch; config.json describes how to use them
+nonfinite/              the batch that produced a NaN or an infinity, for ``v3s replay``
 ======================  ================================================================================
 """
 
@@ -46,8 +46,9 @@ NONFINITE = "nonfinite"
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
-"""Options that may differ when a run is resumed: they change no sample and no weight up to the checkpoint."""
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)  # the last one makes it a run
+"""Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint."""
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)
+"""What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
 
 _Config = TypeVar("_Config")
@@ -61,19 +62,20 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a resumed run starts from."""
+        """The checkpoint from which a run resumes."""
         return self.path / _LAST
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is anything to go on from; a kill between two renames leaves only the one before the last."""
+        """Whether there is a checkpoint to resume from; a kill between two renames leaves only the previous one."""
         return self.last.exists() or self.last.with_name(PREVIOUS).exists()
 
     def quarantine(
-        self, stream: str, num_files: int, *, repeats: bool = False, tell: Callable[[str], None]
+        self, stream: str, num_files: int, *, repeats: bool = False, report: Callable[[str], None]
     ) -> Quarantine:
-        """The files that go bad in a stream of batches, as quarantine.jsonl keeps them."""
-        return Quarantine(num_files=num_files, log=self.path / _QUARANTINE, stream=stream, repeats=repeats, tell=tell)
+        """The files that failed in a stream of batches, read from and logged to quarantine.jsonl."""
+        log = self.path / _QUARANTINE
+        return Quarantine(num_files=num_files, log=log, stream=stream, repeats=repeats, report=report)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -81,15 +83,15 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def keep_metrics(self, num_epochs: int) -> None:
-        """Drop the lines of epochs that a resumed run will repeat."""
+        """Drop the lines of epochs that the resumed run will repeat."""
         path = self.path / METRICS
         lines = [line for line in read_metrics(path) if line["epoch"] <= num_epochs] if path.exists() else []
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """The lines of a metrics.jsonl, without a last line that a kill cut short."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -100,32 +102,32 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that a run may not take, before the work that comes first.
+    """Refuse an unsuitable output folder before any other work starts.
 
     Raises:
-        ValueError: the folder holds a run and neither ``resume`` nor ``overwrite`` was given, or it holds something
-            else, which is never deleted.
+        ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, or it contains other
+            files, which are never deleted.
     """
     path = Path(out)
     if path.is_dir() and not is_free(path):
         if not (path / CONFIG).is_file():
-            raise ValueError(f"{path} is not empty and holds no run; choose another folder with --out")
+            raise ValueError(f"{path} is not empty and contains no run; choose another folder with --out")
         if not resume and not overwrite:
-            raise ValueError(f"{path} holds a run; continue it with --resume, replace it with --overwrite")
+            raise ValueError(f"{path} already contains a run; resume it with --resume, or replace it with --overwrite")
 
 
 def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
-    """Take the folder of a new run, or take up an old one and finish or forget what a kill left half done.
+    """Open the folder of a new or existing run, and complete or discard files that a kill left unfinished.
 
-    The caller holds the folder's lock (`v3s.files.lock`).
+    The caller must hold the lock of the folder (`v3s.files.lock`).
 
     Raises:
-        ValueError: as :func:`check_out`.
+        ValueError: see :func:`check_out`.
     """
     check_out(out, resume=resume, overwrite=overwrite)
     path = Path(out)
-    for left in (*path.glob(PART), *path.glob(f"*/{PART}")):
-        left.unlink()
+    for unfinished in (*path.glob(PART), *path.glob(f"*/{PART}")):
+        unfinished.unlink()
     if overwrite and not resume:
         _clear(path)
     finish_together(path)
@@ -133,15 +135,16 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
 
 
 def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE_ON_RESUME) -> RunFolder:
-    """Open the folder of a run with config.yaml and manifest.json written, or checked where the run is resumed.
+    """Open the folder of a run; write config.yaml and manifest.json, or check them if the run is resumed.
 
     Args:
-        config: of the run, with ``out``, ``resume`` and ``overwrite``.
-        facts: what manifest.json says of it beside the environment; ``files_sha256`` must be that of a resumed run.
-        free: names of the options that may differ when the run is resumed.
+        config: configuration of the run, with ``out``, ``resume`` and ``overwrite``.
+        facts: entries of manifest.json in addition to the environment; a resumed run must have the same
+            ``files_sha256``.
+        free: names of the options that may change when the run is resumed.
 
     Raises:
-        ValueError: as `open_run`, or the run was begun with other options or other videos.
+        ValueError: see `open_run`; or the run was started with other options or other videos.
     """
     run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
     resumes = config.resume and (run.path / MANIFEST).is_file()
@@ -150,41 +153,41 @@ def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE
         _check_resumable(run.path, config_of_run(type(config), run.path), config, free=free)
         if manifest["files_sha256"] != facts["files_sha256"]:
             raise ValueError(
-                f"{run.path} cannot be resumed: the list of videos, or their labels, changed since the run began "
-                f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore it, or start a run with "
-                "another --out"
+                f"{run.path} cannot be resumed: the list of videos or their labels have changed since the run started "
+                f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore the list, or start a new "
+                "run with another --out"
             )
-    _write_config(run, config)  # also of a resumed run: it may have been given more epochs
+    _write_config(run, config)  # also for a resumed run, which may have more epochs now
     if not resumes:
         write_manifest(run, facts)
     return run
 
 
 def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
-    """Refuse to resume a run with other options than it was begun with.
+    """Refuse to resume a run with different options.
 
     Args:
-        run: its folder.
-        before: the configuration that it was begun with.
-        now: the one that was given, of the same type.
+        run: folder of the run.
+        before: the configuration that the run was started with.
+        now: the current configuration, of the same type.
         free: names of the options that may differ.
 
     Raises:
-        ValueError: others differ; the message has their values before and now.
+        ValueError: other options differ; the message shows their old and new values.
     """
     old, new = asdict(before), asdict(now)
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)
         raise ValueError(
-            f"{run} cannot be resumed with other options: {listed}; leave them out, or begin a run with another --out"
+            f"{run} cannot be resumed with other options: {listed}; omit them, or start a new run with another --out"
         )
 
 
 def _write_config(run: RunFolder, config: Any) -> None:
-    """Write config.yaml; whether to replace or resume a run must be asked for each time."""
+    """Write config.yaml, without ``resume`` and ``overwrite``, which must be given each time."""
     text = argv.to_yaml(config, without=("resume", "overwrite"))
-    write_atomically(run.path / CONFIG, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_atomically(run.path / CONFIG, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def config_of_run(kind: type[_Config], run: Path) -> _Config:
@@ -205,7 +208,7 @@ def _clear(path: Path) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log on a full disk ends the run like every other file, instead of printing a traceback for each line."""
+    """A log file that ends the run on a full disk, as any other file does, instead of printing tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         raise
@@ -213,7 +216,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
-    """A logger that appends to train.log for as long as the context lasts; without a run folder it writes nothing."""
+    """A logger that appends to train.log for the duration of the context; without a run folder it writes nothing."""
     logger = logging.Logger("v3s.run")
     handler = logging.NullHandler() if run is None else _LogFile(run.path / _LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -224,18 +227,18 @@ def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
         handler.close()
 
 
-def teller(log: logging.Logger, console: Console) -> Callable[[str], None]:
-    """Say things twice: on the console and in the log."""
+def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
+    """Return a function that prints a message on the console and also logs it."""
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         log.info(text)
         say(console, text)
 
-    return tell
+    return report
 
 
 def hash_of_files(paths: Iterable[str]) -> str:
-    """SHA-256 of a list of paths, in order: two runs with the same hash saw the same list."""
+    """SHA-256 of a list of paths, in order: two runs with the same hash used the same list."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.encode("utf-8", "surrogateescape") + b"\n")
@@ -243,7 +246,7 @@ def hash_of_files(paths: Iterable[str]) -> str:
 
 
 def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
-    """Write manifest.json: the environment, and the facts of this run."""
+    """Write manifest.json: the environment and the facts about this run."""
     environment = {
         "v3s": version("v3s"),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request: a step is never cut in half, and waiting is cut short at once."""
+"""SIGINT and SIGTERM as a request to stop: a step always completes, but waiting is interrupted at once."""
 
 import signal
 import threading
@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopAskedError(BaseException):
-    """A signal asked for an end at a point where everything can be saved.
+class StopRequestedError(BaseException):
+    """A signal requested a stop, and everything can be saved at this point.
 
-    As `KeyboardInterrupt`, no `Exception`: it may be raised while a video is read, and is not the video's fault.
+    Like `KeyboardInterrupt`, it is not an `Exception`: raised while a video is read, it says nothing about the video.
     """
 
 
 class TrainingStoppedError(Exception):
-    """Training was asked to stop; ``--resume`` goes on from its last checkpoint.
+    """Training stopped on request; ``--resume`` continues from its last checkpoint.
 
     Attributes:
-        number: the signal's.
+        number: number of the signal.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -27,48 +27,48 @@ class TrainingStoppedError(Exception):
 
 
 class StopRequest:
-    """Which signal asked for an end, if one did.
+    """The signal that requested a stop, if any.
 
     Attributes:
-        number: the signal's, or None.
+        number: number of the signal, or None.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._at_once = False
+        self._immediate = False
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals. A second SIGINT stops at once, wherever that is."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle both signals. A second SIGINT raises `KeyboardInterrupt` at once."""
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        if self._at_once:
-            raise StopAskedError
+        if self._immediate:
+            raise StopRequestedError
 
     def check(self) -> None:
-        """Raise `StopAskedError` if a signal came."""
+        """Raise `StopRequestedError` if a signal has arrived."""
         if self.number is not None:
-            raise StopAskedError
+            raise StopRequestedError
 
     @contextmanager
     def cut_short(self) -> Iterator[None]:
-        """Work that changes nothing that is saved: a signal ends it at once."""
-        self._at_once = True
+        """A context for work that changes no saved state: a signal interrupts it at once."""
+        self._immediate = True
         try:
             self.check()
             yield
         finally:
-            self._at_once = False
+            self._immediate = False
 
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Take SIGINT and SIGTERM as a request for as long as the context lasts; only in the main thread."""
+    """Handle SIGINT and SIGTERM as requests to stop for the duration of the context; main thread only."""
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

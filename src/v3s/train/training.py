@@ -1,4 +1,4 @@
-"""What a training is: the parts that move, the samples that it sees and what is kept of it."""
+"""The parts of a training: model and optimizer, streams of samples, and the state in a checkpoint."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -21,14 +21,14 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 @dataclass(slots=True)
 class Position:
-    """Where a training stands: all that a checkpoint holds beside the tensors.
+    """How far a training has progressed: everything in a checkpoint besides the tensors.
 
     Attributes:
-        epoch: epochs finished.
-        step: steps finished in the epoch under way.
-        sums: of the epoch under way.
+        epoch: number of finished epochs.
+        step: number of finished steps in the current epoch.
+        sums: sums over the current epoch.
         best_score: the best validation score so far.
-        best_epoch: the epoch (from 1) that reached it; 0 before the first.
+        best_epoch: the epoch (from 1) with the best score; 0 before the first.
     """
 
     epoch: int = 0
@@ -40,17 +40,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The moving parts of a training and how they move.
+    """A model, its optimizer and everything else that determines how the weights change.
 
     Attributes:
-        model: the module whose weights are kept.
-        trained: the same, as it is called in training (compiled, or wrapped for several processes).
-        optimizer: moves the weights.
-        scheduler: stepped once after each epoch, with the validation loss where it wants one.
+        model: the module whose weights are saved.
+        trained: the same module as it is called in training (compiled, or wrapped for several processes).
+        optimizer: updates the weights.
+        scheduler: stepped once after each epoch, with the validation loss if the scheduler needs it.
         objective: what is minimised.
         compute: device and precision.
-        processes: this process among the run's.
-        frozen_batch_norm: train with the running statistics of every batch norm.
+        processes: the place of this process in the run.
+        frozen_batch_norm: whether every batch norm uses its running statistics in training.
     """
 
     model: nn.Module
@@ -63,7 +63,7 @@ class Training:
     frozen_batch_norm: bool = False
 
     def state(self, position: Position) -> dict[str, Any]:
-        """Everything that a later process needs to resume as if nothing had happened."""
+        """Everything that a later process needs to resume as if the training had never stopped."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -77,11 +77,11 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> Position:
-        """Take up a state; returns where it stood."""
+        """Restore a state; returns its position."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        keep_sums = self.processes.is_first  # they were summed there: the others start from zero
+        keep_sums = self.processes.is_first  # the saved sums are those of the first process: the others start from zero
         terms = {name: value.to(self.compute.device) for name, value in state["sums"].items()}
         sums = Sums(terms if keep_sums else {name: value * 0 for name, value in terms.items()})
         sums.samples = state["samples"] if keep_sums else 0
@@ -90,12 +90,12 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Samples of some videos, in batches.
+    """Samples of a set of videos, in batches.
 
     Attributes:
-        name: of the stream in quarantine.jsonl.
-        num_files: how many videos there are, of which at most half may go bad.
-        read: batches in an order, without the files in quarantine.
+        name: name of the stream in quarantine.jsonl.
+        num_files: number of videos, of which at most half may fail.
+        read: reads the batches in a given order, without the files in quarantine.
     """
 
     name: str
@@ -105,20 +105,20 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """A training as `v3s.train.fit.fit` carries it out, from its first epoch to its last.
+    """Everything that `v3s.train.fit.fit` needs to train from the first epoch to the last.
 
     Attributes:
-        training: the moving parts.
-        train: where the batches come from.
-        order: of the batches, from the first epoch on.
-        validation: where the batches of a validation come from.
-        fixed: the samples of every validation, in batches.
-        describe: everything that was drawn for a sample of ``train``; see `BadBatch`.
-        score: how good a validation was, given its means; the epoch with the highest is kept.
-        keep_best: called with the epoch (from 1) and the means of each new best epoch, in the first process.
-        checkpoint_seconds: at most this long between two checkpoints.
-        resume: start at the newest checkpoint, if there is one.
-        opening: what is said before the first step.
+        training: the model and how it is trained.
+        train: source of the training batches.
+        order: order of the training batches, starting with the first epoch.
+        validation: source of the validation batches.
+        fixed: the samples of every validation pass, in batches.
+        describe: returns everything that was drawn for a training sample; see `BadBatch`.
+        score: rates a validation pass by its means; the epoch with the highest score is kept.
+        keep_best: called with the epoch (from 1) and the means of each new best epoch, in the first process only.
+        checkpoint_seconds: longest time between two checkpoints.
+        resume: whether to start from the newest checkpoint, if there is one.
+        opening: text to report before the first step.
         console: where to report.
     """
 
@@ -139,14 +139,15 @@ class TrainingJob:
 def on_devices(
     model: _Model, compute: Compute, processes: Processes, *, batch_norm: BatchNormStatistics, compiled: bool
 ) -> tuple[_Model, nn.Module]:
-    """A model on its device, and the same as it is called in training.
+    """Move a model to its device; returns the model, and the module to call in training.
 
     Args:
-        model: as it was built.
+        model: the model as it was built.
         compute: the device.
-        processes: with several, gradients are averaged over them, and statistics of batch norm where that is asked for.
-        batch_norm: "sync", or "auto" on several GPUs, takes the statistics over all processes.
-        compiled: compile what is called in training. Validation, in batches of other sizes, would be compiled again.
+        processes: if there are several, gradients are averaged over all of them.
+        batch_norm: "sync", or "auto" on several GPUs, computes the statistics over all processes.
+        compiled: whether to compile the module for training. Validation would need another compilation, since its
+            batches differ in size.
     """
     several_gpus = processes.count > 1 and compute.device.type == "cuda"
     if batch_norm == "sync" or (batch_norm == "auto" and several_gpus):
@@ -157,5 +158,5 @@ def on_devices(
 
 
 def sgd(model: nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """The optimiser of the paper (section 4.1.2)."""
+    """The optimizer of the paper (section 4.1.2)."""
     return torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True)

@@ -1,1 +1,1 @@
-"""Collections of vectors: embed, merge, index, search."""
+"""Collections of vectors: the commands embed, merge, index and search."""

@@ -1,13 +1,13 @@
-"""Vectors of videos on disk: what they are, which network made them, and the exact search in them.
+"""Vectors of videos on disk: their files, their description, and exact search.
 
 ========================  ===========================================================================================
 vectors.json              `Description`: network, preprocessing, source, counts, which videos were skipped
-videos.jsonl              one line for each video: its path, label, length in frames and in seconds
+videos.jsonl              one line per video: its path, label, length in frames and in seconds
 shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in videos.jsonl), ``starts`` and ``ends``
                           (first frame, and the one after the last), int32 (n,)
 ========================  ===========================================================================================
 
-Every shard carries the stamp of its folder, so that vectors of two networks, or of two lists, never mix.
+Every shard contains the stamp of its folder, so that vectors of different networks or video lists are never mixed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.views import View
-from v3s.features.extract import Feature, Space
+from v3s.features.encoder import Feature, Space
 from v3s.files.lock import LOCK
 from v3s.files.writing import read_json, write_json, write_whole
 from v3s.vectors.exact import Neighbours, nearest
@@ -36,36 +36,36 @@ _VECTORS, _VIDEOS = "vectors.json", "videos.jsonl"
 _DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _NUM_SPARE = 16
-"""Rows that are scored again beyond the ``k`` asked for: half precision makes lengths differ by 1e-5, which can swap
-near equals, and even put a copy of the query behind another vector."""
+"""Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
+swap near ties and even rank another vector before a copy of the query."""
 
 
 class VectorsError(ValueError):
-    """Vectors that are missing, damaged, unfinished or of another network; the message names the file."""
+    """Vectors that are missing, damaged, incomplete or from another network; the message contains the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What vectors.json says.
+    """The content of vectors.json.
 
     Attributes:
-        backbone: the network as ``--backbone`` takes it; a path is absolute.
-        seed: of random weights.
-        network: its name and width, e.g. ``r2plus1d@0.25``.
+        backbone: the value of ``--backbone``; a path is absolute.
+        seed: seed of random weights.
+        network: name and width of the network, e.g. ``r2plus1d@0.25``.
         stages: its stages with their channels.
-        space: what the vectors are comparable with.
-        per_clip: one vector for each clip; otherwise one for each video, the mean over its clips.
-        dimension: numbers in a vector.
+        space: network, clips and feature; vectors of the same space are comparable.
+        per_clip: one vector per clip; otherwise one per video, the mean over its clips.
+        dimension: length of a vector.
         dtype: type of the numbers, ``float16`` or ``float32``.
-        root: the folder that the paths of the videos start from.
-        source: one line: what was listed.
+        root: the folder that the paths of the videos are relative to.
+        source: one line that describes the list of videos.
         files_sha256: SHA-256 of videos.jsonl.
-        num_videos: how many videos have vectors.
-        num_vectors: how many vectors they have.
-        num_padded: how many videos are shorter than a clip, so that their last frame is repeated.
-        num_missing: how many listed videos do not exist.
-        left_out: path and reason of each video that cannot be read.
-        shard_videos: videos in a shard.
+        num_videos: number of videos with vectors.
+        num_vectors: number of vectors.
+        num_padded: number of videos shorter than a clip, whose last frame is repeated.
+        num_missing: number of listed videos that do not exist.
+        left_out: path and reason of each skipped video.
+        shard_videos: videos per shard.
     """
 
     backbone: str
@@ -88,28 +88,28 @@ class Description:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two shards to lie in one folder."""
+        """The values that all shards in a folder have in common."""
         own = {name: getattr(self, name) for name in ("per_clip", "dimension", "dtype", "files_sha256", "shard_videos")}
         return {"fingerprint": self.space.fingerprint, **own}
 
     @property
     def stamp(self) -> str:
-        """SHA-256 over the identity: a shard or an index with another one is of other vectors."""
+        """SHA-256 over the identity: a shard or an index with another stamp belongs to other vectors."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def num_shards(self) -> int:
-        """How many shards the folder has when it is complete."""
+        """Number of shards in the complete folder."""
         return -(-self.num_videos // self.shard_videos)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the fingerprint among them."""
+        """Return plain values, including the fingerprint."""
         return {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of videos.jsonl: path below the root (posix), label or None, length in frames and in seconds."""
+    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds."""
 
     path: str
     label: str | None
@@ -119,7 +119,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """Vectors (n, D), memory-mapped where read, and for each its video, first frame and end: int32 (n,)."""
+    """Vectors (n, D), memory-mapped if read from disk, with the video, first frame and end of each: int32 (n,)."""
 
     vectors: Tensor
     videos: Tensor
@@ -129,13 +129,13 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """A complete folder of vectors, left on disk.
+    """A complete folder of vectors, which stay on disk.
 
     Attributes:
-        folder: where they lie.
-        description: what they are.
-        shards: all of them, in order; the rows of all shards are numbered on from 0.
-        offsets: number of each shard's first row, and of all rows, int64 (shards + 1,).
+        folder: path of the folder.
+        description: content of vectors.json.
+        shards: all shards in order; rows are numbered from 0 across shards.
+        offsets: number of each shard's first row, then the number of all rows, int64 (shards + 1,).
     """
 
     folder: Path
@@ -149,52 +149,52 @@ class Vectors:
         return int(self.offsets[-1])
 
     def video(self, number: int) -> Entry:
-        """What is known of a video."""
+        """Return the entry of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
         return Entry(**json.loads(self._lines[start : int(self._line_ends[number])]))
 
     def video_of(self, row: int) -> int:
-        """Number of the video of a row."""
+        """Return the number of a row's video."""
         shard, place = self._place(row)
         return int(shard.videos[place])
 
     def span_of(self, row: int) -> tuple[int, int]:
-        """First frame of a row, and the one after its last."""
+        """Return the first frame of a row, and the frame after its last."""
         shard, place = self._place(row)
         return int(shard.starts[place]), int(shard.ends[place])
 
     def take(self, rows: Tensor) -> Tensor:
-        """Chosen vectors, scaled to length one in float32: int64 (M,) to (M, D)."""
-        taken = torch.empty(len(rows), self.description.dimension)
+        """Return the vectors of these rows (int64, (M,)), scaled to unit length: float32, shape (M, D)."""
+        vectors = torch.empty(len(rows), self.description.dimension)
         numbers = np.searchsorted(self.offsets, rows.numpy(), side="right") - 1
         for number in np.unique(numbers).tolist():
-            mine = torch.from_numpy(numbers == number)
-            taken[mine] = self.shards[number].vectors[rows[mine] - int(self.offsets[number])].float()
-        return F.normalize(taken, dim=1)
+            in_shard = torch.from_numpy(numbers == number)
+            vectors[in_shard] = self.shards[number].vectors[rows[in_shard] - int(self.offsets[number])].float()
+        return F.normalize(vectors, dim=1)
 
     def nearest(self, queries: Tensor, k: int) -> Neighbours:
-        """The rows with the largest cosine similarity to each query, by comparing with all of them.
+        """Find the rows with the largest cosine similarity to each query by comparing all rows.
 
         Args:
             queries: float32, shape (Q, D), unit length.
-            k: rows wanted, 1 to all.
+            k: number of rows to find, 1 to all.
         """
         if not 1 <= k <= len(self):
-            raise ValueError(f"k = {k} vectors asked of the {len(self):,} in {self.folder}")
-        found = nearest(queries, [shard.vectors for shard in self.shards], min(k + _NUM_SPARE, len(self)))
-        return self.best_of(queries, found.indices, k)
+            raise ValueError(f"k is {k}; it must be from 1 to {len(self):,}, the number of vectors in {self.folder}")
+        candidates = nearest(queries, [shard.vectors for shard in self.shards], min(k + _NUM_SPARE, len(self)))
+        return self.best_of(queries, candidates.indices, k)
 
     def best_of(self, queries: Tensor, candidates: Tensor, k: int) -> Neighbours:
-        """The best ``k`` of each query's candidates by exact cosine; between equal ones the lower row wins.
+        """Find the best ``k`` of each query's candidates by exact cosine; in a tie the lower row wins.
 
         Args:
             queries: float32, shape (Q, D), unit length.
-            candidates: row numbers, int64, shape (Q, C), C at least k; -1 is none, and ends last with -inf.
+            candidates: row numbers, int64, shape (Q, C), C at least k; -1 means none and is ranked last with -inf.
             k: candidates to keep.
         """
         ordered = candidates.sort(dim=1).values
-        found = zip(queries, ordered, strict=True)
-        scores = torch.stack([self.take(rows.clamp(min=0)) @ query for query, rows in found])
+        pairs = zip(queries, ordered, strict=True)
+        scores = torch.stack([self.take(rows.clamp(min=0)) @ query for query, rows in pairs])
         best = scores.masked_fill_(ordered < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
@@ -204,31 +204,32 @@ class Vectors:
 
 
 def video_lines(videos: Iterable[Entry]) -> bytes:
-    """What videos.jsonl holds."""
+    """Return the content of videos.jsonl."""
     return b"".join(json.dumps(asdict(video)).encode() + b"\n" for video in videos)
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of a shard."""
+    """Return the path of a shard's file."""
     return folder / f"shard-{number:05d}.safetensors"
 
 
 def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
-    """Make the folder for new vectors, or resume one whose writing was stopped.
+    """Create the folder for new vectors, or resume one that is incomplete.
 
     Raises:
-        VectorsError: it holds other vectors and ``overwrite`` was not given, or something else, which stays.
+        VectorsError: the folder contains other vectors and ``overwrite`` is not set, or it contains something else,
+            which is never overwritten.
     """
     if folder.exists() and not folder.is_dir():
         raise VectorsError(f"{folder} is a file; vectors need a folder")
     if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
         if not (folder / _VECTORS).is_file():
-            raise VectorsError(f"{folder} is not empty and holds no vectors; choose another folder with --out")
+            raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
         if overwrite:
             _clear(folder)
         else:
             _check_same(folder, read_description(folder), description)
-    for partial in folder.glob(".shard-*.part"):  # of a killed run
+    for partial in folder.glob(".shard-*.part"):  # from a killed run
         partial.unlink()
     write_json(folder / _VECTORS, description.to_json())
     write_whole(folder / _VIDEOS, lines)
@@ -237,7 +238,7 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
 def _clear(folder: Path) -> None:
     for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (_VIDEOS, *_DERIVED))):
         path.unlink(missing_ok=True)
-    (folder / _VECTORS).unlink()  # last: without it the folder would not be known as one of vectors
+    (folder / _VECTORS).unlink()  # last, because it marks the folder as one of vectors
 
 
 def _check_same(folder: Path, old: Description, new: Description) -> None:
@@ -245,15 +246,18 @@ def _check_same(folder: Path, old: Description, new: Description) -> None:
     if not differing:
         return
     if "fingerprint" in differing:
-        what = f"of another network or preprocessing: {_in_words(old)}; now {_in_words(new)}"
+        difference = f"from another network or preprocessing: {_summary(old)}; now {_summary(new)}"
     elif "files_sha256" in differing:
-        what = f"of another list of videos: {old.source}; now {new.source}"
+        difference = f"of another list of videos: {old.source}; now {new.source}"
     else:
-        what = "with " + ", ".join(f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
-    raise VectorsError(f"{folder} holds vectors {what}; replace them with --overwrite, or choose another --out")
+        values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
+        difference = f"with {', '.join(values)}"
+    raise VectorsError(
+        f"{folder} contains vectors {difference}; replace them with --overwrite or choose another folder with --out"
+    )
 
 
-def _in_words(description: Description) -> str:
+def _summary(description: Description) -> str:
     space = description.space
     return (
         f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
@@ -263,7 +267,7 @@ def _in_words(description: Description) -> str:
 
 
 def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
-    """Write one shard whole or not at all."""
+    """Write one shard atomically."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
     metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
     write_whole(shard_path(folder, number), save(tensors, metadata))
@@ -273,11 +277,11 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
     """Map one shard into memory.
 
     Raises:
-        VectorsError: it is missing, damaged, or of another folder.
+        VectorsError: the shard is missing, damaged, or from another folder.
     """
     path = shard_path(folder, number)
     if not path.is_file():
-        raise VectorsError(f"{path}: missing; run v3s embed again with the same options to finish the folder")
+        raise VectorsError(f"{path}: missing; run v3s embed again with the same options to complete the folder")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -286,10 +290,10 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
         raise VectorsError(f"{path}: damaged ({error}); run v3s embed again with the same options") from error
     if metadata.get("stamp") != description.stamp:
         other = metadata.get("fingerprint") != description.space.fingerprint
-        differing = "another network or preprocessing" if other else "another list of videos, or stored otherwise,"
+        differing = "network or preprocessing" if other else "video list or storage format"
         raise VectorsError(
-            f"{path}: of {differing} than "
-            f"{folder / _VECTORS} says: vectors of two cannot be mixed; embed again with --overwrite"
+            f"{path}: belongs to a different {differing} than {folder / _VECTORS}; vectors from different runs cannot "
+            "be mixed: embed again with --overwrite"
         )
     return shard
 
@@ -298,22 +302,22 @@ def read_description(folder: Path) -> Description:
     """Read vectors.json.
 
     Raises:
-        VectorsError: there is none, or it is of another format or incomplete.
+        VectorsError: the file does not exist, has another format or is incomplete.
     """
     path = folder / _VECTORS
     if not path.is_file():
-        raise VectorsError(f"{folder}: no vectors there ({_VECTORS} is missing); v3s embed writes them")
+        raise VectorsError(f"{folder}: contains no vectors ({_VECTORS} is missing); create them with v3s embed")
     values = read_json(path)
-    if values.pop("format", None) != _FORMAT:
-        raise VectorsError(f"{path}: this version reads vectors of format {_FORMAT}; embed again")
+    if (version := values.pop("format", None)) != _FORMAT:
+        raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
     try:
-        fingerprint, space = values.pop("fingerprint"), values.pop("space")
-        read = Space(space["weights"], View(**space["view"]), Feature(**space["feature"]))
-        description = Description(space=read, **values)
+        fingerprint, stored = values.pop("fingerprint"), values.pop("space")
+        space = Space(stored["weights"], View(**stored["view"]), Feature(**stored["feature"]))
+        description = Description(space=space, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise VectorsError(f"{path}: incomplete description ({error}); embed again with --overwrite") from error
-    if fingerprint != read.fingerprint:
-        raise VectorsError(f"{path}: was changed by hand: its fingerprint does not match its content; embed again")
+    if fingerprint != space.fingerprint:
+        raise VectorsError(f"{path}: was edited: its fingerprint does not match its content; embed again")
     return description
 
 
@@ -321,7 +325,7 @@ def open_vectors(folder: str | Path) -> Vectors:
     """Open the vectors that ``v3s embed`` wrote.
 
     Raises:
-        VectorsError: there are none, a part is missing, damaged or of other vectors, or there is no vector in them.
+        VectorsError: the folder contains no vectors, or a file is missing, damaged or belongs to other vectors.
     """
     folder = Path(folder)
     description = read_description(folder)
@@ -330,12 +334,12 @@ def open_vectors(folder: str | Path) -> Vectors:
     except OSError as error:
         raise VectorsError(f"{folder / _VIDEOS}: cannot be read ({error.strerror}); embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
-        raise VectorsError(f"{folder / _VIDEOS}: not the list that {_VECTORS} was written with; embed again")
+        raise VectorsError(f"{folder / _VIDEOS}: does not match {_VECTORS}; embed again")
     shards = tuple(read_shard(folder, number, description) for number in range(description.num_shards))
     offsets = np.cumsum([0, *(len(shard.vectors) for shard in shards)], dtype=np.int64)
     if offsets[-1] != description.num_vectors or not description.num_vectors:
         raise VectorsError(
-            f"{folder}: its shards hold {offsets[-1]:,} vectors, {_VECTORS} says {description.num_vectors:,}; "
+            f"{folder}: its shards contain {offsets[-1]:,} vectors, but {_VECTORS} lists {description.num_vectors:,}; "
             "embed again with --overwrite"
         )
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))

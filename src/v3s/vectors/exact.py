@@ -1,7 +1,7 @@
-"""Exact cosine search in a matrix of unit vectors that may be larger than the memory: the one search of the project.
+"""Exact cosine search in a matrix of unit vectors, which may be larger than memory. All exact searches use it.
 
-Vectors are stored in float16 as a rule, and are turned into float32 block by block in one buffer that stays in the
-cache: on processors without half-precision arithmetic that costs less than any other way (see ``BLOCK_ELEMENTS``).
+Vectors are usually stored in float16. They are converted to float32 block by block in one buffer that stays in the
+cache, which is the fastest way on processors without half-precision arithmetic (see ``BLOCK_ELEMENTS``).
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 BLOCK_ELEMENTS = 2**20
-"""Numbers converted at a time: 4 MiB of float32, 2048 rows of 512 columns. A block of 16 MiB or more leaves the cache
-and takes twice as long on one query; one of 1 MiB loses as much to the start of each operation on two threads."""
+"""Numbers converted at a time: 4 MiB of float32, 2048 rows of 512 columns. A block of 16 MiB or more exceeds the cache
+and takes twice as long for one query; with 1 MiB, the overhead of starting operations on two threads costs as much."""
 
 NUM_QUERIES = 1024
-"""Queries handled together, which bounds the table of scores to 8 MiB at 512 columns."""
+"""Queries processed together, which limits the table of scores to 8 MiB at 512 columns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ class Neighbours:
     """The nearest vectors of each query, best first.
 
     Attributes:
-        indices: row numbers in the searched matrix, int64, shape (Q, k).
+        indices: row numbers in the matrix, int64, shape (Q, k).
         scores: cosine similarities, float32, shape (Q, k), in [-1, 1] up to rounding.
     """
 
@@ -32,35 +32,35 @@ class Neighbours:
 
 
 def nearest(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neighbours:
-    """Find the ``k`` vectors with the largest inner product with each query; between equal scores the lower row wins.
+    """Find the ``k`` vectors with the largest inner product with each query; in a tie the lower row wins.
 
-    Every vector is compared with every query. The matrix is read once for each 1024 queries and never copied as a
-    whole, so a memory-mapped one stays on disk.
+    Every vector is compared with every query. The matrix is read once per 1024 queries and never copied as a whole, so
+    a memory-mapped matrix stays on disk.
 
     Args:
         queries: floating point, shape (Q, D), unit length; the search runs on their device.
-        vectors: floating point, shape (N, D), unit length; float16 is enough. A tensor on a memory-mapped file
-            will do, and so will several tensors, whose rows are numbered on.
+        vectors: floating point, shape (N, D), unit length; float16 is sufficient. May be memory-mapped, or a sequence
+            of tensors, whose rows are numbered consecutively.
         k: number of neighbours, 1 to N.
 
     Raises:
-        ValueError: the shapes do not fit, ``k`` is out of range, or a score is not finite.
+        ValueError: the shapes do not match, ``k`` is out of range, or a score is not finite.
     """
     parts = [vectors] if isinstance(vectors, Tensor) else list(vectors)
     for part in parts:
         if queries.ndim != 2 or part.ndim != 2 or queries.shape[1] != part.shape[1]:
-            given = f"queries {tuple(queries.shape)} and vectors {tuple(part.shape)}"
-            raise ValueError(f"{given} given; shapes (Q, D) and (N, D) with one D are needed")
+            got = f"queries {tuple(queries.shape)} and vectors {tuple(part.shape)}"
+            raise ValueError(f"got {got}; expected shapes (Q, D) and (N, D) with the same D")
     num_vectors = sum(map(len, parts))
     if not 1 <= k <= num_vectors:
-        raise ValueError(f"k = {k} neighbours asked of {num_vectors} vectors; give k from 1 to {num_vectors}")
-    found = [_nearest_of_chunk(chunk.float(), parts, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
-    indices, scores = zip(*found, strict=True)
+        raise ValueError(f"k is {k}; it must be from 1 to {num_vectors}, the number of vectors")
+    chunks = [_nearest_of_chunk(chunk.float(), parts, k) for chunk in torch.split(queries.detach(), NUM_QUERIES)]
+    indices, scores = zip(*chunks, strict=True)
     return Neighbours(torch.cat(indices), torch.cat(scores))
 
 
 def _nearest_of_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Read all vectors once, keeping the best ``k`` of each query."""
+    """Read all vectors once and keep the best ``k`` of each query."""
     best_scores = queries.new_full((len(queries), k), -torch.inf)
     best_indices = torch.full((len(queries), k), -1, device=queries.device)
     num_rows = max(1, BLOCK_ELEMENTS // max(1, queries.shape[1]))
@@ -70,18 +70,20 @@ def _nearest_of_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple
         scores = queries @ buffer[: len(rows)].copy_(rows).T
         if not scores.sum().isfinite():
             last = start + len(rows) - 1
-            raise ValueError(f"NaN or infinity in the queries or in vectors {start} to {last}; compute them again")
+            raise ValueError(
+                f"the queries or the vectors {start} to {last} contain NaN or infinity; compute them again"
+            )
         best_indices, best_scores = _merge(best_indices, best_scores, scores, start)
         start += len(rows)
     return best_indices, best_scores
 
 
 def _merge(indices: Tensor, best: Tensor, scores: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """Merge a block's scores, whose first row is number ``start``, into the best so far, all of lower numbers.
+    """Merge the scores of a block, whose first row has the number ``start``, into the best scores of earlier rows.
 
-    Only a score above the worst kept one can enter: at a tie the kept one has the lower number. ``topk`` picks freely
-    among equals, but taking as many as the fullest query has above its worst leaves it no choice that matters, and
-    sorting by number before a stable sort by score orders equals.
+    Only scores above the worst kept one can enter: in a tie the kept row has the lower number. The number of candidates
+    is that of the query with the most such scores, so ``topk`` returns all of them for every query; which of several
+    equal scores it returns in addition has no effect. Sorting by number before a stable sort by score orders ties.
     """
     num_candidates = int((scores > best[:, -1:]).sum(dim=1).max()) if len(scores) else 0
     if num_candidates == 0:

@@ -1,4 +1,4 @@
-"""Vectors as the files of other tools: npy, CSV and Parquet."""
+"""Export of vectors to the formats of other tools: npy, CSV and Parquet."""
 
 import csv
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ _ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seco
 
 
 def _export_npy(vectors: Vectors) -> None:
-    """Write vectors.npy, shape (N, D), and rows.csv, which says in the same order what each row is."""
+    """Write vectors.npy, shape (N, D), and rows.csv, which describes each row in the same order."""
     stored = vectors.description
 
     def write(path: Path) -> None:
-        kind = np.dtype(stored.dtype)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(vectors), stored.dimension))
+        dtype, shape = np.dtype(stored.dtype), (len(vectors), stored.dimension)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
             array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
         array.flush()
@@ -31,7 +31,7 @@ def _export_npy(vectors: Vectors) -> None:
 
 
 def _export_csv(vectors: Vectors) -> None:
-    """Write vectors.csv: what each row is, then its numbers in the columns v0, v1, ..."""
+    """Write vectors.csv: the description of each row, then its numbers in the columns v0, v1, ..."""
     header = (*_ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
     numbers = (row for shard in vectors.shards for row in shard.vectors)
     rows = ((*row, *vector.tolist()) for row, vector in zip(_rows(vectors), numbers, strict=True))
@@ -39,14 +39,14 @@ def _export_csv(vectors: Vectors) -> None:
 
 
 def _export_parquet(vectors: Vectors) -> None:
-    """Write vectors.parquet: what each row is, and the column ``vector``, a list of D numbers.
+    """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers.
 
-    A file name that is not UTF-8 has "?" for the bytes that are not.
+    Bytes of a file name that are not UTF-8 are written as "?".
     """
     arrow, parquet = import_pyarrow()
-    kinds = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
+    types = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
     number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
-    columns = [*zip(_ROW_COLUMNS, kinds, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
+    columns = [*zip(_ROW_COLUMNS, types, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
     schema = arrow.schema(columns)
 
     def write(path: Path) -> None:
@@ -68,7 +68,7 @@ EXPORTS = {"npy": _export_npy, "csv": _export_csv, "parquet": _export_parquet}
 
 
 def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, float]]:
-    """What each row is: the values of `_ROW_COLUMNS`."""
+    """Yield the description of each row: the values of `_ROW_COLUMNS`."""
     for shard in vectors.shards:
         for number, start, end in zip(shard.videos.tolist(), shard.starts.tolist(), shard.ends.tolist(), strict=True):
             video = vectors.video(number)
@@ -83,10 +83,10 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """What writes Parquet: pyarrow and its module for such files.
+    """Import pyarrow and pyarrow.parquet.
 
     Raises:
-        ValueError: it is not installed; the message says how to.
+        ValueError: pyarrow is not installed; the message says how to install it.
     """
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")

@@ -1,7 +1,8 @@
-"""``v3s index``: an approximate index (FAISS) over stored vectors, and how much of the exact answer it finds.
+"""``v3s index``: build an approximate index (FAISS) over stored vectors, and measure its recall.
 
-Up to a million vectors a graph (HNSW) keeps them in half precision; beyond, they are grouped into lists and compressed
-(PCA, IVF and product quantisation). In both cases the index only names candidates: they are ranked by exact cosine.
+Up to a million vectors are indexed as a graph (HNSW) in half precision; larger collections are grouped into lists and
+compressed (PCA, IVF and product quantisation). In both cases the index only proposes candidates, which are ranked by
+exact cosine.
 """
 
 import math
@@ -22,10 +23,10 @@ from v3s.vectors.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex,
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.exact import Neighbours
 
-LARGEST_GRAPH = 1_000_000  # vectors; beyond, a graph would not fit into a usual memory
+MAX_GRAPH_VECTORS = 1_000_000  # a larger graph would not fit into typical memory
 _ROWS_AT_ONCE = 16_384
 _TRAINING_ROWS_PER_LIST = 64
-_EQUAL = 1e-6  # cosines closer than that are the same: a copy found instead of its original is not a miss
+_TOLERANCE = 1e-6  # closer cosines count as equal: finding a copy instead of its original is not a miss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class IndexConfig:
         vectors: Folder of the vectors that v3s embed wrote.
 
     More options:
-        recall_queries: Vectors that the recall is measured with.
-        k: Neighbours that the recall is measured at.
-        seed: Seed of the choice of these vectors.
+        recall_queries: Number of vectors to measure the recall with.
+        k: Number of neighbours to measure the recall at.
+        seed: Seed for choosing these vectors.
     """
 
     vectors: Annotated[str, "VECTORS", "--in"]
@@ -52,17 +53,17 @@ class IndexConfig:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What building an index gave.
+    """The properties and the recall of an index.
 
     Attributes:
-        kind: FAISS's name of it, e.g. ``HNSW32,SQfp16``.
-        num_vectors: how many vectors it holds.
+        kind: FAISS's description of the index, e.g. ``HNSW32,SQfp16``.
+        num_vectors: number of vectors in the index.
         k: neighbours that the recall was measured at.
-        num_queries: stored vectors that it was measured with; each was held out of its own answers.
+        num_queries: stored vectors used as queries; each is excluded from its own results.
         recall: share of the exact neighbours that the index finds, in [0, 1].
-        build_seconds: time to build it.
-        search_ms: time of one query, in milliseconds.
-        exact_ms: time of one query by exact search, all queries at once.
+        build_seconds: time to build the index.
+        search_ms: time per query, in milliseconds.
+        exact_ms: time per query by exact search, with all queries at once.
     """
 
     kind: str
@@ -79,47 +80,47 @@ def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport
     """Build an index over a folder of vectors, and measure its recall against exact search.
 
     Args:
-        config: which vectors, how the recall is measured.
+        config: which vectors, how to measure the recall.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: FAISS is not installed, or there are no vectors.
+        ValueError: FAISS is not installed, or there are fewer than two vectors.
     """
     console = console or Console()
     faiss = import_faiss()
     vectors = open_vectors(config.vectors)
     if len(vectors) < 2:
-        raise ValueError(f"{config.vectors}: holds one vector; an index needs two or more")
+        raise ValueError(f"{config.vectors}: contains only one vector; an index needs at least two")
     kind = choose_kind(len(vectors), vectors.description.dimension)
     began = time.perf_counter()
-    built = _build(faiss, kind, vectors, np.random.default_rng(config.seed), console)
+    faiss_index = _build(faiss, kind, vectors, np.random.default_rng(config.seed), console)
     seconds = time.perf_counter() - began
-    report = measure_recall(ApproximateIndex(vectors, built), kind, seconds, config)
-    (vectors.folder / MEASURED_FILE).unlink(missing_ok=True)  # an old one never describes a new index
-    write_atomically(vectors.folder / INDEX_FILE, lambda beside: faiss.write_index(built, str(beside)))
+    report = measure_recall(ApproximateIndex(vectors, faiss_index), kind, seconds, config)
+    (vectors.folder / MEASURED_FILE).unlink(missing_ok=True)  # must never describe another index
+    write_atomically(vectors.folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
     stamp = {"fingerprint": vectors.description.space.fingerprint, "stamp": vectors.description.stamp}
     write_json(vectors.folder / MEASURED_FILE, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
     say(
         console,
-        f"{report.kind} over {report.num_vectors:,} vectors in {report.build_seconds:.1f} s; finds {report.recall:.1%} "
-        f"of the {report.k} exact neighbours ({report.num_queries:,} queries); {report.search_ms:.2f} ms a query, "
-        f"exact {report.exact_ms:.2f} ms",
+        f"{report.kind} over {report.num_vectors:,} vectors, built in {report.build_seconds:.1f} s; recall@{report.k} "
+        f"{report.recall:.1%} ({report.num_queries:,} queries); {report.search_ms:.2f} ms per query, exact search "
+        f"{report.exact_ms:.2f} ms",
     )
     return report
 
 
 def choose_kind(num_vectors: int, dimension: int) -> str:
-    """FAISS's description of the index that suits a number of vectors.
+    """Return FAISS's description of the index to use for a number of vectors.
 
-    "np" skips the training of polysemous codes, which takes minutes and which this search does not use.
+    "np" skips the training of polysemous codes, which takes minutes and is not needed for this search.
 
     >>> choose_kind(50_000, 512)
     'HNSW32,SQfp16'
     """
-    if num_vectors <= LARGEST_GRAPH:
+    if num_vectors <= MAX_GRAPH_VECTORS:
         return "HNSW32,SQfp16"
     reduced = min(dimension, 256)
-    num_codes = math.gcd(reduced, 64)  # bytes of a compressed vector
+    num_codes = math.gcd(reduced, 64)  # bytes per compressed vector
     return f"PCAR{reduced},IVF{_num_lists(num_vectors)},PQ{num_codes}np"
 
 
@@ -128,7 +129,7 @@ def _num_lists(num_vectors: int) -> int:
 
 
 def measure_recall(index: ApproximateIndex, kind: str, build_seconds: float, config: IndexConfig) -> IndexReport:
-    """Ask both searches for the neighbours of stored vectors, the vector itself is skipped in both answers."""
+    """Compare both searches on stored vectors as queries; a query's own vector is excluded from both results."""
     vectors = index.vectors
     k = min(config.k, len(vectors) - 1)
     generator = np.random.default_rng(config.seed)
@@ -138,11 +139,11 @@ def measure_recall(index: ApproximateIndex, kind: str, build_seconds: float, con
     began = time.perf_counter()
     exact = vectors.nearest(queries, k + 1)
     between = time.perf_counter()
-    found = index.nearest(queries, k + 1)
+    approximate = index.nearest(queries, k + 1)
     ended = time.perf_counter()
-    worst = _others(exact, chosen, k)[:, -1:]
-    hits = _others(found, chosen, k) >= worst - _EQUAL
-    each = 1000 / len(chosen)
+    worst = _scores_of_others(exact, chosen, k)[:, -1:]
+    hits = _scores_of_others(approximate, chosen, k) >= worst - _TOLERANCE
+    ms_per_query = 1000 / len(chosen)
     return IndexReport(
         kind,
         len(vectors),
@@ -150,23 +151,23 @@ def measure_recall(index: ApproximateIndex, kind: str, build_seconds: float, con
         len(chosen),
         float(hits.float().mean()),
         build_seconds,
-        (ended - between) * each,
-        (between - began) * each,
+        (ended - between) * ms_per_query,
+        (between - began) * ms_per_query,
     )
 
 
-def _others(found: Neighbours, own: Tensor, k: int) -> Tensor:
-    """The ``k`` best scores of other rows than the query's own, (Q, k)."""
-    scores = found.scores.masked_fill(found.indices == own[:, None], -torch.inf)
+def _scores_of_others(neighbours: Neighbours, own: Tensor, k: int) -> Tensor:
+    """Return the ``k`` best scores without the query's own row, (Q, k)."""
+    scores = neighbours.scores.masked_fill(neighbours.indices == own[:, None], -torch.inf)
     return scores.sort(dim=1, descending=True).values[:, :k]
 
 
 def _build(faiss: Any, kind: str, vectors: Vectors, generator: np.random.Generator, console: Console) -> Any:
-    # Between unit vectors the order is that of cosines, and PCA, which moves the origin, does not change it.
+    # L2 distances between unit vectors rank like cosines; PCA moves the origin, which does not change this order.
     index = faiss.index_factory(vectors.description.dimension, kind, faiss.METRIC_L2)
     if not index.is_trained:
-        wanted = min(len(vectors), _TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
-        rows = np.sort(generator.choice(len(vectors), wanted, replace=False))
+        num_rows = min(len(vectors), _TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
+        rows = np.sort(generator.choice(len(vectors), num_rows, replace=False))
         index.train(vectors.take(torch.from_numpy(rows)).numpy())
     for start in track(range(0, len(vectors), _ROWS_AT_ONCE), "indexing", console=console, transient=True):
         index.add(vectors.take(torch.arange(start, min(start + _ROWS_AT_ONCE, len(vectors)))).numpy())

@@ -1,4 +1,4 @@
-"""``v3s merge``: folders of vectors, made on several machines or at several times, put together as one."""
+"""``v3s merge``: join folders of vectors that were computed on several machines or at different times."""
 
 import hashlib
 import os
@@ -29,8 +29,8 @@ class MergeConfig:
     """Join folders of vectors, such as those of v3s embed --shard.
 
     Attributes:
-        parts: Folders of vectors, in the order that their videos will have.
-        out: Folder for all of them.
+        parts: Folders of vectors, in the order that their videos will have in the result.
+        out: Folder for the joined vectors.
         overwrite: Replace the vectors in the folder.
     """
 
@@ -40,21 +40,21 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
-    """Write one folder with the vectors of several; of the parts of one list it is the folder of the whole list.
+    """Write the vectors of several folders into one; the parts of a list give the folder of the whole list.
 
     Args:
-        config: the parts, in order, and where to.
+        config: the parts, in order, and the new folder.
         console: where to report; the terminal by default.
 
     Raises:
         ValueError: a part is incomplete or damaged, its vectors are not comparable with those of the first, a video
-            is in two parts, or the folder holds other vectors.
+            is in two parts, or the new folder contains other vectors.
     """
     console = console or Console()
     if len(config.parts) < 2:
-        raise ValueError(f"{len(config.parts)} folders to merge given; two or more are needed")
+        raise ValueError(f"merge needs at least two folders, got {len(config.parts)}")
     if Path(config.out).resolve() in {Path(part).resolve() for part in config.parts}:
-        raise ValueError(f"{config.out} is one of the parts; give the merged vectors a folder of their own with --out")
+        raise ValueError(f"{config.out} is one of the parts; choose another folder for the merged vectors with --out")
     parts = [open_vectors(part) for part in config.parts]
     for part in parts[1:]:
         _check_comparable(parts[0], part)
@@ -65,29 +65,32 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     description = _describe(parts, root, lines)
     folder = Path(config.out)
     begin_folder(folder, description, lines, overwrite=config.overwrite)
-    for number, shard in enumerate(_cut(parts, description)):
+    for number, shard in enumerate(_reshard(parts, description)):
         save_shard(folder, number, shard, description)
     merged = open_vectors(folder)
-    say(console, f"{len(merged):,} vectors of {description.num_videos:,} videos from {len(parts)} folders in {folder}")
+    say(
+        console,
+        f"merged {len(parts)} folders: {len(merged):,} vectors of {description.num_videos:,} videos in {folder}",
+    )
     return merged
 
 
 def _check_comparable(first: Vectors, other: Vectors) -> None:
-    """Refuse vectors of another network or preprocessing, or stored otherwise."""
+    """Refuse vectors with another network, preprocessing or storage format."""
     ours, theirs = (
-        {"fingerprint": one.space.fingerprint, "per_clip": one.per_clip, "dtype": one.dtype}
-        for one in (first.description, other.description)
+        {"fingerprint": stored.space.fingerprint, "per_clip": stored.per_clip, "dtype": stored.dtype}
+        for stored in (first.description, other.description)
     )
     differing = [f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
     if differing:
         raise VectorsError(
-            f"{first.folder} and {other.folder} hold vectors that cannot be mixed: {'; '.join(differing)}; "
+            f"the vectors in {first.folder} and {other.folder} cannot be mixed: {'; '.join(differing)}; "
             "embed one of them again with the options of the other"
         )
 
 
 def _videos_below(root: str, part: Vectors) -> Iterator[Entry]:
-    """The videos of a part, with paths from a root that all parts share."""
+    """Yield the videos of a part, with paths relative to the common root of all parts."""
     stored = part.description
     for number in range(stored.num_videos):
         video = part.video(number)
@@ -102,40 +105,41 @@ def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Entry]) -> None:
     for video, number in zip(videos, numbers, strict=True):
         if (other := owners.setdefault(video.path, number)) != number:
             raise VectorsError(
-                f"{video.path} is in {parts[other].folder} and in {parts[number].folder}; leave it in one of them"
+                f"{video.path} is in both {parts[other].folder} and {parts[number].folder}; keep it in only one of them"
             )
 
 
 def _describe(parts: Sequence[Vectors], root: str, lines: bytes) -> Description:
-    stored = [part.description for part in parts]
+    descriptions = [part.description for part in parts]
     left_out = {
-        Path(os.path.relpath(Path(one.root) / path, root)).as_posix(): reason
-        for one in stored
-        for path, reason in one.left_out.items()
+        Path(os.path.relpath(Path(stored.root) / path, root)).as_posix(): reason
+        for stored in descriptions
+        for path, reason in stored.left_out.items()
     }
+    first = descriptions[0]
     return replace(
-        stored[0],
+        first,
         root=root,
-        source=f"{len(stored)} folders of vectors, the first of {stored[0].source}",
+        source=f"{len(descriptions)} folders of vectors, the first of {first.source}",
         files_sha256=hashlib.sha256(lines).hexdigest(),
-        num_videos=sum(one.num_videos for one in stored),
-        num_vectors=sum(one.num_vectors for one in stored),
-        num_padded=sum(one.num_padded for one in stored),
-        num_missing=sum(one.num_missing for one in stored),
+        num_videos=sum(stored.num_videos for stored in descriptions),
+        num_vectors=sum(stored.num_vectors for stored in descriptions),
+        num_padded=sum(stored.num_padded for stored in descriptions),
+        num_missing=sum(stored.num_missing for stored in descriptions),
         left_out=left_out,
     )
 
 
-def _cut(parts: Sequence[Vectors], description: Description) -> Iterator[Shard]:
-    """All rows in order, cut into shards of as many videos as the first part's have."""
+def _reshard(parts: Sequence[Vectors], description: Description) -> Iterator[Shard]:
+    """Yield all rows in order, in shards with as many videos as those of the first part."""
     pieces, first_video = [], 0
     for part in parts:
         pieces += [replace(shard, videos=shard.videos + first_video) for shard in part.shards]
         first_video += part.description.num_videos
     for number in range(description.num_shards):
         bounds = torch.tensor([number, number + 1], dtype=torch.int32) * description.shard_videos
-        taken = []
+        slices = []
         for piece in pieces:
             low, high = torch.searchsorted(piece.videos, bounds).tolist()
-            taken.append([getattr(piece, name)[low:high] for name in Shard.__slots__])
-        yield Shard(*map(torch.cat, zip(*taken, strict=True)))
+            slices.append([getattr(piece, name)[low:high] for name in Shard.__slots__])
+        yield Shard(*map(torch.cat, zip(*slices, strict=True)))

@@ -1,4 +1,4 @@
-"""``v3s search``: the videos of a collection that are most like a given one."""
+"""``v3s search``: find the videos of a collection that are most similar to a query video."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,7 +42,7 @@ class SearchConfig(ComputeOptions):
         page: HTML page with thumbnails.
 
     More options:
-        backbone: The network of these vectors. Default: the one that v3s embed used.
+        backbone: The network that computed these vectors. Default: the one that v3s embed used.
         approximate: Use the index that v3s index built.
     """
 
@@ -62,17 +62,16 @@ class SearchConfig(ComputeOptions):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A video that was found.
+    """A search result.
 
     Attributes:
-        rank: from 1.
-        score: cosine similarity, in [-1, 1] up to rounding; with a vector for each clip that of the two clips that
-            are most alike.
-        path: as it was listed; posix.
-        file: where it is.
-        label: its class, where it was listed with one.
-        start_frame: first frame of what was compared: of the clip, or of the video.
-        end_frame: the one after the last.
+        rank: position in the results, from 1.
+        score: cosine similarity, in [-1, 1] up to rounding; with one vector per clip, that of the most similar clips.
+        path: path of the video as listed; posix.
+        file: full path of the video.
+        label: class of the video, if it was listed with one.
+        start_frame: first frame of the best clip, or of the video.
+        end_frame: the frame after the last.
         start_seconds: the same in seconds.
         end_seconds: the same in seconds.
     """
@@ -89,27 +88,27 @@ class Hit:
 
 
 def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
-    """Find the videos that are most like a given one.
+    """Find the videos that are most similar to a query video.
 
-    The query is cut and encoded as the stored vectors were. With a vector for each clip, every clip of the query is
-    compared with every stored one, and a video's score is that of the best pair.
+    The query is cut into clips and encoded in the same way as the stored vectors. With one vector per clip, every clip
+    of the query is compared with every stored clip, and a video's score is that of its best pair.
 
     Args:
-        config: the query, the vectors, how many videos.
+        config: the query, the vectors, the number of videos.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: the query cannot be read, the vectors are damaged or incomplete, or the network is not theirs.
+        ValueError: the query cannot be read, the vectors are damaged or incomplete, or they come from another network.
     """
     console = console or Console()
     vectors = open_vectors(config.vectors)
     nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
-    encoder = _encoder_of(vectors, config)
+    encoder = _open_encoder(vectors, config)
     per_clip = vectors.description.per_clip
     queries = encoder.encode_clips(config.query) if per_clip else encoder.encode([config.query])
-    found = best_videos(nearest, queries, config.k, vectors)
-    hits = [_hit(rank, row, score, vectors) for rank, (row, score) in enumerate(found, start=1)]
-    say(console, _in_words(vectors))
+    best = best_videos(nearest, queries, config.k, vectors)
+    hits = [_hit(rank, row, score, vectors) for rank, (row, score) in enumerate(best, start=1)]
+    say(console, _summary(vectors))
     console.print(_table(hits, per_clip=per_clip))
     if config.out is not None:
         write_json(Path(config.out), _result(config, vectors, hits))
@@ -118,23 +117,25 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     return hits
 
 
-def _encoder_of(vectors: Vectors, config: SearchConfig) -> Encoder:
-    """The network that made stored vectors, set up as it was then.
+def _open_encoder(vectors: Vectors, config: SearchConfig) -> Encoder:
+    """Open the network that the stored vectors come from, with the same settings.
 
     Raises:
-        VectorsError: it cannot be opened, or has other weights.
+        VectorsError: the network cannot be opened, or has other weights.
     """
     stored = vectors.description
-    given = config.backbone or stored.backbone
+    backbone = config.backbone or stored.backbone
     try:
-        source = open_source(given, seed=stored.seed)
+        source = open_source(backbone, seed=stored.seed)
     except CheckpointError as error:
-        raise VectorsError(f"{error}; {config.vectors} was made with it: give its place with --backbone") from error
+        raise VectorsError(
+            f"{error}; {config.vectors} was embedded with this network: give its new location with --backbone"
+        ) from error
     if source.fingerprint != stored.space.weights:
         raise VectorsError(
-            f"{config.vectors} holds vectors of another model: weights {stored.space.weights[:12]} "
-            f"({stored.network}), while {given} has {source.fingerprint[:12]}; give the network that embed used "
-            "with --backbone, or embed again"
+            f"{config.vectors} contains vectors of another model: they were embedded with the weights "
+            f"{stored.space.weights[:12]} ({stored.network}), but {backbone} has the weights "
+            f"{source.fingerprint[:12]}; give the network that embed used with --backbone, or embed again"
         )
     compute = choose_compute(config.device, config.precision)
     return make_encoder(source, stored.space.view, [stored.space.feature], compute)
@@ -143,32 +144,34 @@ def _encoder_of(vectors: Vectors, config: SearchConfig) -> Encoder:
 def best_videos(
     nearest: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
 ) -> list[tuple[int, float]]:
-    """The ``k`` videos with the best pair of a query and a row; asks for more rows until no other can be among them.
+    """Find the ``k`` videos with the best pair of a query and a row.
+
+    The number of rows grows until no further row can change the result.
 
     Args:
-        nearest: exact or approximate, from (queries, k) to rows of ``vectors``.
-        queries: float32, shape (Q, D), unit length: of one video.
-        k: videos wanted.
-        vectors: what is searched.
+        nearest: exact or approximate search, from (queries, k) to rows of ``vectors``.
+        queries: vectors of one video, float32, shape (Q, D), unit length.
+        k: number of videos to find.
+        vectors: the vectors to search.
 
     Returns:
         For each video, best first, (its best row, the score).
     """
-    wanted = min(k, len(vectors))
+    num_rows = min(k, len(vectors))
     while True:
-        found = nearest(queries, wanted)
-        best = _best_rows(found, vectors)
-        bar = float(found.scores[:, -1].max())  # no row that was not named scores higher
-        certain = sum(score >= bar for _, score in best)
-        exhausted = wanted == len(vectors) or bool((found.indices[:, -1] < 0).all())
-        if certain >= k or exhausted:
+        neighbours = nearest(queries, num_rows)
+        best = _best_rows(neighbours, vectors)
+        bound = float(neighbours.scores[:, -1].max())  # no other row has a higher score
+        num_certain = sum(score >= bound for _, score in best)
+        exhausted = num_rows == len(vectors) or bool((neighbours.indices[:, -1] < 0).all())
+        if num_certain >= k or exhausted:
             return best[:k]
-        wanted = min(4 * wanted, len(vectors))
+        num_rows = min(4 * num_rows, len(vectors))
 
 
-def _best_rows(found: Neighbours, vectors: Vectors) -> list[tuple[int, float]]:
-    """The best row of each video, best first; between equal scores the lower row."""
-    pairs = zip(found.indices.flatten().tolist(), found.scores.flatten().tolist(), strict=True)
+def _best_rows(neighbours: Neighbours, vectors: Vectors) -> list[tuple[int, float]]:
+    """Return the best row of each video, best first; in a tie the lower row."""
+    pairs = zip(neighbours.indices.flatten().tolist(), neighbours.scores.flatten().tolist(), strict=True)
     best: dict[int, tuple[int, float]] = {}
     for row, score in sorted(((row, score) for row, score in pairs if row >= 0), key=lambda pair: (-pair[1], pair[0])):
         best.setdefault(vectors.video_of(row), (row, score))
@@ -183,7 +186,7 @@ def _hit(rank: int, row: int, score: float, vectors: Vectors) -> Hit:
 
 
 def _table(hits: list[Hit], *, per_clip: bool) -> Table:
-    """What was found; for clips also when."""
+    """Return a table of the hits, with the times of clips."""
     table = Table()
     for column in ("rank", "score"):
         table.add_column(column, justify="right")
@@ -191,15 +194,15 @@ def _table(hits: list[Hit], *, per_clip: bool) -> Table:
     if per_clip:
         table.add_column("seconds", justify="right")
     for hit in hits:
-        when = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
+        times = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
         path = Text(as_text(hit.path))
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *when)
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *times)
     return table
 
 
-def _in_words(vectors: Vectors) -> str:
+def _summary(vectors: Vectors) -> str:
     stored = vectors.description
-    skipped = f"; {len(stored.left_out):,} could not be read and were skipped" if stored.left_out else ""
+    skipped = f"; {len(stored.left_out):,} unreadable videos were skipped" if stored.left_out else ""
     return f"{len(vectors):,} vectors of {stored.num_videos:,} videos ({stored.source}){skipped}"
 
 
@@ -223,25 +226,28 @@ def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str
 
 def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
     per_clip = vectors.description.per_clip
-    pictures = []
+    thumbnails = []
     for hit in hits:
-        when = f", {hit.start_seconds:.1f} to {hit.end_seconds:.1f} s" if per_clip else ""
+        times = f", {hit.start_seconds:.1f} to {hit.end_seconds:.1f} s" if per_clip else ""
         middle = (hit.start_frame + hit.end_frame - 1) // 2
-        pictures.append(_picture(f"{hit.rank}. {hit.path}: {hit.score:.4f}{when}", hit.file, middle))
+        thumbnails.append(_thumbnail(f"{hit.rank}. {hit.path}: {hit.score:.4f}{times}", hit.file, middle))
     kind = "approximate" if config.approximate else "exact"
-    query, picture = _picture(config.query, config.query)
+    caption, picture = _thumbnail(config.query, config.query)
     blocks = [
-        section("Query", figure(picture, query)),
-        section(f"The {len(hits):,} videos that are most like it ({kind} search)", strip(pictures)),
+        section("Query", figure(picture, caption)),
+        section(
+            f"The {len(hits):,} most similar videos ({kind} search; numbers are cosine similarities)", strip(thumbnails)
+        ),
     ]
-    return page(f"Like {Path(config.query).name}", blocks, lead=f"{_in_words(vectors)}. {vectors.description.network}.")
+    lead = f"Searched {_summary(vectors)}. Network: {vectors.description.network}."
+    return page(f"Videos similar to {Path(config.query).name}", blocks, lead=lead)
 
 
-def _picture(caption: str, file: str, frame: int | None = None) -> tuple[str, str]:
-    """A caption and its picture, by default the middle frame; grey and with the reason where it cannot be read."""
+def _thumbnail(caption: str, file: str, frame: int | None = None) -> tuple[str, str]:
+    """Return a caption and a frame, the middle one by default; grey and with the reason if it cannot be read."""
     try:
         video = index_video(file)
         (picture,) = small_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame], _PICTURE_WIDTH)
         return caption, jpeg_uri(picture)
     except VideoError as error:
-        return f"{caption} (no picture: {str(error).removeprefix(f'{file}: ')})", _GREY
+        return f"{caption} (no image: {str(error).removeprefix(f'{file}: ')})", _GREY

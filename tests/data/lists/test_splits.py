@@ -1,4 +1,4 @@
-"""The official lists of UCF101, HMDB51 and Kinetics-400 over whole, partial and renamed copies, and wrong lists."""
+"""The official lists of UCF101, HMDB51 and Kinetics-400 with complete, partial and renamed copies; invalid lists."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from v3s.data.lists.splits import list_videos
 
 
 def make_files(root: Path, paths: Iterable[str]) -> Path:
-    """Create empty files; a listing looks at names only."""
+    """Create empty files; listing only uses names."""
     paths = list(paths)
     for folder in {(root / path).parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def listed(list_file: Path) -> list[str]:
-    """Read the first words of a list's lines, without any code of the project."""
+    """Read the first word of each line of a list, without any code of the project."""
     return [line.split()[0] for line in list_file.read_text().splitlines() if line.strip()]
 
 
@@ -40,7 +40,7 @@ UCF101_SIZES = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
 
 @pytest.fixture(scope="module")
 def ucf101(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A whole UCF101 of empty files, and its official lists."""
+    """A complete UCF101 of empty files, and its official lists."""
     lists = shared / "data/splits/ucfTrainTestlist"
     paths = listed(lists / "trainlist01.txt") + listed(lists / "testlist01.txt")
     return make_files(tmp_path_factory.mktemp("UCF-101"), paths), lists
@@ -73,7 +73,7 @@ def test_ucf101_folder_named_as_its_files(shared: Path, tmp_path: Path) -> None:
     assert videos.classes == ("HandstandPushups",)
 
 
-def test_ucf101_lists_over_an_incomplete_copy_stop_with_the_count(shared: Path) -> None:
+def test_ucf101_lists_with_an_incomplete_copy_stop_with_the_count(shared: Path) -> None:
     data, lists = shared / "data/UCF-101", shared / "data/splits/ucfTrainTestlist"
     message = (
         "7,916 of 9,537 videos of UCF101 split 1 train are missing under "
@@ -83,7 +83,7 @@ def test_ucf101_lists_over_an_incomplete_copy_stop_with_the_count(shared: Path) 
         list_videos(data, splits=lists)
     videos = list_videos(data, splits=lists, allow_missing=True)
     assert (len(videos), videos.num_missing) == (1621, 7916)
-    assert videos.source.endswith("1,621 videos in 21 classes; 7,916 more are listed and missing")
+    assert videos.source.endswith("1,621 videos in 21 classes; 7,916 more listed videos are missing")
 
 
 def test_ucf101_cut_down_lists(shared: Path) -> None:
@@ -98,11 +98,11 @@ def test_ucf101_cut_down_lists(shared: Path) -> None:
     assert len(list_videos(data, splits=lists, subset="all")) == 2241
 
 
-def test_ucf101_wrong_folder_says_what_was_looked_for(shared: Path, tmp_path: Path) -> None:
+def test_ucf101_wrong_folder_reports_what_was_looked_for(shared: Path, tmp_path: Path) -> None:
     make_files(tmp_path, ["UCF-101/Archery/v_Archery_g01_c01.avi"])
     looked_for = (
         "none of the 3,783 .* looked for ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi, "
-        "where the first video is UCF-101/Archery/"
+        "but the first video there is UCF-101/Archery/"
     )
     with pytest.raises(ValueError, match=looked_for):
         list_videos(tmp_path, splits=shared / "data/splits/ucfTrainTestlist", subset="test", allow_missing=True)
@@ -116,12 +116,12 @@ def test_ucf101_wrong_folder_says_what_was_looked_for(shared: Path, tmp_path: Pa
             "Bow/1.avi 1\nSit/2.avi 1\n",
             r"line 2: 'Sit/2.avi 1' has the label 1, which is Bow; Sit is",
         ),
-        ("1 Bow\r\n2 Sit\r\n", "Bow/1.avi 3\n", "line 1: .* the label 3, which is no class; Bow is 1"),
-        ("1 Bow\r\n", "Run/1.avi 1\n", "line 1: .* begins with no class"),
-        ("1 Bow\r\n1 Sit\r\n", "Bow/1.avi 1\n", "classInd.txt, line 2: .* says that 1 is not Bow"),
-        ("Bow\r\n", "Bow/1.avi 1\n", "classInd.txt, line 1: .* holds no class number"),
-        (None, "Bow/1.avi 1\nSit/2.avi 1\n", "trainlist01.txt, line 2: .* says that 1 is not Bow"),
-        (None, "Bow/1.avi\n", "trainlist01.txt, line 1: .* holds no class number"),
+        ("1 Bow\r\n2 Sit\r\n", "Bow/1.avi 3\n", "line 1: .* the label 3, which is not a class; Bow is 1"),
+        ("1 Bow\r\n", "Run/1.avi 1\n", "line 1: .* does not start with a numbered class"),
+        ("1 Bow\r\n1 Sit\r\n", "Bow/1.avi 1\n", "classInd.txt, line 2: .* gives Sit the number of Bow"),
+        ("Bow\r\n", "Bow/1.avi 1\n", "classInd.txt, line 1: .* has no class number"),
+        (None, "Bow/1.avi 1\nSit/2.avi 1\n", "trainlist01.txt, line 2: .* gives Sit the number of Bow"),
+        (None, "Bow/1.avi\n", "trainlist01.txt, line 1: .* has no class number"),
     ],
 )
 def test_ucf101_lists_that_contradict_themselves(tmp_path: Path, index: str | None, train: str, message: str) -> None:
@@ -134,7 +134,7 @@ def test_ucf101_lists_that_contradict_themselves(tmp_path: Path, index: str | No
 
 
 def test_ucf101_has_three_splits(shared: Path) -> None:
-    with pytest.raises(ValueError, match=r"trainlist04\.txt does not exist.*holds testlist01\.txt, testlist02\.txt"):
+    with pytest.raises(ValueError, match=r"trainlist04\.txt does not exist.*contains testlist01\.txt, testlist02\.txt"):
         list_videos(shared / "data/UCF-101", splits=shared / "data/splits/ucf101-21", split=4)
 
 
@@ -166,7 +166,7 @@ def test_hmdb51_splits_have_70_and_30_videos_a_class(shared: Path, hmdb51: Path,
     assert len(list_videos(hmdb51, splits=lists, split=split, subset="all")) == 5100
 
 
-def test_hmdb51_names_hold_special_characters(shared: Path, hmdb51: Path) -> None:
+def test_hmdb51_names_contain_special_characters(shared: Path, hmdb51: Path) -> None:
     lists = shared / "data/splits/testTrainMulti_7030_splits"
     paths = list_videos(hmdb51, splits=lists, subset="all").paths
     assert all(any(character in path for path in paths) for character in "#&()[]!;+")
@@ -175,31 +175,29 @@ def test_hmdb51_names_hold_special_characters(shared: Path, hmdb51: Path) -> Non
 def test_hmdb51_copy_without_special_characters(shared: Path, hmdb51_names: list[str], tmp_path: Path) -> None:
     lists = shared / "data/splits/testTrainMulti_7030_splits"
     make_files(tmp_path, [plain_name(name) for name in hmdb51_names])
-    # "Smile!_smile_..." and "Smile_smile_..." become one name: the file counts as the second, the first is missing.
+    # "Smile!_smile_..." and "Smile_smile_..." become one name: the file is the second video; the first is missing.
     assert len({plain_name(name) for name in hmdb51_names}) == len(hmdb51_names) - 1 == 6765
     sizes = [len(list_videos(tmp_path, splits=lists, split=n, subset="all", allow_missing=True)) for n in (1, 2, 3)]
     assert min(sizes) >= 5099
     assert "smile/Smile_smile_h_cm_np1_fr_goo_0.avi" in video_files(tmp_path)
 
 
-def test_one_file_never_stands_for_two_videos(tmp_path: Path) -> None:
+def test_one_file_never_matches_two_videos(tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["clap/boom.avi"])
     lists = write(tmp_path / "lists/clap_test_split1.txt", "boom!.avi 1 \nboom#.avi 1 \n").parent
-    with pytest.raises(
-        ValueError, match=r"boom\.avi stands for two videos of HMDB51 split 1 train: clap/boom!\.avi and"
-    ):
+    with pytest.raises(ValueError, match=r"boom\.avi matches two videos of HMDB51 split 1 train: clap/boom!\.avi and"):
         list_videos(data, splits=lists)
 
 
 def test_hmdb51_bad_lists(shared: Path, hmdb51: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="HMDB51 has no split 4"):
+    with pytest.raises(ValueError, match="HMDB51 split 4 is not available"):
         list_videos(hmdb51, splits=shared / "data/splits/testTrainMulti_7030_splits", split=4)
     lists = write(tmp_path / "lists/clap_test_split1.txt", "boom.avi 1 \nboom2.avi 3 \n").parent
     with pytest.raises(ValueError, match=r"line 2: 'boom2\.avi 3' does not end in 0, 1 or 2"):
         list_videos(hmdb51, splits=lists)
 
 
-# --- Kinetics-400 and lists of one's own ------------------------------------------------------------------------------
+# --- Kinetics-400 and your own lists ----------------------------------------------------------------------------------
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
 
@@ -215,7 +213,7 @@ def test_kinetics_flat_folder_with_the_official_list(shared: Path, tmp_path: Pat
     assert by_file.source == "Kinetics-400 test: 19,906 videos in 400 classes"
     by_folder = list_videos(tmp_path, splits=splits.parent, subset="test")
     assert by_folder.paths == by_file.paths
-    with pytest.raises(ValueError, match="names no video of the subset 'train'"):
+    with pytest.raises(ValueError, match="lists no videos with subset 'train'"):
         list_videos(tmp_path, splits=splits)
     assert list_videos(tmp_path, splits=splits, subset="all").paths == by_file.paths
 
@@ -231,10 +229,10 @@ def test_kinetics_class_folders_and_other_names(tmp_path: Path) -> None:
     assert videos.classes == ("hug, not kiss", "play violin")
 
 
-def test_kinetics_test_list_without_labels_gives_way_to_the_validation_list(tmp_path: Path) -> None:
+def test_kinetics_test_list_without_labels_is_replaced_by_the_validation_list(tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["t_000000_000010.mp4", "v_000000_000010.mp4"])
     lists = write(tmp_path / "lists/test.csv", "youtube_id,time_start,time_end,split\nt,0,10,test\n").parent
-    with pytest.raises(ValueError, match=r"holds no test list with videos: looked for test\.csv"):
+    with pytest.raises(ValueError, match=r"contains no usable test list: looked for test\.csv"):
         list_videos(data, splits=lists, subset="test")
     write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
     assert list_videos(data, splits=lists, subset="test").paths == ("v_000000_000010.mp4",)
@@ -250,11 +248,11 @@ def test_kinetics_bad_rows_and_missing_files(tmp_path: Path) -> None:
     write(lists / "train.csv", f"{HEADER}bow,v,0,10,train,0\nbow,w,0,10,train,0\n")
     with pytest.raises(ValueError, match=r"1 of 2 videos of Kinetics-400 train are missing .*first: w_000000_000010"):
         list_videos(data, splits=lists)
-    with pytest.raises(ValueError, match="has only one split, not 3"):
+    with pytest.raises(ValueError, match=r"split 3 was given, but .* has only one split"):
         list_videos(data, splits=lists, split=3)
 
 
-def test_lists_of_one_s_own(tmp_path: Path) -> None:
+def test_your_own_lists(tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["a/1.mp4", "b/2.mp4", "b/3.mp4"])
     lists = write(tmp_path / "lists/train.csv", "a/1.mp4 0\nb/2.mp4 1\n").parent
     write(lists / "val.csv", "b/3.mp4 1\n")
@@ -263,16 +261,16 @@ def test_lists_of_one_s_own(tmp_path: Path) -> None:
     both = list_videos(data, splits=lists, subset="all")
     assert both.source == "list train.csv and list val.csv all: 3 videos in 2 classes"
     assert list_videos(data, splits=lists / "train.csv").paths == ("a/1.mp4", "b/2.mp4")
-    with pytest.raises(ValueError, match="one list, with no test subset"):
+    with pytest.raises(ValueError, match="a single list without a test subset"):
         list_videos(data, splits=lists / "train.csv", subset="test")
     write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
-    with pytest.raises(ValueError, match="give two of a kind"):
+    with pytest.raises(ValueError, match="give two lists of the same kind"):
         list_videos(data, splits=lists, subset="all")
 
 
-def test_splits_that_are_no_lists(shared: Path, tmp_path: Path) -> None:
+def test_splits_that_are_not_lists(shared: Path, tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["a/1.mp4"])
-    with pytest.raises(ValueError, match=r"aslan holds no lists that are known: looked for trainlist01\.txt"):
+    with pytest.raises(ValueError, match=r"aslan contains no known lists: looked for trainlist01\.txt"):
         list_videos(data, splits=shared / "data/splits/aslan")
     with pytest.raises(ValueError, match="absent does not exist"):
         list_videos(data, splits=tmp_path / "absent")

@@ -1,1 +1,1 @@
-"""Which videos: folders, list files and official splits."""
+"""Lists of videos: folders, list files and official splits."""

@@ -5,14 +5,14 @@ from pathlib import Path
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, numbered_lines
 
 _MARKS: dict[str, tuple[Subset, ...]] = {"0": (), "1": ("train", "all"), "2": ("test", "all")}
-"""What the number behind a name means: 0 is in neither subset of the split."""
+"""Subsets by the number after a name; 0 means that the video is in neither subset of the split."""
 
 
 def read_hmdb51(folder: Path, split: int, subset: Subset) -> Listing:
     """Read one official split of HMDB51; the classes are in alphabetical order.
 
-    Some copies drop characters such as ``#``, ``&`` and ``(`` from the file names: a video that is not found by its
-    name is looked for without them.
+    Some copies of the dataset drop characters such as ``#``, ``&`` and ``(`` from the file names. A video that is not
+    found by its official name is looked for without these characters.
 
     Args:
         folder: ``testTrainMulti_7030_splits``.
@@ -20,12 +20,12 @@ def read_hmdb51(folder: Path, split: int, subset: Subset) -> Listing:
         subset: The training videos, the test videos, or both.
 
     Raises:
-        ValueError: The split has no lists, or a line ends in no 0, 1 or 2.
+        ValueError: The split has no lists, or a line does not end in 0, 1 or 2.
     """
     ending = f"_test_split{split}.txt"
     files = {path.name.removesuffix(ending): path for path in folder.iterdir() if path.name.endswith(ending)}
     if not files:
-        raise ValueError(f"{folder} holds no file *{ending}, so HMDB51 has no split {split} here; give 1, 2 or 3")
+        raise ValueError(f"{folder} contains no *{ending}, so HMDB51 split {split} is not available; give 1, 2 or 3")
     entries: list[ListedVideo] = []
     known: set[str] = set()
     for label in sorted(files):
@@ -42,5 +42,5 @@ def read_hmdb51(folder: Path, split: int, subset: Subset) -> Listing:
 
 
 def plain_name(path: str) -> str:
-    """Drop every character that some copies drop: all but letters, digits and ``/ . _ -``."""
+    """Drop the characters that some copies drop: all but letters, digits and ``/ . _ -``."""
     return "".join(character for character in path if character.isalnum() or character in "/._-")

@@ -1,4 +1,4 @@
-"""Lists in one file a subset: the official CSV files of Kinetics-400, or plain ``path label`` lists."""
+"""Lists with one file per subset: the official CSV files of Kinetics-400, or plain ``path label`` lists."""
 
 import csv
 from collections.abc import Iterator
@@ -12,24 +12,25 @@ SUBSET_FILES = {
     "train": ("train.csv", "train.txt"),
     "test": ("test.csv", "test.txt", "val.csv", "val.txt"),
 }
-"""The files of a folder of lists, the first that exists and, for a test, holds labels."""
+"""File names of each subset: the first existing file is used, which for "test" must contain labels."""
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
-"""The words that the column ``split`` of a single file uses for each subset."""
+"""Values of the column ``split`` of a single file, for each subset."""
 
 
 def read_kinetics(splits: Path, root: Path, subset: Subset) -> Listing:
     """Read the videos of one subset from a list file or from a folder of them.
 
-    An official file has the header ``label,youtube_id,time_start,time_end,split`` and may have more columns; its
-    videos are found by ``<youtube_id>_<start:06d>_<end:06d>`` or ``<youtube_id>``, with any suffix and in any folder.
-    A file without that header holds one ``path label`` a line, relative to `root`.
+    An official file has the header ``label,youtube_id,time_start,time_end,split`` and may have more columns. Its videos
+    are found by the name ``<youtube_id>_<start:06d>_<end:06d>`` or ``<youtube_id>``, with any suffix and in any folder.
+    A file without this header contains one ``path label`` per line, relative to `root`.
 
-    The subset ``"test"`` is ``test.csv`` if that has labels, else ``val.csv``: the official test list of Kinetics-400
-    has circulated without. Of a single file with the column ``split`` the rows of the subset are read.
+    The subset ``"test"`` is ``test.csv`` if it has labels, otherwise ``val.csv``, because the official test list of
+    Kinetics-400 has been distributed without labels. From a single file with the column ``split``, only the rows of the
+    subset are read.
 
     Args:
-        splits: A list, or a folder that holds ``train.csv`` and ``val.csv`` or ``test.csv``.
+        splits: A list, or a folder with ``train.csv`` and ``val.csv`` or ``test.csv``.
         root: The folder of videos.
         subset: Which videos.
 
@@ -40,24 +41,24 @@ def read_kinetics(splits: Path, root: Path, subset: Subset) -> Listing:
     if splits.is_file():
         listing = _read_file(splits, root, None if subset == "all" else _SPLIT_NAMES[subset])
         if subset == "test" and not _is_official(splits):
-            raise ValueError(f"{splits} is one list, with no test subset; give a folder of lists with a test.csv")
+            raise ValueError(f"{splits} is a single list without a test subset; give a folder that contains test.csv")
     else:
         listing = _join([_read_part(splits, root, part) for part in parts])
     if not listing.entries:
-        raise ValueError(f"{splits} names no video of the subset {subset!r} in its column split; give another list")
+        raise ValueError(f"{splits} lists no videos with subset {subset!r} in its column split; give another list")
     return replace(listing, title=f"{listing.title} {subset}")
 
 
 def _read_part(folder: Path, root: Path, part: str) -> Listing:
-    """Read the first list of a subset that can serve."""
+    """Read the first usable list of a subset."""
     for file in (folder / name for name in SUBSET_FILES[part]):
         if file.is_file() and ((listing := _read_file(file, root, None)).classes or part == "train"):
             return listing
-    raise ValueError(f"{folder} holds no {part} list with videos: looked for {', '.join(SUBSET_FILES[part])}")
+    raise ValueError(f"{folder} contains no usable {part} list: looked for {', '.join(SUBSET_FILES[part])}")
 
 
 def _read_file(file: Path, root: Path, split_names: tuple[str, ...] | None) -> Listing:
-    """Read one list, official or plain; `split_names` keeps the rows whose column ``split`` is one of them."""
+    """Read one list, official or plain; of an official one only the rows with one of `split_names`, if given."""
     if not _is_official(file):
         return replace(read_list(file, root), title=f"list {file.name}")
     with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -68,7 +69,7 @@ def _read_file(file: Path, root: Path, split_names: tuple[str, ...] | None) -> L
 def _official_entries(
     file: Path, rows: "csv.DictReader[str]", split_names: tuple[str, ...] | None
 ) -> Iterator[ListedVideo]:
-    """Yield the videos of an official file under the names that downloaders give them."""
+    """Yield the videos of an official file with the names that downloaders give them."""
     for row in rows:
         if split_names and "split" in row and row["split"] not in split_names:
             continue
@@ -81,22 +82,22 @@ def _official_entries(
 
 
 def _is_official(file: Path) -> bool:
-    """Tell by its first line whether a list is a CSV file of Kinetics."""
+    """Whether a list is a CSV file of Kinetics, judged by its first line."""
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         return "youtube_id" in lines.readline().strip().split(",")
 
 
 def _join(listings: list[Listing]) -> Listing:
-    """Put several lists of one kind together."""
+    """Join several lists of the same kind."""
     first = listings[0]
     if any(listing.key is not first.key for listing in listings):
-        raise ValueError("of the train and test lists one is an official CSV file and one is not; give two of a kind")
+        raise ValueError("only one of the two lists is an official CSV file; give two lists of the same kind")
     entries = tuple(entry for listing in listings for entry in listing.entries)
     title = " and ".join(dict.fromkeys(listing.title for listing in listings))
     return Listing(title, entries, class_order(entry.label for entry in entries), key=first.key)
 
 
 def _stem(path: str) -> str:
-    """Return the file's name without folder and suffix: what a list of Kinetics knows of a file."""
+    """Return the name of a file without folder and suffix, as in a list of Kinetics."""
     name = PurePosixPath(path)
     return name.stem if name.suffix else name.name

@@ -1,4 +1,4 @@
-"""What a dataset's lists name, as data, and where those videos lie below a folder."""
+"""The contents of a dataset's lists, and the search for the listed videos in a folder."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +14,11 @@ Subset = Literal["train", "test", "all"]
 
 @dataclass(frozen=True, slots=True)
 class ListedVideo:
-    """One video of a list.
+    """One entry of a list.
 
     Attributes:
-        names: The paths that the video may have below the data folder (posix), likeliest first.
-        label: The name of its class; ``None`` without labels.
+        names: Possible paths of the video relative to the data folder (posix), most likely first.
+        label: The name of its class; ``None`` if the list has no labels.
     """
 
     names: tuple[str, ...]
@@ -27,17 +27,17 @@ class ListedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the lists name, before anyone looks for the files.
+    """The contents of the lists, before the files are looked for.
 
     Attributes:
-        title: What was read, e.g. ``"UCF101 split 1 train"``.
+        title: A description, e.g. ``"UCF101 split 1 train"``.
         entries: The videos, in the order of the lists.
         classes: Every class, in the dataset's own order.
-        key: What a listed name and the path of a copy have in common, for copies that changed the names.
-            ``None``: every entry has one name, which holds as it stands and may lead out of the folder.
-        stays_inside: Nobody named these files: links that lead out of the folder are not followed.
-        skipped: What of the folder is not listed, in words; empty if all is.
-        known: Every name of the dataset, in this subset or not: such a file stands for itself and for no other.
+        key: For copies of a dataset with changed file names: maps a listed name and the changed name to the same key.
+            ``None``: every entry has exactly one name, which is used as it is and may lead out of the folder.
+        stays_inside: Whether links out of the folder are refused, because no list names the files.
+        skipped: What of the folder is not listed, in words; empty if everything is.
+        known: All names of the dataset, in every subset. A file with such a name is never matched by key.
     """
 
     title: str
@@ -50,21 +50,21 @@ class Listing:
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a list that are not blank, stripped, with their numbers from 1.
+    """Yield the lines of a list that are not blank, stripped, with their line numbers from 1.
 
     Raises:
-        ValueError: The file is no text.
+        ValueError: The file is not a text file.
     """
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if "\0" in line:
-                raise ValueError(f"{file} is no text, and so no list of videos; give a list, or the folder of a video")
+                raise ValueError(f"{file} is not a text file, so it cannot be a list; give a list or a video's folder")
             if line.strip():
                 yield number, line.strip()
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the distinct labels in alphabetical order; in numerical order if all of them are integers."""
+    """Return the distinct labels in alphabetical order, or in numerical order if all are integers."""
     names = {label for label in labels if label is not None}
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=int))
@@ -79,11 +79,11 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
         root: The data folder.
 
     Returns:
-        For every entry the path of its file below `root`, or ``None`` where there is none. Of several files with one
-        key the first in alphabetical order counts.
+        For every entry the path of its file relative to `root`, or ``None`` if there is no file. If several files have
+        the same key, the first in alphabetical order is used.
 
     Raises:
-        ValueError: The folder holds no video at all, or one file stands for two different entries.
+        ValueError: The folder contains no videos, or one file matches two different entries.
     """
     if listing.key is None:
         names = (entry.names[0] for entry in listing.entries)
@@ -94,7 +94,7 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
     files = video_files(root)
     by_name = {file: file for file in files}
     by_key = {listing.key(file): file for file in reversed(files) if file not in listing.known}
-    found: list[str | None] = []
+    located: list[str | None] = []
     owners: dict[str, str] = {}
     for entry in listing.entries:
         exact = (by_name.get(name) for name in entry.names)
@@ -102,8 +102,8 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
         file = next((file for file in (*exact, *similar) if file), None)
         if file and owners.setdefault(file, entry.names[0]) != entry.names[0]:
             raise ValueError(
-                f"{root / file} stands for two videos of {listing.title}: {owners[file]} and {entry.names[0]}; "
-                "rename the file to the one that it is"
+                f"{root / file} matches two videos of {listing.title}: {owners[file]} and {entry.names[0]}; "
+                "rename the file to the correct one"
             )
-        found.append(file)
-    return tuple(found)
+        located.append(file)
+    return tuple(located)

@@ -11,7 +11,7 @@ from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.ucf101 import read_ucf101
 
-_TEST_VIDEOS = "give a folder with official lists (--splits) or, as the command has it, --test-data or --subset all"
+_TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +19,15 @@ class VideoList:
     """The videos of one subset of a dataset.
 
     Attributes:
-        root: The folder that the paths start from.
-        paths: One path a video, relative to `root`, posix, in the order of the list. A list file may also hold
+        root: The folder that the paths are relative to.
+        paths: The path of each video relative to `root`, posix, in the order of the list. A list file may also contain
             absolute paths; ``root / path`` is the file in either case.
         labels: The class name of each video, or ``None``.
-        classes: The labels that occur, in the dataset's own order: UCF101 by official number, else alphabetical.
-        source: What was read, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
-        num_missing: How many listed videos are not on disk.
-        stays_inside: Links that lead out of `root` are not to be followed: nobody named those files.
-        skipped: What the folder holds beside them, by ending, in words; empty if nothing.
+        classes: The labels that occur, in the dataset's own order: UCF101 by official number, others alphabetically.
+        source: A description, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
+        num_missing: Number of listed videos that are not on disk.
+        stays_inside: Whether links out of `root` are refused, because no list names the files.
+        skipped: What else the folder contains, by ending, in words; empty if nothing.
     """
 
     root: Path
@@ -56,65 +56,65 @@ def list_videos(
     subset: Subset = "train",
     allow_missing: bool = False,
 ) -> VideoList:
-    """List the videos of a dataset, with their labels where there are any.
+    """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` a line, relative to the
-            list's folder. In a folder without `splits` the label of a video is the name of the folder it lies in;
-            directly in `data` it has none, and a link that leads out of `data` is refused: only what a list names may
-            lie elsewhere.
-        splits: The official lists of the folder's videos: ``ucfTrainTestlist`` (UCF101),
+        data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, relative to
+            the folder of the list. In a folder without `splits`, the label of a video is the name of its folder; videos
+            directly in `data` have no label. Links that lead out of such a folder are refused: only a list may name
+            files elsewhere.
+        splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
-        split: The official split of UCF101 and HMDB51: 1, 2 or 3. Every other dataset has the split 1 only.
-        subset: A folder has subsets if all it holds are the folders ``train`` and ``test`` or ``val``; any other
-            folder and any list file is wholly ``"train"``. ``"all"`` is both subsets.
-        allow_missing: Go on with the listed videos that exist, if not all of them do.
+        split: The official split of UCF101 and HMDB51: 1, 2 or 3. All other datasets only have split 1.
+        subset: A folder has subsets if it only contains the folders ``train`` and ``test`` or ``val``. All videos of
+            any other folder, and of a list file, are ``"train"``. ``"all"`` is both subsets.
+        allow_missing: Continue without the listed videos that are missing.
 
     Raises:
-        ValueError: A path does not exist, nothing is found, a listed video is missing, a list contradicts itself, or
+        ValueError: A path does not exist, there are no videos, a listed video is missing, a list contradicts itself, or
             the dataset has no such split or subset.
     """
     if subset not in get_args(Subset):
         raise ValueError(f"subset is {subset!r}; give one of {', '.join(get_args(Subset))}")
     root, listing = _read(Path(data), Path(splits) if splits is not None else None, split, subset)
-    found = locate(listing, root)
-    num_missing = found.count(None)
-    if num_missing and (not allow_missing or num_missing == len(found)):
-        raise ValueError(_missing_message(root, listing, found))
-    paths = tuple(filter(None, found))
-    labels = tuple(entry.label for path, entry in zip(found, listing.entries, strict=True) if path is not None)
+    located = locate(listing, root)
+    num_missing = located.count(None)
+    if num_missing and (not allow_missing or num_missing == len(located)):
+        raise ValueError(_missing_message(root, listing, located))
+    paths = tuple(filter(None, located))
+    labels = tuple(entry.label for path, entry in zip(located, listing.entries, strict=True) if path is not None)
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
-    source += f"; {num_missing:,} more are listed and missing" if num_missing else ""
+    source += f"; {num_missing:,} more listed videos are missing" if num_missing else ""
     return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside, listing.skipped)
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
-    """Tell which kind of dataset is given, and read what it names: the folder that paths start from, and the list."""
+    """Determine the kind of the dataset and read it: returns the folder that paths are relative to, and the list."""
     if not data.exists():
-        raise ValueError(f"{data} does not exist; give a folder of videos or a list file that does")
+        raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
     if splits is not None and not splits.exists():
         raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
     if splits is not None and not data.is_dir():
-        raise ValueError(f"{data} is a file, and splits {splits} were given too; give the folder of videos with splits")
+        raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
     numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
     if numbered:
         return data, numbered
     if split != 1:
-        raise ValueError(f"{splits or data} has only one split, not {split}; leave split at 1")
+        raise ValueError(f"split {split} was given, but {splits or data} has only one split; omit --split")
     if splits is not None:
         return data, read_kinetics(splits, data, subset)
     if data.is_dir():
         return _read_folder(data, subset)
     if subset == "test":
-        raise ValueError(f"{data} is one list, with no test subset; {_TEST_VIDEOS}")
+        raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
     return data.parent, read_list(data, data.parent)
 
 
 def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
-    """Read a folder of numbered splits; ``None`` if the folder holds one list a subset."""
+    """Read a folder of numbered splits; ``None`` if the folder contains one list per subset."""
     names = {path.name for path in folder.iterdir()}
     if any(name.startswith("trainlist") for name in names):
         return read_ucf101(folder, split, subset)
@@ -123,24 +123,22 @@ def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
     if any(name in names for files in SUBSET_FILES.values() for name in files):
         return None
     raise ValueError(
-        f"{folder} holds no lists that are known: looked for trainlist01.txt (UCF101), *_test_split1.txt (HMDB51), "
+        f"{folder} contains no known lists: looked for trainlist01.txt (UCF101), *_test_split1.txt (HMDB51), "
         "train.csv, val.csv and test.csv (Kinetics-400 or your own)"
     )
 
 
 def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
-    """List a folder, or one of the folders ``train`` and ``test`` in it."""
+    """List the videos of a folder, or of one of its folders ``train`` and ``test``."""
     for part in ("train", "test", "val"):
         if target := link_outside(data / part, data):
-            raise ValueError(
-                f"{data / part} links out of the data folder to {target}; give that folder, or a list file"
-            )
+            raise ValueError(f"{data / part} links out of the data folder to {target}; give that folder or a list file")
     found = find_files(data, inside=data)
     files = found.videos
     subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
-            f"{data} has no test subset: it does not consist of the folders train and test (or val); {_TEST_VIDEOS}"
+            f"{data} has no test subset: it does not consist of folders train and test (or val); {_TEST_VIDEOS}"
         )
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
     entries = [
@@ -154,19 +152,19 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     return data, Listing(title, tuple(entries), classes, stays_inside=True, skipped=found.skipped())
 
 
-def _missing_message(root: Path, listing: Listing, found: tuple[str | None, ...]) -> str:
-    """Say how many listed videos are not there, which is the first, and what to do."""
-    num_missing = found.count(None)
-    first = listing.entries[found.index(None)].names[0]
-    if num_missing < len(found):
+def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ...]) -> str:
+    """Describe how many listed videos are missing, the first of them, and what to do."""
+    num_missing = located.count(None)
+    first = listing.entries[located.index(None)].names[0]
+    if num_missing < len(located):
         return (
-            f"{num_missing:,} of {len(found):,} videos of {listing.title} are missing under {root}, first: {first}; "
-            f"give --allow-missing to use the {len(found) - num_missing:,} that exist"
+            f"{num_missing:,} of {len(located):,} videos of {listing.title} are missing under {root}, first: {first}; "
+            f"give --allow-missing to use the {len(located) - num_missing:,} that exist"
         )
-    seen = f", where the first video is {video_files(root)[0]}" if listing.key else ""
+    seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""
     return (
-        f"none of the {len(found):,} videos of {listing.title} is under {root}: looked for {first}{seen}; "
-        "give the folder from which the listed paths start"
+        f"none of the {len(located):,} videos of {listing.title} is under {root}: looked for {first}{seen}; "
+        "give the folder that the listed paths are relative to"
     )
 
 
@@ -175,13 +173,13 @@ class VideoOptions:
     """Which videos.
 
     Attributes:
-        data: A folder of videos, nested in any way, a list file with one path a line, or a store of v3s prepare.
+        data: A folder of videos (subfolders included), a list file with one path per line, or a store from v3s prepare.
 
     More options:
-        splits: Official split lists (a folder, or a CSV file) of UCF101, HMDB51 or Kinetics-400 for the videos in data.
+        splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
         split: Number of the official split.
         subset: Part of the split.
-        allow_missing: Continue although videos of the list are missing.
+        allow_missing: Continue without the videos of the list that are missing.
     """
 
     data: Annotated[str, "DATA"]

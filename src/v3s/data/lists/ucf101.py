@@ -9,9 +9,9 @@ from v3s.data.lists.listing import ListedVideo, Listing, Subset, numbered_lines
 def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
     """Read one official split of UCF101, or lists cut down from it.
 
-    Labels are class names, in the order of the official numbers. Those come from ``classInd.txt``, or from the
-    training lists where that file is absent. File names compare without regard to case, for the videos
-    ``v_HandStandPushups_*`` lie in a folder ``HandstandPushups`` or ``HandStandPushups``, depending on the copy.
+    Labels are class names, in the order of the official numbers. The numbers come from ``classInd.txt`` or, without
+    that file, from the training lists. File names are compared case-insensitively, because the videos
+    ``v_HandStandPushups_*`` are in a folder ``HandstandPushups`` or ``HandStandPushups``, depending on the copy.
 
     Args:
         folder: ``ucfTrainTestlist``, or a folder like it.
@@ -19,7 +19,7 @@ def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
         subset: The training list, the test list, or both.
 
     Raises:
-        ValueError: A list is not there, or a line disagrees with the class numbers.
+        ValueError: A list is missing, or a line contradicts the class numbers.
     """
     classes = _class_numbers(folder)
     parts = ("train", "test") if subset == "all" else (subset,)
@@ -27,33 +27,32 @@ def read_ucf101(folder: Path, split: int, subset: Subset) -> Listing:
     for file in files:
         if not file.is_file():
             have = ", ".join(sorted(path.name for path in folder.glob("*list0*.txt")))
-            raise ValueError(f"{file} does not exist, so UCF101 has no split {split} here; {folder} holds {have}")
+            raise ValueError(f"{file} does not exist, so split {split} is not available; {folder} contains {have}")
     entries = tuple(entry for file in files for entry in _read_lines(file, classes))
     names = tuple(classes[number] for number in sorted(classes))
     return Listing(f"UCF101 split {split} {subset}", entries, names, key=str.casefold)
 
 
 def _read_lines(file: Path, classes: dict[int, str]) -> list[ListedVideo]:
-    """Read lines ``Class/video.avi`` with or without a number, and check the folder and the number they name."""
+    """Read lines ``Class/video.avi`` with or without a class number, and check folder and number."""
     numbers = {name.casefold(): number for number, name in classes.items()}
     entries = []
     for line_number, line in numbered_lines(file):
-        path, given = _split_number(line)
+        path, line_label = _split_number(line)
         number = numbers.get(path.partition("/")[0].casefold())
         if number is None:
-            raise ValueError(f"{file}, line {line_number}: {line!r} begins with no class that the lists number")
-        if given not in (None, number):
-            meant = classes.get(given, "no class") if given is not None else ""
+            raise ValueError(f"{file}, line {line_number}: {line!r} does not start with a numbered class")
+        if line_label is not None and line_label != number:
             raise ValueError(
-                f"{file}, line {line_number}: {line!r} has the label {given}, which is {meant}; "
-                f"{classes[number]} is {number}"
+                f"{file}, line {line_number}: {line!r} has the label {line_label}, which is "
+                f"{classes.get(line_label, 'not a class')}; {classes[number]} is {number}"
             )
         entries.append(ListedVideo((path,), classes[number]))
     return entries
 
 
 def _split_number(line: str) -> tuple[str, int | None]:
-    """Split the trailing class number off a line, if it has one."""
+    """Split off the class number at the end of a line, if there is one."""
     match = re.fullmatch(r"(.+?)\s+(\d+)", line)
     return (match[1], int(match[2])) if match else (line, None)
 
@@ -66,7 +65,7 @@ def _class_numbers(folder: Path) -> dict[int, str]:
         for line_number, line in numbered_lines(file):
             number, name = _number_and_name(line, in_index=file == index)
             if number is None or classes.setdefault(number, name) != name:
-                problem = "holds no class number" if number is None else f"says that {number} is not {classes[number]}"
+                problem = "has no class number" if number is None else f"gives {name} the number of {classes[number]}"
                 raise ValueError(f"{file}, line {line_number}: {line!r} {problem}; restore the official file")
     return classes
 
@@ -76,5 +75,5 @@ def _number_and_name(line: str, *, in_index: bool) -> tuple[int | None, str]:
     if in_index:
         number, _, name = line.partition(" ")
         return (int(number) if number.isdecimal() else None), name.strip()
-    path, given = _split_number(line)
-    return given, path.partition("/")[0]
+    path, number_at_end = _split_number(line)
+    return number_at_end, path.partition("/")[0]
