@@ -13,7 +13,7 @@ from v3s.video.chunks import Chain, walk_chunks
 from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, VideoIndex, index_video
 
-ENCODERS = {"mkv": "libx264", "webm": "libvpx", "flv": "libx264", "avi": "mpeg4"}
+ENCODERS = {"mkv": "libx264", "webm": "libvpx", "flv": "libx264", "avi": "mpeg4", "wmv": "wmv2", "ivf": "libvpx"}
 
 
 def idle() -> None:
@@ -68,6 +68,30 @@ def test_empty_chunks_of_an_avi_are_no_frames(codec: str, tmp_path: Path) -> Non
     assert (means - 4 * torch.arange(60)).abs().max() < 20
 
 
+def test_empty_chunks_between_frames_without_times(tmp_path: Path) -> None:
+    """Frames of an AVI that are not in the order in which they are shown have no times: its chunks tell the rate."""
+    path = write(tmp_path / "a.avi", "libx264", WITH_PAUSES, bf="3", g="20")
+    chain = walk_chunks(path, "avi", 0, idle)
+    assert chain is not None
+    index = index_video(path)
+    assert (index.num_frames, chain.num_pictures, index.timestamps) == (60, 60, ())
+    assert index.fps == pytest.approx(25 * 60 / (60 + chain.num_empty))
+    assert index.duration_seconds == pytest.approx(60 / index.fps)
+    assert chain.num_empty > 90
+
+
+def test_an_avi_that_goes_through_a_pipe_states_no_length(tmp_path: Path) -> None:
+    """FFmpeg cannot go back and fill in the number of frames."""
+    path = write(tmp_path / "a.avi", "mpeg4", range(60))
+    data = bytearray(path.read_bytes())
+    for name, place in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        start = data.index(name) + place
+        data[start : start + 4] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(data)
+    index = index_video(path)
+    assert (index.num_frames, index.fps) == (60, 25)
+
+
 def test_an_avi_that_was_cut_is_still_missed(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.avi", "mpeg4", WITH_PAUSES).read_bytes()
     (tmp_path / "b.avi").write_bytes(whole[: len(whole) * 6 // 10])
@@ -100,19 +124,17 @@ def test_the_chain_of_chunks_is_whole_or_not(suffix: str, tmp_path: Path) -> Non
         name = container.format.name
     chain = walk_chunks(path, name, 0, idle)
     assert chain is not None
-    num_headers = 2 if suffix == "flv" else 0  # of the codec: two tags of video
-    assert chain == Chain(True, 60 + num_headers, 0)
+    num_pictures = {"flv": 62, "wmv": 0}  # two tags are headers of the codec; packets of ASF hold parts of pictures
+    assert chain == Chain(True, num_pictures.get(suffix, 60), 0)
     whole, broken = path.read_bytes(), tmp_path / "broken"
-    for damaged in (
-        whole[: len(whole) * 2 // 3],
-        whole[: len(whole) // 2] + whole[len(whole) // 2 + 100 :],
-        whole[: len(whole) // 2] + bytes(len(whole) // 8) + whole[len(whole) * 5 // 8 :],
-    ):
+    cut, gap = whole[: len(whole) * 2 // 3], whole[: len(whole) // 2] + whole[len(whole) // 2 + 100 :]
+    hole = whole[: len(whole) // 2] + bytes(len(whole) // 8) + whole[len(whole) * 5 // 8 :]
+    tells = {"avi": [], "ivf": [cut], "wmv": [cut, gap]}  # others hold no names that could be wrong
+    for damaged in tells.get(suffix, [cut, gap, hole]):
         broken.write_bytes(damaged)
-        if suffix != "avi":
-            chain = walk_chunks(broken, name, 0, idle)
-            assert chain is not None
-            assert not chain.is_whole
+        chain = walk_chunks(broken, name, 0, idle)
+        assert chain is not None
+        assert not chain.is_whole
     assert walk_chunks(path, "mov,mp4", 0, idle) is None
 
 

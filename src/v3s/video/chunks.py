@@ -2,7 +2,7 @@
 
 A file may hold fewer pictures than its header promises because it is damaged, or because nothing was to be shown anew:
 capture programs write an empty chunk into an AVI file for a picture that they dropped, and leave a gap in the times of
-Matroska and Flash files. A chain that is whole from the file's first byte to its last tells that nothing was lost.
+other files. A chain that is whole from the file's first byte to its last tells that nothing was lost.
 """
 
 import os
@@ -18,7 +18,7 @@ class Chain:
 
     Attributes:
         is_whole: Whether chunk follows chunk up to the end of the file.
-        num_pictures: How many chunks hold a picture.
+        num_pictures: How many chunks hold a picture; 0 where they are not seen.
         num_empty: How many chunks of the video's stream hold nothing.
     """
 
@@ -31,7 +31,7 @@ def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Ca
     """Walk over a file's chunks.
 
     Args:
-        path: The file. One of Matroska or Flash holds no other stream of pictures.
+        path: The file. One of another format than AVI holds no other stream.
         format_name: FFmpeg's name of its format.
         stream_number: Of the video's stream.
         tick: Called again and again, as the walk over a long file takes long.
@@ -140,4 +140,45 @@ def _flv(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
         place += 15 + size
 
 
-_WALKS = {"avi": _riff, "matroska": _ebml, "flv": _flv}
+def _ivf(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """IVF: a header, then frames of a size and a time each; yields as the first."""
+    file.seek(6)
+    place = int.from_bytes(_take(file, 2), "little")
+    while place < end:
+        file.seek(place)
+        size = int.from_bytes(_take(file, 12)[:4], "little")
+        yield size
+        place += 12 + size
+    if place > end:
+        raise _BrokenChainError
+
+
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")  # the name of the object that holds the packets
+_ASF_ALL = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # of the one at the beginning
+
+
+def _asf(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """ASF: objects of a name and a size; in one of them packets of one size, each of which begins with a certain bit.
+
+    Pictures are parts of packets, and are not counted here.
+    """
+    place = 0
+    while place < end:
+        file.seek(place)
+        name, size = _take(file, 16), int.from_bytes(_take(file, 8), "little")
+        if size < 24 or place + size > end or (place == 0) != (name == _ASF_ALL):
+            raise _BrokenChainError
+        if name == _ASF_DATA:
+            num_packets = int.from_bytes(_take(file, 24)[16:], "little")
+            if not num_packets or (size - 50) % num_packets:
+                raise _BrokenChainError
+            for number in range(num_packets):
+                file.seek(place + 50 + number * ((size - 50) // num_packets))
+                if not _take(file, 1)[0] & 0x80:
+                    raise _BrokenChainError
+                yield None
+        yield None
+        place += size
+
+
+_WALKS = {"asf": _asf, "avi": _riff, "flv": _flv, "ivf": _ivf, "matroska": _ebml}

@@ -66,6 +66,7 @@ BARE_FORMATS = frozenset({"av1", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "o
 NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
 
 COUNTING = NO_PROBING | {"probesize": "32", "analyzeduration": "1"}  # the header alone
+_TO_BE_FILLED_IN = 1 << 30  # frames, as FFmpeg writes into an AVI that goes through a pipe
 NOT_DECODED = ("subtitle", "attachment", "data")
 
 Stage = Literal["open", "demux", "decode"]
@@ -245,15 +246,22 @@ def _check_limits(container: InputContainer, stream: VideoStream, path: str | Pa
     if (width := stream.width) * (height := stream.height) > MAX_PIXELS:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
     _check_streams(container, path)
-    if stream.frames > container.size:
+    if stated_frames(stream) > container.size:
         raise VideoError(f"{path}: states {stream.frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, stream)
     if seconds > MAX_SECONDS:
         raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
 
 
+def stated_frames(stream: VideoStream) -> int:
+    """How many frames the stream's header states; 0 where it does not."""
+    return 0 if stream.frames == _TO_BE_FILLED_IN else stream.frames
+
+
 def stated_seconds(container: InputContainer, stream: VideoStream) -> float:
     """The length that the stream states, else the container's; 0 where neither does."""
+    if stream.frames == _TO_BE_FILLED_IN:
+        return 0.0
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from v3s.video.brightness import Brightness
 from v3s.video.chunks import walk_chunks
-from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_seconds
+from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_frames, stated_seconds
 from v3s.video.orientation import AS_STORED, Orientation, orientation_of
 from v3s.video.planes import Layout, PlaneReader, layout_of, meaning_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
@@ -37,6 +37,7 @@ class Pass:
         checksums: By the time of a frame, of the first frames from each key frame on.
         num_packets: How many hold anything.
         num_discarded: How many of them the file says are not to be shown.
+        num_empty: How many chunks of an AVI with few frames are empty, and no packets.
         num_corrupt: How many frames the decoder marks as damaged and patched up.
         num_leading: How many packets come before the first key packet; ``None`` where there is none.
         size: Width and height of frames as stored.
@@ -58,6 +59,7 @@ class Pass:
     checksums: dict[int, int] = field(default_factory=dict)
     num_packets: int = 0
     num_discarded: int = 0
+    num_empty: int = 0
     num_corrupt: int = 0
     num_leading: int | None = None
     size: tuple[int, int] = (0, 0)
@@ -180,6 +182,9 @@ def take_pass(
     timing = timing_of(seen.frame_times, seen.last_duration, stream.time_base, stated)
     if timing is None:
         raise VideoError(f"{seen.path}: neither its header nor its timestamps give a frame rate")
+    if seen.num_empty and not timing.timestamps:  # the rate that is stated is that of all chunks
+        seconds = (len(seen.frame_times) + seen.num_empty) / timing.fps
+        return Timing((), len(seen.frame_times) / seconds, seconds, varies=True)
     return timing
 
 
@@ -238,11 +243,12 @@ def _num_due(
     chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
     if chain is None:
         return num_promised - num_silent
+    seen.num_empty = chain.num_empty
     if not chain.is_whole:
         return num_promised - chain.num_empty
-    if container.format.name in _FORMATS_THAT_STATE_LENGTH:
-        return chain.num_pictures - seen.num_discarded - num_silent
-    return num_promised - chain.num_empty - num_silent
+    if container.format.name == "avi":  # its header counts chunks, empty ones too
+        return num_promised - chain.num_empty - num_silent
+    return max(chain.num_pictures, seen.num_packets) - seen.num_discarded - num_silent
 
 
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
@@ -252,8 +258,8 @@ def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) ->
     """
     states_length = container.format.name in _FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
     if states_length and (step := steady_step(seen.packet_times)) and stream.time_base:
-        return max(stream.frames, round(stated_seconds(container, stream) / float(step * stream.time_base)))
-    return stream.frames
+        return max(stated_frames(stream), round(stated_seconds(container, stream) / float(step * stream.time_base)))
+    return stated_frames(stream)
 
 
 def _stated_rate(container: InputContainer, stream: VideoStream) -> Fraction | float | None:
