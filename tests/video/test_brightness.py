@@ -53,8 +53,8 @@ def test_one_colour_is_none_of_several() -> None:
 
 
 def test_frames_that_are_looked_at() -> None:
-    looked_at = [number for number in range(64) if Brightness.looks_at(number)]
-    assert looked_at == [0, 1, 2, 4, 8, 16, 32, 48]
+    looked_at = [number for number in range(200) if Brightness.looks_at(number)]
+    assert looked_at == [0, 1, 2, 4, 8, 16, 32, 64, 128, 192]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 
 from v3s.video.frames import ColourSpace
 
-EVERY = 16  # frames between two that are looked at, beside some of the first
+EVERY = 64  # frames between two that are looked at, beside some of the first
 GRID = 4  # pixels between two that are counted, each way
 OUTLIERS = 1e-4  # of the pixels: so many of the darkest and of the brightest do not count, a sensor's hot ones
 DARK = 24  # of 255: a picture that is never brighter than this shows nothing to the eye

@@ -219,12 +219,13 @@ def _bare_format(path: str | Path) -> str | None:
 
 def _video_stream(container: InputContainer, path: str | Path, number: int | None) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if number is not None:
-        streams = [s for s in streams if s.index == number]
-    if not streams:
+    if number is None:
+        best = container.streams.best("video")
+        chosen = next((s for s in streams if s is best), streams[0] if streams else None)
+    else:
+        chosen = next((s for s in streams if s.index == number), None)
+    if chosen is None:
         raise VideoError(f"{path}: has no video stream", "open")
-    best = container.streams.best("video")
-    chosen = next((s for s in streams if s is best), streams[0])
     decoder = chosen.codec_context
     if decoder is None:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")

@@ -85,7 +85,8 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     """Write every wanted frame to its positions in the clip; ``None`` if one did not arrive."""
-    to_planes, orientation = PlaneReader(index.layout), index.orientation
+    layout, orientation = index.layout, index.orientation
+    to_planes = PlaneReader(layout)
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
     with open_video(index.path, index.known_format, index.stream) as (container, stream):
@@ -107,7 +108,7 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
                 num_missing -= 1
     if num_missing:
         return None
-    return Frames(tuple(map(torch.from_numpy, clip)), index.layout.colour)
+    return Frames(tuple(map(torch.from_numpy, clip)), layout.colour)
 
 
 def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int, int]:

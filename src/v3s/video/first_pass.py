@@ -107,44 +107,49 @@ class Pass:
         Raises:
             VideoError: It is not as large, or not turned, as those before.
         """
-        number = len(self.frame_times)
-        self._check(frame, number)
-        self.frame_times.append(frame.pts)
+        number, time = len(self.frame_times), frame.pts
+        is_looked_at = self.brightness.looks_at(number)
+        if meaning_of(frame) != self._meaning:
+            self._note_meaning(frame, number)
+        if (frame.width, frame.height) != self.size:
+            sizes = f"{self.size[0]}x{self.size[1]} to {frame.width}x{frame.height}"
+            raise VideoError(f"{self.path}: frame size changes from {sizes} at frame {number}")
+        if is_looked_at or frame.key_frame or frame.rotation:  # a matrix comes with a key frame, if not with all
+            self._check_orientation(frame, number)
+        self.frame_times.append(time)
         self.last_duration = frame.duration or 0
         self.num_corrupt += frame.is_corrupt
-        if self.brightness.looks_at(number):
+        if is_looked_at:
             first, *_ = self.planes(frame)
             self.brightness.add(first, layout_of(frame).colour)
-        if frame.pts is None:
+        if time is None:
             return
-        if self._num_keys_reached < len(self.key_times) and frame.pts >= self.key_times[self._num_keys_reached]:
+        if self._num_keys_reached < len(self.key_times) and time >= self.key_times[self._num_keys_reached]:
             self._num_keys_reached += 1
             self._num_to_check = NUM_CHECKED_FRAMES
         if self._num_to_check:
-            self.checksums[frame.pts] = self.planes.checksum(frame)
+            self.checksums[time] = self.planes.checksum(frame)
             self._num_to_check -= 1
 
-    def _check(self, frame: VideoFrame, number: int) -> None:
-        """Hold a frame against the first: what reading takes as constant is refused if it changes, or noted."""
+    def _note_meaning(self, frame: VideoFrame, number: int) -> None:
+        """Note what the values of frames mean, and a change of it."""
+        self._meaning, name, layout = meaning_of(frame), frame.format.name, layout_of(frame)
+        if not number:
+            self.size, self.pixel_format, self.layout = (frame.width, frame.height), name, layout
+        elif layout != self.layout and not self.changes:
+            kinds = f"{_told(self.pixel_format, self.layout)} to {_told(name, layout)}"
+            self.changes = f"changes from {kinds} at frame {number}; all frames are read as RGB"
+
+    def _check_orientation(self, frame: VideoFrame, number: int) -> None:
+        """Hold what a frame says of its display against the first."""
         try:
             orientation = orientation_of(frame)
         except ValueError as error:
             raise VideoError(f"{self.path}: {error}") from error
         if not number:
-            self.size, self.pixel_format = (frame.width, frame.height), frame.format.name
-            self.layout = layout_of(frame)
             self.orientation = orientation or AS_STORED
-        if (frame.width, frame.height) != self.size:
-            sizes = f"{self.size[0]}x{self.size[1]} to {frame.width}x{frame.height}"
-            raise VideoError(f"{self.path}: frame size changes from {sizes} at frame {number}")
-        if orientation not in (None, self.orientation):
+        elif orientation not in (None, self.orientation):
             raise VideoError(f"{self.path}: display orientation changes at frame {number}")
-        if (meaning := meaning_of(frame)) != self._meaning and not self.changes:
-            layout = layout_of(frame)
-            if layout != self.layout:
-                kinds = f"{_told(self.pixel_format, self.layout)} to {_told(frame.format.name, layout)}"
-                self.changes = f"changes from {kinds} at frame {number}; all frames are read as RGB"
-        self._meaning = meaning
 
 
 def take_pass(

@@ -7,6 +7,7 @@ is decoded once from end to end (:mod:`v3s.video.first_pass`), and what was lear
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -90,8 +91,7 @@ class VideoIndex:
     @property
     def layout(self) -> Layout:
         """The layout in which all frames are read."""
-        planes = "gbrp" if self.is_mixed else planar_format(VideoFormat(self.pixel_format))
-        return RGB if planes == "gbrp" else Layout(planes, ColourSpace(self.matrix, self.full))
+        return RGB if self.is_mixed else _layout(self.pixel_format, self.matrix, self.full)
 
     def to_json(self) -> str:
         """Write the index as one line of JSON; evenly spaced timestamps shrink to ``[start, step]``."""
@@ -110,6 +110,12 @@ class VideoIndex:
         values["timestamps"] = times if isinstance(times, range) else tuple(times)
         listed = {name: tuple(values[name]) for name in ("key_frames", "remarks")}
         return cls(**values | listed)
+
+
+@lru_cache(maxsize=64)
+def _layout(pixel_format: str, matrix: str, full: bool) -> Layout:
+    planes = planar_format(VideoFormat(pixel_format))
+    return RGB if planes == "gbrp" else Layout(planes, ColourSpace(matrix, full))
 
 
 def index_video(

@@ -1,12 +1,11 @@
 """How a stored picture is mirrored and turned before it is shown: in one of eight ways, by the display matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from av.buffer import Buffer
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 MOST_DEGREES_OFF = 1.0  # of a quarter turn: further off than FFmpeg takes for one, and a file is refused
@@ -54,12 +53,13 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
         ValueError: If it turns by other than a multiple of 90 degrees.
     """
     try:
-        beside = cast("Mapping[Type, Buffer]", frame.side_data)
+        beside = cast("Iterable[SideData]", frame.side_data)
     except ValueError:  # FFmpeg has kinds of data that PyAV does not know, among them EXIF
         return Orientation(frame.rotation % 360) if frame.rotation else None
-    if Type.DISPLAYMATRIX not in beside:
+    data = next((data for data in beside if data.type is Type.DISPLAYMATRIX), None)
+    if data is None:
         return None
-    matrix = np.frombuffer(bytes(beside[Type.DISPLAYMATRIX]), np.int32).astype(np.float64)
+    matrix = np.frombuffer(bytes(data), np.int32).astype(np.float64)
     a, b, c, d = matrix[[0, 1, 3, 4]]
     if a * d == b * c:
         return AS_STORED

@@ -54,14 +54,14 @@ class PlaneReader:
     def __init__(self, layout: Layout | None = None) -> None:
         self._layout = self._wanted = layout
         self._given: tuple[str, int, int] | None = None  # format, matrix and range of the frame before
-        self._fits = False
+        self._fits, self._layout_checksum = False, 1
         self._convert = Converter()
 
     def __call__(self, frame: VideoFrame) -> list[list[np.ndarray]]:
         """The planes of a frame without the padding of their lines: [[Y], [U, V]], or [[R, G, B]]. Views of it."""
         if (given := meaning_of(frame)) != self._given:
             self._given, self._layout = given, self._wanted or layout_of(frame)
-            self._fits = fits(frame, self._layout)
+            self._fits, self._layout_checksum = fits(frame, self._layout), adler32(repr(self._layout).encode())
         assert self._layout is not None
         if not self._fits:
             frame = self._convert(frame, self._layout)
@@ -71,10 +71,10 @@ class PlaneReader:
     def checksum(self, frame: VideoFrame) -> int:
         """Adler-32 of all that makes a picture as it is read: every plane, and how they make RGB."""
         planes = self(frame)
-        checksum = adler32(repr(self._layout).encode())
+        checksum = self._layout_checksum
         for group in planes:
             for plane in group:
-                checksum = adler32(plane.tobytes(), checksum)
+                checksum = adler32(np.ascontiguousarray(plane), checksum)
         return checksum
 
 
