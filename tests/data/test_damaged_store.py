@@ -1,0 +1,80 @@
+"""Damaged frames of a store: the file is skipped by name like a bad file, and no other sample changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.data.clips import PretextClips
+from v3s.data.lists.splits import list_videos
+from v3s.data.loading import load_batches
+from v3s.data.quarantine import Quarantine
+from v3s.data.resident import ResidentFrames
+from v3s.data.scan import scan
+from v3s.data.store_folder import open_store
+from v3s.data.synthetic import make_clips
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import TASKS
+from v3s.video import store as store_module
+from v3s.video.index import VideoError
+from v3s.video.store import PixelFormat, StoredVideo
+
+SAMPLING = Sampling(clip_frames=4, clip_size=24, canvas_size=48)
+KEYS = [[(0, number) for number in range(6)], [(1, number) for number in range(6)]]
+
+
+def prepared(folder: Path, pixel_format: PixelFormat) -> Path:
+    make_clips(folder / "videos", num_videos=6, num_frames=24, height=48, width=64)
+    config = PrepareConfig(data=str(folder / "videos"), out=str(folder / "store"), pixel_format=pixel_format, workers=0)
+    prepare(config, console=Console(quiet=True))
+    return folder / "store"
+
+
+def damage(store: Path, number: int) -> StoredVideo:
+    """Flip a bit in the middle of every frame of a video; what a process knows of the store is forgotten."""
+    file = open_store(store).files[list_videos(store).paths[number]]
+    assert isinstance(file.outcome, StoredVideo)
+    video, shard = file.outcome, Path(file.outcome.shard)
+    data = bytearray(shard.read_bytes())
+    for frame in range(video.num_frames):
+        data[video.offset + (2 * frame + 1) * video.num_bytes // (2 * video.num_frames)] ^= 1
+    shard.write_bytes(data)
+    store_module._Checks._known.clear()
+    return video
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("pixel_format", ["yuv", "rgb", "jpeg"])
+def test_a_damaged_video_is_skipped_by_name(tmp_path: Path, pixel_format: PixelFormat, num_workers: int) -> None:
+    store = prepared(tmp_path, pixel_format)
+    clips = PretextClips(scan(list_videos(store), min_frames=20).usable_table, TASKS["ts"], SAMPLING, seed=1)
+    whole = [clips for clips, _ in load_batches(clips, KEYS, num_workers=0, quarantine=None)]
+    video, told = damage(store, 2), list[str]()
+    bad = Quarantine(num_files=6, report=told.append)
+    read = [clips for clips, _ in load_batches(clips, KEYS, num_workers=num_workers, quarantine=bad)]
+    assert list(bad.failures) == [video.path]
+    assert "damaged" in bad.failures[video.path].reason
+    assert video.shard in bad.failures[video.path].reason
+    assert len(told) == 1
+    for before, after in zip(whole, read, strict=True):
+        assert torch.equal(after, before[[0, 1, 3, 4, 5]])
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv", "rgb"])
+def test_frames_that_are_held_in_memory_are_compared_too(tmp_path: Path, pixel_format: PixelFormat) -> None:
+    store = prepared(tmp_path, pixel_format)
+    table = scan(list_videos(store), min_frames=20).usable_table
+    ResidentFrames(table, torch.device("cpu"))
+    video = damage(store, 2)
+    with pytest.raises(VideoError, match=rf"{Path(video.path).name}: its frames in .* are damaged"):
+        ResidentFrames(table, torch.device("cpu"))
+
+
+def test_a_check_names_it(tmp_path: Path) -> None:
+    store = prepared(tmp_path, "jpeg")
+    damage(store, 2)
+    reports = scan(list_videos(store), min_frames=20, verify=True).reports
+    assert [report.verdict for report in reports] == ["usable", "usable", "unreadable", *["usable"] * 3]
+    assert "damaged" in reports[2].reason
