@@ -72,7 +72,7 @@ def test_check_names_what_is_odd_and_usable(shared: Path, tmp_path: Path, consol
         "4 videos without labels; skipped: 1 files that are no videos by their ending (1 .txt)",
         "usable, but: black.mp4: black throughout",
         "usable, but: pauses.mp4: its rate varies: 1.949 frames a second in the mean",
-        "usable, but: ffv1_12in16.mkv: nearly black: its brightest value is 16 of 255",
+        "usable, but: ffv1_12in16.mkv: nearly black: its brightest value is 15 of 255",
     ):
         assert expected in " ".join(text.split()), expected
     assert "but: plain.mp4" not in text

@@ -41,6 +41,18 @@ def test_a_few_hot_pixels_light_nothing_and_a_lamp_does() -> None:
     assert said(night) is None
 
 
+@pytest.mark.parametrize("period", range(2, 17))
+def test_a_fine_pattern_is_not_flat(period: int) -> None:
+    """Stripes across and down of any width, in a picture of any size."""
+    for height, width in ((4, 4), (64, 96), (240, 320)):
+        stripes = np.where(np.arange(width) % period == 0, 200, 10).astype(np.uint8)
+        for pattern in (np.tile(stripes, (height, 1)), np.tile(stripes[:height, None], (1, width))):
+            brightness = Brightness()
+            for _ in range(5):
+                brightness.add([pattern], FULL)
+            assert brightness.remark() is None or pattern.max() == pattern.min()
+
+
 def test_one_colour_is_none_of_several() -> None:
     """Red is flat, though its channels differ; a pattern in blue alone is not."""
     red, other = np.full((64, 96), 255, np.uint8), np.zeros((64, 96), np.uint8)

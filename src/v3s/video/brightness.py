@@ -7,7 +7,8 @@ import numpy as np
 from v3s.video.frames import ColourSpace
 
 EVERY = 64  # frames between two that are looked at, beside some of the first
-GRID = 4  # pixels between two that are counted, each way
+_ROWS, _COLUMNS = 3, 5  # one pixel in so many is counted: no pattern of a picture repeats by both
+_SMALL = 64  # pixels: of a picture with a shorter side all are counted
 OUTLIERS = 1e-4  # of the pixels: so many of the darkest and of the brightest do not count, a sensor's hot ones
 DARK = 24  # of 255: a picture that is never brighter than this shows nothing to the eye
 FLAT = 3  # of 255: a picture whose brightest and darkest values are nearer than this has one colour
@@ -20,6 +21,7 @@ class Brightness:
 
     def __init__(self) -> None:
         self._counts = np.zeros((3, 256), np.int64)
+        self._num_seen = 0
 
     @staticmethod
     def looks_at(number: int) -> bool:
@@ -34,10 +36,13 @@ class Brightness:
             colour: Of the frame; ``None`` for RGB.
         """
         for counts, plane in zip(self._counts, planes, strict=False):
-            found = np.bincount(plane[::GRID, ::GRID].ravel(), minlength=256)
+            if min(plane.shape) >= _SMALL:
+                plane = plane[self._num_seen % _ROWS :: _ROWS, self._num_seen % _COLUMNS :: _COLUMNS]
+            found = np.bincount(plane.ravel(), minlength=256)
             if colour and not colour.full:
                 found = np.bincount(_STRETCHED, weights=found, minlength=256).astype(np.int64)
             counts += found
+        self._num_seen += 1
 
     def remark(self) -> str | None:
         """What is to be said of the video, if anything."""
