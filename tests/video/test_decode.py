@@ -250,10 +250,37 @@ def test_a_palette_that_comes_but_once_is_part_of_the_picture(name: str, tmp_pat
         output.mux(stream.encode(None))
     index = index_video(path)
     whole = read_frames(index, range(60))
+    assert index.key_frames == (12, 24, 36, 48)
     assert whole.rgb().double().mean() > 60
+    assert same(read_frames(index, [2, 50]), whole[[2, 50]])
     for start in (0, 13, 30, 44):
         assert same(read_frames(index, range(start, start + 16)), whole[list(range(start, start + 16))])
     assert same(whole, decode_in_sequence(path, range(60)))
+
+
+@pytest.mark.parametrize("changes_at", [[25], [25, 40], [13, 14, 15], [5, 30]])
+def test_a_palette_that_changes_is_that_of_the_frame(changes_at: list[int], tmp_path: Path) -> None:
+    """Every change is to the other one of two palettes, and may be back to the first."""
+    palettes = np.random.default_rng(0).integers(30, 256, (2, 256, 4), np.uint8)
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "pal8"
+        for number in range(60):
+            frame = av.VideoFrame(WIDTH, HEIGHT, "pal8")
+            values = np.random.default_rng(number).integers(0, 256, frame.planes[0].buffer_size, np.uint8)
+            frame.planes[0].update(values.tobytes())
+            frame.planes[1].update(palettes[sum(place <= number for place in changes_at) % 2].tobytes())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    index, whole = index_video(path), decode_in_sequence(path, range(60))
+    assert len({tuple(picture.flatten()[:300].tolist()) for picture in whole.rgb()[[0, 59]]}) == 2
+    generator = random.Random(0)
+    for start in range(0, 50, 5):
+        numbers = [*sorted(generator.sample(range(60), 4)), start]
+        assert same(read_frames(index, numbers), whole[numbers])
 
 
 def test_a_jump_in_a_real_recording_keeps_its_palette(shared: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
@@ -148,8 +148,23 @@ def open_video(
         raise VideoError(f"{path}: is not a video, or is damaged: {reason_of(error)}", stage) from error
 
 
-def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
-    """Yield a stream's packets from a key frame's on, ``None`` for all; nothing where seeking does not reach it."""
+def first_palette(container: InputContainer, stream: VideoStream) -> PacketSideData | None:
+    """The palette that comes with a stream's first packet, and often never again; call it before any other read."""
+    packet = next(container.demux(stream), None)
+    return packet.get_sidedata("palette") if packet and packet.has_sidedata("palette") else None
+
+
+def packets_from(
+    container: InputContainer, stream: VideoStream, time: int | None, palette: PacketSideData | None = None
+) -> "Iterator[Packet[VideoStream]]":
+    """Yield a stream's packets from a key frame's on; nothing where seeking does not reach it.
+
+    Args:
+        container: The file.
+        stream: Its video.
+        time: Of the key frame; ``None`` for all packets.
+        palette: For the key frame, if it brings none of its own.
+    """
     if time is None:
         yield from container.demux(stream)
         return
@@ -159,6 +174,8 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
         if packet.pts is None or packet.pts > time:
             return
         if packet.pts == time:
+            if palette and not packet.has_sidedata("palette"):
+                packet.set_sidedata(palette)
             yield packet
             break
     yield from packets

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.container import VideoError, open_video, packets_from
+from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
 from v3s.video.orientation import Orientation
@@ -92,8 +92,11 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
-        for stretch in plan_stretches(index, sorted(positions)):
-            for number, frame in _decode_stretch(index, container, stream, stretch):
+        stretches, palette = plan_stretches(index, sorted(positions)), None
+        if index.pixel_format == "pal8" and stretches[0].start is not None:
+            palette = first_palette(container, stream)
+        for stretch in stretches:
+            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
                 planes = to_planes(frame)
                 if not clip:
                     length = sum(map(len, positions.values()))
@@ -116,12 +119,16 @@ def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int,
 
 
 def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
-    """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding."""
+    """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding.
+
+    What is read from the start of a video with a palette goes on without a jump: the palette may have changed.
+    """
     stretches: list[Stretch] = []
     next_frame = 0
     for number in wanted:
         keys = bisect_right(index.key_frames, number)
-        if keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
+        may_jump = not stretches or index.pixel_format != "pal8" or stretches[0].start is not None
+        if may_jump and keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
             stretches.append(Stretch(index.key_frames[keys - 1], []))
         elif not stretches:
             stretches.append(Stretch(None, []))
@@ -131,13 +138,17 @@ def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
 
 
 def _decode_stretch(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
+    index: VideoIndex,
+    container: InputContainer,
+    stream: VideoStream,
+    stretch: Stretch,
+    palette: PacketSideData | None,
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode one stretch and yield its wanted frames with their numbers."""
     timed, decode = bool(index.timestamps), stream.codec_context.decode
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in stretch.frames}
     arrival = count()
-    for packet in needed_packets(index, container, stream, stretch):
+    for packet in needed_packets(index, container, stream, stretch, palette):
         for frame in decode(packet):
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
@@ -147,14 +158,18 @@ def _decode_stretch(
 
 
 def needed_packets(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
+    index: VideoIndex,
+    container: InputContainer,
+    stream: VideoStream,
+    stretch: Stretch,
+    palette: PacketSideData | None = None,
 ) -> "Iterator[Packet[VideoStream] | None]":
     """Yield what the decoder needs for a stretch; ``None`` tells it to give what it holds back.
 
     Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
     """
     start_time = None if stretch.start is None else index.timestamps[stretch.start]
-    packets = packets_from(container, stream, start_time)
+    packets = packets_from(container, stream, start_time, palette)
     if not index.packets_match:
         yield from packets
         return

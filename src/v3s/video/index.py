@@ -12,11 +12,12 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import PacketSideData
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.container import VideoError, open_video, packets_from
+from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, remarks_on, take_pass
 from v3s.video.frames import ColourSpace
 from v3s.video.orientation import Orientation
@@ -203,20 +204,26 @@ def _safe_key_frames(
     numbers = {time: number for number, time in enumerate(timestamps)}
     read = PlaneReader()
     with open_video(seen.path, known_format, number) as (container, stream):
+        palette = first_palette(container, stream) if seen.pixel_format == "pal8" else None
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
             expected = [(checked_time, seen.checksums.get(checked_time)) for checked_time in checked]
-            if _checksums_from(container, stream, time, len(checked), read) == expected:
+            if _checksums_from(container, stream, time, len(checked), read, palette) == expected:
                 yield numbers[time]
 
 
 def _checksums_from(
-    container: InputContainer, stream: VideoStream, time: int, num_frames: int, read: PlaneReader
+    container: InputContainer,
+    stream: VideoStream,
+    time: int,
+    num_frames: int,
+    read: PlaneReader,
+    palette: PacketSideData | None,
 ) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     try:
-        for packet in packets_from(container, stream, time):
+        for packet in packets_from(container, stream, time, palette):
             for frame in stream.decode(packet):
                 if frame.pts is not None and frame.pts >= time:
                     found.append((frame.pts, read.checksum(frame)))
