@@ -70,12 +70,12 @@ def test_check_names_what_is_odd_and_usable(shared: Path, tmp_path: Path, consol
     text = printed(console)
     for expected in (
         "4 videos without labels; skipped: 1 files that are no videos by their ending (1 .txt)",
-        "usable, but: black.mp4: black throughout",
-        "usable, but: pauses.mp4: its rate varies: 1.949 frames a second in the mean",
-        "usable, but: ffv1_12in16.mkv: nearly black: its brightest value is 15 of 255",
+        "note: black.mp4: black throughout",
+        "note: pauses.mp4: its rate varies: 1.949 frames a second in the mean",
+        "note: ffv1_12in16.mkv: nearly black: its brightest value is 15 of 255",
     ):
         assert expected in " ".join(text.split()), expected
-    assert "but: plain.mp4" not in text
+    assert "note: plain.mp4" not in text
 
 
 def test_check_shows_twenty_bad_files_and_says_where_the_others_are(tmp_path: Path, console: Console) -> None:

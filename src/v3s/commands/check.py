@@ -88,7 +88,7 @@ def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
     unusual = [report for report in result.reports if report.remarks]
     for report in unusual[:_NUM_BAD_SHOWN]:
-        say(console, f"{report.verdict}, but: {report.path}: {report.remarks}")
+        say(console, f"note: {report.path}: {report.remarks}")
     if len(unusual) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")

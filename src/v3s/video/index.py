@@ -95,10 +95,14 @@ class VideoIndex:
         return RGB if self.is_mixed else _layout(self.pixel_format, self.matrix, self.full)
 
     def to_json(self) -> str:
-        """Write the index as one line of JSON; evenly spaced timestamps shrink to ``[start, step]``."""
-        times = self.timestamps
-        compact = [times.start, times.step] if isinstance(times, range) else list(times)
-        return json.dumps({item.name: getattr(self, item.name) for item in fields(self)} | {"timestamps": compact})
+        """Write the index as one line of JSON.
+
+        Evenly spaced timestamps shrink to ``[start, step]``, and what is as by default is left out.
+        """
+        times, values = self.timestamps, {item.name: getattr(self, item.name) for item in fields(self)}
+        usual = {item.name for item in fields(self) if values[item.name] == item.default}
+        values["timestamps"] = [times.start, times.step] if isinstance(times, range) else list(times)
+        return json.dumps({name: value for name, value in values.items() if name not in usual})
 
     @classmethod
     def from_json(cls, line: str) -> "VideoIndex":
@@ -109,7 +113,7 @@ class VideoIndex:
             start, step = times
             times = range(start, start + step * values["num_frames"], step)
         values["timestamps"] = times if isinstance(times, range) else tuple(times)
-        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks")}
+        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks") if name in values}
         return cls(**values | listed)
 
 
