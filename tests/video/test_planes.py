@@ -175,6 +175,38 @@ def test_a_change_on_the_way_is_read_and_told(tmp_path: Path) -> None:
     assert difference(together[[0]], together[[6]]).max() <= 5
 
 
+def test_a_frame_at_a_change_does_not_depend_on_what_is_read_after_it(tmp_path: Path) -> None:
+    """FFmpeg gives frames that its decoder still holds back, and that name no colour space, that of the next packet."""
+    parts = [tmp_path / "a.ts", tmp_path / "b.ts"]
+    for path, space in zip(parts, (2, 1), strict=True):
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream("libx264", rate=25, options={"bf": "2", "g": "20"})
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = BLOCK * COLUMNS, BLOCK * ROWS, "yuv420p"
+            stream.codec_context.colorspace = space
+            for number in range(30):
+                frame = picture(number, "yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    path = tmp_path / "c.mkv"
+    with av.open(str(path), "w") as output, av.open(str(parts[0])) as first:
+        stream = output.add_stream_from_template(first.streams.video[0])
+        for start, part in zip((0, 30), parts, strict=True):
+            with av.open(str(part)) as given:
+                for packet in (packet for packet in given.demux(video=0) if packet.size):
+                    assert packet.pts is not None
+                    assert packet.dts is not None
+                    offset = start * 3600 - 126000 - 7200
+                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
+                    output.mux(packet)
+    index = index_video(path)
+    assert index.is_mixed
+    together = read_frames(index, range(60)).rgb()
+    for number in range(24, 36):
+        assert torch.equal(read_frames(index, [number]).rgb(), together[number : number + 1]), number
+
+
 def test_colour_space_that_changes_gives_the_same_picture(shared: Path, tmp_path: Path) -> None:
     path = tmp_path / "range_change.ts"
     path.symlink_to(shared / "data/cases/02-format-change" / path.name)

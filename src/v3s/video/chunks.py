@@ -18,7 +18,7 @@ class Chain:
 
     Attributes:
         is_whole: Whether chunk follows chunk up to the end of the file.
-        num_pictures: How many chunks hold a picture; 0 where they are not seen.
+        num_pictures: How many chunks hold a picture, in Matroska of any stream; 0 where chunks hold parts of pictures.
         num_empty: How many chunks of the video's stream hold nothing.
     """
 
@@ -31,7 +31,7 @@ def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Ca
     """Walk over a file's chunks.
 
     Args:
-        path: The file. One of another format than AVI holds no other stream.
+        path: The file.
         format_name: FFmpeg's name of its format.
         stream_number: Of the video's stream.
         tick: Called again and again, as the walk over a long file takes long.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
+import av
 import numpy as np
 import torch
 from av.container import InputContainer
@@ -144,12 +145,23 @@ def _decode_stretch(
     stretch: Stretch,
     palette: PacketSideData | None,
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode one stretch and yield its wanted frames with their numbers."""
+    """Decode one stretch and yield its wanted frames with their numbers.
+
+    Packets before the first key packet may fail, as in the pass that indexed the file: they need frames it lacks.
+    """
     timed, decode = bool(index.timestamps), stream.codec_context.decode
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in stretch.frames}
     arrival = count()
+    is_entered = False
     for packet in needed_packets(index, container, stream, stretch, palette):
-        for frame in decode(packet):
+        is_entered = is_entered or packet is None or packet.is_keyframe
+        try:
+            decoded = decode(packet)
+        except av.FFmpegError:
+            if is_entered:
+                raise
+            continue
+        for frame in decoded:
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
                 yield number, frame

@@ -253,7 +253,8 @@ def _num_due(
         return num_promised - chain.num_empty
     if container.format.name == "avi":  # its header counts chunks, empty ones too
         return num_promised - chain.num_empty - num_silent
-    return max(chain.num_pictures, seen.num_packets) - seen.num_discarded - num_silent
+    num_pictures = chain.num_pictures if len(container.streams) == 1 else 0  # else some are another stream's
+    return max(num_pictures, seen.num_packets) - seen.num_discarded - num_silent
 
 
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:

@@ -155,7 +155,8 @@ def index_video(
         seen = Pass(path, find_key_frames)
         timing = take_pass(seen, container, stream, each_frame, tick)
         shortcuts = find_key_frames and bool(timing.timestamps) and seen.num_corrupt == 0
-        packets_match = shortcuts and sorted(seen.packet_times) == list(timing.timestamps)
+        steady = shortcuts and not seen.changes  # FFmpeg tells a change by what its decoder still holds back
+        packets_match = steady and sorted(seen.packet_times) == list(timing.timestamps)
         known_format = _known_format(container, stream, seen, tick) if packets_match else None
         key_frames = _safe_key_frames(known_format, stream.index, timing.timestamps, seen, tick) if shortcuts else ()
         width, height = seen.size

@@ -97,9 +97,9 @@ class Converter:
         """
         height, width = size or (frame.height, frame.width)
         own, wanted = layout_of(frame), layout.colour
-        if own.colour and own.colour != wanted:
-            frame = self._rgb(frame, own)  # swscale is off by several levels on the way to other colour spaces
-        from_rgb = wanted and own.colour != wanted
+        from_rgb = own.colour != wanted
+        if from_rgb:
+            frame = self._rgb(frame, own)  # swscale is off by several levels on other ways
         return self._scale(
             frame,
             width=width,
@@ -111,9 +111,11 @@ class Converter:
         )
 
     def _rgb(self, frame: VideoFrame, own: Layout) -> VideoFrame:
-        """A frame of YUV as RGB, by the same arithmetic as clips."""
+        """A frame as the RGB that reading makes of it: of YUV by the same arithmetic as clips."""
         if not fits(frame, own):
             frame = self._scale(frame, format=own.planes)
+        if own.colour is None:
+            return frame
         luma, *chroma = (torch.from_numpy(plane_lines(plane).copy()) for plane in frame.planes)
         red, green, blue = Frames((luma[None, None], torch.stack(chroma)[None]), own.colour).rgb()[0].numpy()
         made = VideoFrame(frame.width, frame.height, "gbrp")
