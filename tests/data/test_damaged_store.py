@@ -1,5 +1,8 @@
 """Damaged frames of a store: the file is skipped by name like a bad file, and no other sample changes."""
 
+import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,37 @@ def test_a_check_names_it(tmp_path: Path) -> None:
     reports = scan(list_videos(store), min_frames=20, verify=True).reports
     assert [report.verdict for report in reports] == ["usable", "usable", "unreadable", *["usable"] * 3]
     assert "damaged" in reports[2].reason
+
+
+def test_every_byte_of_a_list_is_covered(tmp_path: Path) -> None:
+    """A bit that flips is an error that names the list; nothing is read by a wrong height or range."""
+    store = prepared(tmp_path, "yuv")
+    (listed,) = (store / "shards").glob("*.jsonl")
+    whole, files = listed.read_bytes(), open_store(store).files
+    generator = random.Random(0)
+    for place in generator.sample(range(len(whole) - 1), 200):
+        listed.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << generator.randrange(8)]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=re.escape(f"{listed} is damaged")):
+            open_store(store)
+    listed.write_bytes(whole)
+    assert open_store(store).files == files
+
+
+def test_lists_of_earlier_versions_open(tmp_path: Path) -> None:
+    """Without a checksum at the end of each line, without a digest, and without what videos have gained since."""
+    store = prepared(tmp_path, "yuv")
+    (listed,) = (store / "shards").glob("*.jsonl")
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    gained = {"rate_varies", "remarks", "fingerprint", "table_checksum"}
+    for num_values in (6, 5):
+        old = [
+            [*line[:4], {name: value for name, value in line[4].items() if name not in gained}, *line[5:num_values]]
+            for line in lines
+        ]
+        listed.write_text("".join(f"{json.dumps(line)}\n" for line in old))
+        files = open_store(store).files
+        assert len(files) == 6
+        stored = [file.outcome for file in files.values() if isinstance(file.outcome, StoredVideo)]
+        assert len({video.fingerprint for video in stored}) == 6
+        assert all(video.table_checksum is None for video in stored)
+        assert scan(list_videos(store), min_frames=20, verify=True).num_usable == 6

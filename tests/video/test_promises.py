@@ -190,7 +190,7 @@ def test_a_recording_that_begins_in_mid_group(codec: str, tmp_path: Path) -> Non
     [("libx264", "mkv"), ("libx264", "mp4"), ("libx264", "flv"), ("libvpx", "webm")],
 )
 def test_a_copy_that_begins_in_mid_group(codec: str, suffix: str, with_sound: bool, tmp_path: Path) -> None:
-    """VP8 fails at every packet before its first key packet: those of the pass are forgiven, and so are those of reads."""
+    """VP8 fails at every packet before its first key packet: the pass forgives that, and so do reads."""
     options = {"libx264": {"bf": "0"}}.get(codec, {})
     source, path = write(tmp_path / "a.mkv", codec, range(120), g="40", **options), tmp_path / f"b.{suffix}"
     with av.open(str(source)) as given, av.open(str(path), "w") as output:

@@ -60,6 +60,7 @@ class FileReport:
         seconds: Length in seconds.
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is to be said of a file that can be read, e.g. ``"black throughout"``.
+        copy_of: The first listed file of the same content, if that is another.
     """
 
     path: str
@@ -75,6 +76,7 @@ class FileReport:
     seconds: float = 0.0
     rate_varies: bool = False
     remarks: str = ""
+    copy_of: str = ""
 
     @property
     def is_bad(self) -> bool:
@@ -260,17 +262,22 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
 
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[ReadResult]) -> Scan:
     """Judge every file and put the indices into a table."""
-    reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
+    first: dict[int, str] = {}  # path by fingerprint
+    reports = tuple(
+        _report(path, outcome, min_frames, first) for path, outcome in zip(videos.paths, outcomes, strict=True)
+    )
     readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
     table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 
-def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
-    """Judge one file."""
+def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, str]) -> FileReport:
+    """Judge one file; `first` has, and gets, the first path of each fingerprint."""
     if isinstance(outcome, Failure):
         verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
         return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
+    original = first.setdefault(outcome.fingerprint, path)
+    remarks = [*outcome.remarks, *([f"has the same content as {original}"] if original != path else [])]
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(
@@ -285,7 +292,8 @@ def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
         pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
         rate_varies=outcome.rate_varies,
-        remarks="; ".join(outcome.remarks),
+        remarks="; ".join(remarks),
+        copy_of=original if original != path else "",
     )
 
 
@@ -307,6 +315,8 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
     counts = Counter(report.verdict for report in found.reports)
     told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
     say(console, f"{told} (a video needs {min_frames} frames)")
+    if num_copies := sum(bool(report.copy_of) for report in found.reports):
+        say(console, f"{num_copies:,} have the same content as another video; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
         say(console, f"skipped: {report.path}: {report.reason}")

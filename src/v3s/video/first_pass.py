@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from hashlib import blake2b
 from pathlib import Path
 
 import av
@@ -46,6 +47,7 @@ class Pass:
         layout: Of the planes of the first frame.
         failure: The first, from the first key packet on: its stage and the reason.
         changes: What is to be said of the first change of layout; empty without one.
+        digest: Of all packets, whatever file they lie in.
         planes: Reads frames as they are.
         brightness: Of a few of them.
     """
@@ -68,6 +70,7 @@ class Pass:
     failure: tuple[Stage, str] | None = None
     changes: str = ""
     layout: Layout | None = None
+    digest: "blake2b" = field(default_factory=lambda: blake2b(digest_size=8))
     planes: PlaneReader = field(default_factory=PlaneReader)
     brightness: Brightness = field(default_factory=Brightness)
     _meaning: tuple[str, int, int] | None = None
@@ -98,6 +101,7 @@ class Pass:
             if self.find_key_frames and packet.is_keyframe and far_enough:
                 self.key_times.append(packet.pts)
                 self._last_key = self.num_packets
+        self.digest.update(packet)
         self.num_packets += 1
         self.num_discarded += packet.is_discard
 

@@ -51,6 +51,7 @@ class VideoIndex:
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
             not wanted is known before it is decoded.
         key_frames: Numbers of the frames besides the first at which decoding may start, ascending: each was tried.
+        fingerprint: 64 bits of a digest of the video's packets: the same in every copy of a file, under any name.
         mirrored: Whether pictures are mirrored top to bottom before they are turned by ``rotation``.
         matrix: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
         full: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
@@ -76,6 +77,7 @@ class VideoIndex:
     timestamps: Sequence[int]
     packets_match: bool
     key_frames: tuple[int, ...]
+    fingerprint: int
     mirrored: bool = False
     matrix: str = "bt601"
     full: bool = False
@@ -178,6 +180,7 @@ def index_video(
             timestamps=timing.timestamps,
             packets_match=packets_match,
             key_frames=tuple(sorted(key_frames)),
+            fingerprint=int.from_bytes(seen.digest.digest(), "big"),
             mirrored=seen.orientation.mirrored,
             matrix=colour.matrix,
             full=colour.full,

@@ -52,6 +52,7 @@ class StoredVideo:
         codec: Of the source: FFmpeg's name of its decoder.
         rate_varies: As in :class:`v3s.video.index.VideoIndex`.
         remarks: As in :class:`v3s.video.index.VideoIndex`.
+        fingerprint: As in :class:`v3s.video.index.VideoIndex`; in a store of an earlier version of the frames instead.
         table_checksum: Adler-32 of the table; ``None`` in a store of an earlier version, whose frames have no checksums
             of their own.
     """
@@ -72,6 +73,7 @@ class StoredVideo:
     codec: str
     rate_varies: bool = False
     remarks: tuple[str, ...] = ()
+    fingerprint: int = 0
     table_checksum: int | None = None
 
     def to_json(self) -> str:
@@ -82,7 +84,8 @@ class StoredVideo:
     def from_json(cls, line: str) -> "StoredVideo":
         """Read an entry that :meth:`to_json` wrote, of this version or an earlier one."""
         values = json.loads(line)
-        return cls(**values | {"remarks": tuple(values.get("remarks", ()))})
+        of_frames = values["checksum"] << 32 | values["num_bytes"] & 0xFFFFFFFF
+        return cls(**{"fingerprint": of_frames} | values | {"remarks": tuple(values.get("remarks", ()))})
 
 
 def plane_shapes(pixel_format: PixelFormat, height: int, width: int) -> tuple[tuple[int, int, int], ...]:

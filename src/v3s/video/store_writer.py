@@ -180,6 +180,7 @@ def store_video(
         codec=index.codec,
         rate_varies=index.rate_varies,
         remarks=index.remarks,
+        fingerprint=index.fingerprint,
         table_checksum=adler32(table),
     )
 

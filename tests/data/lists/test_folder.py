@@ -9,6 +9,7 @@ import pytest
 
 from v3s.commands import demo, demo_page
 from v3s.data.lists.folder import find_files, video_files
+from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import list_videos
 from v3s.protocols import explain
@@ -174,8 +175,8 @@ def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
         "b.mp4, jump ",
         f"{absolute},jump",
     ]
-    videos = list_videos(write(tmp_path / "list.txt", "\r\n".join(lines) + "\r\n"))
-    assert list(zip(videos.paths, videos.labels, strict=True)) == [
+    listing = read_list(write(tmp_path / "list.txt", "\r\n".join(lines) + "\r\n"), tmp_path)
+    assert [(*entry.names, entry.label) for entry in listing.entries] == [
         ("a.mp4", "12"),
         ("my video.mp4", None),
         ("my video.mp4", "play violin"),
@@ -187,8 +188,7 @@ def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
         ("b.mp4", "jump"),
         (str(absolute), "jump"),
     ]
-    assert videos.root == tmp_path
-    assert all((videos.root / path).is_file() for path in videos.paths)
+    assert all((tmp_path / entry.names[0]).is_file() for entry in listing.entries)
 
 
 def test_integer_labels_are_in_numerical_order_and_a_header_is_not_a_video(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The videos to use: a folder, a list file, or the official splits of UCF101, HMDB51 and Kinetics-400."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
@@ -27,7 +28,7 @@ class VideoList:
         source: A description, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
         num_missing: Number of listed videos that are not on disk.
         stays_inside: Whether links out of `root` are refused, because no list names the files.
-        skipped: What else the folder contains, by ending, in words; empty if nothing.
+        skipped: What else the folder contains, by ending, and repeated entries, in words; empty if nothing.
     """
 
     root: Path
@@ -82,13 +83,48 @@ def list_videos(
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
         raise ValueError(_missing_message(root, listing, located))
-    paths = tuple(filter(None, located))
-    labels = tuple(entry.label for path, entry in zip(located, listing.entries, strict=True) if path is not None)
+    paths, labels = _once(root, located, listing)
+    num_repeated = len(located) - num_missing - len(paths)
+    skipped = [listing.skipped, f"{num_repeated:,} entries that name a video again" if num_repeated else ""]
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     source = f"{listing.title}: {len(paths):,} videos {f'in {len(classes):,} classes' if classes else 'without labels'}"
     source += f"; {num_missing:,} more listed videos are missing" if num_missing else ""
-    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside, listing.skipped)
+    return VideoList(
+        root, paths, labels, classes, source, num_missing, listing.stays_inside, ", ".join(filter(None, skipped))
+    )
+
+
+def _once(
+    root: Path, located: tuple[str | None, ...], listing: Listing
+) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """Return the paths that were found, each once however it is spelled, and their labels.
+
+    Raises:
+        ValueError: A path is listed with two labels.
+    """
+    if listing.stays_inside:  # the files of a folder: no name comes twice, and they may be millions
+        return tuple(filter(None, located)), tuple(entry.label for entry in listing.entries)
+    roots = f"{os.path.abspath(root)}/", f"{os.path.realpath(root)}/"
+    label_of: dict[str, str | None] = {}
+    paths: list[str] = []
+    for path, entry in zip(located, listing.entries, strict=True):
+        if path is None:
+            continue
+        plain = os.path.normpath(os.path.realpath(root / path) if ".." in path else path)  # a link may lie before ".."
+        plain = path if plain == path else plain
+        for folder in roots:
+            plain = plain.removeprefix(folder)
+        if plain not in label_of:
+            label_of[plain] = entry.label
+            paths.append(path)
+        label_of[plain] = label_of[plain] or entry.label
+        if entry.label and label_of[plain] != entry.label:
+            raise ValueError(
+                f"{root / path} has two labels in {listing.title}, {label_of[plain]!r} and {entry.label!r}; "
+                "keep one line of it"
+            )
+    return tuple(paths), tuple(label_of.values())
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
