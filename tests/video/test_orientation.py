@@ -1,6 +1,7 @@
 """A display matrix is a map: each of its eight kinds puts every corner where the map says, in files and in stores."""
 
 import itertools
+import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +94,25 @@ def test_the_ffmpeg_command_shows_the_same(degrees: int, mirrored: bool, tmp_pat
     theirs = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
     ours = read_frames(index_video(path), [0]).rgb()[0, 0].numpy()
     assert np.abs(theirs.reshape(ours.shape).astype(int) - ours).max() <= 2
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_motion_jpeg_of_a_camera_that_writes_exif(number: int, tmp_path: Path) -> None:
+    """EXIF's eight orientations: FFmpeg hands out the matrix beside data that PyAV does not know."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = WIDTH, HEIGHT, "yuvj420p", Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(picture(), format="rgb24").reformat(format="yuvj420p")
+    frame.pts, frame.time_base = 0, Fraction(1, 25)
+    (packet,) = encoder.encode(frame)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, number, 0, 0)
+    jpeg = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + bytes(packet)[2:]
+    (tmp_path / "a.mjpeg").write_bytes(10 * jpeg)
+    left_right, top_bottom, transposed = picture()[:, ::-1, 0], picture()[::-1, :, 0], picture()[..., 0].T
+    expected = [picture()[..., 0], left_right, left_right[::-1], top_bottom,
+                transposed, transposed[:, ::-1], transposed[::-1, ::-1], transposed[::-1]][number - 1]  # fmt: skip
+    shown_picture = read_frames(index_video(tmp_path / "a.mjpeg"), [3]).rgb()[0, 0].numpy()
+    assert np.abs(shown_picture.astype(int) - expected).mean() < 3
 
 
 def test_hflip_of_a_real_file(shared: Path) -> None:

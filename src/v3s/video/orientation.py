@@ -43,6 +43,17 @@ class Orientation:
 AS_STORED = Orientation()
 
 
+def _unknown_kind(cls: type[Type], value: int) -> Type:
+    """A kind of data beside a frame that FFmpeg has and PyAV does not name: EXIF, which comes with a display matrix."""
+    kind = object.__new__(cls)
+    kind._name_ = f"KIND_{value}"
+    kind._value_ = value  # type: ignore[assignment]
+    return kind
+
+
+Type._missing_ = classmethod(_unknown_kind)  # type: ignore[assignment]  # else PyAV hands out no data of such a frame
+
+
 def orientation_of(frame: VideoFrame) -> Orientation | None:
     """What a frame's display matrix says; ``None`` where it has none.
 
@@ -52,10 +63,7 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
     Raises:
         ValueError: If it turns by other than a multiple of 90 degrees.
     """
-    try:
-        beside = cast("Iterable[SideData]", frame.side_data)
-    except ValueError:  # FFmpeg has kinds of data that PyAV does not know, among them EXIF
-        return Orientation(frame.rotation % 360) if frame.rotation else None
+    beside = cast("Iterable[SideData]", frame.side_data)
     data = next((data for data in beside if data.type is Type.DISPLAYMATRIX), None)
     if data is None:
         return None
