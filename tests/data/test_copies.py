@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from rich.console import Console
@@ -45,7 +46,7 @@ def test_a_path_that_is_listed_again_is_one_entry(again: str, folder: Path) -> N
     (folder / "list.txt").write_text("\n".join(lines))
     videos = list_videos(folder / "list.txt")
     assert videos.paths == PATHS
-    assert videos.told.endswith("2 videos without labels; skipped: 2 entries that name a video again")
+    assert videos.description.endswith("2 videos without labels; skipped: 2 entries that name a video again")
 
 
 def test_a_path_through_a_link_is_another(folder: Path) -> None:
@@ -70,7 +71,7 @@ def test_an_official_list_that_names_a_video_twice(folder: Path) -> None:
     (folder.parent / "lists/train.csv").write_text("a/one.mp4,run\ntwo.mp4,run\na/one.mp4,run\n")
     videos = list_videos(folder, splits=folder.parent / "lists")
     assert (videos.paths, videos.labels) == (PATHS, ("run", "run"))
-    assert "1 entries that name a video again" in videos.told
+    assert "1 entries that name a video again" in videos.description
 
 
 def test_the_same_content_under_other_names_is_reported(folder: Path) -> None:
@@ -98,11 +99,21 @@ def test_a_store_knows_copies_too(folder: Path, pixel_format: str) -> None:
     assert list(found.table.fingerprints) == list(scan(list_videos(folder), min_frames=8).table.fingerprints)
 
 
-def test_a_fingerprint_is_that_of_the_pictures_alone(folder: Path) -> None:
+def test_a_fingerprint_identifies_the_pictures_as_they_are_shown(folder: Path) -> None:
+    """A change of tags or container keeps it; the same packets with another display matrix are another video."""
     copies(folder)
     one, two = (index_video(folder / path).fingerprint for path in PATHS)
     assert 0 < one != two > 0
     assert index_video(folder / "tagged.mp4").fingerprint == one
+    for name, matrix in (("again.mkv", None), ("turned.mp4", [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30])):
+        with av.open(str(folder / PATHS[0])) as given, av.open(str(folder / name), "w") as output:
+            stream = output.add_stream_from_template(given.streams.video[0])
+            if matrix:
+                stream.set_display_matrix(matrix)
+            for packet in (packet for packet in given.demux(video=0) if packet.size):
+                packet.stream = stream
+                output.mux(packet)
+        assert (index_video(folder / name).fingerprint == one) == (matrix is None)
 
 
 @pytest.mark.parametrize("seed", range(50))

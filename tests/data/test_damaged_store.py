@@ -54,13 +54,13 @@ def test_a_damaged_video_is_skipped_by_name(tmp_path: Path, pixel_format: PixelF
     store = prepared(tmp_path, pixel_format)
     clips = PretextClips(scan(list_videos(store), min_frames=20).usable_table, TASKS["ts"], SAMPLING, seed=1)
     whole = [clips for clips, _ in load_batches(clips, KEYS, num_workers=0, quarantine=None)]
-    video, told = damage(store, 2), list[str]()
-    bad = Quarantine(num_files=6, report=told.append)
+    video, reports = damage(store, 2), list[str]()
+    bad = Quarantine(num_files=6, report=reports.append)
     read = [clips for clips, _ in load_batches(clips, KEYS, num_workers=num_workers, quarantine=bad)]
     assert list(bad.failures) == [video.path]
     assert "damaged" in bad.failures[video.path].reason
     assert video.shard in bad.failures[video.path].reason
-    assert len(told) == 1
+    assert len(reports) == 1
     for before, after in zip(whole, read, strict=True):
         assert torch.equal(after, before[[0, 1, 3, 4, 5]])
 

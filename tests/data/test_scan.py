@@ -287,8 +287,8 @@ def test_what_is_to_be_said_of_a_usable_file_is_in_its_report_and_its_cache(shar
     said = {report.path: (report.verdict, report.rate_varies, report.remarks) for report in first.reports}
     assert said == {
         "black.mp4": ("usable", False, "black throughout"),
-        "cut.ts": ("usable", False, "begins in mid-group: 40 packets come before its first key frame"),
-        "pauses.mkv": ("usable", True, "its rate varies: 1.949 frames a second in the mean"),
+        "cut.ts": ("usable", False, "starts mid-GOP: 40 packets come before its first key frame"),
+        "pauses.mkv": ("usable", True, "its rate varies: 1.949 frames per second on average"),
         "plain.mp4": ("usable", False, ""),
     }
 

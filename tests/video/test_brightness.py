@@ -24,7 +24,7 @@ def test_what_is_said() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
     assert said(np.zeros((64, 96), np.uint8)) == "black throughout"
     assert said(np.full((64, 96), 16, np.uint8), LIMITED) == "black throughout"
-    assert said(np.full((64, 96), 200, np.uint8)) == "of one colour throughout"
+    assert said(np.full((64, 96), 200, np.uint8)) == "one colour throughout"
     assert said(noise // 16) == "nearly black: its brightest value is 15 of 255"
     assert said(noise // 16, None) == "nearly black: its brightest value is 15 of 255"
     assert said(16 + noise // 16, LIMITED) == "nearly black: its brightest value is 17 of 255"
@@ -58,7 +58,7 @@ def test_one_colour_is_none_of_several() -> None:
     red, other = np.full((64, 96), 255, np.uint8), np.zeros((64, 96), np.uint8)
     brightness = Brightness()
     brightness.add([red, other, other], None)
-    assert brightness.remark() == "of one colour throughout"
+    assert brightness.remark() == "one colour throughout"
     other[:, 48:] = 200
     brightness.add([red, red * 0, other], None)
     assert brightness.remark() is None

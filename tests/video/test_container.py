@@ -27,7 +27,7 @@ WRITERS = {
     ".mxf": ("mpeg2video", "mxf"), ".nut": ("ffv1", "nut"), ".ogv": ("ffv1", "nut"), ".swf": ("flv1", "swf"),
     ".wtv": ("mpeg2video", "wtv"), ".y4m": ("wrapped_avframe", "yuv4mpegpipe"),
 }  # fmt: skip
-"""Encoder and muxer by ending; where PyAV has no muxer of the format, one that the file's content tells."""
+"""Encoder and muxer by ending; where PyAV has no muxer of the format, one that is recognised by content."""
 
 
 def noise(generator: np.random.Generator, pixel_format: str, height: int = 64, width: int = 96) -> av.VideoFrame:
@@ -79,8 +79,8 @@ def test_files_of_every_ending_are_read(ending: str, tmp_path: Path) -> None:
 
 def test_all_endings_of_ffmpegs_demuxers_are_there_but_those_of_sound_and_pictures() -> None:
     other = {"avif", "heic", "heif", "isma", "m4a", "m4b", "mka", "mks", "mpo", "ogg", "psp", "wma", "ra"}
-    told = {extension for name in FORMATS for extension in av.ContainerFormat(name, "r").extensions}
-    assert {f".{extension}" for extension in told - other} <= ENDINGS
+    known = {extension for name in FORMATS for extension in av.ContainerFormat(name, "r").extensions}
+    assert {f".{extension}" for extension in known - other} <= ENDINGS
 
 
 def test_a_text_with_the_ending_of_a_bare_stream_is_no_video(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, first: bool = 
     """Copy a video into a file with subtitles and fonts beside it."""
     text, video = path.with_name("a.srt"), write(path.with_name("plain.mkv"), "mpeg4")
     text.write_text("1\n00:00:00,000 --> 00:00:01,000\nspoken\n\n")
-    with av.open(str(text)) as told, av.open(str(video)) as shown, av.open(str(path), "w") as output:
-        line = next(packet for packet in told.demux() if packet.size)
-        sources = [told.streams[0]] * subtitles
+    with av.open(str(text)) as spoken, av.open(str(video)) as shown, av.open(str(path), "w") as output:
+        line = next(packet for packet in spoken.demux() if packet.size)
+        sources = [spoken.streams[0]] * subtitles
         sources.insert(len(sources) if first else 0, shown.streams[0])
         streams = [output.add_stream_from_template(source) for source in sources]
         for number in range(fonts):
@@ -205,6 +205,6 @@ def test_many_videos_are_refused_at_once(suffix: str, number: int, tmp_path: Pat
             output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
             output.mux(stream.encode(None))
     started = time.monotonic()
-    with pytest.raises(VideoError, match="has 32 streams of picture and sound or more"), open_video(path):
+    with pytest.raises(VideoError, match="has 32 video and audio streams or more"), open_video(path):
         pass
     assert time.monotonic() - started < 1.0

@@ -215,7 +215,7 @@ def test_wrong_key_frame_costs_time_but_no_exactness(tmp_path: Path) -> None:
 
 
 def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options that take away the times of packets stand for a file whose times only probing tells."""
+    """Options that take away the times of packets stand for a file whose times are known only after probing."""
     path = write_video(tmp_path / "a.avi", "mpeg4", range(60), g="20")
     known = index_video(path)
     oracle = decode_in_sequence(path, [5, 45])
@@ -231,7 +231,7 @@ PALETTES = {"pal8.avi": ("rawvideo", "pal8"), "pal8.mov": ("rawvideo", "pal8"), 
 
 @pytest.mark.parametrize("name", PALETTES)
 def test_a_palette_that_comes_but_once_is_part_of_the_picture(name: str, tmp_path: Path) -> None:
-    """A jump to a key frame passes over the packet that brings the palette: without it the same numbers are black."""
+    """A jump to a key frame skips the packet that brings the palette: without it the same numbers are black."""
     codec, pixel_format = PALETTES[name]
     palette = np.random.default_rng(0).integers(30, 256, (256, 4), np.uint8)
     path = tmp_path / name

@@ -147,7 +147,7 @@ def test_missing_file_folder_and_empty_file(tmp_path: Path) -> None:
 
 def test_text_and_sound_are_not_videos(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
-    text.write_text("This is no video.\n" * 100)
+    text.write_text("This is not a video.\n" * 100)
     with pytest.raises(VideoError, match=r"text\.mp4: is not a video"):
         index_video(text)
     with pytest.raises(VideoError, match=r"sound\.mp4: has no video stream"):
@@ -244,7 +244,7 @@ def test_too_many_streams_are_refused(tmp_path: Path, suffix: str) -> None:
             assert isinstance(stream, av.VideoStream)
             output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
             output.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="has 32 streams of picture and sound or more"):
+    with pytest.raises(VideoError, match="has 32 video and audio streams or more"):
         index_video(path)
 
 

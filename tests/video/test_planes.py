@@ -144,7 +144,7 @@ def test_a_frame_is_read_by_its_own_colour_space() -> None:
             assert difference(Frames(planes, layout.colour), wanted).max() <= 5, (layout, frame.format.name)
 
 
-def test_a_change_on_the_way_is_read_and_told(tmp_path: Path) -> None:
+def test_a_change_on_the_way_is_read_and_reported(tmp_path: Path) -> None:
     """Motion JPEG whose cameras change from 4:2:2 to 4:2:0: in any company frames are those of their own format."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as output:

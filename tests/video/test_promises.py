@@ -69,7 +69,7 @@ def test_empty_chunks_of_an_avi_are_no_frames(codec: str, tmp_path: Path) -> Non
 
 
 def test_empty_chunks_between_frames_without_times(tmp_path: Path) -> None:
-    """Frames of an AVI that are not in the order in which they are shown have no times: its chunks tell the rate."""
+    """Frames of an AVI that are not in the order in which they are shown have no times: its chunks give the rate."""
     path = write(tmp_path / "a.avi", "libx264", WITH_PAUSES, bf="3", g="20")
     chain = walk_chunks(path, "avi", 0, idle)
     assert chain is not None
@@ -129,8 +129,8 @@ def test_the_chain_of_chunks_is_whole_or_not(suffix: str, tmp_path: Path) -> Non
     whole, broken = path.read_bytes(), tmp_path / "broken"
     cut, gap = whole[: len(whole) * 2 // 3], whole[: len(whole) // 2] + whole[len(whole) // 2 + 100 :]
     hole = whole[: len(whole) // 2] + bytes(len(whole) // 8) + whole[len(whole) * 5 // 8 :]
-    tells = {"avi": [], "ivf": [cut], "wmv": [cut, gap]}  # others hold no names that could be wrong
-    for damaged in tells.get(suffix, [cut, gap, hole]):
+    cuts = {"avi": [], "ivf": [cut], "wmv": [cut, gap]}  # others hold no names that could be wrong
+    for damaged in cuts.get(suffix, [cut, gap, hole]):
         broken.write_bytes(damaged)
         chain = walk_chunks(broken, name, 0, idle)
         assert chain is not None
@@ -179,7 +179,7 @@ def test_a_recording_that_begins_in_mid_group(codec: str, tmp_path: Path) -> Non
     whole = read_frames(index_video(path), range(120)).rgb()
     index = index_video(cut(path, 0.2))
     assert 75 < index.num_frames <= 82
-    assert index.remarks[0].startswith("begins in mid-group: ")
+    assert index.remarks[0].startswith("starts mid-GOP: ")
     assert (read_frames(index, range(index.num_frames)).rgb() == whole[-index.num_frames :]).all()
     assert (read_frames(index, [index.num_frames - 1]).rgb() == whole[-1:]).all()
 
@@ -216,7 +216,7 @@ def test_a_copy_that_begins_in_mid_group(codec: str, suffix: str, with_sound: bo
 def test_a_real_recording_that_begins_in_mid_group(shared: Path) -> None:
     index = index_video(shared / "data/cases/10-midgop/cut.ts")
     assert index.num_frames == 100
-    assert index.remarks == ("begins in mid-group: 40 packets come before its first key frame",)
+    assert index.remarks == ("starts mid-GOP: 40 packets come before its first key frame",)
 
 
 def test_a_picture_that_stays_is_no_frame(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_rate_that_varies_is_the_same_in_every_container(suffix: str, tmp_path
     index = index_video(write(tmp_path / f"a.{suffix}", "libx264", times))
     assert index.fps == pytest.approx(80 / (1026 / 25), rel=1e-3)
     assert index.rate_varies
-    assert "its rate varies: 1.949 frames a second in the mean" in index.remarks
+    assert "its rate varies: 1.949 frames per second on average" in index.remarks
     steady = index_video(write(tmp_path / f"b.{suffix}", "libx264", range(40)))
     assert (steady.fps, steady.rate_varies, steady.remarks) == (25, False, ())
 
@@ -91,7 +91,7 @@ def test_a_bare_stream_is_read_and_its_rate_is_said_to_be_assumed(
     index = index_video(write(tmp_path / f"a.{suffix}", codec, range(40), rate=50, container=container))
     assert (index.num_frames, index.fps) == (40, rate)
     (remark,) = index.remarks
-    assert remark.startswith(f"keeps no times: {rate} frames a second are assumed")
+    assert remark.startswith(f"keeps no times: {rate} frames per second are assumed")
 
 
 def test_raw_h264_of_a_camera(shared: Path) -> None:

@@ -52,7 +52,7 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     """
     console = console or Console()
     listed = config.list_videos()
-    console.print(Text(_printable(listed.told)))
+    console.print(Text(_printable(listed.description)))
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(scanned))
     _print_bad(scanned, console, config.out)

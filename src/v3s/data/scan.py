@@ -47,19 +47,19 @@ class FileReport:
 
     Attributes:
         path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames decode and others do not: it is left
-            out like an unreadable one) or ``"unreadable"``.
+        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not
+            decode: it is skipped like an unreadable one) or ``"unreadable"``.
         reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
         stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
         frames: True length in frames; of a partial file, how many frames decode.
         height: In pixels, as displayed.
         width: In pixels, as displayed.
-        fps: Frames per second, in the mean over the file's timestamps.
+        fps: Frames per second: the mean over the file's timestamps.
         codec: FFmpeg's name of it.
         pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
         rate_varies: Whether frames are not evenly spaced in time.
-        remarks: What is to be said of a file that can be read, e.g. ``"black throughout"``.
+        remarks: What is unusual about a file that can be read, e.g. ``"black throughout"``.
         copy_of: The first listed file of the same content, if that is another.
     """
 
@@ -298,7 +298,7 @@ def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, st
 
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
-    """Read every listed file (or recall what an earlier scan found) and say which are left out, and why.
+    """Read every listed file (or recall what an earlier scan found) and report which are skipped, and why.
 
     Args:
         listed: the files.
@@ -310,7 +310,7 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
         ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
             the counts and the first reason.
     """
-    say(console, listed.told)
+    say(console, listed.description)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     counts = Counter(report.verdict for report in found.reports)
     told = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))

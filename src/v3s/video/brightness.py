@@ -45,7 +45,7 @@ class Brightness:
         self._num_seen += 1
 
     def remark(self) -> str | None:
-        """What is to be said of the video, if anything."""
+        """What is unusual about the video; ``None`` if nothing is."""
         channels = self._counts[self._counts.any(axis=1)]
         if not len(channels):
             return None
@@ -54,5 +54,5 @@ class Brightness:
         darkest, brightest = np.minimum(np.array(ends), 255).T
         most = int(brightest.max())
         if (brightest - darkest).max() < FLAT:
-            return "black throughout" if most < FLAT else "of one colour throughout"
+            return "black throughout" if most < FLAT else "one colour throughout"
         return f"nearly black: its brightest value is {most} of 255" if most <= DARK else None

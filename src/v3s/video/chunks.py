@@ -1,8 +1,8 @@
-"""The chunks of a file, walked without FFmpeg, which passes over some in silence: is their chain whole, are some empty?
+"""The chunks of a file, read without FFmpeg, which skips some silently: is their chain whole, and are some empty?
 
-A file may hold fewer pictures than its header promises because it is damaged, or because nothing was to be shown anew:
-capture programs write an empty chunk into an AVI file for a picture that they dropped, and leave a gap in the times of
-other files. A chain that is whole from the file's first byte to its last tells that nothing was lost.
+A file may have fewer pictures than its header promises because it is damaged, or because no picture was due: for a
+dropped picture, capture programs write an empty chunk into an AVI file, and leave a gap in the timestamps of others.
+A chain that is whole from the file's first byte to its last shows that nothing is missing.
 """
 
 import os
@@ -34,10 +34,10 @@ def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Ca
         path: The file.
         format_name: FFmpeg's name of its format.
         stream_number: Of the video's stream.
-        tick: Called again and again, as the walk over a long file takes long.
+        tick: Called for every chunk: the walk over a long file takes long.
 
     Returns:
-        ``None`` for a format whose chunks are not known here.
+        ``None`` for a format whose chunks this module does not know.
     """
     walk = _WALKS.get(format_name.split(",")[0])
     if walk is None:
@@ -56,7 +56,7 @@ def walk_chunks(path: str | Path, format_name: str, stream_number: int, tick: Ca
 
 
 class _BrokenChainError(Exception):
-    """A chunk that cannot be one, or that leads beyond the file."""
+    """A chunk with an invalid header, or one that ends beyond the file."""
 
 
 def _take(file: BinaryIO, num_bytes: int) -> bytes:
@@ -67,7 +67,7 @@ def _take(file: BinaryIO, num_bytes: int) -> bytes:
 
 
 def _riff(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
-    """AVI: a name of four letters and a size; ``RIFF`` and ``LIST`` hold others, after a name of their own.
+    """AVI: a name of four letters and a size; ``RIFF`` and ``LIST`` contain others, after a name of their own.
 
     Yields:
         For every chunk its size in bytes, if it is one of the video's stream; ``None`` if not.
@@ -84,30 +84,17 @@ def _riff(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
         raise _BrokenChainError
 
 
-_HOLDS_OTHERS = {0x18538067, 0x1F43B675}  # a Segment, a Cluster
+_MASTERS = {0x18538067, 0x1F43B675}  # a Segment, a Cluster
 _BLOCKS = {0xA3, 0xA0, 0xAF}
-_ELEMENTS = (
-    _HOLDS_OTHERS
-    | _BLOCKS
-    | {
-        *(
-            0x1A45DFA3,
-            0x114D9B74,
-            0x1549A966,
-            0x1654AE6B,
-            0x1C53BB6B,
-            0x1941A469,
-            0x1043A770,
-            0x1254C367,
-        ),  # of a Segment
-        *(0xE7, 0x5854, 0xA7, 0xAB),  # of a Cluster
-        *(0xEC, 0xBF),  # of any
-    }
-)
+_ELEMENTS = _MASTERS | _BLOCKS | {
+    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,  # in a Segment
+    0xE7, 0x5854, 0xA7, 0xAB,  # in a Cluster
+    0xEC, 0xBF,  # anywhere
+}  # fmt: skip
 
 
 def _ebml(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
-    """Matroska: a name and a size, of as many bytes as the zeros before their first bit tell; yields as the first."""
+    """Matroska: a name and a size, each as long as the zeros before its first bit say; yields as :func:`_riff`."""
     place = 0
     while place < end:
         file.seek(place)
@@ -119,14 +106,14 @@ def _ebml(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
             raise _BrokenChainError
         size = int.from_bytes(bytes([length & (0x7F >> extra)]) + _take(file, extra), "big")
         unknown = size == (1 << 7 * (extra + 1)) - 1  # a recorder that could not go back to write it
-        if unknown != (unknown and name in _HOLDS_OTHERS) or (not unknown and file.tell() + size > end):
+        if unknown != (unknown and name in _MASTERS) or (not unknown and file.tell() + size > end):
             raise _BrokenChainError
         yield size if name in _BLOCKS else None
-        place = file.tell() + (0 if name in _HOLDS_OTHERS else size)
+        place = file.tell() + (0 if name in _MASTERS else size)
 
 
 def _flv(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
-    """Flash: tags of sound (8), video (9) and data (18), each followed by its size; yields as the first."""
+    """Flash: tags of sound (8), video (9) and data (18), each followed by its size; yields as :func:`_riff`."""
     file.seek(5)
     place = int.from_bytes(_take(file, 4), "big") + 4
     while place < end:
@@ -141,7 +128,7 @@ def _flv(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
 
 
 def _ivf(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
-    """IVF: a header, then frames of a size and a time each; yields as the first."""
+    """IVF: a header, then frames with a size and a time; yields as :func:`_riff`."""
     file.seek(6)
     place = int.from_bytes(_take(file, 2), "little")
     while place < end:
@@ -158,9 +145,9 @@ _ASF_ALL = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # of the one at th
 
 
 def _asf(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
-    """ASF: objects of a name and a size; in one of them packets of one size, each of which begins with a certain bit.
+    """ASF: objects of a name and a size; in one of them packets of equal size whose first bit is set.
 
-    Pictures are parts of packets, and are not counted here.
+    Packets contain parts of pictures, so pictures are not counted.
     """
     place = 0
     while place < end:

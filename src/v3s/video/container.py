@@ -17,14 +17,14 @@ MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
 MAX_STREAMS = 32
-"""A file has fewer streams of picture and sound: each is probed with a decoder of its own, before the first frame is
-known. Subtitles, fonts and data are not decoded, and do not count."""
+"""A file has fewer video and audio streams: FFmpeg probes each with its own decoder before the first frame is known.
+Subtitles, fonts and data are not decoded and do not count."""
 
 MOST_STREAMS = 1000
 """A file has fewer streams of any kind."""
 
 MAX_SECONDS = 1e6
-"""Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
+"""Longest duration that is accepted, in seconds: eleven days. A file of any size may state any length."""
 
 FORMATS = {
     "apng": ".apng",
@@ -53,14 +53,14 @@ FORMATS = {
     "wtv": ".wtv",
     "yuv4mpegpipe": ".y4m",
 }
-"""The formats that are read, by FFmpeg's names, with the endings of their files: those that hold their own pictures.
-Playlists (concat, hls, dash) and numbered images would open other files."""
+"""The formats that are read, by FFmpeg's names, with the endings of their files. Playlists (concat, hls, dash) and
+numbered images are not among them: they would open other files."""
 
 ENDINGS = frozenset(" ".join(FORMATS.values()).split())
-"""The endings, in lower case, by which a file in a folder counts as a video. Whether it is one, reading tells."""
+"""The endings, in lower case, by which a file in a folder counts as a video. Reading it shows whether it is one."""
 
 BARE_FORMATS = frozenset({"av1", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu"})
-"""Formats that are a codec's own stream, in no container: they have no header to be known by, and keep no times."""
+"""Formats that are a bare stream of one codec, without a container: they have no header and no timestamps."""
 
 # The list of the decoders that may probe has none, and no packets are read to guess a rate.
 NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
@@ -70,7 +70,7 @@ _TO_BE_FILLED_IN = 1 << 30  # frames, as FFmpeg writes into an AVI that goes thr
 NOT_DECODED = ("subtitle", "attachment", "data")
 
 Stage = Literal["open", "demux", "decode"]
-"""Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
+"""Where reading failed: finding a video in the file, reading packets from it, or decoding them."""
 
 
 class VideoError(ValueError):
@@ -113,19 +113,19 @@ def open_video(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file's video stream for decoding on one thread, and close it in any case.
 
-    Of several the stream is the one that FFmpeg finds best: one that is marked as default, then the one of more frames
-    and bits. Cover pictures are none. Packets of other streams are not read.
+    Of several video streams, FFmpeg chooses the best: the one marked as default, then the one with more frames and a
+    higher bit rate. Cover pictures do not count. Packets of other streams are not read.
 
     This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
     whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
 
     Args:
         path: The file.
-        known_format: FFmpeg's name of the container's format, for a file that was opened before. Without it the format
-            is found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
-            say) and the limits are checked, which takes up to five times as long. Packets of a file that is not probed
-            may have other times: :mod:`v3s.video.index` compares them.
-        stream_number: Which of the file's streams, for a file that was opened before: what is best depends on probing.
+        known_format: FFmpeg's name of the container's format, for a file that was opened before. Without it FFmpeg
+            detects the format and probes every stream (it decodes the first frames, sound too, for what the header
+            does not say), and the limits are checked, which takes up to five times as long. Without probing,
+            packets may have other times: :mod:`v3s.video.index` compares them.
+        stream_number: Number of the stream, for a file that was opened before: the best one depends on probing.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
@@ -182,7 +182,7 @@ def packets_from(
 
 
 def _open_container(path: str | Path, known_format: str | None) -> InputContainer:
-    """Open a file; of one with many streams they are counted first, for a few of them to be probed costs as much."""
+    """Open a file. Many streams are counted before any is probed, which is slow."""
     try:
         if known_format:
             return _open(path, known_format, MOST_STREAMS, NO_PROBING)
@@ -193,12 +193,12 @@ def _open_container(path: str | Path, known_format: str | None) -> InputContaine
             container = _open(path, None, MOST_STREAMS)
         return container
     except MemoryError as error:
-        told = f"asks for too much memory, or has {MOST_STREAMS} streams or more"
-        raise VideoError(f"{path}: {told}", "open") from error
+        reason = f"asks for too much memory, or has {MOST_STREAMS} streams or more"
+        raise VideoError(f"{path}: {reason}", "open") from error
 
 
 def _open_few(path: str | Path) -> InputContainer | None:
-    """Open a file of few streams; ``None`` if it may have more: some formats refuse them, others leave them out."""
+    """Open a file of few streams; ``None`` if it may have more: some formats refuse the rest, others skip them."""
     try:
         container = _open(path, None, MAX_STREAMS)
     except MemoryError:
@@ -229,7 +229,7 @@ def _open(
 
 
 def _bare_format(path: str | Path) -> str | None:
-    """The bare format that a file's ending tells: nothing in it tells it from a row of pictures."""
+    """The bare format of a file's ending: its content alone may also be a sequence of pictures."""
     ending = os.path.splitext(path)[1].lower()
     return next((name for name in sorted(BARE_FORMATS) if ending and ending in FORMATS[name].split()), None)
 
@@ -257,7 +257,7 @@ def _video_stream(container: InputContainer, path: str | Path, number: int | Non
 
 def _check_streams(container: InputContainer, path: str | Path) -> None:
     if sum(stream.type not in NOT_DECODED for stream in container.streams) >= MAX_STREAMS:
-        raise VideoError(f"{path}: has {MAX_STREAMS} streams of picture and sound or more", "open")
+        raise VideoError(f"{path}: has {MAX_STREAMS} video and audio streams or more", "open")
 
 
 def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Chosen frames of an indexed video, exact to the pixel, for the least decoding.
 
-Where the index allows it, decoding starts at the nearest safe key frame, passes over frames that no other frame needs,
+Where the index allows it, decoding starts at the nearest safe key frame, skips frames that no other frame needs,
 and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
@@ -122,7 +122,7 @@ def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int,
 def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
     """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding.
 
-    What is read from the start of a video with a palette goes on without a jump: the palette may have changed.
+    A video with a palette that is read from its start is read without a jump: the palette may have changed.
     """
     stretches: list[Stretch] = []
     next_frame = 0
@@ -176,9 +176,9 @@ def needed_packets(
     stretch: Stretch,
     palette: PacketSideData | None = None,
 ) -> "Iterator[Packet[VideoStream] | None]":
-    """Yield what the decoder needs for a stretch; ``None`` tells it to give what it holds back.
+    """Yield what the decoder needs for a stretch; ``None`` makes it return the frames that it still holds.
 
-    Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
+    Where packets match frames, the decoder learns before each packet whether its picture is wanted.
     """
     start_time = None if stretch.start is None else index.timestamps[stretch.start]
     packets = packets_from(container, stream, start_time, palette)

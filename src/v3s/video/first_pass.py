@@ -1,4 +1,4 @@
-"""The one decode pass over a whole file: what it holds, whether it keeps its promises, and what is to be said of it."""
+"""The one decode pass over a whole file: what it contains, whether frames are missing, and what is unusual about it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,21 +33,21 @@ class Pass:
         find_key_frames: Whether to note key packets, and what the frames from them on look like.
         frame_times: Of every frame, in the order in which they came.
         last_duration: How long the last frame is shown, in ticks; 0 where that is not known.
-        packet_times: Of every packet that holds anything and has a time.
-        key_times: Of key packets, not nearer than they pay.
+        packet_times: Of every packet that is not empty and has a time.
+        key_times: Of key packets, far enough apart for a seek to pay.
         checksums: By the time of a frame, of the first frames from each key frame on.
-        num_packets: How many hold anything.
+        num_packets: How many are not empty.
         num_discarded: How many of them the file says are not to be shown.
-        num_empty: How many chunks of an AVI with few frames are empty, and no packets.
+        num_empty: How many chunks of an AVI with missing frames are empty.
         num_corrupt: How many frames the decoder marks as damaged and patched up.
         num_leading: How many packets come before the first key packet; ``None`` where there is none.
         size: Width and height of frames as stored.
         pixel_format: Of the first frame, by FFmpeg's name.
-        orientation: Of the first frame, and of all that say anything.
+        orientation: Of the first frame, and of all others that have a display matrix.
         layout: Of the planes of the first frame.
         failure: The first, from the first key packet on: its stage and the reason.
-        changes: What is to be said of the first change of layout; empty without one.
-        digest: Of all packets, whatever file they lie in.
+        changes: Describes the first change of layout; empty without one.
+        digest: Of all packets.
         planes: Reads frames as they are.
         brightness: Of a few of them.
     """
@@ -87,12 +87,18 @@ class Pass:
         else:
             self.failure = self.failure or failure
 
+    def fingerprint(self) -> int:
+        """64 bits that identify the video: a digest of its packets, and of how their pictures are shown."""
+        digest = self.digest.copy()
+        digest.update(repr((self.orientation, self.layout)).encode())
+        return int.from_bytes(digest.digest(), "big")
+
     def failure_of_all(self) -> tuple[Stage, str] | None:
         """The first failure that counts: of a file without a key packet all do."""
         return self.failure or (self._early_failure if self.num_leading is None else None)
 
     def add_packet(self, packet: "Packet[VideoStream]") -> None:
-        """Note a packet that holds something."""
+        """Note a packet that is not empty."""
         if self.num_leading is None and packet.is_keyframe:
             self.num_leading = self.num_packets
         if packet.pts is not None:
@@ -141,11 +147,11 @@ class Pass:
         if not number:
             self.size, self.pixel_format, self.layout = (frame.width, frame.height), name, layout
         elif layout != self.layout and not self.changes:
-            kinds = f"{_told(self.pixel_format, self.layout)} to {_told(name, layout)}"
+            kinds = f"{_described(self.pixel_format, self.layout)} to {_described(name, layout)}"
             self.changes = f"changes from {kinds} at frame {number}; all frames are read as RGB"
 
     def _check_orientation(self, frame: VideoFrame, number: int) -> None:
-        """Hold what a frame says of its display against the first."""
+        """Compare the display matrix of a frame with that of the first."""
         try:
             orientation = orientation_of(frame)
         except ValueError as error:
@@ -170,13 +176,13 @@ def take_pass(
         container: The file, opened.
         stream: Its video.
         each_frame: Called with every frame, in order.
-        tick: Called again and again.
+        tick: Called for every packet.
 
     Returns:
         When its frames are shown.
 
     Raises:
-        VideoError: The file is damaged, keeps less than it promises, or changes what reading takes as constant.
+        VideoError: The file is damaged, lacks frames that it promises, or changes what reading assumes to be constant.
     """
     for packet in _demux(container, stream, seen):
         tick()
@@ -186,7 +192,7 @@ def take_pass(
             seen.add_frame(frame)
             if each_frame:
                 each_frame(frame)
-    _hold_to_promise(seen, container, stream, tick)
+    _check_promise(seen, container, stream, tick)
     stated = _stated_rate(container, stream)
     timing = timing_of(seen.frame_times, seen.last_duration, stream.time_base, stated)
     if timing is None:
@@ -214,7 +220,7 @@ def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: Pass) -> l
         return []
 
 
-def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> None:
+def _check_promise(seen: Pass, container: InputContainer, stream: VideoStream, tick: Callable[[], None]) -> None:
     """Refuse a file in which reading failed, or that has fewer frames than it promises.
 
     Raises:
@@ -223,7 +229,7 @@ def _hold_to_promise(seen: Pass, container: InputContainer, stream: VideoStream,
     num_decoded, failure = len(seen.frame_times), seen.failure_of_all()
     num_promised = max(_num_promised(container, stream, seen), seen.num_packets) - seen.num_discarded
     if failure is None and num_decoded and _is_short(num_decoded, num_promised):
-        num_promised = _num_due(seen, container, stream, num_promised, tick)
+        num_promised = _num_required(seen, container, stream, num_promised, tick)
         if _is_short(num_decoded, num_promised):
             failure = "demux", "frames are missing"
     if failure:
@@ -239,14 +245,14 @@ def _is_short(num_decoded: int, num_promised: int) -> bool:
     return num_promised - num_decoded > max(8, num_promised / 10)
 
 
-def _num_due(
+def _num_required(
     seen: Pass, container: InputContainer, stream: VideoStream, num_promised: int, tick: Callable[[], None]
 ) -> int:
-    """How many frames a file owes after a closer look: a header also counts what is no frame of its own.
+    """How many frames a file must have, on a closer look: a header also counts what is not a frame.
 
-    A packet that the decoder takes without complaint, and gives no picture for, is none: it comes before the first key
-    frame, is never shown, or says that the picture before stays. Nor is an empty chunk, or a gap in time. That holds of
-    a file whose chain of chunks is whole, as far as that can be seen.
+    A packet that decodes without an error but gives no picture is not a frame: it comes before the first key frame, is
+    never shown, or repeats the previous picture. An empty chunk and a gap in time are not frames either. All this holds
+    only if the chain of chunks is whole, in formats where that can be seen.
     """
     num_silent = seen.num_packets - seen.num_discarded - len(seen.frame_times)
     chain = walk_chunks(seen.path, container.format.name, stream.index, tick)
@@ -262,9 +268,9 @@ def _num_due(
 
 
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
-    """How many pictures a file's header promises, by number or by length; 0 where by neither.
+    """How many pictures a file's header promises, by number or by length; 0 if by neither.
 
-    A length counts only where the header states it (elsewhere FFmpeg guesses) and no sound may have set it.
+    A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it.
     """
     states_length = container.format.name in _FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
     if states_length and (step := steady_step(seen.packet_times)) and stream.time_base:
@@ -286,26 +292,26 @@ def codec_rate(stream: VideoStream) -> Fraction | None:
 
 
 def remarks_on(seen: Pass, container: InputContainer, stream: VideoStream, timing: Timing) -> tuple[str, ...]:
-    """What is to be said of a video that can be read."""
+    """What is unusual about a video that can be read."""
     found = []
     if seen.num_leading:
-        found.append(f"begins in mid-group: {seen.num_leading} packets come before its first key frame")
+        found.append(f"starts mid-GOP: {seen.num_leading} packets come before its first key frame")
     num_silent = seen.num_packets - seen.num_discarded - (seen.num_leading or 0) - len(seen.frame_times)
     if num_silent > max(8, seen.num_packets / 10):
         found.append(f"{num_silent} of its {seen.num_packets} packets give no picture of their own")
     if seen.changes:
         found.append(seen.changes)
     if timing.varies:
-        found.append(f"its rate varies: {timing.fps:.4g} frames a second in the mean")
+        found.append(f"its rate varies: {timing.fps:.4g} frames per second on average")
     if container.format.name in BARE_FORMATS:
         why = "its codec's header states that" if codec_rate(stream) else "nothing states a rate"
-        found.append(f"keeps no times: {timing.fps:.4g} frames a second are assumed; {why}")
+        found.append(f"keeps no times: {timing.fps:.4g} frames per second are assumed; {why}")
     if remark := seen.brightness.remark():
         found.append(remark)
     return tuple(found)
 
 
-def _told(pixel_format: str, layout: Layout | None) -> str:
+def _described(pixel_format: str, layout: Layout | None) -> str:
     """A pixel format and colour space in words."""
     colour = layout.colour if layout else None
     return f"{pixel_format} ({colour.matrix}, {'full' if colour.full else 'limited'} range)" if colour else pixel_format

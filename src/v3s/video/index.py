@@ -51,7 +51,7 @@ class VideoIndex:
         packets_match: Whether every packet's time is the time of exactly one frame, so that a packet whose picture is
             not wanted is known before it is decoded.
         key_frames: Numbers of the frames besides the first at which decoding may start, ascending: each was tried.
-        fingerprint: 64 bits of a digest of the video's packets: the same in every copy of a file, under any name.
+        fingerprint: 64 bits that identify the pictures: the same in every copy of a file, under any name.
         mirrored: Whether pictures are mirrored top to bottom before they are turned by ``rotation``.
         matrix: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
         full: As in :class:`v3s.video.frames.ColourSpace`, of the first frame.
@@ -59,7 +59,7 @@ class VideoIndex:
             it says of itself.
         stream: Number of the video's stream in the file.
         rate_varies: Whether frames are not evenly spaced in time.
-        remarks: What is to be said of the file although it can be read, e.g. ``"black throughout"``.
+        remarks: What is unusual about the file although it can be read, e.g. ``"black throughout"``.
     """
 
     path: str
@@ -99,7 +99,7 @@ class VideoIndex:
     def to_json(self) -> str:
         """Write the index as one line of JSON.
 
-        Evenly spaced timestamps shrink to ``[start, step]``, and what is as by default is left out.
+        Evenly spaced timestamps shrink to ``[start, step]``, and fields at their default are omitted.
         """
         times, values = self.timestamps, {item.name: getattr(self, item.name) for item in fields(self)}
         usual = {item.name for item in fields(self) if values[item.name] == item.default}
@@ -141,7 +141,7 @@ def index_video(
         path: Any container that FFmpeg reads, except playlists and numbered images.
         each_frame: Called with every frame, in order; it belongs to the decoder once the call is over.
         find_key_frames: Try the key frames; without, the index has none.
-        tick: Called again and again: a long file takes long, and this tells it from a hang.
+        tick: Called again and again: a long file takes long, and this shows that it does not hang.
 
     Returns:
         The index from which :func:`v3s.video.decode.read_frames` reads.
@@ -151,13 +151,15 @@ def index_video(
             or has frames of more than :data:`~v3s.video.container.MAX_PIXELS`, too many streams or a duration beyond
             :data:`~v3s.video.container.MAX_SECONDS`. A file counts as damaged if decoding fails anywhere from its first
             key frame on, or if more than 8 frames and more than 10 % of what it promises are not there; smaller lies
-            are common. Of a damaged file the error tells how many frames decode.
+            are common. For a damaged file the error has the number of frames that decode.
     """
     with open_video(path) as (container, stream):
         seen = Pass(path, find_key_frames)
         timing = take_pass(seen, container, stream, each_frame, tick)
         shortcuts = find_key_frames and bool(timing.timestamps) and seen.num_corrupt == 0
-        steady = shortcuts and not seen.changes  # FFmpeg tells a change by what its decoder still holds back
+        steady = (
+            shortcuts and not seen.changes
+        )  # frames still inside the decoder get the properties that follow a change
         packets_match = steady and sorted(seen.packet_times) == list(timing.timestamps)
         known_format = _known_format(container, stream, seen, tick) if packets_match else None
         key_frames = _safe_key_frames(known_format, stream.index, timing.timestamps, seen, tick) if shortcuts else ()
@@ -180,7 +182,7 @@ def index_video(
             timestamps=timing.timestamps,
             packets_match=packets_match,
             key_frames=tuple(sorted(key_frames)),
-            fingerprint=int.from_bytes(seen.digest.digest(), "big"),
+            fingerprint=seen.fingerprint(),
             mirrored=seen.orientation.mirrored,
             matrix=colour.matrix,
             full=colour.full,

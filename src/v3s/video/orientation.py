@@ -51,7 +51,7 @@ def _unknown_kind(cls: type[Type], value: int) -> Type:
     return kind
 
 
-Type._missing_ = classmethod(_unknown_kind)  # type: ignore[assignment]  # else PyAV hands out no data of such a frame
+Type._missing_ = classmethod(_unknown_kind)  # type: ignore[assignment]  # otherwise PyAV raises
 
 
 def orientation_of(frame: VideoFrame) -> Orientation | None:

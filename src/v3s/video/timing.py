@@ -47,7 +47,7 @@ def timing_of(
         stated: The rate that the header states, in frames per second; ``None`` or 0 where it does not.
 
     Returns:
-        ``None`` if neither times nor header tell a rate.
+        ``None`` if neither times nor header give a rate.
     """
     timestamps = _increasing(times)
     if len(timestamps) < 2 or not time_base:

@@ -40,8 +40,8 @@ def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) ->
     assert videos.labels == ("deep", "b", "b", None)
     assert videos.classes == ("b", "deep")
     assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
-    skipped = "1 files that are no videos by their ending (1 .txt), 2 hidden"
-    assert (videos.skipped, videos.told) == (skipped, f"{videos.source}; skipped: {skipped}")
+    skipped = "1 files with other endings (1 .txt), 2 hidden"
+    assert (videos.skipped, videos.description) == (skipped, f"{videos.source}; skipped: {skipped}")
     assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
     assert list(videos.paths) == wanted
     by_ending = "25 .png, 2 .srt, 1 .txt, 1 without ending"
     assert sorted(videos.skipped.partition("(")[2].partition(")")[0].split(", ")) == sorted(by_ending.split(", "))
-    assert videos.skipped.startswith("29 files that are no videos by their ending (25 .png, 2 .srt, ")
+    assert videos.skipped.startswith("29 files with other endings (25 .png, 2 .srt, ")
     assert videos.skipped.endswith(", 2 hidden")
     found = find_files(tmp_path)
     assert found.others.total() + found.num_hidden + len(found.videos) == 29 + 2 + len(wanted)
@@ -69,7 +69,7 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
 
 def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path) -> None:
     videos = list_videos(make_files(tmp_path, ["1.mp4", "b/2.y4m"]))
-    assert (videos.skipped, videos.told) == ("", videos.source)
+    assert (videos.skipped, videos.description) == ("", videos.source)
 
 
 def test_what_v3s_wrote_is_skipped(tmp_path: Path) -> None:

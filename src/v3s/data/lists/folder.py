@@ -39,14 +39,14 @@ class FoundFiles:
 
     def skipped(self) -> str:
         """What was skipped, in words; empty if nothing was."""
-        told = []
+        parts = []
         if number := self.others.total():
             counted = self.others.most_common()
             by_ending = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counted)
-            told.append(f"{number:,} files that are no videos by their ending ({by_ending})")
-        told += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
-        told += [f"{self.num_own:,} outputs of v3s"] if self.num_own else []
-        return ", ".join(told)
+            parts.append(f"{number:,} files with other endings ({by_ending})")
+        parts += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
+        parts += [f"{self.num_own:,} outputs of v3s"] if self.num_own else []
+        return ", ".join(parts)
 
 
 def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:

@@ -41,8 +41,8 @@ class VideoList:
     skipped: str = ""
 
     @property
-    def told(self) -> str:
-        """What was read, and what was skipped: for the commands that list."""
+    def description(self) -> str:
+        """Which videos were listed, and what was skipped."""
         return f"{self.source}; skipped: {self.skipped}" if self.skipped else self.source
 
     def __len__(self) -> int:
