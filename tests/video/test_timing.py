@@ -32,21 +32,21 @@ def write(path: Path, codec: str, times: Sequence[int], rate: int = 25, containe
 
 
 @pytest.mark.parametrize(
-    ("times", "last", "stated", "fps", "varies"),
+    ("times", "stated", "fps", "varies"),
     [
-        (range(0, 4000, 40), 0, 25, 25, False),
-        (range(0, 4000, 40), 0, None, 25, False),
-        (range(0, 4000, 40), 0, 60000, 25, False),  # FFmpeg's rate of DV
-        ([round(n * 1000 / 29.97) for n in range(90)], 0, 29.97, 29.97, False),  # rounded to milliseconds
-        ([round(n * 1000 / 59.94) for n in range(90)], 17, None, 59.94, False),
-        ([0, 33], 0, 29.97, 29.97, False),
-        ([*range(0, 1000, 40), *range(2000, 3000, 40)], 40, 25, 50 / 3, True),  # a pause
-        ([*range(0, 1000, 100), *range(1000, 2000, 50)], 50, None, 15, True),  # two cameras
-        ([0, 1000], 0, 25, 1, False),
+        (range(0, 4000, 40), 25, 25, False),
+        (range(0, 4000, 40), None, 25, False),
+        (range(0, 4000, 40), 60000, 25, False),  # FFmpeg's rate of DV
+        ([round(n * 1000 / 29.97) for n in range(90)], 29.97, 29.97, False),  # rounded to milliseconds
+        ([round(n * 1000 / 59.94) for n in range(90)], None, 59.94, False),
+        ([0, 33], 29.97, 29.97, False),
+        ([*range(0, 1000, 40), *range(2000, 3000, 40)], 25, 50 / 3, True),  # a pause
+        ([*range(0, 1000, 100), *range(1000, 2000, 50)], None, 15, True),  # two cameras
+        ([0, 1000], 25, 1, False),
     ],
 )
-def test_the_mean_rate(times: Sequence[int], last: int, stated: float | None, fps: float, varies: bool) -> None:
-    timing = timing_of(times, last, MILLISECOND, stated)
+def test_the_mean_rate(times: Sequence[int], stated: float | None, fps: float, varies: bool) -> None:
+    timing = timing_of(times, MILLISECOND, stated)
     assert timing is not None
     assert timing.fps == pytest.approx(fps, rel=2e-3)
     assert timing.varies == varies
@@ -55,10 +55,24 @@ def test_the_mean_rate(times: Sequence[int], last: int, stated: float | None, fp
 
 def test_without_times_the_header_counts() -> None:
     for times in ([None, None, None], [0, 0, 40], [5]):
-        timing = timing_of(times, 0, MILLISECOND, 12.5)
+        timing = timing_of(times, MILLISECOND, 12.5)
         assert timing is not None
         assert (timing.fps, timing.duration_seconds, timing.varies) == (12.5, len(times) / 12.5, False)
-        assert timing_of(times, 0, MILLISECOND, None) is None
+        assert timing_of(times, MILLISECOND, None) is None
+
+
+def test_a_last_frame_that_is_held_changes_no_rate(tmp_path: Path) -> None:
+    """MP4 states how long the last frame is shown, MKV does not: a copy has the same rate."""
+    source, path = write(tmp_path / "a.mkv", "libx264", [*range(60), 60, 80, 100, 120]), tmp_path / "a.mp4"
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        packets[-1].duration = 3000
+        for packet in packets:
+            packet.stream = stream
+            output.mux(packet)
+    assert index_video(path).fps == pytest.approx(index_video(source).fps, rel=1e-3)
+    assert index_video(path).fps == pytest.approx(64 * 25 / 121, rel=1e-3)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "nut"])

@@ -32,7 +32,6 @@ class Pass:
         path: The file.
         find_key_frames: Whether to note key packets, and what the frames from them on look like.
         frame_times: Of every frame, in the order in which they came.
-        last_duration: How long the last frame is shown, in ticks; 0 where that is not known.
         packet_times: Of every packet that is not empty and has a time.
         key_times: Of key packets, far enough apart for a seek to pay.
         checksums: By the time of a frame, of the first frames from each key frame on.
@@ -55,7 +54,6 @@ class Pass:
     path: str | Path
     find_key_frames: bool = True
     frame_times: list[int | None] = field(default_factory=list)
-    last_duration: int = 0
     packet_times: list[int] = field(default_factory=list)
     key_times: list[int] = field(default_factory=list)
     checksums: dict[int, int] = field(default_factory=dict)
@@ -127,7 +125,6 @@ class Pass:
         if is_looked_at or frame.key_frame or frame.rotation:  # a matrix comes with a key frame, if not with all
             self._check_orientation(frame, number)
         self.frame_times.append(time)
-        self.last_duration = frame.duration or 0
         self.num_corrupt += frame.is_corrupt
         if is_looked_at:
             first, *_ = self.planes(frame)
@@ -194,7 +191,7 @@ def take_pass(
                 each_frame(frame)
     _check_promise(seen, container, stream, tick)
     stated = _stated_rate(container, stream)
-    timing = timing_of(seen.frame_times, seen.last_duration, stream.time_base, stated)
+    timing = timing_of(seen.frame_times, stream.time_base, stated)
     if timing is None:
         raise VideoError(f"{seen.path}: neither its header nor its timestamps give a frame rate")
     if seen.num_empty and not timing.timestamps:  # the rate that is stated is that of all chunks

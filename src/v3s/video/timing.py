@@ -33,16 +33,17 @@ class Timing:
 
 
 def timing_of(
-    times: Sequence[int | None], last_duration: int, time_base: Fraction | None, stated: Fraction | float | None
+    times: Sequence[int | None], time_base: Fraction | None, stated: Fraction | float | None
 ) -> Timing | None:
     """The timing of frames.
 
     The mean rate is that of the timestamps: as many frames as there are, from the first one's start to the last one's
-    end. The header's rate stands for it where the two agree, since timestamps may be rounded; and where there are none.
+    end. The last frame lasts one step, where the rate varies a short one: few containers state its duration, and the
+    rate must not depend on the container. The header's rate replaces the mean where the two agree, since timestamps may
+    be rounded, and where there are no timestamps.
 
     Args:
         times: Of the frames in the order in which they are decoded, in ticks.
-        last_duration: How long the last frame is shown, in ticks; 0 where the file does not say.
         time_base: Of a tick, in seconds.
         stated: The rate that the header states, in frames per second; ``None`` or 0 where it does not.
 
@@ -56,7 +57,7 @@ def timing_of(
     usual = usual_steps(steps)
     step, span = float(usual.mean()), timestamps[-1] - timestamps[0]
     if len(usual) < STEADY_SHARE * len(steps) or abs(steps.mean() / step - 1) > MOST_DRIFT:
-        seconds = (span + (last_duration or step)) * float(time_base)
+        seconds = (span + float(np.quantile(steps, 0.25))) * float(time_base)
         return Timing(timestamps, len(times) / seconds, seconds, True)
     seconds = (span + step) * float(time_base)
     if stated and abs(len(times) / float(stated) - seconds) <= MOST_DRIFT * seconds + float(time_base):
