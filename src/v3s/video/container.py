@@ -17,8 +17,8 @@ MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
 MAX_STREAMS = 32
-"""A file has fewer video and audio streams: FFmpeg probes each with its own decoder before the first frame is known.
-Subtitles, fonts and data are not decoded and do not count."""
+"""A file has fewer video streams: FFmpeg probes each with its own decoder before the first frame is known. Sound,
+subtitles, fonts and data are not decoded and do not count."""
 
 MOST_STREAMS = 1000
 """A file has fewer streams of any kind."""
@@ -67,7 +67,6 @@ NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
 
 COUNTING = NO_PROBING | {"probesize": "32", "analyzeduration": "1"}  # the header alone
 _TO_BE_FILLED_IN = 1 << 30  # frames, as FFmpeg writes into an AVI that goes through a pipe
-NOT_DECODED = ("subtitle", "attachment", "data")
 
 Stage = Literal["open", "demux", "decode"]
 """Where reading failed: finding a video in the file, reading packets from it, or decoding them."""
@@ -256,8 +255,8 @@ def _video_stream(container: InputContainer, path: str | Path, number: int | Non
 
 
 def _check_streams(container: InputContainer, path: str | Path) -> None:
-    if sum(stream.type not in NOT_DECODED for stream in container.streams) >= MAX_STREAMS:
-        raise VideoError(f"{path}: has {MAX_STREAMS} video and audio streams or more", "open")
+    if len(container.streams.video) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} video streams or more", "open")
 
 
 def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:
