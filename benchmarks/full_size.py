@@ -78,7 +78,7 @@ def plan_lanes(arguments: argparse.Namespace, scale: Scale) -> tuple[list[Step],
     def finetune(name: str, backbone: str) -> Step:
         out = folder(name) / "finetune"
         options = [f"--epochs={scale.finetune_epochs}", f"--batch-size={scale.batch_size}", "--learning-rate=0.01"]
-        options += ["--schedule=cosine", f"--backbone={backbone}", f"--out={out}", "--resume"]
+        options += ["--schedule=cosine", "--keep=last", f"--backbone={backbone}", f"--out={out}", "--resume"]
         return Step(["finetune", *videos, *size, *options], out / "result.json")
 
     def ask(name: str, backbone: str) -> list[Step]:

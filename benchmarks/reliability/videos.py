@@ -216,15 +216,15 @@ def _million_paths() -> list[Row]:
 
 
 def odd(data: Path, console: Console) -> None:
-    """Print the verdict on every file of a folder, with any name, as a Markdown table."""
+    """Print the verdict on every file of a folder, at any depth and with any name, as a Markdown table."""
     with tempfile.TemporaryDirectory() as name:
         listed = Path(name, "list.txt")
-        listed.write_text("".join(f"{path.resolve()}\n" for path in sorted(data.iterdir()) if path.is_file()))
+        listed.write_text("".join(f"{path.resolve()}\n" for path in sorted(data.rglob("*")) if path.is_file()))
         found = scan(list_videos(listed), min_frames=1, workers=2, cache=None)
     console.print("| file | verdict | frames | size | codec | why |\n|---|---|---|---|---|---|", soft_wrap=True)
     for report in found.reports:
         size = f"{report.width}x{report.height}, {report.pixel_format}" if report.codec else ""
-        why = f"{report.reason} ({report.stage})" if report.stage else ""
+        why = f"{report.reason} ({report.stage})" if report.stage else report.remarks
         cells = [Path(report.path).name, report.verdict, str(report.frames or ""), size, report.codec, why]
         console.print(f"| {' | '.join(cells)} |", soft_wrap=True, highlight=False, markup=False)
 

@@ -59,6 +59,25 @@ def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console)
     assert [path.name for path in out.parent.iterdir()] == ["report.jsonl"]
 
 
+def test_check_names_what_is_odd_and_usable(shared: Path, tmp_path: Path, console: Console) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    cases = shared / "data/cases"
+    for case in ("12-vfr/pauses.mp4", "14-fps/black.mp4", "04-raw-avi/ffv1_12in16.mkv", "03-mirror/plain.mp4"):
+        shutil.copy(cases / case, data)
+    (data / "notes.txt").touch()
+    check(CheckConfig(data=str(data), workers=0), console=console)
+    text = printed(console)
+    for expected in (
+        "4 videos without labels; skipped: 1 files with other endings (1 .txt)",
+        "note: black.mp4: black throughout",
+        "note: pauses.mp4: its rate varies: 1.949 frames per second on average",
+        "note: ffv1_12in16.mkv: nearly black: its brightest value is 15 of 255",
+    ):
+        assert expected in " ".join(text.split()), expected
+    assert "note: plain.mp4" not in text
+
+
 def test_check_shows_twenty_bad_files_and_says_where_the_others_are(tmp_path: Path, console: Console) -> None:
     for number in range(23):
         (tmp_path / f"{number:02}.mp4").touch()

@@ -119,7 +119,7 @@ def test_short_videos_take_part(config: PretrainConfig, tmp_path: Path) -> None:
 
 
 def test_two_processes_compare_their_own_clips(config: PretrainConfig, tmp_path: Path) -> None:
-    """Each has two videos in a batch of eight: the loss of a clip is at most that of three equal candidates at first."""
+    """Each has two videos in a batch of eight: at first, the loss of a clip is at most that of three candidates."""
     flags = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in {**vars(config), "out": str(tmp_path)}.items()

@@ -52,6 +52,7 @@ def plans(name: str) -> Plans:
             path=f"{number}.mp4", num_bytes=1, num_frames=shortest + 11 * number, num_corrupt=0,
             height=240 - number, width=320 + 2 * number, rotation=0, fps=25.0, duration_seconds=1.0, codec="h264",
             pixel_format="yuv420p", timestamps=range(0, 400), packets_match=True, key_frames=(), known_format="mov",
+            fingerprint=number,
         )
         for number in range(24)
     )  # fmt: skip

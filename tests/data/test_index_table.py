@@ -26,6 +26,7 @@ INDEX = VideoIndex(
     timestamps=range(0, 29 * 512, 512),
     packets_match=True,
     key_frames=(12,),
+    fingerprint=2**64 - 1,
 )
 INDICES = [replace(INDEX, path=f"{number}.mp4", num_frames=29 + number) for number in range(5)]
 
@@ -65,7 +66,7 @@ def test_empty_table() -> None:
 def test_pickle_keeps_the_table_and_adds_next_to_nothing() -> None:
     table = IndexTable.of(INDICES * 200)
     data = pickle.dumps(table, protocol=pickle.HIGHEST_PROTOCOL)
-    arrays = table.text.nbytes + table.offsets.nbytes + table.num_frames.nbytes
+    arrays = table.text.nbytes + table.offsets.nbytes + table.num_frames.nbytes + table.fingerprints.nbytes
     assert len(data) < arrays + 2000
     assert pickle.loads(data)[999] == table[999]
 

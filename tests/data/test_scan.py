@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import v3s.data.scan as scan_module
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.index_cache import CacheWriter, default_cache, file_key, read_cache
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan, scan
@@ -273,3 +275,30 @@ def test_subset_folder_may_not_link_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "data/train").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"train links out of the data folder to .*elsewhere; give that folder"):
         list_videos(tmp_path / "data")
+
+
+def test_what_is_to_be_said_of_a_usable_file_is_in_its_report_and_its_cache(shared: Path, tmp_path: Path) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    for case in ("12-vfr/pauses.mkv", "14-fps/black.mp4", "10-midgop/cut.ts", "03-mirror/plain.mp4"):
+        shutil.copy(shared / "data/cases" / case, root)
+    first, second = scan_folder(root), scan_folder(root)
+    assert first.reports == second.reports
+    said = {report.path: (report.verdict, report.rate_varies, report.remarks) for report in first.reports}
+    assert said == {
+        "black.mp4": ("usable", False, "black throughout"),
+        "cut.ts": ("usable", False, "starts mid-GOP: 40 packets come before its first key frame"),
+        "pauses.mkv": ("usable", True, "its rate varies: 1.949 frames per second on average"),
+        "plain.mp4": ("usable", False, ""),
+    }
+
+
+def test_a_store_says_the_same_of_its_videos(shared: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "odd", tmp_path / "store"
+    root.mkdir()
+    for case in ("12-vfr/pauses.mkv", "14-fps/black.mp4"):
+        shutil.copy(shared / "data/cases" / case, root)
+    prepare(PrepareConfig(data=str(root), out=str(out), workers=0), console=Console(quiet=True))
+    for ours, theirs in zip(scan_folder(out).reports, scan_folder(root).reports, strict=True):
+        assert (ours.path, ours.fps, ours.remarks) == (theirs.path, theirs.fps, theirs.remarks)
+        assert (ours.verdict, ours.rate_varies) == (theirs.verdict, theirs.rate_varies)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from v3s.video.decode import VideoError, VideoIndex, index_video, plan_stretches, read_frames
 from v3s.video.frames import Frames
-from v3s.video.planes import PlaneReader
+from v3s.video.planes import Layout, PlaneReader, layout_of
 
 HEIGHT, WIDTH = 80, 112
 ENCODINGS = {
@@ -58,16 +58,21 @@ def write_video(path: Path, codec: str, times: Sequence[int], rotation: int = 0,
     return path
 
 
-def decode_in_sequence(path: Path, numbers: Sequence[int]) -> Frames:
-    """The oracle: decode everything in order and keep the planes."""
-    wanted, read = {}, PlaneReader()
+def decode_in_sequence(path: Path, numbers: Sequence[int], layout: Layout | None = None) -> Frames:
+    """The oracle: decode everything in order and keep the planes, by default in the first frame's layout."""
+    wanted = {}
     with av.open(str(path), metadata_errors="ignore") as container:
-        container.streams.video[0].codec_context.thread_count = 1  # damage is patched up differently on several
-        for number, frame in enumerate(container.decode(video=0)):
+        stream = container.streams.best("video")
+        assert isinstance(stream, av.VideoStream)
+        stream.codec_context.thread_count = 1  # damage is patched up differently on several
+        for number, frame in enumerate(container.decode(stream)):
+            layout = layout or layout_of(frame)
             if number in numbers:
-                wanted[number] = [np.rot90(group, frame.rotation // 90, (1, 2)) for group in map(np.stack, read(frame))]
+                planes = PlaneReader(layout)(frame)
+                wanted[number] = [np.rot90(np.stack(group), frame.rotation // 90, (1, 2)) for group in planes]
     groups = zip(*(wanted[number] for number in numbers), strict=True)
-    return Frames(tuple(torch.from_numpy(np.stack(group)) for group in groups), read.colour)
+    assert layout is not None
+    return Frames(tuple(torch.from_numpy(np.stack(group)) for group in groups), layout.colour)
 
 
 def same(some: Frames, others: Frames) -> bool:
@@ -210,7 +215,7 @@ def test_wrong_key_frame_costs_time_but_no_exactness(tmp_path: Path) -> None:
 
 
 def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options that take away the times of packets stand for a file whose times only probing tells."""
+    """Options that take away the times of packets stand for a file whose times are known only after probing."""
     path = write_video(tmp_path / "a.avi", "mpeg4", range(60), g="20")
     known = index_video(path)
     oracle = decode_in_sequence(path, [5, 45])
@@ -218,6 +223,88 @@ def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("v3s.video.container.NO_PROBING", {"fflags": "nofillin+noparse"})
     assert replace(known, known_format=None) == index_video(path)
     assert same(read_frames(known, [5, 45]), oracle)  # an index that is wrong costs time, but no exactness
+
+
+PALETTES = {"pal8.avi": ("rawvideo", "pal8"), "pal8.mov": ("rawvideo", "pal8"), "png.avi": ("png", "pal8"),
+            "grey.mov": ("qtrle", "gray")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_a_palette_that_comes_but_once_is_part_of_the_picture(name: str, tmp_path: Path) -> None:
+    """A jump to a key frame skips the packet that brings the palette: without it the same numbers are black."""
+    codec, pixel_format = PALETTES[name]
+    palette = np.random.default_rng(0).integers(30, 256, (256, 4), np.uint8)
+    path = tmp_path / name
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
+        for number in range(60):
+            frame = av.VideoFrame(WIDTH, HEIGHT, pixel_format)
+            values = np.random.default_rng(number).integers(0, 256, frame.planes[0].buffer_size, np.uint8)
+            frame.planes[0].update(values.tobytes())
+            if pixel_format == "pal8":
+                frame.planes[1].update(palette.tobytes())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    index = index_video(path)
+    whole = read_frames(index, range(60))
+    assert index.key_frames == (12, 24, 36, 48)
+    assert whole.rgb().double().mean() > 60
+    assert same(read_frames(index, [2, 50]), whole[[2, 50]])
+    for start in (0, 13, 30, 44):
+        assert same(read_frames(index, range(start, start + 16)), whole[list(range(start, start + 16))])
+    assert same(whole, decode_in_sequence(path, range(60)))
+
+
+@pytest.mark.parametrize("changes_at", [[25], [25, 40], [13, 14, 15], [5, 30]])
+def test_a_palette_that_changes_is_that_of_the_frame(changes_at: list[int], tmp_path: Path) -> None:
+    """Every change is to the other one of two palettes, and may be back to the first."""
+    palettes = np.random.default_rng(0).integers(30, 256, (2, 256, 4), np.uint8)
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("rawvideo", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "pal8"
+        for number in range(60):
+            frame = av.VideoFrame(WIDTH, HEIGHT, "pal8")
+            values = np.random.default_rng(number).integers(0, 256, frame.planes[0].buffer_size, np.uint8)
+            frame.planes[0].update(values.tobytes())
+            frame.planes[1].update(palettes[sum(place <= number for place in changes_at) % 2].tobytes())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    index, whole = index_video(path), decode_in_sequence(path, range(60))
+    assert len({tuple(picture.flatten()[:300].tolist()) for picture in whole.rgb()[[0, 59]]}) == 2
+    generator = random.Random(0)
+    for start in range(0, 50, 5):
+        numbers = [*sorted(generator.sample(range(60), 4)), start]
+        assert same(read_frames(index, numbers), whole[numbers])
+
+
+def test_a_jump_in_a_real_recording_keeps_its_palette(shared: Path) -> None:
+    path = shared / "data/cases/04-raw-avi/imagej_8bit.avi"
+    alone = read_frames(index_video(path), range(40, 56))
+    assert same(alone, decode_in_sequence(path, range(40, 56)))
+    assert 53 < alone.rgb().double().mean() < 55
+
+
+@pytest.mark.parametrize("plane", [0, 1, 2])
+def test_a_key_frame_is_proved_on_every_plane(plane: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", range(60), g="20", sc_threshold="0", bf="0")
+    assert index_video(path).key_frames == (20, 40)
+    honest, calls = PlaneReader.__call__, iter(range(10**6))
+
+    def changed(self: PlaneReader, frame: av.VideoFrame) -> list[list[np.ndarray]]:
+        """One value of one plane is never twice the same."""
+        first, others = honest(self, frame)
+        planes = [group.copy() for group in (*first, *others)]
+        planes[plane][5, 5] = next(calls) % 256
+        return [planes[:1], planes[1:]]
+
+    monkeypatch.setattr(PlaneReader, "__call__", changed)
+    assert index_video(path).key_frames == ()
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from v3s.video import container as container_module
-from v3s.video import index as index_module
 from v3s.video.index import VideoError, VideoIndex, index_video
+from v3s.video.planes import PlaneReader
 
 HEIGHT, WIDTH = 80, 112
 
@@ -88,7 +88,7 @@ def test_key_frame_that_does_not_give_the_same_pixels_is_dropped(
 ) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", range(61), g="20", sc_threshold="0", bf="2")
     calls = iter(range(10**6))  # a checksum that never repeats: no frame after a seek looks like the first pass's
-    monkeypatch.setattr(index_module, "_fingerprint", lambda frame: next(calls))
+    monkeypatch.setattr(PlaneReader, "checksum", lambda self, frame: next(calls))
     assert index_video(path).key_frames == ()
 
 
@@ -147,7 +147,7 @@ def test_missing_file_folder_and_empty_file(tmp_path: Path) -> None:
 
 def test_text_and_sound_are_not_videos(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
-    text.write_text("This is no video.\n" * 100)
+    text.write_text("This is not a video.\n" * 100)
     with pytest.raises(VideoError, match=r"text\.mp4: is not a video"):
         index_video(text)
     with pytest.raises(VideoError, match=r"sound\.mp4: has no video stream"):
@@ -244,7 +244,7 @@ def test_too_many_streams_are_refused(tmp_path: Path, suffix: str) -> None:
             assert isinstance(stream, av.VideoStream)
             output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
             output.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="has 32 streams or more"):
+    with pytest.raises(VideoError, match="has 32 video streams or more"):
         index_video(path)
 
 

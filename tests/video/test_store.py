@@ -5,6 +5,8 @@ import math
 import os
 import tempfile
 import zlib
+from contextlib import suppress
+from dataclasses import replace
 from fcntl import F_GETFL, fcntl
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v3s.data.synthetic import make_clips
+from v3s.video import store as store_module
 from v3s.video import store_writer as storing
 from v3s.video.decode import index_video, read_frames, video_from_json
 from v3s.video.frames import Frames
@@ -118,16 +121,91 @@ def test_entry_survives_its_json(video: Path, tmp_path: Path) -> None:
     assert video_from_json(index.to_json()) == index
 
 
-def test_damage_is_noticed(video: Path, tmp_path: Path) -> None:
-    stored = store(video, tmp_path, "jpeg")
-    verify_stored(stored)
+def damage(stored: StoredVideo, place: int) -> None:
+    """Change a byte, counted from where the video's frames begin; what a process knows of the store is forgotten."""
     shard = Path(stored.shard)
     data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[stored.offset + place] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(VideoError, match="damaged"):
+    store_module._Checks._known.clear()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv", "rgb", "jpeg"])
+def test_every_byte_is_covered_by_a_checksum(video: Path, tmp_path: Path, pixel_format: PixelFormat) -> None:
+    """A changed byte is noticed where its frame is read, whichever it is, and by a check; no other error comes."""
+    stored, generator = store(video, tmp_path, pixel_format), np.random.default_rng(0)
+    verify_stored(stored)
+    whole = Path(stored.shard).read_bytes()
+    length = len(whole) - stored.offset
+    table = length - stored.num_bytes
+    assert table == 20 * 4 + (21 * 8 if pixel_format == "jpeg" else 0)
+    places = [0, stored.num_bytes - 1, stored.num_bytes, length - 1, *generator.integers(0, length, 20).tolist()]
+    for place in places:
+        damage(stored, place)
+        with pytest.raises(VideoError, match=r"clip_000\.mp4: .* in .*\.bin.* damaged"):
+            verify_stored(stored)
+        with pytest.raises(VideoError, match=r"clip_000\.mp4: .* in .*\.bin.* damaged"):
+            read_frames(stored, range(20))
+        Path(stored.shard).write_bytes(whole)
+    assert len(read_frames(stored, range(20))) == 20
+
+
+def test_damage_elsewhere_costs_nothing(video: Path, tmp_path: Path) -> None:
+    stored = store(video, tmp_path)
+    damage(stored, 19 * (50 * 66 * 3 // 2) + 7)
+    assert len(read_frames(stored, range(19))) == 19
+    with pytest.raises(VideoError, match=r"frame 19 in .* is damaged"):
+        read_frames(stored, [3, 19])
+
+
+def test_a_frame_is_compared_once(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, calls = store(video, tmp_path), []
+    store_module._Checks._known.clear()
+
+    def counted(values: bytes, start: int = 1) -> int:
+        calls.append(1)
+        return zlib.adler32(values, start)
+
+    monkeypatch.setattr(store_module, "adler32", counted)
+    for _ in range(3):
+        read_frames(stored, [2, 5])
+    assert len(calls) == 1 + 2 * 2  # the table, and two planes of two frames
+    read_frames(stored, [2, 6])
+    assert len(calls) == 1 + 2 * 2 + 1 + 2
+
+
+def test_what_a_process_remembers_is_bounded(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST_REMEMBERED", 3)
+    stored = store(video, tmp_path)
+    for number in range(10):
+        read_frames(
+            replace(stored, path=f"{number}.mp4", shard=f"{tmp_path}/{'./' * number}{Path(stored.shard).name}"), [0]
+        )
+        assert len(store_module._Checks._known) <= 3
+
+
+def test_a_store_of_an_earlier_version_is_read_as_before(video: Path, tmp_path: Path) -> None:
+    """Its frames have no checksums of their own; its pictures that are damaged are errors all the same."""
+    index = index_video(video)
+    for pixel_format in ("yuv", "jpeg"):
+        stored = replace(store(video, tmp_path, pixel_format), table_checksum=None)
         verify_stored(stored)
-    shard.write_bytes(data[:100])
+        assert psnr(read_frames(stored, NUMBERS), read_frames(index, NUMBERS)) > 36
+    whole, errors = Path(stored.shard).read_bytes(), 0
+    for place in (stored.num_bytes + 7, stored.num_bytes + 8 * 3 + 7, stored.num_bytes + 8 * 20, 2, 20):
+        damage(stored, place)
+        with suppress(VideoError):
+            read_frames(stored, range(20))
+            errors -= 1
+        errors += 1
+        Path(stored.shard).write_bytes(whole)
+    assert errors >= 2
+
+
+def test_a_shard_that_is_short_or_gone(video: Path, tmp_path: Path) -> None:
+    stored = store(video, tmp_path, "jpeg")
+    shard = Path(stored.shard)
+    shard.write_bytes(shard.read_bytes()[: stored.offset + 100])
     for read in (lambda: read_frames(stored, [19]), lambda: verify_stored(stored)):
         with pytest.raises(VideoError, match=r"shorter than|damaged"):
             read()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
+from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 
@@ -51,10 +52,11 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     """
     console = console or Console()
     listed = config.list_videos()
-    console.print(Text(_printable(listed.source)))
+    console.print(Text(_printable(listed.description)))
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(scanned))
     _print_bad(scanned, console, config.out)
+    _print_remarks(scanned, console, config.out)
     if config.out is not None:
         _write_reports(scanned.reports, Path(config.out))
     return scanned
@@ -80,6 +82,16 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     if len(bad) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         console.print(Text(f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}"))
+
+
+def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
+    """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
+    unusual = [report for report in result.reports if report.remarks]
+    for report in unusual[:_NUM_BAD_SHOWN]:
+        say(console, f"note: {report.path}: {report.remarks}")
+    if len(unusual) > _NUM_BAD_SHOWN:
+        where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
+        say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")
 
 
 def _printable(text: str) -> str:

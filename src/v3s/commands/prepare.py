@@ -107,7 +107,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         num_renewed = len(missing) - len(wanted)
         by_content = f", {num_renewed:,} of them with new dates but the same content" if num_renewed else ""
         stored = f"{len(listed) - len(wanted):,} are already stored{by_content}"
-        say(console, f"{listed.source}; {stored}")
+        say(console, f"{listed.description}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()

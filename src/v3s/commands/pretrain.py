@@ -209,8 +209,9 @@ def set_up_pretraining(
     network = backbone if backbone is not None else _network(config)
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
-    parts = hold_out(scanned.num_usable, config.validation_videos, config.seed)
-    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed, together=config.clips_together)
+    table = scanned.usable_table
+    parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints)
+    clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
     config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))

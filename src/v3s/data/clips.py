@@ -43,8 +43,16 @@ _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _ORDER, _HOLD_OUT, _TOGETHER = 2, 3, 5  # separate these random streams from those of the samples
 
 
-def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    num_videos: int, num_validation: int | None, seed: int, fingerprints: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split video numbers into training and validation, both sorted; None uses the paper's share for validation.
+
+    Args:
+        num_videos: number of videos.
+        num_validation: number of them to draw for validation.
+        seed: seed of the draw.
+        fingerprints: the content of each video: copies of a video drawn for validation are held out with it.
 
     Raises:
         ValueError: training or validation would have no videos.
@@ -57,7 +65,16 @@ def hold_out(num_videos: int, num_validation: int | None, seed: int) -> tuple[np
             "validation need at least one each; change --validation-videos"
         )
     order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
-    return np.sort(order[num_validation:]), np.sort(order[:num_validation])
+    is_held = np.zeros(num_videos, bool)
+    is_held[order[:num_validation]] = True
+    if fingerprints is not None:
+        is_held |= np.isin(fingerprints, fingerprints[is_held])
+    if is_held.all():
+        raise ValueError(
+            f"all {num_videos} usable videos have the content of a validation video, so none is left for training; "
+            "add videos of other content (v3s check names the copies)"
+        )
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import av
 
-from v3s.video import container as container_module
-from v3s.video import index as index_module
+from v3s.video import brightness, chunks, container, first_pass, frames, index, orientation, planes, timing
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
@@ -23,13 +22,17 @@ FileKey = tuple[str, int, int]
 """A file as it stood when it was read: path below the data folder, size in bytes, time of change in nanoseconds."""
 
 
+_READERS = (brightness, chunks, container, first_pass, frames, index, orientation, planes, timing)
+"""The code that learns of a file what is kept here."""
+
+
 def default_cache(root: Path) -> Path:
     """Return the cache file of a data folder, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     The name also depends on the decoder's version and the code that reads the files: another may count other frames.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    reader = "\n".join([av.__version__, inspect.getsource(container_module), inspect.getsource(index_module)])
+    reader = "\n".join([av.__version__, *map(inspect.getsource, _READERS)])
     name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
     return base / "v3s" / "index" / f"{name}.jsonl"
 

@@ -1,4 +1,4 @@
-"""Many video indices in three arrays, which worker processes share without copying."""
+"""Many video indices in four arrays, which worker processes share without copying."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,28 +14,33 @@ class IndexTable:
     """A read-only sequence of :data:`~v3s.video.decode.Video`, stored as text in one buffer.
 
     A list of objects would be copied page by page into every forked worker as reference counts change, and it would
-    pickle slowly; three arrays avoid both.
+    pickle slowly; four arrays avoid both.
 
     Attributes:
         text: uint8, the concatenated JSON lines of all indices.
         offsets: int64 (len + 1), the start of each line in `text`.
         num_frames: int32 (len,), the true length of each video in frames.
+        fingerprints: uint64 (len,), the same for videos of the same content.
     """
 
     text: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     num_frames: NDArray[np.int32]
+    fingerprints: NDArray[np.uint64]
 
     @classmethod
     def of(cls, indices: Iterable[Video]) -> "IndexTable":
         """Collect indices in order."""
         lines: list[bytes] = []
         num_frames: list[int] = []
+        fingerprints: list[int] = []
         for index in indices:
             lines.append(index.to_json().encode())
             num_frames.append(index.num_frames)
+            fingerprints.append(index.fingerprint)
         offsets = np.cumsum([0, *map(len, lines)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(lines), np.uint8), offsets, np.array(num_frames, np.int32))
+        text = np.frombuffer(b"".join(lines), np.uint8)
+        return cls(text, offsets, np.array(num_frames, np.int32), np.array(fingerprints, np.uint64))
 
     def __len__(self) -> int:
         return len(self.num_frames)
@@ -54,4 +59,5 @@ class IndexTable:
         rows = [self.text[self.offsets[number] : self.offsets[number + 1]] for number in numbers]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         text = np.concatenate(rows) if rows else self.text[:0]
-        return IndexTable(text, offsets, self.num_frames[np.asarray(numbers, dtype=np.int64)])
+        chosen = np.asarray(numbers, dtype=np.int64)
+        return IndexTable(text, offsets, self.num_frames[chosen], self.fingerprints[chosen])

@@ -10,7 +10,6 @@ import os
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,10 +21,9 @@ from v3s.data.index_table import IndexTable
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import UNCHANGED, recolour
-from v3s.video.container import VideoError
 from v3s.video.decode import Video
 from v3s.video.frames import ColourSpace, Frames
-from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes
+from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes, read_whole
 from v3s.video.warp import Samples, blurred_samples, warp_batch
 
 Loading = Literal["auto", "workers", "resident"]
@@ -79,7 +77,7 @@ class ResidentFrames:
 
     Raises:
         ValueError: a video is a file or is stored as JPEG; or there is not enough memory.
-        VideoError: a shard cannot be read.
+        VideoError: a shard cannot be read, or is damaged.
     """
 
     def __init__(self, table: IndexTable, device: torch.device, numbers: range | None = None) -> None:
@@ -253,15 +251,6 @@ def _choose_memory(num_bytes: int, device: torch.device) -> torch.device:
 def _read_into(video: StoredVideo, rows: Tensor) -> None:
     """Read all frames of a video into rows."""
     staging = rows if rows.device.type == "cpu" else torch.empty(rows.shape, dtype=torch.uint8)
-    try:
-        with Path(video.shard).open("rb", buffering=0) as shard:
-            shard.seek(video.offset)
-            view, done = staging.numpy().data.cast("B"), 0
-            while done < len(view) and (count := shard.readinto(view[done:])):
-                done += count
-    except OSError as error:
-        raise VideoError(f"{video.path}: its frames cannot be read from {video.shard}: {error.strerror}") from error
-    if done < len(view):
-        raise VideoError(f"{video.path}: {video.shard} is truncated; run v3s prepare again")
+    read_whole(video, staging.numpy())
     if staging is not rows:
         rows.copy_(staging)

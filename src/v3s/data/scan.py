@@ -46,17 +46,20 @@ class FileReport:
 
     Attributes:
         path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames decode and others do not: it is left
-            out like an unreadable one) or ``"unreadable"``.
+        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not
+            decode: it is skipped like an unreadable one) or ``"unreadable"``.
         reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
         stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
         frames: True length in frames; of a partial file, how many frames decode.
         height: In pixels, as displayed.
         width: In pixels, as displayed.
-        fps: Frames per second.
+        fps: Frames per second: the mean over the file's timestamps.
         codec: FFmpeg's name of it.
         pixel_format: FFmpeg's name of it.
         seconds: Length in seconds.
+        rate_varies: Whether frames are not evenly spaced in time.
+        remarks: What is unusual about a file that can be read, e.g. ``"black throughout"``.
+        copy_of: The first listed file of the same content, if that is another.
     """
 
     path: str
@@ -70,6 +73,9 @@ class FileReport:
     codec: str = ""
     pixel_format: str = ""
     seconds: float = 0.0
+    rate_varies: bool = False
+    remarks: str = ""
+    copy_of: str = ""
 
     @property
     def is_bad(self) -> bool:
@@ -255,17 +261,22 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
 
 def _assemble(videos: VideoList, min_frames: int, outcomes: list[ReadResult]) -> Scan:
     """Judge every file and put the indices into a table."""
-    reports = tuple(_report(*pair, min_frames) for pair in zip(videos.paths, outcomes, strict=True))
+    first: dict[int, str] = {}  # path by fingerprint
+    reports = tuple(
+        _report(path, outcome, min_frames, first) for path, outcome in zip(videos.paths, outcomes, strict=True)
+    )
     readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
     table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
 
 
-def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
-    """Judge one file."""
+def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, str]) -> FileReport:
+    """Judge one file; `first` has, and gets, the first path of each fingerprint."""
     if isinstance(outcome, Failure):
         verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
         return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
+    original = first.setdefault(outcome.fingerprint, path)
+    remarks = [*outcome.remarks, *([f"has the same content as {original}"] if original != path else [])]
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(
@@ -279,6 +290,9 @@ def _report(path: str, outcome: ReadResult, min_frames: int) -> FileReport:
         codec=outcome.codec,
         pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
+        rate_varies=outcome.rate_varies,
+        remarks="; ".join(remarks),
+        copy_of=original if original != path else "",
     )
 
 
@@ -295,11 +309,13 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
         ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
             the counts and the first reason.
     """
-    say(console, listed.source)
+    say(console, listed.description)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     counts = Counter(report.verdict for report in found.reports)
     verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
     say(console, f"{verdicts} (a video needs {min_frames} frames)")
+    if num_copies := sum(bool(report.copy_of) for report in found.reports):
+        say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
         say(console, f"skipped: {report.path}: {report.reason}")

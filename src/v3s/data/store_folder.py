@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
+from v3s.video.checksum import adler32
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
 from v3s.video.store import PixelFormat, StoredVideo
@@ -65,11 +66,13 @@ class StoredFile:
         return isinstance(self.outcome, Failure) or Path(self.outcome.shard).exists()
 
     def to_json(self) -> str:
-        """Return the entry as one line of JSON, with the shard's name instead of its path."""
+        """Return the entry as one line of JSON: the shard's name instead of its path, and a checksum at the end."""
+        values: list[Any] = [*self.key, None, None, self.digest]
         if isinstance(self.outcome, Failure):
-            return json.dumps([*self.key, astuple(self.outcome), None, self.digest])
-        video = {**asdict(self.outcome), "path": "", "shard": Path(self.outcome.shard).name}
-        return json.dumps([*self.key, None, video, self.digest])
+            values[3] = astuple(self.outcome)
+        else:
+            values[4] = {**asdict(self.outcome), "path": "", "shard": Path(self.outcome.shard).name}
+        return json.dumps([*values, _checksum(values)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +111,10 @@ class Store:
         if not now or now[1] != stored.key[1] or not stored.digest or not stored.has_shard:
             return None
         return replace(stored, key=now) if content_digest(source / path) == stored.digest else None
+
+
+def _checksum(values: list[Any]) -> int:
+    return adler32(json.dumps(values).encode())
 
 
 def content_digest(path: Path) -> str:
@@ -172,9 +179,14 @@ def _read_settings(folder: Path) -> StoreSettings:
 
 def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
-    for line in list_file.read_text(encoding="utf-8").splitlines():
+    for line in list_file.read_text("ascii", errors="replace").splitlines():
         try:
-            path, num_bytes, mtime_ns, failure, video, *digest = json.loads(line)  # older stores have no digest
+            *values, checksum = json.loads(line)
+            if not isinstance(checksum, int):  # a store of an earlier version ends with the digest, or with the video
+                values.append(checksum)
+            elif checksum != _checksum(values):
+                raise ValueError("a line differs from what was written")
+            path, num_bytes, mtime_ns, failure, video, *digest = values
             file = (path, num_bytes, mtime_ns), "".join(digest)
             if video is None:
                 yield StoredFile(*file, Failure(*failure))

@@ -189,7 +189,8 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
     """Return random clips of the training videos, and the centre clips of the held-out ones."""
-    train, validation = hold_out(len(parts.train_table), config.validation_videos, config.seed)
+    contents = parts.train_table.fingerprints
+    train, validation = hold_out(len(contents), config.validation_videos, config.seed, contents)
     return (
         LabelledClips(
             parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip

@@ -9,7 +9,7 @@ from typing import Literal
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
@@ -17,22 +17,59 @@ MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
 MAX_STREAMS = 32
-"""A file has fewer streams: each is probed with a decoder of its own before the first frame is known."""
+"""A file has fewer video streams: FFmpeg probes each with its own decoder before the first frame is known. Sound,
+subtitles, fonts and data are not decoded and do not count."""
+
+MOST_STREAMS = 1000
+"""A file has fewer streams of any kind."""
 
 MAX_SECONDS = 1e6
-"""Longest duration that is believed, in seconds: eleven days. A file of any size may state any length."""
+"""Longest duration that is accepted, in seconds: eleven days. A file of any size may state any length."""
 
-# Formats that hold their own pictures. Playlists (concat, hls, dash) and numbered images would open other files.
-FORMATS = (
-    "apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,"
-    "wtv,yuv4mpegpipe"
-)
+FORMATS = {
+    "apng": ".apng",
+    "asf": ".asf .dvr-ms .wmv",
+    "av1": ".obu",
+    "avi": ".avi .divx .xvid",
+    "dv": ".dif .dv",
+    "flv": ".flv",
+    "gif": ".gif",
+    "h264": ".264 .26l .avc .h264 .h26l",
+    "hevc": ".265 .h265 .hevc",
+    "ivf": ".ivf",
+    "m4v": ".cmp .m4v .mp4v",
+    "matroska": ".mk3d .mkv .webm",
+    "mjpeg": ".mjpeg .mjpg",
+    "mov": ".3g2 .3gp .3gpp .f4v .insv .ism .ismv .lrv .m4v .mj2 .mov .mp4 .mpg4 .mqv .qt",
+    "mpeg": ".evo .m2p .mpe .mpeg .mpg .ps .vob .vro",
+    "mpegts": ".m2t .m2ts .mts .tod .tp .trp .ts",
+    "mpegvideo": ".m1v .m2v .mpgv .mpv",
+    "mxf": ".mxf",
+    "nut": ".nut",
+    "obu": ".obu",
+    "ogg": ".ogm .ogv .ogx",
+    "rm": ".rm .rmvb .rv",
+    "swf": ".swf",
+    "wtv": ".wtv",
+    "yuv4mpegpipe": ".y4m",
+}
+"""The formats that are read, by FFmpeg's names, with the endings of their files. Playlists (concat, hls, dash) and
+numbered images are not among them: they would open other files."""
+
+ENDINGS = frozenset(" ".join(FORMATS.values()).split())
+"""The endings, in lower case, by which a file in a folder counts as a video. Reading it shows whether it is one."""
+
+BARE_FORMATS = frozenset({"av1", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu"})
+"""Formats that are a bare stream of one codec, without a container: they have no header and no timestamps."""
 
 # The list of the decoders that may probe has none, and no packets are read to guess a rate.
 NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
 
+COUNTING = NO_PROBING | {"probesize": "32", "analyzeduration": "1"}  # the header alone
+_TO_BE_FILLED_IN = 1 << 30  # frames, as FFmpeg writes into an AVI that goes through a pipe
+
 Stage = Literal["open", "demux", "decode"]
-"""Where reading failed: finding a video in the file, taking packets from it, or making pictures of them."""
+"""Where reading failed: finding a video in the file, reading packets from it, or decoding them."""
 
 
 class VideoError(ValueError):
@@ -70,20 +107,24 @@ class Failure:
 
 
 @contextmanager
-def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's first video stream for decoding on one thread, and close it in any case.
+def open_video(
+    path: str | Path, known_format: str | None = None, stream_number: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file's video stream for decoding on one thread, and close it in any case.
 
-    Packets of other streams are not read.
+    Of several video streams, FFmpeg chooses the best: the one marked as default, then the one with more frames and a
+    higher bit rate. Cover pictures do not count. Packets of other streams are not read.
 
     This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
     whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
 
     Args:
         path: The file.
-        known_format: FFmpeg's name of the container's format, for a file that was opened before. Without it the format
-            is found out, every stream is probed (its first frames are decoded, sound too, for what the header does not
-            say) and the limits are checked, which takes up to five times as long. Packets of a file that is not probed
-            may have other times: :mod:`v3s.video.index` compares them.
+        known_format: FFmpeg's name of the container's format, for a file that was opened before. Without it FFmpeg
+            detects the format and probes every stream (it decodes the first frames, sound too, for what the header
+            does not say), and the limits are checked, which takes up to five times as long. Without probing,
+            packets may have other times: :mod:`v3s.video.index` compares them.
+        stream_number: Number of the stream, for a file that was opened before: the best one depends on probing.
 
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
@@ -95,7 +136,7 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
     stage: Stage = "open"
     try:
         with _open_container(path, known_format) as container:
-            stream = _video_stream(container, path)
+            stream = _video_stream(container, path, stream_number)
             if known_format is None:
                 _check_limits(container, stream, path)
             stage = "decode"
@@ -106,8 +147,23 @@ def open_video(path: str | Path, known_format: str | None = None) -> Iterator[tu
         raise VideoError(f"{path}: is not a video, or is damaged: {reason_of(error)}", stage) from error
 
 
-def packets_from(container: InputContainer, stream: VideoStream, time: int | None) -> "Iterator[Packet[VideoStream]]":
-    """Yield a stream's packets from a key frame's on, ``None`` for all; nothing where seeking does not reach it."""
+def first_palette(container: InputContainer, stream: VideoStream) -> PacketSideData | None:
+    """The palette that comes with a stream's first packet, and often never again; call it before any other read."""
+    packet = next(container.demux(stream), None)
+    return packet.get_sidedata("palette") if packet and packet.has_sidedata("palette") else None
+
+
+def packets_from(
+    container: InputContainer, stream: VideoStream, time: int | None, palette: PacketSideData | None = None
+) -> "Iterator[Packet[VideoStream]]":
+    """Yield a stream's packets from a key frame's on; nothing where seeking does not reach it.
+
+    Args:
+        container: The file.
+        stream: Its video.
+        time: Of the key frame; ``None`` for all packets.
+        palette: For the key frame, if it brings none of its own.
+    """
     if time is None:
         yield from container.demux(stream)
         return
@@ -117,58 +173,112 @@ def packets_from(container: InputContainer, stream: VideoStream, time: int | Non
         if packet.pts is None or packet.pts > time:
             return
         if packet.pts == time:
+            if palette and not packet.has_sidedata("palette"):
+                packet.set_sidedata(palette)
             yield packet
             break
     yield from packets
 
 
 def _open_container(path: str | Path, known_format: str | None) -> InputContainer:
+    """Open a file. Many streams are counted before any is probed, which is slow."""
+    try:
+        if known_format:
+            return _open(path, known_format, MOST_STREAMS, NO_PROBING)
+        container = _open_few(path)
+        if container is None:
+            with _open(path, None, MOST_STREAMS, COUNTING) as counted:
+                _check_streams(counted, path)
+            container = _open(path, None, MOST_STREAMS)
+        return container
+    except MemoryError as error:
+        reason = f"asks for too much memory, or has {MOST_STREAMS} streams or more"
+        raise VideoError(f"{path}: {reason}", "open") from error
+
+
+def _open_few(path: str | Path) -> InputContainer | None:
+    """Open a file of few streams; ``None`` if it may have more: some formats refuse the rest, others skip them."""
+    try:
+        container = _open(path, None, MAX_STREAMS)
+    except MemoryError:
+        return None
+    if len(container.streams) < MAX_STREAMS:
+        return container
+    container.close()
+    return None
+
+
+def _open(
+    path: str | Path, known_format: str | None, max_streams: int, probing: dict[str, str] | None = None
+) -> InputContainer:
     # max_pixels guards the probing decoder. "file:" keeps a colon in a name from being read as a protocol.
     options = {
         "protocol_whitelist": "file",
-        "format_whitelist": FORMATS,
+        "format_whitelist": ",".join(FORMATS),
         "max_pixels": str(MAX_PIXELS),
-        "max_streams": str(MAX_STREAMS),
-    } | (NO_PROBING if known_format else {})
+        "max_streams": str(max_streams),
+    } | (probing or {})
     try:  # tags may not be UTF-8
         return av.open(f"file:{path}", format=known_format, mode="r", metadata_errors="ignore", options=options)
     except av.ArgumentError as error:
-        raise VideoError(f"{path}: is in none of the video formats that are read: {FORMATS}", "open") from error
-    except MemoryError as error:
-        told = f"asks for too much memory, or has {MAX_STREAMS} streams or more"
-        raise VideoError(f"{path}: {told}", "open") from error
+        if known_format is None and (bare := _bare_format(path)):
+            return _open(path, bare, max_streams, probing)
+        known = ",".join(FORMATS)
+        raise VideoError(f"{path}: is in none of the video formats that are read: {known}", "open") from error
 
 
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+def _bare_format(path: str | Path) -> str | None:
+    """The bare format of a file's ending: its content alone may also be a sequence of pictures."""
+    ending = os.path.splitext(path)[1].lower()
+    return next((name for name in sorted(BARE_FORMATS) if ending and ending in FORMATS[name].split()), None)
+
+
+def _video_stream(container: InputContainer, path: str | Path, number: int | None) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
+    if number is None:
+        best = container.streams.best("video")
+        chosen = next((s for s in streams if s is best), streams[0] if streams else None)
+    else:
+        chosen = next((s for s in streams if s.index == number), None)
+    if chosen is None:
         raise VideoError(f"{path}: has no video stream", "open")
-    decoder = streams[0].codec_context
+    decoder = chosen.codec_context
     if decoder is None:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
     for other in container.streams:
-        if other is not streams[0]:
+        if other is not chosen:
             other.discard = Discard.all
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     decoder.thread_type = "NONE"
     decoder.thread_count = 1
-    return streams[0]
+    return chosen
+
+
+def _check_streams(container: InputContainer, path: str | Path) -> None:
+    if len(container.streams.video) >= MAX_STREAMS:
+        raise VideoError(f"{path}: has {MAX_STREAMS} video streams or more", "open")
 
 
 def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:
     if (width := stream.width) * (height := stream.height) > MAX_PIXELS:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
-    if len(container.streams) >= MAX_STREAMS:
-        raise VideoError(f"{path}: has {MAX_STREAMS} streams or more", "open")
-    if stream.frames > container.size:
+    _check_streams(container, path)
+    if stated_frames(stream) > container.size:
         raise VideoError(f"{path}: states {stream.frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, stream)
     if seconds > MAX_SECONDS:
         raise VideoError(f"{path}: states a length of {seconds:.3g} seconds; the limit is {MAX_SECONDS:.0e}", "open")
 
 
+def stated_frames(stream: VideoStream) -> int:
+    """How many frames the stream's header states; 0 where it does not."""
+    return 0 if stream.frames == _TO_BE_FILLED_IN else stream.frames
+
+
 def stated_seconds(container: InputContainer, stream: VideoStream) -> float:
     """The length that the stream states, else the container's; 0 where neither does."""
+    if stream.frames == _TO_BE_FILLED_IN:
+        return 0.0
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base

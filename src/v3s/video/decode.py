@@ -1,26 +1,27 @@
 """Chosen frames of an indexed video, exact to the pixel, for the least decoding.
 
-Where the index allows it, decoding starts at the nearest safe key frame, passes over frames that no other frame needs,
+Where the index allows it, decoding starts at the nearest safe key frame, skips frames that no other frame needs,
 and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`v3s.video.frames`).
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
+import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.container import VideoError, open_video, packets_from
+from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
+from v3s.video.orientation import Orientation
 from v3s.video.planes import PlaneReader
 from v3s.video.store import StoredVideo, read_stored
 
@@ -38,7 +39,7 @@ Video = VideoIndex | StoredVideo
 
 def video_from_json(text: str) -> Video:
     """The inverse of both ``to_json``."""
-    return StoredVideo(**json.loads(text)) if '"shard": ' in text else VideoIndex.from_json(text)
+    return StoredVideo.from_json(text) if '"shard": ' in text else VideoIndex.from_json(text)
 
 
 class Stretch(NamedTuple):
@@ -52,8 +53,9 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     """Read chosen frames of a video: of a file, or of a store.
 
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
-    bits and makes RGB of palettes and greys. The display rotation is applied, the sample aspect ratio is not: pixels
-    stay as stored.
+    bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
+    what it says of itself: none depends on which others are read with it. The display matrix is applied, the sample
+    aspect ratio is not: pixels stay as stored.
 
     Args:
         index: What :func:`index_video` returned for the file, or an entry of a store.
@@ -84,43 +86,50 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     """Write every wanted frame to its positions in the clip; ``None`` if one did not arrive."""
-    to_planes = PlaneReader()
+    layout, orientation = index.layout, index.orientation
+    to_planes = PlaneReader(layout)
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path, index.known_format) as (container, stream):
+    with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
-        for stretch in plan_stretches(index, sorted(positions)):
-            for number, frame in _decode_stretch(index, container, stream, stretch):
+        stretches, palette = plan_stretches(index, sorted(positions)), None
+        if index.pixel_format == "pal8" and stretches[0].start is not None:
+            palette = first_palette(container, stream)
+        for stretch in stretches:
+            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
                 planes = to_planes(frame)
                 if not clip:
                     length = sum(map(len, positions.values()))
-                    clip = tuple(np.empty((length, *_shape(group, index.rotation)), np.uint8) for group in planes)
+                    clip = tuple(np.empty((length, *_shape(group, orientation)), np.uint8) for group in planes)
                     if clip[0].shape[2:] != (index.height, index.width):
                         raise VideoError(f"{index.path}: {_CHANGED}")
                 for whole, group in zip(clip, planes, strict=True):
                     for channel, plane in enumerate(group):
-                        upright = np.rot90(plane, index.rotation // 90) if index.rotation else plane
+                        upright = orientation.upright(plane)
                         for position in positions[number]:
                             whole[position, channel] = upright
                 num_missing -= 1
     if num_missing:
         return None
-    return Frames(tuple(map(torch.from_numpy, clip)), to_planes.colour)
+    return Frames(tuple(map(torch.from_numpy, clip)), layout.colour)
 
 
-def _shape(group: list[np.ndarray], rotation: int) -> tuple[int, int, int]:
-    height, width = group[0].shape
-    return (len(group), height, width) if rotation % 180 == 0 else (len(group), width, height)
+def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int, int]:
+    return len(group), *orientation.upright_shape(*group[0].shape)
 
 
 def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
-    """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding."""
+    """Divide wanted frames, ascending, into stretches: a new one where jumping to a key frame saves decoding.
+
+    A video with a palette that is read from its start is read without a jump: the palette may have changed.
+    """
     stretches: list[Stretch] = []
     next_frame = 0
     for number in wanted:
         keys = bisect_right(index.key_frames, number)
-        if keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
+        may_jump = not stretches or index.pixel_format != "pal8" or stretches[0].start is not None
+        if may_jump and keys and index.key_frames[keys - 1] - next_frame >= _MIN_FRAMES_SAVED:
             stretches.append(Stretch(index.key_frames[keys - 1], []))
         elif not stretches:
             stretches.append(Stretch(None, []))
@@ -130,14 +139,29 @@ def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:
 
 
 def _decode_stretch(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
+    index: VideoIndex,
+    container: InputContainer,
+    stream: VideoStream,
+    stretch: Stretch,
+    palette: PacketSideData | None,
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode one stretch and yield its wanted frames with their numbers."""
+    """Decode one stretch and yield its wanted frames with their numbers.
+
+    Packets before the first key packet may fail, as in the pass that indexed the file: they need frames it lacks.
+    """
     timed, decode = bool(index.timestamps), stream.codec_context.decode
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in stretch.frames}
     arrival = count()
-    for packet in needed_packets(index, container, stream, stretch):
-        for frame in decode(packet):
+    is_entered = False
+    for packet in needed_packets(index, container, stream, stretch, palette):
+        is_entered = is_entered or packet is None or packet.is_keyframe
+        try:
+            decoded = decode(packet)
+        except av.FFmpegError:
+            if is_entered:
+                raise
+            continue
+        for frame in decoded:
             number = wanted.pop(frame.pts if timed else next(arrival), None)
             if number is not None:
                 yield number, frame
@@ -146,14 +170,18 @@ def _decode_stretch(
 
 
 def needed_packets(
-    index: VideoIndex, container: InputContainer, stream: VideoStream, stretch: Stretch
+    index: VideoIndex,
+    container: InputContainer,
+    stream: VideoStream,
+    stretch: Stretch,
+    palette: PacketSideData | None = None,
 ) -> "Iterator[Packet[VideoStream] | None]":
-    """Yield what the decoder needs for a stretch; ``None`` tells it to give what it holds back.
+    """Yield what the decoder needs for a stretch; ``None`` makes it return the frames that it still holds.
 
-    Where packets match frames, the decoder is told before each packet whether its own picture is wanted.
+    Where packets match frames, the decoder learns before each packet whether its picture is wanted.
     """
     start_time = None if stretch.start is None else index.timestamps[stretch.start]
-    packets = packets_from(container, stream, start_time)
+    packets = packets_from(container, stream, start_time, palette)
     if not index.packets_match:
         yield from packets
         return

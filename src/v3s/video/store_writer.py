@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from v3s.video.checksum import adler32
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
-from v3s.video.planes import colour_of, planar_format, plane_lines
+from v3s.video.orientation import AS_STORED, orientation_of
+from v3s.video.planes import FULL_RANGE, Converter, Layout, fits, layout_of, plane_lines
 from v3s.video.store import PixelFormat, StoredVideo, stored_size
 
 _JPEG_QUALITY = 3  # of FFmpeg's 2 (best) to 31
@@ -157,9 +157,11 @@ def store_video(
         shard.cut(start)
         raise (shard.error or error) from None
     num_bytes, checksum = shard.size - start, shard.checksum
+    table = np.array(writer.checksums, np.uint32).view(np.uint8)
     if pixel_format == "jpeg":
         places = np.array([*writer.places, start + num_bytes], np.uint64) - np.uint64(start)
-        shard.write(places.view(np.uint8))
+        table = np.concatenate([places.view(np.uint8), table])
+    shard.write(table)
     height, width = writer.size
     return StoredVideo(
         path=str(path),
@@ -176,6 +178,10 @@ def store_video(
         fps=index.fps,
         duration_seconds=index.duration_seconds,
         codec=index.codec,
+        rate_varies=index.rate_varies,
+        remarks=index.remarks,
+        fingerprint=index.fingerprint,
+        table_checksum=adler32(table),
     )
 
 
@@ -184,14 +190,16 @@ class _FrameWriter:
 
     Attributes:
         size: Height and width of the stored frames.
-        colour: Of the stored frames.
+        colour: Of the stored frames: that of the first, into which any others are brought.
         places: Where the pictures begin in the shard, for "jpeg".
+        checksums: Adler-32 of each frame.
     """
 
     def __init__(self, shard: ShardWriter, pixel_format: PixelFormat, short_side: int) -> None:
-        self.size, self.colour, self.places = (0, 0), ColourSpace(), list[int]()
+        self.size, self.colour, self.places, self.checksums = (0, 0), ColourSpace(), list[int](), list[int]()
         self._shard, self._pixel_format, self._short_side = shard, pixel_format, short_side
-        self._reformatter = VideoReformatter()
+        self._layout: Layout | None = None
+        self._orientation, self._convert = AS_STORED, Converter()
         self._encoder: VideoCodecContext | None = None
 
     def __call__(self, frame: VideoFrame) -> None:
@@ -200,31 +208,33 @@ class _FrameWriter:
         if self._pixel_format == "jpeg":
             self.places.append(self._shard.size)
             planes = [np.frombuffer(self._picture(planes), np.uint8)]
+        checksum = 1
         for plane in planes:
             self._shard.write(plane)
+            checksum = adler32(plane, checksum)
+        self.checksums.append(checksum)
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
         """The planes to store, contiguous, upright and not too large."""
-        name, has_colour = frame.format.name, planar_format(frame) != "gbrp"
-        self.colour = colour_of(frame) if has_colour else ColourSpace()
-        target = "yuvj420p" if self.colour.full else "yuv420p"
-        if self._pixel_format == "rgb":
-            target = planar_format(frame)
-        height, width = stored_size(frame.height, frame.width, self._short_side)
-        turns, planes = frame.rotation % 360 // 90, frame.planes
-        is_target = name == target or (name == "yuv420p" and has_colour and target == "yuvj420p")
-        if (height, width) != (frame.height, frame.width) or not is_target:
-            planes = self._reformatter.reformat(
-                frame, width=width, height=height, format=target, interpolation="AREA", threads=1
-            ).planes
-        lines = map(plane_lines, planes)
-        turned = [np.ascontiguousarray(np.rot90(plane, turns) if turns else plane) for plane in lines]
-        if target == "gbrp":
+        chosen = self._layout = self._layout or self._begin(frame)
+        layout = layout_of(frame) if self._pixel_format == "rgb" else chosen
+        size = stored_size(frame.height, frame.width, self._short_side)
+        if size != (frame.height, frame.width) or not fits(frame, layout):
+            frame = self._convert(frame, layout, size, "AREA")
+        turned = [np.ascontiguousarray(self._orientation.upright(plane_lines(plane))) for plane in frame.planes]
+        if layout.planes == "gbrp":
             return [turned[2], turned[0], turned[1]]
         if self._pixel_format == "rgb":
             luma, chroma = torch.from_numpy(turned[0]), torch.from_numpy(np.stack(turned[1:]))
-            return list(Frames((luma[None, None], chroma[None]), self.colour).rgb()[0].numpy())
+            return list(Frames((luma[None, None], chroma[None]), layout.colour).rgb()[0].numpy())
         return turned
+
+    def _begin(self, first: VideoFrame) -> Layout:
+        """Choose the layout of the stored frames. Values of RGB and greys keep the range that they are marked with."""
+        self._orientation = orientation_of(first) or AS_STORED
+        read = layout_of(first)
+        self.colour = read.colour or ColourSpace(full=int(first.color_range) == FULL_RANGE)
+        return Layout("yuv420p", self.colour)
 
     def _picture(self, planes: list[np.ndarray]) -> bytes:
         """Planes as a JPEG picture; their values are kept whatever their range."""

@@ -1,12 +1,19 @@
 """A folder of videos and a list file, in every form that users have, and every way in which one can be wrong."""
 
+import inspect
+import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from v3s.data.lists.folder import video_files
+from v3s.commands import demo, demo_page
+from v3s.data.lists.folder import find_files, video_files
+from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import list_videos
+from v3s.protocols import explain
+from v3s.video.container import ENDINGS
 
 
 def make_files(root: Path, paths: list[str]) -> Path:
@@ -33,6 +40,8 @@ def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) ->
     assert videos.labels == ("deep", "b", "b", None)
     assert videos.classes == ("b", "deep")
     assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
+    skipped = "1 files with other endings (1 .txt), 2 hidden"
+    assert (videos.skipped, videos.description) == (skipped, f"{videos.source}; skipped: {skipped}")
     assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
 
 
@@ -40,6 +49,50 @@ def test_folder_without_folders_has_no_labels(tmp_path: Path) -> None:
     videos = list_videos(str(make_files(tmp_path, ["1.mp4", "2.mp4"])), subset="all")
     assert videos.labels == (None, None)
     assert videos.source.endswith("2 videos without labels")
+
+
+def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: Path) -> None:
+    """An ending that a format has is a video's; all others are counted, each by itself."""
+    wanted = sorted(f"clips/a{ending}" for ending in ENDINGS)
+    make_files(tmp_path, wanted)
+    make_files(tmp_path, [f"frames/{number}.png" for number in range(25)])
+    make_files(tmp_path, ["README", "notes.TXT", "clips/a.srt", "clips/b.srt", ".cache/x.mp4", "clips/.DS_Store"])
+    videos = list_videos(tmp_path)
+    assert list(videos.paths) == wanted
+    by_ending = "25 .png, 2 .srt, 1 .txt, 1 without ending"
+    assert sorted(videos.skipped.partition("(")[2].partition(")")[0].split(", ")) == sorted(by_ending.split(", "))
+    assert videos.skipped.startswith("29 files with other endings (25 .png, 2 .srt, ")
+    assert videos.skipped.endswith(", 2 hidden")
+    found = find_files(tmp_path)
+    assert found.others.total() + found.num_hidden + len(found.videos) == 29 + 2 + len(wanted)
+
+
+def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path) -> None:
+    videos = list_videos(make_files(tmp_path, ["1.mp4", "b/2.y4m"]))
+    assert (videos.skipped, videos.description) == ("", videos.source)
+
+
+def test_what_v3s_wrote_is_skipped(tmp_path: Path) -> None:
+    """Output of explain and demo below or in the folder; a file of the same name with other content marks nothing."""
+    explained = json.dumps({"backbone": "run", "fingerprint": "ab", "no_evidence": False})
+    make_files(tmp_path, ["a/1.mp4", "overlay.mp4", "overlay.gif", "a/why/overlay.mp4", "b/2.mp4", "b/overlay.mp4"])
+    make_files(tmp_path, ["demo/videos/circle/clip_000.mp4", "demo/changing_speed.mp4"])
+    for place in ("explain.json", "a/why/explain.json"):
+        (tmp_path / place).write_text(explained)
+    (tmp_path / "b/explain.json").write_text('["mine"]')
+    (tmp_path / "b/demo.json").write_bytes(b"\xff")
+    (tmp_path / "demo/demo.json").write_text(json.dumps({"epochs": None, "out": "demo", "overwrite": False}))
+    videos = list_videos(tmp_path)
+    assert videos.paths == ("a/1.mp4", "b/2.mp4", "b/overlay.mp4")
+    assert videos.skipped.endswith("4 outputs of v3s")
+    assert video_files(tmp_path / "demo") == ("videos/circle/clip_000.mp4",)
+
+
+def test_marks_of_output_are_those_that_commands_write() -> None:
+    assert (demo._MARK, demo_page._CHANGING) == ("demo.json", "changing_speed.mp4")
+    assert {"epochs", "out", "overwrite"} <= {item.name for item in fields(demo.DemoConfig)}
+    source = inspect.getsource(explain)
+    assert all(f'"{name}"' in source for name in ("overlay.mp4", "overlay.gif", "explain.json", "no_evidence"))
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -122,8 +175,8 @@ def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
         "b.mp4, jump ",
         f"{absolute},jump",
     ]
-    videos = list_videos(write(tmp_path / "list.txt", "\r\n".join(lines) + "\r\n"))
-    assert list(zip(videos.paths, videos.labels, strict=True)) == [
+    listing = read_list(write(tmp_path / "list.txt", "\r\n".join(lines) + "\r\n"), tmp_path)
+    assert [(*entry.names, entry.label) for entry in listing.entries] == [
         ("a.mp4", "12"),
         ("my video.mp4", None),
         ("my video.mp4", "play violin"),
@@ -135,8 +188,7 @@ def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
         ("b.mp4", "jump"),
         (str(absolute), "jump"),
     ]
-    assert videos.root == tmp_path
-    assert all((videos.root / path).is_file() for path in videos.paths)
+    assert all((tmp_path / entry.names[0]).is_file() for entry in listing.entries)
 
 
 def test_integer_labels_are_in_numerical_order_and_a_header_is_not_a_video(tmp_path: Path) -> None:

@@ -1,25 +1,65 @@
 """A folder of videos, nested in any way, with no lists."""
 
+import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from v3s.data.store_folder import is_store, open_store
+from v3s.video.container import ENDINGS
 
-_VIDEO_SUFFIXES = (
-    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-    ".ts", ".vob", ".webm", ".wmv",
-)  # fmt: skip
-"""The endings, in lower case, by which a file counts as a video. A scan finds out whether it is one."""
+_OWN_OUTPUT = {
+    "demo.json": ({"epochs", "out", "overwrite"}, {"changing_speed.mp4"}),
+    "explain.json": ({"backbone", "fingerprint", "no_evidence"}, {"overlay.gif", "overlay.mp4"}),
+}
+"""By a file that v3s writes beside its output: keys of it, and the videos that lie there to be looked at."""
+_MOST_MARK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class FoundFiles:
+    """What a folder holds.
+
+    Attributes:
+        videos: Files that are videos by their ending, relative to the folder, posix.
+        others: How many files of each other ending there are, ``""`` for those without one.
+        num_hidden: Names that begin with a dot, of files and of folders.
+        num_own: Folders below it, and videos in it, that v3s wrote.
+        example: One of the other files.
+    """
+
+    videos: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    num_hidden: int = 0
+    num_own: int = 0
+    example: str = ""
+
+    def skipped(self) -> str:
+        """What was skipped, in words; empty if nothing was."""
+        parts = []
+        if number := self.others.total():
+            counted = self.others.most_common()
+            by_ending = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counted)
+            parts.append(f"{number:,} files with other endings ({by_ending})")
+        parts += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
+        parts += [f"{self.num_own:,} outputs of v3s"] if self.num_own else []
+        return ", ".join(parts)
 
 
 def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
+    """List the video files below a folder, at any depth, as :func:`find_files` does."""
+    return tuple(find_files(root, inside=inside).videos)
+
+
+def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     """List the video files below a folder, at any depth; of a store those that it was made from.
 
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
-    skipped. A link that leads nowhere, a pipe, a device and a folder without videos are
-    listed if they are named like a video, so that a scan reports them.
+    skipped, and so is what v3s itself wrote below the folder. A link that leads nowhere, a pipe, a device and a folder
+    without videos are listed if they are named like a video, so that a scan reports them.
 
     Args:
         root: The folder.
@@ -27,7 +67,7 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
             links everywhere.
 
     Returns:
-        Paths relative to `root`, posix, in alphabetical order.
+        Videos in alphabetical order, and what else is there.
 
     Raises:
         ValueError: There is no such folder, it cannot be read, or it holds no video.
@@ -37,17 +77,18 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
         if not store.files:
             source, out = shlex.quote(store.settings.source), shlex.quote(str(root))
             raise ValueError(f"{root} is a store without videos; run v3s prepare --data {source} --out {out}")
-        return tuple(sorted(store.files))
+        return FoundFiles(sorted(store.files))
     if not root.is_dir():
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
-    files: list[str] = []
-    others: list[str] = []
-    _walk(root, "", (), inside, files, others)
-    if not files:
-        suffixes = " ".join(sorted(_VIDEO_SUFFIXES))
-        content = f"it holds {len(others):,} other files, e.g. {others[0]}" if others else "it holds no file at all"
-        raise ValueError(f"{root} holds no video: looked, at any depth, for files that end in {suffixes}; {content}")
-    return tuple(sorted(files))
+    found = FoundFiles()
+    _walk(root, "", (), inside, found)
+    if not found.videos:
+        endings = " ".join(sorted(ENDINGS))
+        number = found.others.total()
+        content = f"it holds {number:,} other files, e.g. {found.example}" if number else "it holds no file at all"
+        raise ValueError(f"{root} holds no video: looked, at any depth, for files that end in {endings}; {content}")
+    found.videos.sort()
+    return found
 
 
 def link_outside(path: Path, folder: Path) -> str | None:
@@ -58,14 +99,7 @@ def link_outside(path: Path, folder: Path) -> str | None:
     return None if Path(target).is_relative_to(real_folder) else target
 
 
-def _walk(
-    root: Path,
-    below: str,
-    parents: tuple[tuple[int, int], ...],
-    inside: Path | None,
-    files: list[str],
-    others: list[str],
-) -> None:
+def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: Path | None, found: FoundFiles) -> None:
     """Collect the files of one folder and of those in it; `parents` are the folders on the way here."""
     folder = root / below
     try:
@@ -74,21 +108,52 @@ def _walk(
         if here in parents:
             return
         with os.scandir(folder) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(".")]
+            entries = list(scan)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
+    own = set[str]().union(*(_own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT))
+    if own and below:
+        found.num_own += 1
+        return
     for entry in entries:
         name = f"{below}{entry.name}"
-        is_video = PurePosixPath(name).suffix.lower() in _VIDEO_SUFFIXES
-        if not entry.is_dir():
-            (files if is_video else others).append(name)
+        if entry.name.startswith("."):
+            found.num_hidden += 1
+        elif entry.name in own:
+            found.num_own += 1
+        elif not entry.is_dir():
+            _add_file(found, name)
         elif inside and link_outside(Path(entry.path), inside):
-            files.append(name)
+            found.videos.append(name)
         else:
-            num_files = len(files)
-            _walk(root, f"{name}/", (*parents, here), inside, files, others)
-            if is_video and len(files) == num_files:
-                files.append(name)
+            num_videos = len(found.videos)
+            _walk(root, f"{name}/", (*parents, here), inside, found)
+            if _ending(name) in ENDINGS and len(found.videos) == num_videos:
+                found.videos.append(name)
+
+
+def _own_output(mark: Path) -> set[str]:
+    """The videos that v3s wrote beside a file, if it wrote that file."""
+    keys, videos = _OWN_OUTPUT[mark.name]
+    try:
+        if not mark.is_file() or mark.stat().st_size > _MOST_MARK_BYTES:
+            return set()
+        written = json.loads(mark.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return videos if isinstance(written, dict) and keys <= written.keys() else set()
+
+
+def _add_file(found: FoundFiles, name: str) -> None:
+    if (ending := _ending(name)) in ENDINGS:
+        found.videos.append(name)
+    else:
+        found.others[ending] += 1
+        found.example = found.example or name
+
+
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 def folder_label(path: str) -> str | None:

@@ -36,6 +36,7 @@ class Listing:
         key: For copies of a dataset with changed file names: maps a listed name and the changed name to the same key.
             ``None``: every entry has exactly one name, which is used as it is and may lead out of the folder.
         stays_inside: Whether links out of the folder are refused, because no list names the files.
+        skipped: What of the folder is not listed, in words; empty if everything is.
         known: All names of the dataset, in every subset. A file with such a name is never matched by key.
     """
 
@@ -45,6 +46,7 @@ class Listing:
     key: Callable[[str], str] | None = None
     known: frozenset[str] = frozenset()
     stays_inside: bool = False
+    skipped: str = ""
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:

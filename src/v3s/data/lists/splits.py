@@ -1,10 +1,11 @@
 """The videos to use: a folder, a list file, or the official splits of UCF101, HMDB51 and Kinetics-400."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
-from v3s.data.lists.folder import folder_label, link_outside, subset_folders, video_files
+from v3s.data.lists.folder import find_files, folder_label, link_outside, subset_folders, video_files
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
@@ -28,6 +29,7 @@ class VideoList:
         source: A description, e.g. ``"UCF101 split 1 train: 1,621 videos in 21 classes"``.
         num_missing: Number of listed videos that are not on disk.
         stays_inside: Whether links out of `root` are refused, because no list names the files.
+        skipped: What else the folder contains, by ending, and repeated entries, in words; empty if nothing.
     """
 
     root: Path
@@ -37,6 +39,12 @@ class VideoList:
     source: str
     num_missing: int = 0
     stays_inside: bool = False
+    skipped: str = ""
+
+    @property
+    def description(self) -> str:
+        """Which videos were listed, and what was skipped."""
+        return f"{self.source}; skipped: {self.skipped}" if self.skipped else self.source
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,14 +84,49 @@ def list_videos(
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
         raise ValueError(_missing_message(root, listing, located))
-    paths = tuple(filter(None, located))
-    labels = tuple(entry.label for path, entry in zip(located, listing.entries, strict=True) if path is not None)
+    paths, labels = _once(root, located, listing)
+    num_repeated = len(located) - num_missing - len(paths)
+    skipped = [listing.skipped, f"{num_repeated:,} entries that name a video again" if num_repeated else ""]
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     in_classes = f"in {counted(len(classes), 'class')}" if classes else "without labels"
     source = f"{listing.title}: {counted(len(paths), 'video')} {in_classes}"
     source += f"; {counted(num_missing, 'more listed video')} missing" if num_missing else ""
-    return VideoList(root, paths, labels, classes, source, num_missing, listing.stays_inside)
+    return VideoList(
+        root, paths, labels, classes, source, num_missing, listing.stays_inside, ", ".join(filter(None, skipped))
+    )
+
+
+def _once(
+    root: Path, located: tuple[str | None, ...], listing: Listing
+) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """Return the paths that were found, each once however it is spelled, and their labels.
+
+    Raises:
+        ValueError: A path is listed with two labels.
+    """
+    if listing.stays_inside:  # the files of a folder: no name comes twice, and they may be millions
+        return tuple(filter(None, located)), tuple(entry.label for entry in listing.entries)
+    roots = f"{os.path.abspath(root)}/", f"{os.path.realpath(root)}/"
+    label_of: dict[str, str | None] = {}
+    paths: list[str] = []
+    for path, entry in zip(located, listing.entries, strict=True):
+        if path is None:
+            continue
+        plain = os.path.normpath(os.path.realpath(root / path) if ".." in path else path)  # a link may lie before ".."
+        plain = path if plain == path else plain
+        for folder in roots:
+            plain = plain.removeprefix(folder)
+        if plain not in label_of:
+            label_of[plain] = entry.label
+            paths.append(path)
+        label_of[plain] = label_of[plain] or entry.label
+        if entry.label and label_of[plain] != entry.label:
+            raise ValueError(
+                f"{root / path} has two labels in {listing.title}, {label_of[plain]!r} and {entry.label!r}; "
+                "keep one line of it"
+            )
+    return tuple(paths), tuple(label_of.values())
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
@@ -128,7 +171,8 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
     for part in ("train", "test", "val"):
         if target := link_outside(data / part, data):
             raise ValueError(f"{data / part} links out of the data folder to {target}; give that folder or a list file")
-    files = video_files(data, inside=data)
+    found = find_files(data, inside=data)
+    files = found.videos
     subsets = subset_folders(files)
     if subset == "test" and not subsets:
         raise ValueError(
@@ -142,7 +186,8 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         if file.startswith(folder)
     ]
     title = f"folder {data}{f' {subset}' if subsets else ''}"
-    return data, Listing(title, tuple(entries), class_order(entry.label for entry in entries), stays_inside=True)
+    classes = class_order(entry.label for entry in entries)
+    return data, Listing(title, tuple(entries), classes, stays_inside=True, skipped=found.skipped())
 
 
 def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ...]) -> str:

@@ -1,0 +1,230 @@
+"""Opening: one list of formats and endings, the stream that FFmpeg finds best, and limits on what is decoded alone."""
+
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from v3s.video.container import BARE_FORMATS, ENDINGS, FORMATS, MAX_STREAMS, VideoError, open_video
+from v3s.video.decode import index_video, read_frames
+from v3s.video.index import VideoIndex
+
+WRITERS = {
+    ".apng": ("apng", "apng"), ".asf": ("wmv2", "asf"), ".wmv": ("wmv2", "asf"), ".avi": ("mpeg4", "avi"),
+    ".divx": ("mpeg4", "avi"), ".flv": ("flv1", "flv"), ".f4v": ("libx264", "f4v"), ".gif": ("gif", "gif"),
+    ".h264": ("libx264", "h264"), ".264": ("libx264", "h264"), ".hevc": ("libx265", "hevc"),
+    ".265": ("libx265", "hevc"), ".ivf": ("libvpx", "ivf"), ".cmp": ("mpeg4", "m4v"), ".mkv": ("libx264", "matroska"),
+    ".webm": ("libvpx", "webm"),
+    ".mjpeg": ("mjpeg", "mjpeg"), ".mjpg": ("mjpeg", "mjpeg"), ".mp4": ("libx264", "mp4"), ".mov": ("libx264", "mov"),
+    ".qt": ("libx264", "mov"), ".m4v": ("libx264", "mp4"), ".3gp": ("libx264", "3gp"), ".3g2": ("libx264", "3g2"),
+    ".mpg": ("mpeg1video", "mpeg"), ".vob": ("mpeg2video", "vob"), ".ts": ("libx264", "mpegts"),
+    ".m2ts": ("libx264", "mpegts"), ".m1v": ("mpeg1video", "mpeg1video"), ".m2v": ("mpeg2video", "mpeg2video"),
+    ".mxf": ("mpeg2video", "mxf"), ".nut": ("ffv1", "nut"), ".ogv": ("ffv1", "nut"), ".swf": ("flv1", "swf"),
+    ".wtv": ("mpeg2video", "wtv"), ".y4m": ("wrapped_avframe", "yuv4mpegpipe"),
+}  # fmt: skip
+"""Encoder and muxer by ending; where PyAV has no muxer of the format, one that is recognised by content."""
+
+
+def noise(generator: np.random.Generator, pixel_format: str, height: int = 64, width: int = 96) -> av.VideoFrame:
+    pattern = generator.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    image = np.kron(pattern, np.ones((8, 8, 1), np.uint8))
+    return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixel_format)
+
+
+def pixel_format_of(codec: str) -> str:
+    return {"gif": "rgb8", "mjpeg": "yuvj420p", "apng": "rgb24"}.get(codec, "yuv420p")
+
+
+def write(path: Path, codec: str, container: str | None = None, num_frames: int = 30) -> Path:
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixel_format_of(codec)
+        for number in range(num_frames):
+            frame = noise(generator, stream.pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+# --- formats and endings ----------------------------------------------------------------------------------------------
+
+
+def test_every_format_is_one_of_ffmpegs_and_has_endings() -> None:
+    assert set(FORMATS) <= {name for known in av.formats_available for name in known.split(",")}
+    assert all(endings and endings == endings.lower() for endings in FORMATS.values())
+    assert set(FORMATS) >= BARE_FORMATS
+    asked_for = ".h264 .264 .m2v .mxf .y4m .f4v .qt .3g2 .divx .apng .mjpeg .mp4 .avi .mkv .webm .mov .ts .wmv .gif"
+    assert set(asked_for.split()) <= ENDINGS
+    assert not {".png", ".jpg", ".txt", ".wav", ".mp3", ".m4a", ".srt", ".json", ""} & ENDINGS
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_files_of_every_ending_are_read(ending: str, tmp_path: Path) -> None:
+    codec, container = WRITERS[ending]
+    path = write(tmp_path / f"a{ending}", codec, container)
+    index = index_video(path)
+    assert ending in ENDINGS
+    assert index.num_frames == 30
+    whole = read_frames(index, range(30)).rgb()
+    assert (read_frames(index, [25, 3]).rgb() == whole[[25, 3]]).all()
+
+
+def test_all_endings_of_ffmpegs_demuxers_are_there_but_those_of_sound_and_pictures() -> None:
+    other = {"avif", "heic", "heif", "isma", "m4a", "m4b", "mka", "mks", "mpo", "ogg", "psp", "wma", "ra"}
+    known = {extension for name in FORMATS for extension in av.ContainerFormat(name, "r").extensions}
+    assert {f".{extension}" for extension in known - other} <= ENDINGS
+
+
+def test_a_text_with_the_ending_of_a_bare_stream_is_no_video(tmp_path: Path) -> None:
+    for ending in (".mjpeg", ".h264", ".cmp"):
+        (tmp_path / f"a{ending}").write_text("#EXTM3U\n#EXTINF:1,\nb.mp4\n" * 50)
+        with pytest.raises(VideoError, match=r"is not a video|in none of|without a frame|is damaged"):
+            index_video(tmp_path / f"a{ending}")
+
+
+# --- which stream -----------------------------------------------------------------------------------------------------
+
+
+def write_several(path: Path, sizes: Sequence[tuple[int, int]], default: int | None, lengths: Sequence[int]) -> Path:
+    """Write several videos into one file; each has a size of its own."""
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w") as output:
+        streams = []
+        for number, (height, width) in enumerate(sizes):
+            stream = output.add_stream("mpeg4", rate=25)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append(stream)
+        for number in range(max(lengths)):
+            for stream, length in zip(streams, lengths, strict=True):
+                if number < length:
+                    frame = noise(generator, "yuv420p", stream.height, stream.width)
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                    output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
+    return path
+
+
+SIZES = ((64, 96), (48, 80), (56, 104))
+
+
+@pytest.mark.parametrize("default", [0, 1, 2])
+def test_the_default_stream_is_read(default: int, tmp_path: Path) -> None:
+    path = write_several(tmp_path / "a.mkv", SIZES, default, (40, 40, 40))
+    index = index_video(path)
+    assert (index.height, index.width, index.stream) == (*SIZES[default], default)
+    assert index.known_format == "matroska"
+    assert (read_frames(index, [30]).height, read_frames(index, [30]).width) == SIZES[default]
+    assert VideoIndex.from_json(index.to_json()) == index
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_the_stream_is_the_one_that_ffmpeg_finds_best(suffix: str, tmp_path: Path) -> None:
+    for number, lengths in enumerate([(40, 40, 40), (3, 40, 40), (40, 3, 40)]):
+        path = write_several(tmp_path / f"{number}.{suffix}", SIZES, None, lengths)
+        with av.open(str(path)) as container:
+            best = container.streams.best("video")
+            assert best is not None
+            assert index_video(path).stream == best.index
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as output:
+        cover = output.add_stream("mjpeg", rate=1)
+        assert isinstance(cover, av.VideoStream)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        frame = noise(np.random.default_rng(0), "yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 1)
+        output.mux(cover.encode(frame))
+        output.mux(cover.encode(None))
+    with pytest.raises(VideoError, match="has no video stream"):
+        index_video(path)
+
+
+def test_a_real_file_of_two_videos(shared: Path) -> None:
+    index = index_video(shared / "data/cases/05-two-videos/second_default.mkv")
+    assert (index.stream, index.height, index.width) == (1, 120, 160)
+
+
+# --- how many streams -------------------------------------------------------------------------------------------------
+
+
+def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, first: bool = False) -> Path:
+    """Copy a video into a file with subtitles and fonts beside it."""
+    text, video = path.with_name("a.srt"), write(path.with_name("plain.mkv"), "mpeg4")
+    text.write_text("1\n00:00:00,000 --> 00:00:01,000\nspoken\n\n")
+    with av.open(str(text)) as spoken, av.open(str(video)) as shown, av.open(str(path), "w") as output:
+        line = next(packet for packet in spoken.demux() if packet.size)
+        sources = [spoken.streams[0]] * subtitles
+        sources.insert(len(sources) if first else 0, shown.streams[0])
+        streams = [output.add_stream_from_template(source) for source in sources]
+        for number in range(fonts):
+            output.add_attachment(f"{number}.ttf", "application/x-truetype-font", bytes(100))
+        for packet in (packet for packet in shown.demux() if packet.size):
+            packet.stream = streams[-1 if first else 0]
+            output.mux(packet)
+        for stream in streams:
+            if stream.type == "subtitle":
+                line.stream = stream
+                output.mux(line)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "others"),
+    [("mkv", {"subtitles": 34}), ("mkv", {"subtitles": 34, "first": True}), ("mkv", {"fonts": 40}),
+     ("mkv", {"subtitles": 200, "fonts": 200})],
+)  # fmt: skip
+def test_subtitles_and_fonts_do_not_count(suffix: str, others: dict[str, int], tmp_path: Path) -> None:
+    path = add_others(tmp_path / f"a.{suffix}", **others)  # type: ignore[arg-type]
+    index = index_video(path)
+    assert index.num_frames == 30
+    assert (read_frames(index, [29, 2]).rgb() == read_frames(index, range(30)).rgb()[[29, 2]]).all()
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_sound_does_not_count(suffix: str, tmp_path: Path) -> None:
+    path, video = tmp_path / f"a.{suffix}", write(tmp_path / "plain.mkv", "mpeg4")
+    with av.open(str(video)) as shown, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(shown.streams.video[0])
+        sounds = [output.add_stream("aac", rate=48000, layout="mono") for _ in range(40)]
+        for packet in (packet for packet in shown.demux() if packet.size):
+            packet.stream = stream
+            output.mux(packet)
+        for sound in sounds:
+            assert isinstance(sound, av.AudioStream)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="flt", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 48000, 0, Fraction(1, 48000)
+            output.mux(sound.encode(silence))
+            output.mux(sound.encode(None))
+    index = index_video(path)
+    assert index.num_frames == 30
+    assert (read_frames(index, [29, 2]).rgb() == read_frames(index, range(30)).rgb()[[29, 2]]).all()
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+@pytest.mark.parametrize("number", [MAX_STREAMS, 300])
+def test_many_videos_are_refused_at_once(suffix: str, number: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("mpeg4", rate=25, width=32, height=32, pix_fmt="yuv420p") for _ in range(number)]
+        for stream in streams:
+            assert isinstance(stream, av.VideoStream)
+            output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+            output.mux(stream.encode(None))
+    started = time.monotonic()
+    with pytest.raises(VideoError, match="has 32 video streams or more"), open_video(path):
+        pass
+    assert time.monotonic() - started < 1.0

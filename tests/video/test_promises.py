@@ -1,0 +1,237 @@
+"""What a file promises: frames that were lost are missed, and those that nobody promised are not."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from v3s.video.chunks import Chain, walk_chunks
+from v3s.video.decode import read_frames
+from v3s.video.index import VideoError, VideoIndex, index_video
+
+ENCODERS = {"mkv": "libx264", "webm": "libvpx", "flv": "libx264", "avi": "mpeg4", "wmv": "wmv2", "ivf": "libvpx"}
+
+
+def idle() -> None:
+    """Do nothing."""
+
+
+def write(path: Path, codec: str, times: Sequence[int], container: str | None = None, **options: str) -> Path:
+    """Encode a moving pattern, one frame at each time in twenty-fifths of a second."""
+    pattern = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=25, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, time in enumerate(times):
+            image = np.kron(np.roll(pattern, number, axis=1), np.ones((8, 8, 1), np.uint8))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+# --- empty chunks -----------------------------------------------------------------------------------------------------
+
+WITH_PAUSES = [*range(20), *range(30, 130, 5), *range(140, 160)]
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "ffv1", "msmpeg4", "huffyuv"])
+def test_empty_chunks_of_an_avi_are_no_frames(codec: str, tmp_path: Path) -> None:
+    """FFmpeg writes one for each twenty-fifth of a second in which no frame came."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "huffyuv": "yuv422p"}.get(codec, "yuv420p")
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, time in enumerate(WITH_PAUSES):
+            image = np.full((64, 96, 3), 4 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=stream.pix_fmt)
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    chain = walk_chunks(path, "avi", 0, idle)
+    assert chain == Chain(True, 60, 100)
+    index = index_video(path)
+    assert index.num_frames == len(WITH_PAUSES)
+    assert index.fps == pytest.approx(60 * 25 / 160, rel=1e-3)
+    assert index.rate_varies
+    means = read_frames(index, range(60)).rgb().double().mean(dim=(1, 2, 3))
+    assert (means - 4 * torch.arange(60)).abs().max() < 20
+
+
+def test_empty_chunks_between_frames_without_times(tmp_path: Path) -> None:
+    """Frames of an AVI that are not in the order in which they are shown have no times: its chunks give the rate."""
+    path = write(tmp_path / "a.avi", "libx264", WITH_PAUSES, bf="3", g="20")
+    chain = walk_chunks(path, "avi", 0, idle)
+    assert chain is not None
+    index = index_video(path)
+    assert (index.num_frames, chain.num_pictures, index.timestamps) == (60, 60, ())
+    assert index.fps == pytest.approx(25 * 60 / (60 + chain.num_empty))
+    assert index.duration_seconds == pytest.approx(60 / index.fps)
+    assert chain.num_empty > 90
+
+
+def test_an_avi_that_goes_through_a_pipe_states_no_length(tmp_path: Path) -> None:
+    """FFmpeg cannot go back and fill in the number of frames."""
+    path = write(tmp_path / "a.avi", "mpeg4", range(60))
+    data = bytearray(path.read_bytes())
+    for name, place in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        start = data.index(name) + place
+        data[start : start + 4] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(data)
+    index = index_video(path)
+    assert (index.num_frames, index.fps) == (60, 25)
+
+
+def test_an_avi_that_was_cut_is_still_missed(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.avi", "mpeg4", WITH_PAUSES).read_bytes()
+    (tmp_path / "b.avi").write_bytes(whole[: len(whole) * 6 // 10])
+    with pytest.raises(VideoError, match="damaged"):
+        index_video(tmp_path / "b.avi")
+
+
+def test_real_captures(shared: Path) -> None:
+    cases = shared / "data/cases/01-null-frames"
+    indices = {name: index_video(cases / name) for name in ("mjpeg_null.avi", "vfr_mj.mkv", "xvid_null.avi")}
+    assert {index.num_frames for index in indices.values()} == {60}
+    ours, theirs = (read_frames(indices[name], range(60)).rgb() for name in ("mjpeg_null.avi", "vfr_mj.mkv"))
+    assert (ours == theirs).all()
+
+
+# --- gaps in time -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_a_pause_is_no_loss(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{suffix}", ENCODERS[suffix], [*range(40), *range(90, 130)])
+    index = index_video(path)
+    assert (index.num_frames, index.rate_varies) == (80, True)
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_the_chain_of_chunks_is_whole_or_not(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{suffix}", ENCODERS[suffix], range(60))
+    with av.open(str(path)) as container:
+        name = container.format.name
+    chain = walk_chunks(path, name, 0, idle)
+    assert chain is not None
+    num_pictures = {"flv": 62, "wmv": 0}  # two tags are headers of the codec; packets of ASF hold parts of pictures
+    assert chain == Chain(True, num_pictures.get(suffix, 60), 0)
+    whole, broken = path.read_bytes(), tmp_path / "broken"
+    cut, gap = whole[: len(whole) * 2 // 3], whole[: len(whole) // 2] + whole[len(whole) // 2 + 100 :]
+    hole = whole[: len(whole) // 2] + bytes(len(whole) // 8) + whole[len(whole) * 5 // 8 :]
+    cuts = {"avi": [], "ivf": [cut], "wmv": [cut, gap]}  # others hold no names that could be wrong
+    for damaged in cuts.get(suffix, [cut, gap, hole]):
+        broken.write_bytes(damaged)
+        chain = walk_chunks(broken, name, 0, idle)
+        assert chain is not None
+        assert not chain.is_whole
+    assert walk_chunks(path, "mov,mp4", 0, idle) is None
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "webm"])
+def test_a_hole_is_a_loss(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{suffix}", ENCODERS[suffix], range(100), g="10")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3] + data[2 * len(data) // 3 :])
+    with pytest.raises(VideoError, match="damaged"):
+        index_video(path)
+
+
+def test_a_live_recording_has_no_sizes(tmp_path: Path) -> None:
+    """A recorder that cannot go back leaves the sizes of Segment and Clusters unknown."""
+    path = tmp_path / "a.mkv"
+    source = write(tmp_path / "b.mkv", "libx264", range(60))
+    with av.open(str(source)) as given, av.open(str(path), "w", options={"live": "1"}) as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    assert walk_chunks(path, "matroska,webm", 0, idle) == Chain(True, 60, 0)
+    assert index_video(path).num_frames == 60
+
+
+# --- packets that give no picture -------------------------------------------------------------------------------------
+
+
+def cut(path: Path, share: float) -> Path:
+    """Take off the beginning of a transport stream, in whole packets."""
+    data = path.read_bytes()
+    path.write_bytes(data[int(len(data) * share) // 188 * 188 :])
+    return path
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
+def test_a_recording_that_begins_in_mid_group(codec: str, tmp_path: Path) -> None:
+    """Its frames are those that FFmpeg gives: from the first key frame on."""
+    options = {"libx265": {"x265-params": "log-level=none:keyint=40:min-keyint=40:scenecut=0:repeat-headers=1"}}
+    path = write(tmp_path / "a.ts", codec, range(120), **options.get(codec, {"g": "40", "sc_threshold": "0"}))
+    whole = read_frames(index_video(path), range(120)).rgb()
+    index = index_video(cut(path, 0.2))
+    assert 75 < index.num_frames <= 82
+    assert index.remarks[0].startswith("starts mid-GOP: ")
+    assert (read_frames(index, range(index.num_frames)).rgb() == whole[-index.num_frames :]).all()
+    assert (read_frames(index, [index.num_frames - 1]).rgb() == whole[-1:]).all()
+
+
+@pytest.mark.parametrize("with_sound", [False, True])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("libx264", "mkv"), ("libx264", "mp4"), ("libx264", "flv"), ("libvpx", "webm")],
+)
+def test_a_copy_that_begins_in_mid_group(codec: str, suffix: str, with_sound: bool, tmp_path: Path) -> None:
+    """VP8 fails at every packet before its first key packet: the pass forgives that, and so do reads."""
+    options = {"libx264": {"bf": "0"}}.get(codec, {})
+    source, path = write(tmp_path / "a.mkv", codec, range(120), g="40", **options), tmp_path / f"b.{suffix}"
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        sound = output.add_stream("libopus" if suffix == "webm" else "aac", rate=48000) if with_sound else None
+        for number, packet in enumerate(given.demux(video=0)):
+            if packet.size and number >= 15:
+                packet.stream = stream
+                output.mux(packet)
+            if isinstance(sound, av.AudioStream):
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="flt", layout="mono")
+                silence.sample_rate, silence.pts, silence.time_base = 48000, 1920 * number, Fraction(1, 48000)
+                output.mux(sound.encode(silence))
+        if isinstance(sound, av.AudioStream):
+            output.mux(sound.encode(None))
+    index = index_video(path)
+    assert index.num_frames == 80
+    whole = read_frames(index_video(source), range(40, 120)).rgb()
+    assert (read_frames(index, range(80)).rgb() == whole).all()
+    assert (read_frames(index, [3, 79]).rgb() == whole[[3, 79]]).all()
+
+
+def test_a_real_recording_that_begins_in_mid_group(shared: Path) -> None:
+    index = index_video(shared / "data/cases/10-midgop/cut.ts")
+    assert index.num_frames == 100
+    assert index.remarks == ("starts mid-GOP: 40 packets come before its first key frame",)
+
+
+def test_a_picture_that_stays_is_no_frame(tmp_path: Path) -> None:
+    """MPEG-4 says "not coded" in a packet of a few bytes: FFmpeg's decoder takes it and gives nothing."""
+    source, path = write(tmp_path / "a.mp4", "mpeg4", range(60)), tmp_path / "b.mp4"
+    not_coded = bytes.fromhex("000001b6 504f")  # a P picture, no seconds and no ticks later, not coded
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(packet for packet in given.demux(video=0) if packet.size):
+            for place, content in enumerate([bytes(packet), not_coded]):
+                made = av.Packet(content)
+                made.stream, made.time_base, made.is_keyframe = stream, Fraction(1, 50), packet.is_keyframe
+                made.pts = made.dts = 2 * number + place
+                output.mux(made)
+    index = index_video(path)
+    assert isinstance(index, VideoIndex)
+    assert index.num_frames in (60, 61)  # at the end FFmpeg gives the picture that stayed once more
+    assert f"{120 - index.num_frames} of its 120 packets give no picture of their own" in index.remarks
