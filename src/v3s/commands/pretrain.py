@@ -212,6 +212,7 @@ def set_up_pretraining(
     parts = hold_out(scanned.num_usable, config.validation_videos, config.seed)
     clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
+    validation = validation.balanced(len(validation) * config.validation_clips)
     config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
