@@ -34,6 +34,7 @@ class Train:
     stages: tuple[str, ...] = ()
     k: int = 20
     keep: str = "loss"
+    statistics_clips: int = 1024
     seconds: float = 300.0
     resume: bool = False
 

@@ -135,10 +135,10 @@ def head(accuracy: float, chance: float = 0.1, clips: int = 1000) -> HeadScores:
     hits = round(accuracy * clips)
     rows = round(1 / chance)
     confusion = np.zeros((rows, rows), np.int64)
-    confusion[0, 0], confusion[0, 1] = hits, clips - hits
-    return HeadScores(
-        tuple(map(str, range(rows))), confusion, float(np.sqrt(accuracy * (1 - accuracy) / clips)), chance
-    )
+    for row in range(rows):  # every label is as frequent, and every answer
+        confusion[row, row], confusion[row, (row + 1) % rows] = hits // rows, (clips - hits) // rows
+    error = float(np.sqrt(accuracy * (1 - accuracy) / clips))
+    return HeadScores(tuple(map(str, range(rows))), confusion, error, 100, chance)
 
 
 def scores(spatial: list[float], temporal: list[float]) -> dict[str, Scores]:
@@ -165,7 +165,26 @@ def test_network_without_shortcuts_relies_on_none() -> None:
 def test_network_at_chance_has_learned_nothing() -> None:
     sentences = conclude(scores(CHANCE, CHANCE))
     assert len(sentences) == 2
-    assert all("it has learned nothing" in line for line in sentences)
+    assert all("100 videos do not show that it has learned anything" in line for line in sentences)
+
+
+def test_what_is_not_significant_is_not_said() -> None:
+    """Somewhat above chance on noise, and not certainly below video: neither a shortcut nor the absence of one."""
+    spatial = [0.15, 0.1, 0.1, 0.12, 0.12]
+    assert all(line.startswith("temporal") for line in conclude(scores(spatial, RIGHT)))
+
+
+def test_one_answer_to_everything_is_said_and_nothing_else() -> None:
+    """Also where it happens to be the most frequent label: 18 % where chance is 10."""
+    constant = head(0.1)
+    constant.confusion[:] = 0
+    constant.confusion[:, 3] = (91, 91, 91, 180, 91, 91, 91, 91, 91, 92)
+    rows = dict.fromkeys(STIMULI, (constant, constant))
+    assert constant.accuracy == 0.18
+    assert not constant.is_above_chance
+    assert conclude(rows) == [
+        f"{name} head: answers '3' to everything, so its accuracy says nothing" for name in ("spatial", "temporal")
+    ]
 
 
 @pytest.mark.parametrize("name", ["frozen", "still noise"])

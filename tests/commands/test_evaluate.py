@@ -1,5 +1,6 @@
 """Scores of a pre-trained model: counted by hand, and on real runs."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -15,7 +16,7 @@ from v3s.commands.evaluate import evaluate
 from v3s.data.clips import PretextClips
 from v3s.pages.images import mp4
 from v3s.pretext.plan import draw_labels
-from v3s.pretext.scores import chance, score_head
+from v3s.pretext.scores import chance, critical_value, score_head
 
 QUIET = Console(quiet=True)
 
@@ -27,6 +28,8 @@ def test_scores_by_hand() -> None:
     assert scores.accuracy == 0.5
     assert scores.standard_error == 0  # both videos have one hit of two
     assert scores.chance == pytest.approx(1 / 3)
+    assert (scores.num_videos, scores.most_frequent_answer, scores.one_answer) == (2, 0.5, None)
+    assert not scores.is_above_chance  # two videos show nothing
 
 
 def test_clips_of_one_video_are_not_independent_draws() -> None:
@@ -38,6 +41,39 @@ def test_clips_of_one_video_are_not_independent_draws() -> None:
     assert scores.standard_error == pytest.approx(0.5)
     alone = score_head(("a", "b"), "class", truth, answers, np.zeros(20, int))
     assert alone.standard_error == pytest.approx(np.sqrt(0.25 / 20))
+
+
+@pytest.mark.parametrize(("num_videos", "exact"), [(8, 2.998), (16, 2.602), (31, 2.457), (1001, 2.330)])
+def test_the_critical_value_is_students(num_videos: int, exact: float) -> None:
+    assert critical_value(num_videos) == pytest.approx(exact, rel=0.008)
+    assert critical_value(3) == np.inf
+
+
+def test_heads_at_chance_are_seldom_called_better() -> None:
+    """At most at the level of the test, 1 %, also if clips of a video share their luck; a good head always."""
+    generator, videos, called = np.random.default_rng(0), np.repeat(np.arange(12), 4), 0
+    for _ in range(400):
+        truth = generator.permutation(np.arange(48) % 6)
+        favourites = generator.integers(6, size=12)[videos]  # one answer for each video
+        answers = np.where(generator.random(48) < 0.5, favourites, generator.integers(6, size=48))
+        called += score_head(tuple("abcdef"), "class", truth, answers, videos).is_above_chance
+    assert called <= 10
+    assert score_head(tuple("abcdef"), "class", truth, truth, videos).is_above_chance
+
+
+def test_one_answer_to_everything_is_said(asked: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def constant(model: Any, loader: Any, compute: Any) -> tuple[Any, Any]:
+        truth = np.concatenate([labels.numpy() for _, labels in loader])
+        return np.ones_like(truth) * [0, 2], truth
+
+    monkeypatch.setattr("v3s.commands.evaluate._predict", constant)
+    console = Console(file=io.StringIO(), width=200)
+    scores = evaluate(asked, console=console)
+    assert scores.temporal.accuracy == pytest.approx(1 / 3)  # 16 of 48 clips: labels are balanced
+    assert scores.temporal.confusion.sum(axis=1).tolist() == [16, 16, 16]
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "temporal head: answers 'speed 3' to everything" in shown
+    assert "spatial head: answers" not in shown  # it has one label
 
 
 def test_chance_is_the_share_of_the_most_frequent_row() -> None:

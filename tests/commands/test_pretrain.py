@@ -101,7 +101,8 @@ def test_run_folder_contains_what_is_promised(pretrained: Path, config: Pretrain
 def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:
     trained = describe_trained(pretrained)
     best = min(read_metrics(pretrained / "metrics.jsonl"), key=lambda line: line["validation"]["loss"])
-    assert trained.results == {"epoch": best["epoch"], **best["validation"]}
+    assert trained.results["epoch"] == best["epoch"]
+    assert trained.results.keys() == {"epoch", *best["validation"]}
     backbone = load_backbone(pretrained / "backbone.safetensors")
     assert fingerprint(backbone.state_dict()) == trained.fingerprint
     assert not backbone.training
@@ -121,7 +122,8 @@ def test_the_epoch_that_is_kept_and_the_last_one(
     ]
     passes = iter(means)
     monkeypatch.setattr(fit, "validate", lambda *arguments: next(passes))
-    result = pretrain(replace(config, out=str(tmp_path), keep=keep, epochs=4), console=QUIET)
+    given = replace(config, out=str(tmp_path), keep=keep, epochs=4, statistics_clips=0)
+    result = pretrain(given, console=QUIET)
     assert (result.best_epoch, result.validation) == (kept, means[kept - 1])
     assert describe_trained(tmp_path).results["epoch"] == kept
     assert [line["best_epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")][-1] == kept

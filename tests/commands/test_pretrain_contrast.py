@@ -113,13 +113,13 @@ def test_heads_without_weight_stay_as_they_began(config: PretrainConfig, tmp_pat
 
 
 def test_short_videos_take_part(config: PretrainConfig, tmp_path: Path) -> None:
-    given = replace(config, out=str(tmp_path), short="fit", clip_frames=14, epochs=1)  # at most 40 frames
+    given = replace(config, out=str(tmp_path), short="fit", clip_frames=14, epochs=1)
     pretrain(given, console=QUIET)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_two_processes_compare_their_own_clips(config: PretrainConfig, tmp_path: Path) -> None:
-    """Each has two videos in a batch of eight: at first, the loss of a clip is at most that of three candidates."""
+    """Each has two videos in a batch of eight: a clip has three candidates, which are as good as equal at first."""
     flags = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in {**vars(config), "out": str(tmp_path)}.items()

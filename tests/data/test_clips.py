@@ -192,6 +192,31 @@ def test_validation_clips_of_one_video_differ(table: IndexTable) -> None:
     assert len({plan.to_clip for _, plan in plans}) == len(plans)
 
 
+@pytest.mark.parametrize("num_clips", [5, 17, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_balanced_clips_show_each_label_equally_often(table: IndexTable, num_clips: int, seed: int) -> None:
+    clips = PretextClips(table, V3S, SMALL, seed=seed).balanced(num_clips)
+    drawn = [clips.plan(VALIDATION_EPOCH, number)[1].labels for number in range(num_clips)]
+    for size, rows in ((18, [label.spatial for label in drawn]), (11, [label.temporal for label in drawn])):
+        counts = np.bincount(rows, minlength=size)
+        assert counts.max() - counts.min() <= 1
+    assert [clips.plan(VALIDATION_EPOCH, number)[1].labels for number in range(num_clips)] == drawn
+    pairs = {(label.spatial, label.temporal) for label in drawn}
+    assert len(pairs) > num_clips / 2  # the labels of both heads are independent
+    plain = PretextClips(table, V3S, SMALL, seed=seed)
+    assert clips.plan(3, 2) == plain.plan(3, 2)  # samples of training stay as they are
+
+
+def test_balance_keeps_the_shares_of_the_families(table: IndexTable) -> None:
+    clips = PretextClips(table, V3S, replace(SMALL, label_prior="family"), seed=0).balanced(61)
+    rows = [clips.plan(VALIDATION_EPOCH, number)[1].labels.temporal for number in range(61)]
+    counts = np.bincount(rows, minlength=11)
+    speeds, patterns = counts[:3], counts[3:]
+    assert abs(int(speeds.sum()) - int(patterns.sum())) == 1
+    assert speeds.max() - speeds.min() <= 1
+    assert patterns.max() - patterns.min() <= 1
+
+
 # Samples
 
 

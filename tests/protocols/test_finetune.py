@@ -159,6 +159,24 @@ def test_the_epoch_with_the_best_validation_accuracy_is_kept(
     assert not torch.equal(kept["weight"], after_three["classifier.weight"])
 
 
+@pytest.mark.parametrize(("keep", "kept"), [("loss", 3), ("last", 4)])
+def test_other_weights_are_kept_on_request(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Any, kept: int
+) -> None:
+    passes = iter([(1.0, 0.2), (0.9, 0.6), (0.8, 0.4), (0.9, 0.5)])
+
+    def validate(*arguments: object) -> dict[str, float]:
+        return dict(zip(("loss", "accuracy"), next(passes), strict=True))
+
+    monkeypatch.setattr("v3s.train.fit.validate", validate)
+    result = finetune(replace(config, out=str(tmp_path), epochs=4, keep=keep), console=QUIET)
+    assert result.best_epoch == kept
+    model, trained = load_recognizer(tmp_path / "last")
+    assert trained.results == {"epoch": 4, "loss": 0.9, "accuracy": 0.5}
+    state = last_state(tmp_path)["model"]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
 def test_the_learning_rate_is_divided_by_ten(config: FinetuneConfig, tmp_path: Path) -> None:
     finetune(replace(config, out=str(tmp_path / "run"), decay_epochs=1, learning_rate=0.05), console=QUIET)
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]

@@ -6,7 +6,7 @@ both heads on real videos, and on clips without objects, without change or witho
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import hypot, sqrt
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,10 @@ from v3s.pages.images import data_uri, mp4
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
-from v3s.pretext.scores import HeadScores, score_head
+from v3s.pretext.scores import HeadScores, critical_value, one_answer_sentence, score_head
 from v3s.pretext.task import PretextTask, get_task
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
-_SIGNIFICANT = 2  # standard errors that a difference must exceed
-
 _HEADS = ("spatial", "temporal")
 Scores = tuple[HeadScores, HeadScores]
 
@@ -99,7 +97,7 @@ class Audit:
         """Everything except the pictures, as plain values."""
         rows = {
             name: {
-                head: {"accuracy": score.accuracy, "standard_error": score.standard_error, "chance": score.chance}
+                head: {name: value for name, value in score.to_json().items() if name not in ("labels", "confusion")}
                 for head, score in zip(_HEADS, scores, strict=True)
             }
             for name, scores in self.rows.items()
@@ -137,7 +135,7 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     """Probe the cues of the same clips with both zooms and the recipe v3s-plus, and if asked, without bars."""
     task = get_task(config.task)
     videos = _usable(config, task, config.sampling(), console).usable_table
-    base = PretextClips(videos, task, config.sampling(), seed=config.seed)
+    base = PretextClips(videos, task, config.sampling(), seed=config.seed).balanced(config.clips * len(videos))
     settings = _settings(base)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     clips = list(settings.values())
@@ -183,7 +181,8 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
     videos = _usable(config, trained.task, trained.sampling, console).usable_table
-    stimuli = Stimuli(PretextClips(videos, trained.task, trained.sampling, seed=config.seed))
+    clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
+    stimuli = Stimuli(clips.balanced(config.clips * len(videos)))
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load(stimuli, batches, num_workers=workers, quarantine=None)
@@ -215,7 +214,7 @@ def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.nda
 
 
 def conclude(rows: Mapping[str, Scores]) -> list[str]:
-    """State what both heads rely on, from their scores on every stimulus."""
+    """State what both heads rely on, from their scores on every stimulus, as far as the number of videos allows."""
     spatial, temporal = ({name: scores[head] for name, scores in rows.items()} for head in (0, 1))
     sentences = []
     if len(spatial["video"].labels) > 1:
@@ -223,7 +222,7 @@ def conclude(rows: Mapping[str, Scores]) -> list[str]:
             sentences += _compare("spatial", spatial, name, "texture, a shortcut: nothing was recognised")
     if len(temporal["video"].labels) > 1:
         for name in ("frozen", "still noise"):
-            if _is_above_chance(temporal[name]):
+            if temporal[name].is_above_chance:
                 score = f"{_percent(temporal[name])} on {name}"
                 sentences.append(f"temporal head: {score}: something other than time leaks the label")
         sentences += _compare("temporal", temporal, "moving noise", "the speed of the pixels, whatever moves")
@@ -234,20 +233,20 @@ def conclude(rows: Mapping[str, Scores]) -> list[str]:
 def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) -> list[str]:
     """One sentence that compares a head on video and on a stimulus that has lost something."""
     real, other = scores["video"], scores[name]
-    if not _is_above_chance(real):
-        return [f"{head} head: {_percent(real)} on video, not above chance ({real.chance:.1%}): it has learned nothing"]
+    if real.one_answer is not None:
+        return [one_answer_sentence(head, real)]
+    if not real.is_above_chance:
+        shown = f"{head} head: {_percent(real)} on video, not significantly above chance ({real.chance:.1%})"
+        return [f"{shown}: {real.num_videos:,} videos do not show that it has learned anything"]
     start = f"{head} head: {_percent(real)} on video, {_percent(other)} on {name}"
-    if other.accuracy >= real.accuracy - _SIGNIFICANT * hypot(real.standard_error, other.standard_error):
+    certain = critical_value(real.num_videos) * hypot(real.standard_error, other.standard_error)
+    is_lower = real.accuracy > other.accuracy + certain
+    if not other.is_above_chance:
+        return [f"{start}, not above chance ({other.chance:.1%}): it does not rely on that"] if is_lower else []
+    if not is_lower:
         return [f"{start}: it scores as high there, so it relies on {what}"]
-    if not _is_above_chance(other):
-        return [f"{start}, not above chance ({other.chance:.1%}): it does not rely on that"]
     kept = (other.accuracy - other.chance) / (real.accuracy - real.chance)
     return [f"{start}: {kept:.0%} of its lead over chance remains; that part relies on {what}"]
-
-
-def _is_above_chance(score: HeadScores) -> bool:
-    by_chance = sqrt(score.chance * (1 - score.chance) / score.confusion.sum())
-    return score.accuracy > score.chance + _SIGNIFICANT * max(by_chance, score.standard_error)
 
 
 # Output
@@ -258,13 +257,15 @@ def _percent(score: HeadScores) -> str:
 
 
 def _cells(result: Audit) -> list[tuple[str, ...]]:
-    return [
-        (name, *(text for score in scores for text in (_percent(score), f"{score.chance:.1%}")))
-        for name, scores in result.rows.items()
-    ]
+    return [(name, *(text for score in scores for text in _texts(score))) for name, scores in result.rows.items()]
 
 
-_HEADER = ("shown", "spatial head", "chance", "temporal head", "chance")
+def _texts(score: HeadScores) -> tuple[str, str, str]:
+    return _percent(score), f"{score.chance:.1%}", f"{score.most_frequent_answer:.1%}"
+
+
+_OF_A_HEAD = ("chance", "most frequent answer")
+_HEADER = ("shown", "spatial head", *_OF_A_HEAD, "temporal head", *_OF_A_HEAD)
 
 
 def _terminal_table(result: Audit) -> Table:

@@ -15,11 +15,11 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import Trained, load_pretext_model
-from v3s.files.text import counted
+from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pretext.model import PretextModel
-from v3s.pretext.scores import Counts, HeadScores, score_head
+from v3s.pretext.scores import Counts, HeadScores, one_answer_sentence, score_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class PretextScores:
 def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> PretextScores:
     """Cut fixed clips from videos and predict their labels with both heads.
 
-    Labels, starts and crops are drawn with the seed in an epoch of their own, as in validation, so that every call uses
-    the same clips.
+    Starts and crops are drawn with the seed in an epoch of their own, as in validation, so that every call uses the
+    same clips. Each label is equally often among them, to within one.
 
     Args:
         config: the model, the videos and the number of clips per video.
@@ -84,7 +84,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     model, trained = load_pretext_model(config.backbone)
     scanned = _read_videos(config, trained, console)
     table = scanned.usable_table
-    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed)
+    clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed).balanced(len(table) * config.clips)
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
@@ -97,6 +97,9 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     )
     scores = PretextScores(len(table), len(truth), scanned.skipped, spatial, temporal)
     console.print(_scores_table(scores))
+    for name, head in (("spatial", spatial), ("temporal", temporal)):
+        if head.one_answer is not None:
+            say(console, one_answer_sentence(name, head))
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
     return scores
@@ -107,10 +110,11 @@ def _scores_table(scores: PretextScores) -> Table:
     table = Table(
         title=f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'video')}", title_justify="left"
     )
-    for column in ("head", "labels", "accuracy", "standard error", "chance"):
+    for column in ("head", "labels", "accuracy", "standard error", "chance", "most frequent answer"):
         table.add_column(column, justify="left" if column == "head" else "right")
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
-        numbers = (f"{share:.1%}" for share in (head.accuracy, head.standard_error, head.chance))
+        shares = (head.accuracy, head.standard_error, head.chance, head.most_frequent_answer)
+        numbers = (f"{share:.1%}" for share in shares)
         table.add_row(name, str(len(head.labels)), *numbers)
     return table
 

@@ -19,11 +19,11 @@ from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan, usable_videos
-from v3s.features.saved import describe_trained, save_trained
+from v3s.features.saved import describe_trained, load_saved, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
-from v3s.options import require_positive
+from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
@@ -56,6 +56,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
             batches there; auto is resident on a GPU if the store fits in its memory next to the network, else workers.
         batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
             running averages; auto is sync on several GPUs, else local.
+        statistics_clips: Training clips, at most one epoch, on which batch norm's statistics of the saved weights are
+            estimated again at the end; 0 keeps the running averages. Not for --batch-norm frozen.
         compile: Compile the network with torch.compile; on a GPU, also compile the warp of resident frames and search
             for the fastest convolutions. A run then starts half a minute or more later.
     """
@@ -68,6 +70,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
     learning_rate: float | None = None
     loading: Loading = "auto"
     batch_norm: BatchNormStatistics = "auto"
+    statistics_clips: int = 1024
     compile: bool = False
     resume: bool = False
     overwrite: bool = False
@@ -75,6 +78,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "width", *CLIP_SIZES, "learning_rate")
+        require_not_negative(self, "statistics_clips")
         self.check_batches()
         if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or self.short == "fit"):
             raise ValueError(
@@ -213,6 +217,7 @@ def set_up_pretraining(
     parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints)
     clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
+    validation = validation.balanced(len(validation) * config.validation_clips)
     config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
     resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
@@ -336,6 +341,8 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         describe=job.train.describe,
         score=score_by(config.keep, mean_accuracy),
         save=partial(_save, job, model),
+        load=lambda folder: int(load_saved(folder, model).results["epoch"]),
+        statistics_clips=config.statistics_clips,
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
         opening=_announcement(job, model),

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-_UCF101 = {"epochs": 300, "batch_size": 32, "learning_rate": 0.01, "validation_videos": 800, "keep": "accuracy"}
+_UCF101 = {
+    "epochs": 300,
+    "batch_size": 32,
+    "learning_rate": 0.01,
+    "validation_videos": 800,
+    "keep": "accuracy",
+    "statistics_clips": 0,
+}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ucf101-c3d": {**_UCF101, "backbone": "c3d"},

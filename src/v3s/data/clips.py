@@ -25,6 +25,7 @@ from v3s.pretext.plan import (
     Labels,
     Picture,
     Sampling,
+    balanced_labels,
     draw_different_labels,
     draw_labels,
     plan_clip,
@@ -40,7 +41,7 @@ SampleKey = tuple[int, int]
 VALIDATION_EPOCH = 2**32 - 1  # the epoch of all validation clips, so that every validation pass uses the same ones
 _PAPER_VALIDATION = 800
 _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
-_ORDER, _HOLD_OUT, _TOGETHER = 2, 3, 5  # separate these random streams from those of the samples
+_ORDER, _HOLD_OUT, _TOGETHER, _BALANCE = 2, 3, 5, 6  # separate these random streams from those of the samples
 
 
 def hold_out(
@@ -244,6 +245,7 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.table, self.task, self.sampling, self.seed, self.together = table, task, sampling, seed, together
         self.bars = detect_all_bars(table) if sampling.trim_bars else None
+        self._balanced: list[Labels] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -260,6 +262,19 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         part.bars = None if self.bars is None else self.bars[videos]
         return part
 
+    def balanced(self, num_clips: int) -> "PretextClips":
+        """Return clips of which validation shows each label equally often, to within one.
+
+        Otherwise a network that gives one answer to everything may be above chance.
+
+        Args:
+            num_clips: number of all validation clips.
+        """
+        other, sampling = copy(self), self.sampling
+        generator = np.random.default_rng((self.seed, VALIDATION_EPOCH, 0, _BALANCE))
+        other._balanced = balanced_labels(self.task, sampling.label_prior, num_clips, generator)
+        return other
+
     def cut_by(self, sampling: Sampling) -> "PretextClips":
         """Return clips of the same videos with another sampling; bars that were detected before are reused."""
         other = copy(self)
@@ -273,7 +288,10 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
     def plan(self, epoch: int, index: int) -> tuple[int, ClipPlan]:
         """Return the number of the video and the plan of a sample."""
         generator, number = sample_generator(self.seed, epoch, index), index % len(self.table)
-        if self.together == 1 or epoch == VALIDATION_EPOCH:
+        if epoch == VALIDATION_EPOCH and self._balanced is not None:
+            labels = self._balanced[index]
+            video = self._video(number, [labels], generator)
+        elif self.together == 1 or epoch == VALIDATION_EPOCH:
             labels = draw_labels(self.task, self.sampling.label_prior, generator)
             video = self._video(number, [labels], generator)
         else:

@@ -20,7 +20,7 @@ from v3s.data.handover import stack
 from v3s.data.index_table import IndexTable
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
-from v3s.video.colour import UNCHANGED, recolour
+from v3s.video.colour import recolour_batch
 from v3s.video.decode import Video
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes, read_whole
@@ -180,10 +180,10 @@ def cut_together(
             blurs=[plan.blur for plan in plans],
             compiled=compiled,
         )
-        if len(groups) == 1 and all(plan.colour == UNCHANGED for plan in plans):
-            return warped
-        for clip, plan, position in zip(warped, plans, positions, strict=True):
-            clips[position] = recolour(clip, plan.colour)
+        coloured = recolour_batch(warped, [plan.colour for plan in plans])
+        if len(groups) == 1:
+            return coloured
+        clips |= dict(zip(positions, coloured, strict=True))
     (batch,) = stack([(clips[position],) for position in range(len(drawn))])
     return batch
 

@@ -218,9 +218,24 @@ def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -
             "give a v3s pretrain run"
         )
     model = PretextModel(network, trained.task)
+    _load_heads(path, model)
+    return model.eval(), trained
+
+
+def load_saved(folder: Path, model: PretextModel) -> Trained:
+    """Load what `save_trained` wrote into the same model; a projector keeps its weights. Returns the description.
+
+    Raises:
+        CheckpointError: a file is missing, or contains other weights.
+    """
+    load_weights(current(folder, WEIGHTS), model.backbone)
+    _load_heads(folder, model)
+    return describe_trained(folder)
+
+
+def _load_heads(path: str | Path, model: PretextModel) -> None:
     load_head(path, _SPATIAL_HEAD, model.spatial_head)
     load_head(path, _TEMPORAL_HEAD, model.temporal_head)
-    return model.eval(), trained
 
 
 def _build(trained: Trained, path: str | Path) -> nn.Module:

@@ -182,6 +182,28 @@ def draw_different_labels(task: PretextTask, count: int, generator: np.random.Ge
     return [Labels(spatial[clip % len(spatial)], temporal[clip % len(temporal)]) for clip in range(count)]
 
 
+def balanced_labels(task: PretextTask, prior: LabelPrior, count: int, generator: np.random.Generator) -> list[Labels]:
+    """Draw the labels of many clips so that each row of a table is as frequent as the others, to within one.
+
+    With the prior "family", this holds for scales and projections, and for the rows within each.
+    """
+    rows = (_balanced_rows(table, prior, count, generator) for table in (task.spatial, task.temporal))
+    return [Labels(spatial, temporal) for spatial, temporal in zip(*rows, strict=True)]
+
+
+def _balanced_rows(
+    table: tuple[object, ...], prior: LabelPrior, count: int, generator: np.random.Generator
+) -> list[int]:
+    kinds = [type(row).__name__ if prior == "family" else "" for row in table]
+    families = [
+        generator.permutation([row for row, kind in enumerate(kinds) if kind == each]) for each in sorted(set(kinds))
+    ]
+    families = [families[number] for number in generator.permutation(len(families))]
+    rounds = (families[clip % len(families)] for clip in range(count))
+    rows = [family[clip // len(families) % len(family)] for clip, family in enumerate(rounds)]
+    return [int(row) for row in generator.permutation(rows)]
+
+
 def _draw_row(table: tuple[object, ...], prior: LabelPrior, generator: np.random.Generator) -> int:
     rows = list(range(len(table)))
     if prior == "family":

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ class HeadScores:
         confusion: int64, shape (rows, rows): number of clips with each true row (down) and predicted row (across).
         standard_error: standard error of the accuracy. It is computed from the accuracies of the videos, since clips of
             one video are not independent; with a single video, they are treated as independent.
-        chance: the best accuracy that is possible without looking at the clip.
+        num_videos: number of videos that the clips are from.
+        chance: the best accuracy that is expected without looking at the clip.
     """
 
     labels: tuple[str, ...]
     confusion: Counts
     standard_error: float
+    num_videos: int
     chance: float
 
     @property
@@ -35,12 +38,34 @@ class HeadScores:
         """The share of clips whose row was predicted correctly, in [0, 1]."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
+    @property
+    def most_frequent_answer(self) -> float:
+        """The share of clips that were given the most frequent answer, in [0, 1]."""
+        return float(self.confusion.sum(axis=0).max() / self.confusion.sum())
+
+    @property
+    def one_answer(self) -> str | None:
+        """The text of the row that was the answer to every clip, if there is one and other rows were possible."""
+        given = np.flatnonzero(self.confusion.sum(axis=0))
+        return self.labels[int(given[0])] if len(given) == 1 < len(self.labels) else None
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether the accuracy is above chance, and above the best constant answer to these clips: significantly.
+
+        The test is one-sided, at 1 %, over videos.
+        """
+        baseline = max(self.chance, float(self.confusion.sum(axis=1).max() / self.confusion.sum()))
+        by_chance = sqrt(baseline * (1 - baseline) / self.confusion.sum())
+        return self.accuracy > baseline + critical_value(self.num_videos) * max(by_chance, self.standard_error)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
             "accuracy": self.accuracy,
             "standard_error": self.standard_error,
             "chance": self.chance,
+            "most_frequent_answer": self.most_frequent_answer,
             "labels": list(self.labels),
             "confusion": self.confusion.tolist(),
         }
@@ -61,11 +86,29 @@ def score_head(
     confusion = np.zeros((len(rows), len(rows)), np.int64)
     np.add.at(confusion, (truth, answers), 1)
     hits = truth == answers
+    num_videos = int(videos.max()) + 1
     error = sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
-    if videos.max() > 0:
+    if num_videos > 1:
         shares = np.bincount(videos, hits) / np.bincount(videos)
         error = float(shares.std(ddof=1) / sqrt(len(shares)))
-    return HeadScores(tuple(map(str, rows)), confusion, error, chance(rows, prior))
+    return HeadScores(tuple(map(str, rows)), confusion, error, num_videos, chance(rows, prior))
+
+
+def critical_value(num_videos: int) -> float:
+    """Return how many standard errors over videos a mean must exceed: one-sided, at 1 %.
+
+    This is Student's t with one degree of freedom less than there are videos, by the expansion of Cornish and Fisher;
+    it differs from the exact value by less than 1 % from 7 videos on. Fewer than 4 videos show nothing: infinity.
+    """
+    if num_videos < 4:
+        return inf
+    z, freedom = NormalDist().inv_cdf(0.99), num_videos - 1
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def one_answer_sentence(name: str, head: HeadScores) -> str:
+    """Say that a head gives one answer to every clip."""
+    return f"{name} head: answers {head.one_answer!r} to everything, so its accuracy says nothing"
 
 
 def chance(rows: tuple[object, ...], prior: LabelPrior) -> float:

@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
 from v3s.train.loop import Batch, Clock, Sums, freeze_batch_norm, timed, train_step, validate
-from v3s.train.progress import Progress
+from v3s.train.progress import Progress, describe
 from v3s.train.run import NONFINITE, RunFolder, open_log, reporter
+from v3s.train.statistics import estimate_statistics
 from v3s.train.stop import StopRequest, StopRequestedError, TrainingStoppedError, listen_for_stop
 from v3s.train.training import Position, TrainingJob
 
@@ -42,7 +45,8 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
         position = _start(job, run, report)
         order = replace(job.order, first_epoch=position.epoch, first_step=position.step)
         held_out = run.quarantine(job.validation.name, job.validation.num_files, repeats=True, report=report)
-        batches = job.train.read(order, run.quarantine(job.train.name, job.train.num_files, report=report))
+        usable = run.quarantine(job.train.name, job.train.num_files, report=report)
+        batches = job.train.read(order, usable)
         report(job.opening)
         guard = FiniteGuard(processes, training.compute.device)
         checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, LAG[training.compute.device.type]))
@@ -52,22 +56,54 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                 clock = _train_epoch(checkpoints, batches, progress, stop)
                 train = position.sums.means(processes)
                 with _cut_short(stop, processes):
-                    validation = _validate(job, position, held_out)
+                    validation = _validate(job, position.epoch + 1, held_out)
                 rate = _end_epoch(job, run, position, validation)
                 line = _metrics_line(position, rate, clock, processes, train, validation)
                 progress.end_epoch(line)
                 if processes.is_first:
                     run.add_metrics(line)
                 checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
+        if job.statistics_clips and not training.frozen_batch_norm:
+            _estimate_again(job, run, usable, held_out, report)
 
 
-def _validate(job: TrainingJob, position: Position, held_out: Quarantine) -> dict[str, float]:
-    """Run a validation pass and return the mean of each term."""
+def _estimate_again(
+    job: TrainingJob, run: RunFolder, usable: Quarantine, held_out: Quarantine, report: Callable[[str], None]
+) -> None:
+    """Estimate batch norm's statistics of the saved weights on the clips of the epoch that would come next.
+
+    Checkpoints keep the running averages, so that a run that is resumed, even with more epochs, ends as any other. What
+    a kill interrupts here, the next resume repeats.
+    """
+    training, num_epochs = job.training, job.order.num_epochs
+    order = replace(job.order, first_epoch=num_epochs, num_epochs=num_epochs + 1)
+    num_batches = min(order.steps_per_epoch, max(1, job.statistics_clips // order.batch_size))
+    assert job.load is not None
+    wait_for_all(training.processes)  # until the first has written the weights
+    folders = defaultdict(list)
+    for folder in (run.path, run.last_weights):
+        folders[job.load(folder)].append(folder)
+    for epoch, same in folders.items():
+        job.load(same[0])
+        with closing(job.train.read(order, usable)) as batches:
+            estimate_statistics(training.model, islice(batches, num_batches), training.compute, training.processes)
+        means = _validate(job, epoch, held_out)
+        report(
+            f"batch norm of epoch {epoch} estimated again on {num_batches * order.batch_size:,} training clips: "
+            f"validation {describe(means)}"
+        )
+        if training.processes.is_first:
+            for folder in same:
+                job.save(folder, {"epoch": epoch, **means})
+
+
+def _validate(job: TrainingJob, epoch: int, held_out: Quarantine) -> dict[str, float]:
+    """Run a validation pass and return the mean of each term; ``epoch`` counts from 1."""
     training = job.training
     batches = job.validation.read(job.fixed, held_out)
     means = validate(training.model, batches, training.validation_objective, training.compute, training.processes)
     if not math.isfinite(means["loss"]):
-        raise NonFiniteError(f"the validation loss of epoch {position.epoch + 1} is {means['loss']}")
+        raise NonFiniteError(f"the validation loss of epoch {epoch} is {means['loss']}")
     return means
 
 
@@ -112,7 +148,8 @@ class _Checkpoints:
 
     def after_epoch(self, validation: dict[str, float], *, is_last: bool) -> None:
         """Save, unless epochs are so short that checkpoints would exceed their share of the time."""
-        if is_last or time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE:
+        is_due = time.monotonic() - self.saved >= self.saving_seconds / SAVING_SHARE
+        if is_due or is_last or not self.run.last_weights.exists():
             self.save({"epoch": self.position.epoch, **validation})
 
     def save(self, results: dict[str, Any] | None = None) -> None:

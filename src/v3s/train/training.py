@@ -125,6 +125,9 @@ class TrainingJob:
         resume: whether to start from the newest checkpoint, if there is one.
         opening: text to report before the first step.
         console: where to report.
+        statistics_clips: number of training clips, at most an epoch, on which batch norm's statistics of the saved
+            weights are estimated at the end; 0 keeps the running averages.
+        load: loads what ``save`` wrote into the model and returns its epoch; needed with ``statistics_clips``.
     """
 
     training: Training
@@ -139,6 +142,8 @@ class TrainingJob:
     resume: bool
     opening: str
     console: Console
+    statistics_clips: int = 0
+    load: Callable[[Path], int] | None = None
 
 
 def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:

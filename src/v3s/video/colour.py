@@ -1,5 +1,6 @@
 """Brightness, contrast and saturation of a clip: one change for all its frames."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,3 +53,28 @@ def recolour(clip: Tensor, colour: Colour) -> Tensor:
     )
     # By way of int16: torch takes three times as long from float32 to uint8 at once.
     return torch.stack([row.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8) for row in rows])
+
+
+def recolour_batch(clips: Tensor, colours: Sequence[Colour]) -> Tensor:
+    """Change the colour of many clips at once, each in its own way: meant for a GPU.
+
+    One clip at a time would launch some 25 kernels for each.
+
+    Args:
+        clips: uint8, shape (B, 3, T, H, W).
+        colours: the change of each clip.
+
+    Returns:
+        `recolour` of each clip, up to rounding.
+    """
+    if all(colour == UNCHANGED for colour in colours):
+        return clips
+    matrices, offsets = zip(*(colour.affine() for colour in colours), strict=True)
+    factors = torch.stack(matrices).to(clips.device, non_blocking=True).permute(1, 2, 0)[..., None, None, None]
+    offset = torch.tensor(offsets).to(clips.device, non_blocking=True)[:, None, None, None]
+    red, green, blue = clips.float().unbind(dim=1)
+    rows = (
+        (red * of_red).addcmul_(green, of_green).addcmul_(blue, of_blue).add_(offset)
+        for of_red, of_green, of_blue in factors
+    )
+    return torch.stack([row.round_().clamp_(0, 255).to(torch.uint8) for row in rows], dim=1)
