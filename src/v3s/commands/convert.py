@@ -181,7 +181,7 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{name} ({layout.projects}): {len(ours)} tensors converted, {len(theirs) - len(ours)} skipped\n"
+        f"{name} ({layout.projects}): {len(ours)} tensors converted, {len(theirs) - len(ours)} skipped",
         "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder

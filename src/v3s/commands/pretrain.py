@@ -395,5 +395,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    say(console, f"best epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
+    say(console, f"best epoch {best_epoch}: validation {describe(results)}", str(run.path / WEIGHTS))
     return PretrainResult(run.path, best_epoch, results)

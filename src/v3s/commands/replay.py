@@ -6,8 +6,6 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from v3s.backbones.device import choose_compute
@@ -15,7 +13,7 @@ from v3s.commands.pretrain import PretrainConfig, pretraining, set_up_pretrainin
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
-from v3s.files.text import as_text, say
+from v3s.files.text import say, text_table
 from v3s.files.writing import read_json
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
@@ -203,12 +201,11 @@ def _part(output: Any, number: int) -> Any:
 
 def _report(result: Replay, console: Console) -> None:
     names = [name for name in result.clips[0].terms if name.startswith("loss")]
-    table = Table("clip", "video", "first non-finite", *names, title=str(result.batch))
-    for number, clip in enumerate(result.clips):
-        table.add_row(
-            str(number), Text(as_text(clip.video)), clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names)
-        )
-    console.print(table)
+    rows = [
+        (str(number), clip.video, clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names))
+        for number, clip in enumerate(result.clips)
+    ]
+    console.print(text_table(str(result.batch), ("clip", "video", "first non-finite", *names), rows, num_names=3))
     bad = result.bad_gradients
     gradient = f"not finite in {len(bad)} tensors, the deepest is {bad[-1]}" if bad else "finite"
     say(console, f"loss {result.loss:.4g}; gradient {gradient}")

@@ -107,8 +107,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def json_as_bytes(value: dict[str, Any]) -> bytes:
-    """A value as readable JSON."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    """A value as readable JSON; bytes of a name that are not UTF-8 are escaped, so that they are read as they were."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from rich.console import Console
 from v3s import argv
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
-from v3s.files.text import say
+from v3s.files.text import as_text, say
 from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atomically, write_json
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
@@ -231,7 +231,7 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
     """Return a function that prints a message on the console and also logs it."""
 
     def report(text: str) -> None:
-        log.info(text)
+        log.info(as_text(text))
         say(console, text)
 
     return report

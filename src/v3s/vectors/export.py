@@ -1,4 +1,7 @@
-"""Export of vectors to the formats of other tools: npy, CSV and Parquet."""
+"""Export of vectors to the formats of other tools: npy, CSV and Parquet.
+
+They contain names as text (`v3s.files.text`); videos.jsonl contains the exact names.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from v3s.files.text import as_cell, as_text
 from v3s.files.writing import write_atomically
 from v3s.vectors.collection import Vectors
 
@@ -39,10 +43,7 @@ def _export_csv(vectors: Vectors) -> None:
 
 
 def _export_parquet(vectors: Vectors) -> None:
-    """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers.
-
-    Bytes of a file name that are not UTF-8 are written as "?".
-    """
+    """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers."""
     arrow, parquet = import_pyarrow()
     types = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
     number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
@@ -54,7 +55,8 @@ def _export_parquet(vectors: Vectors) -> None:
         with parquet.ParquetWriter(path, schema) as writer:
             for shard in vectors.shards:
                 described = [
-                    (row[0].encode(errors="replace").decode(), *row[1:]) for row in islice(rows, len(shard.vectors))
+                    tuple(as_text(cell) if isinstance(cell, str) else cell for cell in row)
+                    for row in islice(rows, len(shard.vectors))
                 ]
                 lists = arrow.FixedSizeListArray.from_arrays(
                     arrow.array(shard.vectors.numpy().reshape(-1)), vectors.description.dimension
@@ -76,10 +78,10 @@ def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, fl
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([as_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def import_pyarrow() -> tuple[Any, Any]:
