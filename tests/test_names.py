@@ -31,10 +31,10 @@ def odd(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of videos with odd names, in two folders with odd names, and one that cannot be read."""
     root = tmp_path_factory.mktemp("odd")
     for number, (source, name) in enumerate(zip(sorted(small_videos.rglob("*.mp4")), NAMES, strict=False)):
-        folder = os.path.join(os.fsencode(root), FOLDERS[number % 2])
-        os.makedirs(folder, exist_ok=True)
-        shutil.copy(source, os.path.join(folder, name))
-    Path(os.fsdecode(os.path.join(folder, b"bad \xfe\x1b\n.mp4"))).write_text("not a video")
+        folder = root / os.fsdecode(FOLDERS[number % 2])
+        folder.mkdir(exist_ok=True)
+        shutil.copy(source, folder / os.fsdecode(name))
+    (folder / os.fsdecode(b"bad \xfe\x1b\n.mp4")).write_text("not a video")
     return root
 
 
@@ -89,8 +89,8 @@ def test_search_explain_speediness(odd: Path, run: Path, tmp_path: Path, capsys:
     out, page, vectors = tmp_path / "s.json", tmp_path / "s.html", tmp_path / "vectors"
     embedding = ["embed", f"--data={odd}", f"--backbone={run}", f"--out={vectors}", "--workers=0", "--num-clips=1"]
     ran([*embedding, "--export=csv"], capsys)
-    with (vectors / "vectors.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    with (vectors / "vectors.csv").open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
     assert len(rows) == len(NAMES)
     for row in rows:
         assert not CONTROLS.search(row["path"] + row["label"])
@@ -102,7 +102,7 @@ def test_search_explain_speediness(odd: Path, run: Path, tmp_path: Path, capsys:
         best = json.loads(out.read_text())["hits"][0]["file"]
         assert os.fsencode(best) == os.fsencode(os.path.realpath(file))
         assert not CONTROLS.search(page.read_text())
-        folder = tmp_path / f"explained {os.path.basename(file)}"
+        folder = tmp_path / f"explained {Path(file).name}"
         ran(["explain", f"--video={file}", f"--backbone={run}", f"--out={folder}"], capsys)
         assert json.loads((folder / "explain.json").read_text())["video"] == file
         assert not CONTROLS.search((folder / "explain.html").read_text())
