@@ -204,6 +204,7 @@ _RECIPE = argv.Option(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # nor do the processes of a command import from the current folder
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it may be limited to ASCII
     try:
