@@ -40,6 +40,22 @@ def require_not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be 0 or more")
 
 
+_MAX_CLIP_FRAMES, _MAX_CLIP_SIZE, _MAX_CLIP_PIXELS = 10_000, 4096, 1 << 28
+
+
+def check_clip(num_frames: int, size: int) -> None:
+    """Refuse clips that would not fit into memory.
+
+    Raises:
+        ValueError: a clip has too many frames, is too large, or has too many pixels in all.
+    """
+    if num_frames > _MAX_CLIP_FRAMES or size > _MAX_CLIP_SIZE or num_frames * size * size > _MAX_CLIP_PIXELS:
+        raise ValueError(
+            f"a clip may have at most {_MAX_CLIP_FRAMES:,} frames, {_MAX_CLIP_SIZE:,} pixels per side and "
+            f"{_MAX_CLIP_PIXELS:,} pixels in all; got {num_frames:,} frames of {size:,} x {size:,}"
+        )
+
+
 def closest(word: str, names: Iterable[str]) -> str:
     """A suggestion for a mistyped name: " (did you mean '--learning-rate'?)", or an empty string.
 

@@ -13,8 +13,8 @@ from v3s.commands.pretrain import PretrainConfig, pretraining, set_up_pretrainin
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
+from v3s.files.reading import read_value
 from v3s.files.text import say, text_table
-from v3s.files.writing import read_json
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
 from v3s.train.distributed import Processes
@@ -136,7 +136,7 @@ def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, co
         )
     compute = choose_compute(options.device, options.precision)
     job = set_up_pretraining(options, backbone=backbone, compute=compute, processes=Processes(), console=console)
-    was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
+    was_on_gpu = read_value(run / MANIFEST, "compute", str).startswith("cuda")
     return _Setting(
         pretraining(job),
         job.train,

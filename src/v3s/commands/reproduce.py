@@ -25,8 +25,9 @@ from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.commands.recipes import RECIPES
 from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
+from v3s.files.reading import read_json
 from v3s.files.text import say, text_table
-from v3s.files.writing import read_json, write_json
+from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
 from v3s.protocols.retrieve import PAPER_KS, RetrieveConfig, retrieve

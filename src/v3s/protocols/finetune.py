@@ -22,8 +22,9 @@ from v3s.data.views import View
 from v3s.features.saved import kind_of_run
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
+from v3s.files.reading import read_value
 from v3s.files.text import say
-from v3s.files.writing import read_json, write_json
+from v3s.files.writing import write_json
 from v3s.options import require_not_negative, require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
@@ -344,7 +345,7 @@ def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) 
     parts, scores = job.parts, result.scores
     return {
         "backbone": job.source.name,
-        "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
+        "backbone_fingerprint": read_value(result.run / MANIFEST, "backbone_fingerprint", str),
         "fingerprint": fingerprint,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

@@ -34,8 +34,9 @@ from rich.console import Console
 from v3s import argv
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
+from v3s.files.reading import checked, read_json, read_text
 from v3s.files.text import as_text, say
-from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atomically, write_json
+from v3s.files.writing import NEXT, PART, finish_together, write_atomically, write_json
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
@@ -93,11 +94,13 @@ class RunFolder:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last line that a kill cut short."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in read_text(path).splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            line = checked(dict[str, Any], json.loads(text), "the line")
+            checked(int, line.get("epoch"), "epoch")
+        except (ValueError, RecursionError):
             break
+        lines.append(line)
     return lines
 
 
@@ -149,9 +152,9 @@ def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE
     run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
     resumes = config.resume and (run.path / MANIFEST).is_file()
     if resumes:
-        manifest = read_json(run.path / MANIFEST)
         _check_resumable(run.path, config_of_run(type(config), run.path), config, free=free)
-        if manifest["files_sha256"] != facts["files_sha256"]:
+        manifest = read_json(run.path / MANIFEST)
+        if manifest.get("files_sha256") != facts["files_sha256"]:
             raise ValueError(
                 f"{run.path} cannot be resumed: the list of videos or their labels have changed since the run started "
                 f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore the list, or start a new "
@@ -192,11 +195,13 @@ def _write_config(run: RunFolder, config: Any) -> None:
 
 def config_of_run(kind: type[_Config], run: Path) -> _Config:
     """The configuration of a run's folder."""
-    return argv.from_yaml(kind, (run / CONFIG).read_text(encoding="utf-8"))
+    return argv.from_yaml(kind, read_text(run / CONFIG))
 
 
 def _num_videos(manifest: dict[str, Any]) -> str:
-    return f"{manifest['videos']['listed']:,}" if "listed" in manifest["videos"] else "an unknown number of"
+    videos = manifest.get("videos")
+    listed = videos.get("listed") if isinstance(videos, dict) else None
+    return f"{listed:,}" if isinstance(listed, int) else "an unknown number of"
 
 
 def _clear(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from v3s.files.writing import read_json
+from v3s.files.reading import read_json
 from v3s.vectors.collection import Vectors, VectorsError
 from v3s.vectors.exact import Neighbours
 

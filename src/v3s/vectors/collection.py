@@ -25,10 +25,10 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.data.views import View
-from v3s.features.encoder import Feature, Space
+from v3s.features.encoder import Space
 from v3s.files.lock import LOCK
-from v3s.files.writing import read_json, write_json, write_whole
+from v3s.files.reading import parse_as, read_as, read_bytes, read_json
+from v3s.files.writing import CheckpointError, write_json, write_whole
 from v3s.vectors.exact import Neighbours, nearest
 
 _FORMAT = 1
@@ -86,6 +86,14 @@ class Description:
     left_out: dict[str, str]
     shard_videos: int
 
+    def __post_init__(self) -> None:
+        counts = (self.num_videos, self.num_vectors, self.num_padded, self.num_missing)
+        if min(self.dimension, self.shard_videos) < 1 or min(counts) < 0 or self.dtype not in DTYPES:
+            raise ValueError(
+                "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
+                f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
+            )
+
     @property
     def identity(self) -> dict[str, Any]:
         """The values that all shards in a folder have in common."""
@@ -115,6 +123,10 @@ class Entry:
     label: str | None
     num_frames: int
     seconds: float
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.seconds < 0:
+            raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +163,7 @@ class Vectors:
     def video(self, number: int) -> Entry:
         """Return the entry of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
-        return Entry(**json.loads(self._lines[start : int(self._line_ends[number])]))
+        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], self.folder / _VIDEOS)
 
     def video_of(self, row: int) -> int:
         """Return the number of a row's video."""
@@ -295,7 +307,21 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
             f"{path}: belongs to a different {differing} than {folder / _VECTORS}; vectors from different runs cannot "
             "be mixed: embed again with --overwrite"
         )
+    if not _fits(shard, description):
+        raise VectorsError(f"{path}: does not fit {folder / _VECTORS}: shapes, types or numbers of videos differ")
     return shard
+
+
+def _fits(shard: Shard, description: Description) -> bool:
+    """Whether the tensors of a shard have the shapes, types and ranges that its description states."""
+    num_rows, places = len(shard.videos), (shard.videos, shard.starts, shard.ends)
+    return (
+        shard.vectors.dtype == DTYPES[description.dtype]
+        and shard.vectors.shape == (num_rows, description.dimension)
+        and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
+        and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
+        and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
+    )
 
 
 def read_description(folder: Path) -> Description:
@@ -307,16 +333,18 @@ def read_description(folder: Path) -> Description:
     path = folder / _VECTORS
     if not path.is_file():
         raise VectorsError(f"{folder}: contains no vectors ({_VECTORS} is missing); create them with v3s embed")
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except CheckpointError as error:
+        raise VectorsError(str(error)) from error
     if (version := values.pop("format", None)) != _FORMAT:
         raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
+    fingerprint = values.pop("fingerprint", None)
     try:
-        fingerprint, stored = values.pop("fingerprint"), values.pop("space")
-        space = Space(stored["weights"], View(**stored["view"]), Feature(**stored["feature"]))
-        description = Description(space=space, **values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise VectorsError(f"{path}: incomplete description ({error}); embed again with --overwrite") from error
-    if fingerprint != space.fingerprint:
+        description = read_as(Description, values, path)
+    except CheckpointError as error:
+        raise VectorsError(str(error)) from error
+    if fingerprint != description.space.fingerprint:
         raise VectorsError(f"{path}: was edited: its fingerprint does not match its content; embed again")
     return description
 
@@ -330,9 +358,9 @@ def open_vectors(folder: str | Path) -> Vectors:
     folder = Path(folder)
     description = read_description(folder)
     try:
-        lines = (folder / _VIDEOS).read_bytes()
-    except OSError as error:
-        raise VectorsError(f"{folder / _VIDEOS}: cannot be read ({error.strerror}); embed again") from error
+        lines = read_bytes(folder / _VIDEOS)
+    except CheckpointError as error:
+        raise VectorsError(f"{error}; embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
         raise VectorsError(f"{folder / _VIDEOS}: does not match {_VECTORS}; embed again")
     shards = tuple(read_shard(folder, number, description) for number in range(description.num_shards))
@@ -343,4 +371,9 @@ def open_vectors(folder: str | Path) -> Vectors:
             "embed again with --overwrite"
         )
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    if len(line_ends) != description.num_videos:
+        raise VectorsError(
+            f"{folder / _VIDEOS}: has {len(line_ends):,} lines, but {_VECTORS} lists "
+            f"{description.num_videos:,} videos; embed again with --overwrite"
+        )
     return Vectors(folder, description, shards, offsets, lines, line_ends)
