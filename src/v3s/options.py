@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def closest(word: str, names: Iterable[str]) -> str:
     )
     hints = " or ".join(repr(plain[name]) for name in matches[:3])
     return f" (did you mean {hints}?)" if hints else ""
+
+
+def import_extra(name: str, extra: str, purpose: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        ValueError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"{purpose} needs {name.partition('.')[0]}, which is not installed ({error}): pip install 'v3s[{extra}]'"
+        ) from error
 
 
 def seed_problem(seed: int) -> str | None:

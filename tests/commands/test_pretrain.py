@@ -167,6 +167,7 @@ def test_a_signal_saves_and_ends(
     assert process.returncode == code
     assert "resume with: v3s pretrain --out" in output
     assert "Traceback" not in output
+    assert "ended by TrainingStoppedError: stopped in epoch" in (out / "train.log").read_text()
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(pretrained)
     assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by

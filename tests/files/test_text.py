@@ -54,6 +54,15 @@ def test_a_cell_is_no_formula(text: str, cell: str) -> None:
     assert as_cell(text) == cell
 
 
+def test_a_narrow_terminal_shows_the_whole_name() -> None:
+    raw, name = io.StringIO(), "/data/a_folder/" + "".join(map(chr, range(97, 123))) * 3 + ".mp4"
+    rows = [("0", name, "conv1.0.weight", "0.1234", "0.1234", "0.1234")]
+    header = ("clip", "video", "first non-finite", "loss", "loss_spatial", "loss_temporal")
+    Console(file=raw, width=80).print(text_table("batch", header, rows, num_names=3))
+    cells = [line.split("\u2502")[2].strip() for line in raw.getvalue().splitlines() if line.startswith("\u2502")]
+    assert "".join(cells) == name
+
+
 def test_markup_in_a_table_is_text() -> None:
     raw = io.StringIO()
     Console(file=raw, width=60).print(text_table("[b]t[/]", ("[red]h",), [("[/]x\x1b",)]))

@@ -19,7 +19,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -228,6 +228,10 @@ def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     logger.addHandler(handler)
     try:
         yield logger
+    except BaseException as error:  # a NaN, a signal, a full disk: what a user would look for here
+        with suppress(OSError):
+            logger.info(as_text(f"ended by {type(error).__name__}: {error}"))
+        raise
     finally:
         handler.close()
 

@@ -5,7 +5,6 @@ They contain names as text (`v3s.files.text`); videos.jsonl contains the exact n
 
 import csv
 from collections.abc import Iterator
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from v3s.files.text import as_cell, as_text
 from v3s.files.writing import write_atomically
+from v3s.options import import_extra
 from v3s.vectors.collection import Vectors
 
 _ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
@@ -85,14 +85,5 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet.
-
-    Raises:
-        ValueError: pyarrow is not installed; the message says how to install it.
-    """
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ValueError(
-            f"parquet files need pyarrow, which is not installed ({error}): pip install 'v3s[parquet]'"
-        ) from error
+    """Import pyarrow and pyarrow.parquet, an optional package."""
+    return import_extra("pyarrow", "parquet", "a parquet file"), import_extra("pyarrow.parquet", "parquet", "it")
