@@ -36,7 +36,7 @@ from v3s.data.store_folder import (
 )
 from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, progress_bar, say
-from v3s.files.writing import PART, write_atomically
+from v3s.files.writing import PART, refuse_links, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, stored_size
@@ -128,6 +128,8 @@ def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
     """The store in the folder, even if its videos have moved, or a new empty store."""
+    if is_store(folder):
+        refuse_links(folder)
     if is_store(folder) and not overwrite:
         store = open_store(folder, to_write=True)
         if store.settings == settings:

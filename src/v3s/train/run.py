@@ -36,7 +36,16 @@ from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
 from v3s.files.reading import checked, read_json, read_text
 from v3s.files.text import as_text, say
-from v3s.files.writing import NEXT, PART, finish_together, write_atomically, write_json
+from v3s.files.writing import (
+    NEXT,
+    PART,
+    SaveError,
+    append_line,
+    finish_together,
+    refuse_links,
+    write_atomically,
+    write_json,
+)
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
@@ -80,8 +89,7 @@ class RunFolder:
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path / METRICS, json.dumps(line))
 
     def keep_metrics(self, num_epochs: int) -> None:
         """Drop the lines of epochs that the resumed run will repeat."""
@@ -129,6 +137,8 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     check_out(out, resume=resume, overwrite=overwrite)
     path = Path(out)
+    if path.is_dir():
+        refuse_links(path)
     for unfinished in (*path.glob(PART), *path.glob(f"*/{PART}")):
         unfinished.unlink()
     if overwrite and not resume:
@@ -216,6 +226,9 @@ class _LogFile(logging.FileHandler):
     """A log file that ends the run on a full disk, as any other file does, instead of printing tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise SaveError(f"{self.baseFilename} cannot be written: {error.strerror}") from error
         raise
 
 
@@ -233,7 +246,8 @@ def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
             logger.info(as_text(f"ended by {type(error).__name__}: {error}"))
         raise
     finally:
-        handler.close()
+        with suppress(OSError):  # on a full disk: the error is on its way
+            handler.close()
 
 
 def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:

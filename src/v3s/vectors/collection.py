@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from v3s.features.encoder import Space
 from v3s.files.lock import LOCK
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
-from v3s.files.writing import CheckpointError, write_json, write_whole
+from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
 from v3s.vectors.exact import Neighbours, nearest
 
 _FORMAT = 1
@@ -241,7 +241,9 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
             _clear(folder)
         else:
             _check_same(folder, read_description(folder), description)
-    for partial in folder.glob(".shard-*.part"):  # from a killed run
+    if folder.is_dir():
+        refuse_links(folder)
+    for partial in folder.glob(PART):  # from a killed run
         partial.unlink()
     write_json(folder / _VECTORS, description.to_json())
     write_whole(folder / _VIDEOS, lines)

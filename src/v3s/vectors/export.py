@@ -24,11 +24,15 @@ def _export_npy(vectors: Vectors) -> None:
     stored = vectors.description
 
     def write(path: Path) -> None:
-        dtype, shape = np.dtype(stored.dtype), (len(vectors), stored.dimension)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
-            array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
-        array.flush()
+        header = {
+            "descr": np.dtype(stored.dtype).str,
+            "fortran_order": False,
+            "shape": (len(vectors), stored.dimension),
+        }
+        with path.open("wb") as file:  # not memory-mapped: on a full disk that ends the process
+            np.lib.format.write_array_header_1_0(file, header)
+            for shard in vectors.shards:
+                file.write(np.ascontiguousarray(shard.vectors.numpy()).data)
 
     write_atomically(vectors.folder / "vectors.npy", write)
     write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, _ROW_COLUMNS, _rows(vectors)))
