@@ -314,7 +314,12 @@ def _expand_home(value: Any) -> Any:
     """Replace ``~/`` by the home folder if no shell has done so: in a file, and in ``--data=~/videos``."""
     if isinstance(value, tuple):
         return tuple(map(_expand_home, value))
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    if not (isinstance(value, str) and value.startswith("~/")):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{value}: this user has no home folder; give the whole path") from error
 
 
 def _print_outputs(result: object, config: Any) -> int:

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from v3s.data.handover import check_room
 from v3s.data.index_cache import file_key
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
@@ -232,6 +233,7 @@ def _run(
     if (workers := min(workers, len(parts))) < 2:
         yield from map(_write_shard, stems, repeat(root), parts, repeat(config))
         return
+    check_room(workers)
     before = set(active_children())
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:

@@ -31,7 +31,10 @@ def default_cache(root: Path) -> Path:
 
     The name also depends on the decoder's version and the code that reads the files: another may count other frames.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home folder, which the warning of `CacheWriter` reports
+        base = Path(os.devnull)
     reader = "\n".join([av.__version__, inspect.getsource(container_module), inspect.getsource(index_module)])
     name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
     return base / "v3s" / "index" / f"{name}.jsonl"
