@@ -22,13 +22,13 @@ from v3s.vectors.collection import (
     Entry,
     Shard,
     VectorsError,
-    begin_folder,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
     video_lines,
 )
+from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8
 

@@ -2,7 +2,7 @@
 
 ========================  ===========================================================================================
 vectors.json              `Description`: network, preprocessing, source, counts, which videos were skipped
-videos.jsonl              one line per video: its path, label, length in frames and in seconds
+videos.jsonl              one line per video: its path, label, length in frames and in seconds, content
 shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in videos.jsonl), ``starts`` and ``ends``
                           (first frame, and the one after the last), int32 (n,)
 ========================  ===========================================================================================
@@ -12,7 +12,7 @@ Every shard contains the stamp of its folder, so that vectors of different netwo
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import Space
-from v3s.files.lock import LOCK
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
-from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
+from v3s.files.writing import CheckpointError, write_whole
 from v3s.vectors.exact import Neighbours, nearest
+from v3s.video.checksum import adler32
 
 _FORMAT = 1
-_VECTORS, _VIDEOS = "vectors.json", "videos.jsonl"
-_DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
+VECTORS, VIDEOS = "vectors.json", "videos.jsonl"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _NUM_SPARE = 16
 """Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
@@ -117,12 +116,17 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds."""
+    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds.
+
+    ``content`` identifies what the file contained, see `v3s.data.index_table.content_of`; folders of earlier versions
+    do not have it.
+    """
 
     path: str
     label: str | None
     num_frames: int
     seconds: float
+    content: str = ""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.seconds < 0:
@@ -163,7 +167,7 @@ class Vectors:
     def video(self, number: int) -> Entry:
         """Return the entry of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
-        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], self.folder / _VIDEOS)
+        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], self.folder / VIDEOS)
 
     def video_of(self, row: int) -> int:
         """Return the number of a row's video."""
@@ -217,7 +221,13 @@ class Vectors:
 
 def video_lines(videos: Iterable[Entry]) -> bytes:
     """Return the content of videos.jsonl."""
-    return b"".join(json.dumps(asdict(video)).encode() + b"\n" for video in videos)
+    values = ({name: value for name, value in asdict(video).items() if name != "content" or value} for video in videos)
+    return b"".join(json.dumps(each).encode() + b"\n" for each in values)
+
+
+def entries_of(lines: bytes, folder: Path) -> Iterator[Entry]:
+    """Read the content of videos.jsonl."""
+    return (parse_as(Entry, line, folder / VIDEOS) for line in lines.splitlines())
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -225,70 +235,29 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
-    """Create the folder for new vectors, or resume one that is incomplete.
-
-    Raises:
-        VectorsError: the folder contains other vectors and ``overwrite`` is not set, or it contains something else,
-            which is never overwritten.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
-        if not (folder / _VECTORS).is_file():
-            raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
-        if overwrite:
-            _clear(folder)
-        else:
-            _check_same(folder, read_description(folder), description)
-    if folder.is_dir():
-        refuse_links(folder)
-    for partial in folder.glob(PART):  # from a killed run
-        partial.unlink()
-    write_json(folder / _VECTORS, description.to_json())
-    write_whole(folder / _VIDEOS, lines)
-
-
-def _clear(folder: Path) -> None:
-    for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (_VIDEOS, *_DERIVED))):
-        path.unlink(missing_ok=True)
-    (folder / _VECTORS).unlink()  # last, because it marks the folder as one of vectors
-
-
-def _check_same(folder: Path, old: Description, new: Description) -> None:
-    differing = [name for name, value in new.identity.items() if old.identity[name] != value]
-    if not differing:
-        return
-    if "fingerprint" in differing:
-        difference = f"from another network or preprocessing: {_summary(old)}; now {_summary(new)}"
-    elif "files_sha256" in differing:
-        difference = f"of another list of videos: {old.source}; now {new.source}"
-    else:
-        values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
-        difference = f"with {', '.join(values)}"
-    raise VectorsError(
-        f"{folder} contains vectors {difference}; replace them with --overwrite or choose another folder with --out"
-    )
-
-
-def _summary(description: Description) -> str:
-    space = description.space
-    return (
-        f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
-        f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
-        + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
-    )
-
-
 def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
     """Write one shard atomically."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
-    metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
+    metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp, "checksum": _checksum(shard)}
     write_whole(shard_path(folder, number), save(tensors, metadata))
 
 
-def read_shard(folder: Path, number: int, description: Description) -> Shard:
+def _checksum(shard: Shard) -> str:
+    """Adler-32 of the tensors of a shard, in the order of its fields."""
+    checksum = 1
+    for field in fields(Shard):
+        checksum = adler32(np.ascontiguousarray(getattr(shard, field.name).numpy()).data, checksum)
+    return f"adler32-{checksum:08x}"
+
+
+def read_shard(folder: Path, number: int, description: Description, *, verify: bool = True) -> Shard:
     """Map one shard into memory.
+
+    Args:
+        folder: the folder of vectors.
+        number: number of the shard.
+        description: what the shard must contain.
+        verify: compare its content with its checksum, which reads all of it; earlier versions wrote none.
 
     Raises:
         VectorsError: the shard is missing, damaged, or from another folder.
@@ -306,11 +275,15 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
         other = metadata.get("fingerprint") != description.space.fingerprint
         differing = "network or preprocessing" if other else "video list or storage format"
         raise VectorsError(
-            f"{path}: belongs to a different {differing} than {folder / _VECTORS}; vectors from different runs cannot "
+            f"{path}: belongs to a different {differing} than {folder / VECTORS}; vectors from different runs cannot "
             "be mixed: embed again with --overwrite"
         )
     if not _fits(shard, description):
-        raise VectorsError(f"{path}: does not fit {folder / _VECTORS}: shapes, types or numbers of videos differ")
+        raise VectorsError(f"{path}: does not fit {folder / VECTORS}: shapes, types or numbers of videos differ")
+    if verify and metadata.get("checksum") not in (None, _checksum(shard)):
+        raise VectorsError(
+            f"{path}: damaged: its content does not match its checksum; run v3s embed again with the same options"
+        )
     return shard
 
 
@@ -332,9 +305,9 @@ def read_description(folder: Path) -> Description:
     Raises:
         VectorsError: the file does not exist, has another format or is incomplete.
     """
-    path = folder / _VECTORS
+    path = folder / VECTORS
     if not path.is_file():
-        raise VectorsError(f"{folder}: contains no vectors ({_VECTORS} is missing); create them with v3s embed")
+        raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
     try:
         values = read_json(path)
     except CheckpointError as error:
@@ -351,8 +324,12 @@ def read_description(folder: Path) -> Description:
     return description
 
 
-def open_vectors(folder: str | Path) -> Vectors:
+def open_vectors(folder: str | Path, *, verify: bool = True) -> Vectors:
     """Open the vectors that ``v3s embed`` wrote.
+
+    Args:
+        folder: the folder.
+        verify: compare the shards with their checksums, which reads all of them, as exact search does.
 
     Raises:
         VectorsError: the folder contains no vectors, or a file is missing, damaged or belongs to other vectors.
@@ -360,22 +337,22 @@ def open_vectors(folder: str | Path) -> Vectors:
     folder = Path(folder)
     description = read_description(folder)
     try:
-        lines = read_bytes(folder / _VIDEOS)
+        lines = read_bytes(folder / VIDEOS)
     except CheckpointError as error:
         raise VectorsError(f"{error}; embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
-        raise VectorsError(f"{folder / _VIDEOS}: does not match {_VECTORS}; embed again")
-    shards = tuple(read_shard(folder, number, description) for number in range(description.num_shards))
+        raise VectorsError(f"{folder / VIDEOS}: does not match {VECTORS}; embed again")
+    shards = tuple(read_shard(folder, number, description, verify=verify) for number in range(description.num_shards))
     offsets = np.cumsum([0, *(len(shard.vectors) for shard in shards)], dtype=np.int64)
     if offsets[-1] != description.num_vectors or not description.num_vectors:
         raise VectorsError(
-            f"{folder}: its shards contain {offsets[-1]:,} vectors, but {_VECTORS} lists {description.num_vectors:,}; "
+            f"{folder}: its shards contain {offsets[-1]:,} vectors, but {VECTORS} lists {description.num_vectors:,}; "
             "embed again with --overwrite"
         )
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
     if len(line_ends) != description.num_videos:
         raise VectorsError(
-            f"{folder / _VIDEOS}: has {len(line_ends):,} lines, but {_VECTORS} lists "
+            f"{folder / VIDEOS}: has {len(line_ends):,} lines, but {VECTORS} lists "
             f"{description.num_videos:,} videos; embed again with --overwrite"
         )
     return Vectors(folder, description, shards, offsets, lines, line_ends)

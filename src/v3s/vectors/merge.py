@@ -18,11 +18,11 @@ from v3s.vectors.collection import (
     Shard,
     Vectors,
     VectorsError,
-    begin_folder,
     open_vectors,
     save_shard,
     video_lines,
 )
+from v3s.vectors.folder import begin_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
         ValueError: the query cannot be read, the vectors are damaged or incomplete, or they come from another network.
     """
     console = console or Console()
-    vectors = open_vectors(config.vectors)
+    vectors = open_vectors(config.vectors, verify=not config.approximate)
     nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
     encoder = _open_encoder(vectors, config)
     per_clip = vectors.description.per_clip
