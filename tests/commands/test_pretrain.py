@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,3 +315,18 @@ def test_weights_are_plain_safetensors(pretrained: Path) -> None:
     names = load_file(pretrained / "backbone.safetensors")
     assert isinstance(create_backbone("r3d", 0.125), nn.Module)
     assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()
+
+
+def test_changed_contents_are_not_resumed(small_videos: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    data, out = shutil.copytree(small_videos, tmp_path / "data"), tmp_path / "run"
+    changed = replace(config, data=str(data), out=str(out), epochs=1)
+    pretrain(changed, console=QUIET)
+    first, second = sorted(data.rglob("*.mp4"))[:2]
+    kept = first.read_bytes()
+    shutil.copy(second, first)
+    second.write_bytes(kept)
+    names = f"{first.relative_to(data)}, {second.relative_to(data)}"
+    with pytest.raises(ValueError, match=rf"the contents of 2 videos changed since the run started: {names}; restore"):
+        pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
+    (out / "videos.jsonl").unlink()  # a run of an earlier version
+    pretrain(replace(changed, resume=True, epochs=2), console=QUIET)

@@ -49,6 +49,7 @@ from v3s.train.run import (
     METRICS,
     RunFolder,
     check_out,
+    contents_of,
     hash_of_files,
     read_metrics,
     take_run,
@@ -208,7 +209,9 @@ def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledC
 
 
 def _open(job: FinetuneJob) -> RunFolder:
-    run = take_run(job.config, _facts(job), free=_FREE)
+    parts = job.parts
+    videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
+    run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
         for name in (CLASSIFIER, RESULT, _REPORT):
             (run.path / name).unlink(missing_ok=True)

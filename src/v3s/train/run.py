@@ -5,6 +5,7 @@ config.yaml             the resolved configuration, which ``--config`` accepts
 manifest.json           versions, threads, seeds, hash of the file list, numbers of skipped files
 metrics.jsonl           one line for each epoch
 quarantine.jsonl        one line for each file that failed after the scan: the batch from which it is skipped, and why
+videos.jsonl            the videos that are used, and what identifies their contents
 train.log               what was printed
 checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
 backbone.safetensors    the weights of the best epoch; config.json describes how to use them
@@ -18,7 +19,7 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,10 +33,11 @@ import torch
 from rich.console import Console
 
 from v3s import argv
+from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
 from v3s.files.reading import checked, read_json, read_text
-from v3s.files.text import as_text, say
+from v3s.files.text import as_text, counted, say
 from v3s.files.writing import (
     NEXT,
     PART,
@@ -45,19 +47,21 @@ from v3s.files.writing import (
     refuse_links,
     write_atomically,
     write_json,
+    write_whole,
 )
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-_QUARANTINE = "quarantine.jsonl"
+_QUARANTINE, _VIDEOS = "quarantine.jsonl", "videos.jsonl"
 _LAST = Path("checkpoints/last.pt")
 NONFINITE = "nonfinite"
+_NUM_NAMED = 5
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
 """Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint."""
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", NONFINITE, NEXT)
 
@@ -147,13 +151,16 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     return RunFolder(path)
 
 
-def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE_ON_RESUME) -> RunFolder:
+def take_run(
+    config: Any, facts: dict[str, Any], videos: Mapping[str, str], *, free: Collection[str] = FREE_ON_RESUME
+) -> RunFolder:
     """Open the folder of a run; write config.yaml and manifest.json, or check them if the run is resumed.
 
     Args:
         config: configuration of the run, with ``out``, ``resume`` and ``overwrite``.
         facts: entries of manifest.json in addition to the environment; a resumed run must have the same
             ``files_sha256``.
+        videos: what identifies the content of each video that is used, by path; a resumed run must have the same.
         free: names of the options that may change when the run is resumed.
 
     Raises:
@@ -170,10 +177,39 @@ def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE
                 f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore the list, or start a new "
                 "run with another --out"
             )
+        _check_contents(run.path, videos)
     _write_config(run, config)  # also for a resumed run, which may have more epochs now
     if not resumes:
         write_manifest(run, facts)
+        lines = "".join(json.dumps([path, content]) + "\n" for path, content in videos.items())
+        write_whole(run.path / _VIDEOS, lines.encode())
     return run
+
+
+def contents_of(paths: Iterable[str], table: IndexTable) -> dict[str, str]:
+    """What identifies the content of each video of a table, by path."""
+    return dict(zip(paths, map(content_of, table), strict=True))
+
+
+def _check_contents(run: Path, videos: Mapping[str, str]) -> None:
+    """Refuse to resume a run after the contents of its videos changed; runs of earlier versions did not record them.
+
+    Raises:
+        ValueError: they changed; the message names the first ones.
+    """
+    if not (run / _VIDEOS).is_file():
+        return
+    try:
+        before: dict[str, str] = dict(map(json.loads, read_text(run / _VIDEOS).splitlines()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{run / _VIDEOS} is damaged ({error}); start a new run with another --out") from error
+    changed = [path for path in before | dict(videos) if before.get(path) != videos.get(path)]
+    if changed:
+        more = f" and {len(changed) - _NUM_NAMED:,} more" if len(changed) > _NUM_NAMED else ""
+        raise ValueError(
+            f"{run} cannot be resumed: the contents of {counted(len(changed), 'video')} changed since the run started: "
+            f"{', '.join(changed[:_NUM_NAMED])}{more}; restore them, or start a new run with another --out"
+        )
 
 
 def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
