@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study import DEFAULT, RANDOM, Step, write_default
-from v3s.files.writing import DESCRIPTION, read_json, write_json
+from v3s.files.reading import read_json
+from v3s.files.writing import DESCRIPTION, write_json
 from v3s.train.run import MANIFEST, METRICS, read_metrics
 
 RESULTS = "results.json"

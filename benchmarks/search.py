@@ -31,11 +31,11 @@ from v3s.vectors.collection import (
     Entry,
     Shard,
     Vectors,
-    begin_folder,
     open_vectors,
     save_shard,
     video_lines,
 )
+from v3s.vectors.folder import begin_folder
 
 NUM_VECTORS, QUICK_VECTORS, DIMENSION, SHARD_VIDEOS = 1_000_000, 100_000, 512, 1000
 K = 10

@@ -18,7 +18,7 @@ import torch
 
 from v3s.commands.paper_tables import TABLES
 from v3s.commands.pretrain import PretrainConfig
-from v3s.files.writing import read_json
+from v3s.files.reading import read_json
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
 from v3s.pretext.task import TASKS

@@ -37,6 +37,7 @@ GROUPS = {"Attributes": "options", "More options": "more options", "For ablation
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NULL = "tag:yaml.org,2002:null"
+_MAX_FILE_LENGTH = 100_000  # reading YAML takes a second for so much
 
 
 class UsageError(ValueError):
@@ -214,7 +215,8 @@ def read_file(options: Sequence[Option], file: str) -> dict[str, Any]:
         UsageError: the file cannot be read, or `parse_yaml` reports an error in it.
     """
     try:
-        return parse_yaml(options, Path(file).read_text(encoding="utf-8"), file)
+        with Path(file).open(encoding="utf-8") as opened:
+            return parse_yaml(options, opened.read(_MAX_FILE_LENGTH + 1), file)
     except UnicodeDecodeError:
         raise UsageError(f"{file} is not valid YAML: it is not UTF-8 text") from None
     except OSError as error:
@@ -236,6 +238,8 @@ def parse_yaml(options: Sequence[Option], text: str, source: str) -> dict[str, A
         UsageError: the text is not valid YAML, or an option is unknown, given twice, or has an invalid value.
     """
     known = {option.field: option for option in options}
+    if len(text) > _MAX_FILE_LENGTH:
+        raise UsageError(f"{source} is not a valid options file: it has more than {_MAX_FILE_LENGTH:,} characters")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:

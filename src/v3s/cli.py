@@ -204,8 +204,9 @@ _RECIPE = argv.Option(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # nor do the processes of a command import from the current folder
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names may contain any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # it may be limited to ASCII
     try:
         with _exit_on_sigterm():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -313,21 +314,38 @@ def _expand_home(value: Any) -> Any:
     """Replace ``~/`` by the home folder if no shell has done so: in a file, and in ``--data=~/videos``."""
     if isinstance(value, tuple):
         return tuple(map(_expand_home, value))
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    if not (isinstance(value, str) and value.startswith("~/")):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{value}: this user has no home folder; give the whole path") from error
 
 
 def _print_outputs(result: object, config: Any) -> int:
     """Print the file that a command returns, or else its output files; returns the exit code."""
     requested = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
     for path in [result] if isinstance(result, Path) else filter(Path.is_file, requested):
-        print(path)
+        _print_path(path)
     return 1 if getattr(result, "num_usable", None) == 0 else 0  # a scan without a usable video
+
+
+def _print_path(path: Path) -> None:
+    """Print the name of a file: as text on a terminal, byte by byte for another program."""
+    from v3s.files.text import as_text
+
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        print(as_text(str(path)))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
 
 
 def _print_error(message: str, *, see: str = "") -> int:
     """Print an error on one line, whatever bytes a file name in it contains; returns the exit code."""
-    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
-    print(f"error: {shown}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
+    from v3s.files.text import as_text
+
+    print(f"error: {as_text(message)}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
     return 2 if see else 1
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def require_not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be 0 or more")
 
 
+_MAX_CLIP_FRAMES, _MAX_CLIP_SIZE, _MAX_CLIP_PIXELS = 10_000, 4096, 1 << 28
+
+
+def check_clip(num_frames: int, size: int) -> None:
+    """Refuse clips that would not fit into memory.
+
+    Raises:
+        ValueError: a clip has too many frames, is too large, or has too many pixels in all.
+    """
+    if num_frames > _MAX_CLIP_FRAMES or size > _MAX_CLIP_SIZE or num_frames * size * size > _MAX_CLIP_PIXELS:
+        raise ValueError(
+            f"a clip may have at most {_MAX_CLIP_FRAMES:,} frames, {_MAX_CLIP_SIZE:,} pixels per side and "
+            f"{_MAX_CLIP_PIXELS:,} pixels in all; got {num_frames:,} frames of {size:,} x {size:,}"
+        )
+
+
 def closest(word: str, names: Iterable[str]) -> str:
     """A suggestion for a mistyped name: " (did you mean '--learning-rate'?)", or an empty string.
 
@@ -59,6 +76,20 @@ def closest(word: str, names: Iterable[str]) -> str:
     )
     hints = " or ".join(repr(plain[name]) for name in matches[:3])
     return f" (did you mean {hints}?)" if hints else ""
+
+
+def import_extra(name: str, extra: str, purpose: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        ValueError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"{purpose} needs {name.partition('.')[0]}, which is not installed ({error}): pip install 'v3s[{extra}]'"
+        ) from error
 
 
 def seed_problem(seed: int) -> str | None:

@@ -330,6 +330,27 @@ def test_converted_weights_give_the_features_of_their_own_network(case: str, tmp
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
+WRAPS: dict[str, Callable[[Tensors], Any]] = {
+    "compiled, in parallel": lambda tensors: {f"module._orig_mod.{name}": value for name, value in tensors.items()},
+    "the other way round": lambda tensors: {f"_orig_mod.module.model.{name}": each for name, each in tensors.items()},
+    "model_state": lambda tensors: {"epoch": 3, "model_state": tensors, "optimizer": {"state": {0: torch.zeros(2)}}},
+    "deeper": lambda tensors: {"train": {"nets": {f"a.b.{name}": value for name, value in tensors.items()}}},
+    "layers compiled": lambda tensors: {name.replace("1.", "1._orig_mod.", 1): each for name, each in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_wrappers_are_taken_off_and_the_rest_is_counted(
+    wrap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = vcop_c3d()
+    torch.save(WRAPS[wrap](tensors | {"fc7.weight": torch.zeros(2), "fc7.bias": torch.zeros(2)}), tmp_path / "w.pt")
+    convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")))
+    used, unused = len(tensors) - 2, 4  # the file's own linear layer is not part of the backbone either
+    printed = capsys.readouterr().out
+    assert f"c3d (VCOP, PacePred and RSPNet): {used} tensors converted; {unused} others of the file are" in printed
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,7 @@ def test_a_signal_saves_and_ends(
     assert process.returncode == code
     assert "resume with: v3s pretrain --out" in output
     assert "Traceback" not in output
+    assert "ended by TrainingStoppedError: stopped in epoch" in (out / "train.log").read_text()
     run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(out), "--resume", "--epochs=2"])
     assert weights_of(out) == weights_of(pretrained)
     assert "epochs: 2\n" in (out / "config.yaml").read_text()  # what the next --resume goes by
@@ -354,3 +356,18 @@ def test_weights_are_plain_safetensors(pretrained: Path) -> None:
     names = load_file(pretrained / "backbone.safetensors")
     assert isinstance(create_backbone("r3d", 0.125), nn.Module)
     assert names.keys() == create_backbone("r3d", 0.125).state_dict().keys()
+
+
+def test_changed_contents_are_not_resumed(small_videos: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    data, out = shutil.copytree(small_videos, tmp_path / "data"), tmp_path / "run"
+    changed = replace(config, data=str(data), out=str(out), epochs=1)
+    pretrain(changed, console=QUIET)
+    first, second = sorted(data.rglob("*.mp4"))[:2]
+    kept = first.read_bytes()
+    shutil.copy(second, first)
+    second.write_bytes(kept)
+    names = f"{first.relative_to(data)}, {second.relative_to(data)}"
+    with pytest.raises(ValueError, match=rf"the contents of 2 videos changed since the run started: {names}; restore"):
+        pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
+    (out / "videos.jsonl").unlink()  # a run of an earlier version
+    pretrain(replace(changed, resume=True, epochs=2), console=QUIET)

@@ -79,7 +79,7 @@ def edit(path: Path, **changes: Any) -> None:
 def test_damaged_descriptions_are_reported(tmp_path: Path) -> None:
     save("converted", tmp_path)
     edit(tmp_path / "config.json", width=None)
-    with pytest.raises(CheckpointError, match=r"config\.json: incomplete description \('width'\)"):
+    with pytest.raises(CheckpointError, match=r"config\.json: width is missing"):
         describe_trained(tmp_path)
     edit(tmp_path / "config.json", width=0.125, kind="quantised")
     message = "kind is 'quantised'; it must be one of pretrained, recognizer, converted"

@@ -6,7 +6,7 @@ import os
 import pytest
 from rich.console import Console
 
-from v3s.files.text import as_text, say
+from v3s.files.text import as_cell, as_text, say, text_table
 
 
 def printed(text: str) -> str:
@@ -18,7 +18,9 @@ def printed(text: str) -> str:
     return raw.getvalue().decode()
 
 
-@pytest.mark.parametrize("text", ["a [bold]name[/bold].mp4", "[/]", "12 of 345 'files'", "ä" * 50, "two\nlines"])
+@pytest.mark.parametrize(
+    "text", ["a [bold]name[/bold].mp4", "[/]", "12 of 345 'files'", "ä" * 50, "world \u3000 \u200d"]
+)
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
     assert printed(text) == f"{text}\n"
 
@@ -27,11 +29,41 @@ def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
     ("name", "shown"),
     [
         (b"red \x1b[31m.mp4", r"red \x1b[31m.mp4"),
-        (b"bell\x07 back\x08 return\r.mp4", r"bell\x07 back\x08 return\x0d.mp4"),
+        (b"two\nlines.mp4", r"two\nlines.mp4"),
+        ("bidi \u202e.mp4".encode(), r"bidi \u202e.mp4"),
+        (b"bell\x07 back\x08 return\r.mp4", r"bell\x07 back\x08 return\r.mp4"),
         ("c1 \x9b31m.mp4".encode(), r"c1 \x9b31m.mp4"),
-        (b"bytes \xff\xfe.mp4", r"bytes \udcff\udcfe.mp4"),
+        (b"bytes \xff\xfe.mp4", r"bytes \xff\xfe.mp4"),
     ],
 )
 def test_a_hostile_name_is_shown_as_text(name: bytes, shown: str) -> None:
     assert printed(os.fsdecode(name)) == f"{shown}\n"
     assert as_text(shown) == shown
+
+
+def test_several_lines_stay_lines() -> None:
+    raw = io.StringIO()
+    say(Console(file=raw, width=20), "one", "two\x1b")
+    assert raw.getvalue() == "one\ntwo\\x1b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("\uff1d1", "'\uff1d1"), ("a=1", "a=1"), ("\t=1", r"\t=1")]
+)
+def test_a_cell_is_no_formula(text: str, cell: str) -> None:
+    assert as_cell(text) == cell
+
+
+def test_a_narrow_terminal_shows_the_whole_name() -> None:
+    raw, name = io.StringIO(), "/data/a_folder/" + "".join(map(chr, range(97, 123))) * 3 + ".mp4"
+    rows = [("0", name, "conv1.0.weight", "0.1234", "0.1234", "0.1234")]
+    header = ("clip", "video", "first non-finite", "loss", "loss_spatial", "loss_temporal")
+    Console(file=raw, width=80).print(text_table("batch", header, rows, num_names=3))
+    cells = [line.split("\u2502")[2].strip() for line in raw.getvalue().splitlines() if line.startswith("\u2502")]
+    assert "".join(cells) == name
+
+
+def test_markup_in_a_table_is_text() -> None:
+    raw = io.StringIO()
+    Console(file=raw, width=60).print(text_table("[b]t[/]", ("[red]h",), [("[/]x\x1b",)]))
+    assert all(part in raw.getvalue() for part in ("[b]t[/]", "[red]h", "[/]x\\x1b"))

@@ -111,9 +111,10 @@ def test_write_page_replaces_the_file_and_leaves_no_other_file(tmp_path: Path) -
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
 
 
-def test_names_that_are_not_utf8_are_replaced(tmp_path: Path) -> None:
-    write_page(tmp_path / "report.html", "name \udcff.mp4")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "name ?.mp4"
+def test_names_are_shown_as_text(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", page("t\x1b", [paragraph("name \udcff\0<.mp4"), table(("a\n",), [("\x9b",)])]))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(part in text for part in (r"t\x1b", r"name \xff\x00&lt;.mp4", r"a\n<", r"\x9b<"))
 
 
 def test_a_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from v3s.files.reading import read_as
 from v3s.options import closest
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
-from v3s.pretext.task import TASKS, PretextTask, get_task, task_from_table
+from v3s.pretext.task import TASKS, PretextTask, get_task
 from v3s.pretext.temporal import TemporalProjection, TemporalScale
 
 V3S_SPATIAL = """SpatialScale(a=1.0, b=1.15)
@@ -61,7 +62,7 @@ def test_rows_of_a_table_differ(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_table_survives_json(name: str) -> None:
     task = TASKS[name]
-    restored = task_from_table(json.loads(json.dumps(task.to_table())))
+    restored = read_as(PretextTask, json.loads(json.dumps(task.to_table())), "config.json")
     assert restored == task
     assert str(restored) == str(task)
     assert restored.temporal[0].steps(16) == task.temporal[0].steps(16)
@@ -69,7 +70,7 @@ def test_table_survives_json(name: str) -> None:
 
 def test_table_of_your_own_survives_json() -> None:
     task = PretextTask((SpatialScale(0.9, 1.2), SpatialProjection(0.4, "top")), (TemporalProjection((7, 1)),))
-    assert task_from_table(json.loads(json.dumps(task.to_table()))) == task
+    assert read_as(PretextTask, json.loads(json.dumps(task.to_table())), "config.json") == task
     assert task.to_table()["spatial"][1] == {"kind": "SpatialProjection", "c": 0.4, "head": "top"}
 
 

@@ -222,7 +222,8 @@ def test_a_missing_extra_is_reported_before_the_long_work(
     videos: Path, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
-    with pytest.raises(ImportError, match=r"pip install 'v3s\[eval\]'"):
+    monkeypatch.setattr("v3s.protocols.similarity.usable_videos", lambda *_, **__: embedded.append("scanned"))
+    with pytest.raises(ValueError, match=r"action similarity needs sklearn, .* pip install 'v3s\[eval\]'"):
         run(videos, num_folds=2, pairs_per_fold=10)
     assert embedded == []
 

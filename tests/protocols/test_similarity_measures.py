@@ -220,7 +220,7 @@ def test_folds_need_two_folds_and_two_kinds() -> None:
 
 def test_a_missing_extra_gives_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
-    with pytest.raises(ImportError, match=r"pip install 'v3s\[eval\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'v3s\[eval\]'"):
         evaluate_folds(*separable_pairs(40, noise=1.0), c=1.0)
 
 

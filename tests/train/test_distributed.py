@@ -180,3 +180,27 @@ def test_the_group_gets_its_gpu(
     with pytest.raises(ConnectionError), process_group(Processes(0, 2), torch.device(device)):
         pass
     assert joined == [backend, gpu]
+
+
+def test_lists_that_differ_are_refused_by_all(small_videos: Path, tmp_path: Path) -> None:
+    files = sorted(small_videos.rglob("*.mp4"))
+    for rank, listed in enumerate((files, [*files[:5], *files[6:]])):
+        (tmp_path / f"{rank}.txt").write_text("".join(f"{path}\n" for path in listed))
+    port, out = free_port(), tmp_path / "run"
+    options = "--width=0.125 --task=ts --clip-frames=4 --clip-size=16 --batch-size=4 --validation-videos=4 --workers=0"
+    pair = [
+        start(["pretrain", f"--data={tmp_path / f'{rank}.txt'}", f"--out={out}", *options.split()], rank, port)
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=60)[0] for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+    assert [process.returncode for process in pair] == [1, 1], outputs
+    for output in outputs:
+        text = output.split("error: ")[1]
+        assert "process 0 has 16, process 1 has 15; the first difference is number 6: " in text
+        assert str(files[5]) in text
+        assert str(files[6]) in text
+    assert not (out / "config.yaml").exists()

@@ -100,6 +100,8 @@ def test_training_stops_and_the_batch_is_replayed(config: PretrainConfig, place:
     assert (batch["epoch"], batch["step"], batch["learning_rate"]) == (1, 1, 0.01)  # an epoch has three steps
     assert "epoch 2, step 2, learning rate 0.01" in str(stopped.value)
     assert len(batch["samples"]) == 4
+    assert "\n" not in str(stopped.value)
+    assert f"ended by NonFiniteError: {stopped.value}" in (run / "train.log").read_text()
     assert all(sample["video"] in str(stopped.value) for sample in batch["samples"])
     state = load_checkpoint(run / "checkpoints/last.pt")
     assert (state["epoch"], state["step"]) == (1, 1)

@@ -22,13 +22,13 @@ from v3s.vectors.collection import (
     Entry,
     Shard,
     VectorsError,
-    begin_folder,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
     video_lines,
 )
+from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8
 
@@ -214,7 +214,7 @@ def test_shards_of_two_folders_cannot_be_mixed(
     [
         ("vectors.json", '"num_clips": 10', '"num_clips": 5', "was edited: its fingerprint does not match"),
         ("vectors.json", '"format": 1', '"format": 99', "has format 99; this version of v3s reads format 1"),
-        ("vectors.json", '"dimension"', '"dimensions"', "incomplete description"),
+        ("vectors.json", '"dimension"', '"dimensions"', "dimensions is not known"),
         ("vectors.json", '"num_vectors": 40', '"num_vectors": 41', "contain 40 vectors, but vectors.json lists 41"),
         ("vectors.json", "{", "[", "not JSON"),
         ("videos.jsonl", "video_0002", "video_0003", "does not match vectors.json"),

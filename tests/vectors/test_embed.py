@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import save
 
 from v3s.data.synthetic import make_clips
 from v3s.features.encoder import Encoder
@@ -281,3 +284,57 @@ def test_backbones_are_stored_with_absolute_paths(tmp_path: Path, monkeypatch: p
     assert embed_module.absolute_backbone("run") == str(tmp_path / "run")
     assert embed_module.absolute_backbone("random:run") == f"random:{tmp_path / 'run'}"
     assert embed_module.absolute_backbone("random:r3d@0.5") == "random:r3d@0.5"
+
+
+def test_a_changed_number_or_a_shifted_row_is_reported(small_embedding: EmbedConfig, tmp_path: Path) -> None:
+    config = replace(small_embedding, out=str(tmp_path / "vectors"), num_clips=1)
+    before = all_rows(embed(config, console=QUIET))
+    path = shard_path(tmp_path / "vectors", 0)
+    for change in ("number", "row"):
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        if change == "number":
+            changed[-1000] ^= 1
+        else:  # each video has the vector of the next
+            size = before[1].nbytes
+            start = whole.index(before[1].numpy().tobytes())
+            changed[start - size : start] = whole[start : start + size]
+        path.write_bytes(changed)
+        with pytest.raises(VectorsError, match=r"shard-00000\.safetensors: damaged: .* checksum; run v3s embed again"):
+            open_vectors(tmp_path / "vectors")
+        assert torch.equal(all_rows(embed(config, console=QUIET)), before)  # computes the shard again
+    with safe_open(path, "pt") as file:  # as an earlier version wrote it
+        metadata = {name: value for name, value in file.metadata().items() if name != "checksum"}
+        path.write_bytes(save({name: file.get_tensor(name) for name in file.keys()}, metadata))  # noqa: SIM118
+    assert len(open_vectors(tmp_path / "vectors")) == 16
+
+
+def test_swapped_contents_are_not_done_before(small_videos: Path, small_embedding: EmbedConfig, tmp_path: Path) -> None:
+    data = shutil.copytree(small_videos, tmp_path / "data")
+    config = replace(small_embedding, data=str(data), out=str(tmp_path / "vectors"), num_clips=1)
+    embed(config, console=QUIET)
+    first, second = sorted(data.rglob("*.mp4"))[:2]
+    kept = first.read_bytes()
+    shutil.copy(second, first)
+    second.write_bytes(kept)
+    names = ", ".join(str(path.relative_to(data)) for path in (first, second))
+    with pytest.raises(VectorsError, match=rf"other versions of 2 files, which changed since then: {names}; replace"):
+        embed(config, console=QUIET)
+    embed(replace(config, overwrite=True), console=QUIET)
+    lines = (tmp_path / "vectors/videos.jsonl").read_text().splitlines()
+    assert all(len(json.loads(line)["content"]) == 16 for line in lines)
+
+
+def test_a_folder_of_an_earlier_version_is_resumed(small_embedding: EmbedConfig, tmp_path: Path) -> None:
+    """Its list has no contents; what is missing is computed, and the rest stays."""
+    folder = tmp_path / "vectors"
+    config = replace(small_embedding, out=str(folder), num_clips=1, shard_videos=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed_module, "content_of", lambda video: "")
+        embed(config, console=QUIET)
+    before, date = (folder / "videos.jsonl").read_bytes(), shard_path(folder, 0).stat().st_mtime_ns
+    assert b"content" not in before
+    shard_path(folder, 1).unlink()
+    embed(config, console=QUIET)
+    assert (folder / "videos.jsonl").read_bytes() == before
+    assert shard_path(folder, 0).stat().st_mtime_ns == date

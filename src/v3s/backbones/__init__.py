@@ -24,6 +24,9 @@ BACKBONES: dict[str, Callable[[float], StagedBackbone]] = {
     "r2plus1d18": r2plus1d18,
 }
 
+MAX_WIDTH = 16
+"""R3D has 33 million parameters at width 1, and 8.5 billion at this width."""
+
 _GATE_STD = 0.01  # so that every gate starts near 1/2
 
 
@@ -42,16 +45,27 @@ def create_backbone(name: str, width: float = 1.0, *, seed: int = 0) -> StagedBa
         seed: seed of the weights.
 
     Raises:
-        ValueError: the name is unknown, or the width is not positive.
+        ValueError: the name is unknown, or the width is out of range.
     """
-    if name not in BACKBONES:
-        hint = closest(name.replace("(2+1)", "2plus1"), BACKBONES)  # papers write R(2+1)D
-        raise ValueError(f"no backbone is called {name!r}{hint}; available: {', '.join(BACKBONES)}")
+    check_name(name, width)
     with torch.device("meta"):  # shapes only: nothing is drawn from the global generator
         network = BACKBONES[name](width)
     network.to_empty(device="cpu")
     _initialise(network, torch.Generator().manual_seed(seed))
     return network
+
+
+def check_name(name: str, width: float) -> None:
+    """Refuse a network that does not exist, or would not fit into any memory.
+
+    Raises:
+        ValueError: the name is unknown, or the width is out of range.
+    """
+    if name not in BACKBONES:
+        hint = closest(name.replace("(2+1)", "2plus1"), BACKBONES)  # papers write R(2+1)D
+        raise ValueError(f"no backbone is called {name!r}{hint}; available: {', '.join(BACKBONES)}")
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"width is {width:g}; it must be more than 0 and at most {MAX_WIDTH}")
 
 
 def import_backbone(reference: str) -> Backbone:

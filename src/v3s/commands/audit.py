@@ -26,7 +26,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import load_pretext_model
-from v3s.files.text import say
+from v3s.files.text import say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -124,7 +124,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
     if config.out is not None:
         write_json(Path(config.out), {"data": config.data, "backbone": config.backbone, **result.to_json()})
     if config.page is not None:
-        write_page(config.page, _page(result).encode(errors="replace").decode())  # file names may contain any bytes
+        write_page(config.page, _page(result))
     return result
 
 
@@ -269,12 +269,7 @@ _HEADER = ("shown", "spatial head", *_OF_A_HEAD, "temporal head", *_OF_A_HEAD)
 
 
 def _terminal_table(result: Audit) -> Table:
-    shown = Table(title=result.title, title_justify="left")
-    for column in _HEADER:
-        shown.add_column(column, justify="left" if column == "shown" else "right")
-    for row in _cells(result):
-        shown.add_row(*row)
-    return shown
+    return text_table(result.title, _HEADER, _cells(result))
 
 
 def _page(result: Audit) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
-from v3s.files.text import say
+from v3s.files.text import as_text, say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 
@@ -96,4 +96,4 @@ def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
 
 def _printable(text: str) -> str:
     """Replace what a terminal cannot encode: file names may contain any bytes."""
-    return text.encode(errors="replace").decode()
+    return as_text(text)

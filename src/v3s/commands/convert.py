@@ -5,9 +5,10 @@ must contain every tensor of our network in the right shape, so that no weight i
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
@@ -133,16 +134,23 @@ _LAYOUTS = (
     ),
 )
 
-_PREFIXES = ("module.", "encoder_q.", "encoder.", "backbone.", "base_network.")
-"""Prefixes that wrappers add to the names; the backbone is what follows them."""
+_WRAPPERS = (
+    "module.", "model.", "net.", "network.", "encoder_q.", "encoder.", "backbone.", "base_network.",
+)  # fmt: skip
+"""Prefixes that wrappers add to the names, in any nesting; the backbone is what follows them."""
+_TRANSPARENT = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of names, at any place, that torch adds to modules which it compiles, shards or recomputes."""
 
 _OTHERS: tuple[tuple[str, str], ...] = (
     (
         r"^(0\.)?(Conv_1a|block1)\.",
         "CoCLR's S3D: its stem is separable, and only its s3dg has gates",
     ),
-    (r"^feature\.sepConv1\.", "RSPNet's S3D-G: its stem is separable, and it gates other convolutions than S3D-G does"),
-    (r"^features\.0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
+    (
+        r"^(feature\.)?sepConv1\.",
+        "RSPNet's S3D-G: its stem is separable, and it gates other convolutions than S3D-G does",
+    ),
+    (r"^(features\.)?0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
     (r"^layer1\.0\.bn1\.", "a 3D ResNet with pooling after its stem, such as RSPNet's resnet18"),
 )
 """Tensor names of networks that resemble ours but differ: a pattern, and what the network is."""
@@ -163,8 +171,8 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
             empty.
     """
     console, source, folder = console or Console(), Path(config.weights), Path(config.out)
-    theirs = _strip_prefixes(_read_tensors(source))
-    name, layout, ours = recognise(theirs, source)
+    theirs = _read_tensors(source)
+    name, layout, ours, used = recognise(_without_wrappers(theirs), source)
     network = create_backbone(name)
     network.load_state_dict(ours)
     with only_writer(folder):
@@ -181,7 +189,7 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{name} ({layout.projects}): {len(ours)} tensors converted, {len(theirs) - len(ours)} skipped\n"
+        f"{name} ({layout.projects}): {len(used)} tensors converted{_unused(theirs, used)}",
         "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder
@@ -203,29 +211,54 @@ def _read_tensors(path: Path) -> Tensors:
             f"{path}: cannot be read without running code in it, or was not written by torch.save; if you trust it, "
             f"load it and save only its state_dict ({reason[0]})"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    is_named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)} if is_named else {}
+    tensors = max(map(_named_tensors, _nested(loaded)), key=len)  # of several as large, the first
     if not tensors:
         raise CheckpointError(f"{path}: does not contain named tensors; give a state_dict written by torch.save")
     return tensors
 
 
-def _strip_prefixes(tensors: Tensors) -> Tensors:
-    """Keep the tensors inside wrappers, if there are any, and remove the prefixes of the wrappers."""
-    for prefix in _PREFIXES:
-        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        tensors = inside or tensors
-    return tensors
+def _named_tensors(value: Any) -> Tensors:
+    """The tensors of a dictionary with names as keys; nothing else has any."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return {}
+    return {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
 
 
-def recognise(theirs: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
+def _nested(value: Any, depth: int = 5) -> Iterator[Any]:
+    """A value and the dictionaries in it: a checkpoint also holds an optimizer, an epoch, options."""
+    yield value
+    if isinstance(value, dict) and depth:
+        for each in value.values():
+            yield from _nested(each, depth - 1)
+
+
+def _without_wrappers(tensors: Tensors) -> Tensors:
+    """Keep the tensors inside wrappers, in any nesting, and remove the prefix that all names share."""
+    tensors = {_TRANSPARENT.sub("", name): value for name, value in tensors.items()}
+    while True:
+        first = next(iter(tensors)).partition(".")[0] + "."
+        shared = (first,) if len(tensors) > 1 and all(name.startswith(first) for name in tensors) else ()
+        for prefix in (*shared, *_WRAPPERS):
+            if inside := {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}:
+                tensors = inside
+                break
+        else:
+            return tensors
+
+
+def _unused(theirs: Tensors, used: Sequence[Tensor]) -> str:
+    """What of the file is not part of the backbone, such as the layers of its own task."""
+    taken = set(map(id, used))
+    unused = [name for name, value in theirs.items() if id(value) not in taken]
+    return f"; {len(unused)} others of the file are not used, the first of them {unused[0]}" if unused else ""
+
+
+def recognise(theirs: Tensors, source: Path) -> tuple[str, _Layout, Tensors, list[Tensor]]:
     """Find the network that these tensors belong to.
 
     Returns:
-        The name of the backbone, the layout of the tensor names, and the tensors with our names.
+        The name of the backbone, the layout of the tensor names, the tensors with our names, and those of the file
+        that were used.
 
     Raises:
         CheckpointError: they match none of our networks; the message names the closest one.
@@ -242,7 +275,8 @@ def recognise(theirs: Tensors, source: Path) -> tuple[str, _Layout, Tensors]:
             taken = {name: _take(name, value, renamed) for name, value in wanted.items()}
             wrong = [name for name, value in taken.items() if value is None or value.shape != wanted[name].shape]
             if not wrong:
-                return backbone, layout, {name: value for name, value in taken.items() if value is not None}
+                ours = {name: value for name, value in taken.items() if value is not None}
+                return backbone, layout, ours, [renamed[name] for name in wanted if name in renamed]
             misfits.append((len(wrong) / len(wanted), backbone, layout.projects, wrong[0]))
     share, backbone, projects, first = min(misfits)
     raise CheckpointError(

@@ -1,10 +1,8 @@
 """``v3s demo``: the full pipeline in minutes, on generated clips or your own videos, with a report at the end."""
 
-import csv
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +14,12 @@ from v3s.commands.demo_page import DemoResult, write_demo_page
 from v3s.commands.evaluate import EvaluateConfig, evaluate
 from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.clips import hold_out
+from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
 from v3s.files.text import say
-from v3s.files.writing import write_atomically, write_json
+from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pretext.task import TASKS
 from v3s.protocols.retrieve import RetrievalResult, RetrieveConfig, retrieve
@@ -145,16 +144,8 @@ def _split_videos(config: DemoConfig, scanned: Scan, out: Path) -> tuple[Path, P
         parts = [paths[number] for number in kept], [paths[number] for number in held]
     files = out / "train.txt", out / "test.txt"
     for file, listed in zip(files, parts, strict=True):
-        write_atomically(file, partial(_write_list, paths=listed, labels=labels))
+        write_list(file, [(path, labels.get(path)) for path in listed])
     return files
-
-
-def _write_list(file: Path, paths: list[str], labels: dict[str, str | None]) -> None:
-    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
-        if labels:
-            csv.writer(opened, lineterminator="\n").writerows((path, labels[path]) for path in paths)
-        else:
-            opened.writelines(f"{path}\n" for path in paths)
 
 
 def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:

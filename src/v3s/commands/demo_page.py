@@ -14,7 +14,8 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
-from v3s.files.writing import read_json, write_atomically
+from v3s.files.reading import read_json
+from v3s.files.writing import write_atomically
 from v3s.pages.charts import confusion_matrix, line_chart
 from v3s.pages.images import data_uri, mp4, png, small_frames
 from v3s.pages.page import figure, page, paragraph, section, table, video, write_page

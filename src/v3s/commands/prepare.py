@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice, repeat
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
@@ -17,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from v3s.data.handover import check_room
 from v3s.data.index_cache import file_key
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
@@ -34,7 +37,7 @@ from v3s.data.store_folder import (
 )
 from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, progress_bar, say
-from v3s.files.writing import PART, write_atomically
+from v3s.files.writing import PART, refuse_links, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, stored_size
@@ -126,6 +129,8 @@ def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
     """The store in the folder, even if its videos have moved, or a new empty store."""
+    if is_store(folder):
+        refuse_links(folder)
     if is_store(folder) and not overwrite:
         store = open_store(folder, to_write=True)
         if store.settings == settings:
@@ -217,26 +222,50 @@ def _write_all(
     stems = [folder / SHARDS / f"{first_shard + number:05}" for number in range(len(parts))]
     with progress_bar(console) as progress:
         task = progress.add_task("decoding", total=len(paths))
-        for num_done in _run(stems, root, parts, config, workers):
-            progress.advance(task, num_done)
+        with closing(_run(stems, root, parts, config, workers)) as counts:
+            for num_done in counts:
+                progress.advance(task, num_done)
 
 
 def _run(
     stems: list[Path], root: Path, parts: list[Sequence[str]], config: PrepareConfig, workers: int
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     if (workers := min(workers, len(parts))) < 2:
         yield from map(_write_shard, stems, repeat(root), parts, repeat(config))
         return
+    check_room(workers)
+    before = set(active_children())
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
-        yield from executor.map(_write_shard, stems, repeat(root), parts, repeat(config))
+        with _hold_back_sigint():
+            written = executor.map(_write_shard, stems, repeat(root), parts, repeat(config))
+        yield from written
     except BrokenProcessPool as error:
         raise ValueError(
             "a decoding process was killed, by the system or by a file that crashes FFmpeg; v3s check reports such "
             "files; completed shards are kept: run v3s prepare again to continue"
         ) from error
+    except BaseException:  # stopped: the shards that are being written are not waited for
+        for process in set(active_children()) - before:
+            process.terminate()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
+        for unfinished in stems[0].parent.glob("*.part"):
+            unfinished.unlink()
+
+
+@contextmanager
+def _hold_back_sigint() -> Iterator[None]:
+    """A context in which processes start that never get a SIGINT: Ctrl-C reaches all of a terminal's processes."""
+    if os.name != "posix":  # no such mask exists there
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

@@ -28,11 +28,11 @@ from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
-from v3s.train.distributed import Processes, first_is_done, launched_processes, process_group, wait_for_all
+from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.progress import describe
-from v3s.train.run import RunFolder, check_out, hash_of_files, take_run
+from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
 from v3s.video.store import StoredVideo
@@ -183,8 +183,7 @@ def pretrain(
         try:
             return _train(job, run)
         except TrainingStoppedError as stopped:
-            command = f"v3s pretrain --out {shlex.quote(config.out)} --resume"
-            say(console, f"{stopped}; resume with: {command}")
+            say(console, f"{stopped}; resume with: v3s pretrain --out {shlex.quote(config.out)} --resume")
             raise
 
 
@@ -263,23 +262,25 @@ def _read_videos(
 def _open(job: PretrainJob) -> RunFolder:
     """Open the folder of the run; with several processes, the first one creates it."""
     run = RunFolder(Path(job.config.out))
+    scan = job.scan
+    videos = contents_of((scan.videos.paths[place] for place in scan.usable), scan.usable_table)
+    check_same(videos, "usable videos", job.processes)
     if job.processes.is_first:
-        run = take_run(job.config, _facts(job))
+        run = take_run(job.config, _facts(job), videos)
     wait_for_all(job.processes)
     return run
 
 
 def _facts(job: PretrainJob) -> dict[str, Any]:
     """What manifest.json records of this run, in addition to the environment."""
-    listed = job.scan.videos
     return {
         "kind": "pretrained",
         "seed": job.config.seed,
         "processes": job.processes.count,
         "workers": job.num_workers,
         "compute": str(job.compute),
-        "source": listed.source,
-        "files_sha256": hash_of_files(listed.paths),
+        "source": job.scan.videos.source,
+        "files_sha256": hash_of_files(job.scan.videos.paths),
         "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
         "left_out": {report.path: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
     }
@@ -373,5 +374,5 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
 def _result(run: RunFolder, console: Console) -> PretrainResult:
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
-    say(console, f"kept epoch {best_epoch}: validation {describe(results)}\n{run.path / WEIGHTS}")
+    say(console, f"kept epoch {best_epoch}: validation {describe(results)}", str(run.path / WEIGHTS))
     return PretrainResult(run.path, best_epoch, results)

@@ -119,7 +119,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
         f"pixels; a canvas of {sampling.canvas_size}; zoom {sampling.zoom}; seed {config.seed}."
     )
     html = page("Transformed clips", [*sections, *_skipped(scanned)], lead=lead)
-    write_page(config.out, html.encode(errors="replace").decode())  # file names may contain any bytes
+    write_page(config.out, html)
     return Path(config.out)
 
 

@@ -6,8 +6,6 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from v3s.backbones.device import choose_compute
@@ -15,8 +13,8 @@ from v3s.commands.pretrain import PretrainConfig, pretraining, set_up_pretrainin
 from v3s.data.clips import PretextClips, SampleKey, share_of
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
-from v3s.files.text import as_text, say
-from v3s.files.writing import read_json
+from v3s.files.reading import read_value
+from v3s.files.text import say, text_table
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
 from v3s.train.distributed import Processes
@@ -140,7 +138,7 @@ def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, co
         )
     compute = choose_compute(options.device, options.precision)
     job = set_up_pretraining(options, backbone=backbone, compute=compute, processes=Processes(), console=console)
-    was_on_gpu = read_json(run / MANIFEST)["compute"].startswith("cuda")
+    was_on_gpu = read_value(run / MANIFEST, "compute", str).startswith("cuda")
     return _Setting(
         pretraining(job),
         job.train,
@@ -208,12 +206,11 @@ def _part(output: Any, number: int) -> Any:
 
 def _report(result: Replay, console: Console) -> None:
     names = [name for name in result.clips[0].terms if name.startswith("loss")]
-    table = Table("clip", "video", "first non-finite", *names, title=str(result.batch))
-    for number, clip in enumerate(result.clips):
-        table.add_row(
-            str(number), Text(as_text(clip.video)), clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names)
-        )
-    console.print(table)
+    rows = [
+        (str(number), clip.video, clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names))
+        for number, clip in enumerate(result.clips)
+    ]
+    console.print(text_table(str(result.batch), ("clip", "video", "first non-finite", *names), rows, num_names=3))
     bad = result.bad_gradients
     gradient = f"not finite in {len(bad)} tensors, the deepest is {bad[-1]}" if bad else "finite"
     say(console, f"loss {result.loss:.4g}; gradient {gradient}")

@@ -11,7 +11,6 @@ All tables can use the same folder and then share runs: a network is pre-trained
 =====================================  =============================================================================
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,9 +23,11 @@ from v3s.backbones.device import ComputeOptions
 from v3s.commands.paper_tables import PAPER_VIDEOS, TABLES, Dataset, PaperTable, Protocol, Row, Trial
 from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.commands.recipes import RECIPES
+from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
+from v3s.files.reading import read_json
 from v3s.files.text import say, text_table
-from v3s.files.writing import read_json, write_atomically, write_json
+from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
 from v3s.protocols.retrieve import PAPER_KS, RetrieveConfig, retrieve
@@ -245,17 +246,12 @@ def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
 
 def _write_list(file: Path, listed: VideoList, classes: Sequence[str], max_videos: int | None) -> None:
     """Write a list of some classes with at most ``max_videos`` videos of each, evenly spaced in the class."""
-    lines = []
+    videos: list[tuple[str, str | None]] = []
     for name in classes:
         paths = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label == name]
         count = min(len(paths), max_videos or len(paths))
-        lines += [(paths[number * len(paths) // count], name) for number in range(count)]
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            csv.writer(opened).writerows(lines)
-
-    write_atomically(file, write)
+        videos += [(paths[number * len(paths) // count], name) for number in range(count)]
+    write_list(file, videos)
 
 
 def _run(job: _Job, row: Row, protocol: Protocol, dataset: Dataset) -> _RowResult:

@@ -6,11 +6,46 @@ the main process copies each batch out before it requests the next one.
 """
 
 import math
+import resource
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+SHARED_MEMORY = Path("/dev/shm")
+_LEAST_SHARED_BYTES = 1 << 18
+_FILES_OF_MAIN, _FILES_PER_WORKER = 64, 24
+_SPARE_SHARE = 4  # as much shared memory stays free for others: writing into more than there is ends the process
+
+
+def check_room(num_workers: int) -> None:
+    """Check that the system lets reading processes start: shared memory for their locks, and enough open files.
+
+    Raises:
+        ValueError: it does not; the message says what to change.
+    """
+    if _free_shared_bytes() < _LEAST_SHARED_BYTES:
+        raise ValueError(
+            f"{SHARED_MEMORY} has {_free_shared_bytes() / 1e3:.0f} kB free, but reading processes need shared memory; "
+            "give the container more (docker run --shm-size=1g), or use --workers 0"
+        )
+    needed, (soft, hard) = _FILES_OF_MAIN + _FILES_PER_WORKER * num_workers, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ValueError(
+                f"only {hard:,} files may be open at once, but {num_workers} reading processes need {needed:,}; "
+                "raise the limit (ulimit -n), or use --workers 0"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _free_shared_bytes() -> float:
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else math.inf
 
 
 class SharedTensor(NamedTuple):
@@ -18,14 +53,15 @@ class SharedTensor(NamedTuple):
 
     Attributes:
         slot: (number of the worker, number of the slot, position of the tensor in its batch).
-        memory: the bytes of the slot; ``None`` if they are the same memory as last time.
+        memory: the bytes of the slot; ``None`` if they are the same memory as last time. An array is a copy, sent
+            through a pipe because shared memory is short.
         dtype: type of the tensor.
         shape: shape of the tensor.
         stride: strides of the tensor, in elements.
     """
 
     slot: tuple[int, int, int]
-    memory: Tensor | None
+    memory: Tensor | NDArray[np.uint8] | None
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -55,10 +91,15 @@ class BatchWriter:
     def _write(self, tensor: Tensor, row: int) -> SharedTensor:
         slot = self._worker, self._slot, row
         memory, is_new = self._memory.get(slot), False
+        dense = torch.empty_like(tensor, device="meta")  # in the tensor's order of axes
+        if (memory is None or len(memory) < tensor.nbytes) and _free_shared_bytes() < _SPARE_SHARE * tensor.nbytes:
+            memory = torch.empty(tensor.nbytes, dtype=torch.uint8)
+            shared = SharedTensor(slot, memory.numpy(), tensor.dtype, tuple(tensor.shape), dense.stride())
+            _view(shared, memory).copy_(tensor)
+            return shared
         if memory is None or len(memory) < tensor.nbytes:
             memory = torch.empty(tensor.nbytes, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
             self._memory[slot], is_new = memory, True
-        dense = torch.empty_like(tensor, device="meta")  # in the tensor's order of axes
         shared = SharedTensor(slot, memory if is_new else None, tensor.dtype, tuple(tensor.shape), dense.stride())
         _view(shared, memory).copy_(tensor)
         return shared
@@ -82,9 +123,11 @@ class BatchReader:
     def _read(self, value: Any) -> Any:
         if not isinstance(value, SharedTensor):
             return value
-        if value.memory is not None:
+        if isinstance(value.memory, Tensor):
             self._memory[value.slot] = value.memory
-        shared = _view(value, self._memory[value.slot])
+        is_copy = isinstance(value.memory, np.ndarray)
+        memory = torch.from_numpy(value.memory) if is_copy else self._memory[value.slot]
+        shared = _view(value, memory)
         return shared.pin_memory() if self._pin_memory else shared.clone()
 
 

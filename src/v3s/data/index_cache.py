@@ -1,5 +1,6 @@
 """What scans have learned of a folder's files, kept in the user's cache: a file is decoded once, not once a run."""
 
+import errno
 import hashlib
 import inspect
 import json
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import av
 
+from v3s.files.reading import read_bytes
+from v3s.files.writing import CheckpointError
 from v3s.video import brightness, chunks, container, first_pass, frames, index, orientation, planes, timing
 from v3s.video.container import Failure
 from v3s.video.decode import Video
@@ -31,7 +34,10 @@ def default_cache(root: Path) -> Path:
 
     The name also depends on the decoder's version and the code that reads the files: another may count other frames.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home folder, which the warning of `CacheWriter` reports
+        base = Path(os.devnull)
     reader = "\n".join([av.__version__, *map(inspect.getsource, _READERS)])
     name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
     return base / "v3s" / "index" / f"{name}.jsonl"
@@ -50,8 +56,8 @@ def read_cache(file: Path | None, root: Path) -> dict[FileKey, ReadResult]:
     """Read what is known; a line that another version wrote, or that a killed process left half, is unknown."""
     known: dict[FileKey, ReadResult] = {}
     try:
-        lines = file.read_text("ascii", errors="replace").splitlines() if file else []
-    except OSError:
+        lines = read_bytes(file).decode("ascii", errors="replace").splitlines() if file else []
+    except CheckpointError:
         return known
     for line in lines:
         try:
@@ -60,7 +66,7 @@ def read_cache(file: Path | None, root: Path) -> dict[FileKey, ReadResult]:
             known[path, num_bytes, mtime_ns] = (
                 Failure(*failure) if index is None else replace(VideoIndex.from_json(index), path=str(root / path))
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return known
 
@@ -79,6 +85,8 @@ class CacheWriter:
         if self.file is not None:
             try:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
+                if self.file.exists() and not self.file.is_file():
+                    raise OSError(errno.EINVAL, "not a regular file")  # writing to a pipe would wait for a reader
                 self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
                 os.write(self._descriptor, b"\n")  # ends a line that a killed process left half
             except OSError as error:

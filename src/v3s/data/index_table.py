@@ -1,5 +1,7 @@
 """Many video indices in four arrays, which worker processes share without copying."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3s.video.decode import Video, video_from_json
+
+_IDENTITY = ("num_bytes", "num_frames", "height", "width", "fps", "duration_seconds", "fingerprint", "checksum")
+
+
+def content_of(video: Video) -> str:
+    """Identify what a file contains, whatever its name: 16 hexadecimal digits, the same for every copy.
+
+    It is made from what an index or a store states: sizes, times, and the sums over packets or frames.
+    """
+    stated = {name: getattr(video, name) for name in _IDENTITY if hasattr(video, name)}
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

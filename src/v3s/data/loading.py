@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from v3s.backbones.device import keep_freed_memory
 from v3s.data.clips import BatchOrder, SampleKey
-from v3s.data.handover import BatchReader, BatchWriter, stack
+from v3s.data.handover import BatchReader, BatchWriter, check_room, stack
 from v3s.data.quarantine import Quarantine
 from v3s.video.container import Failure, VideoError
 
@@ -98,6 +98,7 @@ def load(
         for _, keys in ledger.hand_out():
             yield ledger.settle(_read(samples, keys, collate, lambda row: None))
         return
+    check_room(num_workers)
     idle_deaths = 0
     while idle_deaths < _MAX_IDLE_DEATHS:
         positions = torch.zeros((num_workers, 4), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]

@@ -1,11 +1,11 @@
 """Files that fail after the scan: each is skipped from the failing batch on, and no other sample takes its place."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from v3s.files.writing import append_line
 from v3s.video.container import Failure
 
 
@@ -56,19 +56,9 @@ class Quarantine:
         self.report(f"skipped from now on: {path}: {failure.reason} ({failure.stage})")
         if self.log:
             entry = {"stream": self.stream, "path": path, "stage": failure.stage, "reason": failure.reason}
-            _append(self.log, json.dumps({**entry, "batch": batch}))
+            append_line(self.log, json.dumps({**entry, "batch": batch}))
         if self.num_files is not None and 2 * len(self.failures) > self.num_files:
             raise ValueError(
                 f"{len(self.failures):,} of {self.num_files:,} files failed after the scan, more than half; "
                 f"the latest is {path}: {failure.reason}; check that the disk is mounted and intact"
             )
-
-
-def _append(log: Path, line: str) -> None:
-    """Append a line in a single write, so that several processes may share the file, and flush it to disk."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, f"{line}\n".encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

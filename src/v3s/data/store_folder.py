@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
+from v3s.files.reading import checked, read_as, read_json, read_text
+from v3s.files.writing import CheckpointError
 from v3s.video.checksum import adler32
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
@@ -165,10 +167,9 @@ def _open(folder: Path, settings_mtime_ns: int, lists: tuple[tuple[str, int], ..
 def _read_settings(folder: Path) -> StoreSettings:
     path = folder / STORE_FILE
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        settings = StoreSettings(**values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a valid store description ({error}); run v3s prepare --overwrite") from error
+        settings = read_as(StoreSettings, read_json(path), path)
+    except CheckpointError as error:
+        raise ValueError(f"not a valid store description: {error}, with v3s prepare --overwrite") from error
     if settings.format != _STORE_FORMAT:
         raise ValueError(
             f"{path} has store format {settings.format}, but this version reads format {_STORE_FORMAT}; "
@@ -179,23 +180,29 @@ def _read_settings(folder: Path) -> StoreSettings:
 
 def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
-    for line in list_file.read_text("ascii", errors="replace").splitlines():
+    for line in read_text(list_file).splitlines():
         try:
-            *values, checksum = json.loads(line)
+            *fields, checksum = json.loads(line)
             if not isinstance(checksum, int):  # a store of an earlier version ends with the digest, or with the video
-                values.append(checksum)
-            elif checksum != _checksum(values):
+                fields.append(checksum)
+            elif checksum != _checksum(fields):
                 raise ValueError("a line differs from what was written")
-            path, num_bytes, mtime_ns, failure, video, *digest = values
+            path, num_bytes, mtime_ns, failure, video, *digest = fields
+            checked(tuple[str, int, int], [path, num_bytes, mtime_ns], "file")
             file = (path, num_bytes, mtime_ns), "".join(digest)
             if video is None:
-                yield StoredFile(*file, Failure(*failure))
+                described = dict(zip(Failure.__slots__, failure, strict=False))
+                yield StoredFile(*file, checked(Failure, described, "failure"))
                 continue
-            shard = str(folder / SHARDS / video["shard"])
-            stored = video_from_json(json.dumps({**video, "path": str(folder / path), "shard": shard}))
+            shard = Path(video["shard"])
+            if shard.name != str(shard):
+                raise ValueError(f"shard is {video['shard']!r}; it must be the name of a file in {SHARDS}")
+            values = {**video, "path": str(folder / path), "shard": str(folder / SHARDS / shard)}
+            checked(StoredVideo, values, "video")
+            stored = video_from_json(json.dumps(values))
             assert isinstance(stored, StoredVideo)
             yield StoredFile(*file, stored)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{list_file} is damaged ({error}); delete it and its .bin file, then run v3s prepare again"
             ) from error

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
 from v3s.data.loading import load
+from v3s.options import check_clip
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.warp import warp
@@ -41,6 +42,7 @@ class View:
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
             raise ValueError(f"a view needs positive sizes and counts, and a stride of 0 or more; got {self}")
+        check_clip(self.clip_frames, self.clip_size)
 
     def starts(self, num_frames: int) -> list[int]:
         """Return the first frame of each clip of a video."""

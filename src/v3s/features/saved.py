@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
+import torch
 from torch import nn
 
-from v3s.backbones import create_backbone
+from v3s.backbones import BACKBONES, check_name
+from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
-from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, read_json, write_together
+from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
-from v3s.pretext.task import PretextTask, task_from_table
+from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
 
 _RUN_FORMAT = 1
@@ -49,6 +51,12 @@ class Trained:
     classes: tuple[str, ...] = ()
     converted_from: str | None = None
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
+            raise ValueError("task has a table without labels; both heads need at least one")
+        if ":" not in self.backbone:
+            check_name(self.backbone, self.width)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
@@ -111,25 +119,9 @@ def describe_trained(path: str | Path) -> Trained:
         raise CheckpointError(
             f"{folder / DESCRIPTION}: has format {values.get('format')}; this version of v3s reads format {_RUN_FORMAT}"
         )
-    kind = values["kind"] if "kind" in values else _old_kind(values)
-    if kind not in get_args(Kind):
-        raise CheckpointError(
-            f"{folder / DESCRIPTION}: kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}"
-        )
-    try:
-        return Trained(
-            kind=kind,
-            backbone=values["backbone"],
-            width=values["width"],
-            task=task_from_table(values["task"]),
-            sampling=Sampling(**values["sampling"]),
-            results=values["results"],
-            classes=tuple(values.get("classes", ())),
-            converted_from=values.get("converted_from"),
-            fingerprint=values["fingerprint"],
-        )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION}: incomplete description ({error})") from error
+    known = {field.name for field in fields(Trained)}
+    described = {"kind": _old_kind(values)} | {name: value for name, value in values.items() if name in known}
+    return read_as(Trained, described, folder / DESCRIPTION)
 
 
 def _old_kind(values: dict[str, Any]) -> Kind:
@@ -147,11 +139,11 @@ def kind_of_run(run: Path) -> Kind | None:
     """
     if not (run / CONFIG).is_file():
         return None
-    kind: Kind | None = read_json(run / MANIFEST).get("kind") if (run / MANIFEST).is_file() else None
-    if kind is None:  # started before manifest.json contained it: only pre-training has a task
-        is_pretext = re.search("^task:", (run / CONFIG).read_text(encoding="utf-8"), re.MULTILINE)
+    kind: Any = read_json(run / MANIFEST).get("kind") if (run / MANIFEST).is_file() else None
+    if kind not in get_args(Kind):  # started before manifest.json contained it: only pre-training has a task
+        is_pretext = re.search("^task:", read_text(run / CONFIG), re.MULTILINE)
         return "pretrained" if is_pretext else "recognizer"
-    return kind
+    return cast(Kind, kind)
 
 
 def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[nn.Module, Trained]:
@@ -244,7 +236,8 @@ def _build(trained: Trained, path: str | Path) -> nn.Module:
             f"{path}: contains weights of {trained.backbone}, a network of your own; give it as an argument: "
             f"load_backbone({str(path)!r}, backbone=your_network())"
         )
-    return create_backbone(trained.backbone, trained.width)
+    with torch.device("meta"):  # takes no memory before the weights are known to fit
+        return BACKBONES[trained.backbone](trained.width)
 
 
 def _folder(path: str | Path) -> Path:

@@ -1,15 +1,17 @@
 """Only one process at a time writes to a folder: a lock that ends with its owner and identifies it."""
 
+import errno
 import json
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from v3s.files.writing import PART
+from v3s.files.writing import PART, SaveError
 
 LOCK = ".lock"
 _OWNER_SECONDS = 1.0  # time for a new owner to write its name
@@ -44,8 +46,11 @@ def only_writer(folder: Path) -> Iterator[None]:
     descriptor = _acquire(folder)
     try:
         owner = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(owner).encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(owner).encode())
+        except OSError as error:
+            raise SaveError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
         yield
     finally:
         (folder / LOCK).unlink(missing_ok=True)
@@ -62,9 +67,16 @@ def _acquire(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except FileNotFoundError:  # the folder was just removed
             continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ValueError(f"{path} is a link, which a lock never is; remove it") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError(f"{path} is not a regular file, as a lock is; remove it")
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

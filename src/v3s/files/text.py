@@ -1,26 +1,47 @@
 """Text for the terminal: names as text (a file name may contain any bytes), counts, tables and progress bars."""
 
 from collections.abc import Iterable, Sequence
+from unicodedata import category
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+_JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What the text of a spreadsheet's cell begins with if it is a formula, also in full width."""
 
 
 def as_text(text: str) -> str:
-    r"""Replace control characters, and bytes of a name that are not UTF-8, by their codes; line breaks stay.
+    r"""One line: replace control characters, line breaks and bytes that are not UTF-8 by their codes.
 
-    >>> as_text("a\x1b[31m.mp4")
-    'a\\x1b[31m.mp4'
+    All names are shown so: in a terminal, a log, a table, a page.
+
+    >>> print(as_text("a\x1b[31m\n.mp4"))
+    a\x1b[31m\n.mp4
     """
-    return text.translate(_CONTROLS).encode(errors="backslashreplace").decode()
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def say(console: Console, text: str) -> None:
-    """Print text unchanged: without markup, highlighting or added line breaks, whatever names it contains."""
-    console.print(as_text(text), markup=False, highlight=False, soft_wrap=True)
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _JOINERS or category(character) == "Zs":
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name, see PEP 383
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def as_cell(text: str) -> str:
+    """Text for a table that a spreadsheet may open: what looks like a formula begins with an apostrophe."""
+    shown = as_text(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines of text: without markup, highlighting or added line breaks, whatever names they contain."""
+    for line in lines:
+        console.print(as_text(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def counted(number: int, noun: str) -> str:
@@ -35,11 +56,12 @@ def counted(number: int, noun: str) -> str:
 
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] = (), *, num_names: int = 1) -> Table:
     """A table for the terminal: the first columns contain names, left-aligned; the others numbers, right-aligned."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(as_text(title)), title_justify="left")
     for number, column in enumerate(header):
-        shown.add_column(column, justify="left" if number < num_names else "right")
+        side: JustifyMethod = "left" if number < num_names else "right"
+        shown.add_column(Text(as_text(column)), justify=side, overflow="fold")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text(as_text(cell)) for cell in row))
     return shown
 
 

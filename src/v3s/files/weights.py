@@ -54,7 +54,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
             f"{path}: weights of another network: {len(differing)} tensors differ, first {name!r}: "
             f"the file has {actual.get(name, 'none')}, the network needs {wanted.get(name, 'none')}"
         )
-    module.load_state_dict(tensors)
+    module.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -52,6 +52,44 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path 
         temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file in a single write, so that several processes may share the file, and flush it.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            content = f"{line}\n".encode()
+            while content:  # a full disk takes a part, then nothing
+                content = content[os.write(descriptor, content) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def refuse_links(folder: Path, *, depth: int = 1) -> None:
+    """Refuse links, pipes and devices among the files of a folder that v3s writes: they lead elsewhere.
+
+    Args:
+        folder: a folder whose files are all v3s's own; it may itself be a link.
+        depth: how many levels of folders below it are searched, too.
+
+    Raises:
+        ValueError: there is one; the message names it.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                raise ValueError(f"{entry.path} is {kind}; v3s writes only files of its own there: remove it")
+            if depth and entry.is_dir():
+                refuse_links(Path(entry.path), depth=depth - 1)
+
+
 def _flush_folder(folder: Path) -> None:
     if os.name != "posix":
         return
@@ -107,22 +145,5 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def json_as_bytes(value: dict[str, Any]) -> bytes:
-    """A value as readable JSON."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: the file does not exist or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return value
+    """A value as readable JSON; bytes of a name that are not UTF-8 are escaped, so that they are read as they were."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

@@ -8,10 +8,11 @@ screen readers.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from v3s.pages.page import text_as_html
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
@@ -169,7 +170,7 @@ def _cell(
     tip = f"true class {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}" fill="{_PALETTE[0]}" fill-opacity="{share:.3f}" '
-        f'stroke="currentColor" stroke-opacity="0.25"><title>{escape(tip)}</title></rect>'
+        f'stroke="currentColor" stroke-opacity="0.25"><title>{text_as_html(tip)}</title></rect>'
     )
     if len(labels) > _MAX_CLASSES_WITH_NUMBERS or not count:
         return rectangle
@@ -199,7 +200,7 @@ def _line(name: str, points: Sequence[tuple[float, float]], x_axis: _Axis, y_axi
     colour, dash = _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
     positions = [(x_axis(x), y_axis(y)) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in positions)
-    line = f'<polyline points="{path}" {_stroke(colour, dash, 2)}><title>{escape(name)}</title></polyline>'
+    line = f'<polyline points="{path}" {_stroke(colour, dash, 2)}><title>{text_as_html(name)}</title></polyline>'
     dots = positions if len(positions) <= 30 else []
     return line + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in dots)
 
@@ -300,13 +301,13 @@ def _text(
 ) -> str:
     """Draw one line of text, escaped."""
     rotate = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{text_as_html(text)}</text>'
 
 
 def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
     """Assemble the chart, which shrinks with the page to three quarters of its width and scrolls on narrower pages."""
     width = max(width, 24 + _LETTER * 1.2 * len(title))
-    name = escape(title)
+    name = text_as_html(title)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="system-ui, sans-serif" font-size="{_FONT_SIZE}" '

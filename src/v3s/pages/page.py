@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from v3s.files.text import as_text
 from v3s.files.writing import write_whole
 
 _STYLE = """
@@ -31,26 +32,31 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align
 """
 
 
+def text_as_html(text: str) -> str:
+    """Plain text as HTML; a page and its charts show all text so."""
+    return escape(as_text(text))
+
+
 def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
     """Build an HTML document without external links from a title, an optional lead paragraph and sections."""
-    opening = f"<h1>{escape(title)}</h1>{paragraph(lead) if lead else ''}"
+    opening = f"<h1>{text_as_html(title)}</h1>{paragraph(lead) if lead else ''}"
     body = "\n".join([opening, *sections])
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
+        f"<title>{text_as_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
         "</html>\n"
     )
 
 
 def section(heading: str, *blocks: str) -> str:
     """Build a section from a heading and blocks."""
-    return "\n".join(["<section>", f"<h2>{escape(heading)}</h2>", *blocks, "</section>"])
+    return "\n".join(["<section>", f"<h2>{text_as_html(heading)}</h2>", *blocks, "</section>"])
 
 
 def paragraph(text: str) -> str:
     """Build a paragraph of plain text."""
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{text_as_html(text)}</p>"
 
 
 def figure(image: str, caption: str, alt: str = "") -> str:
@@ -87,8 +93,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
             raise ValueError(
                 f"the table has {len(header)} columns {list(header)}, but a row has {len(row)}: {list(row)}"
             )
-        lines.append("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>")
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+        lines.append("<tr>" + "".join(f"<td>{text_as_html(str(cell))}</td>" for cell in row) + "</tr>")
+    head = "".join(f'<th scope="col">{text_as_html(name)}</th>' for name in header)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(lines)}</tbody></table></div>'
     )
@@ -97,27 +103,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def write_page(path: str | Path, html: str) -> None:
     """Write a page atomically; creates the folder if necessary.
 
-    File names on the page may contain any bytes: those that are not UTF-8 are written as "?".
-
     Raises:
         SaveError: the file cannot be written; an existing page is unchanged.
     """
-    write_whole(Path(path), html.encode(errors="replace"))
+    write_whole(Path(path), html.encode())
 
 
 def _captioned(shown: str, caption: str) -> str:
-    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{shown}<figcaption>{text_as_html(caption)}</figcaption></figure>"
 
 
 def _media(uri: str, alt: str) -> str:
     """Show an image, or a player if the URI is a video."""
     if uri.startswith("data:video/") or uri.endswith((".mp4", ".webm")):
         return _player(uri, alt)
-    return f'<img src="{_src(uri)}" alt="{escape(alt)}">'
+    return f'<img src="{_src(uri)}" alt="{text_as_html(alt)}">'
 
 
 def _player(uri: str, label: str) -> str:
-    return f'<video src="{_src(uri)}" aria-label="{escape(label)}" controls autoplay loop muted playsinline></video>'
+    return (
+        f'<video src="{_src(uri)}" aria-label="{text_as_html(label)}" controls autoplay loop muted playsinline></video>'
+    )
 
 
 def _src(uri: str) -> str:

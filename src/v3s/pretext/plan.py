@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from v3s.options import check_clip
 from v3s.pretext.spatial import SpatialScale, SpatialTransform, Window
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
@@ -99,6 +100,7 @@ class Sampling(ClipOptions):
                 f"a clip needs at least 2 frames, and a canvas at least as large as it; got {self.clip_frames} frames, "
                 f"clip size {self.clip_size}, canvas size {self.canvas_size}"
             )
+        check_clip(self.clip_frames, self.clip_size)
         if min(self.scale_jitter, self.blur) < 0 or not (0 <= self.colour_jitter < 1 and 0 <= self.grey <= 1):
             raise ValueError(
                 "scale_jitter and blur must be 0 or more, colour_jitter in [0, 1), and grey in [0, 1]; "

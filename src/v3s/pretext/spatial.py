@@ -10,6 +10,7 @@ from typing import Literal
 from v3s.video.homography import FloatArray, Homography, corners, from_corners
 
 Head = Literal["right", "left", "top", "bottom"]
+MAX_SCALE = 100
 HEADS: tuple[Head, ...] = ("right", "left", "top", "bottom")
 
 
@@ -31,6 +32,10 @@ class SpatialScale:
 
     a: float
     b: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.a <= MAX_SCALE and 0 < self.b <= MAX_SCALE):
+            raise ValueError(f"a scale must be more than 0 and at most {MAX_SCALE}; got {self.a} and {self.b}")
 
     def __str__(self) -> str:
         return f"scale {self.a:g} x {self.b:g}"
@@ -65,6 +70,10 @@ class SpatialProjection:
 
     c: float
     head: Head
+
+    def __post_init__(self) -> None:
+        if not 0 < self.c <= 1:
+            raise ValueError(f"the head of a projection must be more than 0 and at most 1 times as long; got {self.c}")
 
     def __str__(self) -> str:
         return f"projection {self.c:g} {self.head}"

@@ -33,31 +33,15 @@ class PretextTask:
         return min(span(row, length, seam) for row in self.temporal)
 
     def to_table(self) -> dict[str, list[dict[str, Any]]]:
-        """Return both tables as plain values, as stored in a checkpoint."""
+        """Return both tables as plain values, as stored in config.json, where a row has its class as ``kind``."""
         return {
             "spatial": [_row(entry) for entry in self.spatial],
             "temporal": [_row(entry) for entry in self.temporal],
         }
 
 
-def task_from_table(table: dict[str, list[dict[str, Any]]]) -> PretextTask:
-    """The inverse of `PretextTask.to_table`."""
-    spatial = tuple(_KINDS[row["kind"]](**_arguments(row)) for row in table["spatial"])
-    temporal = tuple(_KINDS[row["kind"]](**_arguments(row)) for row in table["temporal"])
-    return PretextTask(spatial, temporal)
-
-
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (SpatialScale, SpatialProjection, TemporalScale, TemporalProjection)
-}
-
-
 def _row(transform: SpatialTransform | TemporalTransform) -> dict[str, Any]:
     return {"kind": type(transform).__name__, **asdict(transform)}
-
-
-def _arguments(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name != "kind"}
 
 
 def scales(*stretches: float) -> tuple[SpatialScale, ...]:

@@ -7,6 +7,14 @@ Seam = Literal["first", "second"]
 """Which half's frame step is used between the two halves of a projection: the first (our reading) or the second."""
 
 
+MAX_SPEED = 1000
+
+
+def _check_speeds(*speeds: int) -> None:
+    if not all(1 <= speed <= MAX_SPEED for speed in speeds):
+        raise ValueError(f"a speed must be from 1 to {MAX_SPEED} source frames per frame; got {speeds}")
+
+
 @dataclass(frozen=True, slots=True)
 class TemporalScale:
     """T_S: every frame is ``speed`` source frames after the previous one.
@@ -15,6 +23,9 @@ class TemporalScale:
     """
 
     speed: int
+
+    def __post_init__(self) -> None:
+        _check_speeds(self.speed)
 
     def __str__(self) -> str:
         return f"speed {self.speed}"
@@ -32,6 +43,9 @@ class TemporalProjection:
     """
 
     p: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_speeds(*self.p)
 
     def __str__(self) -> str:
         return f"speed {self.p[0]} then {self.p[1]}"

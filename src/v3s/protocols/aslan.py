@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from v3s.options import import_extra
 from v3s.protocols.pairs import VideoPair
 
 _VIEW2_VARIABLE = "action_splits_pairs"
@@ -30,7 +31,6 @@ def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
 
     Raises:
         ValueError: the file is not a MATLAB file, it is unclear which array to read, or the array is not a pair list.
-        ImportError: scipy or h5py is missing.
     """
     array = _single_array(Path(path))
     if array.ndim not in (2, 3) or array.shape[1] != _NUM_COLUMNS or array.dtype.kind not in "iuf":
@@ -82,16 +82,12 @@ def _single_array(path: Path) -> np.ndarray[Any, Any]:
 
 def _read_matlab(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read all arrays of a MATLAB file of either format, by name."""
-    try:
-        import h5py
-        import scipy.io
-    except ImportError as error:
-        raise ImportError("ASLAN's lists need scipy and h5py; run: pip install 'v3s[eval]'") from error
+    h5py, scipy_io = (import_extra(name, "eval", "ASLAN's list") for name in ("h5py", "scipy.io"))
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:  # HDF5 stores MATLAB's arrays with their axes in reverse order
             return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
     try:
-        content = scipy.io.loadmat(path)
-    except (ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+        content = scipy_io.loadmat(path)
+    except (ValueError, NotImplementedError, scipy_io.matlab.MatReadError) as error:
         raise ValueError(f"{path}: not a MATLAB file ({error}); use the file from ASLAN's own archive") from error
     return {name: array for name, array in content.items() if not name.startswith("__")}

@@ -22,8 +22,9 @@ from v3s.data.views import View
 from v3s.features.saved import kind_of_run
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
+from v3s.files.reading import read_value
 from v3s.files.text import say
-from v3s.files.writing import read_json, write_json
+from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
@@ -49,6 +50,7 @@ from v3s.train.run import (
     METRICS,
     RunFolder,
     check_out,
+    contents_of,
     hash_of_files,
     read_metrics,
     take_run,
@@ -200,7 +202,9 @@ def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledC
 
 
 def _open(job: FinetuneJob) -> RunFolder:
-    run = take_run(job.config, _facts(job), free=_FREE)
+    parts = job.parts
+    videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
+    run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
         for name in (CLASSIFIER, RESULT, _REPORT):
             (run.path / name).unlink(missing_ok=True)
@@ -338,7 +342,7 @@ def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) 
     parts, scores = job.parts, result.scores
     return {
         "backbone": job.source.name,
-        "backbone_fingerprint": read_json(result.run / MANIFEST)["backbone_fingerprint"],
+        "backbone_fingerprint": read_value(result.run / MANIFEST, "backbone_fingerprint", str),
         "fingerprint": fingerprint,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

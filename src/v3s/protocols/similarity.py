@@ -34,6 +34,7 @@ from v3s.protocols.similarity_measures import (
     SimilarityResult,
     choose_c,
     evaluate_folds,
+    import_sklearn,
     pair_features,
 )
 from v3s.video.homography import FloatArray
@@ -141,12 +142,13 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
 
     Raises:
         ValueError: the backbone or stage does not exist, the pairs cannot be read or drawn, a video of a pair is
-            missing or unreadable, the folds are unsuitable for training, or a stage gives negative numbers.
-        ImportError: scikit-learn is missing, or, for ASLAN's own lists, scipy or h5py.
+            missing or unreadable, the folds are unsuitable for training, a stage gives negative numbers, or
+            scikit-learn (for ASLAN's own lists also scipy and h5py) is not installed.
 
     Source: paper section 4.5.
     """
     console = console or Console()
+    import_sklearn()  # fails before the long work
     encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
     videos = _draw_pairs(config, console) if config.pairs is None else _read_pairs(config, console)
     same, fold = _same_and_fold(videos.pairs)

@@ -6,7 +6,6 @@ Twelve similarities of a pair's features at each of three stages give 36 numbers
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from v3s.options import import_extra
 from v3s.protocols.classify import C_GRID
 from v3s.video.homography import FloatArray
 
@@ -170,7 +170,6 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
 
     Raises:
         ValueError: there are fewer than two folds, or a set of training pairs is all "same" or all "different".
-        ImportError: scikit-learn is missing.
 
     Source: paper section 4.5, "Finally, a linear SVM is used".
     """
@@ -182,7 +181,7 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
         test = fold == held_out
         decisions[test] = _train_svm(features[~test], same[~test], c).decision_function(features[test])
     accuracy = np.array([np.mean((decisions > 0)[fold == held_out] == same[fold == held_out]) for held_out in folds])
-    false_positives, true_positives, _ = _sklearn().metrics.roc_curve(same, decisions)
+    false_positives, true_positives, _ = import_sklearn().metrics.roc_curve(same, decisions)
     return SimilarityResult(
         fold_accuracy=tuple(accuracy.tolist()),
         mean=float(accuracy.mean()),
@@ -207,7 +206,6 @@ def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_sa
 
     Raises:
         ValueError: the training pairs are all "same" or all "different".
-        ImportError: scikit-learn is missing.
     """
 
     def accuracy(c: float) -> float:
@@ -222,21 +220,16 @@ def _train_svm(features: FloatArray, same: BoolArray, c: float) -> Any:
         raise ValueError(
             f"got {len(same)} training pairs of one kind; pairs with the same and with different actions are needed"
         )
-    sklearn = _sklearn()
+    sklearn = import_sklearn()
     svm = sklearn.svm.LinearSVC(C=c, dual=False, max_iter=10_000)  # primal: no random order, exact in 36 dimensions
     return sklearn.pipeline.make_pipeline(sklearn.preprocessing.StandardScaler(), svm).fit(features, same)
 
 
-def _sklearn() -> ModuleType:
-    """Import scikit-learn on first use."""
-    try:
-        import sklearn.metrics
-        import sklearn.pipeline
-        import sklearn.preprocessing
-        import sklearn.svm
-    except ImportError as error:
-        raise ImportError("action similarity needs scikit-learn; run: pip install 'v3s[eval]'") from error
-    return sklearn  # type: ignore[no-any-return]
+def import_sklearn() -> Any:
+    """Import scikit-learn, an optional package, with the modules that are used here."""
+    for module in ("metrics", "pipeline", "preprocessing", "svm"):
+        import_extra(f"sklearn.{module}", "eval", "action similarity")
+    return import_extra("sklearn", "eval", "action similarity")
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """One training run in several processes started by ``torchrun`` (DDP over gloo or NCCL)."""
 
 import gc
+import hashlib
 import os
 import platform
 import re
@@ -8,10 +9,11 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -175,6 +177,33 @@ def gather(value: Any, processes: Processes) -> list[Any]:
     if processes.count > 1:
         distributed.all_gather_object(gathered, value)
     return gathered
+
+
+def check_same(contents: Mapping[str, str], what: str, processes: Processes) -> None:
+    """Check that all processes of a run have the same files with the same contents, in the same order.
+
+    Args:
+        contents: what identifies the content of each file, by path.
+        what: the files, for messages.
+        processes: all processes of the run.
+
+    Raises:
+        ValueError: they differ; the message has both counts and the first difference. All processes raise it.
+    """
+    items = [f"{path} ({content})" for path, content in contents.items()]
+    digest = hashlib.sha256("\0".join(items).encode(errors="surrogateescape")).hexdigest()
+    if len(set(gather(digest, processes))) == 1:
+        return
+    lists = gather(items, processes)
+    rank, other = next((rank, each) for rank, each in enumerate(lists) if each != lists[0])
+    place, pair = next(
+        (place, pair) for place, pair in enumerate(zip_longest(lists[0], other, fillvalue="none")) if pair[0] != pair[1]
+    )
+    raise ValueError(
+        f"the processes of this run have different {what}: process 0 has {len(lists[0]):,}, process {rank} has "
+        f"{len(other):,}; the first difference is number {place + 1:,}: {pair[0]} and {pair[1]}; give all of them the "
+        "same files"
+    )
 
 
 def wait_for_all(processes: Processes) -> None:

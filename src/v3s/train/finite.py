@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from v3s.files.reading import read_as, read_json
 from v3s.files.weights import load_weights, weights_as_bytes
-from v3s.files.writing import CheckpointError, read_json, write_atomically, write_json
+from v3s.files.writing import write_atomically, write_json
 from v3s.train.distributed import Processes, sum_over
 
 
@@ -93,9 +94,6 @@ def load_bad_batch(folder: Path, model: nn.Module) -> BadBatch:
     Raises:
         CheckpointError: a file is missing or damaged.
     """
-    try:
-        batch = BadBatch(**read_json(folder / BATCH))
-    except TypeError as error:
-        raise CheckpointError(f"{folder / BATCH} is incomplete ({error})") from error
+    batch = read_as(BadBatch, read_json(folder / BATCH), folder / BATCH)
     load_weights(folder / _MODEL, model)
     return batch

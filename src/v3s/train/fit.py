@@ -181,8 +181,8 @@ class _Checkpoints:
         files = sorted({str(sample["video"]) for sample in batch.samples})
         raise NonFiniteError(
             f"a loss or gradient is not finite ({batch}); no update was made with it, and the last checkpoint predates "
-            f"it. To find the cause: v3s replay --run {self.run.path}\nThe clips of this batch are from:\n  "
-            + "\n  ".join(files)
+            f"it. To find the cause: v3s replay --run {self.run.path}. The clips of this batch are from: "
+            + ", ".join(files)
         )
 
 

@@ -5,6 +5,7 @@ config.yaml             the resolved configuration, which ``--config`` accepts
 manifest.json           versions, threads, seeds, hash of the file list, numbers of skipped files
 metrics.jsonl           one line for each epoch
 quarantine.jsonl        one line for each file that failed after the scan: the batch from which it is skipped, and why
+videos.jsonl            the videos that are used, and what identifies their contents
 train.log               what was printed
 checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
 backbone.safetensors    the weights of the epoch that is kept; config.json describes how to use them
@@ -19,8 +20,8 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,17 +34,30 @@ import torch
 from rich.console import Console
 
 from v3s import argv
+from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
-from v3s.files.text import say
-from v3s.files.writing import NEXT, PART, finish_together, read_json, write_atomically, write_json
+from v3s.files.reading import checked, read_json, read_text
+from v3s.files.text import as_text, counted, say
+from v3s.files.writing import (
+    NEXT,
+    PART,
+    SaveError,
+    append_line,
+    finish_together,
+    refuse_links,
+    write_atomically,
+    write_json,
+    write_whole,
+)
 from v3s.train.checkpoint import PREVIOUS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-_QUARANTINE = "quarantine.jsonl"
+_QUARANTINE, _VIDEOS = "quarantine.jsonl", "videos.jsonl"
 _LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
+_NUM_NAMED = 5
 FREE_ON_RESUME = (
     "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
@@ -51,7 +65,7 @@ FREE_ON_RESUME = (
 
 With the schedule cosine, the number of epochs does.
 """
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _LOG, "config.json", "*.safetensors", CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, NEXT)
 
@@ -88,8 +102,7 @@ class RunFolder:
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path / METRICS, json.dumps(line))
 
     def keep_metrics(self, num_epochs: int) -> None:
         """Drop the lines of epochs that the resumed run will repeat."""
@@ -102,11 +115,13 @@ class RunFolder:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last line that a kill cut short."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in read_text(path).splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            line = checked(dict[str, Any], json.loads(text), "the line")
+            checked(int, line.get("epoch"), "epoch")
+        except (ValueError, RecursionError):
             break
+        lines.append(line)
     return lines
 
 
@@ -135,6 +150,8 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     check_out(out, resume=resume, overwrite=overwrite)
     path = Path(out)
+    if path.is_dir():
+        refuse_links(path)
     for unfinished in (*path.glob(PART), *path.glob(f"*/{PART}")):
         unfinished.unlink()
     if overwrite and not resume:
@@ -144,13 +161,16 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     return RunFolder(path)
 
 
-def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE_ON_RESUME) -> RunFolder:
+def take_run(
+    config: Any, facts: dict[str, Any], videos: Mapping[str, str], *, free: Collection[str] = FREE_ON_RESUME
+) -> RunFolder:
     """Open the folder of a run; write config.yaml and manifest.json, or check them if the run is resumed.
 
     Args:
         config: configuration of the run, with ``out``, ``resume`` and ``overwrite``.
         facts: entries of manifest.json in addition to the environment; a resumed run must have the same
             ``files_sha256``.
+        videos: what identifies the content of each video that is used, by path; a resumed run must have the same.
         free: names of the options that may change when the run is resumed.
 
     Raises:
@@ -159,18 +179,47 @@ def take_run(config: Any, facts: dict[str, Any], *, free: Collection[str] = FREE
     run = open_run(config.out, resume=config.resume, overwrite=config.overwrite)
     resumes = config.resume and (run.path / MANIFEST).is_file()
     if resumes:
-        manifest = read_json(run.path / MANIFEST)
         _check_resumable(run.path, config_of_run(type(config), run.path), config, free=free)
-        if manifest["files_sha256"] != facts["files_sha256"]:
+        manifest = read_json(run.path / MANIFEST)
+        if manifest.get("files_sha256") != facts["files_sha256"]:
             raise ValueError(
                 f"{run.path} cannot be resumed: the list of videos or their labels have changed since the run started "
                 f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore the list, or start a new "
                 "run with another --out"
             )
+        _check_contents(run.path, videos)
     _write_config(run, config)  # also for a resumed run, which may have more epochs now
     if not resumes:
         write_manifest(run, facts)
+        lines = "".join(json.dumps([path, content]) + "\n" for path, content in videos.items())
+        write_whole(run.path / _VIDEOS, lines.encode())
     return run
+
+
+def contents_of(paths: Iterable[str], table: IndexTable) -> dict[str, str]:
+    """What identifies the content of each video of a table, by path."""
+    return dict(zip(paths, map(content_of, table), strict=True))
+
+
+def _check_contents(run: Path, videos: Mapping[str, str]) -> None:
+    """Refuse to resume a run after the contents of its videos changed; runs of earlier versions did not record them.
+
+    Raises:
+        ValueError: they changed; the message names the first ones.
+    """
+    if not (run / _VIDEOS).is_file():
+        return
+    try:
+        before: dict[str, str] = dict(map(json.loads, read_text(run / _VIDEOS).splitlines()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{run / _VIDEOS} is damaged ({error}); start a new run with another --out") from error
+    changed = [path for path in before | dict(videos) if before.get(path) != videos.get(path)]
+    if changed:
+        more = f" and {len(changed) - _NUM_NAMED:,} more" if len(changed) > _NUM_NAMED else ""
+        raise ValueError(
+            f"{run} cannot be resumed: the contents of {counted(len(changed), 'video')} changed since the run started: "
+            f"{', '.join(changed[:_NUM_NAMED])}{more}; restore them, or start a new run with another --out"
+        )
 
 
 def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
@@ -207,11 +256,13 @@ def _write_config(run: RunFolder, config: Any) -> None:
 
 def config_of_run(kind: type[_Config], run: Path) -> _Config:
     """The configuration of a run's folder."""
-    return argv.from_yaml(kind, (run / CONFIG).read_text(encoding="utf-8"))
+    return argv.from_yaml(kind, read_text(run / CONFIG))
 
 
 def _num_videos(manifest: dict[str, Any]) -> str:
-    return f"{manifest['videos']['listed']:,}" if "listed" in manifest["videos"] else "an unknown number of"
+    videos = manifest.get("videos")
+    listed = videos.get("listed") if isinstance(videos, dict) else None
+    return f"{listed:,}" if isinstance(listed, int) else "an unknown number of"
 
 
 def _clear(path: Path) -> None:
@@ -226,6 +277,9 @@ class _LogFile(logging.FileHandler):
     """A log file that ends the run on a full disk, as any other file does, instead of printing tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise SaveError(f"{self.baseFilename} cannot be written: {error.strerror}") from error
         raise
 
 
@@ -238,15 +292,20 @@ def open_log(run: RunFolder | None) -> Iterator[logging.Logger]:
     logger.addHandler(handler)
     try:
         yield logger
+    except BaseException as error:  # a NaN, a signal, a full disk: what a user would look for here
+        with suppress(OSError):
+            logger.info(as_text(f"ended by {type(error).__name__}: {error}"))
+        raise
     finally:
-        handler.close()
+        with suppress(OSError):  # on a full disk: the error is on its way
+            handler.close()
 
 
 def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
     """Return a function that prints a message on the console and also logs it."""
 
     def report(text: str) -> None:
-        log.info(text)
+        log.info(as_text(text))
         say(console, text)
 
     return report

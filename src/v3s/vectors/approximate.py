@@ -1,13 +1,13 @@
 """Approximate search in stored vectors: an index (FAISS) proposes candidates, which are ranked by exact cosine."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from v3s.files.writing import read_json
+from v3s.files.reading import read_json
+from v3s.options import import_extra
 from v3s.vectors.collection import Vectors, VectorsError
 from v3s.vectors.exact import Neighbours
 
@@ -73,14 +73,5 @@ def _set_search_depth(index: Any, num_candidates: int) -> None:
 
 
 def import_faiss() -> Any:
-    """Import FAISS, an optional package.
-
-    Raises:
-        ValueError: FAISS is not installed; the message says how to install it.
-    """
-    try:
-        return import_module("faiss")
-    except ImportError as error:
-        raise ValueError(
-            f"an approximate index needs FAISS, which is not installed ({error}): pip install 'v3s[ann]'"
-        ) from error
+    """Import FAISS, an optional package."""
+    return import_extra("faiss", "ann", "an approximate index")

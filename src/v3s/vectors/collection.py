@@ -2,7 +2,7 @@
 
 ========================  ===========================================================================================
 vectors.json              `Description`: network, preprocessing, source, counts, which videos were skipped
-videos.jsonl              one line per video: its path, label, length in frames and in seconds
+videos.jsonl              one line per video: its path, label, length in frames and in seconds, content
 shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in videos.jsonl), ``starts`` and ``ends``
                           (first frame, and the one after the last), int32 (n,)
 ========================  ===========================================================================================
@@ -12,7 +12,7 @@ Every shard contains the stamp of its folder, so that vectors of different netwo
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,14 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.data.views import View
-from v3s.features.encoder import Feature, Space
-from v3s.files.lock import LOCK
-from v3s.files.writing import read_json, write_json, write_whole
+from v3s.features.encoder import Space
+from v3s.files.reading import parse_as, read_as, read_bytes, read_json
+from v3s.files.writing import CheckpointError, write_whole
 from v3s.vectors.exact import Neighbours, nearest
+from v3s.video.checksum import adler32
 
 _FORMAT = 1
-_VECTORS, _VIDEOS = "vectors.json", "videos.jsonl"
-_DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
+VECTORS, VIDEOS = "vectors.json", "videos.jsonl"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _NUM_SPARE = 16
 """Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
@@ -86,6 +85,14 @@ class Description:
     left_out: dict[str, str]
     shard_videos: int
 
+    def __post_init__(self) -> None:
+        counts = (self.num_videos, self.num_vectors, self.num_padded, self.num_missing)
+        if min(self.dimension, self.shard_videos) < 1 or min(counts) < 0 or self.dtype not in DTYPES:
+            raise ValueError(
+                "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
+                f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
+            )
+
     @property
     def identity(self) -> dict[str, Any]:
         """The values that all shards in a folder have in common."""
@@ -109,12 +116,21 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds."""
+    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds.
+
+    ``content`` identifies what the file contained, see `v3s.data.index_table.content_of`; folders of earlier versions
+    do not have it.
+    """
 
     path: str
     label: str | None
     num_frames: int
     seconds: float
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.seconds < 0:
+            raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +167,7 @@ class Vectors:
     def video(self, number: int) -> Entry:
         """Return the entry of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
-        return Entry(**json.loads(self._lines[start : int(self._line_ends[number])]))
+        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], self.folder / VIDEOS)
 
     def video_of(self, row: int) -> int:
         """Return the number of a row's video."""
@@ -205,7 +221,13 @@ class Vectors:
 
 def video_lines(videos: Iterable[Entry]) -> bytes:
     """Return the content of videos.jsonl."""
-    return b"".join(json.dumps(asdict(video)).encode() + b"\n" for video in videos)
+    values = ({name: value for name, value in asdict(video).items() if name != "content" or value} for video in videos)
+    return b"".join(json.dumps(each).encode() + b"\n" for each in values)
+
+
+def entries_of(lines: bytes, folder: Path) -> Iterator[Entry]:
+    """Read the content of videos.jsonl."""
+    return (parse_as(Entry, line, folder / VIDEOS) for line in lines.splitlines())
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -213,68 +235,29 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
-    """Create the folder for new vectors, or resume one that is incomplete.
-
-    Raises:
-        VectorsError: the folder contains other vectors and ``overwrite`` is not set, or it contains something else,
-            which is never overwritten.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
-        if not (folder / _VECTORS).is_file():
-            raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
-        if overwrite:
-            _clear(folder)
-        else:
-            _check_same(folder, read_description(folder), description)
-    for partial in folder.glob(".shard-*.part"):  # from a killed run
-        partial.unlink()
-    write_json(folder / _VECTORS, description.to_json())
-    write_whole(folder / _VIDEOS, lines)
-
-
-def _clear(folder: Path) -> None:
-    for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (_VIDEOS, *_DERIVED))):
-        path.unlink(missing_ok=True)
-    (folder / _VECTORS).unlink()  # last, because it marks the folder as one of vectors
-
-
-def _check_same(folder: Path, old: Description, new: Description) -> None:
-    differing = [name for name, value in new.identity.items() if old.identity[name] != value]
-    if not differing:
-        return
-    if "fingerprint" in differing:
-        difference = f"from another network or preprocessing: {_summary(old)}; now {_summary(new)}"
-    elif "files_sha256" in differing:
-        difference = f"of another list of videos: {old.source}; now {new.source}"
-    else:
-        values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
-        difference = f"with {', '.join(values)}"
-    raise VectorsError(
-        f"{folder} contains vectors {difference}; replace them with --overwrite or choose another folder with --out"
-    )
-
-
-def _summary(description: Description) -> str:
-    space = description.space
-    return (
-        f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
-        f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
-        + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
-    )
-
-
 def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
     """Write one shard atomically."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
-    metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp}
+    metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp, "checksum": _checksum(shard)}
     write_whole(shard_path(folder, number), save(tensors, metadata))
 
 
-def read_shard(folder: Path, number: int, description: Description) -> Shard:
+def _checksum(shard: Shard) -> str:
+    """Adler-32 of the tensors of a shard, in the order of its fields."""
+    checksum = 1
+    for field in fields(Shard):
+        checksum = adler32(np.ascontiguousarray(getattr(shard, field.name).numpy()).data, checksum)
+    return f"adler32-{checksum:08x}"
+
+
+def read_shard(folder: Path, number: int, description: Description, *, verify: bool = True) -> Shard:
     """Map one shard into memory.
+
+    Args:
+        folder: the folder of vectors.
+        number: number of the shard.
+        description: what the shard must contain.
+        verify: compare its content with its checksum, which reads all of it; earlier versions wrote none.
 
     Raises:
         VectorsError: the shard is missing, damaged, or from another folder.
@@ -292,10 +275,28 @@ def read_shard(folder: Path, number: int, description: Description) -> Shard:
         other = metadata.get("fingerprint") != description.space.fingerprint
         differing = "network or preprocessing" if other else "video list or storage format"
         raise VectorsError(
-            f"{path}: belongs to a different {differing} than {folder / _VECTORS}; vectors from different runs cannot "
+            f"{path}: belongs to a different {differing} than {folder / VECTORS}; vectors from different runs cannot "
             "be mixed: embed again with --overwrite"
         )
+    if not _fits(shard, description):
+        raise VectorsError(f"{path}: does not fit {folder / VECTORS}: shapes, types or numbers of videos differ")
+    if verify and metadata.get("checksum") not in (None, _checksum(shard)):
+        raise VectorsError(
+            f"{path}: damaged: its content does not match its checksum; run v3s embed again with the same options"
+        )
     return shard
+
+
+def _fits(shard: Shard, description: Description) -> bool:
+    """Whether the tensors of a shard have the shapes, types and ranges that its description states."""
+    num_rows, places = len(shard.videos), (shard.videos, shard.starts, shard.ends)
+    return (
+        shard.vectors.dtype == DTYPES[description.dtype]
+        and shard.vectors.shape == (num_rows, description.dimension)
+        and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
+        and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
+        and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
+    )
 
 
 def read_description(folder: Path) -> Description:
@@ -304,25 +305,31 @@ def read_description(folder: Path) -> Description:
     Raises:
         VectorsError: the file does not exist, has another format or is incomplete.
     """
-    path = folder / _VECTORS
+    path = folder / VECTORS
     if not path.is_file():
-        raise VectorsError(f"{folder}: contains no vectors ({_VECTORS} is missing); create them with v3s embed")
-    values = read_json(path)
+        raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
+    try:
+        values = read_json(path)
+    except CheckpointError as error:
+        raise VectorsError(str(error)) from error
     if (version := values.pop("format", None)) != _FORMAT:
         raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
+    fingerprint = values.pop("fingerprint", None)
     try:
-        fingerprint, stored = values.pop("fingerprint"), values.pop("space")
-        space = Space(stored["weights"], View(**stored["view"]), Feature(**stored["feature"]))
-        description = Description(space=space, **values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise VectorsError(f"{path}: incomplete description ({error}); embed again with --overwrite") from error
-    if fingerprint != space.fingerprint:
+        description = read_as(Description, values, path)
+    except CheckpointError as error:
+        raise VectorsError(str(error)) from error
+    if fingerprint != description.space.fingerprint:
         raise VectorsError(f"{path}: was edited: its fingerprint does not match its content; embed again")
     return description
 
 
-def open_vectors(folder: str | Path) -> Vectors:
+def open_vectors(folder: str | Path, *, verify: bool = True) -> Vectors:
     """Open the vectors that ``v3s embed`` wrote.
+
+    Args:
+        folder: the folder.
+        verify: compare the shards with their checksums, which reads all of them, as exact search does.
 
     Raises:
         VectorsError: the folder contains no vectors, or a file is missing, damaged or belongs to other vectors.
@@ -330,17 +337,22 @@ def open_vectors(folder: str | Path) -> Vectors:
     folder = Path(folder)
     description = read_description(folder)
     try:
-        lines = (folder / _VIDEOS).read_bytes()
-    except OSError as error:
-        raise VectorsError(f"{folder / _VIDEOS}: cannot be read ({error.strerror}); embed again") from error
+        lines = read_bytes(folder / VIDEOS)
+    except CheckpointError as error:
+        raise VectorsError(f"{error}; embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
-        raise VectorsError(f"{folder / _VIDEOS}: does not match {_VECTORS}; embed again")
-    shards = tuple(read_shard(folder, number, description) for number in range(description.num_shards))
+        raise VectorsError(f"{folder / VIDEOS}: does not match {VECTORS}; embed again")
+    shards = tuple(read_shard(folder, number, description, verify=verify) for number in range(description.num_shards))
     offsets = np.cumsum([0, *(len(shard.vectors) for shard in shards)], dtype=np.int64)
     if offsets[-1] != description.num_vectors or not description.num_vectors:
         raise VectorsError(
-            f"{folder}: its shards contain {offsets[-1]:,} vectors, but {_VECTORS} lists {description.num_vectors:,}; "
+            f"{folder}: its shards contain {offsets[-1]:,} vectors, but {VECTORS} lists {description.num_vectors:,}; "
             "embed again with --overwrite"
         )
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    if len(line_ends) != description.num_videos:
+        raise VectorsError(
+            f"{folder / VIDEOS}: has {len(line_ends):,} lines, but {VECTORS} lists "
+            f"{description.num_videos:,} videos; embed again with --overwrite"
+        )
     return Vectors(folder, description, shards, offsets, lines, line_ends)

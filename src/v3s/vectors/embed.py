@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from v3s.data.index_table import IndexTable
+from v3s.data.index_table import IndexTable, content_of
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import Scan, usable_videos
@@ -29,12 +29,12 @@ from v3s.files.text import counted, say
 from v3s.options import require_positive
 from v3s.vectors.collection import (
     DTYPES,
+    VIDEOS,
     Description,
     Entry,
     Shard,
     Vectors,
     VectorsError,
-    begin_folder,
     open_vectors,
     read_shard,
     save_shard,
@@ -42,6 +42,7 @@ from v3s.vectors.collection import (
     video_lines,
 )
 from v3s.vectors.export import EXPORTS, import_pyarrow
+from v3s.vectors.folder import begin_folder, without_contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +117,9 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     listed = config.list_videos()
     part = take_shard(listed, *_parse_shard(config.shard))
     scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
-    lines = video_lines(_entries(scan))
-    description = _describe(config, encoder, scan, lines)
     folder = Path(config.out)
+    lines = _lines_of_folder(folder, video_lines(_entries(scan)))
+    description = _describe(config, encoder, scan, lines)
     with only_writer(folder):
         begin_folder(folder, description, lines, overwrite=config.overwrite)
         _write_shards(config, encoder, scan.usable_table, description, console)
@@ -158,7 +159,14 @@ def absolute_backbone(backbone: str) -> str:
 
 def _entries(scan: Scan) -> Iterator[Entry]:
     for position, index, label in zip(scan.usable, scan.usable_table, scan.usable_labels, strict=True):
-        yield Entry(scan.videos.paths[position], label, index.num_frames, index.duration_seconds)
+        yield Entry(scan.videos.paths[position], label, index.num_frames, index.duration_seconds, content_of(index))
+
+
+def _lines_of_folder(folder: Path, lines: bytes) -> bytes:
+    """The lines of videos.jsonl; to resume in a folder of an earlier version, as that version wrote them."""
+    written = folder / VIDEOS
+    before = without_contents(lines, folder)
+    return before if written.is_file() and written.read_bytes() == before else lines
 
 
 def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, lines: bytes) -> Description:

@@ -1,15 +1,19 @@
-"""Export of vectors to the formats of other tools: npy, CSV and Parquet."""
+"""Export of vectors to the formats of other tools: npy, CSV and Parquet.
+
+They contain names as text (`v3s.files.text`); videos.jsonl contains the exact names.
+"""
 
 import csv
 from collections.abc import Iterator
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from v3s.files.text import as_cell, as_text
 from v3s.files.writing import write_atomically
+from v3s.options import import_extra
 from v3s.vectors.collection import Vectors
 
 _ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
@@ -20,11 +24,15 @@ def _export_npy(vectors: Vectors) -> None:
     stored = vectors.description
 
     def write(path: Path) -> None:
-        dtype, shape = np.dtype(stored.dtype), (len(vectors), stored.dimension)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        for shard, offset in zip(vectors.shards, vectors.offsets[:-1], strict=True):
-            array[offset : offset + len(shard.vectors)] = shard.vectors.numpy()
-        array.flush()
+        header = {
+            "descr": np.dtype(stored.dtype).str,
+            "fortran_order": False,
+            "shape": (len(vectors), stored.dimension),
+        }
+        with path.open("wb") as file:  # not memory-mapped: on a full disk that ends the process
+            np.lib.format.write_array_header_1_0(file, header)
+            for shard in vectors.shards:
+                file.write(np.ascontiguousarray(shard.vectors.numpy()).data)
 
     write_atomically(vectors.folder / "vectors.npy", write)
     write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, _ROW_COLUMNS, _rows(vectors)))
@@ -39,10 +47,7 @@ def _export_csv(vectors: Vectors) -> None:
 
 
 def _export_parquet(vectors: Vectors) -> None:
-    """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers.
-
-    Bytes of a file name that are not UTF-8 are written as "?".
-    """
+    """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers."""
     arrow, parquet = import_pyarrow()
     types = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
     number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
@@ -54,7 +59,8 @@ def _export_parquet(vectors: Vectors) -> None:
         with parquet.ParquetWriter(path, schema) as writer:
             for shard in vectors.shards:
                 described = [
-                    (row[0].encode(errors="replace").decode(), *row[1:]) for row in islice(rows, len(shard.vectors))
+                    tuple(as_text(cell) if isinstance(cell, str) else cell for cell in row)
+                    for row in islice(rows, len(shard.vectors))
                 ]
                 lists = arrow.FixedSizeListArray.from_arrays(
                     arrow.array(shard.vectors.numpy().reshape(-1)), vectors.description.dimension
@@ -76,21 +82,12 @@ def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, fl
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([as_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet.
-
-    Raises:
-        ValueError: pyarrow is not installed; the message says how to install it.
-    """
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ValueError(
-            f"parquet files need pyarrow, which is not installed ({error}): pip install 'v3s[parquet]'"
-        ) from error
+    """Import pyarrow and pyarrow.parquet, an optional package."""
+    return import_extra("pyarrow", "parquet", "a parquet file"), import_extra("pyarrow.parquet", "parquet", "it")

@@ -8,6 +8,8 @@ exact cosine.
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -97,7 +99,7 @@ def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport
     seconds = time.perf_counter() - began
     report = measure_recall(ApproximateIndex(vectors, faiss_index), kind, seconds, config)
     (vectors.folder / MEASURED_FILE).unlink(missing_ok=True)  # must never describe another index
-    write_atomically(vectors.folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
+    write_atomically(vectors.folder / INDEX_FILE, partial(_write_index, faiss, faiss_index))
     stamp = {"fingerprint": vectors.description.space.fingerprint, "stamp": vectors.description.stamp}
     write_json(vectors.folder / MEASURED_FILE, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
     say(
@@ -107,6 +109,13 @@ def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport
         f"{report.exact_ms:.2f} ms",
     )
     return report
+
+
+def _write_index(faiss: Any, index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(f"FAISS: {str(error).splitlines()[-1]}") from error
 
 
 def choose_kind(num_vectors: int, dimension: int) -> str:

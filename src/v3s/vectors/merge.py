@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from rich.console import Console
 
+from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
 from v3s.vectors.collection import (
     Description,
@@ -17,11 +18,11 @@ from v3s.vectors.collection import (
     Shard,
     Vectors,
     VectorsError,
-    begin_folder,
     open_vectors,
     save_shard,
     video_lines,
 )
+from v3s.vectors.folder import begin_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,11 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     lines = video_lines(videos)
     description = _describe(parts, root, lines)
     folder = Path(config.out)
-    begin_folder(folder, description, lines, overwrite=config.overwrite)
-    for number, shard in enumerate(_reshard(parts, description)):
-        save_shard(folder, number, shard, description)
-    merged = open_vectors(folder)
+    with only_writer(folder):
+        begin_folder(folder, description, lines, overwrite=config.overwrite)
+        for number, shard in enumerate(_reshard(parts, description)):
+            save_shard(folder, number, shard, description)
+        merged = open_vectors(folder)
     say(
         console,
         f"merged {len(parts)} folders: {counted(len(merged), 'vector')} "

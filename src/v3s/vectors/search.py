@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
-from v3s.files.text import as_text, counted, say
+from v3s.files.text import counted, say, text_table
 from v3s.files.writing import CheckpointError, write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import data_uri, jpeg_uri, small_frames
@@ -101,7 +100,7 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
         ValueError: the query cannot be read, the vectors are damaged or incomplete, or they come from another network.
     """
     console = console or Console()
-    vectors = open_vectors(config.vectors)
+    vectors = open_vectors(config.vectors, verify=not config.approximate)
     nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
     encoder = _open_encoder(vectors, config)
     per_clip = vectors.description.per_clip
@@ -187,17 +186,11 @@ def _hit(rank: int, row: int, score: float, vectors: Vectors) -> Hit:
 
 def _table(hits: list[Hit], *, per_clip: bool) -> Table:
     """Return a table of the hits, with the times of clips."""
-    table = Table()
-    for column in ("rank", "score"):
-        table.add_column(column, justify="right")
-    table.add_column("video", overflow="fold")
-    if per_clip:
-        table.add_column("seconds", justify="right")
+    rows = []
     for hit in hits:
         times = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
-        path = Text(as_text(hit.path))
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *times)
-    return table
+        rows.append((hit.path, str(hit.rank), f"{hit.score:.4f}", *times))
+    return text_table("", ("video", "rank", "score", *(["seconds"] if per_clip else [])), rows)
 
 
 def _summary(vectors: Vectors) -> str:

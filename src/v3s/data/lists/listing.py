@@ -50,13 +50,16 @@ class Listing:
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a list that are not blank, stripped, with their line numbers from 1.
+    """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
     Raises:
         ValueError: The file is not a text file.
     """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, start=1):
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+        lines = enumerate(opened, start=1)
+        for number, line in lines:
+            while line.startswith('"') and line.count('"') % 2 and (more := next(lines, None)):
+                line += more[1]  # a quoted name with a line break in it
             if "\0" in line:
                 raise ValueError(f"{file} is not a text file, so it cannot be a list; give a list or a video's folder")
             if line.strip():

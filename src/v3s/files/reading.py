@@ -1,0 +1,187 @@
+"""Files that v3s reads back: regular files only, and every value is checked against the type of its field.
+
+A file may have been edited, damaged or forged. `checked` is the one place that finds out; ranges are checked by the
+dataclasses themselves.
+"""
+
+import json
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from v3s.files.writing import CheckpointError
+
+_T = TypeVar("_T")
+_MAX_JSON_BYTES = 1 << 26
+_NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+
+
+def read_bytes(path: Path, *, max_bytes: int | None = None) -> bytes:
+    """Read a regular file; a pipe or a device in its place is refused at once.
+
+    Raises:
+        CheckpointError: the file does not exist, is not a regular file, is too large, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: not a regular file; replace it by the file that v3s wrote")
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise CheckpointError(f"{path}: has {path.stat().st_size:,} bytes, more than the {max_bytes:,} allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_text(path: Path, *, max_bytes: int | None = None) -> str:
+    """Read a regular file of UTF-8 text.
+
+    Raises:
+        CheckpointError: see `read_bytes`, or the file is not text.
+    """
+    try:
+        return read_bytes(path, max_bytes=max_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not UTF-8 text") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: see `read_bytes`, or the file is not a JSON object.
+    """
+    text = read_text(path, max_bytes=_MAX_JSON_BYTES)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return value
+
+
+def read_as(kind: type[_T], values: object, source: object) -> _T:
+    """A dataclass from the values that a file contains, each checked.
+
+    Args:
+        kind: the dataclass.
+        values: what the file contains: a JSON object.
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: a value is missing, unknown, or not of the type and range of its field.
+    """
+    try:
+        found: _T = checked(kind, values, "")
+        return found
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}; restore the file, or write it again") from error
+
+
+def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
+    """A dataclass from a line of JSON, as `read_as`."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source}: not JSON ({error})") from error
+    return read_as(kind, values, source)
+
+
+def read_value(path: Path, name: str, kind: Any) -> Any:
+    """One value of a JSON object in a file.
+
+    Raises:
+        CheckpointError: see `read_json`, or the value is missing or not of this type.
+    """
+    values = read_json(path)
+    try:
+        return checked(kind, values[name], name)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: {name} is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def checked(kind: Any, value: Any, name: str) -> Any:
+    """A plain value as a value of a type: a number, text, a literal, a list, a dictionary, a dataclass, a union.
+
+    Args:
+        kind: the type, as annotated.
+        value: from JSON.
+        name: its name in the file, for messages.
+
+    Raises:
+        ValueError: the value is not of this type.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _dataclass(kind, value, name)
+    if origin in (Union, types.UnionType):
+        return _one_of(arguments, value, name)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arguments:
+            raise ValueError(f"{name} is {_short(value)}; it must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            numbered = enumerate(zip(kinds, value, strict=True))
+            return tuple(checked(each, item, f"{name}[{place}]") for place, (each, item) in numbered)
+    elif origin is list and isinstance(value, list):
+        return [checked(arguments[0], item, f"{name}[{place}]") for place, item in enumerate(value)]
+    elif origin is dict and isinstance(value, dict):
+        return {key: checked(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
+    elif kind is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return value
+    elif type(value) is kind and kind in (int, str, bool):
+        return value
+    raise ValueError(f"{name} is {_short(value)}; it must be {_describe(kind)}")
+
+
+_hints = cache(get_type_hints)
+
+
+def _dataclass(kind: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name or 'its content'} is {_short(value)}; it must be an object")
+    hints, prefix = _hints(kind), f"{name}." if name else ""
+    known = {field.name: field for field in fields(kind)}
+    if unknown := [key for key in value if key not in known]:
+        raise ValueError(f"{prefix}{unknown[0]} is not known")
+    required = [each.name for each in known.values() if each.default is MISSING and each.default_factory is MISSING]
+    if missing := [each for each in required if each not in value]:
+        raise ValueError(f"{prefix}{missing[0]} is missing")
+    return kind(**{key: checked(hints[key], item, f"{prefix}{key}") for key, item in value.items()})
+
+
+def _one_of(kinds: Sequence[Any], value: Any, name: str) -> Any:
+    """A value of a union: the alternatives are None and others, or dataclasses of which "kind" names one."""
+    if value is None and types.NoneType in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    if len(others) > 1:
+        by_name = {kind.__name__: kind for kind in others}
+        tag = value.get("kind") if isinstance(value, dict) else None
+        if not isinstance(tag, str) or tag not in by_name:
+            raise ValueError(f"{name}.kind is {_short(tag)}; it must be one of {', '.join(by_name)}")
+        others, value = [by_name[tag]], {key: item for key, item in value.items() if key != "kind"}
+    return checked(others[0], value, name)
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        return "a list" if kinds[1:] == (...,) else f"a list of {len(kinds)} values"
+    return _NAMES.get(kind, "an object")
+
+
+def _short(value: object) -> str:
+    shown = repr(value) if isinstance(value, str) else json.dumps(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

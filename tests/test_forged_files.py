@@ -1,0 +1,203 @@
+"""Files that v3s reads back, changed field by field: each is refused with one line that names it, within 2 seconds."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from v3s.cli import main, read_config
+from v3s.commands.pretrain import PretrainConfig
+from v3s.data.store_folder import open_store
+from v3s.features.saved import load_pretext_model
+from v3s.train.run import config_of_run
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.embed import EmbedConfig, embed
+
+QUIET = Console(quiet=True)
+SECONDS = 2.0
+VALUES: tuple[Any, ...] = (None, True, -1, 10**6, 10**18, 1e300, float("nan"), "", "/etc", [], [[]], {"kind": "x"})
+DEEP = "[" * 100_000
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to each value of a JSON object."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        if isinstance(item, dict) or (isinstance(item, list) and path.count(0) < 2):
+            yield from places(item, (*path, key))
+
+
+def forged(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A JSON object with each of its values replaced or missing, and with one more."""
+    for path in places(values):
+        for new in (*VALUES, "missing"):
+            changed = copy.deepcopy(values)
+            inside = changed
+            for key in path[:-1]:
+                inside = inside[key]
+            if new == "missing":
+                del inside[path[-1]]
+            else:
+                inside[path[-1]] = new
+            yield f"{path} = {new!r}", changed
+    yield "unknown", values | {"unknown": 1}
+
+
+def refuses(what: str, read: Callable[[], object], file: Path) -> bool:
+    """Whether reading is refused, in time, by one line that names the file; a change may also make no difference."""
+    start = time.monotonic()
+    try:
+        read()
+        message = None
+    except ValueError as error:
+        message = str(error)
+    assert time.monotonic() - start < SECONDS, what
+    assert message is None or ("\n" not in message and file.parent.name in message), f"{what}: {message}"
+    return message is not None
+
+
+def test_config_json(pretrained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    file = run / "config.json"
+    taken = []
+    for what, values in forged(json.loads(file.read_text())):
+        file.write_text(json.dumps(values))
+        if not refuses(what, lambda: load_pretext_model(run), file):
+            taken.append(what)
+    free = ("format", "results", "converted_from", "sampling", "classes", "unknown", "kind")
+    assert not unexpected(taken, free)
+    for place, value in (("zoom", "/etc"), ("clip_frames", 10**6), ("canvas_size", "x"), ("blur", float("inf"))):
+        values = json.loads((pretrained / "config.json").read_text())
+        values["sampling"][place] = value
+        file.write_text(json.dumps(values))
+        assert refuses(place, lambda: load_pretext_model(run), file)
+
+
+@pytest.mark.parametrize("content", [DEEP, "", "1", "\x00", "\udcff", "{" * 50], ids=range(6))
+def test_a_run_that_is_no_json(content: str, pretrained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    (run / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert refuses(content[:9], lambda: load_pretext_model(run), run / "config.json")
+
+
+def unexpected(taken: list[str], free: Sequence[str]) -> list[str]:
+    """The accepted changes of fields that are not free; a field that is missing has its default."""
+    return [what for what in taken if not what.removeprefix("('").startswith(tuple(free)) and what[-9:] != "'missing'"]
+
+
+BOMBS = {
+    "aliases": "a: &a [x, x]\n" + "".join(f"{each}: &{each} [*a, *a]\n" for each in "bcdefgh"),
+    "nested": "data: " + DEEP,
+    "long": "data: [" + "x, " * 10**6 + "]",
+    "list of lists": "validation_videos: [[1]]",
+    "width": "data: x\nout: y\nwidth: 1000000",
+    "clip": "data: x\nout: y\nclip_frames: 1000000\nclip_size: 1000000",
+    "binary": "data: \x00",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_yaml(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(BOMBS[name])
+    if name not in ("width", "clip"):
+        assert refuses(name, lambda: read_config("pretrain", PretrainConfig, [f"--config={file}"]), file)
+        with pytest.raises(ValueError, match="the configuration"):
+            config_of_run(PretrainConfig, tmp_path)
+        return
+    start = time.monotonic()
+    assert main(["pretrain", f"--config={file}"]) == 1
+    assert time.monotonic() - start < SECONDS
+
+
+@pytest.fixture(scope="module")
+def vectors(small_embedding: EmbedConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("vectors") / "vectors"
+    embed(replace(small_embedding, out=str(out)), console=QUIET)
+    return out
+
+
+def test_vectors_json(vectors: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(vectors, tmp_path / "vectors")
+    file = folder / "vectors.json"
+    taken = []
+    for what, values in forged(json.loads(file.read_text())):
+        file.write_text(json.dumps(values))
+        if not refuses(what, lambda: open_vectors(folder), file):
+            taken.append(what)
+    free = [
+        "format",
+        "backbone",
+        "seed",
+        "network",
+        "stages",
+        "root",
+        "source",
+        "num_padded",
+        "num_missing",
+        "left_out",
+    ]
+    assert not unexpected(taken, free)
+
+
+def first_video(folder: Path) -> object:
+    return open_vectors(folder).video(0)
+
+
+def test_videos_jsonl(vectors: Path, tmp_path: Path) -> None:
+    """Even if whoever changed the list also changed its checksum; the shards state it too."""
+    for number, line in enumerate(('{"path": 1}', "[]", "x", DEEP, '{"path": "a", "label": null, "num_frames": -1}')):
+        folder = shutil.copytree(vectors, tmp_path / str(number))
+        lines = (folder / "videos.jsonl").read_text().splitlines()
+        changed = "\n".join([line, *lines[1:]]) + "\n"
+        (folder / "videos.jsonl").write_text(changed)
+        assert refuses(line[:9], partial(first_video, folder), folder / "videos.jsonl")
+        values = json.loads((folder / "vectors.json").read_text())
+        values["files_sha256"] = hashlib.sha256(changed.encode()).hexdigest()
+        (folder / "vectors.json").write_text(json.dumps(values))
+        assert refuses(line[:9], partial(first_video, folder), folder / "videos.jsonl")
+
+
+def test_store(small_videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert main(["prepare", f"--data={small_videos}", f"--out={store}", "--workers=0"]) == 0
+    file = store / "store.json"
+    content = file.read_text()
+    for what, values in forged(json.loads(content)):
+        file.write_text(json.dumps(values))
+        os.utime(file, ns=(0, time.monotonic_ns()))  # an opened store is remembered by its date
+        assert (
+            refuses(what, lambda: open_store(store), file)
+            or what.startswith(("('source'", "('decoder'", "('format'"))
+            or ("short_side" in what)
+        ), what
+    file.write_text(content)
+    shard = next((store / "shards").glob("*.jsonl"))
+    lines = shard.read_text().splitlines()
+    for changed in ("x", "[]", DEEP, lines[0].replace('"offset": 0', '"offset": "0"'), lines[0].replace(".bin", "/..")):
+        shard.write_text("\n".join([changed, *lines[1:]]))
+        os.utime(shard, ns=(0, time.monotonic_ns()))
+        assert refuses(changed[:20], lambda: open_store(store), shard)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vectors.json", "videos.jsonl", "store.json"])
+def test_a_pipe_is_not_waited_for(name: str, pretrained: Path, vectors: Path, tmp_path: Path) -> None:
+    source = vectors if name in ("vectors.json", "videos.jsonl") else pretrained
+    folder = shutil.copytree(source, tmp_path / "copy")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    read: Callable[[Path], object] = load_pretext_model if name == "config.json" else open_vectors
+    if name == "store.json":
+        assert main(["check", f"--data={folder}"]) == 1  # the pipe is not a store, and nothing else there is a video
+    else:
+        refuses(name, partial(read, folder), folder / name)
