@@ -315,8 +315,9 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, pretrain
     with pytest.raises(ValueError, match="already contains a run; resume it with --resume, or replace it with"):
         pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
     (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
+    (tmp_path / "run/last/old_head.safetensors").write_text("of the replaced run")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
-    assert not (tmp_path / "run/old_head.safetensors").exists()
+    assert not list((tmp_path / "run").rglob("old_head*"))
     assert json.loads((tmp_path / "run/manifest.json").read_text())["seed"] == 5
 
 
