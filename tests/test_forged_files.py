@@ -17,6 +17,7 @@ from rich.console import Console
 
 from v3s.cli import main, read_config
 from v3s.commands.pretrain import PretrainConfig
+from v3s.data.quarantine import Quarantine
 from v3s.data.store_folder import open_store
 from v3s.features.saved import load_pretext_model
 from v3s.train.run import config_of_run
@@ -188,6 +189,18 @@ def test_store(small_videos: Path, tmp_path: Path) -> None:
         shard.write_text("\n".join([changed, *lines[1:]]))
         os.utime(shard, ns=(0, time.monotonic_ns()))
         assert refuses(changed[:20], lambda: open_store(store), shard)
+
+
+FORGED = ("x", "[]", DEEP, '{"stream": "a"}', '{"stream": 1, "path": "a", "batch": "b"}')
+
+
+@pytest.mark.parametrize("line", FORGED, ids=range(5))
+def test_quarantine(line: str, tmp_path: Path) -> None:
+    log = tmp_path / "quarantine.jsonl"
+    log.write_text(line + "\n")
+    assert refuses(line[:9], lambda: Quarantine(log=log), log)
+    log.write_text(line)  # a line that a full disk cut short
+    assert not refuses(line[:9], lambda: Quarantine(log=log), log)
 
 
 @pytest.mark.parametrize("name", ["config.json", "vectors.json", "videos.jsonl", "store.json"])

@@ -204,11 +204,10 @@ _RECIPE = argv.Option(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # nor do the processes of a command import from the current folder
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it may be limited to ASCII
     try:
-        with _exit_on_sigterm():
+        with _exit_on_sigterm(), _no_imports_from_the_current_folder():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
             print(end="", flush=True)
             return code
@@ -367,6 +366,19 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_imports_from_the_current_folder() -> Iterator[None]:
+    """Let no process that a command starts import from the current folder: ``python -c``, as used for that, would."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _overview() -> str:

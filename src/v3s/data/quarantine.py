@@ -2,11 +2,23 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from v3s.files.reading import parse_as, read_text
 from v3s.files.writing import append_line
-from v3s.video.container import Failure
+from v3s.video.container import Failure, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the log: from this batch of the stream on, the file is skipped."""
+
+    stream: str
+    path: str
+    stage: Stage
+    reason: str
+    batch: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,11 +45,14 @@ class Quarantine:
     _first_batches: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        text = self.log.read_text("utf-8") if self.log and self.log.exists() else ""
-        for line in map(json.loads, text.splitlines()):
-            if line["stream"] == self.stream:
-                self.failures[line["path"]] = Failure(line["stage"], line["reason"])
-                self._first_batches[line["path"]] = line["batch"]
+        if self.log is None or not self.log.exists():
+            return
+        complete = read_text(self.log).rpartition("\n")[0]  # a full disk may have cut the last line short
+        for line in complete.splitlines():
+            entry = parse_as(_Entry, line, self.log)
+            if entry.stream == self.stream:
+                self.failures[entry.path] = Failure(entry.stage, entry.reason)
+                self._first_batches[entry.path] = entry.batch
 
     def skips(self, path: str, batch: int) -> bool:
         """Whether the samples of a file are skipped in a batch."""
@@ -55,8 +70,8 @@ class Quarantine:
         self.failures[path], self._first_batches[path] = failure, batch
         self.report(f"skipped from now on: {path}: {failure.reason} ({failure.stage})")
         if self.log:
-            entry = {"stream": self.stream, "path": path, "stage": failure.stage, "reason": failure.reason}
-            append_line(self.log, json.dumps({**entry, "batch": batch}))
+            entry = _Entry(self.stream, path, failure.stage, failure.reason, batch)
+            append_line(self.log, json.dumps(asdict(entry)))
         if self.num_files is not None and 2 * len(self.failures) > self.num_files:
             raise ValueError(
                 f"{len(self.failures):,} of {self.num_files:,} files failed after the scan, more than half; "
