@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
-from v3s.files.text import as_text, say
+from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 
@@ -52,7 +51,7 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     """
     console = console or Console()
     listed = config.list_videos()
-    console.print(Text(_printable(listed.description)))
+    say(console, listed.description)
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(scanned))
     _print_bad(scanned, console, config.out)
@@ -78,10 +77,10 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:_NUM_BAD_SHOWN]:
         stage = f" ({report.stage})" if report.stage else ""
-        console.print(Text(_printable(f"{report.verdict}: {report.path}: {report.reason}{stage}")), soft_wrap=True)
+        say(console, f"{report.verdict}: {report.path}: {report.reason}{stage}")
     if len(bad) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
-        console.print(Text(f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}"))
+        say(console, f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}")
 
 
 def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
@@ -92,8 +91,3 @@ def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     if len(unusual) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")
-
-
-def _printable(text: str) -> str:
-    """Replace what a terminal cannot encode: file names may contain any bytes."""
-    return as_text(text)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
-from v3s.files.reading import checked, read_as, read_json, read_text
+from v3s.files.reading import checked, read_as, read_bytes, read_json
 from v3s.files.writing import CheckpointError
 from v3s.video.checksum import adler32
 from v3s.video.container import Failure
@@ -180,7 +180,8 @@ def _read_settings(folder: Path) -> StoreSettings:
 
 def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
-    for line in read_text(list_file).splitlines():
+    text = read_bytes(list_file).decode("ascii", errors="replace")  # a damaged line is named below
+    for line in text.splitlines():
         try:
             *fields, checksum = json.loads(line)
             if not isinstance(checksum, int):  # a store of an earlier version ends with the digest, or with the video
