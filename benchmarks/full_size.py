@@ -1,8 +1,9 @@
 """The study at the paper's size on one GPU, in ten minutes: ``python -m benchmarks.full_size --data DIR --splits DIR``.
 
 R3D at full width on clips of 16 x 112 x 112: plain V3S and V3S with contrast, trained on equally many clips, and two
-networks with random weights (ours, and PyTorch's own). Each is fine-tuned, retrieved with and probed. Three lanes of
-commands share the GPU. Every step is one v3s command with a log. The files are those of :mod:`benchmarks.study`, so
+networks with random weights (ours, and PyTorch's own). Each is fine-tuned, retrieved with and probed. Two lanes of
+commands share the GPU; three slowed each other down (docs/log.md, "The study at the paper's size"). Every step is one
+v3s command with a log. The files are those of :mod:`benchmarks.study`, so
 ``python -m benchmarks.study_tables STUDY TABLE`` prints the tables. Finished steps are skipped, and a training that was
 stopped resumes, so the same command can be repeated. After ``--minutes`` all steps are stopped; ``results.json``
 contains what is finished by then. ``--quick`` runs all steps with a narrow network on small clips, on any machine.
@@ -11,6 +12,7 @@ A machine without internet access needs the wheel of PyAV and the videos; see :m
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import threading
@@ -97,13 +99,14 @@ def plan_lanes(arguments: argparse.Namespace, scale: Scale) -> tuple[list[Step],
         heads = Step(["evaluate", *videos, f"--backbone={run}", "--subset=test", f"--out={out}"], out)
         return [pretrain(name, epochs, *own), finetune(name, run), *ask(name, run), heads]
 
+    def random(name: str, backbone: str) -> list[Step]:
+        return [finetune(name, backbone), *ask(name, backbone)]
+
     lanes = [
-        trained("v3s", scale.epochs),
-        trained("v3s-contrast", scale.epochs // 2, "--recipe=v3s-contrast"),
+        [*trained("v3s", scale.epochs), *random(RANDOM, f"random:r3d@{scale.width}")],
         [
-            step
-            for name, backbone in ((RANDOM, f"random:r3d@{scale.width}"), (DEFAULT, str(folder(DEFAULT))))
-            for step in (finetune(name, backbone), *ask(name, backbone))
+            *trained("v3s-contrast", scale.epochs // 2, "--recipe=v3s-contrast"),
+            *random(DEFAULT, str(folder(DEFAULT))),
         ],
     ]
     return [prepare], lanes
@@ -136,7 +139,9 @@ class Conductor:
         step.written.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         with (self.study / f"{name}.log").open("a", encoding="utf-8") as log:
-            process = subprocess.Popen([sys.executable, "-m", "v3s", *step.arguments], stdout=log, stderr=log)
+            threads = {"OMP_NUM_THREADS": "4"}  # a lane's share: more would wait for those of the other
+            command = [sys.executable, "-m", "v3s", *step.arguments]
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | threads)
             try:
                 code = process.wait(left)
             except subprocess.TimeoutExpired:
