@@ -333,8 +333,14 @@ def to_yaml(config: Any, *, without: Collection[str] = ()) -> str:
 
 
 def from_yaml(kind: type[_Config], text: str) -> _Config:
-    """The inverse of `to_yaml`."""
-    return build(kind, parse_yaml(options_of(kind), text, "the configuration"))
+    """The inverse of `to_yaml`, also for text that an earlier version wrote."""
+    return build(kind, former_values(kind) | parse_yaml(options_of(kind), text, "the configuration"))
+
+
+def former_values(kind: type[Any]) -> dict[str, Any]:
+    """The values of options for a run that was started before these existed: what was done then, ``kind.former``."""
+    known = {field.name for field in fields(kind)}
+    return {name: value for name, value in getattr(kind, "former", {}).items() if name in known}
 
 
 def summary_of(kind: type[Any]) -> list[str]:

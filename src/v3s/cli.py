@@ -302,7 +302,7 @@ def _options_of_run(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any
         return {}
     file = Path(values["out"]) / "config.yaml"
     if file.is_file():
-        return argv.read_file(argv.options_of(kind), str(file))
+        return argv.former_values(kind) | argv.read_file(argv.options_of(kind), str(file))
     if "data" not in values:
         out = values["out"]
         raise ValueError(f"{out} is not a run to resume: {file} is missing; to start a new run, give --data")

@@ -328,6 +328,24 @@ def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig,
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_run_of_an_earlier_version_is_resumed(config: PretrainConfig, tmp_path: Path) -> None:
+    """Before there were schedules and --keep: its config.yaml and its checkpoint lack them."""
+    whole, old = tmp_path / "whole", tmp_path / "old"
+    as_before = replace(config, keep="accuracy", statistics_clips=0)
+    pretrain(replace(as_before, out=str(whole)), console=QUIET)
+    pretrain(replace(as_before, out=str(old), epochs=1), console=QUIET)
+    new = ("keep", "schedule", "warmup", "head_rate", "statistics_clips", "contrast", "heads", "clips_together")
+    lines = (old / "config.yaml").read_text().splitlines(keepends=True)
+    (old / "config.yaml").write_text("".join(line for line in lines if line.partition(":")[0] not in new))
+    state = load_checkpoint(old / "checkpoints/last.pt")
+    state["scheduler"], state["best_score"] = state.pop("schedule")["rule"], state["best_score"][0]
+    save_checkpoint(old / "checkpoints/last.pt", state)
+    shutil.rmtree(old / "last")
+    run_command([sys.executable, "-m", "v3s", "pretrain", "--out", str(old), "--resume", "--epochs=2"])
+    first, second = (load_checkpoint(run / "checkpoints/last.pt") for run in (whole, old))
+    assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
+
+
 def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)

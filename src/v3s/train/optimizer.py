@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ class TrainingOptions(ComputeOptions):
             always contains the last ones.
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
     """
+
+    former: ClassVar[dict[str, Any]] = {"keep": "accuracy", "statistics_clips": 0}
+    """What runs did whose config.yaml does not have these options."""
 
     epochs: int
     momentum: float = 0.9

@@ -244,7 +244,8 @@ def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] 
     if changed:
         listed = "; ".join(f"{name} was {old[name]!r}, now {new[name]!r}" for name in changed)
         raise ValueError(
-            f"{run} cannot be resumed with other options: {listed}; omit them, or start a new run with another --out"
+            f"{run} cannot be resumed with other options: {listed}; give the same values, or start a new run with "
+            "another --out"
         )
 
 

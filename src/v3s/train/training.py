@@ -1,5 +1,6 @@
 """The parts of a training: model and optimizer, streams of samples, and the state in a checkpoint."""
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,12 +86,16 @@ class Training:
         """Restore a state; returns its position."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        former = {"finished": state["epoch"], "rule": state.get("scheduler")}  # of checkpoints before 0.1.0
+        self.schedule.load_state_dict(state.get("schedule", former))
         keep_sums = self.processes.is_first  # the saved sums are those of the first process: the others start from zero
         terms = {name: value.to(self.compute.device) for name, value in state["sums"].items()}
         sums = Sums(terms if keep_sums else {name: value * 0 for name, value in terms.items()})
         sums.samples = state["samples"] if keep_sums else 0
-        return Position(state["epoch"], state["step"], sums, state["best_score"], state["best_epoch"])
+        score = state["best_score"]
+        if isinstance(score, float):  # of checkpoints before 0.1.0: the accuracy; the earlier epoch won ties
+            score = (score, math.inf)
+        return Position(state["epoch"], state["step"], sums, score, state["best_epoch"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
