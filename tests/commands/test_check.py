@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,6 +14,8 @@ import pytest
 from rich.console import Console
 
 from v3s.commands.check import CheckConfig, check
+from v3s.commands.pretrain import PretrainConfig, pretrain
+from v3s.data.synthetic import make_clips
 from v3s.files.writing import SaveError
 
 
@@ -28,6 +32,23 @@ def console() -> Console:
 def printed(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_settings_for_short_videos_are_shown_by_check_and_by_pretrain(tmp_path: Path) -> None:
+    make_clips(tmp_path / "short", num_videos=2, num_frames=24, height=32, width=32)
+    make_clips(tmp_path / "long", num_videos=1, num_frames=40, height=32, width=32)
+    for run in (
+        lambda console: check(CheckConfig(data=str(tmp_path), workers=0), console=console),
+        lambda console: pretrain(PretrainConfig(data=str(tmp_path), out=str(tmp_path / "run")), console=console),
+    ):
+        console = Console(file=io.StringIO(), width=120)
+        with suppress(ValueError):
+            run(console)
+        assert re.search(r"these settings +│ +69 │ +0 of 3", printed(console))
+        assert re.search(r"--clip-frames 8 +│ +33 │ +1 of 3", printed(console))
+        assert re.search(r"--task v3s-short --clip-frames 8 +│ +22 │ +3 of 3", printed(console))
+    with pytest.raises(ValueError, match="the task needs 69; the table shows which settings use more videos"):
+        pretrain(PretrainConfig(data=str(tmp_path), out=str(tmp_path / "run")), console=Console(quiet=True))
 
 
 def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console) -> None:

@@ -137,7 +137,7 @@ def test_turned_and_odd_real_videos(shared: Path, tmp_path: Path) -> None:
 
 
 def test_unusable_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no video"):
+    with pytest.raises(ValueError, match="contains no videos"):
         preview(PreviewConfig(data=str(tmp_path)), console=QUIET)
 
 

@@ -12,8 +12,9 @@ from v3s.commands.check import CheckConfig, check
 from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.clips import hold_out
 from v3s.data.lists.splits import list_videos
-from v3s.data.scan import scan, usable_videos
+from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
+from v3s.data.usable import usable_videos
 from v3s.video.index import index_video
 
 PATHS = ("a/one.mp4", "two.mp4")

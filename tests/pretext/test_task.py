@@ -7,7 +7,7 @@ import pytest
 from v3s.files.reading import read_as
 from v3s.options import closest
 from v3s.pretext.spatial import SpatialProjection, SpatialScale
-from v3s.pretext.task import TASKS, PretextTask, get_task
+from v3s.pretext.task import TASKS, PretextTask, get_task, needs_of_shorter_clips
 from v3s.pretext.temporal import TemporalProjection, TemporalScale
 
 V3S_SPATIAL = """SpatialScale(a=1.0, b=1.15)
@@ -79,6 +79,23 @@ def test_spans_of_a_task() -> None:
     assert (task.shortest_span(10), task.longest_span(10)) == (2 * 9 + 1, 5 * 1 + 4 * 4 + 1)
     assert task.longest_span(10, "second") == 4 * 1 + 5 * 4 + 1
     assert (TASKS["v3s"].shortest_span(16), TASKS["v3s"].longest_span(16)) == (16, 69)
+
+
+def test_short_videos_can_show_every_row_of_v3s_short() -> None:
+    assert TASKS["v3s-short"].longest_span(8) == 22
+    assert TASKS["v3s-short"].spatial == TASKS["v3s"].spatial
+    assert set(TASKS["v3s-short"].temporal) < set(TASKS["v3s"].temporal)
+
+
+def test_settings_for_shorter_videos_need_fewer_frames() -> None:
+    assert needs_of_shorter_clips("v3s", 16) == {
+        "--clip-frames 12": 51,
+        "--task v3s-short": 46,
+        "--task v3s-short --clip-frames 12": 34,
+        "--clip-frames 8": 33,
+        "--task v3s-short --clip-frames 8": 22,
+    }
+    assert needs_of_shorter_clips("v3s-short", 8) == {}
 
 
 def test_unknown_name_proposes_the_closest_and_lists_all() -> None:

@@ -50,7 +50,7 @@ def test_empty_gallery_missing_labels_and_unknown_stage(
 ) -> None:
     prefix = f"{command} {NETWORK} {SMALL} --test-data {labelled_videos / 'test'} --data"
     (tmp_path / "empty").mkdir()
-    assert "holds no video" in error_of(f"{prefix} {tmp_path / 'empty'}", capsys)
+    assert "contains no videos" in error_of(f"{prefix} {tmp_path / 'empty'}", capsys)
     (tmp_path / "list.txt").write_text(f"{next((labelled_videos / 'train').rglob('*.mp4'))}\n")
     unlabelled = error_of(f"{prefix} {tmp_path / 'list.txt'}", capsys)
     assert "1 of 1 videos have no label" in unlabelled

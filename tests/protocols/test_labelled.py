@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from v3s.data.scan import Scan, scan_with_bar
+from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS
+from v3s.data.usable import scan_with_bar
 from v3s.data.views import View
 from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, report_padded
 

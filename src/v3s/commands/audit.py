@@ -24,7 +24,8 @@ from v3s.commands.stimuli import STIMULI, Stimuli
 from v3s.data.clips import PretextClips, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.features.saved import load_pretext_model
 from v3s.files.text import say, text_table
 from v3s.files.writing import write_json

@@ -9,12 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
+from v3s.data.scan import FileReport, Scan
+from v3s.data.usable import scan_with_bar, shorter_table, summary
 from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
+from v3s.pretext.task import TASKS, needs_of_shorter_clips
 
 _NUM_BAD_SHOWN = 20
+_PAPER_FRAMES = 16
+_PAPER_SPAN = TASKS["v3s"].longest_span(_PAPER_FRAMES)  # 69
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class CheckConfig(VideoOptions):
         workers: Processes that read videos. Default: one per core.
     """
 
-    min_frames: int = 69
+    min_frames: int = _PAPER_SPAN
     out: str | None = None
     workers: int | None = None
 
@@ -54,6 +58,8 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     say(console, listed.description)
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(scanned))
+    if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
+        console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES)))
     _print_bad(scanned, console, config.out)
     _print_remarks(scanned, console, config.out)
     if config.out is not None:

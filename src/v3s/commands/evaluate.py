@@ -13,7 +13,8 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide
 from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.features.saved import Trained, load_pretext_model
 from v3s.files.text import counted, say
 from v3s.files.writing import write_json

@@ -18,7 +18,8 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.features.saved import describe_trained, load_saved, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
@@ -27,7 +28,7 @@ from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
-from v3s.pretext.task import PretextTask, get_task
+from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, sgd
@@ -46,7 +47,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         out: Folder of the run.
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
         width: Multiplier for the number of channels of every layer.
-        task: The pretext task: v3s, or a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp).
+        task: The pretext task: v3s; a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp); or v3s-short,
+            whose labels short videos can show (22 frames for --clip-frames 8).
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
@@ -247,14 +249,19 @@ def _read_videos(
     longest = task.longest_span(sampling.clip_frames, sampling.seam)
     if not processes.is_first:
         first_is_done(processes, "scan")
-    scanned = usable_videos(listed, min_frames=longest if config.short == "leave-out" else shortest, console=console)
+    scanned = usable_videos(
+        listed,
+        min_frames=longest if config.short == "leave-out" else shortest,
+        console=console,
+        shorter=needs_of_shorter_clips(config.task, sampling.clip_frames),
+    )
     if processes.is_first:
         first_is_done(processes, "scan")
     most_frames = int(scanned.usable_table.num_frames.max())
     if most_frames < longest:
         raise ValueError(
             f"no video is long enough for every label: the longest has {most_frames} frames, the task needs "
-            f"{longest}; choose fewer --clip-frames or another --task"
+            f"{longest}; choose fewer --clip-frames or --task v3s-short"
         )
     return scanned
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.options import require_files, require_positive, seed_problem
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page

@@ -2,18 +2,14 @@
 
 import os
 import resource
-import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import get_worker_info
 
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
@@ -23,10 +19,9 @@ from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
 from v3s.data.store_folder import Store, is_store, open_store
-from v3s.files.text import counted, progress_bar, say
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
-from v3s.video.store import SHORT_SIDE, StoredVideo, frame_bytes, stored_size, verify_stored
+from v3s.video.store import StoredVideo, verify_stored
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
@@ -35,9 +30,6 @@ _FILES_AHEAD = 16
 
 _MAX_BYTES = 2**30
 """How much memory reading one file may take, in a process that does only that. A header may ask for any."""
-
-
-_NUM_KINDS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,98 +286,3 @@ def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, st
         remarks="; ".join(remarks),
         copy_of=original if original != path else "",
     )
-
-
-def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
-    """Read every listed file (or recall what an earlier scan found) and report which are skipped, and why.
-
-    Args:
-        listed: the files.
-        min_frames: frames that a usable video has at least.
-        console: where to say it.
-        workers: processes that read; one a processor by default.
-
-    Raises:
-        ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
-            the counts and the first reason.
-    """
-    say(console, listed.description)
-    found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
-    counts = Counter(report.verdict for report in found.reports)
-    verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
-    say(console, f"{verdicts} (a video needs {min_frames} frames)")
-    if num_copies := sum(bool(report.copy_of) for report in found.reports):
-        say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
-    bad = [report for report in found.reports if report.is_bad]
-    for report in bad:
-        say(console, f"skipped: {report.path}: {report.reason}")
-    if not found.num_usable:
-        first = found.reports[0]
-        raise ValueError(f"no usable video: {verdicts}; first: {first.path}: {first.reason}")
-    if 2 * len(bad) > len(found.reports):
-        console.print(summary(found))
-        raise ValueError(
-            f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
-            f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
-        )
-    return found
-
-
-def scan_with_bar(
-    videos: VideoList, *, min_frames: int, workers: int | None, console: Console, verify: bool = False
-) -> Scan:
-    """Scan while a bar shows the files done; `workers` is one a processor by default."""
-    with progress_bar(console) as progress:  # the bar vanishes when all are done
-        task = progress.add_task("reading")
-        return scan(
-            videos,
-            min_frames=min_frames,
-            workers=default_workers() if workers is None else workers,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-            verify=verify,
-        )
-
-
-def summary(result: Scan) -> Table:
-    """Return the table of counts, hours, sizes, rates, codecs and lengths."""
-    readable = [report for report in result.reports if report.verdict in ("usable", "too short")]
-    verdicts = Counter(report.verdict for report in result.reports)
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{counted(verdicts[verdict], 'file')}, {_hours(result.reports, verdict)}")
-    if result.videos.num_missing:
-        table.add_row("missing", f"{result.videos.num_missing:,} listed files")
-    if result.videos.classes:
-        table.add_row("classes", f"{len(result.videos.classes):,}")
-    if readable:
-        table.add_row("sizes", _most_common(f"{report.width}x{report.height}" for report in readable))
-        table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
-        table.add_row("codecs", _most_common(report.codec for report in readable))
-        table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
-        lengths = [report.frames for report in readable]
-        median = statistics.median_low(lengths)
-        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
-        table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
-    return table
-
-
-def _store_bytes(readable: Iterable[FileReport]) -> int:
-    """What the frames of readable files take in a store of the default format."""
-    return sum(
-        report.frames * frame_bytes("yuv", *stored_size(report.height, report.width, SHORT_SIDE)) for report in readable
-    )
-
-
-def _hours(reports: Iterable[FileReport], verdict: str) -> str:
-    """Return the total length of the files with a verdict."""
-    seconds = sum(report.seconds for report in reports if report.verdict == verdict)
-    return f"{seconds / 3600:.2f} hours"
-
-
-def _most_common(kinds: Iterable[str]) -> str:
-    """Return the most frequent kinds with their counts."""
-    counts = Counter(kinds)
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
-    others = len(counts) - _NUM_KINDS_SHOWN
-    return f"{shown} and {others:,} other kinds" if others > 0 else shown

@@ -80,6 +80,8 @@ TASKS: dict[str, PretextTask] = {
     "tp": PretextTask(SAME_SIZE, T_P),
     "ts+tp": PretextTask(SAME_SIZE, T_S + T_P),
     "v3s": PretextTask(S_S + S_P, T_S + T_P),
+    # not of the paper: v3s with the temporal rows that short videos can show, 22 frames for clips of 8
+    "v3s-short": PretextTask(S_S + S_P, T_S + patterns((1, 2), (2, 3), (2, 1), (3, 2))),
     # the rows of Table 1, named after their largest stretch, smallest head, or number of speeds or patterns
     "ss-1.45": PretextTask(S_S, SAME_SPEED),
     "ss-1.9": PretextTask(scales(1.3, 1.6, 1.9), SAME_SPEED),
@@ -94,6 +96,25 @@ TASKS: dict[str, PretextTask] = {
     "tp-6": PretextTask(SAME_SIZE, patterns((1, 2), (2, 3), (3, 4), (2, 1), (3, 2), (4, 3))),
     "tp-8": PretextTask(SAME_SIZE, T_P),
 }
+
+
+def needs_of_shorter_clips(name: str, clip_frames: int) -> dict[str, int]:
+    """The settings that use shorter videos than a task with clips of ``clip_frames`` frames does.
+
+    Args:
+        name: the name of the task, one of `TASKS`.
+        clip_frames: number of frames of its clips.
+
+    Returns:
+        Options of the command line -> number of source frames that every video needs with them, the longest first.
+    """
+    needed = {}
+    for task in dict.fromkeys((name, "v3s-short")):
+        for frames in (16, 12, 8):
+            words = [f"--task {task}"] * (task != name) + [f"--clip-frames {frames}"] * (frames != clip_frames)
+            needed[" ".join(words)] = TASKS[task].longest_span(frames)
+    longest = TASKS[name].longest_span(clip_frames)
+    return {words: need for words, need in sorted(needed.items(), key=lambda item: -item[1]) if need < longest}
 
 
 def get_task(name: str) -> PretextTask:

@@ -13,7 +13,8 @@ from torch import Tensor
 from v3s.data.groups import number_groups
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList, list_videos
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.features.encoder import Encoder
 from v3s.files.text import say

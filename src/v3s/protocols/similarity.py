@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, list_videos
-from v3s.data.scan import usable_videos
+from v3s.data.usable import usable_videos
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
 from v3s.features.source import BackboneOptions

@@ -20,7 +20,8 @@ from torch import Tensor
 from v3s.data.index_table import IndexTable, content_of
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
-from v3s.data.scan import Scan, usable_videos
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import RANDOM, BackboneOptions

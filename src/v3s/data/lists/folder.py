@@ -70,7 +70,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         Videos in alphabetical order, and what else is there.
 
     Raises:
-        ValueError: There is no such folder, it cannot be read, or it holds no video.
+        ValueError: There is no such folder, it cannot be read, or it contains no videos.
     """
     if is_store(root):
         store = open_store(root)
@@ -83,10 +83,14 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     found = FoundFiles()
     _walk(root, "", (), inside, found)
     if not found.videos:
-        endings = " ".join(sorted(ENDINGS))
-        number = found.others.total()
-        content = f"it holds {number:,} other files, e.g. {found.example}" if number else "it holds no file at all"
-        raise ValueError(f"{root} holds no video: looked, at any depth, for files that end in {endings}; {content}")
+        skipped = found.skipped()
+        content = (
+            f"skipped: {skipped}, such as {found.example}" if found.example else f"skipped: {skipped or 'nothing'}"
+        )
+        raise ValueError(
+            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS)} endings of videos, "
+            f"such as .avi or .mp4; {content}; a list file may name files with other endings"
+        )
     found.videos.sort()
     return found
 
