@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from v3s.commands.evaluate import PretextScores
-from v3s.commands.pretrain import PretrainResult
+from v3s.commands.pretrain_result import PretrainResult
 from v3s.commands.preview import cut_examples, show_examples
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos

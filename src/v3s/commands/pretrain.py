@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
+from v3s.commands.pretrain_result import PretrainResult, judge_run
 from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
@@ -20,10 +21,9 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
-from v3s.features.saved import describe_trained, load_saved, save_trained
+from v3s.features.saved import load_saved, save_trained
 from v3s.files.lock import only_writer
 from v3s.files.text import say
-from v3s.files.weights import WEIGHTS
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
@@ -32,7 +32,6 @@ from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, sgd
-from v3s.train.progress import describe
 from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, take_run
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
@@ -139,21 +138,6 @@ class PretrainJob:
             return resident_batches(clips, frames, order, compiled=self.config.compile)
         on_gpu = self.compute.device.type == "cuda"
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainResult:
-    """The result of a pre-training.
-
-    Attributes:
-        run: the folder of the run.
-        best_epoch: the epoch (from 1) whose weights were kept.
-        validation: mean validation losses and accuracies of both heads in that epoch.
-    """
-
-    run: Path
-    best_epoch: int
-    validation: dict[str, float]
 
 
 def pretrain(
@@ -296,10 +280,18 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
 def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
     fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
     training = pretraining(job)
+    steps = _training_job(job, training, run)
     with fastest:
-        fit(_training_job(job, training, run), run)
+        fit(steps, run)
     wait_for_all(job.processes)
-    return _result(run, job.console)
+    return judge_run(
+        run,
+        job.task,
+        num_videos=len(job.validation),
+        clips_per_epoch=steps.order.clips_per_epoch,
+        console=job.console,
+        is_first=job.processes.is_first,
+    )
 
 
 def pretraining(job: PretrainJob) -> Training:
@@ -330,18 +322,19 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
     config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
     rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}
+    order = BatchOrder(
+        num_samples=len(job.train) * config.train_clips,
+        batch_size=config.batch_size,
+        num_epochs=config.epochs,
+        seed=config.seed,
+        num_parts=config.parts,
+        together=config.clips_together,
+        **shared,
+    )
     return TrainingJob(
         training=training,
         train=Stream(name=f"train {rank}", num_files=len(job.train), read=partial(job.batches, job.train)),
-        order=BatchOrder(
-            num_samples=len(job.train) * config.train_clips,
-            batch_size=config.batch_size,
-            num_epochs=config.epochs,
-            seed=config.seed,
-            num_parts=config.parts,
-            together=config.clips_together,
-            **shared,
-        ),
+        order=order,
         validation=Stream(
             name=f"validation {rank}", num_files=len(job.validation), read=partial(job.batches, job.validation)
         ),
@@ -353,7 +346,7 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         statistics_clips=config.statistics_clips,
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
-        opening=_announcement(job, model),
+        opening=_announcement(job, model, order.clips_per_epoch),
         console=job.console,
     )
 
@@ -366,20 +359,14 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
     )  # fmt: skip
 
 
-def _announcement(job: PretrainJob, model: PretextModel) -> str:
+def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -> str:
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     sampling, task, together = job.sampling, job.task, job.config.clips_together
     groups = f"{together} clips of a video together, contrast {job.config.contrast:g}; " if together > 1 else ""
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {len(job.validation):,} validation videos; {groups}"
+        f"{len(job.train):,} training and {len(job.validation):,} validation videos; "
+        f"{job.config.epochs * clips_per_epoch:,} training clips in all; {groups}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )
-
-
-def _result(run: RunFolder, console: Console) -> PretrainResult:
-    results = dict(describe_trained(run.path).results)
-    best_epoch = int(results.pop("epoch"))
-    say(console, f"kept epoch {best_epoch}: validation {describe(results)}", str(run.path / WEIGHTS))
-    return PretrainResult(run.path, best_epoch, results)

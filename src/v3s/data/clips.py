@@ -180,6 +180,11 @@ class BatchOrder:
         return max(1, self._part_size * self.num_parts * self.together // self.batch_size)
 
     @property
+    def clips_per_epoch(self) -> int:
+        """Number of clips in an epoch, over all processes."""
+        return self.steps_per_epoch * min(self.batch_size, self._part_size * self.num_parts * self.together)
+
+    @property
     def first_batch(self) -> int:
         """Number of the first batch, counted from the start of the run."""
         return self.first_epoch * self.steps_per_epoch + self.first_step

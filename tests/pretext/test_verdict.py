@@ -1,0 +1,55 @@
+"""What a run says of itself: heads at chance, too few clips, a loss that still falls."""
+
+import pytest
+
+from v3s.pretext.task import TASKS
+from v3s.pretext.verdict import CLIPS_TO_LEAVE_CHANCE, still_improving, verdict
+
+TASK = TASKS["v3s"]
+FLAT = [{"train": {"loss": 5.0}}] * 20
+
+
+def test_a_constant_predictor_is_at_chance_and_a_trained_network_is_not() -> None:
+    constant = {"accuracy_spatial": 1 / 18, "accuracy_temporal": 1 / 11}
+    spatial, temporal = verdict(TASK, constant, 1000, FLAT, CLIPS_TO_LEAVE_CHANCE)
+    assert spatial.startswith(
+        "the spatial head is at chance: 5.6% of the clips of 1,000 held-out videos, chance is 5.6%"
+    )
+    assert temporal.startswith("the temporal head is at chance: 9.1%")
+    trained = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.15}
+    assert verdict(TASK, trained, 272, FLAT, CLIPS_TO_LEAVE_CHANCE) == []
+
+
+def test_few_videos_show_little() -> None:
+    """13 % of 20 videos can be luck, anything of 3 can; three times chance on 60 is not."""
+    lucky = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.9}
+    (sentence,) = verdict(TASK, lucky, 20, FLAT, CLIPS_TO_LEAVE_CHANCE)
+    assert sentence.startswith("the spatial head is at chance: 13.0%")
+    assert len(verdict(TASK, lucky, 3, FLAT, CLIPS_TO_LEAVE_CHANCE)) == 2
+    assert verdict(TASK, lucky | {"accuracy_spatial": 0.17}, 60, FLAT, CLIPS_TO_LEAVE_CHANCE) == []
+
+
+def test_a_head_of_one_row_is_not_judged() -> None:
+    assert verdict(TASKS["ts"], {"accuracy_spatial": 1.0, "accuracy_temporal": 0.9}, 50, FLAT, 0) == []
+
+
+def test_few_clips_are_named_as_the_reason() -> None:
+    nothing = {"accuracy_spatial": 0.05, "accuracy_temporal": 0.5}
+    _, reason = verdict(TASK, nothing, 100, FLAT, 9_000)
+    assert reason.startswith("the run has seen 9,000 clips; on UCF101 both heads left chance within 60,000")
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([5.0 - 0.01 * epoch for epoch in range(100)], True),
+        ([5.0] * 100, False),
+        ([5.0] * 5 + [4.0] * 4, False),  # too few epochs to say
+        ([3.15 + 0.1 * (epoch % 2) for epoch in range(100)], False),
+    ],
+)
+def test_a_loss_that_still_falls(losses: list[float], expected: bool) -> None:
+    assert still_improving(losses) is expected
+    epochs = [{"train": {"loss": loss}} for loss in losses]
+    trained = {"accuracy_spatial": 0.5, "accuracy_temporal": 0.5}
+    assert bool(verdict(TASK, trained, 100, epochs, CLIPS_TO_LEAVE_CHANCE)) is expected
