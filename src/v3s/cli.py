@@ -178,8 +178,11 @@ COMMANDS = {
     "search": Command(
         "search",
         "v3s.vectors.search",
-        "find the videos most similar to one",
-        ("search a.mp4 --in vectors", "search a.mp4 --in vectors -k 20 --page found.html"),
+        "find the moments or videos most similar to one",
+        (
+            "search a.mp4 --in vectors",
+            "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
+        ),
     ),
     "reproduce": Command(
         "the paper",

@@ -133,6 +133,18 @@ class Entry:
             raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row comes from: the video, its file, and the span in it: first frame, end frame, the same in seconds."""
+
+    entry: Entry
+    file: str
+    start_frame: int
+    end_frame: int
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """Vectors (n, D), memory-mapped if read from disk, with the video, first frame and end of each: int32 (n,)."""
@@ -178,6 +190,14 @@ class Vectors:
         """Return the first frame of a row, and the frame after its last."""
         shard, place = self._place(row)
         return int(shard.starts[place]), int(shard.ends[place])
+
+    def place_of(self, row: int) -> "Place":
+        """Return the file of a row and its span in it, in frames and in seconds."""
+        number, (start, end) = self.video_of(row), self.span_of(row)
+        entry = self.video(number)
+        seconds = entry.seconds / entry.num_frames
+        file = str(Path(self.description.root) / entry.path)
+        return Place(entry, file, start, end, start * seconds, end * seconds)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the vectors of these rows (int64, (M,)), scaled to unit length: float32, shape (M, D)."""
