@@ -160,6 +160,7 @@ COMMANDS = {
         "compute a feature vector for every video",
         (
             "embed my_videos --backbone run --out vectors",
+            "embed my_videos --backbone run --out vectors --append",
             "embed my_videos --backbone run --out part1 --shard 1/4",
         ),
     ),

@@ -102,6 +102,16 @@ def best_scores(queries: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return best
 
 
+def zero_rows(parts: Sequence[Tensor]) -> Tensor:
+    """Return the rows that are zero, such as those of black clips: int64 (M,), ascending, numbered across parts."""
+    found, start = [], 0
+    for part in parts:
+        rows = (~part[:, :16].any(dim=1)).nonzero()[:, 0]  # the first numbers exclude nearly all rows
+        found.append(rows[~part[rows].any(dim=1)] + start)
+        start += len(part)
+    return torch.cat(found)
+
+
 def standardise(scores: Tensor, among: Tensor) -> Tensor:
     """Standard scores: how many standard deviations scores lie above the mean of a query's scores in a collection.
 
