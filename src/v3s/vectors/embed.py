@@ -141,7 +141,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
                 part = begin_folder(into, _describe(config, encoder, scan, new, listed), listed, overwrite=False)
                 _write_shards(into, encoder, new, part, console)
 
-            append_vectors(folder, description, entries, compute, console)
+            append_vectors(folder, description, entries, lines, compute, console)
         else:
             description = begin_folder(folder, description, lines, overwrite=config.overwrite)
             _write_shards(folder, encoder, table, description, console)

@@ -83,14 +83,14 @@ def remove_states(folder: Path, but: int | None = None) -> None:
             path.unlink()
 
 
-def check_comparable(folder: Path, old: Description, new: Description, lines: bytes) -> None:
+def check_comparable(folder: Path, old: Description, new: Description) -> None:
     """Refuse to append vectors of another network, preprocessing or format.
 
     Raises:
         VectorsError: they differ.
     """
     same = replace(new, files_sha256=old.files_sha256, shard_videos=old.shard_videos)
-    _check_same(folder, old, same, lines)
+    _check_same(folder, old, same, b"")
 
 
 def _check_same(folder: Path, old: Description, new: Description, lines: bytes) -> None:
