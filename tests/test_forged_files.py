@@ -146,6 +146,7 @@ def test_vectors_json(vectors: Path, tmp_path: Path) -> None:
         "source",
         "num_padded",
         "num_missing",
+        "num_gone",
         "left_out",
     ]
     assert not unexpected(taken, free)

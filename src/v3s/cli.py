@@ -160,6 +160,7 @@ COMMANDS = {
         "compute a feature vector for every video",
         (
             "embed my_videos --backbone run --out vectors",
+            "embed my_videos --backbone run --out vectors --append",
             "embed my_videos --backbone run --out part1 --shard 1/4",
         ),
     ),
@@ -178,8 +179,11 @@ COMMANDS = {
     "search": Command(
         "search",
         "v3s.vectors.search",
-        "find the videos most similar to one",
-        ("search a.mp4 --in vectors", "search a.mp4 --in vectors -k 20 --page found.html"),
+        "find the moments or videos most similar to one",
+        (
+            "search a.mp4 --in vectors",
+            "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
+        ),
     ),
     "reproduce": Command(
         "the paper",

@@ -1,27 +1,50 @@
 """Search from file to page: a query finds itself first, the best pair of clips by brute force, and errors."""
 
+import csv
 import json
+import re
+import resource
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from v3s.backbones import create_backbone
 from v3s.features.saved import save_trained
+from v3s.files.writing import SaveError
+from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.search import Hit, SearchConfig, best_videos, search
-from v3s.video.index import VideoError
+from v3s.vectors.search import Hit, SearchConfig, search
+from v3s.video.decode import read_frames
+from v3s.video.index import VideoError, index_video
 
 QUIET = Console(quiet=True)
+
+
+@contextmanager
+def full_disk(num_bytes: int) -> Iterator[None]:
+    """No file may grow above a few bytes; as on a full disk, it is opened without an error."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def save_run(folder: Path, seed: int) -> Path:
@@ -73,52 +96,91 @@ def test_a_video_of_the_collection_finds_itself_first(
         assert hits[0].label == path.split("/")[0]
 
 
-def test_clips_are_compared_pair_by_pair(stored: dict[bool, Vectors], small_videos: Path) -> None:
+def test_every_clip_of_the_query_is_compared_with_every_row(stored: dict[bool, Vectors], small_videos: Path) -> None:
+    """Clips of this collection do not overlap, so that every row is a hit of its own."""
     vectors = stored[True]
     rows = torch.arange(len(vectors))
     every = vectors.take(rows)
     videos = torch.tensor([vectors.video_of(row) for row in rows.tolist()])
-    for number in range(0, 16, 5):
-        best = (every @ every[videos == number].T).amax(dim=1)
-        expected = torch.stack([best[videos == other].max() for other in range(16)]).sort(descending=True)
-        hits, _ = find(vectors, small_videos / vectors.video(number).path, k=16)
-        torch.testing.assert_close(torch.tensor([hit.score for hit in hits]), expected.values, atol=1e-4, rtol=0)
-        assert sorted(hit.path for hit in hits) == sorted(vectors.video(other).path for other in range(16))
+    for number in (0, 10):
+        best = (every @ every[videos == number].T).amax(dim=1).sort(descending=True).values
+        hits, _ = find(vectors, small_videos / vectors.video(number).path, k=len(rows))
+        torch.testing.assert_close(torch.tensor([hit.score for hit in hits]), best, atol=1e-4, rtol=0)
+        standard = (best - best.mean()) / best.std(unbiased=False)
+        torch.testing.assert_close(torch.tensor([hit.z for hit in hits]), standard, atol=0.1, rtol=0)
+        assert {(hit.path, hit.start_frame) for hit in hits} == {
+            (vectors.video(vectors.video_of(row)).path, vectors.span_of(row)[0]) for row in rows.tolist()
+        }
 
 
-@pytest.mark.parametrize("k", [1, 2, 9])
-def test_the_search_is_extended_until_no_video_can_be_missing(stored: dict[bool, Vectors], k: int) -> None:
-    """With two clips of one video as queries, the first rows of each search belong to few videos."""
-    vectors = stored[True]
-    queries = vectors.take(torch.tensor([0, 3]))
-    scores = (vectors.take(torch.arange(len(vectors))) @ queries.T).amax(dim=1)
-    by_video: dict[int, float] = {}
-    for row, score in enumerate(scores.tolist()):
-        by_video[vectors.video_of(row)] = max(score, by_video.get(vectors.video_of(row), -1))
-    expected = sorted(by_video.values(), reverse=True)[:k]
-    best = best_videos(vectors.nearest, queries, k, vectors)
-    assert [score for _, score in best] == pytest.approx(expected, abs=1e-6)
-    assert len({vectors.video_of(row) for row, _ in best}) == k
-
-
-def test_times_are_reported_for_clips_only(stored: dict[bool, Vectors], small_videos: Path) -> None:
+def test_times_are_shown_for_clips_only(stored: dict[bool, Vectors], small_videos: Path) -> None:
     video = stored[True].video(4)
     hits, text = find(stored[True], small_videos / video.path)
-    assert "seconds" in text
+    assert "start" in text
+    assert f"{hits[0].start}" in text
     assert all(hit.end_frame - hit.start_frame == 8 and hit.start_frame % 8 == 0 for hit in hits)
     assert hits[0].start_seconds == pytest.approx(hits[0].start_frame * video.seconds / 40)
     hits, text = find(stored[False], small_videos / video.path)
-    assert "seconds" not in text
-    assert (hits[0].start_frame, hits[0].end_frame) == (0, 40)
+    assert "start" not in text
+    assert (hits[0].start_frame, hits[0].end_frame, hits[0].start, hits[0].end) == (0, 40, "0:00:00.0", "0:00:01.6")
     assert hits[0].end_seconds == pytest.approx(video.seconds)
     assert "16 vectors of 16 videos" in text
 
 
-def test_a_k_above_the_number_of_videos_returns_all(stored: dict[bool, Vectors], small_videos: Path) -> None:
+def test_a_k_above_the_number_of_rows_returns_all(stored: dict[bool, Vectors], small_videos: Path) -> None:
     for vectors in stored.values():
         hits, _ = find(vectors, small_videos / vectors.video(0).path, k=100)
-        assert [hit.rank for hit in hits] == list(range(1, 17))
-        assert len({hit.path for hit in hits}) == 16
+        assert [hit.rank for hit in hits] == list(range(1, len(vectors) + 1))
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_span_finds_itself_in_a_known_and_in_an_unknown_file(
+    stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path, is_copy: bool
+) -> None:
+    vectors = stored[True]
+    entry = vectors.video(6)
+    file = small_videos / entry.path
+    if is_copy:
+        file = Path(shutil.copy(file, tmp_path / "query.mp4"))
+    rate = 40 / entry.seconds
+    hits, text = find(vectors, file, start=f"{16 / rate:.2f}", end=f"0:00:0{24 / rate:.2f}", k=2)
+    assert (hits[0].path, hits[0].start_frame, hits[0].end_frame) == (entry.path, 16, 24)
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
+    assert f"query: {file} from 0:00:00.6 to 0:00:01.0" in text
+    assert hits[0].z > hits[1].z
+    short, _ = find(vectors, file, start=hits[0].start, end="0.7", k=1)  # less than a clip: widened around itself
+    assert short[0].path == entry.path
+    last, _ = find(vectors, file, start="1.5", k=1)
+    assert (last[0].path, last[0].start_frame) == (entry.path, 32)
+    assert last[0].score == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "2", "end": "1"}, "end is 1, which is not after start, 2"),
+        ({"start": "1", "end": "1"}, "end is 1, which is not after start, 1"),
+        ({"end": "0"}, "end is 0, which is not after start, 0"),
+        ({"start": "ten"}, "start is 'ten', which is not a time: give seconds"),
+        ({"end": "1:70"}, "end is '1:70', which is not a time"),
+        ({"start": "2:00"}, r"start is 0:02:00\.0, which is outside of .*\.mp4: it is 0:00:01\.6 long"),
+        ({"start": "0.5", "end": "1.7"}, r"end is 0:00:01\.7, which is outside of .*: it is 0:00:01\.6 long"),
+        ({"k": 0}, "k is 0; it must be more than 0"),
+        ({"clips": __file__}, r"clips is .*test_search\.py, which is a file; give a folder"),
+        ({"clips": str(Path(__file__).parent)}, "which is not empty; give a new folder"),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused_in_one_line(
+    stored: dict[bool, Vectors], small_videos: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        find(stored[True], small_videos / stored[True].video(0).path, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_span_cannot_be_compared_with_whole_videos(stored: dict[bool, Vectors], small_videos: Path) -> None:
+    with pytest.raises(ValueError, match=r"has one vector per video, .*: leave out --start and --end, or embed with"):
+        find(stored[False], small_videos / stored[False].video(0).path, start="0.2")
 
 
 def test_result_file(stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
@@ -129,15 +191,86 @@ def test_result_file(stored: dict[bool, Vectors], small_videos: Path, tmp_path: 
     assert (written["num_videos"], written["num_vectors"], written["network"]) == (16, 16, "r3d@0.125")
 
 
+def test_result_as_a_table(stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
+    hits, _ = find(stored[True], small_videos / stored[True].video(2).path, k=4, out=str(tmp_path / "hits.csv"))
+    with (tmp_path / "hits.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["path"], row["start"], row["end"]) for row in rows] == [(hit.path, hit.start, hit.end) for hit in hits]
+    assert float(rows[1]["z"]) == hits[1].z
+
+
 @pytest.mark.parametrize("per_clip", [False, True])
 def test_page_has_an_image_of_each_hit(
     stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path, per_clip: bool
 ) -> None:
-    find(stored[per_clip], small_videos / stored[per_clip].video(2).path, k=4, page=str(tmp_path / "hits.html"))
-    html = (tmp_path / "hits.html").read_text()
+    page, clips = tmp_path / "pages" / "hits.html", tmp_path / "a #clip's: folder"
+    query = small_videos / stored[per_clip].video(2).path
+    hits, text = find(stored[per_clip], query, k=4, page=str(page), clips=str(clips))
+    html = page.read_text()
     assert html.count("data:image/jpeg") == 5
     assert html.count("<figcaption>") == 5
     assert "no image" not in html
+    assert all(f"{hit.start} to {hit.end}" in html for hit in hits)
+    links = [unquote(link) for link in re.findall(r'</figcaption>|<a href="([^"]*)"><img', html) if link]
+    assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
+    assert f"4 clips in {clips}" in text
+
+
+def test_clips_contain_exactly_the_frames_of_their_hits(
+    stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path
+) -> None:
+    vectors = stored[True]
+    hits, _ = find(vectors, small_videos / vectors.video(2).path, k=12, clips=str(tmp_path / "clips"))
+    files = sorted((tmp_path / "clips").iterdir())
+    assert [str(file) for file in files] == [hit.clip for hit in hits]
+    assert files[0].name == f"01_clip_000_{hits[0].start.replace(':', '-')}.mp4"
+    for hit, file in zip(hits, files, strict=True):
+        cut, whole = index_video(file), index_video(hit.file)
+        assert (cut.num_frames, cut.codec) == (8, "h264")
+        assert cut.fps == pytest.approx(whole.fps)
+        frames = read_frames(cut, range(8)).rgb().float()
+        every = read_frames(whole, range(40)).rgb().float()
+        errors = [(frames - every[start : start + 8]).abs().mean() for start in range(33)]
+        assert errors.index(min(errors)) == hit.start_frame
+        assert min(errors) < 6
+
+
+def test_a_full_disk_and_a_lost_file_are_said(
+    run: Path, small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = Path(shutil.copytree(small_videos, tmp_path / "videos"))
+    hostile = "a b'\x1b[31m=\u00e4\U0001f600#.mp4"
+    first, second = sorted(videos.rglob("*.mp4"))[:2]
+    first = first.rename(videos / hostile)
+    config = EmbedConfig(
+        data=str(videos), out=str(tmp_path / "vectors"), backbone=str(run), num_clips=1, workers=0, device="cpu"
+    )
+    vectors = embed(config, console=QUIET)
+    second.unlink()
+    hits, text = find(vectors, first, k=16, clips=str(tmp_path / "clips"), page=str(tmp_path / "page.html"))
+    assert f"no clip: {second}: does not exist" in text
+    assert "15 clips in" in text
+    assert [hit.path for hit in hits if hit.clip is None] == [str(second.relative_to(videos))]
+    assert (tmp_path / "clips" / "01_a_b_31m_\u00e4_0-00-00.0.mp4").is_file()
+    with full_disk(2000), pytest.raises(SaveError, match=r"full/01_.*\.mp4 cannot be written: .*File too large"):
+        find(vectors, first, k=2, clips=str(tmp_path / "full"))
+    assert not list((tmp_path / "full").iterdir())
+
+
+def test_a_black_query_is_said(stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:
+    black = tmp_path / "black.mp4"
+    black.write_bytes(mp4(np.zeros((24, 48, 64, 3), np.uint8), 25))
+    for vectors in stored.values():
+        with pytest.raises(
+            ValueError, match=r"black\.mp4: the network gives only zeros for this video \(is it black\?\)"
+        ):
+            find(vectors, black)
+    half = tmp_path / "half.mp4"
+    pixels = read_frames(index_video(small_videos / stored[True].video(3).path), range(8)).rgb().permute(0, 2, 3, 1)
+    half.write_bytes(mp4(np.concatenate([np.zeros((24, 48, 64, 3), np.uint8), pixels.numpy()]), 25))
+    hits, text = find(stored[True], half, k=1)
+    assert hits[0].path == stored[True].video(3).path
+    assert "3 clips of the query skipped: their features are zero (black?)" in text
 
 
 def test_page_reports_a_deleted_file(run: Path, small_videos: Path, tmp_path: Path) -> None:
@@ -151,7 +284,8 @@ def test_page_reports_a_deleted_file(run: Path, small_videos: Path, tmp_path: Pa
     hits, _ = find(vectors, videos / vectors.video(2).path, k=16, page=str(tmp_path / "hits.html"))
     html = (tmp_path / "hits.html").read_text()
     (rank,) = [hit.rank for hit in hits if hit.path == vectors.video(9).path]
-    assert f"<figcaption>{rank}. {vectors.video(9).path}: {hits[rank - 1].score:.4f} (no image: does not exist)" in html
+    assert f"<figcaption>{rank}. {vectors.video(9).path}, 0:00:00.0 to 0:00:01.6: {hits[rank - 1].score:.4f}" in html
+    assert html.count("(no image: does not exist)</figcaption>") == 1
     assert html.count("data:image/jpeg") == 16
 
 

@@ -52,14 +52,17 @@ def file_key(root: Path, path: str) -> FileKey | None:
     return path, status.st_size, status.st_mtime_ns
 
 
-def read_cache(file: Path | None, root: Path) -> dict[FileKey, ReadResult]:
-    """Read what is known; a line that another version wrote, or that a killed process left half, is unknown."""
+def read_cache(file: Path | None, root: Path, beginning: str = "") -> dict[FileKey, ReadResult]:
+    """Read what is known; a line that another version wrote, or that a killed process left half, is unknown.
+
+    Only lines with this ``beginning`` are parsed, such as that of one file: ``json.dumps([path])[:-1]``.
+    """
     known: dict[FileKey, ReadResult] = {}
     try:
         lines = read_bytes(file).decode("ascii", errors="replace").splitlines() if file else []
     except CheckpointError:
         return known
-    for line in lines:
+    for line in (line for line in lines if line.startswith(beginning)):
         try:
             path, num_bytes, mtime_ns, failure, index = json.loads(line)
             # The folder may be reached by another way than last time, so the path is not the one that was kept.

@@ -38,18 +38,35 @@ def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
 
     4:2:0 needs even sizes, so an odd side grows by one pixel, which repeats the last row or column.
     """
-    clip = _pixels(clip, 4)
-    clip = np.pad(clip, ((0, 0), (0, clip.shape[1] % 2), (0, clip.shape[2] % 2), (0, 0)), mode="edge")
     with tempfile.TemporaryDirectory() as folder:  # moving the index to the start needs a real file
         path = Path(folder) / "clip.mp4"
-        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=_rate(fps), options={"preset": "veryfast", "crf": "20"})
-            stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], "yuv420p"
-            stream.codec_context.thread_count = 1  # the same bytes on every machine
+        encode_mp4(path, [_pixels(clip, 4)], fps)
+        return path.read_bytes()
+
+
+def encode_mp4(path: Path, pieces: Iterable[ArrayLike | Tensor], fps: float) -> None:
+    """Encode a clip that comes in pieces, as `mp4`, into a file: only one piece is held in memory.
+
+    Args:
+        path: The file; its name may have any ending.
+        pieces: At least one, of frames of one size.
+        fps: Frames per second.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    options = {"movflags": "+faststart"}
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=_rate(fps), options={"preset": "veryfast", "crf": "20"})
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        for piece in pieces:
+            clip = _pixels(piece, 4)
+            clip = np.pad(clip, ((0, 0), (0, clip.shape[1] % 2), (0, clip.shape[2] % 2), (0, 0)), mode="edge")
+            if not stream.codec_context.is_open:
+                stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], "yuv420p"
             for pixels in clip:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-            container.mux(stream.encode(None))
-        return path.read_bytes()
+        container.mux(stream.encode(None))
 
 
 def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:

@@ -75,9 +75,14 @@ def video(uri: str, caption: str) -> str:
     return _captioned(_player(uri, caption), caption)
 
 
-def strip(columns: Sequence[tuple[str, str]]) -> str:
-    """Show images or videos side by side, from (caption, uri) pairs; they wrap on a narrow screen."""
-    shown = "\n".join(_captioned(_media(uri, caption), caption) for caption, uri in columns)
+def strip(columns: Sequence[tuple[str, str] | tuple[str, str, str]]) -> str:
+    """Show images or videos side by side, from (caption, uri) pairs; they wrap on a narrow screen.
+
+    A third value, if it is not empty, is a path relative to the page, of a clip that image and caption then link to.
+    """
+    shown = "\n".join(
+        _captioned(_media(uri, caption), caption, link[0] if link else "") for caption, uri, *link in columns
+    )
     return f'<div class="strip">\n{shown}\n</div>'
 
 
@@ -109,8 +114,11 @@ def write_page(path: str | Path, html: str) -> None:
     write_whole(Path(path), html.encode())
 
 
-def _captioned(shown: str, caption: str) -> str:
-    return f"<figure>{shown}<figcaption>{text_as_html(caption)}</figcaption></figure>"
+def _captioned(shown: str, caption: str, link: str = "") -> str:
+    text = text_as_html(caption)
+    if link:
+        shown, text = f'<a href="{_src(link)}">{shown}</a>', f'{text} <a href="{_src(link)}">clip</a>'
+    return f"<figure>{shown}<figcaption>{text}</figcaption></figure>"
 
 
 def _media(uri: str, alt: str) -> str:

@@ -24,7 +24,7 @@ from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_vectors
-from v3s.vectors.exact import Neighbours, nearest
+from v3s.vectors.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
 from v3s.video.homography import corners
 
@@ -229,10 +229,13 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
-    for row, label, cosine in zip(nearest, labels, ranked.scores[query].tolist(), strict=False):
+    cosines = ranked.scores[query, :_NUM_SHOWN]
+    standard = standardise(cosines, ranked.scores[query]).tolist()  # the whole gallery is ranked
+    for row, label, cosine, z in zip(nearest, labels, cosines.tolist(), standard, strict=True):
         right = label == query_label
         caption = (
-            f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}; {Path(parts.train_paths[row]).name}"
+            f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}, z {z:+.2f}; "
+            f"{Path(parts.train_paths[row]).name}"
         )
         columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
     num_right = labels.count(query_label)

@@ -8,6 +8,7 @@ shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in
 ========================  ===========================================================================================
 
 Every shard contains the stamp of its folder, so that vectors of different networks or video lists are never mixed.
+After ``v3s embed --append`` the names of list and shards contain a number, see `v3s.vectors.append`.
 """
 
 import hashlib
@@ -65,6 +66,8 @@ class Description:
         num_missing: number of listed videos that do not exist.
         left_out: path and reason of each skipped video.
         shard_videos: videos per shard.
+        generation: how often ``v3s embed --append`` has replaced the state of the folder; names its files.
+        num_gone: number of videos that an earlier state had and the list no longer has.
     """
 
     backbone: str
@@ -84,9 +87,11 @@ class Description:
     num_missing: int
     left_out: dict[str, str]
     shard_videos: int
+    generation: int = 0
+    num_gone: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.num_videos, self.num_vectors, self.num_padded, self.num_missing)
+        counts = (self.num_videos, self.num_vectors, self.num_padded, self.num_missing, self.generation, self.num_gone)
         if min(self.dimension, self.shard_videos) < 1 or min(counts) < 0 or self.dtype not in DTYPES:
             raise ValueError(
                 "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
@@ -133,6 +138,18 @@ class Entry:
             raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row comes from: the video, its file, and the span in it: first frame, end frame, the same in seconds."""
+
+    entry: Entry
+    file: str
+    start_frame: int
+    end_frame: int
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """Vectors (n, D), memory-mapped if read from disk, with the video, first frame and end of each: int32 (n,)."""
@@ -167,7 +184,8 @@ class Vectors:
     def video(self, number: int) -> Entry:
         """Return the entry of a video."""
         start = int(self._line_ends[number - 1]) + 1 if number else 0
-        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], self.folder / VIDEOS)
+        listed = videos_path(self.folder, self.description.generation)
+        return parse_as(Entry, self._lines[start : int(self._line_ends[number])], listed)
 
     def video_of(self, row: int) -> int:
         """Return the number of a row's video."""
@@ -178,6 +196,14 @@ class Vectors:
         """Return the first frame of a row, and the frame after its last."""
         shard, place = self._place(row)
         return int(shard.starts[place]), int(shard.ends[place])
+
+    def place_of(self, row: int) -> "Place":
+        """Return the file of a row and its span in it, in frames and in seconds."""
+        number, (start, end) = self.video_of(row), self.span_of(row)
+        entry = self.video(number)
+        seconds = entry.seconds / entry.num_frames
+        file = str(Path(self.description.root) / entry.path)
+        return Place(entry, file, start, end, start * seconds, end * seconds)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the vectors of these rows (int64, (M,)), scaled to unit length: float32, shape (M, D)."""
@@ -221,7 +247,8 @@ class Vectors:
 
 def video_lines(videos: Iterable[Entry]) -> bytes:
     """Return the content of videos.jsonl."""
-    values = ({name: value for name, value in asdict(video).items() if name != "content" or value} for video in videos)
+    names = Entry.__slots__
+    values = ({name: getattr(video, name) for name in names if name != "content" or video.content} for video in videos)
     return b"".join(json.dumps(each).encode() + b"\n" for each in values)
 
 
@@ -230,16 +257,21 @@ def entries_of(lines: bytes, folder: Path) -> Iterator[Entry]:
     return (parse_as(Entry, line, folder / VIDEOS) for line in lines.splitlines())
 
 
-def shard_path(folder: Path, number: int) -> Path:
+def shard_path(folder: Path, number: int, generation: int = 0) -> Path:
     """Return the path of a shard's file."""
-    return folder / f"shard-{number:05d}.safetensors"
+    return folder / f"shard-{number:05d}{f'.{generation}' if generation else ''}.safetensors"
+
+
+def videos_path(folder: Path, generation: int = 0) -> Path:
+    """Return the path of the list of videos."""
+    return folder / (f"videos.{generation}.jsonl" if generation else VIDEOS)
 
 
 def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
     """Write one shard atomically."""
     tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
     metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp, "checksum": _checksum(shard)}
-    write_whole(shard_path(folder, number), save(tensors, metadata))
+    write_whole(shard_path(folder, number, description.generation), save(tensors, metadata))
 
 
 def _checksum(shard: Shard) -> str:
@@ -262,7 +294,7 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
     Raises:
         VectorsError: the shard is missing, damaged, or from another folder.
     """
-    path = shard_path(folder, number)
+    path = shard_path(folder, number, description.generation)
     if not path.is_file():
         raise VectorsError(f"{path}: missing; run v3s embed again with the same options to complete the folder")
     try:
@@ -334,14 +366,23 @@ def open_vectors(folder: str | Path, *, verify: bool = True) -> Vectors:
     Raises:
         VectorsError: the folder contains no vectors, or a file is missing, damaged or belongs to other vectors.
     """
-    folder = Path(folder)
-    description = read_description(folder)
+    description = read_description(Path(folder))
     try:
-        lines = read_bytes(folder / VIDEOS)
+        return _open(Path(folder), description, verify)
+    except VectorsError:
+        if read_description(Path(folder)) == description:
+            raise
+        return open_vectors(folder, verify=verify)  # v3s embed --append replaced its files meanwhile
+
+
+def _open(folder: Path, description: Description, verify: bool) -> Vectors:
+    listed = videos_path(folder, description.generation)
+    try:
+        lines = read_bytes(listed)
     except CheckpointError as error:
         raise VectorsError(f"{error}; embed again") from error
     if hashlib.sha256(lines).hexdigest() != description.files_sha256:
-        raise VectorsError(f"{folder / VIDEOS}: does not match {VECTORS}; embed again")
+        raise VectorsError(f"{listed}: does not match {VECTORS}; embed again")
     shards = tuple(read_shard(folder, number, description, verify=verify) for number in range(description.num_shards))
     offsets = np.cumsum([0, *(len(shard.vectors) for shard in shards)], dtype=np.int64)
     if offsets[-1] != description.num_vectors or not description.num_vectors:
@@ -352,7 +393,7 @@ def open_vectors(folder: str | Path, *, verify: bool = True) -> Vectors:
     line_ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
     if len(line_ends) != description.num_videos:
         raise VectorsError(
-            f"{folder / VIDEOS}: has {len(line_ends):,} lines, but {VECTORS} lists "
+            f"{listed}: has {len(line_ends):,} lines, but {VECTORS} lists "
             f"{description.num_videos:,} videos; embed again with --overwrite"
         )
     return Vectors(folder, description, shards, offsets, lines, line_ends)

@@ -1,7 +1,7 @@
 """``v3s embed``: turn every video of a collection into a unit vector on disk, or into one per clip.
 
 A shard's rows are numbered by their position in the list, so a changed list cannot resume in the old folder. For a
-growing collection, embed the new files into a new folder and join both with ``v3s merge``.
+collection that changes, ``--append`` replaces the folder's state by another (`v3s.vectors.append`).
 """
 
 import hashlib
@@ -27,9 +27,12 @@ from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
+from v3s.files.times import time_text
 from v3s.options import require_positive
+from v3s.vectors.append import append_vectors
 from v3s.vectors.collection import (
     DTYPES,
+    VECTORS,
     VIDEOS,
     Description,
     Entry,
@@ -42,6 +45,7 @@ from v3s.vectors.collection import (
     shard_path,
     video_lines,
 )
+from v3s.vectors.exact import zero_rows
 from v3s.vectors.export import EXPORTS, import_pyarrow
 from v3s.vectors.folder import begin_folder, without_contents
 
@@ -54,6 +58,8 @@ class EmbedConfig(BackboneOptions, VideoOptions):
         out: Folder for the vectors.
         per_clip: Write one vector per clip instead of their mean.
         export: Also write the vectors as npy, csv or parquet.
+        append: Bring the folder up to date: compute the videos that are new or changed, and no longer search those
+            that are gone from the list.
         overwrite: Replace the vectors in the folder.
 
     More options:
@@ -77,12 +83,16 @@ class EmbedConfig(BackboneOptions, VideoOptions):
     shard: str = "1/1"
     shard_videos: int = 1000
     export: Literal["npy", "csv", "parquet"] | None = None
+    append: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "shard_videos")
         _parse_shard(self.shard)
+        if self.append and (self.overwrite or self.shard != "1/1"):
+            other = "--overwrite" if self.overwrite else "--shard"
+            raise ValueError(f"--append and {other} were given; --append keeps what it can, for the whole list")
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
@@ -118,12 +128,24 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     listed = config.list_videos()
     part = take_shard(listed, *_parse_shard(config.shard))
     scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
-    folder = Path(config.out)
-    lines = _lines_of_folder(folder, video_lines(_entries(scan)))
-    description = _describe(config, encoder, scan, lines)
+    folder, entries = Path(config.out), list(_entries(scan))
+    lines = video_lines(entries)
+    if not config.append:
+        lines = _lines_of_folder(folder, lines)
+    table = scan.usable_table
+    description = _describe(config, encoder, scan, table, lines)
     with only_writer(folder):
-        begin_folder(folder, description, lines, overwrite=config.overwrite)
-        _write_shards(config, encoder, scan.usable_table, description, console)
+        if config.append and (folder / VECTORS).is_file():
+
+            def compute(numbers: list[int], into: Path) -> None:
+                new, listed = table.subset(numbers), video_lines(entries[number] for number in numbers)
+                part = begin_folder(into, _describe(config, encoder, scan, new, listed), listed, overwrite=False)
+                _write_shards(into, encoder, new, part, console)
+
+            append_vectors(folder, description, entries, lines, compute, console)
+        else:
+            description = begin_folder(folder, description, lines, overwrite=config.overwrite)
+            _write_shards(folder, encoder, table, description, console)
         vectors = open_vectors(folder)
         if config.export is not None:
             EXPORTS[config.export](vectors)
@@ -165,13 +187,14 @@ def _entries(scan: Scan) -> Iterator[Entry]:
 
 def _lines_of_folder(folder: Path, lines: bytes) -> bytes:
     """The lines of videos.jsonl; to resume in a folder of an earlier version, as that version wrote them."""
-    written = folder / VIDEOS
+    written = folder / VIDEOS  # later generations have contents
     before = without_contents(lines, folder)
     return before if written.is_file() and written.read_bytes() == before else lines
 
 
-def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, lines: bytes) -> Description:
-    table, view = scan.usable_table, encoder.view
+def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, table: IndexTable, lines: bytes) -> Description:
+    """Describe the vectors of all usable videos of a scan, or of some: those of the table and the lines."""
+    view = encoder.view
     clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
     return Description(
         backbone=absolute_backbone(config.backbone),
@@ -195,10 +218,10 @@ def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, lines: bytes) -
 
 
 def _write_shards(
-    config: EmbedConfig, encoder: Encoder, table: IndexTable, description: Description, console: Console
+    folder: Path, encoder: Encoder, table: IndexTable, description: Description, console: Console
 ) -> None:
     """Write the missing shards, and report the speed."""
-    folder, size = Path(config.out), description.shard_videos
+    size = description.shard_videos
     parts = {
         number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
     }
@@ -207,7 +230,7 @@ def _write_shards(
     if len(videos) < len(table):
         say(console, f"{len(table) - len(videos):,} of {len(table):,} videos are already embedded")
     began = time.perf_counter()
-    encoded = encoder.encode_table(table, per_clip=config.per_clip, videos=videos, console=console)
+    encoded = encoder.encode_table(table, per_clip=description.per_clip, videos=videos, console=console)
     with closing(encoded):  # ends the progress bar before anything else is printed
         for number in missing:
             shard = _collect(islice(encoded, len(parts[number])), table, encoder.view, description)
@@ -218,7 +241,7 @@ def _write_shards(
 
 
 def _is_complete(folder: Path, number: int, description: Description, console: Console) -> bool:
-    if not shard_path(folder, number).exists():
+    if not shard_path(folder, number, description.generation).exists():
         return False
     try:
         read_shard(folder, number, description)
@@ -244,7 +267,17 @@ def _report(vectors: Vectors, console: Console) -> None:
     if stored.num_padded:
         short = f"{stored.num_padded:,} of {stored.num_videos:,} videos are shorter than a clip"
         say(console, f"{short}: their last frame is repeated")
+    zeros = zero_rows([shard.vectors for shard in vectors.shards])
+    if len(zeros):
+        place = vectors.place_of(int(zeros[0]))
+        times = f"{time_text(place.start_seconds)} to {time_text(place.end_seconds)}"
+        say(
+            console,
+            f"{counted(len(zeros), 'vector')} of zeros (black?), which nothing is similar to; "
+            f"the first: {place.entry.path}, {times}",
+        )
     skipped = f"; skipped: {len(stored.left_out):,}" if stored.left_out else ""
+    skipped += f"; gone, not searched: {stored.num_gone:,}" if stored.num_gone else ""
     say(
         console,
         f"{counted(len(vectors), 'vector')} of {stored.dimension:,} numbers ({stored.dtype}) from "

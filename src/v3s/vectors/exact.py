@@ -4,7 +4,7 @@ Vectors are usually stored in float16. They are converted to float32 block by bl
 cache, which is the fastest way on processors without half-precision arithmetic (see ``BLOCK_ELEMENTS``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,13 @@ def _nearest_of_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple
     """Read all vectors once and keep the best ``k`` of each query."""
     best_scores = queries.new_full((len(queries), k), -torch.inf)
     best_indices = torch.full((len(queries), k), -1, device=queries.device)
+    for start, scores in _scored_blocks(queries, parts):
+        best_indices, best_scores = _merge(best_indices, best_scores, scores, start)
+    return best_indices, best_scores
+
+
+def _scored_blocks(queries: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Read all vectors once; yield the number of a block's first row, and its scores (Q, rows)."""
     num_rows = max(1, BLOCK_ELEMENTS // max(1, queries.shape[1]))
     buffer = queries.new_empty(min(num_rows, max(map(len, parts))), queries.shape[1])
     start = 0
@@ -73,9 +80,58 @@ def _nearest_of_chunk(queries: Tensor, parts: Sequence[Tensor], k: int) -> tuple
             raise ValueError(
                 f"the queries or the vectors {start} to {last} contain NaN or infinity; compute them again"
             )
-        best_indices, best_scores = _merge(best_indices, best_scores, scores, start)
+        yield start, scores
         start += len(rows)
-    return best_indices, best_scores
+
+
+def best_scores(queries: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Return for each vector the largest inner product with any of the queries: float32, shape (N,).
+
+    Args:
+        queries: floating point, shape (Q, D), Q at least 1; the search runs on their device.
+        parts: floating point, shapes (n, D), whose rows are numbered consecutively; may be memory-mapped.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    best = queries.new_full((sum(map(len, parts)),), -torch.inf, dtype=torch.float32)
+    for chunk in torch.split(queries.detach().float(), NUM_QUERIES):
+        for start, scores in _scored_blocks(chunk, parts):
+            rows = best[start : start + scores.shape[1]]
+            torch.maximum(rows, scores.amax(dim=0), out=rows)
+    return best
+
+
+def zero_rows(parts: Sequence[Tensor]) -> Tensor:
+    """Return the rows that are zero, such as those of black clips: int64 (M,), ascending, numbered across parts."""
+    found, start = [], 0
+    for part in parts:
+        rows = (~part[:, :16].any(dim=1)).nonzero()[:, 0]  # the first numbers exclude nearly all rows
+        found.append(rows[~part[rows].any(dim=1)] + start)
+        start += len(part)
+    return torch.cat(found)
+
+
+def standardise(scores: Tensor, among: Tensor) -> Tensor:
+    """Standard scores: how many standard deviations scores lie above the mean of a query's scores in a collection.
+
+    The vectors of one network share most of their direction, so that cosines crowd below 1 and their distance from each
+    other depends on the network. A standard score does not: 0 is an average row, whatever the network. It grows with
+    the cosine, so that the order stays, and needs no second matrix, as centred vectors would. `v3s search` and
+    `v3s retrieve` show it beside the cosine.
+
+    Args:
+        scores: cosines with one query, float, any shape.
+        among: its cosines with all rows of the collection, or with a sample of them, float, shape (N,).
+
+    Returns:
+        Float32, of the shape of ``scores``; 0 where the rows do not differ.
+    """
+    values = among.double()
+    deviation, mean = values.std(unbiased=False), values.mean()
+    if deviation < 1e-7:  # rounding of float32
+        return torch.zeros_like(scores, dtype=torch.float32)
+    return ((scores.double() - mean) / deviation).float()
 
 
 def _merge(indices: Tensor, best: Tensor, scores: Tensor, start: int) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ def _export_npy(vectors: Vectors) -> None:
                 file.write(np.ascontiguousarray(shard.vectors.numpy()).data)
 
     write_atomically(vectors.folder / "vectors.npy", write)
-    write_atomically(vectors.folder / "rows.csv", lambda path: _write_csv(path, _ROW_COLUMNS, _rows(vectors)))
+    write_atomically(vectors.folder / "rows.csv", lambda path: write_csv(path, _ROW_COLUMNS, _rows(vectors)))
 
 
 def _export_csv(vectors: Vectors) -> None:
@@ -43,7 +43,7 @@ def _export_csv(vectors: Vectors) -> None:
     header = (*_ROW_COLUMNS, *(f"v{number}" for number in range(vectors.description.dimension)))
     numbers = (row for shard in vectors.shards for row in shard.vectors)
     rows = ((*row, *vector.tolist()) for row, vector in zip(_rows(vectors), numbers, strict=True))
-    write_atomically(vectors.folder / "vectors.csv", lambda path: _write_csv(path, header, rows))
+    write_atomically(vectors.folder / "vectors.csv", lambda path: write_csv(path, header, rows))
 
 
 def _export_parquet(vectors: Vectors) -> None:
@@ -81,7 +81,8 @@ def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, fl
             yield video.path, video.label, start, end, video.num_frames, video.seconds
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
+def write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    """Write a CSV file; text as `v3s.files.text.as_cell`."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -1,28 +1,37 @@
 """The folder of new vectors: begun, resumed, or refused because it contains others."""
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from v3s.files.lock import LOCK
+from v3s.files.lock import is_free
 from v3s.files.reading import read_bytes
 from v3s.files.text import counted
 from v3s.files.writing import PART, refuse_links, write_json, write_whole
 from v3s.vectors.collection import (
     VECTORS,
-    VIDEOS,
     Description,
     VectorsError,
     entries_of,
     read_description,
     video_lines,
+    videos_path,
 )
 
-_DERIVED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet", "index.faiss", "index.json")
+EXPORTED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet")
+STAGING = ".append-*"
+"""Folders in a folder of vectors that v3s embed --append has not finished."""
+
+_DERIVED = (*EXPORTED, "index.faiss", "index.json")
 _NUM_NAMED = 5
 
 
-def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> None:
+def begin_folder(folder: Path, description: Description, lines: bytes, *, overwrite: bool) -> Description:
     """Create the folder for new vectors, or resume one that is incomplete.
+
+    Returns:
+        The description; a resumed folder keeps its generation.
 
     Raises:
         VectorsError: the folder contains other vectors and ``overwrite`` is not set, or it contains something else,
@@ -30,25 +39,58 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
     """
     if folder.exists() and not folder.is_dir():
         raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
+    if folder.is_dir() and not is_free(folder):
         if not (folder / VECTORS).is_file():
             raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
         if overwrite:
             _clear(folder)
         else:
-            _check_same(folder, read_description(folder), description, lines)
+            old = read_description(folder)
+            _check_same(folder, old, description, lines)
+            description = replace(description, generation=old.generation, num_gone=old.num_gone)
     if folder.is_dir():
         refuse_links(folder)
     for partial in folder.glob(PART):  # from a killed run
         partial.unlink()
     write_json(folder / VECTORS, description.to_json())
-    write_whole(folder / VIDEOS, lines)
+    write_whole(videos_path(folder, description.generation), lines)
+    return description
 
 
 def _clear(folder: Path) -> None:
-    for path in (*folder.glob("shard-*.safetensors"), *(folder / name for name in (VIDEOS, *_DERIVED))):
-        path.unlink(missing_ok=True)
+    remove_states(folder)
+    for staging in folder.glob(STAGING):
+        shutil.rmtree(staging)
+    for name in _DERIVED:
+        (folder / name).unlink(missing_ok=True)
     (folder / VECTORS).unlink()  # last, because it marks the folder as one of vectors
+
+
+def gone_folder(folder: Path, generation: int) -> Path:
+    """The vectors of videos that an earlier state of the folder had and its list no longer has."""
+    return folder / f"gone.{generation}"
+
+
+def remove_states(folder: Path, but: int | None = None) -> None:
+    """Remove lists, shards and gone videos of a folder, except those of one generation."""
+    for path in list(folder.iterdir()):
+        found = re.fullmatch(r"(shard-\d+|videos|gone)(?:\.(\d+))?(\.safetensors|\.jsonl)?", path.name)
+        if found is None or (found[1] == "gone") != path.is_dir() or (but is not None and int(found[2] or 0) == but):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def check_comparable(folder: Path, old: Description, new: Description) -> None:
+    """Refuse to append vectors of another network, preprocessing or format.
+
+    Raises:
+        VectorsError: they differ.
+    """
+    same = replace(new, files_sha256=old.files_sha256, shard_videos=old.shard_videos)
+    _check_same(folder, old, same, b"")
 
 
 def _check_same(folder: Path, old: Description, new: Description, lines: bytes) -> None:
@@ -75,7 +117,8 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
 
 def _changed_contents(folder: Path, lines: bytes) -> list[str]:
     """The videos whose contents differ from those that a folder of vectors was made from."""
-    before = {entry.path: entry.content for entry in entries_of(read_bytes(folder / VIDEOS), folder)}
+    listed = videos_path(folder, read_description(folder).generation)
+    before = {entry.path: entry.content for entry in entries_of(read_bytes(listed), folder)}
     return [
         entry.path
         for entry in entries_of(lines, folder)

@@ -67,7 +67,7 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     description = _describe(parts, root, lines)
     folder = Path(config.out)
     with only_writer(folder):
-        begin_folder(folder, description, lines, overwrite=config.overwrite)
+        description = begin_folder(folder, description, lines, overwrite=config.overwrite)
         for number, shard in enumerate(_reshard(parts, description)):
             save_shard(folder, number, shard, description)
         merged = open_vectors(folder)
@@ -131,6 +131,8 @@ def _describe(parts: Sequence[Vectors], root: str, lines: bytes) -> Description:
         num_padded=sum(stored.num_padded for stored in descriptions),
         num_missing=sum(stored.num_missing for stored in descriptions),
         left_out=left_out,
+        generation=0,
+        num_gone=0,
     )
 
 

@@ -1,44 +1,46 @@
-"""``v3s search``: find the videos of a collection that are most similar to a query video."""
+"""``v3s search``: find the moments or videos of a collection that are most similar to a query."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
 from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
-from v3s.files.text import counted, say, text_table
-from v3s.files.writing import CheckpointError, write_json
+from v3s.files.text import counted, say
+from v3s.files.times import parse_time, time_text
+from v3s.files.writing import CheckpointError
 from v3s.options import require_files, require_positive
-from v3s.pages.images import data_uri, jpeg_uri, small_frames
-from v3s.pages.page import figure, page, section, strip, write_page
+from v3s.pages.page import write_page
 from v3s.vectors.approximate import open_index
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
-from v3s.vectors.exact import Neighbours
-from v3s.video.index import VideoError, index_video
+from v3s.vectors.cutouts import check_cutouts, write_cutouts
+from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
+from v3s.vectors.moments import find_moments
+from v3s.vectors.query import Query, encode_query, known_video
+from v3s.vectors.search_page import search_page
 
-_PICTURE_WIDTH = 320  # in pixels
-_GREY = data_uri(
-    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"><rect width="16" height="9" fill="#888"/></svg>',
-    "image/svg+xml",
-)
+__all__ = ["Hit", "SearchConfig", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(ComputeOptions):
-    """Find the videos that are most similar to a given one.
+    """Find the moments, or the videos, that are most similar to a given one.
+
+    With one vector per clip (v3s embed --per-clip) hits are spans of videos; otherwise they are whole videos.
 
     Attributes:
         query: The video to search with.
+        start: Search with a part of the video only, from this time on: seconds, m:ss or h:mm:ss.
+        end: End of this part. Default: the end of the video.
         vectors: Folder of the vectors that v3s embed wrote.
-        k: Number of videos to find.
-        out: JSON file for the result.
+        k: Number of hits to find.
+        out: JSON file for the result; CSV if its name ends in .csv.
         page: HTML page with thumbnails.
+        clips: Folder for the hits as small H.264 files.
 
     More options:
         backbone: The network that computed these vectors. Default: the one that v3s embed used.
@@ -47,72 +49,78 @@ class SearchConfig(ComputeOptions):
 
     query: Annotated[str, "QUERY"]
     vectors: Annotated[str, "--in"]
+    start: str | None = None
+    end: str | None = None
     backbone: str | None = None
     k: int = 10
     approximate: bool = False
     out: str | None = None
     page: str | None = None
+    clips: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k")
         require_files(self, "out", "page")
+        start, end = self.span
+        if end is not None and end <= (start or 0):
+            raise ValueError(f"end is {self.end}, which is not after start, {self.start or 0}")
 
+    @property
+    def span(self) -> tuple[float | None, float | None]:
+        """Start and end in seconds; None is that of the video.
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A search result.
-
-    Attributes:
-        rank: position in the results, from 1.
-        score: cosine similarity, in [-1, 1] up to rounding; with one vector per clip, that of the most similar clips.
-        path: path of the video as listed; posix.
-        file: full path of the video.
-        label: class of the video, if it was listed with one.
-        start_frame: first frame of the best clip, or of the video.
-        end_frame: the frame after the last.
-        start_seconds: the same in seconds.
-        end_seconds: the same in seconds.
-    """
-
-    rank: int
-    score: float
-    path: str
-    file: str
-    label: str | None
-    start_frame: int
-    end_frame: int
-    start_seconds: float
-    end_seconds: float
+        Raises:
+            ValueError: one of them is not a time.
+        """
+        start, end = self.start, self.end
+        return (
+            None if start is None else parse_time(start, "start"),
+            None if end is None else parse_time(end, "end"),
+        )
 
 
 def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]:
-    """Find the videos that are most similar to a query video.
+    """Find the moments or videos that are most similar to a query video, or to a span of one.
 
     The query is cut into clips and encoded in the same way as the stored vectors. With one vector per clip, every clip
-    of the query is compared with every stored clip, and a video's score is that of its best pair.
+    of the query is compared with every stored clip, and a clip's score is that of its best pair; hits of a video that
+    overlap are merged, see `v3s.vectors.moments`.
 
     Args:
-        config: the query, the vectors, the number of videos.
+        config: the query, the vectors, the number of hits.
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: the query cannot be read, the vectors are damaged or incomplete, or they come from another network.
+        ValueError: the query cannot be read, its span lies outside of it, its features are zero, the vectors are
+            damaged or incomplete, they come from another network, or the folder for clips is not empty.
     """
     console = console or Console()
+    if config.clips is not None:
+        check_cutouts(Path(config.clips))
     vectors = open_vectors(config.vectors, verify=not config.approximate)
-    nearest = open_index(vectors).nearest if config.approximate else vectors.nearest
-    encoder = _open_encoder(vectors, config)
-    per_clip = vectors.description.per_clip
-    queries = encoder.encode_clips(config.query) if per_clip else encoder.encode([config.query])
-    best = best_videos(nearest, queries, config.k, vectors)
-    hits = [_hit(rank, row, score, vectors) for rank, (row, score) in enumerate(best, start=1)]
-    say(console, _summary(vectors))
-    console.print(_table(hits, per_clip=per_clip))
+    index = open_index(vectors) if config.approximate else None
+    query = encode_query(_open_encoder(vectors, config), vectors, Path(config.query), *config.span)
+    moments = find_moments(vectors, query.vectors, config.k, index)
+    open_video = cache(lambda file: known_video(vectors, Path(file)))
+    files: dict[int, Path] = {}
+    failed: dict[int, str] = {}
+    if config.clips is not None:
+        files, failed = write_cutouts(Path(config.clips), moments, open_video)
+    hits = [hit_of(rank, moment, files.get(rank)) for rank, moment in enumerate(moments, start=1)]
+    say(console, *_summary(config, vectors, query))
+    console.print(hits_table(hits, per_clip=vectors.description.per_clip))
+    if config.clips is not None:
+        say(
+            console, f"{counted(len(files), 'clip')} in {config.clips}", *(f"no clip: {why}" for why in failed.values())
+        )
     if config.out is not None:
-        write_json(Path(config.out), _result(config, vectors, hits))
+        write_hits(Path(config.out), _result(config, vectors, query), hits)
     if config.page is not None:
-        write_page(config.page, _page(config, vectors, hits))
+        kind = "approximate" if config.approximate else "exact"
+        lead = f"Searched {_collection(vectors)} ({kind} search). Network: {vectors.description.network}."
+        shown = search_page(config.query, query, hits, open_video, lead=lead, folder=Path(config.page).parent)
+        write_page(config.page, shown)
     return hits
 
 
@@ -140,69 +148,31 @@ def _open_encoder(vectors: Vectors, config: SearchConfig) -> Encoder:
     return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
-def best_videos(
-    nearest: Callable[[Tensor, int], Neighbours], queries: Tensor, k: int, vectors: Vectors
-) -> list[tuple[int, float]]:
-    """Find the ``k`` videos with the best pair of a query and a row.
-
-    The number of rows grows until no further row can change the result.
-
-    Args:
-        nearest: exact or approximate search, from (queries, k) to rows of ``vectors``.
-        queries: vectors of one video, float32, shape (Q, D), unit length.
-        k: number of videos to find.
-        vectors: the vectors to search.
-
-    Returns:
-        For each video, best first, (its best row, the score).
-    """
-    num_rows = min(k, len(vectors))
-    while True:
-        neighbours = nearest(queries, num_rows)
-        best = _best_rows(neighbours, vectors)
-        bound = float(neighbours.scores[:, -1].max())  # no other row has a higher score
-        num_certain = sum(score >= bound for _, score in best)
-        exhausted = num_rows == len(vectors) or bool((neighbours.indices[:, -1] < 0).all())
-        if num_certain >= k or exhausted:
-            return best[:k]
-        num_rows = min(4 * num_rows, len(vectors))
+def _summary(config: SearchConfig, vectors: Vectors, query: Query) -> list[str]:
+    """What was searched, and with what."""
+    lines = [_collection(vectors)]
+    if config.start is not None or config.end is not None:
+        start, end = map(time_text, query.times)
+        lines.append(f"query: {config.query} from {start} to {end}")
+    if query.num_zero:
+        lines.append(f"{counted(query.num_zero, 'clip')} of the query skipped: their features are zero (black?)")
+    return lines
 
 
-def _best_rows(neighbours: Neighbours, vectors: Vectors) -> list[tuple[int, float]]:
-    """Return the best row of each video, best first; in a tie the lower row."""
-    pairs = zip(neighbours.indices.flatten().tolist(), neighbours.scores.flatten().tolist(), strict=True)
-    best: dict[int, tuple[int, float]] = {}
-    for row, score in sorted(((row, score) for row, score in pairs if row >= 0), key=lambda pair: (-pair[1], pair[0])):
-        best.setdefault(vectors.video_of(row), (row, score))
-    return list(best.values())
-
-
-def _hit(rank: int, row: int, score: float, vectors: Vectors) -> Hit:
-    video, (start, end) = vectors.video(vectors.video_of(row)), vectors.span_of(row)
-    seconds = video.seconds / video.num_frames
-    file = str(Path(vectors.description.root) / video.path)
-    return Hit(rank, score, video.path, file, video.label, start, end, start * seconds, end * seconds)
-
-
-def _table(hits: list[Hit], *, per_clip: bool) -> Table:
-    """Return a table of the hits, with the times of clips."""
-    rows = []
-    for hit in hits:
-        times = [f"{hit.start_seconds:.1f} to {hit.end_seconds:.1f}"] if per_clip else []
-        rows.append((hit.path, str(hit.rank), f"{hit.score:.4f}", *times))
-    return text_table("", ("video", "rank", "score", *(["seconds"] if per_clip else [])), rows)
-
-
-def _summary(vectors: Vectors) -> str:
+def _collection(vectors: Vectors) -> str:
     stored = vectors.description
     skipped = f"; {counted(len(stored.left_out), 'unreadable video')} skipped" if stored.left_out else ""
+    skipped += f"; {counted(stored.num_gone, 'video')} gone, not searched" if stored.num_gone else ""
     return f"{counted(len(vectors), 'vector')} of {counted(stored.num_videos, 'video')} ({stored.source}){skipped}"
 
 
-def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str, Any]:
+def _result(config: SearchConfig, vectors: Vectors, query: Query) -> dict[str, Any]:
     stored = vectors.description
+    start, end = map(time_text, query.times)
     return {
         "query": config.query,
+        "query_start": start,
+        "query_end": end,
         "vectors": config.vectors,
         "backbone": stored.backbone,
         "network": stored.network,
@@ -213,32 +183,4 @@ def _result(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> dict[str
         "source": stored.source,
         "num_videos": stored.num_videos,
         "num_vectors": len(vectors),
-        "hits": [asdict(hit) for hit in hits],
     }
-
-
-def _page(config: SearchConfig, vectors: Vectors, hits: list[Hit]) -> str:
-    per_clip = vectors.description.per_clip
-    thumbnails = []
-    for hit in hits:
-        times = f", {hit.start_seconds:.1f} to {hit.end_seconds:.1f} s" if per_clip else ""
-        middle = (hit.start_frame + hit.end_frame - 1) // 2
-        thumbnails.append(_thumbnail(f"{hit.rank}. {hit.path}: {hit.score:.4f}{times}", hit.file, middle))
-    kind = "approximate" if config.approximate else "exact"
-    caption, picture = _thumbnail(config.query, config.query)
-    blocks = [
-        section("Query", figure(picture, caption)),
-        section(f"The most similar videos ({kind} search; numbers are cosine similarities)", strip(thumbnails)),
-    ]
-    lead = f"Searched {_summary(vectors)}. Network: {vectors.description.network}."
-    return page(f"Videos similar to {Path(config.query).name}", blocks, lead=lead)
-
-
-def _thumbnail(caption: str, file: str, frame: int | None = None) -> tuple[str, str]:
-    """Return a caption and a frame, the middle one by default; grey and with the reason if it cannot be read."""
-    try:
-        video = index_video(file)
-        (picture,) = small_frames(video, [(video.num_frames - 1) // 2 if frame is None else frame], _PICTURE_WIDTH)
-        return caption, jpeg_uri(picture)
-    except VideoError as error:
-        return f"{caption} (no image: {str(error).removeprefix(f'{file}: ')})", _GREY

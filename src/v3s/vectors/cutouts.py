@@ -1,0 +1,79 @@
+"""Found spans as small H.264 files, which any player opens: each contains exactly the frames of its span."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from v3s.files.lock import is_free
+from v3s.files.times import time_text
+from v3s.files.writing import write_atomically
+from v3s.pages.images import encode_mp4
+from v3s.vectors.moments import Moment
+from v3s.video.decode import Video, read_frames
+from v3s.video.index import VideoError
+
+_FRAMES_AT_ONCE = 32
+_MAX_STEM_BYTES = 160  # of a file's name that are kept; a whole name may have 255
+
+
+def check_cutouts(folder: Path) -> None:
+    """Refuse a folder that clips cannot be written to, before the search: nothing that exists is replaced.
+
+    Raises:
+        ValueError: it is a file, or not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"clips is {folder}, which is a file; give a folder")
+    if folder.is_dir() and not is_free(folder):
+        raise ValueError(f"clips is {folder}, which is not empty; give a new folder, so that no clips are mixed up")
+
+
+def cutout_name(rank: int, count: int, moment: Moment) -> str:
+    """The name of a clip: its rank, so that files sort by it, the video's name and the time, in plain characters."""
+    plain = re.sub(r"[^\w.-]+", "_", Path(moment.place.entry.path).stem)
+    stem = plain.encode()[:_MAX_STEM_BYTES].decode(errors="ignore").strip("._") or "video"
+    time = time_text(moment.place.start_seconds).replace(":", "-")
+    return f"{rank:0{max(2, len(str(count)))}d}_{stem}_{time}.mp4"
+
+
+def write_cutouts(
+    folder: Path, moments: Sequence[Moment], open_video: Callable[[str], Video]
+) -> tuple[dict[int, Path], dict[int, str]]:
+    """Write the frames of each moment to a file of its own, at the video's mean frame rate.
+
+    Args:
+        folder: where to write; see `check_cutouts`.
+        moments: what to write, best first.
+        open_video: returns the index of a file.
+
+    Returns:
+        By rank, from 1: the file, and for those that cannot be read the reason.
+
+    Raises:
+        SaveError: a file cannot be written, for example on a full disk; those before it are complete.
+    """
+    written: dict[int, Path] = {}
+    failed: dict[int, str] = {}
+    for rank, moment in enumerate(moments, start=1):
+        path = folder / cutout_name(rank, len(moments), moment)
+        try:
+            _write(path, moment, open_video(moment.place.file))
+            written[rank] = path
+        except VideoError as error:
+            failed[rank] = str(error)
+    return written, failed
+
+
+def _write(path: Path, moment: Moment, video: Video) -> None:
+    place = moment.place
+    fps = place.entry.num_frames / place.entry.seconds if place.entry.seconds else video.fps
+    pieces = _pieces(video, place.start_frame, place.end_frame)
+    write_atomically(path, lambda temporary: encode_mp4(temporary, pieces, fps))
+
+
+def _pieces(video: Video, start: int, end: int) -> Iterator[Tensor]:
+    """Yield a span's frames, some at a time: uint8, shape (frames, height, width, 3)."""
+    for place in range(start, end, _FRAMES_AT_ONCE):
+        yield read_frames(video, range(place, min(place + _FRAMES_AT_ONCE, end))).rgb().permute(0, 2, 3, 1)

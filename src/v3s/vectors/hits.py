@@ -1,0 +1,93 @@
+"""What a search found, as values, as a table for the terminal and as files."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from v3s.files.text import text_table
+from v3s.files.times import time_text
+from v3s.files.writing import write_atomically, write_json
+from v3s.vectors.export import write_csv
+from v3s.vectors.moments import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A search result.
+
+    Attributes:
+        rank: position in the results, from 1.
+        score: cosine similarity, in [-1, 1] up to rounding; of the most similar clips if the query has several.
+        z: standard score: how many standard deviations the cosine lies above the mean over all vectors.
+        path: path of the video as listed; posix.
+        file: full path of the video.
+        label: class of the video, if it was listed with one.
+        start_frame: first frame of the clip, or of the video.
+        end_frame: the frame after the last.
+        start_seconds: the same in seconds.
+        end_seconds: the same in seconds.
+        start: the same as h:mm:ss.s.
+        end: the same as h:mm:ss.s.
+        clip: file of the hit in the folder ``clips``, if there is one.
+    """
+
+    rank: int
+    score: float
+    z: float
+    path: str
+    file: str
+    label: str | None
+    start_frame: int
+    end_frame: int
+    start_seconds: float
+    end_seconds: float
+    start: str
+    end: str
+    clip: str | None = None
+
+
+def hit_of(rank: int, moment: Moment, clip: Path | None) -> Hit:
+    """Describe a moment by its rank, from 1, and the file that it was written to."""
+    place = moment.place
+    return Hit(
+        rank,
+        moment.score,
+        moment.z,
+        place.entry.path,
+        place.file,
+        place.entry.label,
+        place.start_frame,
+        place.end_frame,
+        place.start_seconds,
+        place.end_seconds,
+        time_text(place.start_seconds),
+        time_text(place.end_seconds),
+        None if clip is None else str(clip),
+    )
+
+
+def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
+    """Return a table of the hits for the terminal, with the times of clips."""
+    header = ("video", "rank", "score", "z", *(("start", "end") if per_clip else ()))
+    rows = [
+        (hit.path, str(hit.rank), f"{hit.score:.4f}", f"{hit.z:+.2f}", *((hit.start, hit.end) if per_clip else ()))
+        for hit in hits
+    ]
+    return text_table("", header, rows)
+
+
+def write_hits(path: Path, result: dict[str, Any], hits: list[Hit]) -> None:
+    """Write hits as JSON, with the values that describe the search; as a table alone if the name ends in .csv.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    values = [asdict(hit) for hit in hits]
+    if path.suffix.lower() == ".csv":
+        names = tuple(field.name for field in fields(Hit))
+        rows = [tuple(value[name] for name in names) for value in values]
+        write_atomically(path, lambda temporary: write_csv(temporary, names, rows))
+    else:
+        write_json(path, {**result, "hits": values})

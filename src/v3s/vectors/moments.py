@@ -1,0 +1,115 @@
+"""Moments: the rows of a collection that are most similar to a query, where overlapping rows of a file count once."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3s.vectors.approximate import ApproximateIndex
+from v3s.vectors.collection import Place, Vectors
+from v3s.vectors.exact import best_scores, standardise
+
+OVERLAP = 0.25
+"""Two spans of a file that share more than this part of the shorter one are the same moment: neighbours in a sliding
+window of half a clip are, those that merely touch are not."""
+
+_ROWS_PER_MOMENT, _MIN_ROWS = 4, 64
+_NUM_SPARE = 16  # as in `v3s.vectors.collection`
+_NUM_SAMPLED = 4096  # rows that estimate the mean and the deviation of all scores; its error is 2 % of a deviation
+
+_Proposal = tuple[Tensor, Tensor, bool]
+"""Rows, int64 (M,), best first; their scores, float32 (M,); whether there are no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A row, its cosine with the query in [-1, 1] up to rounding, the standard score of this, and its place."""
+
+    row: int
+    score: float
+    z: float
+    place: Place
+
+
+def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIndex | None = None) -> list[Moment]:
+    """Find the ``k`` best moments by non-maximum suppression.
+
+    A row's score is its cosine with the most similar query. Rows are taken from the best on; one that overlaps
+    (`OVERLAP`) a better one of the same file is skipped. In a tie the lower row wins.
+
+    Args:
+        vectors: the vectors to search.
+        queries: vectors of one video or span, float32, shape (Q, D), unit length.
+        k: number of moments to find; fewer are returned if there are not so many.
+        index: searches the candidates of this index only. Standard scores then come from a sample of the rows.
+    """
+    if index is None:
+        scores = best_scores(queries, [shard.vectors for shard in vectors.shards])
+        sample = scores
+
+        def propose(num_rows: int) -> _Proposal:
+            return _best_rows(vectors, queries, scores, num_rows)
+    else:
+        sampled = torch.linspace(0, len(vectors) - 1, min(_NUM_SAMPLED, len(vectors)), dtype=torch.float64).long()
+        sample = _score(vectors, queries, sampled)
+
+        def propose(num_rows: int) -> _Proposal:
+            return _proposed_rows(vectors, queries, index, num_rows)
+
+    kept = _suppress(vectors, propose, k)
+    standard = standardise(torch.tensor([score for _, score, _ in kept]), sample).tolist()
+    return [Moment(row, score, z, place) for (row, score, place), z in zip(kept, standard, strict=True)]
+
+
+def _score(vectors: Vectors, queries: Tensor, rows: Tensor) -> Tensor:
+    """The exact cosine of each row with its most similar query: float32 (M,)."""
+    return (vectors.take(rows) @ queries.T).amax(dim=1)
+
+
+def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int) -> _Proposal:
+    """The best rows by scores in storage precision, ordered by exact cosine, and these cosines.
+
+    Some spare rows are scored, because lengths in half precision differ by 1e-5 (see `v3s.vectors.collection`).
+    """
+    rows = scores.topk(min(num_rows + _NUM_SPARE, len(scores))).indices.sort().values
+    exact, order = _score(vectors, queries, rows).sort(descending=True, stable=True)
+    return rows[order[:num_rows]], exact[:num_rows], num_rows == len(vectors)
+
+
+def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, num_rows: int) -> _Proposal:
+    """The rows that an index proposes for any query, down to the worst score that is certain; ordered by cosine."""
+    found = index.nearest(queries, num_rows)
+    rows = torch.from_numpy(np.unique(found.indices[found.indices >= 0].numpy()))
+    exact, order = _score(vectors, queries, rows).sort(descending=True, stable=True)
+    is_all = num_rows == len(vectors) or bool((found.indices[:, -1] < 0).all())
+    certain = len(rows) if is_all else int((exact >= found.scores[:, -1].max()).sum())
+    return rows[order[:certain]], exact[:certain], is_all
+
+
+def _suppress(vectors: Vectors, propose: Callable[[int], _Proposal], k: int) -> list[tuple[int, float, Place]]:
+    """Keep the best rows that do not overlap; more rows are asked for until there are ``k`` or no more rows."""
+    num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
+    while True:
+        kept: list[tuple[int, float, Place]] = []
+        of_file: dict[str, list[Place]] = defaultdict(list)
+        rows, scores, is_all = propose(num_rows)
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            place = vectors.place_of(row)
+            if not any(overlaps(place, other) for other in of_file[place.file]):
+                kept.append((row, score, place))
+                of_file[place.file].append(place)
+            if len(kept) == k:
+                return kept
+        if is_all:
+            return kept
+        num_rows = min(4 * num_rows, len(vectors))
+
+
+def overlaps(one: Place, other: Place) -> bool:
+    """Whether two spans of one file are the same moment: they share more than `OVERLAP` of the shorter one."""
+    shared = min(one.end_frame, other.end_frame) - max(one.start_frame, other.start_frame)
+    shorter = min(one.end_frame - one.start_frame, other.end_frame - other.start_frame)
+    return shared > OVERLAP * shorter
