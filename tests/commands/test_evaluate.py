@@ -13,10 +13,10 @@ from rich.console import Console
 
 from v3s import TASKS, EvaluateConfig, PretrainConfig, pretrain
 from v3s.commands.evaluate import evaluate
+from v3s.commands.scores import chance, critical_value, score_head
 from v3s.data.clips import PretextClips
 from v3s.pages.images import mp4
 from v3s.pretext.plan import draw_labels
-from v3s.pretext.scores import chance, critical_value, score_head
 
 QUIET = Console(quiet=True)
 
@@ -28,7 +28,7 @@ def test_scores_by_hand() -> None:
     assert scores.accuracy == 0.5
     assert scores.standard_error == 0  # both videos have one hit of two
     assert scores.chance == pytest.approx(1 / 3)
-    assert (scores.num_videos, scores.most_frequent_answer, scores.one_answer) == (2, 0.5, None)
+    assert (scores.num_groups, scores.most_frequent_answer, scores.one_answer) == (2, 0.5, None)
     assert not scores.is_above_chance  # two videos show nothing
 
 
@@ -40,12 +40,12 @@ def test_clips_of_one_video_are_not_independent_draws() -> None:
     assert scores.accuracy == 0.5
     assert scores.standard_error == pytest.approx(0.5)
     alone = score_head(("a", "b"), "class", truth, answers, np.zeros(20, int))
-    assert alone.standard_error == pytest.approx(np.sqrt(0.25 / 20))
+    assert alone.standard_error == pytest.approx(np.sqrt(0.25 / 19))
 
 
-@pytest.mark.parametrize(("num_videos", "exact"), [(8, 2.998), (16, 2.602), (31, 2.457), (1001, 2.330)])
-def test_the_critical_value_is_students(num_videos: int, exact: float) -> None:
-    assert critical_value(num_videos) == pytest.approx(exact, rel=0.008)
+@pytest.mark.parametrize(("num_groups", "exact"), [(8, 2.998), (16, 2.602), (31, 2.457), (1001, 2.330)])
+def test_the_critical_value_is_students(num_groups: int, exact: float) -> None:
+    assert critical_value(num_groups) == pytest.approx(exact, rel=0.008)
     assert critical_value(3) == np.inf
 
 
@@ -74,6 +74,20 @@ def test_one_answer_to_everything_is_said(asked: EvaluateConfig, monkeypatch: py
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "temporal head: answers 'speed 3' to everything" in shown
     assert "spatial head: answers" not in shown  # it has one label
+
+
+def test_groups_of_videos_are_the_unit(asked: EvaluateConfig) -> None:
+    """Videos of a group are right and wrong together: the error grows, and fewer than four groups show nothing."""
+    alone, grouped = (evaluate(replace(asked, group=group), console=QUIET).temporal for group in (None, "^."))
+    assert (alone.confusion == grouped.confusion).all()
+    assert alone.num_groups == 16
+    assert grouped.num_groups == len({path.name[0] for path in Path(asked.data).iterdir() if path.is_dir()})
+    truth = np.arange(48) % 6
+    for num_groups, is_shown in ((3, False), (12, True)):
+        head = score_head(tuple("abcdef"), "class", truth, truth, np.arange(48) % num_groups)
+        assert (head.num_groups, head.is_above_chance) == (num_groups, is_shown)
+    with pytest.raises(ValueError, match="group is 'xyz', which does not match 17 of 17 paths"):
+        evaluate(replace(asked, group="xyz"), console=QUIET)
 
 
 def test_chance_is_the_share_of_the_most_frequent_row() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips, SampleKey, validation_batches
+from v3s.data.groups import hold_out
 from v3s.data.index_table import IndexTable
 from v3s.data.letterbox import detect_bars
 from v3s.data.loading import load_batches

@@ -108,6 +108,33 @@ def test_linear_probe_chooses_the_penalty_on_training_rows_only() -> None:
     assert choices[0].validation_accuracy == choices[1].validation_accuracy
 
 
+def test_linear_probe_holds_out_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that are fitted and those that choose the penalty share no group; the last fit is of all rows."""
+    fits: list[tuple[list[float], list[float]]] = []
+
+    def recorded(train: Tensor, labels: Tensor, test: Tensor, c: float, num_classes: int) -> Tensor:
+        fits.append((train[:, 0].tolist(), test[:, 0].tolist()))
+        return torch.full((len(test), num_classes), 1 / num_classes)
+
+    monkeypatch.setattr("v3s.protocols.classify.logistic_regression", recorded)
+    groups = torch.arange(60) // 4
+    rows = torch.stack([groups.float(), torch.randn(60, generator=torch.Generator().manual_seed(0))], dim=1)
+    for seed in range(5):
+        fits.clear()
+        linear_probe(
+            rows, torch.arange(60) % 3, rows[:7], generator=torch.Generator().manual_seed(seed), groups=groups.numpy()
+        )
+        *chosen, last = fits
+        for fitted, held_out in chosen:
+            assert not set(fitted) & set(held_out)
+            assert (len(fitted), len(held_out)) == (48, 12)  # a fifth
+        assert (len(last[0]), len(last[1])) == (60, 7)
+    with pytest.raises(ValueError, match="all 60 usable videos belong together"):
+        linear_probe(
+            rows, torch.arange(60) % 3, rows, generator=torch.Generator(), groups=torch.zeros(60).long().numpy()
+        )
+
+
 def test_linear_probe_needs_rows_to_fit() -> None:
     with pytest.raises(ValueError, match=r"1 training rows, 1 labels and 1 validation rows"):
         linear_probe(torch.ones(1, 2), torch.zeros(1).long(), torch.ones(1, 2), generator=torch.Generator())

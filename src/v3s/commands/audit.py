@@ -20,14 +20,16 @@ from torch.utils.data import default_collate
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
 from v3s.commands.pixel_cues import CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
+from v3s.commands.scores import HeadScores, critical_value, one_answer_sentence, score_head
 from v3s.commands.stimuli import STIMULI, Stimuli
-from v3s.data.clips import PretextClips, hold_out, validation_batches
+from v3s.data.clips import PretextClips, validation_batches
+from v3s.data.groups import GroupOptions, hold_out, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_pretext_model
-from v3s.files.text import say, text_table
+from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -35,7 +37,6 @@ from v3s.pages.images import data_uri, mp4
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
-from v3s.pretext.scores import HeadScores, critical_value, one_answer_sentence, score_head
 from v3s.pretext.task import PretextTask, get_task
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
@@ -44,7 +45,7 @@ Scores = tuple[HeadScores, HeadScores]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(ComputeOptions, ClipOptions, VideoOptions):
+class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
     """Measure how much of each label can be read without looking at what a video shows.
 
     With --backbone, the heads of that run classify real clips and clips without content (noise, frozen and shuffled
@@ -135,7 +136,8 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
 def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     """Probe the cues of the same clips with both zooms and the recipe v3s-plus, and if asked, without bars."""
     task = get_task(config.task)
-    videos = _usable(config, task, config.sampling(), console).usable_table
+    scanned = _usable(config, task, config.sampling(), console)
+    videos, groups = scanned.usable_table, config.groups_of(scanned)
     base = PretextClips(videos, task, config.sampling(), seed=config.seed).balanced(config.clips * len(videos))
     settings = _settings(base)
     batches = validation_batches(len(videos), config.clips, config.batch_size)
@@ -143,16 +145,26 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     workers = divide_cores(config.workers, torch.device("cpu"))
     read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
     cues, labels, numbers = _collect(read)
-    _, tested = hold_out(len(videos), max(1, round(_TEST_SHARE * len(videos))), config.seed)
+    num_tested = max(1, round(_TEST_SHARE * len(videos)))
+    _, tested = hold_out(len(videos), num_tested, config.seed, videos.fingerprints, groups)
     rows = {}
     for place, name in enumerate(settings):
         own = {cue: values[:, place] for cue, values in cues.items()}
-        for cue, scores in probe_cues(clips[place], own, labels, numbers, tested.tolist()).items():
+        found = probe_cues(clips[place], own, labels, numbers, tested.tolist(), torch.from_numpy(groups))
+        for cue, scores in found.items():
             rows[f"{name}: {cue}"] = scores
-    num_clips = config.clips * len(tested)
-    title = f"Linear probe on a few statistics of each clip: {num_clips:,} clips of {len(tested):,} videos"
-    conclusions = [f"{base.num_with_bars:,} of {len(videos):,} videos have bars."] if config.trim_bars else []
-    return Audit(f"{title}, trained on {len(videos) - len(tested):,} other videos", rows, conclusions)
+    shown = _of_videos(config.clips * len(tested), groups[tested])
+    title = f"Linear probe on a few statistics of each clip: {shown}"
+    conclusions = [f"videos with bars: {base.num_with_bars:,} of {len(videos):,}"] if config.trim_bars else []
+    others = counted(len(videos) - len(tested), "other video")
+    return Audit(f"{title}, trained on {others}", rows, conclusions)
+
+
+def _of_videos(num_clips: int, groups: np.ndarray) -> str:
+    """How many clips of how many videos, given the group of each video, and of how many groups."""
+    text = f"{counted(num_clips, 'clip')} of {counted(len(groups), 'video')}"
+    num_groups = len(np.unique(groups))
+    return text if num_groups == len(groups) else f"{text} in {counted(num_groups, 'group')}"
 
 
 def _settings(clips: PretextClips) -> dict[str, PretextClips]:
@@ -181,22 +193,23 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
-    videos = _usable(config, trained.task, trained.sampling, console).usable_table
+    scanned = _usable(config, trained.task, trained.sampling, console)
+    videos, groups = scanned.usable_table, config.groups_of(scanned)
     clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
     stimuli = Stimuli(clips.balanced(config.clips * len(videos)))
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load(stimuli, batches, num_workers=workers, quarantine=None)
     predictions, truth = _predict(model, loader, compute)
-    numbers = np.arange(len(truth)) % len(videos)
+    of_clips = groups[np.arange(len(truth)) % len(videos)]
     tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
     rows = {}
     for place, name in enumerate(STIMULI):
         spatial, temporal = (
-            score_head(tables[head], prior, truth[:, head], predictions[:, place, head], numbers) for head in (0, 1)
+            score_head(tables[head], prior, truth[:, head], predictions[:, place, head], of_clips) for head in (0, 1)
         )
         rows[name] = spatial, temporal
-    title = f"{config.backbone}: both heads on {len(truth):,} clips of {len(videos):,} videos"
+    title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
     return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
 
 
@@ -215,7 +228,7 @@ def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.nda
 
 
 def conclude(rows: Mapping[str, Scores]) -> list[str]:
-    """State what both heads rely on, from their scores on every stimulus, as far as the number of videos allows."""
+    """State what both heads rely on, from their scores on every stimulus, as far as the number of groups allows."""
     spatial, temporal = ({name: scores[head] for name, scores in rows.items()} for head in (0, 1))
     sentences = []
     if len(spatial["video"].labels) > 1:
@@ -237,10 +250,11 @@ def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) 
     if real.one_answer is not None:
         return [one_answer_sentence(head, real)]
     if not real.is_above_chance:
-        shown = f"{head} head: {_percent(real)} on video, not significantly above chance ({real.chance:.1%})"
-        return [f"{shown}: {real.num_videos:,} videos do not show that it has learned anything"]
+        of = counted(real.num_groups, "independent sample")
+        shown = f"{head} head: {_percent(real)} on video, not significantly above chance ({real.chance:.1%}), with {of}"
+        return [f"{shown}: no sign that it has learned anything"]
     start = f"{head} head: {_percent(real)} on video, {_percent(other)} on {name}"
-    certain = critical_value(real.num_videos) * hypot(real.standard_error, other.standard_error)
+    certain = critical_value(real.num_groups) * hypot(real.standard_error, other.standard_error)
     is_lower = real.accuracy > other.accuracy + certain
     if not other.is_above_chance:
         return [f"{start}, not above chance ({other.chance:.1%}): it does not rely on that"] if is_lower else []
@@ -292,6 +306,7 @@ def _page(result: Audit) -> str:
 
 def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
     listed = config.list_videos()
+    number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
     if scanned.num_usable < 2:

@@ -3,22 +3,25 @@
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from v3s.backbones.device import ComputeOptions
 from v3s.commands.check import CheckConfig, check
-from v3s.commands.demo_page import DemoResult, write_demo_page
+from v3s.commands.demo_page import TEST_LIST, TRAIN_LIST, DemoResult, Division, write_demo_page
 from v3s.commands.evaluate import EvaluateConfig, evaluate
 from v3s.commands.pretrain import PretrainConfig, pretrain
-from v3s.data.clips import hold_out
+from v3s.data.groups import GroupOptions, hold_out, number_groups, unite
+from v3s.data.lists.folder import subset_folders
 from v3s.data.lists.listfile import write_list
-from v3s.data.lists.splits import list_videos
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pretext.task import TASKS
@@ -30,13 +33,18 @@ _BACKBONE, _WIDTH, _CLIP_FRAMES, _CLIP_SIZE = "r2plus1d", 0.125, 8, 48
 _BATCH_SIZE, _LEARNING_RATE = 16, 0.05
 CLIPS_PER_EPOCH, _EPOCHS = 672, 18
 NUM_VALIDATION_CLIPS, NUM_TEST_CLIPS, _NUM_RETRIEVAL_CLIPS = 96, 480, 4
-_MIN_VIDEOS = 6
+_MIN_VIDEOS, _MIN_GROUPS = 6, 3
+_FOLDER = "(.+)/"  # as --group: the folder of a video
 _MARK, _REPORT = "demo.json", "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(ComputeOptions):
+class DemoConfig(ComputeOptions, GroupOptions):
     """Run the full pipeline in minutes, on generated clips or your own: check, pre-train, evaluate, write a report.
+
+    A quarter of your videos is held out, in whole groups: those of --group, or of the names of UCF101, or, if every
+    video lies two folders deep, as in class/film/clip.mp4, its folder. Without any of these, clips of one film may be
+    on both sides, and the demo says so.
 
     Attributes:
         data: A folder of your own videos. Without it, 64 short clips are generated.
@@ -67,7 +75,7 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
 
     Raises:
         ValueError: the folder contains something else, or a demo and ``overwrite`` is false; or there are fewer than
-            six usable videos.
+            six usable videos, or fewer than three groups of them.
     """
     console, start = console or Console(), time.monotonic()
     out = _open(config)
@@ -86,13 +94,15 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
     needed = TASKS["v3s"].longest_span(_CLIP_FRAMES)
     checked = CheckConfig(data=str(data), subset="all", min_frames=needed, out=str(out / "check.jsonl"))
     scanned = check(checked, console=console)
-    train, test = _split_videos(config, scanned, out)
-    trained = pretrain(_training(config, train, out), console=console)
+    division = _divide(config, scanned, out, console)
+    trained = pretrain(_training(config, division, out), console=console)
     evaluation = EvaluateConfig(
-        data=str(test),
+        data=str(division.root),
+        splits=str(out / TEST_LIST),
         subset="all",
+        group=division.test_group,
         backbone=str(trained.run),
-        clips=max(1, round(NUM_TEST_CLIPS / len(list_videos(test, subset="all")))),
+        clips=max(1, round(NUM_TEST_CLIPS / len(division.videos(TEST_LIST)))),
         workers=config.workers,
         device=config.device,
         precision=config.precision,
@@ -100,10 +110,10 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
         out=str(out / "scores.json"),
     )
     scores = evaluate(evaluation, console=console)
-    retrieval = _retrieve(config, train, test, trained.run, console)
+    retrieval = _retrieve(config, division, trained.run, console)
     write_demo_page(
         out / _REPORT,
-        DemoResult(scanned, train, test, trained, scores, retrieval, time.monotonic() - start, config.data is None),
+        DemoResult(scanned, division, trained, scores, retrieval, time.monotonic() - start, config.data is None),
     )
     return out / _REPORT
 
@@ -122,42 +132,89 @@ def _open(config: DemoConfig) -> Path:
     return out
 
 
-def _split_videos(config: DemoConfig, scanned: Scan, out: Path) -> tuple[Path, Path]:
+def _divide(config: DemoConfig, scanned: Scan, out: Path, console: Console) -> Division:
     """Write two lists of the usable videos; a quarter is held out. Of generated clips, it is the last two per motion.
 
-    If all videos have labels, each line also contains the label.
+    Paths are relative to the folder of the videos. If all videos have labels, each line also contains the label, unless
+    no class is on both sides.
     """
     videos = scanned.videos
-    paths = [str((videos.root / videos.paths[number]).resolve()) for number in scanned.usable]
-    labels = {} if None in scanned.usable_labels else dict(zip(paths, scanned.usable_labels, strict=True))
+    paths = [videos.paths[place] for place in scanned.usable]
+    labels = {} if None in scanned.usable_labels else dict(zip(paths, map(str, scanned.usable_labels), strict=True))
     if len(paths) < _MIN_VIDEOS:
         raise ValueError(
-            f"{videos.root} has {len(paths)} usable videos; a demo needs {_MIN_VIDEOS}, to train on some and to hold "
-            "others out"
+            f"{videos.root} has {counted(len(paths), 'usable video')}; a demo needs {_MIN_VIDEOS}, to train on some "
+            "and to hold others out"
         )
+    group, num_held = config.group, 0
     if config.data is None:
         count = _NUM_HELD_OUT // len(MOTIONS)
         last = {path for motion in MOTIONS for path in [p for p in paths if Path(p).parent.name == motion][-count:]}
-        parts = [path for path in paths if path not in last], sorted(last)
+        parts, remark = ([path for path in paths if path not in last], sorted(last)), ""
     else:
-        kept, held = hold_out(len(paths), max(2, len(paths) // 4), config.seed)
-        parts = [paths[number] for number in kept], [paths[number] for number in held]
-    files = out / "train.txt", out / "test.txt"
-    for file, listed in zip(files, parts, strict=True):
-        write_list(file, [(path, labels.get(path)) for path in listed])
-    return files
+        groups = number_groups(paths, group)
+        if group is None and len(np.unique(groups)) == len(paths) and _lie_deep(paths):
+            group, labels = _FOLDER, {path: Path(path).parts[-3] for path in paths}
+            groups = number_groups(paths, group)
+        parts, num_held, remark = _draw(paths, groups, scanned.usable_table.fingerprints, config.seed)
+        say(console, remark)
+    if not {labels.get(path) for path in parts[0]} & {labels.get(path) for path in parts[1]}:
+        labels = {}
+    for name, listed in zip((TRAIN_LIST, TEST_LIST), parts, strict=True):
+        write_list(out / name, [(path, labels.get(path)) for path in listed])
+    test_group = group if num_held > 1 else None
+    return Division(videos.root, out, group, test_group, remark, config.data or str(videos.root))
 
 
-def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: Console) -> dict[str, RetrievalResult]:
+def _lie_deep(paths: list[str]) -> bool:
+    """Whether every video lies two folders deep, as in class/film/clip.mp4, below what is common and any subsets."""
+    folders = [PurePosixPath(path).parts[:-1] for path in paths]
+    levels = zip(*folders, strict=False)
+    num_common = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
+    return min(map(len, folders)) - num_common >= 2 + bool(subset_folders(paths))
+
+
+def _draw(
+    paths: list[str], groups: NDArray[np.int64], contents: NDArray[np.uint64], seed: int
+) -> tuple[tuple[list[str], list[str]], int, str]:
+    """Draw a quarter of the videos, in whole groups, so that two groups or more remain: one is to validate on.
+
+    Returns:
+        The other videos and those drawn, how many groups were drawn, and how, in words.
+    """
+    united = unite(contents, groups)
+    num_groups = len(np.unique(united))
+    if num_groups < _MIN_GROUPS:
+        raise ValueError(
+            f"the {len(paths):,} usable videos are of {counted(num_groups, 'group')}; a demo needs {_MIN_GROUPS}, to "
+            "train, to validate and to test on; change --group"
+        )
+    kept, held = hold_out(len(paths), max(2, len(paths) // 4), seed, contents, groups)
+    if len(np.unique(united[kept])) == 1:
+        is_back = united[held] == united[held[0]]
+        kept, held = np.union1d(kept, held[is_back]), held[~is_back]
+    num_held = len(np.unique(groups[held]))
+    if len(np.unique(groups)) < len(paths):
+        remark = f"held out: {counted(len(held), 'video')} in {counted(num_held, 'group')}; no group is on both sides"
+    else:
+        remark = (
+            f"held out: {counted(len(held), 'video')}, drawn one by one, since neither names nor folders show groups; "
+            "clips of one film may be on both sides, which flatters the scores: --group says which belong together"
+        )
+    return ([paths[number] for number in kept], [paths[number] for number in held]), num_held, remark
+
+
+def _retrieve(config: DemoConfig, division: Division, run: Path, console: Console) -> dict[str, RetrievalResult]:
     """Retrieve training videos of the same class for held-out videos, with the trained network and random weights."""
-    if len(list_videos(train).classes) < 2 or not list_videos(test, subset="all").classes:
-        say(console, "retrieval skipped: it needs videos in several class folders")
+    if len(division.videos(TRAIN_LIST).classes) < 2 or not division.videos(TEST_LIST).classes:
+        say(console, "retrieval skipped: it needs videos of several classes, in class folders, on both sides")
         return {}
     return {
         name: retrieve(
             RetrieveConfig(
-                data=str(train),
-                test_data=str(test),
+                data=str(division.root),
+                splits=str(division.out),
+                group=division.test_group,
                 backbone=backbone,
                 num_clips=_NUM_RETRIEVAL_CLIPS,
                 workers=config.workers,
@@ -175,14 +232,16 @@ def _retrieve(config: DemoConfig, train: Path, test: Path, run: Path, console: C
     }
 
 
-def _training(config: DemoConfig, train: Path, out: Path) -> PretrainConfig:
-    num_videos = len(list_videos(train, subset="all"))
+def _training(config: DemoConfig, division: Division, out: Path) -> PretrainConfig:
+    num_videos = len(division.videos(TRAIN_LIST))
     num_validation = max(1, num_videos // 8)
     train_clips = max(1, round(CLIPS_PER_EPOCH / (num_videos - num_validation)))
     num_clips = train_clips * (num_videos - num_validation)
     return PretrainConfig(
-        data=str(train),
+        data=str(division.root),
+        splits=str(out / TRAIN_LIST),
         subset="all",
+        group=division.group,
         out=str(out / "run"),
         backbone=_BACKBONE,
         width=_WIDTH,

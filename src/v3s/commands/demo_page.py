@@ -1,5 +1,6 @@
 """The page of the demo: transformed clips, learning curves, and results on held-out videos."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,19 @@ from rich.console import Console
 from v3s.commands.evaluate import PretextScores
 from v3s.commands.pretrain_result import PretrainResult
 from v3s.commands.preview import cut_examples, show_examples
+from v3s.commands.scores import HeadScores
 from v3s.data.index_table import IndexTable
-from v3s.data.lists.splits import list_videos
+from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.reading import read_json
+from v3s.files.text import counted
 from v3s.files.writing import write_atomically
 from v3s.pages.charts import confusion_matrix, line_chart
 from v3s.pages.images import data_uri, mp4, png, small_frames
 from v3s.pages.page import figure, page, paragraph, section, table, video, write_page
-from v3s.pretext.scores import HeadScores
+from v3s.pretext.plan import Sampling
+from v3s.pretext.task import TASKS
 from v3s.protocols.explain import explain_clip, open_subject
 from v3s.protocols.gradcam import contact_sheet, overlay
 from v3s.protocols.retrieve import RetrievalResult
@@ -33,14 +37,41 @@ _EXPLAINED = "conv4"  # finer in time and space than the last stage
 _CHANGING, _FASTER, _MAX_FRAMES, _PICTURE_WIDTH = "changing_speed.mp4", 3, 240, 320
 
 
+TRAIN_LIST, TEST_LIST = "train.txt", "test.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The videos that a demo trains on and those that it holds out.
+
+    Attributes:
+        root: the folder of the videos.
+        out: the folder of the demo, with a list of each part: paths relative to `root`.
+        group: the regular expression that finds groups, as for ``--group``; None for the default.
+        test_group: the same for the held-out videos; None also if they are of one group.
+        remark: how videos were held out, in words; empty for generated clips.
+        data: what the user gave as ``--data``.
+    """
+
+    root: Path
+    out: Path
+    group: str | None
+    test_group: str | None
+    remark: str
+    data: str
+
+    def videos(self, part: str) -> VideoList:
+        """One of the parts, by the name of its list."""
+        return list_videos(self.root, splits=self.out / part, subset="all")
+
+
 @dataclass(frozen=True, slots=True)
 class DemoResult:
     """The results of a demo.
 
     Attributes:
         scan: the result of reading all videos.
-        train: the list file of the training videos.
-        test: the list file of the held-out videos.
+        division: the training videos and the held-out ones.
         trained: the result of the training.
         scores: the scores of both heads on the held-out videos.
         retrieval: name of the network -> how well it retrieves training videos of the same class for held-out videos,
@@ -50,8 +81,7 @@ class DemoResult:
     """
 
     scan: Scan
-    train: Path
-    test: Path
+    division: Division
     trained: PretrainResult
     scores: PretextScores
     retrieval: dict[str, RetrievalResult]
@@ -80,7 +110,7 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
         *_neighbours(demo),
         _attention(demo),
         _speediness(path.parent / _CHANGING, demo, trained),
-        _next_steps(),
+        _next_steps(demo),
     ]
     write_page(path, page("Video 3D Sampling: a demo", sections, lead=lead))
 
@@ -93,20 +123,25 @@ def _held_out(demo: DemoResult) -> str:
     ]
     return section(
         "Accuracy on held-out videos",
-        paragraph(f"{scores.num_clips:,} clips of {scores.num_videos:,} held-out videos; accuracy ± standard error."),
+        paragraph(
+            f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'held-out video')}; accuracy ± "
+            "standard error."
+        ),
+        *([paragraph(f"{demo.division.remark[0].upper()}{demo.division.remark[1:]}.")] if demo.division.remark else []),
         table(("head", "labels", "accuracy", "chance"), rows),
     )
 
 
 def _transforms(demo: DemoResult, trained: Trained) -> str:
-    videos = _table(demo.test)
+    videos = _table(demo)
     number = len(videos) // 2
     examples = cut_examples(videos[number], trained.task, trained.sampling, seed=0, number=number)
     return section("Transformed clips", *show_examples(videos[number], examples))
 
 
-def _table(listed: Path) -> IndexTable:
-    return scan(list_videos(listed, subset="all"), min_frames=1).usable_table
+def _table(demo: DemoResult) -> IndexTable:
+    """The held-out videos."""
+    return scan(demo.division.videos(TEST_LIST), min_frames=1).usable_table
 
 
 def _curves(metrics: Sequence[dict[str, Any]], demo: DemoResult) -> str:
@@ -169,7 +204,7 @@ def _neighbours(demo: DemoResult) -> list[str]:
 
 def _middle(demo: DemoResult) -> Video:
     """The held-out video in the middle of the list: it is not chosen by how well the network does on it."""
-    videos = _table(demo.test)
+    videos = _table(demo)
     return videos[len(videos) // 2]
 
 
@@ -208,10 +243,19 @@ def _speediness(file: Path, demo: DemoResult, trained: Trained) -> str:
     return section("Speediness over time", paragraph(text), figure(chart, "Speediness and acceleration"), shown)
 
 
-def _next_steps() -> str:
-    rows = [
-        ("v3s preview --data VIDEOS", "your own videos under each transform"),
-        ("v3s check --data VIDEOS", "which of them are usable"),
-        ("v3s pretrain --data VIDEOS --out RUN", "the paper's network and recipe"),
-    ]
+def _next_steps(demo: DemoResult) -> str:
+    """Commands that work on the same videos: with shorter clips if some are too short for those of the paper."""
+    data = ["--data", demo.division.data, "--subset", "all"]
+    group = ["--group", demo.division.group] if demo.division.group is not None else []
+    shorter: list[str] = []
+    least: list[str] = []
+    if demo.scan.usable_table.num_frames.min() < TASKS["v3s"].longest_span(Sampling().clip_frames):
+        shorter = ["--clip-frames", str(describe_trained(demo.trained.run).sampling.clip_frames)]
+        least = ["--min-frames", str(demo.scan.min_frames)]
+    commands = {
+        "your own videos under each transform": ["preview", *data, *shorter],
+        "which of them are usable": ["check", *data, *least],
+        "the paper's network and recipe": ["pretrain", *data, *group, *shorter, "--out", "RUN"],
+    }
+    rows = [(shlex.join(["v3s", *words]), text) for text, words in commands.items()]
     return section("Next", table(("command", "what it does"), rows))

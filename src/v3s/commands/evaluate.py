@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.commands.scores import Counts, HeadScores, one_answer_sentence, score_head
 from v3s.data.clips import PretextClips, validation_batches
+from v3s.data.groups import GroupOptions, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
@@ -20,11 +21,10 @@ from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pretext.model import PretextModel
-from v3s.pretext.scores import Counts, HeadScores, one_answer_sentence, score_head
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ComputeOptions, VideoOptions):
+class EvaluateConfig(ComputeOptions, GroupOptions, VideoOptions):
     """Measure the accuracy of both heads of a pre-trained model on videos that it has not seen.
 
     Attributes:
@@ -84,16 +84,16 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
     scanned = _read_videos(config, trained, console)
-    table = scanned.usable_table
+    table, groups = scanned.usable_table, config.groups_of(scanned)
     clips = PretextClips(table, trained.task, trained.sampling, seed=config.seed).balanced(len(table) * config.clips)
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
     predictions, truth = _predict(model, loader, compute)
-    videos = np.array([number % len(table) for batch in batches for _, number in batch])
+    of_clips = groups[[number % len(table) for batch in batches for _, number in batch]]
     task, prior = trained.task, trained.sampling.label_prior
     spatial, temporal = (
-        score_head(rows, prior, truth[:, head], predictions[:, head], videos)
+        score_head(rows, prior, truth[:, head], predictions[:, head], of_clips)
         for head, rows in enumerate((task.spatial, task.temporal))
     )
     scores = PretextScores(len(table), len(truth), scanned.skipped, spatial, temporal)
@@ -108,9 +108,10 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
 
 def _scores_table(scores: PretextScores) -> Table:
     """The accuracies of both heads next to chance."""
-    table = Table(
-        title=f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'video')}", title_justify="left"
-    )
+    title = f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'video')}"
+    if scores.spatial.num_groups < scores.num_videos:
+        title += f" in {counted(scores.spatial.num_groups, 'group')}"
+    table = Table(title=title, title_justify="left")
     for column in ("head", "labels", "accuracy", "standard error", "chance", "most frequent answer"):
         table.add_column(column, justify="left" if column == "head" else "right")
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
@@ -122,6 +123,7 @@ def _scores_table(scores: PretextScores) -> Table:
 
 def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:
     listed = config.list_videos()
+    number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
     return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
 

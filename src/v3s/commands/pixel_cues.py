@@ -5,14 +5,13 @@ Each sample is cut with several settings from the same frames, so that settings 
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from v3s.commands.scores import HeadScores, score_head
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.pretext.cut import cut_clip
-from v3s.pretext.scores import HeadScores, score_head
 from v3s.protocols.classify import logistic_regression
 from v3s.video.decode import read_frames
 
@@ -78,7 +77,12 @@ class CueClips:
 
 
 def probe_cues(
-    clips: PretextClips, cues: Mapping[str, Tensor], labels: Tensor, videos: Tensor, tested: Sequence[int]
+    clips: PretextClips,
+    cues: Mapping[str, Tensor],
+    labels: Tensor,
+    videos: Tensor,
+    tested: Sequence[int],
+    groups: Tensor,
 ) -> dict[str, tuple[HeadScores, HeadScores]]:
     """Train a linear probe for each head on each kind of cue and on all of them, and test it on other videos.
 
@@ -88,19 +92,20 @@ def probe_cues(
         labels: int64, shape (N, 2).
         videos: the video number of each sample, shape (N,).
         tested: numbers of the videos that the probe is tested on; it is trained on the others.
+        groups: the group of each video, by its number, int64: standard errors are over groups.
 
     Returns:
         The scores for the labels of the spatial and of the temporal head, by cue.
     """
     is_tested = torch.isin(videos, torch.as_tensor(tested))
-    _, test_videos = np.unique(videos[is_tested].numpy(), return_inverse=True)
+    test_groups = groups[videos[is_tested]].numpy()
     inputs = {**cues, ALL_CUES: torch.cat([cues[name] for name in CUES], dim=1)}
 
     def score(numbers: Tensor, head: int, rows: tuple[object, ...]) -> HeadScores:
         train, test = numbers[~is_tested], numbers[is_tested]
         probabilities = logistic_regression(train, labels[~is_tested, head], test, _PENALTY_C, len(rows))
         predictions, truth = probabilities.argmax(dim=1).numpy(), labels[is_tested, head].numpy()
-        return score_head(rows, clips.sampling.label_prior, truth, predictions, test_videos)
+        return score_head(rows, clips.sampling.label_prior, truth, predictions, test_groups)
 
     return {
         name: (score(numbers, 0, clips.task.spatial), score(numbers, 1, clips.task.temporal))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
 from v3s.commands.pretrain_result import PretrainResult, judge_run
-from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
+from v3s.data.groups import GroupOptions, hold_out, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -39,7 +40,7 @@ from v3s.video.store import StoredVideo
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOptions, VideoOptions):
+class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOptions, GroupOptions, VideoOptions):
     """Pre-train a backbone on videos without labels (paper sections 3 and 4.1).
 
     Attributes:
@@ -199,7 +200,8 @@ def set_up_pretraining(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
     table = scanned.usable_table
-    parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints)
+    groups = config.groups_of(scanned)
+    parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints, groups)
     clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
     validation = validation.balanced(len(validation) * config.validation_clips)
@@ -229,6 +231,7 @@ def _read_videos(
 ) -> Scan:
     """Read every file once; with several processes, the first one reads and the others use its results."""
     listed = config.list_videos()
+    number_groups(listed.paths, config.group)  # fails before the videos are read
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     longest = task.longest_span(sampling.clip_frames, sampling.seam)
     if not processes.is_first:

@@ -39,43 +39,7 @@ SampleKey = tuple[int, int]
 """(epoch, index) of a sample."""
 
 VALIDATION_EPOCH = 2**32 - 1  # the epoch of all validation clips, so that every validation pass uses the same ones
-_PAPER_VALIDATION = 800
-_PAPER_SHARE = 800 / 9537  # of UCF101's first training split
-_ORDER, _HOLD_OUT, _TOGETHER, _BALANCE = 2, 3, 5, 6  # separate these random streams from those of the samples
-
-
-def hold_out(
-    num_videos: int, num_validation: int | None, seed: int, fingerprints: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split video numbers into training and validation, both sorted; None uses the paper's share for validation.
-
-    Args:
-        num_videos: number of videos.
-        num_validation: number of them to draw for validation.
-        seed: seed of the draw.
-        fingerprints: the content of each video: copies of a video drawn for validation are held out with it.
-
-    Raises:
-        ValueError: training or validation would have no videos.
-    """
-    if num_validation is None:
-        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
-    if not 0 < num_validation < num_videos:
-        raise ValueError(
-            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
-            "validation need at least one each; change --validation-videos"
-        )
-    order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
-    is_held = np.zeros(num_videos, bool)
-    is_held[order[:num_validation]] = True
-    if fingerprints is not None:
-        is_held |= np.isin(fingerprints, fingerprints[is_held])
-    if is_held.all():
-        raise ValueError(
-            f"all {num_videos} usable videos have the content of a validation video, so none is left for training; "
-            "add videos of other content (v3s check names the copies)"
-        )
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+_ORDER, _TOGETHER, _BALANCE = 2, 5, 6  # separate these random streams from those of the samples and of hold_out (3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,38 @@
-"""Groups of videos that resemble each other: takes of one scene, videos of one animal, patient or camera."""
+"""Groups of videos that resemble each other: takes of one scene, videos of one animal, patient or camera.
+
+Videos of a group, and copies of a video, stay on one side of every division into training and validation.
+"""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.data.scan import Scan
+
 _UCF101 = re.compile(r"v_\w+_g\d+(?=_c\d+)")
+_PAPER_VALIDATION = 800
+_PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+_HOLD_OUT = 3  # separates this random stream from those of the samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions:
+    """Which videos resemble each other.
+
+    More options:
+        group: Regular expression that finds the group in a path: videos that resemble each other, such as takes of one
+            scene. A group is trained on or held out as a whole, and standard errors are over groups. Default: the
+            groups of UCF101 (v_Class_g01_c01), else each video alone.
+    """
+
+    group: str | None = None
+
+    def groups_of(self, found: Scan) -> NDArray[np.int64]:
+        """The number of each usable video's group, as `number_groups`."""
+        return number_groups([found.videos.paths[place] for place in found.usable], self.group)
 
 
 def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[np.int64]:
@@ -31,6 +57,10 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
             return np.arange(len(paths))
     else:
         names = _names(paths, pattern)
+    return _numbered(names)
+
+
+def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)
 
@@ -50,3 +80,98 @@ def _names(paths: Sequence[str], pattern: str) -> list[str]:
     if len(names) > 1 and len(set(names)) == 1:
         raise ValueError(f"group is {pattern!r}, which puts all {len(names):,} videos in one group, {names[0]!r}")
     return names
+
+
+def hold_out(
+    num_videos: int,
+    num_validation: int | None,
+    seed: int,
+    fingerprints: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split video numbers into training and validation, both sorted; None uses the paper's share for validation.
+
+    Videos that belong together are on one side. Where that does not allow the number asked for, it is missed by at most
+    half of the smallest group that is left for training, if that is more than one group; no side is ever empty.
+
+    Args:
+        num_videos: number of videos.
+        num_validation: number of them to draw for validation.
+        seed: seed of the draw.
+        fingerprints: the content of each video, shape (N,): copies belong together.
+        groups: the group of each video, integers, shape (N,): those of a group belong together.
+
+    Raises:
+        ValueError: training or validation would have no videos.
+    """
+    if num_validation is None:
+        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
+    if not 0 < num_validation < num_videos:
+        raise ValueError(
+            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
+            "validation need at least one each; change --validation-videos"
+        )
+    order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
+    relations = [numbers for numbers in (fingerprints, groups) if numbers is not None]
+    is_held = take_whole(order, num_validation, unite(*relations) if relations else np.arange(num_videos))
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def unite(*relations: np.ndarray) -> NDArray[np.int64]:
+    """Number what belongs together by any of several relations, also through others: the finest such numbering.
+
+    Args:
+        relations: integers, each of shape (N,): equal numbers belong together.
+
+    Returns:
+        Numbers from 0 in the order in which they first occur, shape (N,).
+    """
+    kinds = [np.unique(relation, return_inverse=True)[1] for relation in relations]
+    numbers = np.arange(len(kinds[0]))
+    while True:
+        before = numbers
+        for kind in kinds:
+            least = np.full(int(kind.max()) + 1, len(kind), np.int64)
+            np.minimum.at(least, kind, numbers)
+            numbers = least[kind]
+        if np.array_equal(before, numbers):
+            return np.unique(numbers, return_inverse=True)[1]
+
+
+def take_whole(order: np.ndarray, number: int, groups: np.ndarray) -> NDArray[np.bool_]:
+    """Take as nearly as possible a number of videos in an order, each with its whole group.
+
+    A group that would exceed the number is passed over, and later ones may fit. At the end, the smallest that was
+    passed over is added if nothing was taken, or if it leads nearer to the number.
+
+    Args:
+        order: the numbers of all videos, in any order, shape (N,).
+        number: how many to take, 1 to N - 1.
+        groups: the group of each video, integers from 0, shape (N,).
+
+    Returns:
+        Whether each video is taken, shape (N,). Neither none is taken nor all are.
+
+    Raises:
+        ValueError: all videos are of one group.
+    """
+    sizes = np.bincount(groups)
+    if (sizes > 0).sum() < 2:
+        raise ValueError(
+            f"all {len(groups):,} usable videos belong together, by their content or their group, so they cannot be "
+            "divided into training and validation; add others (v3s check names copies) or change --group"
+        )
+    first = dict.fromkeys(groups[order].tolist())
+    taken: set[int] = set()
+    left = number
+    for group in first:
+        if not left:
+            break
+        if sizes[group] <= left:
+            taken.add(group)
+            left -= int(sizes[group])
+    passed = [group for group in first if group not in taken]
+    smallest = min(passed, key=lambda group: sizes[group])
+    if not taken or (len(passed) > 1 and sizes[smallest] - left < left):
+        taken.add(smallest)
+    return np.isin(groups, list(taken))

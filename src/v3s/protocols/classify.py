@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from v3s.data.groups import take_whole
 from v3s.vectors.exact import nearest
 
 _TEMPERATURE = 0.07
@@ -78,7 +81,9 @@ def knn_predict(queries: Tensor, gallery: Tensor, labels: Tensor, k: int) -> Ten
     return votes.scatter_add_(1, labels[neighbours.indices], weights)
 
 
-def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torch.Generator) -> LinearProbe:
+def linear_probe(
+    train: Tensor, labels: Tensor, test: Tensor, *, generator: torch.Generator, groups: NDArray[np.int64] | None = None
+) -> LinearProbe:
     """Classify by multinomial logistic regression on standardised features.
 
     The penalty is chosen on held-out training rows; the model is then fitted on all training rows. The test rows are
@@ -89,16 +94,20 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, *, generator: torc
         labels: classes of the training rows, 0 to classes - 1, int64, shape (N,).
         test: features, shape (M, D).
         generator: chooses the held-out rows.
+        groups: the group of each training row, integers from 0, shape (N,): a group is held out as a whole. None: each
+            row is alone.
 
     Raises:
-        ValueError: the shapes do not match, or there are too few rows to split.
+        ValueError: the shapes do not match, or there are too few rows or groups to split.
     """
     num_validation = max(1, round(_VALIDATION_SHARE * len(train)))
     if len(labels) != len(train) or num_validation >= len(train):
         got = f"{len(train)} training rows, {len(labels)} labels and {num_validation} validation rows"
         raise ValueError(f"got {got}; expected one label per row and at least one row to fit")
     order = torch.randperm(len(train), generator=generator)
-    held_out, fitted = order[:num_validation], order[num_validation:]
+    taken = take_whole(order.numpy(), num_validation, np.arange(len(train)) if groups is None else groups)
+    is_held = torch.from_numpy(taken)[order]
+    held_out, fitted = order[is_held], order[~is_held]
     num_classes = int(labels.max()) + 1
     accuracy = {}
     for c in C_GRID:

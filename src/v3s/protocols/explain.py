@@ -149,9 +149,9 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     overlaid = overlay(explanation.clip, explanation.heat)
     film, sheet = mp4(overlaid, video.fps), png(contact_sheet(explanation.clip, overlaid))
     files = {"overlay.mp4": film, "overlay.gif": gif(overlaid, video.fps), "contact_sheet.png": sheet}
+    write_json(out / "explain.json", _description(config, subject, explanation))  # first: it marks the videos as ours
     for name, content in files.items():
         write_whole(out / name, content)
-    write_json(out / "explain.json", _description(config, subject, explanation))
     films = [("Clip", mp4(explanation.clip, video.fps)), ("Heat map", film)]
     write_page(out / "explain.html", _page(config, explanation, films, sheet))
     say(console, f"{config.video}: {_frame_range(explanation)}. {_summary(explanation)}")

@@ -15,7 +15,8 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones.device import Compute, choose_compute, divide_cores
-from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
+from v3s.data.clips import BatchOrder, SampleKey, validation_batches
+from v3s.data.groups import hold_out
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
@@ -181,7 +182,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
-    parts = labelled_parts(config, workers=config.workers, console=console)
+    parts = labelled_parts(config, workers=config.workers, console=console, divides=True)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table[0], StoredVideo)
@@ -191,8 +192,9 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
     """Return random clips of the training videos, and the centre clips of the held-out ones."""
-    contents = parts.train_table.fingerprints
-    train, validation = hold_out(len(contents), config.validation_videos, config.seed, contents)
+    train, validation = hold_out(
+        len(parts.train_table), config.validation_videos, config.seed, groups=parts.train_groups
+    )
     return (
         LabelledClips(
             parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from v3s.data.groups import number_groups
+from v3s.data.groups import GroupOptions, number_groups, unite
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan
@@ -25,7 +27,7 @@ _NUM_LISTED = 5  # classes listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledOptions:
+class LabelledOptions(GroupOptions):
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
@@ -36,9 +38,6 @@ class LabelledOptions:
     More options:
         split: Number of the official split.
         allow_missing: Continue without the videos of the list that are missing.
-        group: Regular expression that finds the group in a path: videos that resemble each other, such as takes of one
-            scene. Standard errors are over groups of test videos. Default: the groups of UCF101 (v_Class_g01_c01), else
-            each video alone.
     """
 
     data: Annotated[str, "DATA"]
@@ -46,7 +45,6 @@ class LabelledOptions:
     split: int = 1
     test_data: str | None = None
     allow_missing: bool = False
-    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +63,8 @@ class Parts:
         test_paths: path of each test video as listed, (M,).
         left_out: path and reason of each skipped video.
         test_groups: number of each test video's group, int64, shape (M,).
+        train_groups: which training videos belong together if they are to be divided, as copies or by their group,
+            integers, shape (N,); None: each is alone.
     """
 
     train_table: IndexTable
@@ -78,6 +78,7 @@ class Parts:
     test_paths: tuple[str, ...]
     left_out: dict[str, str]
     test_groups: Tensor
+    train_groups: NDArray[np.int64] | None = None
 
     @property
     def tables(self) -> dict[str, IndexTable]:
@@ -106,17 +107,20 @@ class Parts:
         return float((self.test_labels == majority_class).double().mean())
 
 
-def labelled_parts(options: LabelledOptions, *, workers: int | None = None, console: Console) -> Parts:
+def labelled_parts(
+    options: LabelledOptions, *, workers: int | None = None, console: Console, divides: bool = False
+) -> Parts:
     """List and read both parts; includes every readable video, however short.
 
     Args:
         options: where the videos and their labels are.
         workers: processes that read files for the first time; None starts one per processor.
         console: where to report what was read, what is skipped, and which test labels are unknown.
+        divides: whether the training videos will be divided by group, so that ``group`` must do so too.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file,
-            the training part has fewer than two classes, or ``group`` does not divide the test videos into groups.
+            the training part has fewer than two classes, or ``group`` does not divide a part into groups.
     """
     if options.test_data is None:
         lists = [
@@ -141,9 +145,10 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
     for listed in lists:
         require_labels(listed, "write 'path label' on each line of the list, or give the official --splits")
     _check_disjoint(*lists)
-    number_groups(lists[1].paths, options.group)  # fails before the videos are read
+    for listed in lists if divides else lists[1:]:
+        number_groups(listed.paths, options.group)  # fails before the videos are read
     train, test = (usable_videos(listed, min_frames=1, console=console, workers=workers) for listed in lists)
-    parts = _collect(train, test, options.group)
+    parts = _collect(train, test, options, divides=divides)
     if len(parts.classes) < 2:
         raise ValueError(
             f"{parts.train_source}: all videos are of the class {parts.classes[0]!r}; at least two classes are needed"
@@ -153,7 +158,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
 
 
 def labelled_vectors(
-    options: LabelledOptions, encoder: Encoder, *, workers: int | None, console: Console
+    options: LabelledOptions, encoder: Encoder, *, workers: int | None, console: Console, divides: bool = False
 ) -> tuple[Parts, Tensor, Tensor]:
     """List, read and encode both parts.
 
@@ -162,6 +167,7 @@ def labelled_vectors(
         encoder: turns videos into vectors.
         workers: processes that read files for the first time; None starts one per processor.
         console: where to report and to show progress.
+        divides: as for `labelled_parts`.
 
     Returns:
         Both parts, the vectors of the training videos (N, D) and those of the test videos (M, D): float32, each the
@@ -170,7 +176,7 @@ def labelled_vectors(
     Raises:
         ValueError: as `labelled_parts`, or the network's output contains NaN or infinity.
     """
-    parts = labelled_parts(options, workers=workers, console=console)
+    parts = labelled_parts(options, workers=workers, console=console, divides=divides)
     report_padded(parts.tables, encoder.view, console)
     train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
     return parts, train, encoder.mean_vectors(parts.test_table, console=console, what="test videos")
@@ -219,7 +225,7 @@ def _check_disjoint(train: VideoList, test: VideoList) -> None:
         )
 
 
-def _collect(train: Scan, test: Scan, group: str | None) -> Parts:
+def _collect(train: Scan, test: Scan, options: LabelledOptions, *, divides: bool) -> Parts:
     occurring = set(train.usable_labels)
     classes = tuple(name for name in train.videos.classes if name in occurring)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -238,7 +244,8 @@ def _collect(train: Scan, test: Scan, group: str | None) -> Parts:
         train_paths,
         test_paths,
         {**train.skipped, **test.skipped},
-        torch.from_numpy(number_groups(test_paths, group)),
+        torch.from_numpy(options.groups_of(test)),
+        unite(train.usable_table.fingerprints, options.groups_of(train)) if divides else None,
     )
 
 

@@ -143,7 +143,7 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     started = time.monotonic()
     console = console or Console()
     encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console)
+    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
     result = run_probes(train, test, parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
@@ -172,9 +172,9 @@ def run_probes(
     if k < config.k:
         say(console, f"k is reduced from {config.k} to {k}, the number of training videos")
     generator = torch.Generator().manual_seed(config.seed)
-    fitted = linear_probe(train, labels, test, generator=generator)
+    fitted = linear_probe(train, labels, test, generator=generator, groups=parts.train_groups)
     shuffled = labels[torch.randperm(len(labels), generator=generator)]
-    control = linear_probe(train, shuffled, test, generator=generator)
+    control = linear_probe(train, shuffled, test, generator=generator, groups=parts.train_groups)
     few = [_few_labels(train, test, parts, number, config) for number in _runnable(parts, config, console)]
     return ProbeResult(
         num_train=len(train),

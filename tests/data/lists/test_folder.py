@@ -2,13 +2,16 @@
 
 import inspect
 import json
+import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from v3s.commands import demo, demo_page
-from v3s.data.lists.folder import find_files, video_files
+from v3s.data.lists.folder import _OWN_OUTPUT, find_files, video_files
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import list_videos
@@ -40,7 +43,7 @@ def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) ->
     assert videos.labels == ("deep", "b", "b", None)
     assert videos.classes == ("b", "deep")
     assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
-    skipped = "1 files with other endings (1 .txt), 2 hidden"
+    skipped = "1 file with other endings (1 .txt), 2 hidden"
     assert (videos.skipped, videos.description) == (skipped, f"{videos.source}; skipped: {skipped}")
     assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
 
@@ -76,6 +79,7 @@ def test_what_v3s_wrote_is_skipped(tmp_path: Path) -> None:
     """Output of explain and demo below or in the folder; a file of the same name with other content marks nothing."""
     explained = json.dumps({"backbone": "run", "fingerprint": "ab", "no_evidence": False})
     make_files(tmp_path, ["a/1.mp4", "overlay.mp4", "overlay.gif", "a/why/overlay.mp4", "b/2.mp4", "b/overlay.mp4"])
+    make_files(tmp_path, ["a/why/overlay.gif", "a/why/mine.mp4"])
     make_files(tmp_path, ["demo/videos/circle/clip_000.mp4", "demo/changing_speed.mp4"])
     for place in ("explain.json", "a/why/explain.json"):
         (tmp_path / place).write_text(explained)
@@ -83,8 +87,8 @@ def test_what_v3s_wrote_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "b/demo.json").write_bytes(b"\xff")
     (tmp_path / "demo/demo.json").write_text(json.dumps({"epochs": None, "out": "demo", "overwrite": False}))
     videos = list_videos(tmp_path)
-    assert videos.paths == ("a/1.mp4", "b/2.mp4", "b/overlay.mp4")
-    assert videos.skipped.endswith("4 outputs of v3s")
+    assert videos.paths == ("a/1.mp4", "a/why/mine.mp4", "b/2.mp4", "b/overlay.mp4")
+    assert videos.skipped.endswith("5 outputs of v3s")
     assert video_files(tmp_path / "demo") == ("videos/circle/clip_000.mp4",)
 
 
@@ -93,6 +97,39 @@ def test_marks_of_output_are_those_that_commands_write() -> None:
     assert {"epochs", "out", "overwrite"} <= {item.name for item in fields(demo.DemoConfig)}
     source = inspect.getsource(explain)
     assert all(f'"{name}"' in source for name in ("overlay.mp4", "overlay.gif", "explain.json", "no_evidence"))
+
+
+def test_every_module_that_writes_videos_is_known() -> None:
+    """Its videos may lie in a data folder: they need a row in ``_OWN_OUTPUT``, and their mark is written first."""
+    writers = {"demo_page": "demo.json", "explain": "explain.json", "synthetic": "for training"}
+    makes = re.compile(r"\b(mp4|gif)\(|av\.open\([^)]*[\"']w[\"']")
+    source = Path(inspect.getfile(demo)).parents[1]
+    texts = {path.stem: path.read_text() for path in source.rglob("*.py") if path.parent.name != "pages"}
+    assert {
+        name for name, text in texts.items() if makes.search(text) and re.search(r"write_(whole|atomically)\(", text)
+    } == writers.keys()
+    assert {mark for mark in writers.values() if mark.endswith(".json")} == _OWN_OUTPUT.keys()
+
+
+def test_a_killed_explain_leaves_no_training_video(tmp_path: Path, pretrained: Path, small_videos: Path) -> None:
+    """The disk is full, or the process is killed, after any number of files."""
+    (data := tmp_path / "data").mkdir()
+    video = shutil.copy(next(small_videos.rglob("*.mp4")), data / "one.mp4")
+    config = explain.ExplainConfig(video=str(video), backbone=str(pretrained), out=str(data / "why"), device="cpu")
+    for num_written in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            written: list[Path] = []
+
+            def write(path: Path, content: bytes, written: list[Path] = written, most: int = num_written) -> None:
+                if len(written) == most:
+                    raise OSError(28, "No space left on device")
+                written.append(path)
+                path.write_bytes(content)
+
+            patch.setattr(explain, "write_whole", write)
+            with pytest.raises(OSError, match="No space"):
+                explain.explain(config, console=Console(quiet=True))
+        assert video_files(data) == ("one.mp4",)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

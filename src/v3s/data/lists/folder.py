@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from v3s.data.store_folder import is_store, open_store
+from v3s.files.text import counted
 from v3s.video.container import ENDINGS
 
 _OWN_OUTPUT = {
     "demo.json": ({"epochs", "out", "overwrite"}, {"changing_speed.mp4"}),
     "explain.json": ({"backbone", "fingerprint", "no_evidence"}, {"overlay.gif", "overlay.mp4"}),
 }
-"""By a file that v3s writes beside its output: keys of it, and the videos that lie there to be looked at."""
+"""By a file that v3s writes before its videos: keys of it, and the videos that it writes beside it to be looked at."""
+_OWN_FOLDERS = {"demo.json"}
+"""Those of them that a command writes only into a folder that is all its own."""
 _MOST_MARK_BYTES = 1 << 20
 
 
@@ -41,11 +44,12 @@ class FoundFiles:
         """What was skipped, in words; empty if nothing was."""
         parts = []
         if number := self.others.total():
-            counted = self.others.most_common()
-            by_ending = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counted)
-            parts.append(f"{number:,} files with other endings ({by_ending})")
+            by_ending = ", ".join(
+                f"{count:,} {ending or 'without ending'}" for ending, count in self.others.most_common()
+            )
+            parts.append(f"{counted(number, 'file')} with other endings ({by_ending})")
         parts += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
-        parts += [f"{self.num_own:,} outputs of v3s"] if self.num_own else []
+        parts += [f"{counted(self.num_own, 'output')} of v3s"] if self.num_own else []
         return ", ".join(parts)
 
 
@@ -115,8 +119,9 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             entries = list(scan)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
-    own = set[str]().union(*(_own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT))
-    if own and below:
+    marks = {entry.name: _own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT}
+    own = set[str]().union(*marks.values())
+    if below and any(marks.get(name) for name in _OWN_FOLDERS):
         found.num_own += 1
         return
     for entry in entries:

@@ -8,7 +8,7 @@ from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_l
 from v3s.files.writing import write_atomically
 
 _HEADERS = ("path", "path,label")
-_SPECIAL = frozenset('",\r\n')
+_SPECIAL = frozenset('", \r\n')
 
 
 def read_list(file: Path, root: Path) -> Listing:

@@ -7,9 +7,11 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from v3s.pretext.plan import LabelPrior
+from v3s.protocols.errors import standard_error
 
 Counts = NDArray[np.int64]
 
@@ -21,16 +23,16 @@ class HeadScores:
     Attributes:
         labels: the text of each row of the head's table.
         confusion: int64, shape (rows, rows): number of clips with each true row (down) and predicted row (across).
-        standard_error: standard error of the accuracy. It is computed from the accuracies of the videos, since clips of
-            one video are not independent; with a single video, they are treated as independent.
-        num_videos: number of videos that the clips are from.
+        standard_error: standard error of the accuracy over groups, since clips of one video or group are not
+            independent; with a single group, they are treated as independent.
+        num_groups: number of groups that the clips are from: groups of videos, or else videos.
         chance: the best accuracy that is expected without looking at the clip.
     """
 
     labels: tuple[str, ...]
     confusion: Counts
     standard_error: float
-    num_videos: int
+    num_groups: int
     chance: float
 
     @property
@@ -53,17 +55,18 @@ class HeadScores:
     def is_above_chance(self) -> bool:
         """Whether the accuracy is above chance, and above the best constant answer to these clips: significantly.
 
-        The test is one-sided, at 1 %, over videos.
+        The test is one-sided, at 1 %, over groups.
         """
         baseline = max(self.chance, float(self.confusion.sum(axis=1).max() / self.confusion.sum()))
         by_chance = sqrt(baseline * (1 - baseline) / self.confusion.sum())
-        return self.accuracy > baseline + critical_value(self.num_videos) * max(by_chance, self.standard_error)
+        return self.accuracy > baseline + critical_value(self.num_groups) * max(by_chance, self.standard_error)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
             "accuracy": self.accuracy,
             "standard_error": self.standard_error,
+            "num_groups": self.num_groups,
             "chance": self.chance,
             "most_frequent_answer": self.most_frequent_answer,
             "labels": list(self.labels),
@@ -72,7 +75,7 @@ class HeadScores:
 
 
 def score_head(
-    rows: tuple[object, ...], prior: LabelPrior, truth: Counts, answers: Counts, videos: Counts
+    rows: tuple[object, ...], prior: LabelPrior, truth: Counts, answers: Counts, groups: Counts
 ) -> HeadScores:
     """Score the predictions of one head.
 
@@ -81,28 +84,24 @@ def score_head(
         prior: how rows were drawn.
         truth: true row numbers, shape (N,).
         answers: predicted row numbers, shape (N,).
-        videos: the number of each clip's video, shape (N,); the numbers 0 to M - 1 all occur.
+        groups: the number of each clip's group, or else of its video, from 0, shape (N,).
     """
     confusion = np.zeros((len(rows), len(rows)), np.int64)
     np.add.at(confusion, (truth, answers), 1)
     hits = truth == answers
-    num_videos = int(videos.max()) + 1
-    error = sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
-    if num_videos > 1:
-        shares = np.bincount(videos, hits) / np.bincount(videos)
-        error = float(shares.std(ddof=1) / sqrt(len(shares)))
-    return HeadScores(tuple(map(str, rows)), confusion, error, num_videos, chance(rows, prior))
+    error = standard_error(torch.from_numpy(hits), torch.from_numpy(groups))
+    return HeadScores(tuple(map(str, rows)), confusion, error, len(np.unique(groups)), chance(rows, prior))
 
 
-def critical_value(num_videos: int) -> float:
-    """Return how many standard errors over videos a mean must exceed: one-sided, at 1 %.
+def critical_value(num_groups: int) -> float:
+    """Return how many standard errors over groups a mean must exceed: one-sided, at 1 %.
 
-    This is Student's t with one degree of freedom less than there are videos, by the expansion of Cornish and Fisher;
-    it differs from the exact value by less than 1 % from 7 videos on. Fewer than 4 videos show nothing: infinity.
+    This is Student's t with one degree of freedom less than there are groups, by the expansion of Cornish and Fisher;
+    it differs from the exact value by less than 1 % from 7 groups on. Fewer than 4 show nothing: infinity.
     """
-    if num_videos < 4:
+    if num_groups < 4:
         return inf
-    z, freedom = NormalDist().inv_cdf(0.99), num_videos - 1
+    z, freedom = NormalDist().inv_cdf(0.99), num_groups - 1
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
