@@ -1,17 +1,28 @@
 """The end of a pre-training: what is kept, and what the run says of itself."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from rich.console import Console
 
+from v3s.commands.scores import critical_value
 from v3s.features.saved import describe_trained
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import PretextTask
-from v3s.pretext.verdict import verdict
 from v3s.train.progress import describe
 from v3s.train.run import METRICS, RunFolder, open_log, read_metrics, reporter
+
+CLIPS_TO_LEAVE_CHANCE = 60_000
+"""Training clips by which the spatial head, the later one, was clearly above chance on UCF101: 30,000 with a quarter of
+R3D's width on clips of 8 frames, 60,000 at the paper's size (docs/log.md, "The study at the paper's size")."""
+
+_STILL_FALLS = 0.01  # of the training loss, over the last tenth of the epochs
+_FEWEST_EPOCHS = 10  # that show whether it falls
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class PretrainResult:
         run: the folder of the run.
         best_epoch: the epoch (from 1) whose weights were kept.
         validation: mean validation losses and accuracies of both heads in that epoch.
-        verdict: sentences on what the run has learned, see `v3s.pretext.verdict`.
+        verdict: sentences on what the run has learned, see :func:`verdict`.
     """
 
     run: Path
@@ -54,3 +65,46 @@ def judge_run(
             report(line)
     say(console, str(run.path / WEIGHTS))
     return PretrainResult(run.path, best_epoch, results, tuple(judged))
+
+
+def verdict(
+    task: PretextTask, validation: Mapping[str, float], num_videos: int, epochs: Sequence[Mapping[str, Any]], clips: int
+) -> list[str]:
+    """Judge a pre-training by its curves.
+
+    Args:
+        task: the tables of the heads.
+        validation: the accuracies of the kept weights, ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on
+            clips with balanced labels.
+        num_videos: number of validation videos.
+        epochs: the lines of metrics.jsonl.
+        clips: number of training clips that the run has seen.
+
+    Returns:
+        Sentences. A head is at chance if its accuracy is not significantly above it: one-sided, at 1 %, over videos.
+    """
+    sentences = []
+    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
+        chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
+        if len(rows) > 1 and accuracy <= chance + critical_value(num_videos) * sqrt(chance * (1 - chance) / num_videos):
+            sentences.append(
+                f"the {head} head is at chance: {accuracy:.1%} of the clips of {num_videos:,} held-out videos, chance "
+                f"is {chance:.1%}; these videos do not show that it has learned its labels"
+            )
+    if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
+        sentences.append(
+            f"the run has seen {clips:,} clips; on UCF101 both heads left chance within {CLIPS_TO_LEAVE_CHANCE:,}: "
+            "more --epochs will probably help"
+        )
+    if still_improving([line["train"]["loss"] for line in epochs]):
+        sentences.append("the training loss was still falling at the end: more --epochs will probably help")
+    return sentences
+
+
+def still_improving(losses: Sequence[float]) -> bool:
+    """Whether the mean loss of the last tenth of the epochs is clearly below that of the tenth before."""
+    if len(losses) < _FEWEST_EPOCHS:
+        return False
+    tenth = len(losses) // 10
+    last, before = fmean(losses[-tenth:]), fmean(losses[-2 * tenth : -tenth])
+    return last < before * (1 - _STILL_FALLS)

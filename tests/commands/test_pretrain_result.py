@@ -2,8 +2,8 @@
 
 import pytest
 
+from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE, still_improving, verdict
 from v3s.pretext.task import TASKS
-from v3s.pretext.verdict import CLIPS_TO_LEAVE_CHANCE, still_improving, verdict
 
 TASK = TASKS["v3s"]
 FLAT = [{"train": {"loss": 5.0}}] * 20
