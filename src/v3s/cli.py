@@ -15,6 +15,7 @@ exit  meaning
 ====  ====================================================================================
 """
 
+import importlib.metadata
 import io
 import os
 import select
@@ -238,9 +239,7 @@ def _run(words: Sequence[str]) -> int:
         print(_overview())
         return 0 if words else 2
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("v3s"))
+        print(importlib.metadata.version("v3s"))
         return 0
     name, *options = words
     if name not in COMMANDS:
@@ -285,6 +284,8 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     for file in from_words.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
+    if recipe and _options_of_run(kind, values):
+        raise ValueError("--recipe and --resume cannot be combined: a run is resumed with its own options")
     config = argv.build(kind, recipe | _options_of_run(kind, values) | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,25 @@ def require_files(config: Any, *names: str) -> None:
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Check that numbers are greater than 0; None is allowed.
+    """Check that numbers are greater than 0 and finite; None is allowed.
 
     Raises:
-        ValueError: one of these options is 0 or less.
+        ValueError: one of these options is not.
     """
     for name in names:
-        if (value := getattr(config, name)) is not None and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be more than 0")
+        if (value := getattr(config, name)) is not None and not 0 < value < inf:
+            raise ValueError(f"{name} is {value}; it must be {'finite' if value == inf else 'more than 0'}")
 
 
 def require_not_negative(config: Any, *names: str) -> None:
-    """Check that numbers are 0 or more; None is allowed.
+    """Check that numbers are 0 or more and finite; None is allowed.
 
     Raises:
-        ValueError: one of these options is below 0.
+        ValueError: one of these options is not.
     """
     for name in names:
-        if (value := getattr(config, name)) is not None and value < 0:
-            raise ValueError(f"{name} is {value}; it must be 0 or more")
+        if (value := getattr(config, name)) is not None and not 0 <= value < inf:
+            raise ValueError(f"{name} is {value}; it must be {'finite' if value == inf else '0 or more'}")
 
 
 _MAX_CLIP_FRAMES, _MAX_CLIP_SIZE, _MAX_CLIP_PIXELS = 10_000, 4096, 1 << 28

@@ -346,6 +346,26 @@ def test_a_run_of_an_earlier_version_is_resumed(config: PretrainConfig, tmp_path
     assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
 
 
+def test_a_finished_run_is_not_resumed_with_fewer_epochs_and_stays_as_it_is(
+    config: PretrainConfig, tmp_path: Path
+) -> None:
+    given = replace(config, out=str(tmp_path / "run"))
+    pretrain(given, console=QUIET)
+    weights = (tmp_path / "run/backbone.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="run has 2 finished epochs, so it cannot be resumed with epochs 1"):
+        pretrain(replace(given, epochs=1, resume=True), console=QUIET)
+    console = Console(file=io.StringIO(), width=200)
+    pretrain(replace(given, resume=True), console=console)
+    assert isinstance(console.file, io.StringIO)
+    assert "all 2 epochs are finished; give more --epochs to train longer" in console.file.getvalue()
+    assert (tmp_path / "run/backbone.safetensors").read_bytes() == weights
+    with pytest.raises(ValueError, match="--resume continues a run and --overwrite replaces it"):
+        pretrain(replace(given, resume=True, overwrite=True), console=QUIET)
+    (tmp_path / "run/videos.jsonl").write_text("[NaN, 3]")
+    with pytest.raises(ValueError, match=r"videos.jsonl is damaged"):
+        pretrain(replace(given, epochs=3, resume=True), console=QUIET)
+
+
 def test_resume_refuses_other_options_and_other_files(config: PretrainConfig, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path / "run"), epochs=1)
     pretrain(given, console=QUIET)

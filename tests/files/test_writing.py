@@ -21,7 +21,7 @@ from v3s.commands.check import CheckConfig, check
 from v3s.data.lists.listfile import write_list
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import only_writer
-from v3s.files.writing import SaveError, append_line, write_json, write_together
+from v3s.files.writing import SaveError, append_line, write_json, write_together, write_whole
 from v3s.pages.page import write_page
 from v3s.train.checkpoint import save_checkpoint
 from v3s.train.run import RunFolder, open_log
@@ -154,3 +154,14 @@ def test_links_and_pipes_in_other_folders(
         pass
     assert mine.read_text() == "mine"
     assert json.loads((vectors / "vectors.json").read_text())["num_videos"] == 16
+
+
+def test_a_pipe_or_a_device_is_not_replaced_and_a_link_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SaveError, match="pipe is a pipe or a device, which cannot be replaced by a file"):
+        write_whole(tmp_path / "pipe", b"text")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_whole(tmp_path / "link", b"text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"text"

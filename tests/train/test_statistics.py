@@ -76,7 +76,10 @@ def test_saved_weights_get_new_statistics_and_checkpoints_do_not(pretrained: Pat
     results = describe_trained(pretrained).results
     logged = read_metrics(pretrained / "metrics.jsonl")[results["epoch"] - 1]["validation"]
     assert results["loss"] != logged["loss"]  # it was validated again
-    assert f"batch norm of epoch {results['epoch']} estimated again on 12" in (pretrained / "train.log").read_text()
+    assert (
+        f"epoch {results['epoch']} with batch-norm statistics re-estimated on 12"
+        in (pretrained / "train.log").read_text()
+    )
 
 
 def test_zero_keeps_the_running_averages(small_pretraining: PretrainConfig, pretrained: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
             running averages; auto is sync on several GPUs, else local.
         statistics_clips: Training clips, at most one epoch, on which batch norm's statistics of the saved weights are
-            estimated again at the end; 0 keeps the running averages. Not for --batch-norm frozen.
+            re-estimated at the end, after the epoch to keep is chosen; 0 keeps the running averages. Not for
+            --batch-norm frozen.
         compile: Compile the network with torch.compile; on a GPU, also compile the warp of resident frames and search
             for the fastest convolutions. A run then starts half a minute or more later.
     """
@@ -220,6 +221,12 @@ def set_up_pretraining(
     )
 
 
+def _shared_options(config: PretrainConfig) -> dict[str, str]:
+    """The options that all processes of a run must share."""
+    own = ("data", "workers", "device")
+    return {f"--{name.replace('_', '-')}": repr(value) for name, value in vars(config).items() if name not in own}
+
+
 def _network(config: PretrainConfig) -> nn.Module:
     if ":" not in config.backbone:
         return create_backbone(config.backbone, config.width, seed=config.seed)
@@ -258,6 +265,7 @@ def _open(job: PretrainJob) -> RunFolder:
     run = RunFolder(Path(job.config.out))
     scan = job.scan
     videos = contents_of((scan.videos.paths[place] for place in scan.usable), scan.usable_table)
+    check_same(_shared_options(job.config), "options", job.processes)
     check_same(videos, "usable videos", job.processes)
     if job.processes.is_first:
         run = take_run(job.config, _facts(job), videos)

@@ -106,6 +106,8 @@ def hold_out(
     """
     if num_validation is None:
         num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
+    if num_videos < 2:
+        raise ValueError(f"only {num_videos} usable video; training needs at least 2, one of them for validation")
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "

@@ -34,6 +34,10 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path 
     Raises:
         SaveError: the file cannot be written; the previous file is unchanged.
     """
+    if path.is_symlink():
+        path = path.resolve()  # the link stays
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SaveError(f"{path} is a pipe or a device, which cannot be replaced by a file; give another name")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -180,11 +180,11 @@ def gather(value: Any, processes: Processes) -> list[Any]:
 
 
 def check_same(contents: Mapping[str, str], what: str, processes: Processes) -> None:
-    """Check that all processes of a run have the same files with the same contents, in the same order.
+    """Check that all processes of a run have the same files with the same contents, or the same options.
 
     Args:
-        contents: what identifies the content of each file, by path.
-        what: the files, for messages.
+        contents: what identifies the content of each file, by path; or the value of each option, by name.
+        what: the files or options, for messages.
         processes: all processes of the run.
 
     Raises:
@@ -202,7 +202,7 @@ def check_same(contents: Mapping[str, str], what: str, processes: Processes) -> 
     raise ValueError(
         f"the processes of this run have different {what}: process 0 has {len(lists[0]):,}, process {rank} has "
         f"{len(other):,}; the first difference is number {place + 1:,}: {pair[0]} and {pair[1]}; give all of them the "
-        "same files"
+        f"same {what}"
     )
 
 

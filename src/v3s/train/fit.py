@@ -70,14 +70,14 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
 def _estimate_again(
     job: TrainingJob, run: RunFolder, usable: Quarantine, held_out: Quarantine, report: Callable[[str], None]
 ) -> None:
-    """Estimate batch norm's statistics of the saved weights on the clips of the epoch that would come next.
+    """Re-estimate batch norm's statistics of the saved weights, on clips of the epoch after theirs.
 
-    Checkpoints keep the running averages, so that a run that is resumed, even with more epochs, ends as any other. What
-    a kill interrupts here, the next resume repeats.
+    So the same weights get the same statistics, however often and with however many epochs the run is resumed.
+    Checkpoints keep the running averages, so that a run that is resumed ends as any other. What a kill interrupts here,
+    the next resume repeats.
     """
-    training, num_epochs = job.training, job.order.num_epochs
-    order = replace(job.order, first_epoch=num_epochs, num_epochs=num_epochs + 1)
-    num_batches = min(order.steps_per_epoch, max(1, job.statistics_clips // order.batch_size))
+    training = job.training
+    num_batches = min(job.order.steps_per_epoch, max(1, job.statistics_clips // job.order.batch_size))
     assert job.load is not None
     wait_for_all(training.processes)  # until the first has written the weights
     folders = defaultdict(list)
@@ -85,12 +85,13 @@ def _estimate_again(
         folders[job.load(folder)].append(folder)
     for epoch, same in folders.items():
         job.load(same[0])
+        order = replace(job.order, first_epoch=epoch, num_epochs=epoch + 1)
         with closing(job.train.read(order, usable)) as batches:
             estimate_statistics(training.model, islice(batches, num_batches), training.compute, training.processes)
         means = _validate(job, epoch, held_out)
         report(
-            f"batch norm of epoch {epoch} estimated again on {num_batches * order.batch_size:,} training clips: "
-            f"validation {describe(means)}"
+            f"epoch {epoch} with batch-norm statistics re-estimated on {num_batches * order.batch_size:,} training "
+            f"clips: validation {describe(means)}"
         )
         if training.processes.is_first:
             for folder in same:
@@ -265,7 +266,11 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
         run.keep_metrics(position.epoch)
         if damage is not None:
             run.last.replace(run.last.with_name("damaged.pt"))
+    where = f"epoch {position.epoch + 1}, after step {position.step}"
     if damage is not None:
-        where = f"epoch {position.epoch + 1}, after step {position.step}"
         report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
+    elif position.epoch >= job.order.num_epochs:
+        report(f"all {position.epoch:,} epochs are finished; give more --epochs to train longer")
+    else:
+        report(f"resuming in {where}")
     return position

@@ -50,7 +50,8 @@ class Progress(AbstractContextManager["Progress"]):
     def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
         """Report a finished step, unless the last report is too recent."""
         now = time.monotonic()
-        if now - self._last_shown < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS):
+        is_recent = now - self._last_shown < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS)
+        if is_recent or not clock.seconds:  # the first step is not timed yet
             return
         self._last_shown = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"

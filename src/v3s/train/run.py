@@ -129,9 +129,11 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an unsuitable output folder before any other work starts.
 
     Raises:
-        ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, or it contains other
-            files, which are never deleted.
+        ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, both were given, or it
+            contains other files, which are never deleted.
     """
+    if resume and overwrite:
+        raise ValueError("--resume continues a run and --overwrite replaces it; give only one of them")
     path = Path(out)
     if path.is_dir() and not is_free(path):
         if not (path / CONFIG).is_file():
@@ -154,7 +156,7 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
         refuse_links(path)
     for unfinished in (*path.glob(PART), *path.glob(f"*/{PART}")):
         unfinished.unlink()
-    if overwrite and not resume:
+    if overwrite:
         _clear(path)
     for folder in (path, path / _LAST_WEIGHTS):
         finish_together(folder)
@@ -210,7 +212,8 @@ def _check_contents(run: Path, videos: Mapping[str, str]) -> None:
     if not (run / _VIDEOS).is_file():
         return
     try:
-        before: dict[str, str] = dict(map(json.loads, read_text(run / _VIDEOS).splitlines()))
+        lines = read_text(run / _VIDEOS).splitlines()
+        before = dict(checked(tuple[str, str], json.loads(line), "the line") for line in lines)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{run / _VIDEOS} is damaged ({error}); start a new run with another --out") from error
     changed = [path for path in before | dict(videos) if before.get(path) != videos.get(path)]
@@ -239,6 +242,12 @@ def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] 
         raise ValueError(
             f"{run} cannot be resumed with other epochs ({old['epochs']} before, {new['epochs']} now): the schedule "
             "cosine depends on them; omit --epochs, or start a new run with another --out"
+        )
+    finished = len(read_metrics(run / METRICS)) if (run / METRICS).is_file() else 0
+    if new["epochs"] < finished:
+        raise ValueError(
+            f"{run} has {finished:,} finished epochs, so it cannot be resumed with epochs {new['epochs']}; omit "
+            "--epochs or give more, or start a new run with another --out"
         )
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
