@@ -22,7 +22,7 @@ from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, res
 from v3s.data.scan import Scan, usable_videos
 from v3s.features.saved import describe_trained, load_saved, save_trained
 from v3s.files.lock import only_writer
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.weights import WEIGHTS
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
@@ -369,7 +369,7 @@ def _announcement(job: PretrainJob, model: PretextModel) -> str:
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {len(job.validation):,} validation videos; {groups}"
+        f"{len(job.train):,} training and {counted(len(job.validation), 'validation video')}; {groups}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )
 
