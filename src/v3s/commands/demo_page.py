@@ -98,9 +98,10 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
     num_skipped = len(demo.scan.reports) - demo.scan.num_usable
     skipped = f"{counted(num_skipped, 'file')} skipped: see check.jsonl. " if num_skipped else ""
     lead = (
-        f"{trained.backbone} at {trained.width:g} of its full width, trained for {counted(len(metrics), 'epoch')} without "
-        f"labels on {counts['train']:,} {kind}; the epoch to keep was chosen on {counts['validation']:,} more. "
-        f"{skipped}It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can achieve."
+        f"{trained.backbone} at {trained.width:g} of its full width, trained for {counted(len(metrics), 'epoch')} "
+        f"without labels on {counts['train']:,} {kind}; the epoch to keep was chosen on {counts['validation']:,} more. "
+        f"{skipped}It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can "
+        "achieve."
     )
     sections = [
         _held_out(demo),

@@ -283,7 +283,8 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
     }
     lead = (
         f"{config.video}: {counted(video.num_frames, 'frame')} at {video.fps:.4g} frames per second, "
-        f"{counted(len(curve.frames), 'window')} of {trained.sampling.clip_frames} frames. Network: {config.backbone} ({trained.backbone})."
+        f"{counted(len(curve.frames), 'window')} of {trained.sampling.clip_frames} frames. "
+        f"Network: {config.backbone} ({trained.backbone})."
     )
     reading = [meaning[name] for name in curve.curves]
     reading.append(
