@@ -19,6 +19,7 @@ from v3s.pretext.plan import (
     PreResize,
     Sampling,
     Zoom,
+    balanced_labels,
     compose,
     draw_labels,
     max_samples,
@@ -359,6 +360,33 @@ def test_defaults_are_the_papers() -> None:
     sampling = Sampling()
     assert (sampling.clip_frames, sampling.clip_size, sampling.canvas_size) == (16, 112, 224)
     assert (sampling.zoom, sampling.pre_resize, sampling.flip) == ("paper", "squash", False)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 1600), (1920, 360)])
+def test_all_labels_get_the_samples_of_the_one_that_shrinks_most(size: tuple[int, int]) -> None:
+    """Each direction by itself: the label that shrinks the width most need not shrink the height."""
+    sampling, picture = Sampling(), Picture(*size)
+    to_canvas = resize_to_canvas(picture, sampling)
+    windows = ((row, row.window(224, row.paper_side(224, 112), 0.5, 0.5)) for row in V3S.spatial)
+    across, down = zip(
+        *(samples_for(compose(row, window, to_canvas, sampling), 112, 112) for row, window in windows), strict=True
+    )
+    assert max_samples(V3S, sampling, picture) == (max(across), max(down))
+    assert min(across) < max(across) or min(down) < max(down)
+
+
+@pytest.mark.parametrize("count", [61, 110, 363])
+def test_balance_holds_within_each_family(count: int) -> None:
+    """Scales and projections, and the rows within each: to within one."""
+    drawn = balanced_labels(V3S, "family", count, np.random.default_rng(count))
+    spatial, temporal = [each.spatial for each in drawn], [each.temporal for each in drawn]
+    for table, rows in ((V3S.spatial, spatial), (V3S.temporal, temporal)):
+        counts = np.bincount(rows, minlength=len(table))
+        kinds = np.array([type(row).__name__ for row in table])
+        families = [counts[kinds == kind] for kind in sorted(set(kinds))]
+        assert len(families) == 2
+        assert abs(int(families[0].sum()) - int(families[1].sum())) <= 1
+        assert all(family.max() - family.min() <= 1 for family in families)
 
 
 @pytest.mark.parametrize("zoom", ["paper", "even"])

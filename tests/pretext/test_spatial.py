@@ -144,6 +144,10 @@ def test_even_zoom_never_stretches_a_strong_projection_beyond_its_head() -> None
     assert _crop_side(TASKS["sp-0.5"], TASKS["sp-0.5"].spatial[0], sampling, 0.0) == 60
 
 
+def test_the_largest_square_of_a_scale_has_its_shorter_side() -> None:
+    assert SpatialScale(1.5, 1.25).largest_side(224) == SpatialScale(1.25, 1.5).largest_side(224) == 280
+
+
 def test_all_scales_are_drawn_at_least_as_large_as_the_canvas() -> None:
     """A crop of 112 always fits, since no value of Table 1 shrinks the frame."""
     scales = [row for row in ROWS if isinstance(row, SpatialScale)]

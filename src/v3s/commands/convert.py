@@ -17,7 +17,7 @@ from torch import Tensor
 from v3s.backbones import BACKBONES, create_backbone
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.writing import CheckpointError
 
 Tensors = dict[str, Tensor]
@@ -189,7 +189,7 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{name} ({layout.projects}): {len(used)} tensors converted{_unused(theirs, used)}",
+        f"{name} ({layout.projects}): {counted(len(used), 'tensor')} converted{_unused(theirs, used)}",
         "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder

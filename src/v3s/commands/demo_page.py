@@ -96,11 +96,12 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
     counts = read_json(demo.trained.run / MANIFEST)["videos"]
     kind = "generated clips" if demo.is_generated else "of your videos"
     num_skipped = len(demo.scan.reports) - demo.scan.num_usable
-    skipped = f"{num_skipped:,} were skipped: see check.jsonl. " if num_skipped else ""
+    skipped = f"{counted(num_skipped, 'file')} skipped: see check.jsonl. " if num_skipped else ""
     lead = (
-        f"{trained.backbone} at {trained.width:g} of its full width, trained for {len(metrics)} epochs without labels "
-        f"on {counts['train']:,} {kind}; the epoch to keep was chosen on {counts['validation']:,} others. {skipped}"
-        f"It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can achieve."
+        f"{trained.backbone} at {trained.width:g} of its full width, trained for {counted(len(metrics), 'epoch')} "
+        f"without labels on {counts['train']:,} {kind}; the epoch to keep was chosen on {counts['validation']:,} more. "
+        f"{skipped}It took {demo.seconds:.0f} seconds. This shows that the pipeline works, not what the method can "
+        "achieve."
     )
     sections = [
         _held_out(demo),
@@ -195,9 +196,9 @@ def _neighbours(demo: DemoResult) -> list[str]:
     precision = (f"{result.mean_average_precision:.1%}" for result in results.values())
     rows.append(("mean average precision", *precision, f"{one.chance_precision:.1%}"))
     text = (
-        f"For each of {one.num_queries:,} held-out videos, the nearest of the {one.num_gallery:,} training videos; a "
-        "hit has the same class. Neither network was trained with classes. With this few videos, differences of a few "
-        "percent are noise."
+        f"{counted(one.num_queries, 'held-out video')}, each with the nearest of "
+        f"{counted(one.num_gallery, 'training video')}; a hit has the same class. Neither network was trained with "
+        "classes. With this few videos, differences of a few percent are noise."
     )
     return [section("Video retrieval", paragraph(text), table(("score", *results, "chance"), rows))]
 

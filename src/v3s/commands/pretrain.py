@@ -24,7 +24,7 @@ from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_saved, save_trained
 from v3s.files.lock import only_writer
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
@@ -377,7 +377,7 @@ def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {len(job.validation):,} validation videos; "
+        f"{len(job.train):,} training and {counted(len(job.validation), 'validation video')}; "
         f"{job.config.epochs * clips_per_epoch:,} training clips in all; {groups}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )

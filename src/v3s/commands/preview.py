@@ -14,6 +14,7 @@ from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
+from v3s.files.text import counted
 from v3s.options import require_files, require_positive, seed_problem
 from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
@@ -161,8 +162,8 @@ def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
     """The blocks of a page for examples: playing at the rate of the source, where they were cut, frame by frame."""
     start = examples[0].plan.frames[0]
     facts = (
-        f"{video.width} x {video.height} pixels, {video.num_frames:,} frames at {video.fps:.4g} frames per second. "
-        f"All clips start at source frame {start}."
+        f"{video.width} x {video.height} pixels, {counted(video.num_frames, 'frame')} at {video.fps:.4g} frames per "
+        f"second. All clips start at source frame {start}."
     )
     playing = [(_caption(example), data_uri(mp4(example.clip, video.fps), "video/mp4")) for example in examples]
     places = [

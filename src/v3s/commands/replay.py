@@ -14,7 +14,7 @@ from v3s.data.clips import PretextClips, SampleKey, share_of
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
 from v3s.files.reading import read_value
-from v3s.files.text import say, text_table
+from v3s.files.text import counted, say, text_table
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
 from v3s.train.distributed import Processes
@@ -212,7 +212,7 @@ def _report(result: Replay, console: Console) -> None:
     ]
     console.print(text_table(str(result.batch), ("clip", "video", "first non-finite", *names), rows, num_names=3))
     bad = result.bad_gradients
-    gradient = f"not finite in {len(bad)} tensors, the deepest is {bad[-1]}" if bad else "finite"
+    gradient = f"not finite in {counted(len(bad), 'tensor')}, the deepest is {bad[-1]}" if bad else "finite"
     say(console, f"loss {result.loss:.4g}; gradient {gradient}")
     if not bad and all(clip.first is None for clip in result.clips):
         say(console, "everything is finite here: the cause was not the batch but the device or the precision")

@@ -26,7 +26,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.files.reading import read_json
-from v3s.files.text import say, text_table
+from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
@@ -346,7 +346,7 @@ def _read_retrieval(result: dict[str, Any]) -> _RowResult:
 
 def _read_similarity(result: dict[str, Any]) -> _RowResult:
     scores = result["result"]
-    videos = f"{result['num_pairs']:,} pairs of {result['num_videos']:,} videos ({result['source']})"
+    videos = f"{counted(result['num_pairs'], 'pair')} of {counted(result['num_videos'], 'video')} ({result['source']})"
     return _RowResult((100 * scores["mean"],), (100 * result["chance"],), 100 * scores["standard_error"], videos)
 
 

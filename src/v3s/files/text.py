@@ -47,11 +47,14 @@ def say(console: Console, *lines: str) -> None:
 def counted(number: int, noun: str) -> str:
     """A number and its noun.
 
-    >>> counted(1, "video"), counted(2000, "class")
-    ('1 video', '2,000 classes')
+    >>> counted(1, "video"), counted(2000, "class"), counted(2, "query")
+    ('1 video', '2,000 classes', '2 queries')
     """
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{plural * (number != 1)}"
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] = (), *, num_names: int = 1) -> Table:

@@ -24,7 +24,7 @@ from v3s.features.saved import kind_of_run
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.page import write_page
@@ -299,8 +299,8 @@ def _announcement(job: FinetuneJob) -> str:
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
         f"learning rate {initial_rate(job.config, job.source):g}; {len(job.train):,} training, "
-        f"{len(job.validation):,} validation and {len(parts.test_table):,} test videos in {len(parts.classes):,} "
-        f"classes; chance is {parts.chance:.1%}"
+        f"{len(job.validation):,} validation and {counted(len(parts.test_table), 'test video')} in "
+        f"{counted(len(parts.classes), 'class')}; chance is {parts.chance:.1%}"
     )
     num_unlearnable = len(parts.classes) - len(set(job.train.labels.tolist()))
     if num_unlearnable:
@@ -315,7 +315,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the weights that were kept: the first and only use of the test videos."""
     config, parts = job.config, job.parts
     model, trained = load_recognizer(run.path)
-    say(job.console, f"testing on {len(parts.test_table):,} videos, {config.test_clips} clips each")
+    say(job.console, f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each")
     encoder = recognition_encoder(model, job.source, job.view, job.compute, num_workers=job.num_workers)
     probabilities = recognize(model, encoder, parts.test_table, average=config.average, console=job.console)
     validation = dict(trained.results)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from v3s.files.text import text_table
+from v3s.files.text import counted, text_table
 from v3s.pages.charts import confusion_matrix, line_chart
 from v3s.pages.page import figure, page, section, table
 from v3s.protocols.recognition import RecognitionResult
@@ -15,7 +15,7 @@ _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
 def recognition_table(result: RecognitionResult) -> Table:
     """Return the accuracies next to chance."""
-    title = f"{len(result.scores.labels):,} test videos, weights of epoch {result.best_epoch}"
+    title = f"{counted(len(result.scores.labels), 'test video')}, weights of epoch {result.best_epoch}"
     return text_table(title, _HEADER, _rows(result))
 
 
@@ -38,8 +38,8 @@ def recognition_page(
     """
     scores = result.scores
     lead = (
-        f"{name}, fine-tuned for {len(metrics)} epochs. The weights of epoch {result.best_epoch} were kept; they "
-        f"were tested on {len(scores.labels):,} test videos with {num_clips} clips each."
+        f"{name}, fine-tuned for {counted(len(metrics), 'epoch')}. The weights of epoch {result.best_epoch} were kept; "
+        f"they were tested on {counted(len(scores.labels), 'test video')} with {counted(num_clips, 'clip')} each."
     )
     confusion = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
     per_class = scores.per_class.items()

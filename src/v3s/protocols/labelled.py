@@ -19,7 +19,7 @@ from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.features.encoder import Encoder
-from v3s.files.text import say
+from v3s.files.text import counted, say
 
 UNKNOWN = -1
 """The label of a test video whose class has no training videos: its prediction always counts as wrong."""
@@ -254,7 +254,8 @@ def _report_unknown(test: Scan, parts: Parts, console: Console) -> None:
     if not unknown:
         return
     listed = ", ".join(f"{label} ({count:,})" for label, count in unknown.most_common(_NUM_LISTED))
-    more = f" and {len(unknown) - _NUM_LISTED:,} more classes" if len(unknown) > _NUM_LISTED else ""
+    num_more = len(unknown) - _NUM_LISTED
+    more = f" and {counted(num_more, 'more class')}" if num_more > 0 else ""
     say(
         console,
         f"{parts.num_unknown:,} of {len(parts.test_labels):,} test videos have a class without training videos: "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
-from v3s.files.text import say, text_table
+from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
@@ -208,7 +208,10 @@ def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[i
         if number <= smallest:
             yield number
         else:
-            say(console, f"skipped: run with {number} labels per class, because the smallest class has {smallest}")
+            say(
+                console,
+                f"skipped: run with {counted(number, 'label')} per class, because the smallest class has {smallest}",
+            )
 
 
 def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, config: ProbeConfig) -> FewLabels:
@@ -243,7 +246,8 @@ def _table(result: ProbeResult) -> Table:
         rows.append((name, f"{run.mean:.1%}", error, ""))
     rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))
-    title = f"{result.num_test:,} test videos, {result.num_train:,} training videos, {result.num_classes:,} classes"
+    counts = {"test video": result.num_test, "training video": result.num_train, "class": result.num_classes}
+    title = ", ".join(counted(number, noun) for noun, number in counts.items())
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 

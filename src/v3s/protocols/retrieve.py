@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
-from v3s.files.text import text_table
+from v3s.files.text import counted, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
@@ -113,8 +113,8 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     result = score(
         parts.test_labels, parts.train_labels, ranked.indices, groups=parts.test_groups, dimension=gallery.shape[1]
     )
-    groups = f" in {parts.num_test_groups:,} groups" if parts.num_test_groups < result.num_queries else ""
-    title = f"{result.num_queries:,} queries{groups}, and a gallery of {result.num_gallery:,} videos"
+    groups = f" in {counted(parts.num_test_groups, 'group')}" if parts.num_test_groups < result.num_queries else ""
+    title = f"{counted(result.num_queries, 'query')}{groups}, and a gallery of {counted(result.num_gallery, 'video')}"
     console.print(text_table(title, _HEADER, _rows(result)))
     if config.out is not None:
         write_json(Path(config.out), _description(config, encoder, parts, result))

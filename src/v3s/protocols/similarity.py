@@ -23,7 +23,7 @@ from v3s.data.usable import usable_videos
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
 from v3s.features.source import BackboneOptions
-from v3s.files.text import say, text_table
+from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
@@ -169,7 +169,7 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
 def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
     """Return the accuracy of each fold, their mean, and the area under the curve, next to chance."""
     origin = "chosen on View-1" if report.chosen else "set by --c"
-    title = f"{report.num_pairs:,} pairs of {report.num_videos:,} videos; C = {report.c:g} ({origin})"
+    title = f"{counted(report.num_pairs, 'pair')} of {counted(report.num_videos, 'video')}; C = {report.c:g} ({origin})"
     accuracies = zip(folds, report.result.fold_accuracy, strict=True)
     rows = [(f"accuracy, fold {fold}", f"{accuracy:.1%}", "") for fold, accuracy in accuracies]
     table = text_table(title, ("score", "result", "chance"), rows)
@@ -251,14 +251,14 @@ def _names(pairs: Sequence[VideoPair]) -> tuple[str, ...]:
 
 def _report_videos(videos: _PairedVideos, view: View, console: Console) -> None:
     """Report the facts about the videos that matter for reading the accuracy."""
-    say(console, f"{len(videos.pairs):,} pairs of {len(videos.table):,} videos")
+    say(console, f"{counted(len(videos.pairs), 'pair')} of {counted(len(videos.table), 'video')}")
     report_padded({"videos": videos.table}, view, console)
     folds: dict[str, set[int]] = {}
     for pair in videos.pairs:
         for name in (pair.a, pair.b):
             folds.setdefault(name, set()).add(pair.fold)
     if repeated := sum(len(numbers) > 1 for numbers in folds.values()):
-        say(console, f"{repeated:,} videos are in more than one fold: the accuracy is not for unseen actions")
+        say(console, f"videos in more than one fold: {repeated:,}; the accuracy is not for unseen actions")
 
 
 def _stage_vectors(encoder: Encoder, table: IndexTable, console: Console) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import line_chart
@@ -282,8 +282,9 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
         "faster than the first; near 0, it seems slower.",
     }
     lead = (
-        f"{config.video}: {video.num_frames:,} frames at {video.fps:.4g} frames per second, {len(curve.frames):,} "
-        f"windows of {trained.sampling.clip_frames} frames. Network: {config.backbone} ({trained.backbone})."
+        f"{config.video}: {counted(video.num_frames, 'frame')} at {video.fps:.4g} frames per second, "
+        f"{counted(len(curve.frames), 'window')} of {trained.sampling.clip_frames} frames. "
+        f"Network: {config.backbone} ({trained.backbone})."
     )
     reading = [meaning[name] for name in curve.curves]
     reading.append(
@@ -296,7 +297,8 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
     ]
     blocks = [
         section(
-            "Curve", figure(chart, f"One window every {config.stride} frames; each point is the middle of a window.")
+            "Curve",
+            figure(chart, f"One window every {counted(config.stride, 'frame')}; each point is the middle of a window."),
         ),
         section("Windows at the marked moments, frame by frame", *pictures),
         section("How to read the curve", *map(paragraph, reading)),
