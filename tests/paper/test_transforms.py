@@ -153,7 +153,7 @@ TABLE_1_PATTERNS = {
 def test_every_row_of_table_1_is_a_task_and_no_other() -> None:
     rows = [*TABLE_1_SCALES, *TABLE_1_PROJECTIONS, *TABLE_1_SPEEDS, *TABLE_1_PATTERNS]
     assert len(rows) == 12
-    assert set(TASKS) == {*rows, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s"}
+    assert set(TASKS) - {"v3s-short"} == {*rows, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s"}
 
 
 @pytest.mark.parametrize("name", TABLE_1_SCALES)

@@ -135,6 +135,6 @@ def test_the_scan_uses_the_requested_processes(labelled_videos: Path, monkeypatc
         calls.append(workers)
         return scan_with_bar(*arguments, workers=0, **options)
 
-    monkeypatch.setattr("v3s.data.scan.scan_with_bar", record)
+    monkeypatch.setattr("v3s.data.usable.scan_with_bar", record)
     labelled_parts(LabelledOptions(data=str(labelled_videos)), workers=3, console=Console(quiet=True))
     assert calls == [3, 3]

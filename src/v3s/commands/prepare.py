@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -257,15 +258,24 @@ def _run(
 
 @contextmanager
 def _hold_back_sigint() -> Iterator[None]:
-    """A context in which processes start that never get a SIGINT: Ctrl-C reaches all of a terminal's processes."""
-    if os.name != "posix":  # no such mask exists there
+    """A context in which processes start that never get a SIGINT: Ctrl-C reaches all of a terminal's processes.
+
+    The mask is inherited by the processes. It does not keep Python from interrupting this thread if another thread gets
+    the signal, which would leave a process half started; so the signal is noted, and raised at the end.
+    """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
