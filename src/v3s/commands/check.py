@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import FileReport, Scan, scan_with_bar, summary
+from v3s.data.reports import FileReport, summary
+from v3s.data.scan import Scan, scan_with_bar
 from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
@@ -53,7 +54,7 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     listed = config.list_videos()
     say(console, listed.description)
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
-    console.print(summary(scanned))
+    console.print(summary(scanned.reports, scanned.videos))
     _print_bad(scanned, console, config.out)
     _print_remarks(scanned, console, config.out)
     if config.out is not None:
@@ -77,7 +78,7 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:_NUM_BAD_SHOWN]:
         stage = f" ({report.stage})" if report.stage else ""
-        say(console, f"{report.verdict}: {report.path}: {report.reason}{stage}")
+        say(console, f"{report.verdict}: {report.name}: {report.reason}{stage}")
     if len(bad) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}")
@@ -87,7 +88,7 @@ def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
     unusual = [report for report in result.reports if report.remarks]
     for report in unusual[:_NUM_BAD_SHOWN]:
-        say(console, f"note: {report.path}: {report.remarks}")
+        say(console, f"note: {report.name}: {report.remarks}")
     if len(unusual) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
-from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, hold_out, validation_batches
+from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
+from v3s.data.held_out import hold_out_rows
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -213,7 +214,7 @@ def set_up_pretraining(
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
     table = scanned.usable_table
-    parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints)
+    parts = hold_out_rows(table, config.validation_videos, config.seed)
     clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
     validation = validation.balanced(len(validation) * config.validation_clips)
@@ -263,7 +264,8 @@ def _open(job: PretrainJob) -> RunFolder:
     """Open the folder of the run; with several processes, the first one creates it."""
     run = RunFolder(Path(job.config.out))
     scan = job.scan
-    videos = contents_of((scan.videos.paths[place] for place in scan.usable), scan.usable_table)
+    names = scan.videos.names
+    videos = contents_of((names[place] for place in scan.usable), scan.usable_table)
     check_same(videos, "usable videos", job.processes)
     if job.processes.is_first:
         run = take_run(job.config, _facts(job), videos)
@@ -280,9 +282,9 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
         "workers": job.num_workers,
         "compute": str(job.compute),
         "source": job.scan.videos.source,
-        "files_sha256": hash_of_files(job.scan.videos.paths),
+        "files_sha256": hash_of_files(job.scan.videos.names),
         "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
-        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
+        "left_out": {report.name: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
     }
 
 
@@ -355,7 +357,7 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
     config = job.config
     save_trained(
         folder, model, backbone=config.backbone, width=config.width,
-        task=job.task, sampling=job.sampling, results=results,
+        task=job.task, sampling=job.sampling, results=results, fps=config.fps,
     )  # fmt: skip
 
 

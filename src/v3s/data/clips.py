@@ -41,7 +41,24 @@ SampleKey = tuple[int, int]
 VALIDATION_EPOCH = 2**32 - 1  # the epoch of all validation clips, so that every validation pass uses the same ones
 _PAPER_VALIDATION = 800
 _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
-_ORDER, _HOLD_OUT, _TOGETHER, _BALANCE = 2, 3, 5, 6  # separate these random streams from those of the samples
+_ORDER, HOLD_OUT, _TOGETHER, _BALANCE = 2, 3, 5, 6  # separate these random streams from those of the samples
+
+
+def num_held_out(num_videos: int, num_validation: int | None) -> int:
+    """Return how many videos are held out: the paper's share, or the given number.
+
+    Raises:
+        ValueError: training or validation would have no videos.
+    """
+    if num_validation is None:
+        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
+    if not 0 < num_validation < num_videos:
+        hint = "; cut a recording into segments with --segment" if num_videos == 1 else ""
+        raise ValueError(
+            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
+            f"validation need at least one each; change --validation-videos{hint}"
+        )
+    return num_validation
 
 
 def hold_out(
@@ -58,14 +75,8 @@ def hold_out(
     Raises:
         ValueError: training or validation would have no videos.
     """
-    if num_validation is None:
-        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
-    if not 0 < num_validation < num_videos:
-        raise ValueError(
-            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
-            "validation need at least one each; change --validation-videos"
-        )
-    order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
+    num_validation = num_held_out(num_videos, num_validation)
+    order = np.random.default_rng((seed, 0, 0, HOLD_OUT)).permutation(num_videos)
     is_held = np.zeros(num_videos, bool)
     is_held[order[:num_validation]] = True
     if fingerprints is not None:

@@ -2,9 +2,8 @@
 
 import os
 import resource
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from torch.utils.data import get_worker_info
 
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
@@ -22,65 +20,19 @@ from v3s.data.lists.folder import link_outside
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
+from v3s.data.reports import FileReport, Verdict, report_on, summary
+from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
 from v3s.files.text import counted, progress_bar, say
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
-from v3s.video.store import SHORT_SIDE, StoredVideo, frame_bytes, stored_size, verify_stored
-
-Verdict = Literal["usable", "too short", "partial", "unreadable"]
+from v3s.video.store import StoredVideo, verify_stored
 
 _FILES_AHEAD = 16
 """How many files a process is handed ahead."""
 
 _MAX_BYTES = 2**30
 """How much memory reading one file may take, in a process that does only that. A header may ask for any."""
-
-
-_NUM_KINDS_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What a scan says of one file. What is not known of a bad file is 0 or empty.
-
-    Attributes:
-        path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not
-            decode: it is skipped like an unreadable one) or ``"unreadable"``.
-        reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
-        stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
-        frames: True length in frames; of a partial file, how many frames decode.
-        height: In pixels, as displayed.
-        width: In pixels, as displayed.
-        fps: Frames per second: the mean over the file's timestamps.
-        codec: FFmpeg's name of it.
-        pixel_format: FFmpeg's name of it.
-        seconds: Length in seconds.
-        rate_varies: Whether frames are not evenly spaced in time.
-        remarks: What is unusual about a file that can be read, e.g. ``"black throughout"``.
-        copy_of: The first listed file of the same content, if that is another.
-    """
-
-    path: str
-    verdict: Verdict
-    reason: str
-    stage: str = ""
-    frames: int = 0
-    height: int = 0
-    width: int = 0
-    fps: float = 0.0
-    codec: str = ""
-    pixel_format: str = ""
-    seconds: float = 0.0
-    rate_varies: bool = False
-    remarks: str = ""
-    copy_of: str = ""
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether the file itself is at fault: partial or unreadable, not merely too short."""
-        return self.verdict in ("partial", "unreadable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +66,7 @@ class Scan:
     @property
     def skipped(self) -> dict[str, str]:
         """Path and reason of each video that is not usable, in the order of the list."""
-        return {report.path: report.reason for report in self.reports if report.verdict != "usable"}
+        return {report.name: report.reason for report in self.reports if report.verdict != "usable"}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -162,32 +114,31 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
-        return _assemble(videos, min_frames, [_stored(store, path, verify) for path in videos.paths])
+        return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
-    keys = [file_key(videos.root, path) for path in videos.paths]
-    outcomes: list[ReadResult | None] = [known.get(key) if key else None for key in keys]
+    keys = {path: file_key(videos.root, path) for path in paths}
+    outcomes: dict[str, ReadResult] = {path: known[key] for path, key in keys.items() if key and key in known}
     if videos.stays_inside:
-        for position, path in enumerate(videos.paths):
+        for path in paths:
             if target := link_outside(videos.root / path, videos.root):
                 reason = f"links out of the data folder to {target}; a list file may name it"
-                outcomes[position] = Failure("open", reason)
-    unknown = [position for position, outcome in enumerate(outcomes) if outcome is None]
-    done = len(outcomes) - len(unknown)
+                outcomes[path] = Failure("open", reason)
+    unknown = [path for path in paths if path not in outcomes]
     if progress:
-        progress(done, len(outcomes))
+        progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
-        files = [str(videos.root / videos.paths[position]) for position in unknown]
-        for position, outcome in zip(unknown, _read_all(files, workers), strict=True):
-            outcomes[position] = outcome
-            if (key := keys[position]) and key == file_key(videos.root, videos.paths[position]):
+        files = [str(videos.root / path) for path in unknown]
+        for path, outcome in zip(unknown, _read_all(files, workers), strict=True):
+            outcomes[path] = outcome
+            if (key := keys[path]) and key == file_key(videos.root, path):
                 writer.add(key, outcome)
-            done += 1
             if progress:
-                progress(done, len(outcomes))
-    return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
+                progress(len(outcomes), len(paths))
+    return _assemble(videos, min_frames, outcomes)
 
 
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:
@@ -259,41 +210,18 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
     return outcome
 
 
-def _assemble(videos: VideoList, min_frames: int, outcomes: list[ReadResult]) -> Scan:
-    """Judge every file and put the indices into a table."""
-    first: dict[int, str] = {}  # path by fingerprint
+def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
+    """Cut the files into spans, judge each, and put the indices into a table."""
+    videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
+    first: dict[int, str] = {}  # name by fingerprint
+    bounds = videos.bounds or (None,) * len(videos)
     reports = tuple(
-        _report(path, outcome, min_frames, first) for path, outcome in zip(videos.paths, outcomes, strict=True)
+        report_on(path, outcome, min_frames, first, times)
+        for path, outcome, times in zip(videos.paths, outcomes, bounds, strict=True)
     )
     readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
     table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
-
-
-def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, str]) -> FileReport:
-    """Judge one file; `first` has, and gets, the first path of each fingerprint."""
-    if isinstance(outcome, Failure):
-        verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
-        return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
-    original = first.setdefault(outcome.fingerprint, path)
-    remarks = [*outcome.remarks, *([f"has the same content as {original}"] if original != path else [])]
-    enough = outcome.num_frames >= min_frames
-    reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
-    return FileReport(
-        path,
-        "usable" if enough else "too short",
-        reason,
-        frames=outcome.num_frames,
-        height=outcome.height,
-        width=outcome.width,
-        fps=outcome.fps,
-        codec=outcome.codec,
-        pixel_format=outcome.pixel_format,
-        seconds=outcome.duration_seconds,
-        rate_varies=outcome.rate_varies,
-        remarks="; ".join(remarks),
-        copy_of=original if original != path else "",
-    )
 
 
 def usable_videos(listed: VideoList, *, min_frames: int, console: Console, workers: int | None = None) -> Scan:
@@ -318,15 +246,15 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
         say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
-        say(console, f"skipped: {report.path}: {report.reason}")
+        say(console, f"skipped: {report.name}: {report.reason}")
     if not found.num_usable:
         first = found.reports[0]
-        raise ValueError(f"no usable video: {verdicts}; first: {first.path}: {first.reason}")
+        raise ValueError(f"no usable video: {verdicts}; first: {first.name}: {first.reason}")
     if 2 * len(bad) > len(found.reports):
-        console.print(summary(found))
+        console.print(summary(found.reports, found.videos))
         raise ValueError(
             f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
-            f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
+            f"first: {bad[0].name}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
 
@@ -344,48 +272,3 @@ def scan_with_bar(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             verify=verify,
         )
-
-
-def summary(result: Scan) -> Table:
-    """Return the table of counts, hours, sizes, rates, codecs and lengths."""
-    readable = [report for report in result.reports if report.verdict in ("usable", "too short")]
-    verdicts = Counter(report.verdict for report in result.reports)
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{counted(verdicts[verdict], 'file')}, {_hours(result.reports, verdict)}")
-    if result.videos.num_missing:
-        table.add_row("missing", f"{result.videos.num_missing:,} listed files")
-    if result.videos.classes:
-        table.add_row("classes", f"{len(result.videos.classes):,}")
-    if readable:
-        table.add_row("sizes", _most_common(f"{report.width}x{report.height}" for report in readable))
-        table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
-        table.add_row("codecs", _most_common(report.codec for report in readable))
-        table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
-        lengths = [report.frames for report in readable]
-        median = statistics.median_low(lengths)
-        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
-        table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
-    return table
-
-
-def _store_bytes(readable: Iterable[FileReport]) -> int:
-    """What the frames of readable files take in a store of the default format."""
-    return sum(
-        report.frames * frame_bytes("yuv", *stored_size(report.height, report.width, SHORT_SIDE)) for report in readable
-    )
-
-
-def _hours(reports: Iterable[FileReport], verdict: str) -> str:
-    """Return the total length of the files with a verdict."""
-    seconds = sum(report.seconds for report in reports if report.verdict == verdict)
-    return f"{seconds / 3600:.2f} hours"
-
-
-def _most_common(kinds: Iterable[str]) -> str:
-    """Return the most frequent kinds with their counts."""
-    counts = Counter(kinds)
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
-    others = len(counts) - _NUM_KINDS_SHOWN
-    return f"{shown} and {others:,} other kinds" if others > 0 else shown

@@ -30,6 +30,7 @@ class View:
         clip_size: side of a clip in pixels.
         num_clips: number of clips per video, evenly spaced from its first frame to its last.
         stride: number of frames between the starts of a sliding window's clips; 0 takes ``num_clips`` clips instead.
+        fps: frames per second at which videos are sampled; ``None`` for every frame of the file.
 
     Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
     """
@@ -38,6 +39,7 @@ class View:
     clip_size: int = 112
     num_clips: int = 10
     stride: int = 0
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:

@@ -23,6 +23,7 @@ from v3s.data.views import View, load_views
 from v3s.features.source import BackboneOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
+from v3s.video.span import span_of
 
 Pool = Literal["mean", "max"]
 
@@ -118,9 +119,10 @@ class Space:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
-        return hashlib.sha256(
-            json.dumps({"format": _PREPROCESSING, **asdict(self)}, sort_keys=True).encode()
-        ).hexdigest()
+        values = {"format": _PREPROCESSING, **asdict(self)}
+        if self.view.fps is None:
+            del values["view"]["fps"]  # vectors of earlier versions keep their fingerprint
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,13 +182,22 @@ class Encoder:
         """
         if isinstance(paths, str | Path):
             return self.encode([paths])[0]
-        table = IndexTable.of(index_video(path) for path in paths)
+        table = self.table_of(paths)
         rows = [vectors for _, vectors in self.encode_table(table)]
         return torch.cat(rows) if rows else torch.empty(0, self.dimension)
 
+    def table_of(self, paths: Iterable[str | Path]) -> IndexTable:
+        """Index video files, at the frame rate of the view.
+
+        Raises:
+            VideoError: a file cannot be read.
+        """
+        videos, rate = map(index_video, paths), self.view.fps
+        return IndexTable.of(videos if rate is None else (span_of(video, rate=rate) for video in videos))
+
     def encode_clips(self, path: str | Path) -> Tensor:
         """Return one unit vector per clip of a video: float32 on the CPU, shape (clips, D)."""
-        ((_, vectors),) = self.encode_table(IndexTable.of([index_video(path)]), per_clip=True)
+        ((_, vectors),) = self.encode_table(self.table_of([path]), per_clip=True)
         return vectors
 
     def encode_table(
@@ -294,7 +305,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     """Open the encoder that a command's options describe.
 
     Args:
-        options: network, clips, device, reading processes.
+        options: network, clips, device, reading processes; and the frame rate, where there is one.
         features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
@@ -304,7 +315,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride)
+    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=getattr(options, "fps", None))
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 

@@ -15,7 +15,8 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones.device import Compute, choose_compute, divide_cores
-from v3s.data.clips import BatchOrder, SampleKey, hold_out, validation_batches
+from v3s.data.clips import BatchOrder, SampleKey, validation_batches
+from v3s.data.held_out import hold_out_rows
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
@@ -191,8 +192,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
     """Return random clips of the training videos, and the centre clips of the held-out ones."""
-    contents = parts.train_table.fingerprints
-    train, validation = hold_out(len(contents), config.validation_videos, config.seed, contents)
+    train, validation = hold_out_rows(parts.train_table, config.validation_videos, config.seed)
     return (
         LabelledClips(
             parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip

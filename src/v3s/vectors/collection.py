@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import Space
+from v3s.files.checksum import adler32
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
 from v3s.files.writing import CheckpointError, write_whole
 from v3s.vectors.exact import Neighbours, nearest
-from v3s.video.checksum import adler32
 
 _FORMAT = 1
 VECTORS, VIDEOS = "vectors.json", "videos.jsonl"
@@ -119,7 +119,7 @@ class Entry:
     """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds.
 
     ``content`` identifies what the file contained, see `v3s.data.index_table.content_of`; folders of earlier versions
-    do not have it.
+    do not have it. ``start_seconds`` is where the entry begins in its file, if it is a span.
     """
 
     path: str
@@ -127,9 +127,10 @@ class Entry:
     num_frames: int
     seconds: float
     content: str = ""
+    start_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.seconds < 0:
+        if self.num_frames < 1 or min(self.seconds, self.start_seconds) < 0:
             raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
 
 
@@ -221,7 +222,10 @@ class Vectors:
 
 def video_lines(videos: Iterable[Entry]) -> bytes:
     """Return the content of videos.jsonl."""
-    values = ({name: value for name, value in asdict(video).items() if name != "content" or value} for video in videos)
+    optional = ("content", "start_seconds")
+    values = (
+        {name: value for name, value in asdict(video).items() if name not in optional or value} for video in videos
+    )
     return b"".join(json.dumps(each).encode() + b"\n" for each in values)
 
 

@@ -43,6 +43,7 @@ from v3s.vectors.collection import (
 )
 from v3s.vectors.export import EXPORTS, import_pyarrow
 from v3s.vectors.folder import begin_folder, without_contents
+from v3s.video.span import Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     if config.export == "parquet":
         import_pyarrow()  # fails before the long work
     encoder = open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
-    listed = config.list_videos()
+    listed = config.list_videos(encoder.view.fps)
     part = take_shard(listed, *_parse_shard(config.shard))
     scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     folder = Path(config.out)
@@ -146,6 +147,7 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
         listed,
         paths=paths,
         labels=listed.labels[part],
+        bounds=listed.bounds[part],
         source=f"{listed.source}; part {number} of {count}: {len(paths):,} videos",
         num_missing=listed.num_missing if number == 1 else 0,  # counted once over all parts
     )
@@ -159,7 +161,9 @@ def absolute_backbone(backbone: str) -> str:
 
 def _entries(scan: Scan) -> Iterator[Entry]:
     for position, index, label in zip(scan.usable, scan.usable_table, scan.usable_labels, strict=True):
-        yield Entry(scan.videos.paths[position], label, index.num_frames, index.duration_seconds, content_of(index))
+        start = index.start_seconds if isinstance(index, Span) else 0.0
+        length = index.num_frames, index.duration_seconds
+        yield Entry(scan.videos.paths[position], label, *length, content_of(index), start)
 
 
 def _lines_of_folder(folder: Path, lines: bytes) -> bytes:

@@ -23,9 +23,10 @@ from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
 from v3s.video.orientation import Orientation
 from v3s.video.planes import PlaneReader
+from v3s.video.span import Span
 from v3s.video.store import StoredVideo, read_stored
 
-__all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
+__all__ = ["Span", "Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
 _SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -33,11 +34,11 @@ _CHANGED = "is not the file that was indexed: it changed since; index it again"
 _MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
 
-Video = VideoIndex | StoredVideo
-"""A video whose frames can be read: a file with its index, or frames in a store."""
+Video = VideoIndex | StoredVideo | Span
+"""A video whose frames can be read: a file with its index, frames in a store, or a span of either."""
 
 
-def video_from_json(text: str) -> Video:
+def video_from_json(text: str) -> VideoIndex | StoredVideo:
     """The inverse of both ``to_json``."""
     return StoredVideo.from_json(text) if '"shard": ' in text else VideoIndex.from_json(text)
 
@@ -50,7 +51,7 @@ class Stretch(NamedTuple):
 
 
 def read_frames(index: Video, frames: Sequence[int]) -> Frames:
-    """Read chosen frames of a video: of a file, or of a store.
+    """Read chosen frames of a video: of a file, of a store, or of a span of either.
 
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
     bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
@@ -67,6 +68,8 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     Raises:
         VideoError: If a number is out of range, the file cannot be read, or it changed since it was indexed.
     """
+    if isinstance(index, Span):
+        return read_frames(index.video, index.source_frames(frames))
     if isinstance(index, StoredVideo):
         return read_stored(index, frames)
     positions: dict[int, list[int]] = {}

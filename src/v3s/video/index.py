@@ -60,6 +60,7 @@ class VideoIndex:
         stream: Number of the video's stream in the file.
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is unusual about the file although it can be read, e.g. ``"black throughout"``.
+        tick_seconds: The stream's time base: what a tick of ``timestamps`` lasts, in seconds; 0 where it is not known.
     """
 
     path: str
@@ -85,6 +86,7 @@ class VideoIndex:
     stream: int = 0
     rate_varies: bool = False
     remarks: tuple[str, ...] = ()
+    tick_seconds: float = 0.0
 
     @property
     def orientation(self) -> Orientation:
@@ -190,6 +192,7 @@ def index_video(
             stream=stream.index,
             rate_varies=timing.varies,
             remarks=remarks_on(seen, container, stream, timing),
+            tick_seconds=float(stream.time_base or 0),
         )
 
 
