@@ -22,6 +22,7 @@ from v3s.commands.pixel_cues import CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
 from v3s.commands.stimuli import STIMULI, Stimuli
 from v3s.data.clips import PretextClips, hold_out, validation_batches
+from v3s.data.held_out import hold_out_rows
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan, usable_videos
@@ -142,7 +143,11 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     workers = divide_cores(config.workers, torch.device("cpu"))
     read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
     cues, labels, numbers = _collect(read)
-    _, tested = hold_out(len(videos), max(1, round(_TEST_SHARE * len(videos))), config.seed)
+    share = max(1, round(_TEST_SHARE * len(videos)))
+    if videos.spans is None:
+        _, tested = hold_out(len(videos), share, config.seed)
+    else:
+        _, tested = hold_out_rows(videos, share, config.seed)
     rows = {}
     for place, name in enumerate(settings):
         own = {cue: values[:, place] for cue, values in cues.items()}

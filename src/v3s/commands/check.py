@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.reports import FileReport, summary
+from v3s.data.reports import FileReport, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, scan_with_bar
 from v3s.files.text import say
 from v3s.files.writing import write_atomically
@@ -56,6 +56,10 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
     console.print(summary(scanned.reports, scanned.videos))
     _print_bad(scanned, console, config.out)
+    say_notes(console, scanned.videos)
+    readable = (report for report in scanned.reports if not report.is_bad)
+    if advice := rate_advice(readable, config.min_frames, config.fps):
+        say(console, advice)
     _print_remarks(scanned, console, config.out)
     if config.out is not None:
         _write_reports(scanned.reports, Path(config.out))
@@ -86,7 +90,8 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
 
 def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
-    unusual = [report for report in result.reports if report.remarks]
+    by_file = {report.path: report for report in result.reports if report.remarks}  # once, not for each span
+    unusual = list(by_file.values())
     for report in unusual[:_NUM_BAD_SHOWN]:
         say(console, f"note: {report.name}: {report.remarks}")
     if len(unusual) > _NUM_BAD_SHOWN:

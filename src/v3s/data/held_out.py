@@ -60,7 +60,7 @@ def _hold_out_stretch(table: IndexTable, wanted: int, generator: np.random.Gener
     train = np.flatnonzero((spans.ends <= start) | (spans.starts >= end))
     if not len(train):
         raise ValueError(
-            f"all spans are of one recording, and none is {gap:g} s away from the {wanted} that were drawn for "
+            f"all spans are of one recording, and none is {gap:.0f} s away from the {wanted} that were drawn for "
             "validation; add recordings, or choose fewer --validation-videos or a shorter --segment"
         )
     return train, np.sort(held)

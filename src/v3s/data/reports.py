@@ -6,19 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from rich.console import Console
 from rich.table import Table
 
 from v3s.data.index_cache import ReadResult
 from v3s.data.lists.spans import Bounds, span_name
 from v3s.data.lists.splits import VideoList
-from v3s.files.text import counted
+from v3s.files.text import counted, say
 from v3s.video.container import Failure
 from v3s.video.span import Span
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
-_NUM_KINDS_SHOWN = 5
+_NUM_KINDS_SHOWN, _NUM_NOTES_SHOWN = 5, 20
+_MOST_DIFFERENCE = 1.2  # of the highest rate from the lowest: above it, labels of speed mean different things
+_FEW = 0.05  # of the files: so many may be slower than the rate that is advised
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,37 @@ def report_on(
         copy_of=original if original != name else "",
         start_seconds=start,
         end_seconds=end,
+    )
+
+
+def say_notes(console: Console, videos: VideoList) -> None:
+    """Print what cutting the videos showed."""
+    for note in videos.notes[:_NUM_NOTES_SHOWN]:
+        say(console, f"note: {note}")
+    if len(videos.notes) > _NUM_NOTES_SHOWN:
+        say(console, f"and {len(videos.notes) - _NUM_NOTES_SHOWN:,} more notes like these")
+
+
+def rate_advice(reports: Iterable[FileReport], min_frames: int, fps: float | None) -> str | None:
+    """Say how frame rates differ, and which common rate to choose; ``None`` if they hardly differ, or one was chosen.
+
+    Args:
+        reports: of readable files.
+        min_frames: frames of the longest label.
+        fps: the chosen rate.
+    """
+    rate_of = {report.path: report.fps for report in reports if report.fps}
+    rates = sorted(rate_of.values())
+    if fps is not None or not rates or rates[-1] <= _MOST_DIFFERENCE * rates[0]:
+        return None
+    chosen = rates[int(_FEW * (len(rates) - 1))]  # the few slowest may repeat frames
+    chosen = float(f"{chosen:.3g}")
+    num_slower = sum(rate < chosen / 1.01 for rate in rates)
+    repeat = f"; {counted(num_slower, 'slower file')} would repeat frames" if num_slower else ""
+    return (
+        f"frame rates differ by more than a fifth, from {rates[0]:.4g} to {rates[-1]:.4g}: the same label then means "
+        f"different speeds; --fps {chosen:g} samples all alike, and the longest label ({min_frames} frames) then needs "
+        f"{min_frames / chosen:.1f} s{repeat}"
     )
 
 

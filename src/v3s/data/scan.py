@@ -20,7 +20,7 @@ from v3s.data.lists.folder import link_outside
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
-from v3s.data.reports import FileReport, Verdict, report_on, summary
+from v3s.data.reports import FileReport, Verdict, report_on, say_notes, summary
 from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
 from v3s.files.text import counted, progress_bar, say
@@ -239,6 +239,7 @@ def usable_videos(listed: VideoList, *, min_frames: int, console: Console, worke
     """
     say(console, listed.description)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
+    say_notes(console, found.videos)
     counts = Counter(report.verdict for report in found.reports)
     verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
     say(console, f"{verdicts} (a video needs {min_frames} frames)")

@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from v3s.backbones import Backbone
 from v3s.backbones.device import Compute, Precision, choose_compute, divide_cores
 from v3s.data.index_table import IndexTable
-from v3s.data.views import View, load_views
+from v3s.data.streams import ClipRun, complete_rows, load_runs
+from v3s.data.views import View
 from v3s.features.source import BackboneOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
-from v3s.video.span import span_of
+from v3s.video.span import at_rate
 
 Pool = Literal["mean", "max"]
 
@@ -192,8 +193,7 @@ class Encoder:
         Raises:
             VideoError: a file cannot be read.
         """
-        videos, rate = map(index_video, paths), self.view.fps
-        return IndexTable.of(videos if rate is None else (span_of(video, rate=rate) for video in videos))
+        return IndexTable.of(at_rate(index_video(path), self.view.fps) for path in paths)
 
     def encode_clips(self, path: str | Path) -> Tensor:
         """Return one unit vector per clip of a video: float32 on the CPU, shape (clips, D)."""
@@ -254,8 +254,10 @@ class Encoder:
         Raises:
             ValueError: a number is not finite; the message contains the video.
         """
-        items = load_views(table, self.view, num_workers=self.num_workers, videos=videos)
-        encoded = (video for group in _full_passes(items, self.batch_size) for video in self._run(group))
+        numbers = range(len(table)) if videos is None else videos
+        runs = load_runs(table, self.view, num_workers=self.num_workers, videos=numbers)
+        parts = (part for group in _full_passes(runs, self.batch_size) for part in self._run(group))
+        encoded = complete_rows(parts, table, self.view, numbers)
         for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
             if not all(vectors.isfinite().all() for vectors in features):
                 raise ValueError(
@@ -264,14 +266,14 @@ class Encoder:
                 )
             yield video, features
 
-    def _run(self, items: Sequence[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
-        """Yield the features of some videos' clips, split by video."""
-        counts = [len(clips) for _, clips in items]
-        clips = torch.cat([clips for _, clips in items])
+    def _run(self, runs: Sequence[tuple[ClipRun, Tensor]]) -> Iterator[tuple[ClipRun, list[Tensor]]]:
+        """Yield the features of each run's clips."""
+        counts = [len(run) for run, _ in runs]
+        clips = torch.cat([clips for _, clips in runs])
         encoded = clip_features(self.backbone, clips, self.features, self.compute, batch_size=self.batch_size)
-        by_video = zip(*(torch.split(vectors, counts) for vectors in encoded), strict=True)
-        for (video, _), features in zip(items, by_video, strict=True):
-            yield video, list(features)
+        by_run = zip(*(torch.split(vectors, counts) for vectors in encoded), strict=True)
+        for (run, _), features in zip(runs, by_run, strict=True):
+            yield run, list(features)
 
 
 def load_encoder(
@@ -340,12 +342,12 @@ def make_encoder(
     return Encoder(folded, view, tuple(features), compute, num_workers, batch_size)
 
 
-def _full_passes(items: Iterable[tuple[int, Tensor]], batch_size: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Group consecutive videos until their clips fill a forward pass."""
-    group: list[tuple[int, Tensor]] = []
-    for item in items:
+def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], batch_size: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:
+    """Group consecutive runs until their clips fill a forward pass."""
+    group: list[tuple[ClipRun, Tensor]] = []
+    for item in runs:
         group.append(item)
-        if sum(len(clips) for _, clips in group) >= batch_size:
+        if sum(len(run) for run, _ in group) >= batch_size:
             yield group
             group = []
     if group:

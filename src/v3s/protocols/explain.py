@@ -26,6 +26,7 @@ from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
+from v3s.video.span import at_rate
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -141,7 +142,7 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
-    video = index_video(config.video)
+    video = at_rate(index_video(config.video), subject.view.fps)
     explanation = explain_clip(
         subject, video, head=config.head, target=config.target, stage=config.stage, start=config.start
     )

@@ -181,8 +181,10 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     """
     compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
-    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
-    parts = labelled_parts(config, workers=config.workers, console=console)
+    view = source.view(
+        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
+    )
+    parts = labelled_parts(config, workers=config.workers, console=console, fps=view.fps)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table[0], StoredVideo)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v3s.data.groups import number_groups
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan, usable_videos
 from v3s.data.views import View, count_padded
@@ -24,7 +25,7 @@ _NUM_LISTED = 5  # classes listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledOptions:
+class LabelledOptions(SpanOptions):
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
@@ -105,18 +106,22 @@ class Parts:
         return float((self.test_labels == majority_class).double().mean())
 
 
-def labelled_parts(options: LabelledOptions, *, workers: int | None = None, console: Console) -> Parts:
+def labelled_parts(
+    options: LabelledOptions, *, workers: int | None = None, console: Console, fps: float | None = None
+) -> Parts:
     """List and read both parts; includes every readable video, however short.
 
     Args:
         options: where the videos and their labels are.
         workers: processes that read files for the first time; None starts one per processor.
         console: where to report what was read, what is skipped, and which test labels are unknown.
+        fps: frame rate of the network's run, if the options do not say otherwise.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file,
             the training part has fewer than two classes, or ``group`` does not divide the test videos into groups.
     """
+    spans = options.spans_for(fps)
     if options.test_data is None:
         lists = [
             list_videos(
@@ -125,6 +130,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
                 split=options.split,
                 subset=subset,
                 allow_missing=options.allow_missing,
+                spans=spans,
             )
             for subset in ("train", "test")
         ]
@@ -134,7 +140,7 @@ def labelled_parts(options: LabelledOptions, *, workers: int | None = None, cons
                 f"test_data ({options.test_data}) and splits ({options.splits}) cannot be combined; give only one"
             )
         lists = [
-            list_videos(data, subset="all", allow_missing=options.allow_missing)
+            list_videos(data, subset="all", allow_missing=options.allow_missing, spans=spans)
             for data in (options.data, options.test_data)
         ]
     for listed in lists:
@@ -169,7 +175,7 @@ def labelled_vectors(
     Raises:
         ValueError: as `labelled_parts`, or the network's output contains NaN or infinity.
     """
-    parts = labelled_parts(options, workers=workers, console=console)
+    parts = labelled_parts(options, workers=workers, console=console, fps=encoder.view.fps)
     report_padded(parts.tables, encoder.view, console)
     train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
     return parts, train, encoder.mean_vectors(parts.test_table, console=console, what="test videos")
@@ -222,10 +228,11 @@ def _collect(train: Scan, test: Scan, group: str | None) -> Parts:
     occurring = set(train.usable_labels)
     classes = tuple(name for name in train.videos.classes if name in occurring)
     numbers = {name: number for number, name in enumerate(classes)}
+    both = [(part, part.videos.names) for part in (train, test)]
     train_labels, test_labels = (
         torch.tensor([numbers.get(str(label), UNKNOWN) for label in part.usable_labels]) for part in (train, test)
     )
-    train_paths, test_paths = (tuple(part.videos.paths[position] for position in part.usable) for part in (train, test))
+    train_paths, test_paths = (tuple(names[position] for position in part.usable) for part, names in both)
     return Parts(
         train.usable_table,
         train_labels,

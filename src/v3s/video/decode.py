@@ -31,6 +31,7 @@ __all__ = ["Span", "Video", "VideoError", "VideoIndex", "index_video", "read_fra
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
 _SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
+_MOST_REORDERED = 64  # frames by which a decoder may give a frame late
 _MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
 
@@ -85,6 +86,62 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
         if (filled := _fill(in_sequence, positions)) is None:
             raise VideoError(f"{index.path}: {_CHANGED}")
     return filled
+
+
+def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Iterator[Frames]:
+    """Read frames in order of time, each decoded once, and hold a few of them; as :func:`read_frames`.
+
+    Args:
+        video: The video.
+        wanted: Frame numbers, ascending, without repeats.
+        at_once: How many frames are given together.
+
+    Yields:
+        All wanted frames, in parts of ``at_once``.
+    """
+    if isinstance(video, Span):
+        yield from stream_frames(video.video, video.source_frames(wanted), at_once=at_once)
+        return
+    parts = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+    if isinstance(video, StoredVideo) or len(parts) < 2:
+        yield from (read_frames(video, part) for part in parts)
+        return
+    arrived: dict[int, list[list[np.ndarray]]] = {}
+    decoded = _decode_wanted(video, wanted)
+    for part in parts:
+        last = part[-1] + _MOST_REORDERED
+        missing = sum(number not in arrived for number in part)
+        for number, planes in decoded:
+            arrived[number] = planes
+            missing -= part[0] <= number <= part[-1]
+            if not missing or number > last:
+                break
+        if missing:  # the decoder lost a frame after a seek
+            yield read_frames(replace(video, known_format=None, packets_match=False, key_frames=()), part)
+            for number in part:
+                arrived.pop(number, None)
+            continue
+        groups = zip(*(arrived.pop(number) for number in part), strict=True)
+        yield Frames(
+            tuple(torch.from_numpy(np.stack(list(map(np.stack, group)))) for group in groups), video.layout.colour
+        )
+
+
+def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, list[list[np.ndarray]]]]:
+    """Yield numbers and upright planes of wanted frames, as they come out of the decoder."""
+    to_planes, orientation = PlaneReader(index.layout), index.orientation
+    with open_video(index.path, index.known_format, index.stream) as (container, stream):
+        if container.size != index.num_bytes:
+            raise VideoError(f"{index.path}: {_CHANGED}")
+        stretches, palette = plan_stretches(index, wanted), None
+        if index.pixel_format == "pal8" and stretches[0].start is not None:
+            palette = first_palette(container, stream)
+        for stretch in stretches:
+            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
+                planes = [[orientation.upright(plane).copy() for plane in group] for group in to_planes(frame)]
+                if planes[0][0].shape != (index.height, index.width):
+                    raise VideoError(f"{index.path}: {_CHANGED}")
+                yield number, planes
 
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:

@@ -1,5 +1,6 @@
 """The one decode pass over a whole file: what it contains, whether frames are missing, and what is unusual about it."""
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -54,7 +55,7 @@ class Pass:
     path: str | Path
     find_key_frames: bool = True
     frame_times: list[int | None] = field(default_factory=list)
-    packet_times: list[int] = field(default_factory=list)
+    packet_times: "array[int]" = field(default_factory=lambda: array("q"))
     key_times: list[int] = field(default_factory=list)
     checksums: dict[int, int] = field(default_factory=dict)
     num_packets: int = 0

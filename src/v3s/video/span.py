@@ -107,6 +107,11 @@ class Span:
         return [nearest_frame(self.video, self.start_seconds + number / self.rate) for number in numbers]
 
 
+def at_rate(video: VideoIndex | StoredVideo, rate: float | None) -> VideoIndex | StoredVideo | Span:
+    """A whole video, sampled at a rate if there is one."""
+    return video if rate is None else span_of(video, rate=rate)
+
+
 def span_fingerprint(of_video: int, start: float, end: float, rate: float | None) -> int:
     """64 bits of a span from those of its video."""
     text = f"{of_video} {start:.6f} {end:.6f} {rate or 0:g}"
@@ -142,7 +147,7 @@ def frame_at(video: VideoIndex | StoredVideo, seconds: float) -> int:
     """The number of the first frame that begins at an instant or after it; ``num_frames`` if there is none."""
     slack = _SLACK / video.fps
     times, tick = _times(video)
-    if not times:
+    if not len(times):
         return min(video.num_frames, max(0, math.ceil((seconds - slack) * video.fps)))
     return bisect_left(times, times[0] + (seconds - slack) / tick)
 
@@ -152,7 +157,7 @@ def nearest_frame(video: VideoIndex | StoredVideo, seconds: float) -> int:
     if video.num_frames == 1:
         return 0
     times, tick = _times(video)
-    if not times:
+    if not len(times):
         after = min(video.num_frames - 1, max(1, math.ceil(seconds * video.fps)))
         before_time, after_time = (after - 1) / video.fps, after / video.fps
     else:
@@ -164,7 +169,7 @@ def nearest_frame(video: VideoIndex | StoredVideo, seconds: float) -> int:
 
 
 def _times(video: VideoIndex | StoredVideo) -> tuple[Sequence[int], float]:
-    """The times of frames in ticks, and the length of a tick in seconds; no times where frames are evenly spaced."""
-    if isinstance(video, StoredVideo) or not video.tick_seconds or isinstance(video.timestamps, range):
+    """The times of frames in ticks, and the length of a tick in seconds; no times where they are not known."""
+    if isinstance(video, StoredVideo) or not video.tick_seconds:
         return (), 0.0
     return video.timestamps, video.tick_seconds

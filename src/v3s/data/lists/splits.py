@@ -33,6 +33,7 @@ class VideoList:
         skipped: What else the folder contains, by ending, and repeated entries, in words; empty if nothing.
         bounds: Start and end of each entry in its file, in seconds; empty if the entries are whole files.
         spans: How the entries are cut and sampled, once their files have been read.
+        notes: What cutting them showed, one sentence each; empty before.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class VideoList:
     skipped: str = ""
     bounds: tuple[Bounds, ...] = ()
     spans: SpanOptions = WHOLE_VIDEOS
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
