@@ -7,7 +7,7 @@ and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 import av
@@ -106,29 +106,30 @@ def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Itera
     if isinstance(video, StoredVideo) or len(parts) < 2:
         yield from (read_frames(video, part) for part in parts)
         return
-    arrived: dict[int, list[list[np.ndarray]]] = {}
+    early: dict[int, list[list[np.ndarray]]] = {}  # of later parts: decoders may give frames out of order
     decoded = _decode_wanted(video, wanted)
     for part in parts:
-        last = part[-1] + _MOST_REORDERED
-        missing = sum(number not in arrived for number in part)
-        for number, planes in decoded:
-            arrived[number] = planes
-            missing -= part[0] <= number <= part[-1]
-            if not missing or number > last:
+        place_of = {number: place for place, number in enumerate(part)}
+        clip: tuple[np.ndarray, ...] = ()
+        for number, planes in chain([(number, early.pop(number)) for number in part if number in early], decoded):
+            if (place := place_of.pop(number, None)) is None:
+                early[number] = [[plane.copy() for plane in group] for group in planes]
+            else:
+                clip = clip or tuple(np.empty((len(part), len(group), *group[0].shape), np.uint8) for group in planes)
+                for whole, group in zip(clip, planes, strict=True):
+                    for channel, plane in enumerate(group):
+                        whole[place, channel] = plane
+            if not place_of or number > part[-1] + _MOST_REORDERED:
                 break
-        if missing:  # the decoder lost a frame after a seek
-            yield read_frames(replace(video, known_format=None, packets_match=False, key_frames=()), part)
-            for number in part:
-                arrived.pop(number, None)
-            continue
-        groups = zip(*(arrived.pop(number) for number in part), strict=True)
-        yield Frames(
-            tuple(torch.from_numpy(np.stack(list(map(np.stack, group)))) for group in groups), video.layout.colour
-        )
+        if place_of:  # the decoder lost a frame after a seek: only a pass from the start has it
+            in_sequence = replace(video, known_format=None, packets_match=False, key_frames=())
+            yield read_frames(in_sequence, part)
+        else:
+            yield Frames(tuple(map(torch.from_numpy, clip)), video.layout.colour)
 
 
 def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, list[list[np.ndarray]]]]:
-    """Yield numbers and upright planes of wanted frames, as they come out of the decoder."""
+    """Yield numbers and upright planes of wanted frames, as they come; planes are views that the next frame ends."""
     to_planes, orientation = PlaneReader(index.layout), index.orientation
     with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
@@ -138,7 +139,7 @@ def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[i
             palette = first_palette(container, stream)
         for stretch in stretches:
             for number, frame in _decode_stretch(index, container, stream, stretch, palette):
-                planes = [[orientation.upright(plane).copy() for plane in group] for group in to_planes(frame)]
+                planes = [list(map(orientation.upright, group)) for group in to_planes(frame)]
                 if planes[0][0].shape != (index.height, index.width):
                     raise VideoError(f"{index.path}: {_CHANGED}")
                 yield number, planes
