@@ -58,7 +58,9 @@ def test_segments_follow_one_another_and_a_rest_of_half_a_segment_counts(recordi
     assert cut(recording, segment=4) == [(0, 4, 100), (4, 8, 100), (8, 12, 100)]
     assert cut(recording, segment=8) == [(0, 8, 200), (8, round(recording.duration_seconds, 3), 108)]
     assert cut(recording, segment=8, segment_stride=2, fps=10)[:2] == [(0, 8, 80), (2, 10, 80)]
-    assert cut(recording, segment=20) == [(0, round(recording.duration_seconds, 3), 308)], "a shorter file is one segment"
+    assert cut(recording, segment=20) == [(0, round(recording.duration_seconds, 3), 308)], (
+        "a shorter file is one segment"
+    )
 
 
 def test_segments_tile_the_file(recording: VideoIndex) -> None:
@@ -99,7 +101,7 @@ def test_a_rate_above_the_files_repeats_frames_and_is_said(tmp_path: Path) -> No
     assert "5 frames per second, fewer than --fps 10: frames repeat" in result.videos.notes[0]
 
 
-def test_time_stamps_that_jump_are_said_and_leave_segments_out(tmp_path: Path) -> None:
+def test_time_stamps_that_jump_are_said_and_skip_segments(tmp_path: Path) -> None:
     write(tmp_path / "a.mkv", [*(number / 25 for number in range(100)), *(20 + number / 25 for number in range(100))])
     result = scan(list_videos(tmp_path, spans=SpanOptions(segment=4)), min_frames=1, cache=None)
     assert [report.start_seconds for report in result.reports] == [0, 20]
@@ -129,6 +131,11 @@ def test_a_list_names_spans_with_labels(recording: VideoIndex) -> None:
     assert result.videos.source.startswith(f"list {folder / 'list.csv'}: 3 spans in 2 classes")
     halved = scan_list(folder, "path,start,end,label\na.mp4,1,3,groom\n", segment=1)
     assert halved.usable_labels == ("groom", "groom")
+
+
+def test_one_file_is_data(recording: VideoIndex) -> None:
+    result = scan(list_videos(recording.path, spans=SpanOptions(segment=3)), min_frames=1, cache=None)
+    assert (len(result.table), result.videos.paths[0]) == (4, "a.mp4")
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def set_up_pretraining(
         0 if resident else config.workers,
         compute.device,
         training=True,
-        stored=isinstance(train.table[0], StoredVideo),
+        stored=isinstance(train.table.source(0), StoredVideo),
         num_processes=processes.local_count,
     )
     return PretrainJob(

@@ -160,7 +160,8 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
         table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
-        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
+        if not videos.bounds and videos.spans.fps is None:
+            table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
 

@@ -76,7 +76,7 @@ def _notes(videos: VideoList, outcomes: Sequence[ReadResult], cut: Sequence[Read
         rests = [video.duration_seconds - ends.get(video.path, video.duration_seconds) for video in read.values()]
         if (num_rests := sum(rest > _LITTLE_SECONDS for rest in rests)) and sum(rests) > _LITTLE_SECONDS:
             why = "less than half a segment"
-            yield f"{sum(rests):.1f} s at the end of {counted(num_rests, 'video')} are left out: {why} each"
+            yield f"{sum(rests):.1f} s at the end of {counted(num_rests, 'video')} are skipped: {why} each"
 
 
 def clock_remark(video: VideoIndex | StoredVideo) -> str | None:

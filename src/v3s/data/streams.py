@@ -23,6 +23,7 @@ from v3s.video.index import VideoIndex
 from v3s.video.warp import warp
 
 _RUN_BYTES = 24e6  # of clips in a run
+_RUNS_TOGETHER = 16  # in a stream of this process
 _FRAME_BYTES, _MOST_FRAMES = 16e6, 64  # of native frames between decoder and warp
 _MOST_WASTE = 0.5  # of the frames of a file: if seeking to each run decodes more frames twice, it is streamed
 
@@ -94,13 +95,14 @@ class ClipRuns(Dataset[tuple[ClipRun, Tensor]]):
         return np.array(rows, np.int64)
 
 
-def plan_runs(table: IndexTable, view: View, videos: Iterable[int]) -> Iterator[ClipRun]:
+def plan_runs(table: IndexTable, view: View, videos: Iterable[int], *, together: int = 1) -> Iterator[ClipRun]:
     """Divide the clips of videos into runs; videos of one file that follow one another share runs.
 
     Args:
         table: the videos.
         view: how clips are taken from them.
         videos: their numbers.
+        together: so many runs are one stream, which saves opening the file and decoding up to the next run.
     """
     most = max(1, int(_RUN_BYTES / (3 * view.clip_frames * view.clip_size**2)))
     sources = table.sources
@@ -114,11 +116,11 @@ def plan_runs(table: IndexTable, view: View, videos: Iterable[int]) -> Iterator[
             rate = table.spans.rate
             begins = begins + table.spans.firsts[rows] if rate is None else begins / rate + table.spans.starts[rows]
         order = np.argsort(begins, kind="stable")
-        firsts = range(0, len(order), most)
-        is_stream = len(firsts) > 1 and _wastes(table, source, begins[order[:: max(1, most)]])
+        firsts = range(0, len(order), together * most)
+        is_stream = len(firsts) > 1 and _wastes(table, source, begins[order[:: together * most]])
         for first in [0] if is_stream else firsts:
-            chosen = order if is_stream else order[first : first + most]
-            yield ClipRun(rows[chosen], places[chosen], is_stream)
+            chosen = order if is_stream else order[first : first + together * most]
+            yield ClipRun(rows[chosen], places[chosen], is_stream or len(chosen) > most)
 
 
 def _wastes(table: IndexTable, source: int, begins: NDArray[np.float64]) -> bool:
@@ -142,7 +144,8 @@ def load_runs(
         VideoError: a file failed after the scan; no file is skipped silently.
     """
     runs, most = ClipRuns(table, view), max(1, int(_RUN_BYTES / (3 * view.clip_frames * view.clip_size**2)))
-    for is_stream, planned in groupby(plan_runs(table, view, videos), key=lambda run: run.is_stream):
+    together = 1 if num_workers else _RUNS_TOGETHER
+    for is_stream, planned in groupby(plan_runs(table, view, videos, together=together), key=lambda run: run.is_stream):
         if is_stream:
             for run in planned:
                 yield from _parts(run, runs.clips(run), most)

@@ -187,7 +187,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     parts = labelled_parts(config, workers=config.workers, console=console, fps=view.fps)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
-    stored = isinstance(train.table[0], StoredVideo)
+    stored = isinstance(train.table.source(0), StoredVideo)
     num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
     return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
 

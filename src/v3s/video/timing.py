@@ -79,7 +79,7 @@ def steady_step(times: Sequence[int]) -> int:
 
 
 def _increasing(times: Sequence[int | None]) -> Sequence[int]:
-    if not len(times) or None in times:
+    if not len(times) or (not isinstance(times, array) and None in times):
         return ()
     known = np.array(times, np.int64)
     steps = np.diff(known)

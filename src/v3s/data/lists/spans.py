@@ -14,7 +14,7 @@ Bounds = tuple[float, float | None]
 """Start and end of a span in seconds from the video's first frame on; without an end, to the video's end."""
 
 _SLACK_SECONDS = 0.06  # by which an end may lie outside of a file: lists are rounded to tenths
-_LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter is left out
+_LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter is skipped
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, lo
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
 from v3s.files.text import counted
+from v3s.video.container import ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -76,9 +77,9 @@ def list_videos(
     """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, relative to
-            the folder of the list, or of spans (see :func:`v3s.data.lists.listfile.read_list`).
-            In a folder without `splits`, the label of a video is the name of its folder; videos
+        data: A folder, a video, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, or of
+            spans (see :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder
+            without `splits`, the label of a video is the name of its folder; videos
             directly in `data` have no label. Links that lead out of such a folder are refused: only a list may name
             files elsewhere.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
@@ -167,6 +168,8 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
+    if data.suffix.lower() in ENDINGS:
+        return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
 
 
@@ -230,7 +233,8 @@ class VideoOptions(SpanOptions):
     """Which videos.
 
     Attributes:
-        data: A folder of videos (subfolders included), a list file with one path per line, or a store from v3s prepare.
+        data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
+            prepare.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
