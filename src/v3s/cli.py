@@ -284,9 +284,10 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     for file in from_words.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
-    if recipe and _options_of_run(kind, values):
+    of_run = _options_of_run(kind, values)
+    if recipe and of_run:
         raise ValueError("--recipe and --resume cannot be combined: a run is resumed with its own options")
-    config = argv.build(kind, recipe | _options_of_run(kind, values) | values)
+    config = argv.build(kind, recipe | of_run | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} is your own code, which can be trained only from Python: "
@@ -309,8 +310,7 @@ def _options_of_run(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any
     if file.is_file():
         return argv.former_values(kind) | argv.read_file(argv.options_of(kind), str(file))
     if "data" not in values:
-        out = values["out"]
-        raise ValueError(f"{out} is not a run to resume: {file} is missing; to start a new run, give --data")
+        raise ValueError(f"{values['out']} is not a run to resume: {file} is missing; to start a new run, give --data")
     return {}
 
 

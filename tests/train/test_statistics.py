@@ -1,4 +1,4 @@
-"""Batch norm's statistics estimated again: means over batches, of finished weights alone, and exact on resume."""
+"""Batch norm's statistics re-estimated: means over batches, of finished weights alone, and exact on resume."""
 
 from contextlib import suppress
 from dataclasses import replace

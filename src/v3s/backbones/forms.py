@@ -45,7 +45,7 @@ class _ConvolutionForm(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace 3D convolutions, and call every other function as it is."""
+        """Replace 3D convolutions, and call every other function unchanged."""
         if func is F.conv3d and len(args) == 7 and not isinstance(args[4], str):  # as nn.Conv3d calls it
             return self.convolve(_ConvolutionCall(*args))
         return func(*args, **(kwargs or {}))

@@ -204,9 +204,9 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         task: the label tables.
         sampling: how clips are cut.
         seed: seed of the run.
-        together: if more than 1, the samples i, i + len(table), ... of an epoch are a group: so many clips of one video
-            with different labels. If ``sampling.short`` is "fit", the video is long enough for all of their labels. The
-            number of the video is a third target. Validation clips have no groups.
+        together: if more than 1, the samples i, i + len(table), ... of an epoch are a group: this many clips of one
+            video with different labels. If ``sampling.short`` is "fit", the video is long enough for all of their
+            labels. The number of the video is a third target. Validation clips have no groups.
     """
 
     def __init__(

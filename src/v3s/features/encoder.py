@@ -246,12 +246,20 @@ class Encoder:
         items = load_views(table, self.view, num_workers=self.num_workers, videos=videos)
         encoded = (video for group in _full_passes(items, self.batch_size) for video in self._run(group))
         for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
-            if not all(vectors.isfinite().all() for vectors in features):
-                raise ValueError(
-                    f"{table[video].path}: {self.source.name} outputs NaN or infinity for this video; use "
-                    "--precision fp32, or another --backbone if the weights are damaged"
-                )
+            self.require_finite(features, table, video)
             yield video, features
+
+    def require_finite(self, features: Iterable[Tensor], table: IndexTable, video: int) -> None:
+        """Refuse features of a video that contain NaN or infinity.
+
+        Raises:
+            ValueError: they do; the message contains the video.
+        """
+        if not all(vectors.isfinite().all() for vectors in features):
+            raise ValueError(
+                f"{table[video].path}: {self.source.name} outputs NaN or infinity for this video; use "
+                "--precision fp32, or another --backbone if the weights are damaged"
+            )
 
     def _run(self, items: Sequence[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield the features of some videos' clips, split by video."""

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -89,6 +89,15 @@ class Parts:
     def num_test_groups(self) -> int:
         """Number of groups of test videos."""
         return len(torch.unique(self.test_groups))
+
+    def to_json(self) -> dict[str, Any]:
+        """What every result contains of the videos, so that results on the same videos can be compared in pairs."""
+        return {
+            "num_test_groups": self.num_test_groups,
+            "test_videos": self.test_paths,
+            "test_groups": self.test_groups.tolist(),
+            "left_out": self.left_out,
+        }
 
     @property
     def num_unknown(self) -> int:

@@ -261,9 +261,6 @@ def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: Pr
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,
-        "num_test_groups": parts.num_test_groups,
-        "test_videos": parts.test_paths,
-        "test_groups": parts.test_groups.tolist(),
-        "left_out": parts.left_out,
+        **parts.to_json(),
         **asdict(result),
     }

@@ -200,10 +200,7 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
         "centre": config.centre,
         "gallery": parts.train_source,
         "queries": parts.test_source,
-        "num_test_groups": parts.num_test_groups,
-        "test_videos": parts.test_paths,
-        "test_groups": parts.test_groups.tolist(),
-        "left_out": parts.left_out,
+        **parts.to_json(),
         **asdict(result),
     }
 

@@ -1,4 +1,4 @@
-"""Batch norm's statistics of finished weights, estimated again on training clips.
+"""Batch norm's statistics of finished weights, re-estimated on training clips.
 
 The running averages of training follow weights that change with every step, and a few unusual batches move them. For
 weights that no longer change, the plain mean over many batches is closer to what the network saw in training.

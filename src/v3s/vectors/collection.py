@@ -35,7 +35,7 @@ from v3s.video.checksum import adler32
 _FORMAT = 1
 VECTORS, VIDEOS = "vectors.json", "videos.jsonl"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-_NUM_SPARE = 16
+NUM_SPARE = 16
 """Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
 swap near ties and even rank another vector before a copy of the query."""
 
@@ -223,7 +223,7 @@ class Vectors:
         """
         if not 1 <= k <= len(self):
             raise ValueError(f"k is {k}; it must be from 1 to {len(self):,}, the number of vectors in {self.folder}")
-        candidates = nearest(queries, [shard.vectors for shard in self.shards], min(k + _NUM_SPARE, len(self)))
+        candidates = nearest(queries, [shard.vectors for shard in self.shards], min(k + NUM_SPARE, len(self)))
         return self.best_of(queries, candidates.indices, k)
 
     def best_of(self, queries: Tensor, candidates: Tensor, k: int) -> Neighbours:

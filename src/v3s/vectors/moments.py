@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from v3s.vectors.approximate import ApproximateIndex
-from v3s.vectors.collection import Place, Vectors
+from v3s.vectors.collection import NUM_SPARE, Place, Vectors
 from v3s.vectors.exact import best_scores, standardise
 
 OVERLAP = 0.25
@@ -17,7 +17,6 @@ OVERLAP = 0.25
 window of half a clip are, those that merely touch are not."""
 
 _ROWS_PER_MOMENT, _MIN_ROWS = 4, 64
-_NUM_SPARE = 16  # as in `v3s.vectors.collection`
 _NUM_SAMPLED = 4096  # rows that estimate the mean and the deviation of all scores; its error is 2 % of a deviation
 
 _Proposal = tuple[Tensor, Tensor, bool]
@@ -43,7 +42,7 @@ def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIn
     Args:
         vectors: the vectors to search.
         queries: vectors of one video or span, float32, shape (Q, D), unit length.
-        k: number of moments to find; fewer are returned if there are not so many.
+        k: number of moments to find; fewer are returned if there are fewer.
         index: searches the candidates of this index only. Standard scores then come from a sample of the rows.
     """
     if index is None:
@@ -74,7 +73,7 @@ def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int)
 
     Some spare rows are scored, because lengths in half precision differ by 1e-5 (see `v3s.vectors.collection`).
     """
-    rows = scores.topk(min(num_rows + _NUM_SPARE, len(scores))).indices.sort().values
+    rows = scores.topk(min(num_rows + NUM_SPARE, len(scores))).indices.sort().values
     exact, order = _score(vectors, queries, rows).sort(descending=True, stable=True)
     return rows[order[:num_rows]], exact[:num_rows], num_rows == len(vectors)
 

@@ -135,7 +135,6 @@ def _encode_span(encoder: Encoder, video: Video, start: int, end: int) -> Iterat
     table = IndexTable.of([video])
     for place in range(0, len(clips), encoder.batch_size):
         pixels = read_clips(table, 0, encoder.view, clips[place : place + encoder.batch_size])
-        (features,) = clip_features(encoder.backbone, pixels, encoder.features[:1], encoder.compute)
-        if not features.isfinite().all():
-            raise ValueError(f"{video.path}: {encoder.source.name} outputs NaN or infinity; use --precision fp32")
-        yield F.normalize(features, dim=1)
+        features = clip_features(encoder.backbone, pixels, encoder.features[:1], encoder.compute)
+        encoder.require_finite(features, table, 0)
+        yield F.normalize(features[0], dim=1)

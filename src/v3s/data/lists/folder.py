@@ -74,7 +74,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         Videos in alphabetical order, and what else is there.
 
     Raises:
-        ValueError: There is no such folder, it cannot be read, or it contains no videos.
+        ValueError: The folder does not exist, cannot be read, or contains no videos.
     """
     if is_store(root):
         store = open_store(root)

@@ -15,10 +15,9 @@ def read_list(file: Path, root: Path) -> Listing:
     """Read a list of paths, with or without labels.
 
     The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
-    double quotes, as in CSV, may contain anything. If the
-    whole line is the path of an existing file, it has no label, even if it contains spaces or commas. Blank lines are
-    skipped; a first line ``path`` or ``path,label`` is a header. ``#`` does not start a comment, since file names
-    contain it.
+    double quotes, as in CSV, may contain anything. If the whole line is the path of an existing file, it has no label,
+    even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header.
+    ``#`` does not start a comment, since file names contain it.
 
     Args:
         file: The list.
