@@ -1,6 +1,10 @@
 """Fixtures that every test may use."""
 
 import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from rich.console import Console
 from v3s import PretrainConfig, pretrain
 from v3s.data.synthetic import make_clips
 from v3s.protocols.finetune import FinetuneConfig
+from v3s.train.progress import Progress
 from v3s.vectors.embed import EmbedConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -93,3 +98,40 @@ def small_embedding(small_videos: Path) -> EmbedConfig:
         data=str(small_videos), out="", backbone="random:r3d@0.125", clip_frames=8, clip_size=32, workers=0,
         device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which no file may grow above a few bytes; as on a full disk, it is opened without an error."""
+
+    @contextmanager
+    def limit(num_bytes: int) -> Iterator[None]:
+        before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit
+
+
+@pytest.fixture
+def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which a training ends with an exception after a number of steps, without a last checkpoint."""
+
+    @contextmanager
+    def die_after(num_steps: int) -> Iterator[None]:
+        left = iter(range(num_steps))
+
+        def die(self: Progress, *arguments: object) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "step", die)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return die_after

@@ -67,14 +67,20 @@ def refuses(what: str, read: Callable[[], object], file: Path) -> bool:
     return message is not None
 
 
-def test_config_json(pretrained: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(pretrained, tmp_path / "run")
-    file = run / "config.json"
+def accepted(file: Path, read: Callable[[], object]) -> list[str]:
+    """The changes of a JSON file with which reading is not refused."""
     taken = []
     for what, values in forged(json.loads(file.read_text())):
         file.write_text(json.dumps(values))
-        if not refuses(what, lambda: load_pretext_model(run), file):
+        if not refuses(what, read, file):
             taken.append(what)
+    return taken
+
+
+def test_config_json(pretrained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    file = run / "config.json"
+    taken = accepted(file, lambda: load_pretext_model(run))
     free = ("format", "results", "converted_from", "sampling", "classes", "unknown", "kind")
     assert not unexpected(taken, free)
     for place, value in (("zoom", "/etc"), ("clip_frames", 10**6), ("canvas_size", "x"), ("blur", float("inf"))):
@@ -130,12 +136,7 @@ def vectors(small_embedding: EmbedConfig, tmp_path_factory: pytest.TempPathFacto
 
 def test_vectors_json(vectors: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(vectors, tmp_path / "vectors")
-    file = folder / "vectors.json"
-    taken = []
-    for what, values in forged(json.loads(file.read_text())):
-        file.write_text(json.dumps(values))
-        if not refuses(what, lambda: open_vectors(folder), file):
-            taken.append(what)
+    taken = accepted(folder / "vectors.json", lambda: open_vectors(folder))
     free = [
         "format",
         "backbone",

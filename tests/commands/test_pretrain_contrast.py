@@ -5,7 +5,9 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from colorsys import hsv_to_rgb
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,6 @@ from v3s.files.weights import fingerprint
 from v3s.pages.images import mp4
 from v3s.train.checkpoint import load_checkpoint
 from v3s.train.finite import NonFiniteError
-from v3s.train.progress import Progress
 from v3s.train.run import read_metrics
 
 QUIET = Console(quiet=True)
@@ -76,18 +77,16 @@ def test_the_projector_is_in_the_checkpoint_and_not_in_the_backbone(finished: Pa
 @pytest.mark.parametrize(("workers", "steps"), [(0, 1), (1, 4), (2, 2)])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_it_resumes_exactly(
-    config: PretrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, steps: int
+    config: PretrainConfig,
+    finished: Path,
+    tmp_path: Path,
+    killed_after: Callable[[int], AbstractContextManager[None]],
+    workers: int,
+    steps: int,
 ) -> None:
-    given, left = replace(config, out=str(tmp_path), workers=workers), iter(range(steps))
-
-    def die(self: Progress, *arguments: object) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "step", die)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(given, console=QUIET)
+    given = replace(config, out=str(tmp_path), workers=workers)
+    with killed_after(steps):
+        pretrain(given, console=QUIET)
     pretrain(replace(given, resume=True), console=QUIET)
     ours, theirs = last_state(tmp_path), last_state(finished)
     assert fingerprint(ours["model"]) == fingerprint(theirs["model"])

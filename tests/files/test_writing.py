@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import resource
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,18 +30,7 @@ from v3s.vectors.index import IndexConfig, index
 from v3s.video.container import Failure
 
 QUIET = Console(quiet=True)
-
-
-@contextmanager
-def full_disk(num_bytes: int = 100) -> Iterator[None]:
-    """No file may grow above a few bytes; as on a full disk, it is opened without an error."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -73,35 +60,35 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_full_disk(name: str, tmp_path: Path) -> None:
-    with full_disk(), pytest.raises(SaveError, match=rf"{name} cannot be written: File too large"):
+def test_full_disk(name: str, tmp_path: Path, full_disk: FullDisk) -> None:
+    with full_disk(100), pytest.raises(SaveError, match=rf"{name} cannot be written: File too large"):
         WRITERS[name](tmp_path)
     left = {path.name for path in tmp_path.rglob("*")} - {".next"}
     assert left <= {"metrics.jsonl", "train.log", "q.jsonl", "line.txt"}, "only what grows line by line"
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_full_disk_in_export(export: str, vectors: Path) -> None:
+def test_full_disk_in_export(export: str, vectors: Path, full_disk: FullDisk) -> None:
     before = set(vectors.iterdir())
-    with full_disk(), pytest.raises(SaveError, match=rf"vectors\.{export} cannot be written: .*[Ff]ile too large"):
+    with full_disk(100), pytest.raises(SaveError, match=rf"vectors\.{export} cannot be written: .*[Ff]ile too large"):
         EXPORTS[export](open_vectors(vectors))
     assert set(vectors.iterdir()) == before
 
 
-def test_full_disk_in_index(vectors: Path) -> None:
+def test_full_disk_in_index(vectors: Path, full_disk: FullDisk) -> None:
     pytest.importorskip("faiss")
     before = set(vectors.iterdir())
-    with full_disk(), pytest.raises(SaveError, match=r"index\.faiss cannot be written: FAISS: "):
+    with full_disk(100), pytest.raises(SaveError, match=r"index\.faiss cannot be written: FAISS: "):
         index(IndexConfig(vectors=str(vectors), recall_queries=2, k=1), console=QUIET)
     assert set(vectors.iterdir()) == before
 
 
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*the next run reads all files again")
-def test_full_disk_in_check_and_lock(small_videos: Path, tmp_path: Path) -> None:
+def test_full_disk_in_check_and_lock(small_videos: Path, tmp_path: Path, full_disk: FullDisk) -> None:
     out = tmp_path / "r.jsonl"
     check(CheckConfig(data=str(small_videos), out=str(out), workers=0), console=QUIET)  # the cache is written here
     out.unlink()
-    with full_disk(), pytest.raises(SaveError, match=r"r\.jsonl cannot be written"):
+    with full_disk(100), pytest.raises(SaveError, match=r"r\.jsonl cannot be written"):
         check(CheckConfig(data=str(small_videos), out=str(out), workers=0), console=QUIET)
     with full_disk(0), pytest.raises(SaveError, match=r"\.lock cannot be written"), only_writer(tmp_path / "run"):
         pass

@@ -1,6 +1,8 @@
 """Small complete fine-tuning runs: files, exact resume, and no use of test videos in training."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ from v3s.protocols import finetune as module
 from v3s.protocols import recognition
 from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate
 from v3s.protocols.recognition import RecognitionResult, load_recognizer
-from v3s.train.progress import Progress
 from v3s.train.run import read_metrics
 from v3s.video import decode
 from v3s.video.frames import Frames
@@ -88,19 +89,11 @@ def test_a_killed_run_resumes_exactly(
     config: FinetuneConfig,
     finished: RecognitionResult,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    killed_after: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     config = replace(config, out=str(tmp_path / "killed"), resume=True)
-    left = iter(range(steps))
-
-    def die(self: Progress, *arguments: object) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "step", die)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(config, console=QUIET)
+    with killed_after(steps):
+        finetune(config, console=QUIET)
     assert last_state(tmp_path / "killed")["epoch"] < 2
     result = finetune(config, console=QUIET)
     ours, theirs = last_state(result.run), last_state(finished.run)

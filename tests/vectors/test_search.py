@@ -3,11 +3,9 @@
 import csv
 import json
 import re
-import resource
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -33,18 +31,6 @@ from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, index_video
 
 QUIET = Console(quiet=True)
-
-
-@contextmanager
-def full_disk(num_bytes: int) -> Iterator[None]:
-    """No file may grow above a few bytes; as on a full disk, it is opened without an error."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def save_run(folder: Path, seed: int) -> Path:
@@ -236,7 +222,11 @@ def test_clips_contain_exactly_the_frames_of_their_hits(
 
 
 def test_a_full_disk_and_a_lost_file_are_said(
-    run: Path, small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    small_videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full_disk: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     videos = Path(shutil.copytree(small_videos, tmp_path / "videos"))
     hostile = "a b'\x1b[31m=\u00e4\U0001f600#.mp4"
