@@ -73,7 +73,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
         ("check --data {tmp}/missing", "does not exist"),
-        ("check --data {tmp}/truncated/half.mp4", "half.mp4 is not a text file, so it cannot be a list"),
+        ("check --data {tmp}/half.list", "half.list is not a text file, so it cannot be a list"),
         (
             "check --data {tmp}/text --splits {tmp}/missing",
             "missing does not exist; give the folder of the official lists",
@@ -97,6 +97,7 @@ def test_mistakes(
     (tmp_path / "text/notes.mp4").write_text("this is no video")
     whole = next(small_videos.rglob("*.mp4")).read_bytes()
     (tmp_path / "truncated/half.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "half.list").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "list.txt").write_text("missing/a.avi\n")
     (tmp_path / "bad.yaml").write_text("data: x\nout: y\nbatch-size: 3\n")
     code, error = run(arguments.format(tmp=tmp_path), capsys)

@@ -66,6 +66,10 @@ def test_motion_is_the_change_from_frame_to_frame() -> None:
     assert all(cues.isfinite().all() for cues in clip_cues(torch.zeros_like(clip)).values())
 
 
+PARTS = np.arange(12), np.arange(12, 20)
+"""Numbers of the videos to train on and to test on."""
+
+
 def a_table(small_videos: Path) -> PretextClips:
     videos = scan(list_videos(small_videos, subset="all"), min_frames=1).usable_table
     return PretextClips(videos, TASKS["ts"], SMALL, seed=0)
@@ -76,7 +80,7 @@ def test_probe_finds_a_cue_that_is_there_and_none_that_is_not(small_videos: Path
     labels = torch.randint(3, (600, 2), generator=generator) * torch.tensor([0, 1])
     cues = {name: torch.randn(600, 4, generator=generator) for name in CUES}
     cues["motion"][:, 2] += 4.0 * labels[:, 1]
-    scores = probe_cues(clips, cues, labels, torch.arange(600) % 20, range(12, 20), torch.arange(20))
+    scores = probe_cues(clips, cues, labels, torch.arange(600) % 20, PARTS, torch.arange(20))
     assert scores["motion"][1].accuracy > 0.9
     assert scores[ALL_CUES][1].accuracy > 0.9
     assert scores["gradients"][1].accuracy < 1 / 3 + 4 * np.sqrt(2 / 9 / 240)
@@ -91,7 +95,7 @@ def test_probe_learns_nothing_from_the_videos_that_it_is_tested_on(small_videos:
     cues = {name: torch.randn(600, 2, generator=generator) for name in CUES}
     tested = videos >= 12
     cues["borders"][tested, 0] = 10.0 * labels[tested, 1]
-    found = probe_cues(clips, cues, labels, videos, range(12, 20), torch.arange(20))["borders"][1]
+    found = probe_cues(clips, cues, labels, videos, PARTS, torch.arange(20))["borders"][1]
     assert found.accuracy < 0.6
 
 

@@ -66,6 +66,34 @@ def test_pretraining_validates_on_other_groups(takes: tuple[Path, str | None], s
     check_sides(job.train.table, job.validation.table, 6)  # 5 are not possible; 6 are nearer than 3
 
 
+@pytest.mark.parametrize("pattern", [None, r"(\w/v_\w_g\d\d|\w/cage\d)"])
+def test_spans_of_a_file_and_of_a_group_stay_together(takes: tuple[Path, str | None], pattern: str | None) -> None:
+    """In every command that divides; of what is held out, no more spans are used than were asked for."""
+    options: dict[str, Any] = {
+        "data": str(takes[0]),
+        "group": pattern,
+        "segment": 0.4,
+        "clip_frames": 4,
+        "clip_size": 16,
+        "workers": 0,
+    }
+    unit: Callable[[IndexTable], set[str]] = groups_of if pattern or takes[1] is None else paths_of
+    for seed in SEEDS:
+        compute = choose_compute("cpu", "fp32")
+        config = PretrainConfig(**options, out="", task="ts", validation_videos=10, width=0.125, seed=seed)
+        job = set_up_pretraining(config, compute=compute, processes=Processes(), console=QUIET)
+        tuned = FinetuneConfig(**options, out="", backbone="random:r3d@0.125", validation_videos=10, seed=seed)
+        tuning = set_up_finetuning(tuned, QUIET)
+        for train, held in ((job.train.table, job.validation.table), (tuning.train.table, tuning.validation.table)):
+            assert not unit(train) & unit(held)
+            assert 6 <= len(held) <= 10
+            assert len(train) >= 0.6 * 48
+
+
+def paths_of(table: IndexTable) -> set[str]:
+    return {video.path for video in table}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_fine_tuning_validates_on_other_groups(takes: tuple[Path, str | None], seed: int) -> None:
     data, group = takes
@@ -84,18 +112,17 @@ def test_an_audit_tests_its_probe_on_other_groups(
     data, group = takes
     drawn: list[tuple[IndexTable, Any]] = []
 
-    def recorded(clips: Any, cues: Any, labels: Any, videos: Any, tested: Any, groups: Any) -> Any:
-        drawn.append((clips.table, tested))
-        found = probe_cues(clips, cues, labels, videos, tested, groups)
+    def recorded(clips: Any, cues: Any, labels: Any, videos: Any, parts: Any, groups: Any) -> Any:
+        drawn.append((clips.table, parts))
+        found = probe_cues(clips, cues, labels, videos, parts, groups)
         assert {head.num_groups for heads in found.values() for head in heads} == {3}
         return found
 
     monkeypatch.setattr("v3s.commands.audit.probe_cues", recorded)
     options: dict[str, Any] = {"task": "ts", "clip_frames": 4, "clip_size": 16, "clips": 1, "workers": 0}
     result = audit(AuditConfig(data=str(data), group=group, **options), console=QUIET)
-    table, tested = drawn[0]
-    others = np.setdiff1d(np.arange(24), tested)
-    check_sides(table.subset(others), table.subset(np.array(tested)), 9)
+    table, (trained, tested) = drawn[0]
+    check_sides(table.subset(trained), table.subset(tested), 9)
     assert "9 clips of 9 videos in 3 groups" in result.title
 
 

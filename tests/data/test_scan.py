@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_disk_that_is_full_costs_one_warning(folder: Path, monkeypatch: pytest.M
 
 
 def test_writers_at_once_do_not_mix_their_lines(folder: Path, tmp_path: Path) -> None:
-    index = replace(index_video(folder / "short.avi"), timestamps=tuple(n * n for n in range(2_000)))
+    index = replace(index_video(folder / "short.avi"), timestamps=array("q", (n * n for n in range(2_000))))
     cache = tmp_path / "shared.jsonl"
 
     def add_many(writer_number: int) -> None:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.views import View, count_padded, evenly_spaced, load_views, read_clips
+from v3s.data.streams import load_views
+from v3s.data.views import View, count_padded, evenly_spaced, read_clips
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
 

@@ -54,12 +54,32 @@ def model(*, projects: bool, seed: int = 0) -> PretextModel:
         return PretextModel(Means(), TASK, seed=seed, projects=projects)
 
 
+def test_spans_of_one_file_that_overlap_are_not_told_apart() -> None:
+    vectors, videos = draw(8, 6), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    places = {0: (5, 0, 4000), 1: (5, 2000, 6000), 2: (5, 6000, 9000), 3: (4, 0, 4000)}
+    spans = torch.tensor([places[int(video)] for video in videos])
+    loss = contrast_loss(vectors, videos, spans)
+    without: dict[int, Tensor] = {video: (videos != other) for video, other in ((0, 1), (1, 0))}
+    own = []  # the loss of each clip, among the clips that it is compared with
+    for clip, video in enumerate(videos.tolist()):
+        kept = without.get(video, torch.ones(8, dtype=torch.bool))
+        cosines = F.normalize(vectors, dim=1) @ F.normalize(vectors[clip], dim=0) / 0.1
+        compared = kept & (torch.arange(8) != clip)
+        partner = (videos == video) & compared
+        own.append(cosines[compared].logsumexp(dim=0) - cosines[partner][0])
+    assert loss.item() == pytest.approx(torch.stack(own).mean().item(), rel=1e-5)
+    apart = spans * torch.tensor([0, 1, 1]) + videos[:, None] * torch.tensor([1, 0, 0])
+    assert torch.equal(contrast_loss(vectors, videos, apart), contrast_loss(vectors, videos))
+    alone = torch.tensor([[0, 0, 10]] * 8)
+    assert contrast_loss(vectors, videos, alone).item() == pytest.approx(0, abs=1e-6)  # no clip has a negative
+
+
 @pytest.mark.parametrize("videos", [(4, 4, 1, 1, 9, 9), (2, 2, 2, 5, 5, 5), (0, 1, 0, 1, 2, 0), (3, 3, 8, 8, 7, 1)])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_loss_is_its_definition(videos: tuple[int, ...], temperature: float) -> None:
     """Also with clips in another order, and with clips that are alone."""
     vectors = draw(len(videos), 7)
-    loss = contrast_loss(vectors, torch.tensor(videos), temperature)
+    loss = contrast_loss(vectors, torch.tensor(videos), temperature=temperature)
     assert loss.item() == pytest.approx(by_loops(vectors, videos, temperature), rel=1e-5)
 
 

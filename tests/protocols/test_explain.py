@@ -106,11 +106,15 @@ def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_pat
 
 def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -> None:
     console, out = quiet(), tmp_path / "deep" / "out"
-    config = ExplainConfig(video=video.path, backbone=str(run), out=str(out), device="cpu", head="spatial", start=13)
+    config = ExplainConfig(
+        video=video.path, backbone=str(run), out=str(out), device="cpu", head="spatial", start="0.52"
+    )
     page = explain(config, console=console)
     assert page == out / "explain.html"
     facts = json.loads((out / "explain.json").read_text())
-    assert facts["frames"] == list(range(13, 21))
+    assert facts["frames"] == list(range(13, 21))  # at 25 frames per second
+    assert facts["seconds"] == pytest.approx([0.52, 0.8])
+    assert f"{video.path}: 0:00:00.5 to 0:00:00.8, frames 13 to 20." in console.file.getvalue()  # type: ignore[attr-defined]
     assert sum(facts["probabilities"].values()) == pytest.approx(1)
     assert facts["target"] == facts["predicted"] == max(facts["probabilities"], key=facts["probabilities"].get)
     for name in ("overlay.mp4", "overlay.gif"):
@@ -191,8 +195,25 @@ def test_invalid_options_are_refused(run: Path, video: VideoIndex, tmp_path: Pat
         explain_clip(subject, video, start=14)
     with pytest.raises(ValueError, match=r"start is -1; .* must start at frame 0 to 13"):
         explain_clip(subject, video, start=-1)
+    late = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", start="0:01")
+    with pytest.raises(ValueError, match=r"start is 0:00:01.0; a clip of 8 frames must start at 0:00:00.5 or before"):
+        explain(late, console=quiet())
+    with pytest.raises(ValueError, match="start is 'one', which is not a time"):
+        ExplainConfig(video=video.path, backbone=str(run), start="one")
     with pytest.raises(ValueError, match="unknown class 'faster'"):
         explain_clip(subject, video, target="faster")
     with pytest.raises(ValueError, match="random:r3d: no such run"):
         open_subject("random:r3d")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_trained_at_a_rate_is_shown_clips_at_this_rate(video: VideoIndex, tmp_path: Path) -> None:
+    model = PretextModel(create_backbone("r3d", 0.125), TASKS["v3s"])
+    folder = tmp_path / "run"
+    save_trained(folder, model, backbone="r3d", width=0.125, task=TASKS["v3s"], sampling=SAMPLING, results={}, fps=12.5)
+    out = tmp_path / "out"
+    explain(
+        ExplainConfig(video=video.path, backbone=str(folder), out=str(out), device="cpu", start="0"), console=quiet()
+    )
+    facts = json.loads((out / "explain.json").read_text())
+    assert facts["seconds"] == pytest.approx([0, 7 / 12.5])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from v3s.argv import to_yaml
 from v3s.backbones import create_backbone
 from v3s.commands.pretrain import PretrainConfig
-from v3s.data import views
+from v3s.data import streams
 from v3s.features.saved import load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
@@ -119,7 +119,12 @@ def test_test_videos_are_read_only_after_training(
         return read_frames
 
     monkeypatch.setattr(recognition, "read_frames", record("training"))
-    monkeypatch.setattr(views, "read_frames", record("testing"))
+
+    def stream(video: Any, wanted: Any, *, at_once: int) -> Any:
+        read.append(("testing", video.path))
+        return decode.stream_frames(video, wanted, at_once=at_once)
+
+    monkeypatch.setattr(streams, "stream_frames", stream)
     finetune(replace(config, out=str(tmp_path / "run")), console=QUIET)
     names = [name for name, _ in read]
     assert names == sorted(names, reverse=True)  # all of training, then all of testing

@@ -16,8 +16,8 @@ from rich.console import Console
 from scipy.io import savemat
 from torch import nn
 
+from v3s.data.streams import ClipRuns
 from v3s.data.synthetic import make_clips
-from v3s.data.views import ViewedVideos
 from v3s.features.source import Source
 from v3s.protocols.classify import C_GRID
 from v3s.protocols.similarity import SimilarityConfig, SimilarityReport, similarity
@@ -56,13 +56,13 @@ def write_csv(path: Path, rows: list[tuple[str, str, int, int]]) -> str:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that are read."""
     seen: list[str] = []
-    original = ViewedVideos.__getitem__
+    original = ClipRuns.__getitem__
 
-    def spy(self: ViewedVideos, video: int) -> Any:
-        seen.append(Path(self.table[video].path).name)
-        return original(self, video)
+    def spy(self: ClipRuns, run: Any) -> Any:
+        seen.append(Path(self.path(run)).name)
+        return original(self, run)
 
-    monkeypatch.setattr(ViewedVideos, "__getitem__", spy)
+    monkeypatch.setattr(ClipRuns, "__getitem__", spy)
     return seen
 
 
@@ -88,7 +88,7 @@ def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embe
     assert printed.count("accuracy, fold") == 4
     assert "more than one fold" not in printed
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 10, "stride": 8}
+    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 10, "stride": 8, "fps": None}
     assert (written["result"]["mean"], written["num_pairs"], written["left_out"]) == (1, 40, {})
     assert (written["stages"], len(written["fingerprint"])) == (["conv3", "conv4", "conv5"], 64)
 

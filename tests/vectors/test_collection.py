@@ -19,15 +19,14 @@ from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
-    Entry,
     Shard,
     VectorsError,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
-    video_lines,
 )
+from v3s.vectors.entries import Entry, video_lines
 from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8

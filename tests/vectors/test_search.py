@@ -134,8 +134,9 @@ def test_a_span_finds_itself_in_a_known_and_in_an_unknown_file(
     assert hits[0].score == pytest.approx(1, abs=1e-6)
     assert f"query: {file} from 0:00:00.6 to 0:00:01.0" in text
     assert hits[0].z > hits[1].z
-    short, _ = find(vectors, file, start=hits[0].start, end="0.7", k=1)  # less than a clip: widened around itself
-    assert short[0].path == entry.path
+    short, _ = find(vectors, file, start=f"{18 / rate:.2f}", end=f"{22 / rate:.2f}", k=1)  # widened to frames 16 to 23
+    assert (short[0].path, short[0].start_frame) == (entry.path, 16)
+    assert short[0].score == pytest.approx(1, abs=1e-6)
     last, _ = find(vectors, file, start="1.5", k=1)
     assert (last[0].path, last[0].start_frame) == (entry.path, 32)
     assert last[0].score == pytest.approx(1, abs=1e-6)

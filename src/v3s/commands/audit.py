@@ -23,7 +23,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.commands.scores import HeadScores, critical_value, one_answer_sentence, score_head
 from v3s.commands.stimuli import STIMULI, Stimuli
 from v3s.data.clips import PretextClips, validation_batches
-from v3s.data.groups import GroupOptions, hold_out, number_groups
+from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan
@@ -146,17 +146,17 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     read = load(CueClips(clips), batches, num_workers=workers, quarantine=None, collate=default_collate)
     cues, labels, numbers = _collect(read)
     num_tested = max(1, round(_TEST_SHARE * len(videos)))
-    _, tested = hold_out(len(videos), num_tested, config.seed, videos.fingerprints, groups)
+    trained, tested = hold_out_rows(videos, num_tested, config.seed, groups)
     rows = {}
     for place, name in enumerate(settings):
         own = {cue: values[:, place] for cue, values in cues.items()}
-        found = probe_cues(clips[place], own, labels, numbers, tested.tolist(), torch.from_numpy(groups))
+        found = probe_cues(clips[place], own, labels, numbers, (trained, tested), torch.from_numpy(groups))
         for cue, scores in found.items():
             rows[f"{name}: {cue}"] = scores
     shown = _of_videos(config.clips * len(tested), groups[tested])
     title = f"Linear probe on a few statistics of each clip: {shown}"
     conclusions = [f"videos with bars: {base.num_with_bars:,} of {len(videos):,}"] if config.trim_bars else []
-    others = counted(len(videos) - len(tested), "other video")
+    others = counted(len(trained), "other video")
     return Audit(f"{title}, trained on {others}", rows, conclusions)
 
 
@@ -193,7 +193,7 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
-    scanned = _usable(config, trained.task, trained.sampling, console)
+    scanned = _usable(config, trained.task, trained.sampling, console, trained.fps)
     videos, groups = scanned.usable_table, config.groups_of(scanned)
     clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
     stimuli = Stimuli(clips.balanced(config.clips * len(videos)))
@@ -304,8 +304,10 @@ def _page(result: Audit) -> str:
     return page("Audit", sections, lead=result.title)
 
 
-def _usable(config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console) -> Scan:
-    listed = config.list_videos()
+def _usable(
+    config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console, fps: float | None = None
+) -> Scan:
+    listed = config.list_videos(fps)
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)

@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import FileReport, Scan
-from v3s.data.usable import scan_with_bar, shorter_table, summary
+from v3s.data.reports import FileReport, rate_advice, say_notes, summary
+from v3s.data.scan import Scan
+from v3s.data.usable import scan_with_bar, shorter_table
 from v3s.files.text import say
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
@@ -57,10 +58,14 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     listed = config.list_videos()
     say(console, listed.description)
     scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
-    console.print(summary(scanned))
+    console.print(summary(scanned.reports, scanned.videos))
     if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
         console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES)))
     _print_bad(scanned, console, config.out)
+    say_notes(console, scanned.videos)
+    readable = (report for report in scanned.reports if not report.is_bad)
+    if advice := rate_advice(readable, config.min_frames, config.fps):
+        say(console, advice)
     _print_remarks(scanned, console, config.out)
     if config.out is not None:
         _write_reports(scanned.reports, Path(config.out))
@@ -83,7 +88,7 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:_NUM_BAD_SHOWN]:
         stage = f" ({report.stage})" if report.stage else ""
-        say(console, f"{report.verdict}: {report.path}: {report.reason}{stage}")
+        say(console, f"{report.verdict}: {report.name}: {report.reason}{stage}")
     if len(bad) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}")
@@ -91,9 +96,10 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
 
 def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
-    unusual = [report for report in result.reports if report.remarks]
+    by_file = {report.path: report for report in result.reports if report.remarks}  # once, not for each span
+    unusual = list(by_file.values())
     for report in unusual[:_NUM_BAD_SHOWN]:
-        say(console, f"note: {report.path}: {report.remarks}")
+        say(console, f"note: {report.name}: {report.remarks}")
     if len(unusual) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")

@@ -5,7 +5,9 @@ Each sample is cut with several settings from the same frames, so that settings 
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,7 +83,7 @@ def probe_cues(
     cues: Mapping[str, Tensor],
     labels: Tensor,
     videos: Tensor,
-    tested: Sequence[int],
+    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
     groups: Tensor,
 ) -> dict[str, tuple[HeadScores, HeadScores]]:
     """Train a linear probe for each head on each kind of cue and on all of them, and test it on other videos.
@@ -91,19 +93,19 @@ def probe_cues(
         cues: the cues of one setting, each of shape (N, numbers).
         labels: int64, shape (N, 2).
         videos: the video number of each sample, shape (N,).
-        tested: numbers of the videos that the probe is tested on; it is trained on the others.
+        parts: numbers of the videos that the probe is trained on, and of those that it is tested on.
         groups: the group of each video, by its number, int64: standard errors are over groups.
 
     Returns:
         The scores for the labels of the spatial and of the temporal head, by cue.
     """
-    is_tested = torch.isin(videos, torch.as_tensor(tested))
+    is_trained, is_tested = (torch.isin(videos, torch.from_numpy(part)) for part in parts)
     test_groups = groups[videos[is_tested]].numpy()
     inputs = {**cues, ALL_CUES: torch.cat([cues[name] for name in CUES], dim=1)}
 
     def score(numbers: Tensor, head: int, rows: tuple[object, ...]) -> HeadScores:
-        train, test = numbers[~is_tested], numbers[is_tested]
-        probabilities = logistic_regression(train, labels[~is_tested, head], test, _PENALTY_C, len(rows))
+        train, test = numbers[is_trained], numbers[is_tested]
+        probabilities = logistic_regression(train, labels[is_trained, head], test, _PENALTY_C, len(rows))
         predictions, truth = probabilities.argmax(dim=1).numpy(), labels[is_tested, head].numpy()
         return score_head(rows, clips.sampling.label_prior, truth, predictions, test_groups)
 

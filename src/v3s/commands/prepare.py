@@ -101,16 +101,19 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     listed = config.list_videos()
     if is_store(listed.root):
         raise ValueError(f"{listed.root} is already a store; give the folder of videos that it was made from")
+    if not config.spans_for().is_default or listed.bounds:
+        say(console, "a store holds whole files: --segment, --fps and lists of spans count where it is used")
     folder = Path(config.out)
     with only_writer(folder):
         store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
         _remove_leftovers(store)
-        missing = [path for path in listed.paths if store.is_missing(path)]
+        paths = tuple(dict.fromkeys(listed.paths))
+        missing = [path for path in paths if store.is_missing(path)]
         store = _take_new_dates(store, missing, console)
         wanted = [path for path in missing if store.is_missing(path)]
         num_renewed = len(missing) - len(wanted)
         by_content = f", {num_renewed:,} of them with new dates but the same content" if num_renewed else ""
-        stored = f"{len(listed) - len(wanted):,} are already stored{by_content}"
+        stored = f"{len(paths) - len(wanted):,} are already stored{by_content}"
         say(console, f"{listed.description}; {stored}")
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)

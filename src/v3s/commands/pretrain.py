@@ -15,7 +15,7 @@ from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
 from v3s.commands.pretrain_result import PretrainResult, judge_run
 from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
-from v3s.data.groups import GroupOptions, hold_out, number_groups
+from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
@@ -202,7 +202,7 @@ def set_up_pretraining(
     scanned = _read_videos(config, task, sampling, processes, console)
     table = scanned.usable_table
     groups = config.groups_of(scanned)
-    parts = hold_out(len(table), config.validation_videos, config.seed, table.fingerprints, groups)
+    parts = hold_out_rows(table, config.validation_videos, config.seed, groups)
     clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
     validation = validation.balanced(len(validation) * config.validation_clips)
@@ -213,7 +213,7 @@ def set_up_pretraining(
         0 if resident else config.workers,
         compute.device,
         training=True,
-        stored=isinstance(train.table[0], StoredVideo),
+        stored=isinstance(train.table.source(0), StoredVideo),
         num_processes=processes.local_count,
     )
     return PretrainJob(
@@ -264,7 +264,8 @@ def _open(job: PretrainJob) -> RunFolder:
     """Open the folder of the run; with several processes, the first one creates it."""
     run = RunFolder(Path(job.config.out))
     scan = job.scan
-    videos = contents_of((scan.videos.paths[place] for place in scan.usable), scan.usable_table)
+    names = scan.videos.names
+    videos = contents_of((names[place] for place in scan.usable), scan.usable_table)
     check_same(_shared_options(job.config), "options", job.processes)
     check_same(videos, "usable videos", job.processes)
     if job.processes.is_first:
@@ -282,9 +283,9 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
         "workers": job.num_workers,
         "compute": str(job.compute),
         "source": job.scan.videos.source,
-        "files_sha256": hash_of_files(job.scan.videos.paths),
+        "files_sha256": hash_of_files(job.scan.videos.names),
         "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
-        "left_out": {report.path: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
+        "left_out": {report.name: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
     }
 
 
@@ -298,7 +299,7 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
     return judge_run(
         run,
         job.task,
-        num_videos=len(job.validation),
+        num_clips=len(job.validation) * job.config.validation_clips,
         clips_per_epoch=steps.order.clips_per_epoch,
         console=job.console,
         is_first=job.processes.is_first,
@@ -366,7 +367,7 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
     config = job.config
     save_trained(
         folder, model, backbone=config.backbone, width=config.width,
-        task=job.task, sampling=job.sampling, results=results,
+        task=job.task, sampling=job.sampling, results=results, fps=config.fps,
     )  # fmt: skip
 
 

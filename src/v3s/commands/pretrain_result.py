@@ -43,14 +43,14 @@ class PretrainResult:
 
 
 def judge_run(
-    run: RunFolder, task: PretextTask, *, num_videos: int, clips_per_epoch: int, console: Console, is_first: bool
+    run: RunFolder, task: PretextTask, *, num_clips: int, clips_per_epoch: int, console: Console, is_first: bool
 ) -> PretrainResult:
     """Report which epoch is kept and the verdict on it, also in train.log.
 
     Args:
         run: the folder of a finished run.
         task: its label tables.
-        num_videos: number of validation videos.
+        num_clips: number of validation clips.
         clips_per_epoch: number of training clips in an epoch.
         console: where to print.
         is_first: whether this is the first process of the run, which writes the log.
@@ -58,7 +58,7 @@ def judge_run(
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
     epochs = read_metrics(run.path / METRICS)
-    judged = verdict(task, results, num_videos, epochs, len(epochs) * clips_per_epoch)
+    judged = verdict(task, results, num_clips, epochs, len(epochs) * clips_per_epoch)
     with open_log(run if is_first else None) as log:
         report = reporter(log, console)
         for line in (f"kept epoch {best_epoch}: validation {describe(results)}", *judged):
@@ -68,7 +68,7 @@ def judge_run(
 
 
 def verdict(
-    task: PretextTask, validation: Mapping[str, float], num_videos: int, epochs: Sequence[Mapping[str, Any]], clips: int
+    task: PretextTask, validation: Mapping[str, float], num_clips: int, epochs: Sequence[Mapping[str, Any]], clips: int
 ) -> list[str]:
     """Judge a pre-training by its curves.
 
@@ -76,20 +76,22 @@ def verdict(
         task: the tables of the heads.
         validation: the accuracies of the kept weights, ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on
             clips with balanced labels.
-        num_videos: number of validation videos.
+        num_clips: number of validation clips.
         epochs: the lines of metrics.jsonl.
         clips: number of training clips that the run has seen.
 
     Returns:
-        Sentences. A head is at chance if its accuracy is not significantly above it: one-sided, at 1 %, over videos.
+        Sentences. A head is at chance if its accuracy is not significantly above it: one-sided, at 1 %. Labels are
+        drawn independently of the videos, so a network at chance is right on each clip independently, also on clips of
+        one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
     """
     sentences = []
     for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
         chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
-        if len(rows) > 1 and accuracy <= chance + critical_value(num_videos) * sqrt(chance * (1 - chance) / num_videos):
+        if len(rows) > 1 and accuracy <= chance + critical_value(num_clips) * sqrt(chance * (1 - chance) / num_clips):
             sentences.append(
-                f"the {head} head is at chance: {accuracy:.1%} of the clips of {num_videos:,} held-out videos, chance "
-                f"is {chance:.1%}; these videos do not show that it has learned its labels"
+                f"the {head} head is at chance: {accuracy:.1%} of {num_clips:,} clips of held-out videos, chance is "
+                f"{chance:.1%}; these videos do not show that it has learned its labels"
             )
     if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
         sentences.append(

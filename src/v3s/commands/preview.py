@@ -114,7 +114,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     for number in _evenly_spaced(scanned.num_usable, config.num_videos):
         video = scanned.usable_table[number]
         examples = cut_examples(video, task, sampling, seed=config.seed, number=number)
-        name = listed.paths[scanned.usable[number]]
+        name = scanned.videos.names[scanned.usable[number]]
         sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
     lead = (
         f"{listed.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "

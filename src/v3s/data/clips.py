@@ -309,15 +309,24 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         return int(generator.choice(np.flatnonzero(self.table.num_frames >= needed)))
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
-        """Return the clip, uint8 of shape (3, T, size, size), and its targets, int64 of shape (2,) or (3,)."""
+        """Return the clip, uint8 of shape (3, T, size, size), and its targets, int64 of shape (2,), (3,) or (6,)."""
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
         return clip, torch.tensor(self.targets(video, plan))
 
     def targets(self, video: int, plan: ClipPlan) -> list[int]:
-        """Return both labels of a sample and, if clips are in groups, the number of its video."""
-        return [plan.labels.spatial, plan.labels.temporal] + [video] * (self.together > 1)
+        """Return both labels of a sample and, if clips are in groups, the number of its video.
+
+        For a span, the number of its file and its start and end in milliseconds follow.
+        """
+        labels, spans = [plan.labels.spatial, plan.labels.temporal], self.table.spans
+        if self.together == 1:
+            return labels
+        if spans is None:
+            return [*labels, video]
+        times = (round(1000 * float(column[video])) for column in (spans.starts, spans.ends))
+        return [*labels, video, int(spans.sources[video]), *times]
 
 
 def validation_batches(

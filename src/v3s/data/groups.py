@@ -10,12 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.data.index_table import IndexTable
 from v3s.data.scan import Scan
 
 _UCF101 = re.compile(r"v_\w+_g\d+(?=_c\d+)")
 _PAPER_VALIDATION = 800
 _PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+_NUM_STRETCHES = 20
 _HOLD_OUT = 3  # separates this random stream from those of the samples
+
+GAP_SECONDS = 10.0
+"""Between held-out spans and training spans of one file lies so much time at least, and a span's length at least."""
+
+_Parts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +32,30 @@ class GroupOptions:
     More options:
         group: Regular expression that finds the group in a path: videos that resemble each other, such as takes of one
             scene. A group is trained on or held out as a whole, and standard errors are over groups. Default: the
-            groups of UCF101 (v_Class_g01_c01), else each video alone.
+            groups of UCF101 (v_Class_g01_c01), else each file alone; of a single recording, 20 equal stretches of time.
     """
 
     group: str | None = None
 
     def groups_of(self, found: Scan) -> NDArray[np.int64]:
-        """The number of each usable video's group, as `number_groups`."""
+        """The number of each usable video's group, as `number_groups`; of spans of a single file, as `stretches`."""
+        spans = found.usable_table.spans
+        if self.group is None and spans is not None and len(np.unique(found.usable_table.contents)) == 1:
+            return stretches(spans.starts)
         return number_groups([found.videos.paths[place] for place in found.usable], self.group)
+
+
+def stretches(starts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Divide the time from the first span of a recording to its last into equal stretches.
+
+    Args:
+        starts: of the spans, in seconds, shape (N,).
+
+    Returns:
+        The number of each span's stretch from 0, shape (N,); stretches without a span do not count.
+    """
+    edges = np.linspace(starts.min(), starts.max(), _NUM_STRETCHES + 1)[1:-1]
+    return np.unique(np.searchsorted(edges, starts, side="right"), return_inverse=True)[1]
 
 
 def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[np.int64]:
@@ -42,7 +65,7 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
         paths: path of each video, as listed.
         pattern: regular expression that is searched for in every path. Videos for which its first parenthesised group
             (or, without one, the whole match) is the same text belong together. None: the groups of UCF101 if all names
-            have its form, ``v_Class_g01_c01``, else each video alone.
+            have its form, ``v_Class_g01_c01``, else each file alone: spans of a file have the same path.
 
     Returns:
         The number of each video's group, shape (N,).
@@ -54,7 +77,7 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
         matches = [_UCF101.search(path) for path in paths]
         names = [match[0] if match else "" for match in matches]
         if not all(names):
-            return np.arange(len(paths))
+            names = list(paths)
     else:
         names = _names(paths, pattern)
     return _numbered(names)
@@ -82,6 +105,75 @@ def _names(paths: Sequence[str], pattern: str) -> list[str]:
     return names
 
 
+def unite(*relations: np.ndarray) -> NDArray[np.int64]:
+    """Number what belongs together by any of several relations, also through others: the finest such numbering.
+
+    Args:
+        relations: integers, each of shape (N,): equal numbers belong together.
+
+    Returns:
+        Numbers from 0 in the order in which they first occur, shape (N,).
+    """
+    kinds = [np.unique(relation, return_inverse=True)[1] for relation in relations]
+    numbers = np.arange(len(kinds[0]))
+    while True:
+        before = numbers
+        for kind in kinds:
+            least = np.full(int(kind.max()) + 1, len(kind), np.int64)
+            np.minimum.at(least, kind, numbers)
+            numbers = least[kind]
+        if np.array_equal(before, numbers):
+            return np.unique(numbers, return_inverse=True)[1]
+
+
+def hold_out_rows(table: IndexTable, num_validation: int | None, seed: int, groups: np.ndarray) -> _Parts:
+    """Split the rows of a table into training and validation, both sorted.
+
+    Whole videos are divided as by `hold_out`. Of spans, whole files and groups are held out; of these, as many evenly
+    spaced spans are used as were asked for, and no other. Where all spans are of one file, or of copies of it, one
+    stretch of time is drawn, and spans next to it are used on neither side.
+
+    Args:
+        table: the videos or spans.
+        num_validation: number of rows for validation; by default the paper's share.
+        seed: seed of the draw.
+        groups: the group of each row, integers, shape (N,); spans of a file are of one group.
+
+    Raises:
+        ValueError: training or validation would be empty, or all rows belong together.
+    """
+    if table.spans is None:
+        return hold_out(len(table), num_validation, seed, table.contents, groups)
+    wanted = _number(len(table), num_validation)
+    generator = np.random.default_rng((seed, 0, 0, _HOLD_OUT))
+    if len(np.unique(table.contents)) == 1:
+        return _hold_out_stretch(table, wanted, generator)
+    belongs = unite(table.contents, groups)
+    number = max(wanted, int(np.median(np.bincount(belongs))))  # so that not only the smallest group may be drawn
+    is_held = take_whole(generator.permutation(len(table)), number, belongs)
+    held = np.flatnonzero(is_held)
+    chosen = np.linspace(0, len(held) - 1, min(wanted, len(held))).round().astype(np.int64)
+    return np.flatnonzero(~is_held), held[np.unique(chosen)]
+
+
+def _hold_out_stretch(table: IndexTable, wanted: int, generator: np.random.Generator) -> _Parts:
+    """Hold out spans of one file that follow one another, and leave out those next to them."""
+    spans = table.spans
+    assert spans is not None
+    order = np.argsort(spans.starts, kind="stable")
+    first = int(generator.integers(len(order) - wanted + 1))
+    held = order[first : first + wanted]
+    gap = max(GAP_SECONDS, float(np.median(spans.ends - spans.starts)))
+    start, end = spans.starts[held].min() - gap, spans.ends[held].max() + gap
+    train = np.flatnonzero((spans.ends <= start) | (spans.starts >= end))
+    if not len(train):
+        raise ValueError(
+            f"all spans are of one recording, and none is {gap:.0f} s away from the {wanted} that were drawn for "
+            "validation; add recordings, or choose fewer --validation-videos or a shorter --segment"
+        )
+    return train, np.sort(held)
+
+
 def hold_out(
     num_videos: int,
     num_validation: int | None,
@@ -104,40 +196,28 @@ def hold_out(
     Raises:
         ValueError: training or validation would have no videos.
     """
-    if num_validation is None:
-        num_validation = min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
-    if num_videos < 2:
-        raise ValueError(f"only {num_videos} usable video; training needs at least 2, one of them for validation")
-    if not 0 < num_validation < num_videos:
-        raise ValueError(
-            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
-            "validation need at least one each; change --validation-videos"
-        )
+    num_validation = _number(num_videos, num_validation)
     order = np.random.default_rng((seed, 0, 0, _HOLD_OUT)).permutation(num_videos)
     relations = [numbers for numbers in (fingerprints, groups) if numbers is not None]
     is_held = take_whole(order, num_validation, unite(*relations) if relations else np.arange(num_videos))
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def unite(*relations: np.ndarray) -> NDArray[np.int64]:
-    """Number what belongs together by any of several relations, also through others: the finest such numbering.
-
-    Args:
-        relations: integers, each of shape (N,): equal numbers belong together.
-
-    Returns:
-        Numbers from 0 in the order in which they first occur, shape (N,).
-    """
-    kinds = [np.unique(relation, return_inverse=True)[1] for relation in relations]
-    numbers = np.arange(len(kinds[0]))
-    while True:
-        before = numbers
-        for kind in kinds:
-            least = np.full(int(kind.max()) + 1, len(kind), np.int64)
-            np.minimum.at(least, kind, numbers)
-            numbers = least[kind]
-        if np.array_equal(before, numbers):
-            return np.unique(numbers, return_inverse=True)[1]
+def _number(num_videos: int, num_validation: int | None) -> int:
+    """How many videos to hold out: the paper's share, or the given number."""
+    if num_videos < 2:
+        raise ValueError(
+            f"only {num_videos} usable video; training needs at least 2, one of them for validation; add videos, or "
+            "cut a recording into segments with --segment"
+        )
+    if num_validation is None:
+        return min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
+    if not 0 < num_validation < num_videos:
+        raise ValueError(
+            f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "
+            "validation need at least one each; change --validation-videos"
+        )
+    return num_validation
 
 
 def take_whole(order: np.ndarray, number: int, groups: np.ndarray) -> NDArray[np.bool_]:

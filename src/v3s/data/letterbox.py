@@ -50,9 +50,10 @@ def detect_bars(video: Video) -> Bars:
 
 
 def detect_all_bars(table: IndexTable) -> np.ndarray:
-    """Detect the bars of each video as left, top, right, bottom: int32, shape (len(table), 4)."""
-    all_bars = [detect_bars(video) for video in table]
-    return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in all_bars], np.int32)
+    """Detect the bars of each video, of a span those of its file: left, top, right, bottom, int32 (len(table), 4)."""
+    numbers, rows = np.unique(table.sources, return_inverse=True)  # spans of a file have its bars
+    all_bars = [detect_bars(table.source(number)) for number in numbers.tolist()]
+    return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in all_bars], np.int32)[rows]
 
 
 def picture_of(video: Video, sampling: Sampling) -> Picture:

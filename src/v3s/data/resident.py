@@ -21,7 +21,7 @@ from v3s.data.index_table import IndexTable
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import recolour_batch
-from v3s.video.decode import Video
+from v3s.video.decode import Span, Video
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.store import PixelFormat, StoredVideo, frame_bytes, plane_shapes, read_whole
 from v3s.video.warp import Samples, blurred_samples, warp_batch
@@ -227,6 +227,8 @@ def _fits(num_bytes: int, gpu: torch.device) -> bool:
 
 
 def _require_stored(video: object) -> StoredVideo:
+    if isinstance(video, Span):
+        raise ValueError(f"{video.path}: spans (--segment, --fps or a list of spans) are read with --loading workers")
     if not isinstance(video, StoredVideo) or video.pixel_format == "jpeg":
         raise ValueError(
             f"{getattr(video, 'path', video)}: only a store in the format yuv or rgb can be loaded into memory; "

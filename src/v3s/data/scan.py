@@ -18,61 +18,18 @@ from v3s.data.lists.folder import link_outside
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
+from v3s.data.reports import FileReport, Verdict, report_on
+from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
 from v3s.video.store import StoredVideo, verify_stored
-
-Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
 _FILES_AHEAD = 16
 """How many files a process is handed ahead."""
 
 _MAX_BYTES = 2**30
 """How much memory reading one file may take, in a process that does only that. A header may ask for any."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What a scan says of one file. What is not known of a bad file is 0 or empty.
-
-    Attributes:
-        path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not
-            decode: it is skipped like an unreadable one) or ``"unreadable"``.
-        reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
-        stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
-        frames: True length in frames; of a partial file, how many frames decode.
-        height: In pixels, as displayed.
-        width: In pixels, as displayed.
-        fps: Frames per second: the mean over the file's timestamps.
-        codec: FFmpeg's name of it.
-        pixel_format: FFmpeg's name of it.
-        seconds: Length in seconds.
-        rate_varies: Whether frames are not evenly spaced in time.
-        remarks: What is unusual about a file that can be read, e.g. ``"black throughout"``.
-        copy_of: The first listed file of the same content, if that is another.
-    """
-
-    path: str
-    verdict: Verdict
-    reason: str
-    stage: str = ""
-    frames: int = 0
-    height: int = 0
-    width: int = 0
-    fps: float = 0.0
-    codec: str = ""
-    pixel_format: str = ""
-    seconds: float = 0.0
-    rate_varies: bool = False
-    remarks: str = ""
-    copy_of: str = ""
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether the file itself is at fault: partial or unreadable, not merely too short."""
-        return self.verdict in ("partial", "unreadable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +63,7 @@ class Scan:
     @property
     def skipped(self) -> dict[str, str]:
         """Path and reason of each video that is not usable, in the order of the list."""
-        return {report.path: report.reason for report in self.reports if report.verdict != "usable"}
+        return {report.name: report.reason for report in self.reports if report.verdict != "usable"}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -154,32 +111,31 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
-        return _assemble(videos, min_frames, [_stored(store, path, verify) for path in videos.paths])
+        return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
-    keys = [file_key(videos.root, path) for path in videos.paths]
-    outcomes: list[ReadResult | None] = [known.get(key) if key else None for key in keys]
+    keys = {path: file_key(videos.root, path) for path in paths}
+    outcomes: dict[str, ReadResult] = {path: known[key] for path, key in keys.items() if key and key in known}
     if videos.stays_inside:
-        for position, path in enumerate(videos.paths):
+        for path in paths:
             if target := link_outside(videos.root / path, videos.root):
                 reason = f"links out of the data folder to {target}; a list file may name it"
-                outcomes[position] = Failure("open", reason)
-    unknown = [position for position, outcome in enumerate(outcomes) if outcome is None]
-    done = len(outcomes) - len(unknown)
+                outcomes[path] = Failure("open", reason)
+    unknown = [path for path in paths if path not in outcomes]
     if progress:
-        progress(done, len(outcomes))
+        progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
-        files = [str(videos.root / videos.paths[position]) for position in unknown]
-        for position, outcome in zip(unknown, _read_all(files, workers), strict=True):
-            outcomes[position] = outcome
-            if (key := keys[position]) and key == file_key(videos.root, videos.paths[position]):
+        files = [str(videos.root / path) for path in unknown]
+        for path, outcome in zip(unknown, _read_all(files, workers), strict=True):
+            outcomes[path] = outcome
+            if (key := keys[path]) and key == file_key(videos.root, path):
                 writer.add(key, outcome)
-            done += 1
             if progress:
-                progress(done, len(outcomes))
-    return _assemble(videos, min_frames, [outcome for outcome in outcomes if outcome is not None])
+                progress(len(outcomes), len(paths))
+    return _assemble(videos, min_frames, outcomes)
 
 
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:
@@ -251,38 +207,15 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
     return outcome
 
 
-def _assemble(videos: VideoList, min_frames: int, outcomes: list[ReadResult]) -> Scan:
-    """Judge every file and put the indices into a table."""
-    first: dict[int, str] = {}  # path by fingerprint
+def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
+    """Cut the files into spans, judge each, and put the indices into a table."""
+    videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
+    first: dict[int, str] = {}  # name by fingerprint
+    bounds = videos.bounds or (None,) * len(videos)
     reports = tuple(
-        _report(path, outcome, min_frames, first) for path, outcome in zip(videos.paths, outcomes, strict=True)
+        report_on(path, outcome, min_frames, first, times)
+        for path, outcome, times in zip(videos.paths, outcomes, bounds, strict=True)
     )
     readable = [position for position, outcome in enumerate(outcomes) if not isinstance(outcome, Failure)]
     table = IndexTable.of(outcome for outcome in outcomes if not isinstance(outcome, Failure))
     return Scan(videos, min_frames, reports, np.array(readable, np.int64), table)
-
-
-def _report(path: str, outcome: ReadResult, min_frames: int, first: dict[int, str]) -> FileReport:
-    """Judge one file; `first` has, and gets, the first path of each fingerprint."""
-    if isinstance(outcome, Failure):
-        verdict: Verdict = "partial" if outcome.num_frames else "unreadable"
-        return FileReport(path, verdict, outcome.reason, outcome.stage, outcome.num_frames)
-    original = first.setdefault(outcome.fingerprint, path)
-    remarks = [*outcome.remarks, *([f"has the same content as {original}"] if original != path else [])]
-    enough = outcome.num_frames >= min_frames
-    reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
-    return FileReport(
-        path,
-        "usable" if enough else "too short",
-        reason,
-        frames=outcome.num_frames,
-        height=outcome.height,
-        width=outcome.width,
-        fps=outcome.fps,
-        codec=outcome.codec,
-        pixel_format=outcome.pixel_format,
-        seconds=outcome.duration_seconds,
-        rate_varies=outcome.rate_varies,
-        remarks="; ".join(remarks),
-        copy_of=original if original != path else "",
-    )

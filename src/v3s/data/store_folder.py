@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
+from v3s.files.checksum import adler32
 from v3s.files.reading import checked, read_as, read_bytes, read_json
 from v3s.files.writing import CheckpointError
-from v3s.video.checksum import adler32
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
 from v3s.video.store import PixelFormat, StoredVideo

@@ -1,19 +1,16 @@
 """What a command says of the videos that it was given: which are skipped and why, and what shorter ones need."""
 
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from v3s.data.lists.splits import VideoList
-from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
+from v3s.data.reports import Verdict, say_notes, summary
+from v3s.data.scan import Scan, default_workers, scan
 from v3s.files.text import counted, progress_bar, say, text_table
-from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
-
-_NUM_KINDS_SHOWN = 5
 
 
 def usable_videos(
@@ -40,6 +37,7 @@ def usable_videos(
     """
     say(console, listed.description)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
+    say_notes(console, found.videos)
     counts = Counter(report.verdict for report in found.reports)
     verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
     say(console, f"{verdicts} (a video needs {min_frames} frames)")
@@ -47,18 +45,18 @@ def usable_videos(
         say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
-        say(console, f"skipped: {report.path}: {report.reason}")
+        say(console, f"skipped: {report.name}: {report.reason}")
     if counts["too short"] and shorter:
         console.print(shorter_table(found, shorter))
     if not found.num_usable:
         first = found.reports[0]
         way_out = "; the table shows which settings use more videos" if counts["too short"] and shorter else ""
-        raise ValueError(f"no usable video: {verdicts}; first: {first.path}: {first.reason}{way_out}")
+        raise ValueError(f"no usable video: {verdicts}; first: {first.name}: {first.reason}{way_out}")
     if 2 * len(bad) > len(found.reports):
-        console.print(summary(found))
+        console.print(summary(found.reports, found.videos))
         raise ValueError(
             f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
-            f"first: {bad[0].path}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
+            f"first: {bad[0].name}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
 
@@ -91,48 +89,3 @@ def scan_with_bar(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
             verify=verify,
         )
-
-
-def summary(result: Scan) -> Table:
-    """Return the table of counts, hours, sizes, rates, codecs and lengths."""
-    readable = [report for report in result.reports if report.verdict in ("usable", "too short")]
-    verdicts = Counter(report.verdict for report in result.reports)
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{counted(verdicts[verdict], 'file')}, {_hours(result.reports, verdict)}")
-    if result.videos.num_missing:
-        table.add_row("missing", f"{result.videos.num_missing:,} listed files")
-    if result.videos.classes:
-        table.add_row("classes", f"{len(result.videos.classes):,}")
-    if readable:
-        table.add_row("sizes", _most_common(f"{report.width}x{report.height}" for report in readable))
-        table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
-        table.add_row("codecs", _most_common(report.codec for report in readable))
-        table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
-        lengths = [report.frames for report in readable]
-        median = statistics.median_low(lengths)
-        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
-        table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
-    return table
-
-
-def _store_bytes(readable: Iterable[FileReport]) -> int:
-    """What the frames of readable files take in a store of the default format."""
-    return sum(
-        report.frames * frame_bytes("yuv", *stored_size(report.height, report.width, SHORT_SIDE)) for report in readable
-    )
-
-
-def _hours(reports: Iterable[FileReport], verdict: str) -> str:
-    """Return the total length of the files with a verdict."""
-    seconds = sum(report.seconds for report in reports if report.verdict == verdict)
-    return f"{seconds / 3600:.2f} hours"
-
-
-def _most_common(kinds: Iterable[str]) -> str:
-    """Return the most frequent kinds with their counts."""
-    counts = Counter(kinds)
-    shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
-    others = len(counts) - _NUM_KINDS_SHOWN
-    return f"{shown} and {others:,} other kinds" if others > 0 else shown

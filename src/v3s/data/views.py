@@ -3,16 +3,14 @@
 Nothing here is random. A video shorter than a clip repeats its last frame, so no video is skipped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
-from v3s.data.loading import load
 from v3s.options import check_clip
 from v3s.video.decode import read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
@@ -30,6 +28,7 @@ class View:
         clip_size: side of a clip in pixels.
         num_clips: number of clips per video, evenly spaced from its first frame to its last.
         stride: number of frames between the starts of a sliding window's clips; 0 takes ``num_clips`` clips instead.
+        fps: frames per second at which videos are sampled; ``None`` for every frame of the file.
 
     Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
     """
@@ -38,6 +37,7 @@ class View:
     clip_size: int = 112
     num_clips: int = 10
     stride: int = 0
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
@@ -97,41 +97,6 @@ def read_clips(table: IndexTable, video: int, view: View, clips: Sequence[Sequen
         read_frames(source, wanted), view.to_clip(source.width, source.height), view.clip_size, view.clip_size
     )
     return torch.stack([warped[:, [place[frame] for frame in clip]] for clip in clips])
-
-
-class ViewedVideos(Dataset[tuple[int, Tensor]]):
-    """Videos by number, each as (number, uint8 clips of shape (clips, 3, T, size, size))."""
-
-    def __init__(self, table: IndexTable, view: View) -> None:
-        self.table, self.view = table, view
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def path(self, video: int) -> str:
-        """Return the file of a video."""
-        return self.table[video].path
-
-    def __getitem__(self, video: int) -> tuple[int, Tensor]:
-        return video, read_clips(self.table, video, self.view, self.view.clips(int(self.table.num_frames[video])))
-
-
-def load_views(
-    table: IndexTable, view: View, *, num_workers: int, videos: Sequence[int] | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield one video at a time, (number, clips), in the order of ``videos`` (all by default).
-
-    Raises:
-        VideoError: a file failed after the scan; no file is skipped silently.
-    """
-    batches = [[video] for video in (range(len(table)) if videos is None else videos)]
-    loaded = load(ViewedVideos(table, view), batches, num_workers=num_workers, quarantine=None, collate=_only)
-    return (item for _, item in loaded)
-
-
-def _only(items: list[tuple[int, Tensor]]) -> tuple[int, Tensor]:
-    (item,) = items
-    return item
 
 
 def count_padded(table: IndexTable, view: View) -> int:

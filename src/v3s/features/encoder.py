@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from v3s.backbones import Backbone
 from v3s.backbones.device import Compute, Precision, choose_compute, divide_cores
 from v3s.data.index_table import IndexTable
-from v3s.data.views import View, load_views
+from v3s.data.streams import ClipRun, complete_rows, load_runs
+from v3s.data.views import View
 from v3s.features.source import BackboneOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
+from v3s.video.span import at_rate
 
 Pool = Literal["mean", "max"]
 
@@ -118,9 +120,10 @@ class Space:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
-        return hashlib.sha256(
-            json.dumps({"format": _PREPROCESSING, **asdict(self)}, sort_keys=True).encode()
-        ).hexdigest()
+        values = {"format": _PREPROCESSING, **asdict(self)}
+        if self.view.fps is None:
+            del values["view"]["fps"]  # vectors of earlier versions keep their fingerprint
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,13 +183,21 @@ class Encoder:
         """
         if isinstance(paths, str | Path):
             return self.encode([paths])[0]
-        table = IndexTable.of(index_video(path) for path in paths)
+        table = self.table_of(paths)
         rows = [vectors for _, vectors in self.encode_table(table)]
         return torch.cat(rows) if rows else torch.empty(0, self.dimension)
 
+    def table_of(self, paths: Iterable[str | Path]) -> IndexTable:
+        """Index video files, at the frame rate of the view.
+
+        Raises:
+            VideoError: a file cannot be read.
+        """
+        return IndexTable.of(at_rate(index_video(path), self.view.fps) for path in paths)
+
     def encode_clips(self, path: str | Path) -> Tensor:
         """Return one unit vector per clip of a video: float32 on the CPU, shape (clips, D)."""
-        ((_, vectors),) = self.encode_table(IndexTable.of([index_video(path)]), per_clip=True)
+        ((_, vectors),) = self.encode_table(self.table_of([path]), per_clip=True)
         return vectors
 
     def encode_table(
@@ -243,8 +254,10 @@ class Encoder:
         Raises:
             ValueError: a number is not finite; the message contains the video.
         """
-        items = load_views(table, self.view, num_workers=self.num_workers, videos=videos)
-        encoded = (video for group in _full_passes(items, self.batch_size) for video in self._run(group))
+        numbers = range(len(table)) if videos is None else videos
+        runs = load_runs(table, self.view, num_workers=self.num_workers, videos=numbers)
+        parts = (part for group in _full_passes(runs, self.batch_size) for part in self._run(group))
+        encoded = complete_rows(parts, table, self.view, numbers)
         for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
             self.require_finite(features, table, video)
             yield video, features
@@ -261,14 +274,14 @@ class Encoder:
                 "--precision fp32, or another --backbone if the weights are damaged"
             )
 
-    def _run(self, items: Sequence[tuple[int, Tensor]]) -> Iterator[tuple[int, list[Tensor]]]:
-        """Yield the features of some videos' clips, split by video."""
-        counts = [len(clips) for _, clips in items]
-        clips = torch.cat([clips for _, clips in items])
+    def _run(self, runs: Sequence[tuple[ClipRun, Tensor]]) -> Iterator[tuple[ClipRun, list[Tensor]]]:
+        """Yield the features of each run's clips."""
+        counts = [len(run) for run, _ in runs]
+        clips = torch.cat([clips for _, clips in runs])
         encoded = clip_features(self.backbone, clips, self.features, self.compute, batch_size=self.batch_size)
-        by_video = zip(*(torch.split(vectors, counts) for vectors in encoded), strict=True)
-        for (video, _), features in zip(items, by_video, strict=True):
-            yield video, list(features)
+        by_run = zip(*(torch.split(vectors, counts) for vectors in encoded), strict=True)
+        for (run, _), features in zip(runs, by_run, strict=True):
+            yield run, list(features)
 
 
 def load_encoder(
@@ -302,7 +315,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     """Open the encoder that a command's options describe.
 
     Args:
-        options: network, clips, device, reading processes.
+        options: network, clips, device, reading processes; and the frame rate, where there is one.
         features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
@@ -312,7 +325,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride)
+    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=getattr(options, "fps", None))
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 
@@ -337,12 +350,12 @@ def make_encoder(
     return Encoder(folded, view, tuple(features), compute, num_workers, batch_size)
 
 
-def _full_passes(items: Iterable[tuple[int, Tensor]], batch_size: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Group consecutive videos until their clips fill a forward pass."""
-    group: list[tuple[int, Tensor]] = []
-    for item in items:
+def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], batch_size: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:
+    """Group consecutive runs until their clips fill a forward pass."""
+    group: list[tuple[ClipRun, Tensor]] = []
+    for item in runs:
         group.append(item)
-        if sum(len(clips) for _, clips in group) >= batch_size:
+        if sum(len(run) for run, _ in group) >= batch_size:
             yield group
             group = []
     if group:

@@ -40,6 +40,7 @@ class Trained:
         classes: names of a recognizer's classes.
         converted_from: name of the other project's file.
         fingerprint: SHA-256 of the weights; set by `write_trained`.
+        fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
     """
 
     kind: Kind
@@ -51,17 +52,20 @@ class Trained:
     classes: tuple[str, ...] = ()
     converted_from: str | None = None
     fingerprint: str = ""
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
             raise ValueError("task has a table without labels; both heads need at least one")
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"fps is {self.fps}; it must be more than 0")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from")
+        optional = ("classes", "converted_from", "fps")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -92,9 +96,12 @@ def save_trained(
     task: PretextTask,
     sampling: Sampling,
     results: dict[str, Any],
+    fps: float | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
-    trained = Trained(kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results)
+    trained = Trained(
+        kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results, fps=fps
+    )
     heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
 

@@ -57,6 +57,7 @@ class Source:
         fingerprint: SHA-256 of the weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
+        fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
     """
 
     backbone: nn.Module
@@ -66,6 +67,7 @@ class Source:
     fingerprint: str
     clip_frames: int
     clip_size: int
+    fps: float | None = None
 
     @property
     def network(self) -> str:
@@ -73,14 +75,21 @@ class Source:
         return f"{self.architecture}@{self.width:g}"
 
     def view(
-        self, *, clip_frames: int | None = None, clip_size: int | None = None, num_clips: int = 10, stride: int = 0
+        self,
+        *,
+        clip_frames: int | None = None,
+        clip_size: int | None = None,
+        num_clips: int = 10,
+        stride: int = 0,
+        fps: float | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default they have the sizes that it was trained on."""
+        """Return the clips for this backbone; by default they have the sizes and the rate that it was trained on."""
         return View(
             clip_frames=clip_frames or self.clip_frames,
             clip_size=clip_size or self.clip_size,
             num_clips=num_clips,
             stride=stride,
+            fps=fps or self.fps,
         )
 
     def on(self, compute: Compute) -> nn.Module:
@@ -121,7 +130,14 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
     """Return a run's network, with the run's weights or with random ones."""
     sampling, weights = trained.sampling, fingerprint(network.state_dict())
     return Source(
-        network.eval(), name, trained.backbone, trained.width, weights, sampling.clip_frames, sampling.clip_size
+        network.eval(),
+        name,
+        trained.backbone,
+        trained.width,
+        weights,
+        sampling.clip_frames,
+        sampling.clip_size,
+        trained.fps,
     )
 
 

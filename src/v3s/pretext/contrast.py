@@ -55,7 +55,9 @@ class ObjectiveOptions:
         return partial(contrast_objective, contrast=self.contrast, heads=self.heads)
 
 
-def contrast_loss(vectors: Tensor, videos: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def contrast_loss(
+    vectors: Tensor, videos: Tensor, spans: Tensor | None = None, *, temperature: float = TEMPERATURE
+) -> Tensor:
     """NT-Xent: cross entropy of finding a clip's own video among all other clips of the batch.
 
     Each clip is compared with all others by the cosine of their vectors over the temperature. The mean, over the other
@@ -67,7 +69,9 @@ def contrast_loss(vectors: Tensor, videos: Tensor, temperature: float = TEMPERAT
 
     Args:
         vectors: one for each clip, of any length but zero, shape (B, D).
-        videos: number of each clip's video, int64, shape (B,).
+        videos: number of each clip's video or span, int64, shape (B,).
+        spans: file, start and end of each clip's span, int64, shape (B, 3). Spans of one file that overlap are not
+            told apart: their clips may show the same.
         temperature: divides the cosines.
 
     Returns:
@@ -79,12 +83,20 @@ def contrast_loss(vectors: Tensor, videos: Tensor, temperature: float = TEMPERAT
         vectors = F.normalize(vectors.float(), dim=1)
         similar = vectors @ vectors.T / temperature
     itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-    positive = (videos[:, None] == videos) & ~itself
+    own = videos[:, None] == videos
+    positive = own & ~itself
     least = torch.finfo(similar.dtype).min  # not infinity: a clip that is alone in its batch has a gradient of 0
-    log_share = similar - similar.masked_fill(itself, least).logsumexp(dim=1, keepdim=True)
+    left_out = itself if spans is None else itself | (_overlap(spans) & ~own)
+    log_share = similar - similar.masked_fill(left_out, least).logsumexp(dim=1, keepdim=True)
     num_positive = positive.sum(dim=1)
     losses = -log_share.masked_fill(~positive, 0).sum(dim=1) / num_positive.clamp(min=1)
     return losses.sum() / (num_positive > 0).sum().clamp(min=1)
+
+
+def _overlap(spans: Tensor) -> Tensor:
+    """Whether two spans (file, start, end), (B, 3), are of one file and overlap: bool, shape (B, B)."""
+    files, starts, ends = spans.unbind(dim=1)
+    return (files[:, None] == files) & (starts[:, None] < ends) & (starts < ends[:, None])
 
 
 def contrast_objective(
@@ -95,12 +107,13 @@ def contrast_objective(
     Args:
         model: a `PretextModel` with a projector, in training mode.
         clips: shape (B, 3, T, H, W) with values in [0, 1].
-        targets: int64, shape (B, 3): spatial row, temporal row, number of the video.
+        targets: int64, shape (B, 3): spatial row, temporal row, number of the video. With spans of recordings
+            (B, 6): also the number of the file, start and end.
         contrast: weight of the contrast.
         heads: weight of the losses of both heads.
     """
     output = model(clips)
     terms = pretext_terms(output, targets)
-    loss_contrast = contrast_loss(output.embedding, targets[:, 2])
+    loss_contrast = contrast_loss(output.embedding, targets[:, 2], targets[:, 3:] if targets.shape[1] > 3 else None)
     loss = heads * terms["loss"] + contrast * loss_contrast
     return {**terms, "loss": loss, "loss_contrast": loss_contrast}

@@ -16,6 +16,7 @@ from v3s.data.views import View
 from v3s.features.encoder import check_stage
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.text import say
+from v3s.files.times import parse_time, time_text
 from v3s.files.weights import fingerprint
 from v3s.files.writing import write_json, write_whole
 from v3s.options import closest
@@ -26,6 +27,7 @@ from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
+from v3s.video.span import at_rate, frame_nearest, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -44,7 +46,7 @@ class ExplainConfig(ComputeOptions):
     More options:
         head: Head to explain. Default: recognition for a fine-tuned network, temporal for a pre-trained one.
         stage: Stage of the backbone whose activations are shown; conv4 is finer in time and space than conv5.
-        start: First frame of the clip. Default: the clip in the middle of the video.
+        start: When the clip starts: seconds, m:ss or h:mm:ss. Default: the clip in the middle of the video.
     """
 
     video: Annotated[str, "VIDEO"]
@@ -52,13 +54,15 @@ class ExplainConfig(ComputeOptions):
     head: Literal["spatial", "temporal", "recognition"] | None = None
     target: str | None = None
     stage: str = "conv5"
-    start: int | None = None
+    start: str | None = None
     out: str = "explain"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if Path(self.out).is_file():
             raise ValueError(f"out is {self.out}, a file; give a folder")
+        if self.start is not None:
+            parse_time(self.start, "start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ class Explanation:
         classes: names of the head's outputs.
         probabilities: of each class.
         target: number of the explained class.
-        frames: source frame numbers of the clip; the last one repeats if the video is too short.
+        frames: frame numbers of the clip; the last one repeats if the video is too short.
+        seconds: when its first and its last frame are shown.
         clip: uint8, shape (T, size, size, 3).
         heat: float, shape (T, size, size), in [0, 1]; all zeros if the stage has no positive evidence for the target.
     """
@@ -111,6 +116,7 @@ class Explanation:
     probabilities: tuple[float, ...]
     target: int
     frames: tuple[int, ...]
+    seconds: tuple[float, float]
     clip: Tensor
     heat: Tensor
 
@@ -141,10 +147,9 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
-    video = index_video(config.video)
-    explanation = explain_clip(
-        subject, video, head=config.head, target=config.target, stage=config.stage, start=config.start
-    )
+    video = at_rate(index_video(config.video), subject.view.fps)
+    start = None if config.start is None else _start_frame(video, subject.view, parse_time(config.start, "start"))
+    explanation = explain_clip(subject, video, head=config.head, target=config.target, stage=config.stage, start=start)
     out = Path(config.out)
     overlaid = overlay(explanation.clip, explanation.heat)
     film, sheet = mp4(overlaid, video.fps), png(contact_sheet(explanation.clip, overlaid))
@@ -172,7 +177,7 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     if describe_trained(run).kind == "recognizer":
         recognizer, tuned = load_recognizer(run)
         heads = {"recognition": ExplainedHead(recognizer.classifier, tuned.classes)}
-        view = View(clip_frames=tuned.sampling.clip_frames, clip_size=tuned.sampling.clip_size)
+        view = View(clip_frames=tuned.sampling.clip_frames, clip_size=tuned.sampling.clip_size, fps=tuned.fps)
         return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height), compute)
     model, trained = load_pretext_model(run)
     heads = {
@@ -181,7 +186,7 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     }
     heads = {name: head for name, head in heads.items() if len(head.classes) > 1}
     sampling = trained.sampling
-    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size)
+    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size, fps=trained.fps)
     return Subject(model.backbone, heads, view, partial(untransformed, sampling=sampling), compute)
 
 
@@ -231,8 +236,9 @@ def explain_clip(
     probabilities = tuple(logits.softmax(dim=0).tolist())
     pixels = clip.permute(1, 2, 3, 0)
     places = stages[stage].shape[2], stages[stage].shape[3], stages[stage].shape[4]
+    seconds = time_of_frame(video, frames[0]), time_of_frame(video, frames[-1])
     return Explanation(
-        name, stage, places, chosen.classes, probabilities, number, frames, pixels, heat[0].float().cpu()
+        name, stage, places, chosen.classes, probabilities, number, frames, seconds, pixels, heat[0].float().cpu()
     )
 
 
@@ -248,6 +254,21 @@ def class_number(target: str, classes: tuple[str, ...]) -> int:
         return int(target)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
     raise ValueError(f"unknown class {target!r}{closest(target, classes)}; available: {known}")
+
+
+def _start_frame(video: Video, view: View, seconds: float) -> int:
+    """The number of the frame nearest to the start of a clip.
+
+    Raises:
+        ValueError: less than a clip follows.
+    """
+    first, latest = frame_nearest(video, seconds), max(0, video.num_frames - view.clip_frames)
+    if first > latest:
+        raise ValueError(
+            f"{video.path}: start is {time_text(seconds)}; a clip of {view.clip_frames} frames must start at "
+            f"{time_text(time_of_frame(video, latest))} or before"
+        )
+    return first
 
 
 def clip_frames(video: Video, view: View, start: int | None) -> tuple[int, ...]:
@@ -306,7 +327,8 @@ def _frame_range(explanation: Explanation) -> str:
     first, last = explanation.frames[0], explanation.frames[-1]
     repeats = len(explanation.frames) - (last - first + 1)
     padding = f" (the video is shorter than a clip: the last frame is repeated {repeats} times)" if repeats else ""
-    return f"source frames {first} to {last}{padding}"
+    times = "{} to {}".format(*map(time_text, explanation.seconds))
+    return f"{times}, frames {first} to {last}{padding}"
 
 
 def _description(config: ExplainConfig, subject: Subject, explanation: Explanation) -> dict[str, Any]:
@@ -318,6 +340,7 @@ def _description(config: ExplainConfig, subject: Subject, explanation: Explanati
         "stage": explanation.stage,
         "places": explanation.places,
         "frames": explanation.frames,
+        "seconds": explanation.seconds,
         "clip_size": subject.view.clip_size,
         "predicted": explanation.classes[explanation.predicted],
         "target": explanation.classes[explanation.target],

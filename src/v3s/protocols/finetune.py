@@ -16,7 +16,7 @@ from torch import Tensor
 
 from v3s.backbones.device import Compute, choose_compute, divide_cores
 from v3s.data.clips import BatchOrder, SampleKey, validation_batches
-from v3s.data.groups import hold_out
+from v3s.data.groups import hold_out_rows
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
@@ -181,20 +181,21 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     """
     compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
-    view = source.view(clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips)
-    parts = labelled_parts(config, workers=config.workers, console=console, divides=True)
+    view = source.view(
+        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
+    )
+    parts = labelled_parts(config, workers=config.workers, console=console, divides=True, fps=view.fps)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
-    stored = isinstance(train.table[0], StoredVideo)
+    stored = isinstance(train.table.source(0), StoredVideo)
     num_workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
     return FinetuneJob(config, source, view, parts, train, validation, compute, num_workers, console)
 
 
 def _divide(config: FinetuneConfig, view: View, parts: Parts) -> tuple[LabelledClips, LabelledClips]:
     """Return random clips of the training videos, and the centre clips of the held-out ones."""
-    train, validation = hold_out(
-        len(parts.train_table), config.validation_videos, config.seed, groups=parts.train_groups
-    )
+    assert parts.train_groups is not None  # since the parts were read to be divided
+    train, validation = hold_out_rows(parts.train_table, config.validation_videos, config.seed, parts.train_groups)
     return (
         LabelledClips(
             parts.train_table.subset(train), parts.train_labels[train], view, seed=config.seed, flip=config.flip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from v3s.data.groups import GroupOptions, number_groups, unite
 from v3s.data.index_table import IndexTable
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
@@ -27,7 +28,7 @@ _NUM_LISTED = 5  # classes listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledOptions(GroupOptions):
+class LabelledOptions(GroupOptions, SpanOptions):
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
@@ -117,7 +118,12 @@ class Parts:
 
 
 def labelled_parts(
-    options: LabelledOptions, *, workers: int | None = None, console: Console, divides: bool = False
+    options: LabelledOptions,
+    *,
+    workers: int | None = None,
+    console: Console,
+    divides: bool = False,
+    fps: float | None = None,
 ) -> Parts:
     """List and read both parts; includes every readable video, however short.
 
@@ -126,11 +132,13 @@ def labelled_parts(
         workers: processes that read files for the first time; None starts one per processor.
         console: where to report what was read, what is skipped, and which test labels are unknown.
         divides: whether the training videos will be divided by group, so that ``group`` must do so too.
+        fps: frame rate of the network's run, if the options do not say otherwise.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file,
             the training part has fewer than two classes, or ``group`` does not divide a part into groups.
     """
+    spans = options.spans_for(fps)
     if options.test_data is None:
         lists = [
             list_videos(
@@ -139,6 +147,7 @@ def labelled_parts(
                 split=options.split,
                 subset=subset,
                 allow_missing=options.allow_missing,
+                spans=spans,
             )
             for subset in ("train", "test")
         ]
@@ -148,7 +157,7 @@ def labelled_parts(
                 f"test_data ({options.test_data}) and splits ({options.splits}) cannot be combined; give only one"
             )
         lists = [
-            list_videos(data, subset="all", allow_missing=options.allow_missing)
+            list_videos(data, subset="all", allow_missing=options.allow_missing, spans=spans)
             for data in (options.data, options.test_data)
         ]
     for listed in lists:
@@ -185,7 +194,7 @@ def labelled_vectors(
     Raises:
         ValueError: as `labelled_parts`, or the network's output contains NaN or infinity.
     """
-    parts = labelled_parts(options, workers=workers, console=console, divides=divides)
+    parts = labelled_parts(options, workers=workers, console=console, divides=divides, fps=encoder.view.fps)
     report_padded(parts.tables, encoder.view, console)
     train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
     return parts, train, encoder.mean_vectors(parts.test_table, console=console, what="test videos")
@@ -238,10 +247,11 @@ def _collect(train: Scan, test: Scan, options: LabelledOptions, *, divides: bool
     occurring = set(train.usable_labels)
     classes = tuple(name for name in train.videos.classes if name in occurring)
     numbers = {name: number for number, name in enumerate(classes)}
+    both = [(part, part.videos.names) for part in (train, test)]
     train_labels, test_labels = (
         torch.tensor([numbers.get(str(label), UNKNOWN) for label in part.usable_labels]) for part in (train, test)
     )
-    train_paths, test_paths = (tuple(part.videos.paths[position] for position in part.usable) for part in (train, test))
+    train_paths, test_paths = (tuple(names[position] for position in part.usable) for part, names in both)
     return Parts(
         train.usable_table,
         train_labels,
@@ -254,7 +264,7 @@ def _collect(train: Scan, test: Scan, options: LabelledOptions, *, divides: bool
         test_paths,
         {**train.skipped, **test.skipped},
         torch.from_numpy(options.groups_of(test)),
-        unite(train.usable_table.fingerprints, options.groups_of(train)) if divides else None,
+        unite(train.usable_table.contents, options.groups_of(train)) if divides else None,
     )
 
 

@@ -287,6 +287,7 @@ def save_recognizer(
         sampling=plain_sampling(view.clip_frames, view.clip_size),
         results=results,
         classes=classes,
+        fps=view.fps,
     )
     return write_trained(folder, trained, model.backbone, {CLASSIFIER: model.classifier})
 

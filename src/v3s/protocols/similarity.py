@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
@@ -41,7 +42,7 @@ from v3s.video.homography import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarityConfig(BackboneOptions):
+class SimilarityConfig(BackboneOptions, SpanOptions):
     """Decide whether two videos show the same action (paper section 4.5, Table 6).
 
     Attributes:
@@ -85,6 +86,8 @@ class SimilarityConfig(BackboneOptions):
             raise ValueError(f"got {got}; expected a stride of 0 or more, a c above 0 and at least one stage")
         if (self.view1_train is None) != (self.view1_test is None) or (self.view1_train and not self.pairs):
             raise ValueError("View-1 needs both of its lists, view1_train and view1_test, and the pairs of View-2")
+        if self.pairs and self.segment:
+            raise ValueError(f"pairs ({self.pairs}) name whole videos; leave out --segment")
         if self.pairs and self.splits:
             raise ValueError(f"pairs ({self.pairs}) and splits ({self.splits}) cannot be combined; give only one")
 
@@ -150,7 +153,8 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     console = console or Console()
     import_sklearn()  # fails before the long work
     encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
-    videos = _draw_pairs(config, console) if config.pairs is None else _read_pairs(config, console)
+    spans = config.spans_for(encoder.view.fps)
+    videos = _draw_pairs(config, spans, console) if config.pairs is None else _read_pairs(config, spans, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
     _report_videos(videos, encoder.view, console)
@@ -179,26 +183,27 @@ def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
     return table
 
 
-def _draw_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
+def _draw_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) -> _PairedVideos:
     """Draw pairs from the readable labelled videos; unreadable ones are skipped and reported."""
-    listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset)
+    listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset, spans=spans)
     require_labels(listed, "or give --splits or your own --pairs: pairs are drawn by class")
     scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+    names = scan.videos.names
     pairs = disjoint_class_pairs(
-        [listed.paths[position] for position in scan.usable],
+        [names[position] for position in scan.usable],
         [str(label) for label in scan.usable_labels],
         generator=np.random.default_rng(config.seed),
         num_folds=config.num_folds,
         pairs_per_fold=config.pairs_per_fold,
     )
+    rows = {names[position]: row for row, position in enumerate(scan.usable)}
     names = _names(pairs)
-    rows = {listed.paths[position]: row for row, position in enumerate(scan.usable)}
     table = scan.usable_table.subset([rows[name] for name in names])
     source = f"{listed.source}; pairs drawn with seed {config.seed}"
     return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, scan.skipped)
 
 
-def _read_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
+def _read_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) -> _PairedVideos:
     """Read pairs from a file; all their videos must exist and be readable."""
     root = Path(config.data)
     if not root.is_dir():
@@ -209,7 +214,7 @@ def _read_pairs(config: SimilarityConfig, console: Console) -> _PairedVideos:
     names = _names(listed_pairs)
     _require_all(config, listed_pairs, {name: "no such file" for name in names if not (root / name).is_file()})
     source = f"pairs {config.pairs} of videos in {root}"
-    listed = VideoList(root, names, (None,) * len(names), (), source)
+    listed = VideoList(root, names, (None,) * len(names), (), source, spans=spans)
     scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
     _require_all(config, listed_pairs, scan.skipped)
     return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, scan.usable_table, source, {})

@@ -19,6 +19,7 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.text import counted, say
+from v3s.files.times import time_text
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import line_chart
@@ -30,6 +31,7 @@ from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
 from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
+from v3s.video.span import at_rate
 from v3s.video.warp import warp
 
 _READ_BYTES = 2**29  # source frames in memory at a time; longer videos are read in parts
@@ -145,7 +147,7 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
     model, trained = load_pretext_model(config.backbone)
-    video = index_video(config.video)
+    video = at_rate(index_video(config.video), trained.fps)
     windows = Windows(config.stride, config.batch_size)
     curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
     out = Path(config.out)
@@ -308,7 +310,7 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
 
 def _moment(curve: SpeedinessCurve, window: int) -> str:
     values = ", ".join(f"{name} {values[window]:.2f}" for name, values in curve.curves.items())
-    return f"{values} at {curve.seconds[window]:.2f} s (frame {int(curve.frames[window])})"
+    return f"{values} at {time_text(curve.seconds[window])} (frame {int(curve.frames[window])})"
 
 
 def _window_picture(video: Video, middle: float, trained: Trained) -> str:

@@ -13,6 +13,7 @@ A killed run leaves a complete state, old or new. Videos are recognised by what 
 import hashlib
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,16 +30,15 @@ from v3s.vectors.approximate import INDEX_FILE
 from v3s.vectors.collection import (
     VECTORS,
     Description,
-    Entry,
     Shard,
     VectorsError,
     read_description,
     read_shard,
     save_shard,
     shard_path,
-    video_lines,
     videos_path,
 )
+from v3s.vectors.entries import Entry, video_lines
 from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, remove_states
 
 
@@ -122,13 +122,14 @@ def append_vectors(
 def _gone(before: Iterable[_List], entries: Sequence[Entry]) -> list[Entry]:
     """The videos that are no longer there: neither their path nor what they contain is in the list."""
     contents, paths = {entry.content for entry in entries}, {entry.path for entry in entries}
-    latest = {
-        path: line
-        for listed in before
-        for path, content, line in zip(listed.paths, listed.contents, listed.lines, strict=True)
-        if path not in paths and content not in contents
-    }
-    return [parse_as(Entry, line, VECTORS) for line in latest.values()]
+    latest: dict[str, list[bytes]] = {}
+    for listed in before:
+        own: dict[str, list[bytes]] = defaultdict(list)
+        for path, content, line in zip(listed.paths, listed.contents, listed.lines, strict=True):
+            if path not in paths and content not in contents:
+                own[path].append(line)
+        latest |= own
+    return [parse_as(Entry, line, VECTORS) for lines in latest.values() for line in lines]
 
 
 def _stamp_of(description: Description, entries: Sequence[Entry], missing: Sequence[int]) -> str:

@@ -13,7 +13,6 @@ After ``v3s embed --append`` the names of list and shards contain a number, see 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import Space
+from v3s.files.checksum import adler32
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
 from v3s.files.writing import CheckpointError, write_whole
+from v3s.vectors.entries import VIDEOS, Entry, Place
 from v3s.vectors.exact import Neighbours, nearest
-from v3s.video.checksum import adler32
 
 _FORMAT = 1
-VECTORS, VIDEOS = "vectors.json", "videos.jsonl"
+VECTORS = "vectors.json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 NUM_SPARE = 16
 """Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
@@ -119,37 +119,6 @@ class Description:
         return {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of videos.jsonl: path relative to the root (posix), label or None, length in frames and in seconds.
-
-    ``content`` identifies what the file contained, see `v3s.data.index_table.content_of`; folders of earlier versions
-    do not have it.
-    """
-
-    path: str
-    label: str | None
-    num_frames: int
-    seconds: float
-    content: str = ""
-
-    def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.seconds < 0:
-            raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row comes from: the video, its file, and the span in it: first frame, end frame, the same in seconds."""
-
-    entry: Entry
-    file: str
-    start_frame: int
-    end_frame: int
-    start_seconds: float
-    end_seconds: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """Vectors (n, D), memory-mapped if read from disk, with the video, first frame and end of each: int32 (n,)."""
@@ -201,9 +170,8 @@ class Vectors:
         """Return the file of a row and its span in it, in frames and in seconds."""
         number, (start, end) = self.video_of(row), self.span_of(row)
         entry = self.video(number)
-        seconds = entry.seconds / entry.num_frames
         file = str(Path(self.description.root) / entry.path)
-        return Place(entry, file, start, end, start * seconds, end * seconds)
+        return Place(entry, file, start, end, entry.time_of(start), entry.time_of(end))
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the vectors of these rows (int64, (M,)), scaled to unit length: float32, shape (M, D)."""
@@ -240,21 +208,14 @@ class Vectors:
         best = scores.masked_fill_(ordered < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
+    @property
+    def has_spans(self) -> bool:
+        """Whether some entries are spans that do not begin with their file."""
+        return b'"start_seconds"' in self._lines
+
     def _place(self, row: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return self.shards[number], row - int(self.offsets[number])
-
-
-def video_lines(videos: Iterable[Entry]) -> bytes:
-    """Return the content of videos.jsonl."""
-    names = Entry.__slots__
-    values = ({name: getattr(video, name) for name in names if name != "content" or video.content} for video in videos)
-    return b"".join(json.dumps(each).encode() + b"\n" for each in values)
-
-
-def entries_of(lines: bytes, folder: Path) -> Iterator[Entry]:
-    """Read the content of videos.jsonl."""
-    return (parse_as(Entry, line, folder / VIDEOS) for line in lines.splitlines())
 
 
 def shard_path(folder: Path, number: int, generation: int = 0) -> Path:

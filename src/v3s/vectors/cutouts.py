@@ -10,8 +10,9 @@ from v3s.files.lock import is_free
 from v3s.files.times import time_text
 from v3s.files.writing import write_atomically
 from v3s.pages.images import encode_mp4
+from v3s.vectors.entries import Place
 from v3s.vectors.moments import Moment
-from v3s.video.decode import Video, read_frames
+from v3s.video.decode import Video, stream_frames
 from v3s.video.index import VideoError
 
 _FRAMES_AT_ONCE = 32
@@ -39,14 +40,14 @@ def cutout_name(rank: int, count: int, moment: Moment) -> str:
 
 
 def write_cutouts(
-    folder: Path, moments: Sequence[Moment], open_video: Callable[[str], Video]
+    folder: Path, moments: Sequence[Moment], open_video: Callable[[Place], Video]
 ) -> tuple[dict[int, Path], dict[int, str]]:
     """Write the frames of each moment to a file of its own, at the video's mean frame rate.
 
     Args:
         folder: where to write; see `check_cutouts`.
         moments: what to write, best first.
-        open_video: returns the index of a file.
+        open_video: returns a moment as a video.
 
     Returns:
         By rank, from 1: the file, and for those that cannot be read the reason.
@@ -59,21 +60,19 @@ def write_cutouts(
     for rank, moment in enumerate(moments, start=1):
         path = folder / cutout_name(rank, len(moments), moment)
         try:
-            _write(path, moment, open_video(moment.place.file))
+            _write(path, open_video(moment.place))
             written[rank] = path
         except VideoError as error:
             failed[rank] = str(error)
     return written, failed
 
 
-def _write(path: Path, moment: Moment, video: Video) -> None:
-    place = moment.place
-    fps = place.entry.num_frames / place.entry.seconds if place.entry.seconds else video.fps
-    pieces = _pieces(video, place.start_frame, place.end_frame)
-    write_atomically(path, lambda temporary: encode_mp4(temporary, pieces, fps))
+def _write(path: Path, video: Video) -> None:
+    pieces = _pieces(video)
+    write_atomically(path, lambda temporary: encode_mp4(temporary, pieces, video.fps))
 
 
-def _pieces(video: Video, start: int, end: int) -> Iterator[Tensor]:
-    """Yield a span's frames, some at a time: uint8, shape (frames, height, width, 3)."""
-    for place in range(start, end, _FRAMES_AT_ONCE):
-        yield read_frames(video, range(place, min(place + _FRAMES_AT_ONCE, end))).rgb().permute(0, 2, 3, 1)
+def _pieces(video: Video) -> Iterator[Tensor]:
+    """Yield a video's frames, some at a time: uint8, shape (frames, height, width, 3)."""
+    for frames in stream_frames(video, range(video.num_frames), at_once=_FRAMES_AT_ONCE):
+        yield frames.rgb().permute(0, 2, 3, 1)

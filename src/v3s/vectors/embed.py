@@ -33,9 +33,7 @@ from v3s.vectors.append import append_vectors
 from v3s.vectors.collection import (
     DTYPES,
     VECTORS,
-    VIDEOS,
     Description,
-    Entry,
     Shard,
     Vectors,
     VectorsError,
@@ -43,11 +41,12 @@ from v3s.vectors.collection import (
     read_shard,
     save_shard,
     shard_path,
-    video_lines,
 )
+from v3s.vectors.entries import VIDEOS, Entry, video_lines
 from v3s.vectors.exact import zero_rows
 from v3s.vectors.export import EXPORTS, import_pyarrow
 from v3s.vectors.folder import begin_folder, without_contents
+from v3s.video.span import Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     if config.export == "parquet":
         import_pyarrow()  # fails before the long work
     encoder = open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
-    listed = config.list_videos()
+    listed = config.list_videos(encoder.view.fps)
     part = take_shard(listed, *_parse_shard(config.shard))
     scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     folder, entries = Path(config.out), list(_entries(scan))
@@ -169,6 +168,7 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
         listed,
         paths=paths,
         labels=listed.labels[part],
+        bounds=listed.bounds[part],
         source=f"{listed.source}; part {number} of {count}: {len(paths):,} videos",
         num_missing=listed.num_missing if number == 1 else 0,  # counted once over all parts
     )
@@ -182,7 +182,9 @@ def absolute_backbone(backbone: str) -> str:
 
 def _entries(scan: Scan) -> Iterator[Entry]:
     for position, index, label in zip(scan.usable, scan.usable_table, scan.usable_labels, strict=True):
-        yield Entry(scan.videos.paths[position], label, index.num_frames, index.duration_seconds, content_of(index))
+        start = index.start_seconds if isinstance(index, Span) else 0.0
+        length = index.num_frames, index.duration_seconds
+        yield Entry(scan.videos.paths[position], label, *length, content_of(index), start)
 
 
 def _lines_of_folder(folder: Path, lines: bytes) -> bytes:

@@ -9,15 +9,8 @@ from v3s.files.lock import is_free
 from v3s.files.reading import read_bytes
 from v3s.files.text import counted
 from v3s.files.writing import PART, refuse_links, write_json, write_whole
-from v3s.vectors.collection import (
-    VECTORS,
-    Description,
-    VectorsError,
-    entries_of,
-    read_description,
-    video_lines,
-    videos_path,
-)
+from v3s.vectors.collection import VECTORS, Description, VectorsError, read_description, videos_path
+from v3s.vectors.entries import entries_of, video_lines
 
 EXPORTED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet")
 STAGING = ".append-*"

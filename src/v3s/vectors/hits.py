@@ -24,10 +24,10 @@ class Hit:
         path: path of the video as listed; posix.
         file: full path of the video.
         label: class of the video, if it was listed with one.
-        start_frame: first frame of the clip, or of the video.
+        start_frame: first frame of the clip, or of the video; in a listed span counted from its start, at its rate.
         end_frame: the frame after the last.
-        start_seconds: the same in seconds.
-        end_seconds: the same in seconds.
+        start_seconds: start in seconds from the start of the file on.
+        end_seconds: end in seconds.
         start: the same as h:mm:ss.s.
         end: the same as h:mm:ss.s.
         clip: file of the hit in the folder ``clips``, if there is one.
@@ -68,11 +68,11 @@ def hit_of(rank: int, moment: Moment, clip: Path | None) -> Hit:
     )
 
 
-def hits_table(hits: list[Hit], *, per_clip: bool) -> Table:
-    """Return a table of the hits for the terminal, with the times of clips."""
-    header = ("video", "rank", "score", "z", *(("start", "end") if per_clip else ()))
+def hits_table(hits: list[Hit], *, with_times: bool) -> Table:
+    """Return a table of the hits for the terminal."""
+    header = ("video", "rank", "score", "z", *(("start", "end") if with_times else ()))
     rows = [
-        (hit.path, str(hit.rank), f"{hit.score:.4f}", f"{hit.z:+.2f}", *((hit.start, hit.end) if per_clip else ()))
+        (hit.path, str(hit.rank), f"{hit.score:.4f}", f"{hit.z:+.2f}", *((hit.start, hit.end) if with_times else ()))
         for hit in hits
     ]
     return text_table("", header, rows)

@@ -12,16 +12,8 @@ from rich.console import Console
 
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
-from v3s.vectors.collection import (
-    Description,
-    Entry,
-    Shard,
-    Vectors,
-    VectorsError,
-    open_vectors,
-    save_shard,
-    video_lines,
-)
+from v3s.vectors.collection import Description, Shard, Vectors, VectorsError, open_vectors, save_shard
+from v3s.vectors.entries import Entry, video_lines
 from v3s.vectors.folder import begin_folder
 
 

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from v3s.vectors.approximate import ApproximateIndex
-from v3s.vectors.collection import NUM_SPARE, Place, Vectors
+from v3s.vectors.collection import NUM_SPARE, Vectors
+from v3s.vectors.entries import Place
 from v3s.vectors.exact import best_scores, standardise
+from v3s.video.index import VideoIndex
+from v3s.video.span import Span, span_of
+from v3s.video.store import StoredVideo
 
 OVERLAP = 0.25
 """Two spans of a file that share more than this part of the shorter one are the same moment: neighbours in a sliding
 window of half a clip are, those that merely touch are not."""
 
 _ROWS_PER_MOMENT, _MIN_ROWS = 4, 64
+_ROUNDING = 1e-6  # of times in seconds
 _NUM_SAMPLED = 4096  # rows that estimate the mean and the deviation of all scores; its error is 2 % of a deviation
 
 _Proposal = tuple[Tensor, Tensor, bool]
@@ -109,6 +114,23 @@ def _suppress(vectors: Vectors, propose: Callable[[int], _Proposal], k: int) -> 
 
 def overlaps(one: Place, other: Place) -> bool:
     """Whether two spans of one file are the same moment: they share more than `OVERLAP` of the shorter one."""
-    shared = min(one.end_frame, other.end_frame) - max(one.start_frame, other.start_frame)
-    shorter = min(one.end_frame - one.start_frame, other.end_frame - other.start_frame)
-    return shared > OVERLAP * shorter
+    shared = min(one.end_seconds, other.end_seconds) - max(one.start_seconds, other.start_seconds)
+    shorter = min(one.end_seconds - one.start_seconds, other.end_seconds - other.start_seconds)
+    return shared > OVERLAP * shorter + _ROUNDING
+
+
+def video_of(place: Place, file: VideoIndex | StoredVideo, rate: float | None) -> Span:
+    """The span of a row as a video of its own, which has all frames of the file that lie in it.
+
+    Args:
+        place: where the row comes from.
+        file: the index of its file.
+        rate: frames per second at which the collection was sampled; ``None`` for every frame.
+
+    Raises:
+        VideoError: the file has fewer frames than the entry.
+    """
+    entry = place.entry
+    whole = span_of(file, entry.start_seconds, entry.start_seconds + entry.seconds, rate)
+    first, last = whole.source_frames((place.start_frame, place.end_frame - 1))
+    return Span(file, first, last + 1 - first, place.start_seconds, place.end_seconds)

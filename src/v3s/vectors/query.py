@@ -1,24 +1,22 @@
 """What a collection is searched with: a video or a span of one, as unit vectors of the collection's network."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from v3s.data.index_cache import default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.store_folder import is_store, open_store
-from v3s.data.views import read_clips
-from v3s.features.encoder import Encoder, clip_features
+from v3s.features.encoder import Encoder
 from v3s.files.times import time_text
 from v3s.vectors.collection import Vectors
 from v3s.video.container import Failure
 from v3s.video.decode import Video
-from v3s.video.index import VideoError, index_video
+from v3s.video.index import VideoError, VideoIndex, index_video
+from v3s.video.span import Span, at_rate, nearest_frame
+from v3s.video.store import StoredVideo
 
 _TOLERANCE_SECONDS = 0.06  # an end that was printed, rounded to a tenth, may be pasted
 
@@ -28,27 +26,24 @@ class Query:
     """A video, or a span of one, to search with.
 
     Attributes:
-        video: its index.
-        start_frame: first frame of the span.
-        end_frame: the frame after its last.
+        video: the whole video at the rate of the collection, or the span.
         vectors: float32 (Q, D), unit length: one per clip, or one in all if the collection has one per video.
         num_zero: clips whose features are all zero; ``vectors`` does not contain them.
     """
 
     video: Video
-    start_frame: int
-    end_frame: int
     vectors: Tensor
     num_zero: int
 
     @property
     def times(self) -> tuple[float, float]:
         """Start and end in seconds."""
-        seconds = self.video.duration_seconds / self.video.num_frames
-        return self.start_frame * seconds, self.end_frame * seconds
+        if isinstance(self.video, Span):
+            return self.video.start_seconds, self.video.end_seconds
+        return 0.0, self.video.duration_seconds
 
 
-def known_video(vectors: Vectors, file: Path) -> Video:
+def known_video(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
     """Return the index of a file: what a scan of the collection has learned, else by decoding the whole file.
 
     Raises:
@@ -63,7 +58,7 @@ def known_video(vectors: Vectors, file: Path) -> Video:
         return stored.outcome
     if path and (key := file_key(root, path)) is not None:
         found = read_cache(default_cache(root), root, json.dumps([path])[:-1]).get(key)
-        if found is not None and not isinstance(found, Failure):
+        if isinstance(found, VideoIndex):
             return found
     return index_video(file)
 
@@ -79,33 +74,35 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
         end: its end in seconds; None is that of the video. A span shorter than a clip is widened on both sides.
 
     Raises:
-        ValueError: the span lies outside of the video, or the collection has one vector per video, which cannot be
-            compared with that of a span; or all features are zero, which nothing is similar to.
+        ValueError: the span lies outside of the video, or the collection has one vector per whole video, which cannot
+            be compared with that of a span; or all features are zero, which nothing is similar to.
         VideoError: the video cannot be read.
     """
     is_span, per_clip = start is not None or end is not None, vectors.description.per_clip
-    if is_span and not per_clip:
+    if is_span and not (per_clip or vectors.has_spans):
         raise ValueError(
             f"{vectors.folder} has one vector per video, and a span of a video is not comparable with whole videos: "
-            "leave out --start and --end, or embed with --per-clip"
+            "leave out --start and --end, or embed with --per-clip or --segment"
         )
-    video = known_video(vectors, file)
-    first, after = span_in_frames(video, str(file), start, end) if is_span else (0, video.num_frames)
+    known = known_video(vectors, file)
+    video = asked = at_rate(known, encoder.view.fps)
     if is_span:
-        rows = torch.cat(list(_encode_span(encoder, video, *_widened(first, after, encoder, video))))
-    else:
-        ((_, rows),) = encoder.encode_table(IndexTable.of([video]), per_clip=per_clip)
+        asked = _asked_span(known, str(file), start, end, encoder.view.fps)
+        video = _widened(asked, encoder.view.clip_frames)
+    ((_, rows),) = encoder.encode_table(IndexTable.of([video]), per_clip=per_clip)
     is_zero = ~rows.any(dim=1)
     if is_zero.all():
         raise ValueError(
             f"{file}: the network gives only zeros for {'this span' if is_span else 'this video'} (is it black?), and "
             "nothing is similar to a zero vector"
         )
-    return Query(video, first, after, rows[~is_zero], int(is_zero.sum()))
+    return Query(asked, rows[~is_zero], int(is_zero.sum()))
 
 
-def span_in_frames(video: Video, name: str, start: float | None, end: float | None) -> tuple[int, int]:
-    """Return the first frame of a span and the frame after its last: those nearest to its times, one at least.
+def _asked_span(
+    video: VideoIndex | StoredVideo, name: str, start: float | None, end: float | None, rate: float | None
+) -> Span:
+    """The span between two times: from the frame nearest to its start to that before the one nearest to its end.
 
     Raises:
         ValueError: the span lies outside of the video.
@@ -116,25 +113,24 @@ def span_in_frames(video: Video, name: str, start: float | None, end: float | No
             raise ValueError(
                 f"{option} is {time_text(value)}, which is outside of {name}: it is {time_text(length)} long"
             )
-    rate = video.num_frames / length if length else 0.0
-    first = min(round((start or 0) * rate), video.num_frames - 1)
-    after = video.num_frames if end is None else min(round(end * rate), video.num_frames)
-    return first, max(after, first + 1)
+    first_time, end_time = min(start or 0.0, length), length if end is None else min(end, length)
+    if rate is not None:
+        return Span(video, 0, max(1, round((end_time - first_time) * rate)), first_time, end_time, rate)
+    first = nearest_frame(video, first_time)
+    is_to_end = end_time >= length - 0.5 / video.fps
+    after = video.num_frames if is_to_end else nearest_frame(video, end_time)
+    return Span(video, first, max(1, after - first), first_time, end_time)
 
 
-def _widened(start: int, end: int, encoder: Encoder, video: Video) -> tuple[int, int]:
-    """Widen a span to one clip at least, evenly to both sides, as far as the video reaches."""
-    missing = max(0, encoder.view.clip_frames - (end - start))
-    start = max(0, min(start - missing // 2, video.num_frames - (end - start) - missing))
-    return start, min(max(end, start + encoder.view.clip_frames), video.num_frames)
-
-
-def _encode_span(encoder: Encoder, video: Video, start: int, end: int) -> Iterator[Tensor]:
-    """Yield the unit vectors of a span's clips, in groups that share a forward pass: float32 (clips, D)."""
-    clips = [tuple(start + frame for frame in clip) for clip in encoder.view.clips(end - start)]
-    table = IndexTable.of([video])
-    for place in range(0, len(clips), encoder.batch_size):
-        pixels = read_clips(table, 0, encoder.view, clips[place : place + encoder.batch_size])
-        features = clip_features(encoder.backbone, pixels, encoder.features[:1], encoder.compute)
-        encoder.require_finite(features, table, 0)
-        yield F.normalize(features[0], dim=1)
+def _widened(span: Span, num_frames: int) -> Span:
+    """Widen a span to so many frames at least, evenly to both sides, as far as the video reaches."""
+    missing = num_frames - span.num_frames
+    if missing <= 0:
+        return span
+    if span.rate is not None:
+        latest = max(0.0, span.video.duration_seconds - num_frames / span.rate)
+        start = min(max(0.0, span.start_seconds - missing // 2 / span.rate), latest)
+        fitting = max(1, min(num_frames, round((span.video.duration_seconds - start) * span.rate)))
+        return replace(span, num_frames=fitting, start_seconds=start)
+    first = max(0, min(span.first - missing // 2, span.video.num_frames - num_frames))
+    return replace(span, first=first, num_frames=min(num_frames, span.video.num_frames))

@@ -1,7 +1,7 @@
 """``v3s search``: find the moments or videos of a collection that are most similar to a query."""
 
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +18,12 @@ from v3s.pages.page import write_page
 from v3s.vectors.approximate import open_index
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.cutouts import check_cutouts, write_cutouts
+from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
-from v3s.vectors.moments import find_moments
+from v3s.vectors.moments import find_moments, video_of
 from v3s.vectors.query import Query, encode_query, known_video
 from v3s.vectors.search_page import search_page
+from v3s.video.decode import Video
 
 __all__ = ["Hit", "SearchConfig", "search"]
 
@@ -102,14 +104,18 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     index = open_index(vectors) if config.approximate else None
     query = encode_query(_open_encoder(vectors, config), vectors, Path(config.query), *config.span)
     moments = find_moments(vectors, query.vectors, config.k, index)
-    open_video = cache(lambda file: known_video(vectors, Path(file)))
+    known, rate = cache(lambda file: known_video(vectors, Path(file))), vectors.description.space.view.fps
+
+    def open_place(place: Place) -> Video:
+        return video_of(place, known(place.file), rate)
+
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     if config.clips is not None:
-        files, failed = write_cutouts(Path(config.clips), moments, open_video)
+        files, failed = write_cutouts(Path(config.clips), moments, open_place)
     hits = [hit_of(rank, moment, files.get(rank)) for rank, moment in enumerate(moments, start=1)]
     say(console, *_summary(config, vectors, query))
-    console.print(hits_table(hits, per_clip=vectors.description.per_clip))
+    console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
     if config.clips is not None:
         say(
             console, f"{counted(len(files), 'clip')} in {config.clips}", *(f"no clip: {why}" for why in failed.values())
@@ -119,7 +125,8 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     if config.page is not None:
         kind = "approximate" if config.approximate else "exact"
         lead = f"Searched {_collection(vectors)} ({kind} search). Network: {vectors.description.network}."
-        shown = search_page(config.query, query, hits, open_video, lead=lead, folder=Path(config.page).parent)
+        videos = [partial(open_place, moment.place) for moment in moments]
+        shown = search_page(config.query, query, hits, videos, lead=lead, folder=Path(config.page).parent)
         write_page(config.page, shown)
     return hits
 

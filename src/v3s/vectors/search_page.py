@@ -21,7 +21,7 @@ _GREY = data_uri(
 
 
 def search_page(
-    name: str, query: Query, hits: Sequence[Hit], open_video: Callable[[str], Video], *, lead: str, folder: Path
+    name: str, query: Query, hits: Sequence[Hit], videos: Sequence[Callable[[], Video]], *, lead: str, folder: Path
 ) -> str:
     """Build the page of a search.
 
@@ -29,17 +29,16 @@ def search_page(
         name: the query's file, for captions.
         query: what was searched with.
         hits: what was found, best first.
-        open_video: returns the index of a file.
+        videos: open each hit as a video.
         lead: what was searched, and how.
         folder: where the page will lie; links to clips are relative to it.
     """
-    middle = (query.start_frame + query.end_frame - 1) // 2
     times = "{} to {}".format(*map(time_text, query.times))
-    caption, picture = _thumbnail(f"{name}, {times}", name, middle, lambda _: query.video)
+    caption, picture = _thumbnail(f"{name}, {times}", name, lambda: query.video)
     columns = []
-    for hit in hits:
+    for hit, open_video in zip(hits, videos, strict=True):
         text = f"{hit.rank}. {hit.path}, {hit.start} to {hit.end}: {hit.score:.4f}, z {hit.z:+.2f}"
-        shown = _thumbnail(text, hit.file, (hit.start_frame + hit.end_frame - 1) // 2, open_video)
+        shown = _thumbnail(text, hit.file, open_video)
         columns.append((*shown, "" if hit.clip is None else _link(Path(hit.clip), folder)))
     numbers = "numbers are cosine similarities, and z how many standard deviations they lie above the collection's mean"
     blocks = [section("Query", figure(picture, caption)), section(f"The most similar ({numbers})", strip(columns))]
@@ -51,10 +50,11 @@ def _link(file: Path, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(file, folder)))
 
 
-def _thumbnail(caption: str, file: str, frame: int, open_video: Callable[[str], Video]) -> tuple[str, str]:
-    """Return a caption and a frame; grey and with the reason if it cannot be read."""
+def _thumbnail(caption: str, file: str, open_video: Callable[[], Video]) -> tuple[str, str]:
+    """Return a caption and the middle frame of a video; grey and with the reason if it cannot be read."""
     try:
-        (picture,) = small_frames(open_video(file), [frame], _PICTURE_WIDTH)
+        video = open_video()
+        (picture,) = small_frames(video, [(video.num_frames - 1) // 2], _PICTURE_WIDTH)
         return caption, jpeg_uri(picture)
     except VideoError as error:
         return f"{caption} (no image: {str(error).removeprefix(f'{file}: ')})", _GREY

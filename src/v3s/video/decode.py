@@ -7,7 +7,7 @@ and ends with the last wanted frame. Frames stay as the codec keeps them (:mod:`
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 import av
@@ -23,21 +23,23 @@ from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
 from v3s.video.orientation import Orientation
 from v3s.video.planes import PlaneReader
+from v3s.video.span import Span
 from v3s.video.store import StoredVideo, read_stored
 
-__all__ = ["Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
+__all__ = ["Span", "Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
 
 # Codecs whose standards forbid any later frame to refer to a frame marked as not a reference.
 _SKIPPING_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
 _CHANGED = "is not the file that was indexed: it changed since; index it again"
+_MOST_REORDERED = 64  # frames by which a decoder may give a frame late
 _MIN_FRAMES_SAVED = 4  # a seek costs about as much as decoding these
 
 
-Video = VideoIndex | StoredVideo
-"""A video whose frames can be read: a file with its index, or frames in a store."""
+Video = VideoIndex | StoredVideo | Span
+"""A video whose frames can be read: a file with its index, frames in a store, or a span of either."""
 
 
-def video_from_json(text: str) -> Video:
+def video_from_json(text: str) -> VideoIndex | StoredVideo:
     """The inverse of both ``to_json``."""
     return StoredVideo.from_json(text) if '"shard": ' in text else VideoIndex.from_json(text)
 
@@ -50,7 +52,7 @@ class Stretch(NamedTuple):
 
 
 def read_frames(index: Video, frames: Sequence[int]) -> Frames:
-    """Read chosen frames of a video: of a file, or of a store.
+    """Read chosen frames of a video: of a file, of a store, or of a span of either.
 
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
     bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
@@ -67,6 +69,8 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     Raises:
         VideoError: If a number is out of range, the file cannot be read, or it changed since it was indexed.
     """
+    if isinstance(index, Span):
+        return read_frames(index.video, index.source_frames(frames))
     if isinstance(index, StoredVideo):
         return read_stored(index, frames)
     positions: dict[int, list[int]] = {}
@@ -82,6 +86,63 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
         if (filled := _fill(in_sequence, positions)) is None:
             raise VideoError(f"{index.path}: {_CHANGED}")
     return filled
+
+
+def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Iterator[Frames]:
+    """Read frames in order of time, each decoded once, and hold a few of them; as :func:`read_frames`.
+
+    Args:
+        video: The video.
+        wanted: Frame numbers, ascending, without repeats.
+        at_once: How many frames are given together.
+
+    Yields:
+        All wanted frames, in parts of ``at_once``.
+    """
+    if isinstance(video, Span):
+        yield from stream_frames(video.video, video.source_frames(wanted), at_once=at_once)
+        return
+    parts = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+    if isinstance(video, StoredVideo) or len(parts) < 2:
+        yield from (read_frames(video, part) for part in parts)
+        return
+    early: dict[int, list[list[np.ndarray]]] = {}  # of later parts: decoders may give frames out of order
+    decoded = _decode_wanted(video, wanted)
+    for part in parts:
+        place_of = {number: place for place, number in enumerate(part)}
+        clip: tuple[np.ndarray, ...] = ()
+        for number, planes in chain([(number, early.pop(number)) for number in part if number in early], decoded):
+            if (place := place_of.pop(number, None)) is None:
+                early[number] = [[plane.copy() for plane in group] for group in planes]
+            else:
+                clip = clip or tuple(np.empty((len(part), len(group), *group[0].shape), np.uint8) for group in planes)
+                for whole, group in zip(clip, planes, strict=True):
+                    for channel, plane in enumerate(group):
+                        whole[place, channel] = plane
+            if not place_of or number > part[-1] + _MOST_REORDERED:
+                break
+        if place_of:  # the decoder lost a frame after a seek: only a pass from the start has it
+            in_sequence = replace(video, known_format=None, packets_match=False, key_frames=())
+            yield read_frames(in_sequence, part)
+        else:
+            yield Frames(tuple(map(torch.from_numpy, clip)), video.layout.colour)
+
+
+def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, list[list[np.ndarray]]]]:
+    """Yield numbers and upright planes of wanted frames, as they come; planes are views that the next frame ends."""
+    to_planes, orientation = PlaneReader(index.layout), index.orientation
+    with open_video(index.path, index.known_format, index.stream) as (container, stream):
+        if container.size != index.num_bytes:
+            raise VideoError(f"{index.path}: {_CHANGED}")
+        stretches, palette = plan_stretches(index, wanted), None
+        if index.pixel_format == "pal8" and stretches[0].start is not None:
+            palette = first_palette(container, stream)
+        for stretch in stretches:
+            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
+                planes = [list(map(orientation.upright, group)) for group in to_planes(frame)]
+                if planes[0][0].shape != (index.height, index.width):
+                    raise VideoError(f"{index.path}: {_CHANGED}")
+                yield number, planes
 
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:

@@ -1,5 +1,6 @@
 """The one decode pass over a whole file: what it contains, whether frames are missing, and what is unusual about it."""
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,7 +32,8 @@ class Pass:
     Attributes:
         path: The file.
         find_key_frames: Whether to note key packets, and what the frames from them on look like.
-        frame_times: Of every frame, in the order in which they came.
+        frame_times: Of every frame, in the order in which they came; 0 for one without.
+        num_untimed: How many frames have no time.
         packet_times: Of every packet that is not empty and has a time.
         key_times: Of key packets, far enough apart for a seek to pay.
         checksums: By the time of a frame, of the first frames from each key frame on.
@@ -53,8 +55,9 @@ class Pass:
 
     path: str | Path
     find_key_frames: bool = True
-    frame_times: list[int | None] = field(default_factory=list)
-    packet_times: list[int] = field(default_factory=list)
+    frame_times: "array[int]" = field(default_factory=lambda: array("q"))
+    num_untimed: int = 0
+    packet_times: "array[int]" = field(default_factory=lambda: array("q"))
     key_times: list[int] = field(default_factory=list)
     checksums: dict[int, int] = field(default_factory=dict)
     num_packets: int = 0
@@ -124,7 +127,8 @@ class Pass:
             raise VideoError(f"{self.path}: frame size changes from {sizes} at frame {number}")
         if is_looked_at or frame.key_frame or frame.rotation:  # a matrix comes with a key frame, if not with all
             self._check_orientation(frame, number)
-        self.frame_times.append(time)
+        self.frame_times.append(time or 0)
+        self.num_untimed += time is None
         self.num_corrupt += frame.is_corrupt
         if is_looked_at:
             first, *_ = self.planes(frame)
@@ -191,7 +195,8 @@ def take_pass(
                 each_frame(frame)
     _check_promise(seen, container, stream, tick)
     stated = _stated_rate(container, stream)
-    timing = timing_of(seen.frame_times, stream.time_base, stated)
+    times = [None] * len(seen.frame_times) if seen.num_untimed else seen.frame_times
+    timing = timing_of(times, stream.time_base, stated)
     if timing is None:
         raise VideoError(f"{seen.path}: neither its header nor its timestamps give a frame rate")
     if seen.num_empty and not timing.timestamps:  # the rate that is stated is that of all chunks

@@ -4,13 +4,18 @@ Containers overstate their length, timestamps mislead, and a key frame is not al
 is decoded once from end to end (:mod:`v3s.video.first_pass`), and what was learned is kept in a :class:`VideoIndex`.
 """
 
+import base64
 import json
+import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import PacketSideData
 from av.video.format import VideoFormat
@@ -60,6 +65,7 @@ class VideoIndex:
         stream: Number of the video's stream in the file.
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is unusual about the file although it can be read, e.g. ``"black throughout"``.
+        tick_seconds: The stream's time base: what a tick of ``timestamps`` lasts, in seconds; 0 where it is not known.
     """
 
     path: str
@@ -85,6 +91,7 @@ class VideoIndex:
     stream: int = 0
     rate_varies: bool = False
     remarks: tuple[str, ...] = ()
+    tick_seconds: float = 0.0
 
     @property
     def orientation(self) -> Orientation:
@@ -99,11 +106,12 @@ class VideoIndex:
     def to_json(self) -> str:
         """Write the index as one line of JSON.
 
-        Evenly spaced timestamps shrink to ``[start, step]``, and fields at their default are omitted.
+        Evenly spaced timestamps shrink to ``[start, step]``, others to the first and their packed steps (half a byte to
+        two bytes a frame), and fields at their default are omitted.
         """
         times, values = self.timestamps, {item.name: getattr(self, item.name) for item in fields(self)}
         usual = {item.name for item in fields(self) if values[item.name] == item.default}
-        values["timestamps"] = [times.start, times.step] if isinstance(times, range) else list(times)
+        values["timestamps"] = [times.start, times.step] if isinstance(times, range) else _packed(times)
         return json.dumps({name: value for name, value in values.items() if name not in usual})
 
     @classmethod
@@ -111,12 +119,29 @@ class VideoIndex:
         """Read an index that :meth:`to_json` wrote."""
         values = json.loads(line)
         times = values["timestamps"]
-        if len(times) == 2:
+        if len(times) == 2 and isinstance(times[1], int):
             start, step = times
             times = range(start, start + step * values["num_frames"], step)
-        values["timestamps"] = times if isinstance(times, range) else tuple(times)
+        values["timestamps"] = times if isinstance(times, range) else _unpacked(times)
         listed = {name: tuple(values[name]) for name in ("key_frames", "remarks") if name in values}
         return cls(**values | listed)
+
+
+def _packed(times: Sequence[int]) -> list[int | str]:
+    """The first time, and the steps between all as compressed int64 in base64."""
+    if not len(times):
+        return []
+    steps = np.diff(np.asarray(times, np.int64)).astype("<i8")
+    return [int(times[0]), base64.b64encode(zlib.compress(steps.tobytes())).decode("ascii")]
+
+
+def _unpacked(packed: list[Any]) -> Sequence[int]:
+    """The inverse of `_packed`."""
+    if not packed:
+        return ()
+    first, text = packed
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8")
+    return array("q", np.concatenate([[first], first + np.cumsum(steps)]).astype(np.int64).tobytes())
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +185,7 @@ def index_video(
         steady = (
             shortcuts and not seen.changes
         )  # frames still inside the decoder get the properties that follow a change
-        packets_match = steady and sorted(seen.packet_times) == list(timing.timestamps)
+        packets_match = steady and np.array_equal(np.sort(seen.packet_times), np.asarray(timing.timestamps))
         known_format = _known_format(container, stream, seen, tick) if packets_match else None
         key_frames = _safe_key_frames(known_format, stream.index, timing.timestamps, seen, tick) if shortcuts else ()
         width, height = seen.size
@@ -190,17 +215,20 @@ def index_video(
             stream=stream.index,
             rate_varies=timing.varies,
             remarks=remarks_on(seen, container, stream, timing),
+            tick_seconds=float(stream.time_base or 0),
         )
 
 
 def _known_format(probed: InputContainer, video: VideoStream, seen: Pass, tick: Callable[[], None]) -> str | None:
     """The format by which the file opens without probing, if the times of its packets stay the same."""
-    known_format, times = probed.format.name.split(",")[0], []
+    known_format, times = probed.format.name.split(",")[0], array("q")
     try:
         with open_video(seen.path, known_format, video.index) as (container, stream):
             for packet in container.demux(stream):
                 tick()
                 if packet.size:
+                    if packet.pts is None:
+                        return None
                     times.append(packet.pts)
     except VideoError:
         return None
@@ -211,7 +239,8 @@ def _safe_key_frames(
     known_format: str | None, number: int, timestamps: Sequence[int], seen: Pass, tick: Callable[[], None]
 ) -> Iterator[int]:
     """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
-    numbers = {time: number for number, time in enumerate(timestamps)}
+    keys = set(seen.key_times)
+    numbers = {time: number for number, time in enumerate(timestamps) if time in keys}
     read = PlaneReader()
     with open_video(seen.path, known_format, number) as (container, stream):
         palette = first_palette(container, stream) if seen.pixel_format == "pal8" else None

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 
-from v3s.video.checksum import adler32
+from v3s.files.checksum import adler32
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.planes import plane_lines

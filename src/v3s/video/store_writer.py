@@ -16,7 +16,7 @@ import torch
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from v3s.video.checksum import adler32
+from v3s.files.checksum import adler32
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
 from v3s.video.orientation import AS_STORED, orientation_of

@@ -1,9 +1,9 @@
 """When the frames of a video are shown, how many there are a second, and whether that varies."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 
@@ -79,11 +79,13 @@ def steady_step(times: Sequence[int]) -> int:
 
 
 def _increasing(times: Sequence[int | None]) -> Sequence[int]:
-    known = [time for time in times if time is not None]
-    steps = {later - earlier for earlier, later in pairwise(known)}
-    if len(known) < len(times) or any(step <= 0 for step in steps):
+    if not len(times) or (not isinstance(times, array) and None in times):
         return ()
-    if len(steps) > 1:
-        return tuple(known)
-    step = steps.pop() if steps else 1
-    return range(known[0], known[0] + step * len(known), step)
+    known = np.array(times, np.int64)
+    steps = np.diff(known)
+    if (steps <= 0).any():
+        return ()
+    if len(steps) and (steps != steps[0]).any():
+        return array("q", known.tobytes())
+    first, step = int(known[0]), int(steps[0]) if len(steps) else 1
+    return range(first, first + step * len(known), step)

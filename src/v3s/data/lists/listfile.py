@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
+from v3s.files.times import parse_time
 from v3s.files.writing import write_atomically
 
 _HEADERS = ("path", "path,label")
+_SPANS = ("path", "start", "end")
 _SPECIAL = frozenset('", \r\n')
 
 
@@ -19,18 +21,56 @@ def read_list(file: Path, root: Path) -> Listing:
     even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header.
     ``#`` does not start a comment, since file names contain it.
 
+    A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV: start and end are
+    seconds from the first frame of the video on, or h:mm:ss; an empty start is 0, an empty end that of the video.
+
     Args:
         file: The list.
         root: The folder that paths are relative to.
 
     Raises:
-        ValueError: The list contains no videos.
+        ValueError: The list contains no videos, or a line of spans cannot be read.
     """
+    if (spans := _read_spans(file)) is not None:
+        return Listing(f"list {file}", spans, class_order(entry.label for entry in spans))
     lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
     entries = tuple(_entry(line, root) for line in lines)
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
+
+
+def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
+    """Read a list of spans; ``None`` if its first line is no header of one."""
+    first = next(numbered_lines(file), (0, ""))[1].lower().replace(" ", "").split(",")
+    if tuple(first[:3]) != _SPANS:
+        return None
+    if first[3:] not in ([], ["label"]):
+        raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
+    entries = []
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+        rows = csv.reader(opened, skipinitialspace=True)
+        for row in rows:
+            if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
+                continue
+            entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
+    if not entries:
+        raise ValueError(f"{file} contains no spans; write path,start,end on each line")
+    return tuple(entries)
+
+
+def _span(place: str, row: list[str], num_columns: int) -> ListedVideo:
+    """Read one line of a list of spans."""
+    if len(row) != num_columns:
+        raise ValueError(f"{place}: has {len(row)} values, but the header has {num_columns}; quote a path with commas")
+    path, start_text, end_text, *label = row
+    if not path:
+        raise ValueError(f"{place}: has no path")
+    start = parse_time(start_text, f"{place}: start") if start_text else 0.0
+    end = parse_time(end_text, f"{place}: end") if end_text else None
+    if end is not None and end <= start:
+        raise ValueError(f"{place}: end is {end_text}, which is not after the start, {start_text or '0'}")
+    return ListedVideo((path,), (label[0] if label else "") or None, (start, end))
 
 
 def write_list(file: Path, videos: Iterable[tuple[str, str | None]]) -> None:

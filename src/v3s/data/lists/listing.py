@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from v3s.data.lists.folder import video_files
+from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
 
 Subset = Literal["train", "test", "all"]
@@ -19,10 +20,12 @@ class ListedVideo:
     Attributes:
         names: Possible paths of the video relative to the data folder (posix), most likely first.
         label: The name of its class; ``None`` if the list has no labels.
+        bounds: Start and end of a span of it; ``None`` for the whole video.
     """
 
     names: tuple[str, ...]
     label: str | None = None
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Listing:
     known: frozenset[str] = frozenset()
     stays_inside: bool = False
     skipped: str = ""
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether entries are spans of videos."""
+        return any(entry.bounds for entry in self.entries)
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -10,8 +10,10 @@ from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
+from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
 from v3s.files.text import counted
+from v3s.video.container import ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -30,6 +32,9 @@ class VideoList:
         num_missing: Number of listed videos that are not on disk.
         stays_inside: Whether links out of `root` are refused, because no list names the files.
         skipped: What else the folder contains, by ending, and repeated entries, in words; empty if nothing.
+        bounds: Start and end of each entry in its file, in seconds; empty if the entries are whole files.
+        spans: How the entries are cut and sampled, once their files have been read.
+        notes: What cutting them showed, one sentence each; empty before.
     """
 
     root: Path
@@ -40,6 +45,16 @@ class VideoList:
     num_missing: int = 0
     stays_inside: bool = False
     skipped: str = ""
+    bounds: tuple[Bounds, ...] = ()
+    spans: SpanOptions = WHOLE_VIDEOS
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each entry is called: its path, and its times where it is a span."""
+        if not self.bounds:
+            return self.paths
+        return tuple(map(span_name, self.paths, self.bounds))
 
     @property
     def description(self) -> str:
@@ -57,12 +72,14 @@ def list_videos(
     split: int = 1,
     subset: Subset = "train",
     allow_missing: bool = False,
+    spans: SpanOptions = WHOLE_VIDEOS,
 ) -> VideoList:
     """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, relative to
-            the folder of the list. In a folder without `splits`, the label of a video is the name of its folder; videos
+        data: A folder, a video, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, or of
+            spans (see :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder
+            without `splits`, the label of a video is the name of its folder; videos
             directly in `data` have no label. Links that lead out of such a folder are refused: only a list may name
             files elsewhere.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
@@ -72,6 +89,7 @@ def list_videos(
         subset: A folder has subsets if it only contains the folders ``train`` and ``test`` or ``val``. All videos of
             any other folder, and of a list file, are ``"train"``. ``"all"`` is both subsets.
         allow_missing: Continue without the listed videos that are missing.
+        spans: How videos are cut into segments, and sampled.
 
     Raises:
         ValueError: A path does not exist, there are no videos, a listed video is missing, a list contradicts itself, or
@@ -84,31 +102,30 @@ def list_videos(
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
         raise ValueError(_missing_message(root, listing, located))
-    paths, labels = _once(root, located, listing)
+    paths, labels, bounds = _once(root, located, listing)
     num_repeated = len(located) - num_missing - len(paths)
     skipped = [listing.skipped, f"{num_repeated:,} entries that name a video again" if num_repeated else ""]
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     in_classes = f"in {counted(len(classes), 'class')}" if classes else "without labels"
-    source = f"{listing.title}: {counted(len(paths), 'video')} {in_classes}"
+    source = f"{listing.title}: {counted(len(paths), 'span' if bounds else 'video')} {in_classes}"
     source += f"; {counted(num_missing, 'more listed video')} missing" if num_missing else ""
-    return VideoList(
-        root, paths, labels, classes, source, num_missing, listing.stays_inside, ", ".join(filter(None, skipped))
-    )
+    texts = source, num_missing, listing.stays_inside, ", ".join(filter(None, skipped))
+    return VideoList(root, paths, labels, classes, *texts, bounds, spans)
 
 
 def _once(
     root: Path, located: tuple[str | None, ...], listing: Listing
-) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    """Return the paths that were found, each once however it is spelled, and their labels.
+) -> tuple[tuple[str, ...], tuple[str | None, ...], tuple[Bounds, ...]]:
+    """Return the entries that were found, each once however it is spelled: paths, labels, and bounds of spans.
 
     Raises:
-        ValueError: A path is listed with two labels.
+        ValueError: An entry is listed with two labels, or spans of different labels overlap.
     """
     if listing.stays_inside:  # the files of a folder: no name comes twice, and they may be millions
-        return tuple(filter(None, located)), tuple(entry.label for entry in listing.entries)
+        return tuple(filter(None, located)), tuple(entry.label for entry in listing.entries), ()
     roots = f"{os.path.abspath(root)}/", f"{os.path.realpath(root)}/"
-    label_of: dict[str, str | None] = {}
+    label_of: dict[tuple[str, Bounds | None], str | None] = {}
     paths: list[str] = []
     for path, entry in zip(located, listing.entries, strict=True):
         if path is None:
@@ -117,16 +134,19 @@ def _once(
         plain = path if plain == path else plain
         for folder in roots:
             plain = plain.removeprefix(folder)
-        if plain not in label_of:
-            label_of[plain] = entry.label
+        key = plain, entry.bounds
+        if key not in label_of:
+            label_of[key] = entry.label
             paths.append(path)
-        label_of[plain] = label_of[plain] or entry.label
-        if entry.label and label_of[plain] != entry.label:
+        label_of[key] = label_of[key] or entry.label
+        if entry.label and label_of[key] != entry.label:
             raise ValueError(
-                f"{root / path} has two labels in {listing.title}, {label_of[plain]!r} and {entry.label!r}; "
+                f"{root / path} has two labels in {listing.title}, {label_of[key]!r} and {entry.label!r}; "
                 "keep one line of it"
             )
-    return tuple(paths), tuple(label_of.values())
+    check_overlaps(((plain, bounds, label) for (plain, bounds), label in label_of.items() if bounds), listing.title)
+    bounds = tuple(bounds or (0.0, None) for _, bounds in label_of)
+    return tuple(paths), tuple(label_of.values()), bounds if listing.has_spans else ()
 
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
@@ -148,6 +168,8 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
+    if data.suffix.lower() in ENDINGS:
+        return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
 
 
@@ -207,11 +229,12 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions:
+class VideoOptions(SpanOptions):
     """Which videos.
 
     Attributes:
-        data: A folder of videos (subfolders included), a list file with one path per line, or a store from v3s prepare.
+        data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
+            prepare.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
@@ -226,8 +249,17 @@ class VideoOptions:
     subset: Subset = "train"
     allow_missing: bool = False
 
-    def list_videos(self) -> VideoList:
-        """List them, as :func:`v3s.data.lists.splits.list_videos`."""
+    def list_videos(self, fps: float | None = None) -> VideoList:
+        """List them, as :func:`v3s.data.lists.splits.list_videos`.
+
+        Args:
+            fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
+        """
         return list_videos(
-            self.data, splits=self.splits, split=self.split, subset=self.subset, allow_missing=self.allow_missing
+            self.data,
+            splits=self.splits,
+            split=self.split,
+            subset=self.subset,
+            allow_missing=self.allow_missing,
+            spans=self.spans_for(fps),
         )

@@ -1,0 +1,134 @@
+"""Which spans of listed videos are used: those of a list, or segments of equal length; and on which clock."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from v3s.files.times import time_text
+from v3s.options import require_positive
+from v3s.video.index import VideoIndex
+from v3s.video.span import Span, span_of
+from v3s.video.store import StoredVideo
+
+Bounds = tuple[float, float | None]
+"""Start and end of a span in seconds from the video's first frame on; without an end, to the video's end."""
+
+_SLACK_SECONDS = 0.06  # by which an end may lie outside of a file: lists are rounded to tenths
+_LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter is skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanOptions:
+    """Segments instead of whole files, and a common frame rate.
+
+    More options:
+        segment: Cut every video (or every span of a list) into segments of so many seconds; each is used like a video
+            of its own. A rest at the end counts if it is at least half as long; a shorter video is one segment.
+        segment_stride: Seconds between the starts of segments. Default: the length of a segment.
+        fps: Frames per second at which videos are sampled, by their time stamps, so that clips of files with different
+            or varying rates show the same instants. Default: that of the run given as --backbone, else every frame of
+            the file.
+    """
+
+    segment: float | None = None
+    segment_stride: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        self.check_spans()
+
+    def check_spans(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is not positive, a segment is shorter than a frame, or there is a stride alone.
+        """
+        require_positive(self, "segment", "segment_stride", "fps")
+        if self.segment_stride is not None and self.segment is None:
+            raise ValueError(f"segment_stride is {self.segment_stride:g}, without segments; give --segment too")
+        if self.segment and self.fps and self.segment * self.fps < 1:
+            raise ValueError(f"a segment of {self.segment:g} s has no frame at {self.fps:g} frames per second")
+
+    def spans_for(self, fps: float | None = None) -> "SpanOptions":
+        """Return these three options alone, checked.
+
+        Args:
+            fps: the frame rate of the run that the videos are for, if there is no other.
+        """
+        return SpanOptions(segment=self.segment, segment_stride=self.segment_stride, fps=self.fps or fps)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether whole files with their own frames are used."""
+        return self.segment is None and self.fps is None
+
+    def cut(self, video: VideoIndex | StoredVideo, bounds: Bounds | None) -> list[Span]:
+        """Return the spans of a video that are used, in order of time.
+
+        Args:
+            video: The video.
+            bounds: The part of it that is listed; ``None`` for all of it.
+
+        Raises:
+            ValueError: The part lies outside of the video; the message does not name it.
+        """
+        start, end = _inside(video, bounds or (0.0, None))
+        spans = (span_of(video, *part, self.fps) for part in self._parts(start, end))
+        return [span for span in spans if span.num_frames]
+
+    def _parts(self, start: float, end: float) -> Iterator[tuple[float, float]]:
+        """The segments from start to end."""
+        if self.segment is None or end - start <= self.segment:
+            yield start, end
+            return
+        stride = self.segment_stride or self.segment
+        for number in count():
+            begin = start + number * stride
+            if end - begin < _LEAST_REST * self.segment:
+                return
+            yield begin, min(begin + self.segment, end)
+            if begin + self.segment >= end:
+                return
+
+
+def _inside(video: VideoIndex | StoredVideo, bounds: Bounds) -> tuple[float, float]:
+    """Start and end of a part of a video, in seconds."""
+    start, end = bounds
+    length = video.duration_seconds
+    if start >= length or (end or 0.0) > length + _SLACK_SECONDS:
+        asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
+        raise ValueError(f"{asked} is outside of the video: it is {time_text(length)} long")
+    return start, length if end is None else min(end, length)
+
+
+WHOLE_VIDEOS = SpanOptions()
+
+
+def span_name(path: str, bounds: Bounds) -> str:
+    """A file and the times of a span in it, as text."""
+    start, end = bounds
+    if end is None:
+        return path if start == 0 else f"{path} {time_text(start)} to its end"
+    return f"{path} {time_text(start)}-{time_text(end)}"
+
+
+def check_overlaps(spans: Iterable[tuple[str, Bounds, str | None]], title: str) -> None:
+    """Refuse spans of one file that overlap and have different labels.
+
+    Args:
+        spans: file, bounds and label of each.
+        title: describes the list.
+
+    Raises:
+        ValueError: two do; the message names them.
+    """
+    before: dict[str, tuple[str, Bounds, str | None]] = {}
+    for path, bounds, label in sorted(spans, key=lambda span: (span[0], span[1][0])):
+        other = before.get(path)
+        if other and label != other[2] and (other[1][1] is None or bounds[0] < other[1][1]):
+            one, two = (f"{span_name(path, span)} ({name!r})" for span, name in ((other[1], other[2]), (bounds, label)))
+            raise ValueError(f"{title}: spans with different labels overlap: {one} and {two}; change their times")
+        if not other or other[1][1] is None or (bounds[1] is not None and bounds[1] < other[1][1]):
+            before[path] = other or (path, bounds, label)
+        else:
+            before[path] = (path, bounds, label)
