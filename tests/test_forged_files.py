@@ -46,6 +46,8 @@ def forged(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             inside = changed
             for key in path[:-1]:
                 inside = inside[key]
+            if new is inside[path[-1]] is None:
+                continue
             if new == "missing":
                 del inside[path[-1]]
             else:

@@ -71,7 +71,7 @@ def contrast_loss(
         vectors: one for each clip, of any length but zero, shape (B, D).
         videos: number of each clip's video or span, int64, shape (B,).
         spans: file, start and end of each clip's span, int64, shape (B, 3). Spans of one file that overlap are not
-            told apart: their clips may show the same.
+            compared: their clips may show the same.
         temperature: divides the cosines.
 
     Returns:
