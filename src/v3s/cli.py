@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from v3s import argv
-from v3s.commands.recipes import RECIPES
+from v3s.commands.recipes import OWN, RECIPES
 from v3s.options import closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
@@ -200,10 +200,20 @@ COMMANDS = {
 _RECIPE = argv.Option(
     field="recipe",
     names=("--recipe",),
-    choices=tuple(RECIPES),
+    choices=(*RECIPES, OWN),
     metavar="NAME",
     group="Attributes",
-    help="A named set of options; any other option overrides it.",
+    help="A named set of options; any other option overrides it. own chooses for the videos and this machine.",
+)
+_MINUTES = argv.Option(
+    field="minutes",
+    names=("--minutes",),
+    kind=float,
+    optional=True,
+    default=None,
+    metavar="X",
+    group="Attributes",
+    help="For the recipe own: how long the training may take. Default: as long as 200,000 clips need.",
 )
 
 
@@ -279,15 +289,15 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     """
     options = options_of_command(name, kind)
     from_words = argv.parse_words(options, words)
-    recipe = RECIPES.get(from_words.pop("recipe", ""), {})
+    recipe_name, minutes = from_words.pop("recipe", None), from_words.pop("minutes", None)
     values: dict[str, Any] = {}
     for file in from_words.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
     of_run = _options_of_run(kind, values)
-    if recipe and of_run:
+    if recipe_name and of_run:
         raise ValueError("--recipe and --resume cannot be combined: a run is resumed with its own options")
-    config = argv.build(kind, recipe | of_run | values)
+    config = argv.build(kind, _options_of_recipe(recipe_name, values, minutes) | of_run | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} is your own code, which can be trained only from Python: "
@@ -298,8 +308,20 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
 
 def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
     """All options of a command, in the order of the help."""
-    options = [*argv.options_of(kind), *([_RECIPE] if name == "pretrain" else []), argv.CONFIG_OPTION]
+    options = [*argv.options_of(kind), *([_RECIPE, _MINUTES] if name == "pretrain" else []), argv.CONFIG_OPTION]
     return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
+
+
+def _options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float | None) -> dict[str, Any]:
+    if minutes is not None and (name != OWN or minutes <= 0):
+        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {OWN}")
+    if name != OWN:
+        return RECIPES.get(name or "", {})
+    if "data" not in given:
+        raise argv.UsageError("missing: --data")
+    from v3s.commands.own import own_options
+
+    return own_options(given, minutes=minutes)
 
 
 def _options_of_run(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

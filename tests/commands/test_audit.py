@@ -10,10 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s import TASKS
-from v3s.commands.audit import AuditConfig, Scores, audit, conclude
+from v3s.commands.audit import STIMULI, AuditConfig, Scores, Stimuli, audit, conclude, draw_texture
 from v3s.commands.pixel_cues import ALL_CUES, CUES, clip_cues, probe_cues
 from v3s.commands.scores import HeadScores
-from v3s.commands.stimuli import STIMULI, Stimuli, draw_texture
 from v3s.data.clips import VALIDATION_EPOCH, PretextClips
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan

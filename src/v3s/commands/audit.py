@@ -21,8 +21,7 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide
 from v3s.commands.pixel_cues import CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
 from v3s.commands.scores import HeadScores, critical_value, one_answer_sentence, score_head
-from v3s.commands.stimuli import STIMULI, Stimuli
-from v3s.data.clips import PretextClips, validation_batches
+from v3s.data.clips import PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
@@ -35,12 +34,18 @@ from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
 from v3s.pages.images import data_uri, mp4
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
+from v3s.video.decode import read_frames
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
 _HEADS = ("spatial", "temporal")
+STIMULI = ("video", "frozen", "shuffled", "still noise", "moving noise")
+_SHORTEST_WAVE = 4  # pixels: as in compressed video, there is no finer noise
+_FASTEST = 3  # pixels per frame: the maximum drift of moving noise in x and in y
+_STIMULUS = 4  # keeps these random draws separate from those of the samples
 Scores = tuple[HeadScores, HeadScores]
 
 
@@ -186,6 +191,49 @@ def _collect(loader: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 
 
 # With a network
+
+
+class Stimuli:
+    """Each sample as video and in four variants that remove something: uint8 (stimuli, 3, T, size, size), and labels.
+
+    frozen: the first frame is repeated; shuffled: the frames are in random order; still noise: the map of the sample is
+    applied to an isotropic texture; moving noise: to such a texture that drifts at a random speed.
+    """
+
+    def __init__(self, clips: PretextClips) -> None:
+        self.clips = clips
+
+    def path(self, key: SampleKey) -> str:
+        """The file of a sample."""
+        return self.clips.path(key)
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
+        video, plan = self.clips.plan(*key)
+        source, size = self.clips.table[video], self.clips.sampling.clip_size
+        generator = np.random.default_rng((self.clips.seed, *key, _STIMULUS))
+        clip = cut_clip(read_frames(source, plan.frames), plan, size)
+        texture = draw_texture(generator, source.height, source.width)
+        speed = generator.uniform(-_FASTEST, _FASTEST, size=2)
+        places = np.outer(np.array(plan.frames) - plan.frames[0], speed).round().astype(int)
+        drifting = torch.stack([texture.roll((down, across), dims=(1, 2)) for down, across in places.tolist()])
+        frozen = clip[:, :1].expand_as(clip)
+        shuffled = clip[:, generator.permutation(clip.shape[1])]
+        still = cut_clip(texture[None], plan, size).expand_as(clip)
+        shown = torch.stack([clip, frozen, shuffled, still, cut_clip(drifting, plan, size)])
+        return shown, torch.tensor([plan.labels.spatial, plan.labels.temporal])
+
+
+def draw_texture(generator: np.random.Generator, height: int, width: int) -> Tensor:
+    """Isotropic grey noise whose amplitude falls as 1/f, as in natural images, uint8 (3, H, W).
+
+    It wraps around at its borders and has no wave shorter than `_SHORTEST_WAVE` pixels.
+    """
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
+    amplitude[frequency > 1 / _SHORTEST_WAVE] = 0
+    texture = np.fft.irfft2(np.fft.rfft2(generator.normal(size=(height, width))) * amplitude, s=(height, width))
+    texture = 128 + 40 * texture / texture.std()
+    return torch.from_numpy(texture.clip(0, 255).round().astype(np.uint8)).expand(3, height, width)
 
 
 def _audit_network(config: AuditConfig, console: Console) -> Audit:

@@ -11,6 +11,9 @@ _UCF101 = {
     "statistics_clips": 0,
 }
 
+OWN = "own"
+"""The recipe that `v3s.commands.own` chooses for some videos and a machine."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "ucf101-c3d": {**_UCF101, "backbone": "c3d"},
     "ucf101-r3d": {**_UCF101, "backbone": "r3d", "learning_rate": 0.005},

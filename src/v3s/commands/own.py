@@ -1,0 +1,230 @@
+"""``--recipe own``: settings for videos of one's own, chosen from what they are and from the machine.
+
+It builds on the recipe v3s-contrast. Each choice is printed with its reason; an option that is given stays as it is.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from v3s.backbones import create_backbone
+from v3s.backbones.device import Compute, choose_compute, divide_cores
+from v3s.commands.pretrain import PretrainConfig
+from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE
+from v3s.commands.recipes import RECIPES
+from v3s.data.clips import PretextClips
+from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import VideoOptions
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
+from v3s.files.text import counted, say, text_table
+from v3s.pretext.model import PretextModel
+from v3s.pretext.task import TASKS
+from v3s.train.distributed import Processes
+from v3s.train.finite import FiniteGuard
+from v3s.train.loop import train_step
+from v3s.train.optimizer import sgd
+from v3s.video.store import StoredVideo
+
+_CLIPS = 200_000  # of a training without a time limit
+_RECORDING_SECONDS = 60.0  # videos of this median length are cut into segments
+_SEGMENT_SECONDS, _FEWEST_SEGMENTS = 4.0, 500
+_SHARE_USABLE = 0.95  # of the videos, which a setting must be able to use
+_VALIDATION_SHARE, _FEWEST_VALIDATION = 800 / 9537, 20  # the paper's share
+_MOST_VALIDATION_SHARE = 0.2
+_VALIDATION_CLIPS = 400
+_SECONDS_MEASURED, _CLIPS_READ = 2.0, 64
+
+
+class Choice(NamedTuple):
+    """The value of an option, and why."""
+
+    option: str
+    value: Any
+    reason: str
+
+
+def own_options(
+    given: Mapping[str, Any], *, minutes: float | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Choose the options of a pre-training for some videos and this machine.
+
+    Args:
+        given: options of `PretrainConfig` that were chosen; "data" among them. They are not changed.
+        minutes: how long the training may take; without it, it sees 200,000 clips.
+        console: where to print the choices; the terminal by default.
+
+    Returns:
+        Options of `PretrainConfig`, without those that were given.
+
+    Raises:
+        ValueError: no videos can be used, or several processes were started.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--recipe own measures one process; run it once without torchrun, and give what it printed")
+    console = console or Console()
+    chosen: dict[str, Any] = dict(RECIPES["v3s-contrast"])
+    reasons: list[Choice] = []
+
+    def choose(choices: Iterator[Choice]) -> None:
+        for choice in choices:
+            if choice.option not in given:
+                reasons.append(choice)
+                chosen[choice.option] = choice.value
+
+    compute = choose_compute(given.get("device", "auto"), given.get("precision", "auto"))
+    scan = _scan(given, {}, console)
+    choose(_segments(scan, given))
+    if "segment" in chosen:
+        scan = _scan(given, chosen, console)
+    choose(_network(compute))
+    choose(_clips(scan.table.num_frames, compute))
+    config = PretrainConfig(**{"out": "", **chosen, **given})
+    table = _usable(scan, config)
+    choose(_validation(len(table)))
+    config = PretrainConfig(**{"out": "", **chosen, **given})
+    choose(_budget(table, config, compute, minutes))
+    rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
+    console.print(text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
+    say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
+    return {name: value for name, value in chosen.items() if name not in given}
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _scan(given: Mapping[str, Any], chosen: Mapping[str, Any], console: Console) -> Scan:
+    """Read every video, however short."""
+    names = {field.name for field in fields(VideoOptions)}
+    options = {name: value for name, value in {**chosen, **given}.items() if name in names}
+    return usable_videos(VideoOptions(**options).list_videos(), min_frames=1, console=console)
+
+
+def _segments(scan: Scan, given: Mapping[str, Any]) -> Iterator[Choice]:
+    """Cut recordings."""
+    seconds = [report.seconds for report in scan.reports if not report.is_bad]
+    if scan.videos.bounds or statistics.median(seconds) < _RECORDING_SECONDS:
+        return
+    length = float(given.get("segment", _SEGMENT_SECONDS))
+    median = statistics.median(seconds)
+    yield Choice("segment", length, f"recordings of {median / 60:.0f} minutes (median): many clips of each")
+    number = sum(seconds) / length
+    if number < _FEWEST_SEGMENTS:
+        stride = max(length / 8, round(length * number / _FEWEST_SEGMENTS, 1))
+        yield Choice("segment_stride", stride, f"{number:.0f} segments without overlap are few; these are more")
+
+
+def _network(compute: Compute) -> Iterator[Choice]:
+    if compute.device.type == "cpu":
+        yield Choice("width", 0.25, "a CPU: at full width a training takes days")
+        yield Choice("clip_size", 56, "a CPU: a quarter of the work of 112")
+    yield Choice("batch_size", 32, "16 videos, two clips of each")
+    yield Choice("learning_rate", 0.01, "as measured with the contrast (docs/log.md)")
+
+
+def _clips(num_frames: np.ndarray, compute: Compute) -> Iterator[Choice]:
+    """The longest clips, and the widest task, that nearly all videos are long enough for."""
+    lengths = (8,) if compute.device.type == "cpu" else (16, 8)
+    settings = [(frames, task) for frames in lengths for task in ("v3s", "v3s-short")]
+    needs = [TASKS[task].longest_span(frames) for frames, task in settings]
+    shares = [float((num_frames >= need).mean()) for need in needs]
+    best = next((place for place, share in enumerate(shares) if share >= _SHARE_USABLE), len(settings) - 1)
+    (frames, task), need, share = settings[best], needs[best], shares[best]
+    device = "; 16 take twice as long on a CPU" if compute.device.type == "cpu" else ""
+    yield Choice("clip_frames", frames, f"{share:.0%} of the videos have the {need} frames that this needs{device}")
+    yield Choice("task", task, "the paper's labels" if task == "v3s" else "labels that short videos can show")
+    if share < _SHARE_USABLE:
+        yield Choice(
+            "short", "fit", f"the others, of {TASKS[task].shortest_span(frames)} frames or more, show what they can"
+        )
+
+
+def _usable(scan: Scan, config: PretrainConfig) -> IndexTable:
+    """The videos that are long enough."""
+    sampling, task = config.sampling(), TASKS[config.task]
+    span = task.longest_span if sampling.short == "leave-out" else task.shortest_span
+    need = span(sampling.clip_frames, sampling.seam)
+    places = np.flatnonzero(scan.table.num_frames >= need)
+    if len(places) < 2:
+        raise ValueError(
+            f"{counted(len(places), 'video')} of {len(scan.table):,} that can be read have the {need} frames that "
+            f"--task {config.task} needs with --clip-frames {sampling.clip_frames}; 2 are needed"
+        )
+    return scan.table.subset(places)
+
+
+def _validation(num_videos: int) -> Iterator[Choice]:
+    wanted = max(_FEWEST_VALIDATION, round(_VALIDATION_SHARE * num_videos))
+    number = max(1, min(wanted, int(_MOST_VALIDATION_SHARE * num_videos)))
+    yield Choice("validation_videos", number, f"of {num_videos:,}; enough to see whether a head is above chance")
+    per_video = min(ceil(_VALIDATION_CLIPS / number), max(1, (num_videos - number) // (2 * number)))
+    yield Choice("validation_clips", per_video, "of each, so that validation takes a quarter of the time at most")
+
+
+def _budget(table: IndexTable, config: PretrainConfig, compute: Compute, minutes: float | None) -> Iterator[Choice]:
+    """The number of epochs, from the speed of this machine."""
+    in_training, in_reading, workers = _speeds(table, config, compute)
+    speed = min(in_training, in_reading)
+    held = config.validation_videos or 0
+    per_epoch = config.clips_together * (len(table) - held)
+    cost = 1 + held * config.validation_clips / per_epoch / 3  # a pass without gradients takes a third
+    clips = _CLIPS if minutes is None else 60 * minutes * speed / cost
+    epochs = max(1, round(clips / per_epoch))
+    seconds = epochs * per_epoch * cost / speed
+    limit = "reading the videos" if in_reading < in_training else "the network"
+    why = (
+        f"{epochs * per_epoch:,} clips, about {_duration(seconds)}: {speed:,.0f} clips/s here, limited by {limit} "
+        f"({in_training:,.0f} clips/s in training, {in_reading:,.0f} read by {counted(workers, 'process')})"
+    )
+    if epochs * per_epoch < CLIPS_TO_LEAVE_CHANCE:
+        why += f"; heads need some {CLIPS_TO_LEAVE_CHANCE:,} clips to leave chance: give more --minutes"
+    if in_reading < 0.8 * in_training and not isinstance(table.source(0), StoredVideo):
+        why += "; a store of v3s prepare is read faster"
+    yield Choice("epochs", epochs, why)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _speeds(table: IndexTable, config: PretrainConfig, compute: Compute) -> tuple[float, float, int]:
+    """Clips per second of training steps, clips per second of reading, and the processes that read."""
+    stored, sampling = isinstance(table.source(0), StoredVideo), config.sampling()
+    workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
+    task = TASKS[config.task]
+    clips = PretextClips(table, task, replace(sampling, trim_bars=False), seed=config.seed, together=2)
+    numbers = np.linspace(0, len(table) - 1, _CLIPS_READ).astype(int).tolist()
+    read = [clips[0, numbers[0]]]  # the first one loads what reads and warps
+    began = time.perf_counter()
+    while len(read) <= len(numbers) // 4 or (
+        len(read) < len(numbers) and time.perf_counter() - began < _SECONDS_MEASURED
+    ):
+        read.append(clips[0, numbers[len(read)]])
+    per_process = (len(read) - 1) / (time.perf_counter() - began)
+    pixels = torch.stack([clip for clip, _ in read])
+    targets = torch.stack([target for _, target in read])
+    repeats = -(-config.batch_size // len(read))
+    batch = pixels.repeat(repeats, 1, 1, 1, 1)[: config.batch_size], targets.repeat(repeats, 1)[: config.batch_size]
+    network = create_backbone(config.backbone, config.width, seed=config.seed)
+    model = compute.network(PretextModel(network, task, projects=config.contrast > 0)).train()
+    optimizer, guard = sgd(model, config.initial_rate, config), FiniteGuard(Processes(), compute.device)
+    number, began = -1, 0.0
+    while number < 1 or time.perf_counter() - began < _SECONDS_MEASURED:
+        train_step(model, batch, config.objective(), optimizer, compute, guard)
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+        number += 1
+        if number == 0:  # the first step allocates memory
+            began = time.perf_counter()
+    in_training = number * config.batch_size / (time.perf_counter() - began)
+    return in_training, per_process * max(workers, 1), max(workers, 1)
