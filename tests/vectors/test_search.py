@@ -20,7 +20,7 @@ from rich.console import Console
 from v3s.backbones import create_backbone
 from v3s.features.saved import save_trained
 from v3s.files.writing import SaveError
-from v3s.pages.images import mp4
+from v3s.pages.images import jpeg_uri, mp4, small_frames
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
@@ -197,6 +197,9 @@ def test_page_has_an_image_of_each_hit(
     assert html.count("<figcaption>") == 5
     assert "no image" not in html
     assert all(f"{hit.start} to {hit.end}" in html for hit in hits)
+    for hit in hits:  # of a clip of 8 frames the fourth, of a video of 40 the twentieth
+        (middle,) = small_frames(index_video(hit.file), [hit.start_frame + (3 if per_clip else 19)], 320)
+        assert jpeg_uri(middle) in html
     links = [unquote(link) for link in re.findall(r'</figcaption>|<a href="([^"]*)"><img', html) if link]
     assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
     assert f"4 clips in {clips}" in text
