@@ -204,7 +204,8 @@ class Vectors:
         """
         ordered = candidates.sort(dim=1).values
         pairs = zip(queries, ordered, strict=True)
-        scores = torch.stack([self.take(rows.clamp(min=0)) @ query for query, rows in pairs])
+        products = [self.take(rows.clamp(min=0)).double() @ query.double() for query, rows in pairs]
+        scores = torch.stack(products).float()  # from double, so that equal rows have equal scores
         best = scores.masked_fill_(ordered < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
