@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.files.text import short_repr
 from v3s.video.decode import Video, video_from_json
 
 _IDENTITY = ("num_bytes", "num_frames", "height", "width", "fps", "duration_seconds", "fingerprint", "checksum")
@@ -40,6 +41,7 @@ class IndexTable:
     offsets: NDArray[np.int64]
     num_frames: NDArray[np.int32]
     fingerprints: NDArray[np.uint64]
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, indices: Iterable[Video]) -> "IndexTable":
