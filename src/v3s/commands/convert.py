@@ -20,13 +20,14 @@ from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
 from v3s.files.text import counted, say
 from v3s.files.writing import CheckpointError
+from v3s.options import CheckedOptions, require_regular
 
 Tensors = dict[str, Tensor]
 _Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertConfig(CheckedOptions):
     """Convert weights from VCOP, PRP, PacePred, RSPNet or torchvision, if the network matches ours tensor for tensor.
 
     Attributes:
@@ -224,9 +225,10 @@ def _read_tensors(path: Path) -> Tensors:
     """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
 
     Raises:
-        CheckpointError: the file does not exist or does not contain named tensors.
+        ValueError: the file does not exist, is none, or does not contain named tensors.
     """
-    if not path.is_file():
+    require_regular(path)
+    if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

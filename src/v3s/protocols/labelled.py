@@ -20,6 +20,7 @@ from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.features.encoder import Encoder
 from v3s.files.text import counted, say
+from v3s.options import CheckedOptions
 
 UNKNOWN = -1
 """The label of a test video whose class has no training videos: its prediction always counts as wrong."""
@@ -27,7 +28,7 @@ _NUM_LISTED = 5  # classes listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledOptions(GroupOptions):
+class LabelledOptions(GroupOptions, CheckedOptions):
     """Labelled videos in two parts: training videos (the gallery) and test videos (the queries).
 
     Attributes:
@@ -45,6 +46,12 @@ class LabelledOptions(GroupOptions):
     split: int = 1
     test_data: str | None = None
     allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_data is not None and self.splits is not None:
+            given = f"test_data ({self.test_data}) and splits ({self.splits})"
+            raise ValueError(f"{given} cannot be combined; give only one")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,10 +150,6 @@ def labelled_parts(
             for subset in ("train", "test")
         ]
     else:
-        if options.splits is not None:
-            raise ValueError(
-                f"test_data ({options.test_data}) and splits ({options.splits}) cannot be combined; give only one"
-            )
         lists = [
             list_videos(data, subset="all", allow_missing=options.allow_missing)
             for data in (options.data, options.test_data)

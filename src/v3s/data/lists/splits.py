@@ -11,7 +11,8 @@ from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.ucf101 import read_ucf101
-from v3s.files.text import counted
+from v3s.files.text import counted, short_repr
+from v3s.options import CheckedOptions, require_regular
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -40,6 +41,7 @@ class VideoList:
     num_missing: int = 0
     stays_inside: bool = False
     skipped: str = ""
+    __repr__ = short_repr
 
     @property
     def description(self) -> str:
@@ -135,6 +137,9 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
     if splits is not None and not splits.exists():
         raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
+    for path in (data, splits):
+        if path is not None and not path.is_dir():
+            require_regular(path)
     if splits is not None and not data.is_dir():
         raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
     numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
@@ -207,7 +212,7 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions:
+class VideoOptions(CheckedOptions):
     """Which videos.
 
     Attributes:
