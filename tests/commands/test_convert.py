@@ -348,7 +348,7 @@ def test_wrappers_are_taken_off_and_the_rest_is_counted(
     convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")))
     used, unused = len(tensors) - 2, 4  # the file's own linear layer is not part of the backbone either
     printed = capsys.readouterr().out
-    assert f"c3d (VCOP, PacePred and RSPNet): {used} tensors converted; {unused} others of the file are" in printed
+    assert f"c3d (VCOP, PacePred and RSPNet): {used} tensors converted; not used: {unused} other tensors" in printed
 
 
 def changed(tensors: Tensors, prefix: str = "") -> Tensors:

@@ -262,7 +262,7 @@ def _unused(theirs: Tensors, found: _Match) -> str:
     """What of the file is not part of the backbone, such as the layers of its own task."""
     taken = set(found.used)
     unused = [name for name in theirs if name not in taken]
-    return f"; {len(unused)} others of the file are not used, the first of them {unused[0]}" if unused else ""
+    return f"; not used: {counted(len(unused), 'other tensor')} of the file, first {unused[0]}" if unused else ""
 
 
 def _choice(found: _Match, others: Sequence[_Match]) -> list[str]:
