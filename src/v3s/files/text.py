@@ -63,7 +63,7 @@ def short_repr(value: Any) -> str:
     """A dataclass in one short line, with tensors, arrays and all that is long by type and size.
 
     A dataclass that holds such values has ``__repr__ = short_repr``, so that ``print`` does not flood the terminal.
-    Fields that begin with an underscore are left out.
+    Fields that begin with an underscore are not shown.
     """
     named = (field.name for field in fields(value) if not field.name.startswith("_"))
     return f"{type(value).__name__}({', '.join(f'{name}={_short(getattr(value, name))}' for name in named)})"
