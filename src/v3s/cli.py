@@ -8,7 +8,7 @@ exit  meaning
 ====  ====================================================================================
 0     success
 1     an error, or no usable video: one message on stderr says what failed and why
-2     the command line is wrong
+2     an option, or the command line, is wrong
 130   stopped by SIGINT; a training run has saved what ``--resume`` needs
 141   the reader of the output is gone, as after ``| head``
 143   stopped by SIGTERM; otherwise the same as 130
@@ -32,7 +32,7 @@ from typing import Any, get_type_hints
 
 from v3s import argv
 from v3s.commands.recipes import RECIPES
-from v3s.options import closest
+from v3s.options import as_typed, closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
 _STDOUT = 1
@@ -235,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else 2
@@ -254,6 +256,9 @@ def _run(words: Sequence[str]) -> int:
         config = read_config(name, kind, options)
     except argv.UsageError as error:
         return _print_error(str(error), see=f"v3s {name} --help")
+    except ValueError as error:
+        names = {option.field: option.names[0] for option in options_of_command(name, kind)}
+        return _print_error(as_typed(str(error), names), see=f"v3s {name} --help")
     return _print_outputs(job(config), config)
 
 
@@ -390,11 +395,5 @@ def _overview() -> str:
     lines = ["usage: v3s COMMAND [WHAT] [options]"]
     for group, commands in groupby(COMMANDS.items(), key=lambda item: item[1].group):
         lines += ["", f"{group}:", *(f"  {name:<12}{command.summary}" for name, command in commands)]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "WHAT is the main input of the command, such as a folder of videos.",
-            "v3s COMMAND --help shows the options of a command, with examples.",
-        ]
-    )
+    lines += ["", "WHAT is the main input of the command, such as a folder of videos."]
+    return "\n".join([*lines, "v3s COMMAND --help shows the options of a command, with examples."])
