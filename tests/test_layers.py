@@ -2,12 +2,18 @@
 
 import ast
 from collections import defaultdict
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
+import torch
 
+import v3s
 from v3s.cli import COMMANDS, load_command
+from v3s.files.text import short_repr
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/v3s"
 ROOMS = (
@@ -16,7 +22,7 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
 VERB_ROOMS = ("commands", "protocols", "vectors")
-USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay"}
+USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own"}
 """The only files that use other commands."""
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -153,3 +159,23 @@ def test_core_never_imports_an_extra() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not extras & {name.split(".")[0] for name in names}, path
+
+
+def test_no_result_of_a_public_function_floods_the_terminal() -> None:
+    """A dataclass in a result shows tensors, arrays and bytes by their sizes."""
+    seen: dict[type[Any], bool] = {}
+
+    def visit(kind: Any) -> bool:
+        """Whether a type is, or contains in its arguments, what is large; visits dataclasses on the way."""
+        if is_dataclass(kind) and isinstance(kind, type) and kind not in seen:
+            seen[kind] = False
+            hints = get_type_hints(kind)
+            seen[kind] = any(list(map(visit, (hints[field.name] for field in fields(kind)))))
+        is_large = kind in (torch.Tensor, bytes) or get_origin(kind) is np.ndarray
+        return is_large or any(list(map(visit, get_args(kind))))
+
+    for name in (*COMMANDS, "load_encoder"):
+        visit(get_type_hints(getattr(v3s, name))["return"])
+    holds = {kind.__name__: kind for kind, is_large in seen.items() if is_large}
+    assert holds.keys() >= {"Vectors", "Shard", "IndexTable", "Audit", "HeadScores", "RecognitionScores"}
+    assert not [name for name, kind in holds.items() if vars(kind)["__repr__"] is not short_repr]

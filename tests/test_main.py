@@ -140,7 +140,9 @@ def test_what_a_command_gives_back(little: ModuleType, tmp_path: Path, capsys: p
         (["little", "a", "--config=\x1b\udcff\n"], 2, [
             "error: \\x1b\\xff\\n: No such file or directory", "See: v3s little --help",
         ]),
-        (["little", "a", "--out=b", "--batch-size=0"], 1, ["error: batch_size is 0; it must be more than 0"]),
+        (["little", "a", "--out=b", "--batch-size=0"], 2, [
+            "error: --batch-size is 0; it must be more than 0", "See: v3s little --help",
+        ]),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line(
@@ -177,6 +179,15 @@ def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: 
         assert cli.main(words) == 0
         assert capsys.readouterr().out.startswith("usage: v3s ")
     assert cli.main([]) == 2
+
+
+def test_help_is_also_a_word(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, option in ((["help"], ["--help"]), (["help", "little"], ["little", "--help"])):
+        assert cli.main(word) == cli.main(option) == 0
+        printed = capsys.readouterr().out
+        assert printed[: len(printed) // 2] == printed[len(printed) // 2 :]
+    assert cli.main(["help", "litle"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown command 'litle' (did you mean 'little'?)\n")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["pretrian"]])

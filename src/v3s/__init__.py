@@ -9,6 +9,8 @@ Every command is also a function, with its options as a dataclass: ``v3s embed -
 ``v3s.embed(v3s.EmbedConfig(...))``. A name is imported when it is first used.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -109,8 +111,26 @@ def __getattr__(name: str) -> Any:
     homes = {name: module for module, names in _OTHERS.items() for name in names}
     for verb, command in COMMANDS.items():
         homes |= {verb: command.module, f"{verb.capitalize()}Config": command.module}
-    value = globals()[name] = getattr(import_module(homes[name]), name)
+    module = import_module(homes[name])
+    value = getattr(module, name)
+    if name in COMMANDS:
+        value = _checking(value, getattr(module, f"{name.capitalize()}Config"))
+    globals()[name] = value
     return value
+
+
+def _checking(verb: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:
+    """A command's function that refuses anything else than its options, such as a dictionary, before it begins."""
+
+    @wraps(verb)
+    def checking(config: Any, *arguments: Any, **named: Any) -> Any:
+        if not isinstance(config, kind):
+            call, given = f"v3s.{verb.__name__}(v3s.{kind.__name__}(...))", type(config).__name__
+            raise TypeError(f"v3s.{verb.__name__} was given a {given}; it needs its options: {call}")
+        return verb(config, *arguments, **named)
+
+    checking.__module__ = __name__  # by which it is pickled
+    return checking
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from v3s.options import closest
+from v3s.options import EXPECTED, closest, require_regular
 
 _Config = TypeVar("_Config")
 RawValues = list[tuple[str, str]]
@@ -34,7 +34,6 @@ RawValues = list[tuple[str, str]]
 GROUPS = {"Attributes": "options", "More options": "more options", "For ablations": "for ablations"}
 """Docstring sections that describe options, in the order of the help, and their titles in the help."""
 
-EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NULL = "tag:yaml.org,2002:null"
 _MAX_FILE_LENGTH = 100_000  # reading YAML takes a second for so much
@@ -213,7 +212,9 @@ def read_file(options: Sequence[Option], file: str) -> dict[str, Any]:
 
     Raises:
         UsageError: the file cannot be read, or `parse_yaml` reports an error in it.
+        ValueError: it is not a regular file.
     """
+    require_regular(file)
     try:
         with Path(file).open(encoding="utf-8") as opened:
             return parse_yaml(options, opened.read(_MAX_FILE_LENGTH + 1), file)

@@ -8,7 +8,7 @@ exit  meaning
 ====  ====================================================================================
 0     success
 1     an error, or no usable video: one message on stderr says what failed and why
-2     the command line is wrong
+2     an option, or the command line, is wrong
 130   stopped by SIGINT; a training run has saved what ``--resume`` needs
 141   the reader of the output is gone, as after ``| head``
 143   stopped by SIGTERM; otherwise the same as 130
@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from v3s import argv
-from v3s.commands.recipes import OWN, RECIPES
-from v3s.options import closest
+from v3s.commands.recipes import RECIPE_OPTIONS, RecipeError, options_of_recipe
+from v3s.options import as_typed, closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
 _STDOUT = 1
@@ -197,25 +197,6 @@ COMMANDS = {
     ),
 }
 
-_RECIPE = argv.Option(
-    field="recipe",
-    names=("--recipe",),
-    choices=(*RECIPES, OWN),
-    metavar="NAME",
-    group="Attributes",
-    help="A named set of options; any other option overrides it. own chooses for the videos and this machine.",
-)
-_MINUTES = argv.Option(
-    field="minutes",
-    names=("--minutes",),
-    kind=float,
-    optional=True,
-    default=None,
-    metavar="X",
-    group="Attributes",
-    help="For the recipe own: how long the training may take. Default: as long as 200,000 clips need.",
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
@@ -245,6 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else 2
@@ -264,6 +247,11 @@ def _run(words: Sequence[str]) -> int:
         config = read_config(name, kind, options)
     except argv.UsageError as error:
         return _print_error(str(error), see=f"v3s {name} --help")
+    except RecipeError:
+        raise
+    except ValueError as error:
+        names = {option.field: option.names[0] for option in options_of_command(name, kind)}
+        return _print_error(as_typed(str(error), names), see=f"v3s {name} --help")
     return _print_outputs(job(config), config)
 
 
@@ -289,15 +277,15 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     """
     options = options_of_command(name, kind)
     from_words = argv.parse_words(options, words)
-    recipe_name, minutes = from_words.pop("recipe", None), from_words.pop("minutes", None)
+    recipe, minutes = from_words.pop("recipe", None), from_words.pop("minutes", None)
     values: dict[str, Any] = {}
     for file in from_words.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
     of_run = _options_of_run(kind, values)
-    if recipe_name and of_run:
+    if recipe and of_run:
         raise ValueError("--recipe and --resume cannot be combined: a run is resumed with its own options")
-    config = argv.build(kind, _options_of_recipe(recipe_name, values, minutes) | of_run | values)
+    config = argv.build(kind, options_of_recipe(recipe, values, minutes) | of_run | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} is your own code, which can be trained only from Python: "
@@ -308,20 +296,8 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
 
 def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
     """All options of a command, in the order of the help."""
-    options = [*argv.options_of(kind), *([_RECIPE, _MINUTES] if name == "pretrain" else []), argv.CONFIG_OPTION]
+    options = [*argv.options_of(kind), *(RECIPE_OPTIONS if name == "pretrain" else ()), argv.CONFIG_OPTION]
     return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
-
-
-def _options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float | None) -> dict[str, Any]:
-    if minutes is not None and (name != OWN or minutes <= 0):
-        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {OWN}")
-    if name != OWN:
-        return RECIPES.get(name or "", {})
-    if "data" not in given:
-        raise argv.UsageError("missing: --data")
-    from v3s.commands.own import own_options
-
-    return own_options(given, minutes=minutes)
 
 
 def _options_of_run(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,11 +388,5 @@ def _overview() -> str:
     lines = ["usage: v3s COMMAND [WHAT] [options]"]
     for group, commands in groupby(COMMANDS.items(), key=lambda item: item[1].group):
         lines += ["", f"{group}:", *(f"  {name:<12}{command.summary}" for name, command in commands)]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "WHAT is the main input of the command, such as a folder of videos.",
-            "v3s COMMAND --help shows the options of a command, with examples.",
-        ]
-    )
+    lines += ["", "WHAT is the main input of the command, such as a folder of videos."]
+    return "\n".join([*lines, "v3s COMMAND --help shows the options of a command, with examples."])

@@ -1,12 +1,95 @@
 """Checks of option values: a wrong number, file or name is reported before any work starts."""
 
 import difflib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
 from importlib import import_module
 from math import inf
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "None"}
+"""Types in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedOptions:
+    """What all configurations of commands inherit from: each value is of the type of its field.
+
+    Raises:
+        TypeError: a value is of another type.
+        ValueError: it is none of the words that its field takes.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
+            if not _fits(value := getattr(self, name), hint):
+                shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+                if isinstance(value, str) and _choices(hint):
+                    raise ValueError(f"{name} is {shown}; it must be {_expected(hint)}")
+                raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it must be {_expected(hint)}")
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a type."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return next((get_args(kind) for kind in _kinds(hint) if get_origin(kind) is Literal), ())
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type: a plain one, None, words, a tuple of any length, or one of several."""
+    if len(kinds := _kinds(hint)) > 1:
+        return any(_fits(value, kind) for kind in kinds)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _expected(hint: Any) -> str:
+    if len(kinds := _kinds(hint)) > 1:
+        return " or ".join(map(_expected, kinds))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        return f"a tuple, each value {_expected(get_args(hint)[0])}"
+    return EXPECTED[hint]
+
+
+def as_typed(message: str, names: Mapping[str, str]) -> str:
+    """A message about fields for the command line, on which they have other names.
+
+    Args:
+        message: names fields before " is ", before their value in brackets, or, if they have an underscore, anywhere.
+        names: of each field, on the command line.
+
+    >>> as_typed("warmup is 9; it needs fewer than epochs (3) and batch_size 2", {"epochs": "--epochs", "warmup": "-w"})
+    '-w is 9; it needs fewer than --epochs (3) and batch_size 2'
+    """
+
+    def name(found: re.Match[str]) -> str:
+        word = found[1]
+        is_field = word in names and ("_" in word or found[2])
+        return f"{names[word]}{found[2]}" if is_field else found[0]
+
+    return re.sub(r"(?<![\w/.\\'\"-])(\w+)(?![\w/.'\"-])( is | \(|)", name, message)
 
 
 def require_files(config: Any, *names: str) -> None:
@@ -18,6 +101,19 @@ def require_files(config: Any, *names: str) -> None:
     for name in names:
         if (value := getattr(config, name)) is not None and Path(value).is_dir():
             raise ValueError(f"{name} is {value}, which is a folder; give a file name")
+
+
+def require_regular(path: str | Path) -> None:
+    """Refuse pipes, devices and folders in place of a file: reading one may wait for ever, or fill the memory.
+
+    A link is followed. What does not exist passes: opening it says so.
+
+    Raises:
+        ValueError: the path is of something else than a file.
+    """
+    if not os.path.isfile(path) and os.path.exists(path):
+        kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
+        raise ValueError(f"{path} is {kind}; give a regular file")
 
 
 def require_positive(config: Any, *names: str) -> None:

@@ -348,7 +348,56 @@ def test_wrappers_are_taken_off_and_the_rest_is_counted(
     convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")))
     used, unused = len(tensors) - 2, 4  # the file's own linear layer is not part of the backbone either
     printed = capsys.readouterr().out
-    assert f"c3d (VCOP, PacePred and RSPNet): {used} tensors converted; {unused} others of the file are" in printed
+    assert f"c3d (VCOP, PacePred and RSPNet): {used} tensors converted; not used: {unused} other tensors" in printed
+
+
+def changed(tensors: Tensors, prefix: str = "") -> Tensors:
+    """Other weights of the same network, below a prefix."""
+    return {f"{prefix}{name}": value + 1 for name, value in tensors.items()}
+
+
+def without_last(tensors: Tensors) -> Tensors:
+    return {name: value for name, value in tensors.items() if name != "conv5b.weight"}
+
+
+FOREIGN: Tensors = {
+    "queue": torch.zeros(4),
+    "optimizer.0.exp_avg": torch.zeros(4),
+    "optimizer.1.exp_avg": torch.zeros(4),
+}
+BESIDE: dict[str, Callable[[Tensors], Any]] = {
+    "other names": lambda c3d: FOREIGN | {f"ema.module.{name}": value for name, value in c3d.items()},
+    "a network that lacks a tensor": lambda c3d: (
+        changed(without_last(c3d), "model.") | {f"ema.module.{name}": value for name, value in c3d.items()}
+    ),
+    "a larger dictionary": lambda c3d: {"ema": c3d, "teacher": {f"{n}.weight": torch.zeros(1) for n in range(200)}},
+    "the same weights again": lambda c3d: {"model": c3d, "ema": {f"module.{name}": each for name, each in c3d.items()}},
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_the_network_lies_below_the_prefix_where_all_its_tensors_are(
+    beside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    c3d = vcop_c3d()
+    torch.save(BESIDE[beside](c3d), tmp_path / "w.pt")
+    folder = convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")))
+    printed = capsys.readouterr().out
+    assert "c3d (VCOP, PacePred and RSPNet): 56 tensors converted; " in printed
+    assert "networks of the file fit" not in printed
+    assert load_backbone(folder).state_dict()["conv5.4.weight"].equal(c3d["conv5b.weight"])
+
+
+@pytest.mark.parametrize(("first", "second"), [("student.", "teacher."), ("model.", "ema.module."), ("", "ema.")])
+def test_of_two_networks_that_fit_the_first_in_the_file_is_converted_and_both_are_named(
+    first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    c3d = vcop_c3d()
+    torch.save({f"{first}{name}": each for name, each in c3d.items()} | changed(c3d, second), tmp_path / "w.pt")
+    folder = convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")))
+    shown = repr(first) if first else "no prefix"
+    assert f"2 networks of the file fit, below {shown} and {second!r}; converted: {shown}, " in capsys.readouterr().out
+    assert load_backbone(folder).state_dict()["conv5.4.weight"].equal(c3d["conv5b.weight"])
 
 
 @pytest.mark.parametrize(
@@ -388,7 +437,14 @@ class Payload:
         return Path.touch, (self.mark,)
 
 
-@pytest.mark.parametrize("kind", ["torch", "legacy", "pickle", "empty", "text", "list", "folder", "missing"])
+NO_WEIGHTS = "is not a file of weights, or is damaged; give a .pt or .pth file that torch.save wrote\n"
+NO_NAMES = "does not contain named tensors; give a state_dict written by torch.save\n"
+CODE = "contains an object of "
+NEEDED = {"torch": CODE, "legacy": CODE, "pickle": NO_WEIGHTS, "empty": NO_WEIGHTS, "text": NO_WEIGHTS,
+          "list": NO_NAMES, "folder": "", "missing": "no such file\n"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NEEDED)
 def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, mark = tmp_path / "weights.pth", tmp_path / "executed"
     value = {"state_dict": {"conv1.weight": torch.zeros(1)}, "extra": Payload(mark)}
@@ -404,6 +460,6 @@ def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsy
     assert main(["convert", f"--weights={path}", f"--out={tmp_path / 'run'}"]) == 1
     assert time.monotonic() - start < 1
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: ")
+    assert error.startswith(f"error: {path}: {NEEDED[kind]}")
     assert len(error.splitlines()) == 1
     assert not mark.exists()

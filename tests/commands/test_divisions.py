@@ -180,12 +180,12 @@ def test_a_pattern_that_does_not_divide_is_refused_before_anything_is_read(
         command({"data": str(takes[0]), "group": pattern, "workers": 0, "device": "cpu"})
 
 
+@pytest.mark.parametrize("takes", ["named as in UCF101"], indirect=True)
 def test_videos_of_one_group_by_their_names_are_refused_in_one_line(takes: tuple[Path, str | None]) -> None:
-    data, group = takes
-    if group is None:
-        one = data.parent / "one.txt"
-        one.write_text("".join(f"{path}\n" for path in sorted((data / "train").rglob("v_a_g01_*"))))
-        options = {"task": "ts", "clip_frames": 4, "clip_size": 16, "workers": 0, "device": "cpu"}
-        with pytest.raises(ValueError, match=r"^all 3 usable videos belong together.* or change --group$"):
-            pretraining({"data": str(one), **options})
-        pretraining({"data": str(one), "group": ".+", **options})  # each is alone
+    data, _ = takes
+    one = data.parent / "one.txt"
+    one.write_text("".join(f"{path}\n" for path in sorted((data / "train").rglob("v_a_g01_*"))))
+    options = {"task": "ts", "clip_frames": 4, "clip_size": 16, "workers": 0, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"^all 3 usable videos belong together.* or change --group$"):
+        pretraining({"data": str(one), **options})
+    pretraining({"data": str(one), "group": ".+", **options})  # each is alone

@@ -90,6 +90,21 @@ def test_groups_of_videos_are_the_unit(asked: EvaluateConfig) -> None:
         evaluate(replace(asked, group="xyz"), console=QUIET)
 
 
+def test_the_most_frequent_row_to_everything_is_not_above_chance() -> None:
+    truth = np.repeat([0, 1, 2], [80, 10, 10])
+    head = score_head(tuple("abc"), "class", truth, np.zeros(100, int), np.arange(100))
+    assert head.accuracy == 0.8
+    assert not head.is_above_chance
+
+
+def test_clips_of_a_few_groups_show_less_than_as_many_independent_ones() -> None:
+    """Of eight groups, all clips of four are right: an accuracy of a half, against a sixth, can be luck."""
+    truth = np.arange(480) % 6
+    answers = np.where(np.arange(480) < 240, truth, (truth + 1) % 6)
+    for groups, is_shown in ((np.arange(480) // 60, False), (np.arange(480), True)):
+        assert score_head(tuple("abcdef"), "class", truth, answers, groups).is_above_chance == is_shown
+
+
 def test_chance_is_the_share_of_the_most_frequent_row() -> None:
     task, generator = TASKS["v3s"], np.random.default_rng(0)
     drawn = [draw_labels(task, "family", generator) for _ in range(6000)]

@@ -42,6 +42,7 @@ def test_few_clips_are_named_as_the_reason() -> None:
     [
         ([5.0 - 0.01 * epoch for epoch in range(100)], True),
         ([5.0] * 100, False),
+        ([9.0] * 50 + [5.0] * 50, False),  # it fell, but not at the end
         ([5.0] * 5 + [4.0] * 4, False),  # too few epochs to say
         ([3.15 + 0.1 * (epoch % 2) for epoch in range(100)], False),
     ],

@@ -208,6 +208,14 @@ def test_balanced_clips_show_each_label_equally_often(table: IndexTable, num_cli
     assert clips.plan(3, 2) == plain.plan(3, 2)  # samples of training stay as they are
 
 
+def test_the_seed_chooses_the_balanced_labels(table: IndexTable) -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        clips = PretextClips(table, V3S, SMALL, seed=seed).balanced(40)
+        drawn.append([clips.plan(VALIDATION_EPOCH, number)[1].labels for number in range(40)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_balance_keeps_the_shares_of_the_families(table: IndexTable) -> None:
     clips = PretextClips(table, V3S, replace(SMALL, label_prior="family"), seed=0).balanced(61)
     rows = [clips.plan(VALIDATION_EPOCH, number)[1].labels.temporal for number in range(61)]

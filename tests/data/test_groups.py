@@ -78,6 +78,12 @@ def test_small_groups_meet_the_number_exactly_and_all_are_drawn() -> None:
     assert len(hold_out(500, 18, 0, groups=groups)[1]) == 20  # nearer than 15
     assert len(hold_out(500, 17, 0, groups=groups)[1]) == 15
     assert len(hold_out(500, 1, 0, groups=groups)[1]) == 5  # never none
+    assert len(hold_out(40, 6, 0, groups=np.arange(40) // 4)[1]) == 4  # 8 is not nearer
+
+
+@pytest.mark.parametrize(("num_videos", "held_out"), [(9537, 800), (240_000, 800), (954, 80), (2, 1)])
+def test_the_default_is_the_paper_s_800_of_ucf101_s_9537_or_that_share(num_videos: int, held_out: int) -> None:
+    assert len(hold_out(num_videos, None, 0)[1]) == held_out
 
 
 def test_copies_and_groups_are_one_relation() -> None:

@@ -28,7 +28,7 @@ INDEX = VideoIndex(
     key_frames=(12,),
     fingerprint=2**64 - 1,
 )
-INDICES = [replace(INDEX, path=f"{number}.mp4", num_frames=29 + number) for number in range(5)]
+INDICES = [replace(INDEX, path=f"{place}.mp4", num_frames=29 + place, fingerprint=2**63 + place) for place in range(5)]
 
 
 def test_table_returns_what_was_put_in() -> None:
@@ -56,6 +56,7 @@ def test_subset_keeps_the_given_order(numbers: list[int]) -> None:
     assert [index.path for index in subset] == [INDICES[number].path for number in numbers]
     assert subset.num_frames.tolist() == [INDICES[number].num_frames for number in numbers]
     assert subset.num_frames.dtype == np.int32
+    assert subset.fingerprints.tolist() == [INDICES[number].fingerprint for number in numbers]
 
 
 def test_empty_table() -> None:

@@ -207,8 +207,14 @@ def test_the_log_makes_a_resumed_run_skip_the_same(tmp_path: Path) -> None:
 
 
 def test_file_of_fixed_batches_is_skipped_in_all_later_passes() -> None:
+    """Also in batches before the one in which it failed: the same clips are compared in every pass."""
+
+    def fail_later(key: tuple[int, int]) -> None:
+        if key[0] == 1:
+            fail(key)
+
     skipped = quarantine(repeats=True)
-    assert keys_of(Numbers({5: fail}), skipped, 0) == without(5)
+    assert any([0, 5] in keys for keys in keys_of(Numbers({5: fail_later}), skipped, 0))
     assert keys_of(Numbers({}), skipped, 0) == without(5)
 
 

@@ -57,5 +57,8 @@ def test_no_home_folder(
     with pytest.warns(UserWarning, match="the next run reads all files again; set XDG_CACHE_HOME"):
         scan = check(CheckConfig(data=str(small_videos), workers=0, min_frames=8), console=QUIET)
     assert scan.num_usable == 16
-    assert main(["check", "--data=~/videos"]) == 1
-    assert capsys.readouterr().err == "error: ~/videos: this user has no home folder; give the whole path\n"
+    assert main(["check", "--data=~/videos"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: ~/videos: this user has no home folder; give the whole path\nSee: v3s check --help\n"
+    )

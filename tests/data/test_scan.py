@@ -16,6 +16,7 @@ import v3s.data.scan as scan_module
 from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.index_cache import CacheWriter, default_cache, file_key, read_cache
 from v3s.data.lists.splits import list_videos
+from v3s.data.reports import summary
 from v3s.data.scan import Scan, scan
 from v3s.video.index import VideoIndex, index_video
 
@@ -57,6 +58,19 @@ def folder(shared: Path, tmp_path: Path) -> Path:
 
 def scan_folder(root: Path, min_frames: int = 69, **options: object) -> Scan:
     return scan(list_videos(root), min_frames=min_frames, **options)  # type: ignore[arg-type]
+
+
+def test_hours_are_those_of_each_verdict(small_videos: Path) -> None:
+    found = scan_folder(small_videos, min_frames=1, workers=0)
+    long = [replace(report, seconds=1800.0) for report in found.reports]
+    short = [replace(report, verdict="too short") for report in long[:3]]
+    table = summary((*short, *long[3:]), found.videos)
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(table)
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert ["usable", "13", "files,", "6.50", "hours"] in rows
+    assert ["too", "short", "3", "files,", "1.50", "hours"] in rows
 
 
 def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:

@@ -2,11 +2,16 @@
 
 import io
 import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from v3s.files.text import as_cell, as_text, say, text_table
+from v3s.files.text import as_cell, as_text, say, short_repr, text_table
 
 
 def printed(text: str) -> str:
@@ -67,3 +72,31 @@ def test_markup_in_a_table_is_text() -> None:
     raw = io.StringIO()
     Console(file=raw, width=60).print(text_table("[b]t[/]", ("[red]h",), [("[/]x\x1b",)]))
     assert all(part in raw.getvalue() for part in ("[b]t[/]", "[red]h", "[/]x\\x1b"))
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """Holds a value."""
+
+    value: Any
+    _hidden: int = 0
+    __repr__ = short_repr
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (torch.zeros(1000, 512, dtype=torch.float16), "<float16 (1000, 512)>"),
+        (np.zeros(3, np.int64), "<int64 (3,)>"),
+        ((torch.zeros(2), torch.zeros(3)), "(<float32 (2,)>, <float32 (3,)>)"),
+        ((Large(torch.zeros(2)),), "(Large(value=<float32 (2,)>),)"),
+        (b"x" * 1000, "<bytes of 1,000>"),
+        ((True,) * 20, "<tuple of 20>"),
+        (dict.fromkeys(range(2000)), "<dict of 2,000>"),
+        ([0.5, None], "[0.5, None]"),
+        (Path("vectors"), f"{Path('vectors')!r}"),
+        ("text", "'text'"),
+    ],
+)
+def test_a_value_that_is_large_is_shown_by_its_size(value: Any, shown: str) -> None:
+    assert repr(Large(value)) == f"Large(value={shown})"

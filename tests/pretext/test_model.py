@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from v3s.pretext.model import Logits, PretextModel, pretext_terms
+from v3s.pretext.model import Logits, PretextModel, mean_accuracy, pretext_terms
 from v3s.pretext.task import TASKS
 
 
@@ -61,6 +61,10 @@ def test_terms_by_hand() -> None:
     assert terms["loss"].item() == pytest.approx(by_spatial + by_temporal, rel=1e-6)
     assert terms["accuracy_spatial"].item() == 1.0
     assert terms["accuracy_temporal"].item() == 0.5
+
+
+def test_both_heads_count_in_the_accuracy_that_chooses_the_epoch() -> None:
+    assert mean_accuracy({"accuracy_spatial": 0.25, "accuracy_temporal": 0.75, "loss": 9.0}) == 0.5
 
 
 def test_loss_of_half_precision_logits_is_computed_in_full_precision() -> None:

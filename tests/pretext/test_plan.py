@@ -12,6 +12,7 @@ from v3s.pretext.plan import (
     EVEN_ZOOM,
     NO_BARS,
     Bars,
+    ClipOptions,
     ClipPlan,
     LabelPrior,
     Labels,
@@ -23,6 +24,7 @@ from v3s.pretext.plan import (
     compose,
     draw_labels,
     max_samples,
+    middle_crop,
     plan_clip,
     resize_to_canvas,
     sample_generator,
@@ -229,6 +231,14 @@ def test_squash_changes_the_shape_as_the_paper_does() -> None:
 
 
 @pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
+def test_the_middle_crop_is_the_unscaled_middle_of_the_canvas(pre_resize: PreResize) -> None:
+    picture, sampling = Picture(640, 300, Bars(left=20, top=30, right=40, bottom=10)), Sampling(pre_resize=pre_resize)
+    points = corners(640, 300)
+    on_canvas = resize_to_canvas(picture, sampling)(points)
+    np.testing.assert_allclose(middle_crop(picture, sampling)(points), on_canvas - (224 - 112) / 2, atol=1e-9)
+
+
+@pytest.mark.parametrize("pre_resize", ["squash", "short-side"])
 @pytest.mark.parametrize("flip", [True, False])
 def test_bars_are_never_in_a_clip(pre_resize: PreResize, flip: bool) -> None:
     bars = Bars(left=31, top=12, right=5, bottom=44)
@@ -360,6 +370,19 @@ def test_defaults_are_the_papers() -> None:
     sampling = Sampling()
     assert (sampling.clip_frames, sampling.clip_size, sampling.canvas_size) == (16, 112, 224)
     assert (sampling.zoom, sampling.pre_resize, sampling.flip) == ("paper", "squash", False)
+
+
+def test_sizes_that_were_not_chosen_are_those_of_the_backbone() -> None:
+    """The canvas is twice the clip, and for clips of 224 pixels 256, as S3D-G's own resizing."""
+    sampled = [
+        ClipOptions().sampling(8, 64),
+        ClipOptions().sampling(64, 224),
+        ClipOptions(clip_size=112).sampling(64, 224),
+        ClipOptions(clip_frames=4, clip_size=32).sampling(),
+        ClipOptions(canvas_size=300).sampling(64, 224),
+    ]
+    sizes = [(each.clip_frames, each.clip_size, each.canvas_size) for each in sampled]
+    assert sizes == [(8, 64, 128), (64, 224, 256), (64, 112, 128), (4, 32, 64), (64, 224, 300)]
 
 
 @pytest.mark.parametrize("size", [(320, 240), (240, 1600), (1920, 360)])

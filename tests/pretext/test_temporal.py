@@ -58,6 +58,12 @@ def test_reversed_pattern_read_backwards_is_the_pattern_with_the_other_seam(a: i
     assert forwards.tolist() == backwards[::-1].tolist()
 
 
+@pytest.mark.parametrize("speeds", [(0,), (1001,), (1, 0), (-1, 2)])
+def test_a_speed_that_stands_still_or_runs_back_is_refused(speeds: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"a speed must be from 1 to 1000 source frames per frame; got \("):
+        TemporalScale(*speeds) if len(speeds) == 1 else TemporalProjection(speeds)  # type: ignore[arg-type]
+
+
 def test_odd_length_gives_the_second_half_the_spare_frame() -> None:
     assert offsets(TemporalProjection((1, 3)), 7) == (0, 1, 2, 3, 6, 9, 12)
     assert offsets(TemporalProjection((1, 3)), 7, "second") == (0, 1, 2, 5, 8, 11, 14)

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from v3s.protocols.classify import (
+    C_GRID,
     confusion_counts,
     few_label_subset,
     knn_predict,
@@ -106,6 +107,12 @@ def test_linear_probe_chooses_the_penalty_on_training_rows_only() -> None:
     ]
     assert choices[0].c == choices[1].c
     assert choices[0].validation_accuracy == choices[1].validation_accuracy
+
+
+def test_in_a_tie_the_strongest_penalty_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v3s.protocols.classify.logistic_regression", lambda *given: torch.ones(len(given[2]), 3))
+    train, labels = blobs(60, 3, spread=1.0, seed=0)
+    assert linear_probe(train, labels, train, generator=torch.Generator()).c == min(C_GRID)
 
 
 def test_linear_probe_holds_out_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:

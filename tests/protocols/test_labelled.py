@@ -35,12 +35,12 @@ def write_list(path: Path, lines: list[tuple[Path, str]]) -> str:
 
 @pytest.fixture
 def lists(labelled_videos: Path, tmp_path: Path) -> tuple[str, str]:
-    """A training list with the labels b, c, b, b and a test list with the labels c, a, b, a."""
+    """A training list with the labels b, c, b, b and a test list with the labels c, a, b, b, a."""
     train = sorted((labelled_videos / "train").rglob("*.mp4"))
     test = sorted((labelled_videos / "test").rglob("*.mp4"))
     return (
         write_list(tmp_path / "train.txt", list(zip(train, "bcbb", strict=False))),
-        write_list(tmp_path / "test.txt", list(zip(test, "caba", strict=False))),
+        write_list(tmp_path / "test.txt", list(zip(test, "cabba", strict=False))),
     )
 
 
@@ -62,9 +62,9 @@ def test_labels_are_numbers_of_the_training_classes_and_unknown_ones_are_reporte
     parts = read(console, data=lists[0], test_data=lists[1])
     assert parts.classes == ("b", "c")
     assert parts.train_labels.tolist() == [0, 1, 0, 0]
-    assert parts.test_labels.tolist() == [1, UNKNOWN, 0, UNKNOWN]
-    assert (parts.num_unknown, parts.majority) == (2, 1 / 4)
-    assert "2 of 4 test videos have a class without training videos: a (2); they count as wrong" in printed(console)
+    assert parts.test_labels.tolist() == [1, UNKNOWN, 0, 0, UNKNOWN]
+    assert (parts.num_unknown, parts.majority) == (2, 2 / 5)  # b, not c
+    assert "2 of 5 test videos have a class without training videos: a (2); they count as wrong" in printed(console)
 
 
 def test_official_splits(shared: Path, tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_the_page_embeds_its_images_and_marks_right_and_wrong(labelled: Path, tm
     for query, neighbours in ((captions[n], captions[n + 1 : n + 6]) for n in (0, 6, 12)):
         name = query.removeprefix("query: ")
         assert re.match(rf"✓ {name}, cosine 1\.000, z \+\d+\.\d\d; ", neighbours[0])
+        standard = [float(re.findall(r"z ([+-][\d.]+)", caption)[0]) for caption in neighbours]
+        assert sum(standard) > 0.5  # the first five of sixteen lie above the mean of all
         assert all((caption[0] == "✓") == (caption[2:].split(",")[0] == name) for caption in neighbours)
         assert sum(caption[0] == "✗" for caption in neighbours) >= 3  # two gallery videos of each class
     for caption, source in zip(captions, sources, strict=True):

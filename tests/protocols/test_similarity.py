@@ -208,12 +208,12 @@ def test_errors_are_explained(videos: Path, tmp_path: Path, embedded: list[str])
         run(tmp_path / "absent", pairs=str(tmp_path / "pairs.txt"))
     listed = names(videos)
     one = write_csv(tmp_path / "one.csv", [(listed[0], listed[1], 1, 3), (listed[0], listed[2], 0, 3)])
-    with pytest.raises(ValueError, match=r"got folds \[3\]; at least 2"):
+    with pytest.raises(ValueError, match=r"all 2 pairs are in fold 3; the pairs must be in two folds or more"):
         run(videos, pairs=one)
     shutil.copy(videos / listed[0], tmp_path / "flat.mp4")
     with pytest.raises(ValueError, match=r"1 of 1 videos have no label; first: flat\.mp4"):
         run(tmp_path)
-    with pytest.raises(ValueError, match="reduce --num-folds or --pairs-per-fold"):
+    with pytest.raises(ValueError, match=r"8 classes for 10 folds: .*; choose --num-folds 4 or fewer"):
         run(videos)
     assert embedded == []  # all errors come before the long work
 
@@ -250,10 +250,12 @@ def test_negative_features_are_refused(videos: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": -1}, "stride -1"),
-        ({"c": 0.0}, r"c 0\.0"),
-        ({"stages": ()}, r"stages \(\)"),
+        ({"stride": -1}, "stride is -1"),
+        ({"c": 0.0}, r"c is 0\.0"),
+        ({"stages": ()}, "stages is empty"),
         ({"num_clips": 0}, "num_clips is 0"),
+        ({"num_folds": 1}, "num_folds is 1; it must be 2 or more"),
+        ({"pairs_per_fold": 5}, "pairs_per_fold is 5; it must be an even number"),
         ({"view1_train": "a.mat", "pairs": "p.mat"}, "needs both of its lists"),
         ({"view1_train": "a.mat", "view1_test": "b.mat"}, "and the pairs of View-2"),
         ({"pairs": "p.csv", "splits": "lists"}, r"pairs \(p\.csv\) and splits \(lists\) cannot be combined"),

@@ -212,9 +212,9 @@ def test_choose_c_takes_the_best_and_in_a_tie_the_strongest() -> None:
 
 def test_folds_need_two_folds_and_two_kinds() -> None:
     features, same, fold = separable_pairs(40, noise=1.0)
-    with pytest.raises(ValueError, match=r"got folds \[0\]; at least 2"):
+    with pytest.raises(ValueError, match="all 40 pairs are in fold 0; the pairs must be in two folds"):
         evaluate_folds(features, same, fold * 0, c=1.0)
-    with pytest.raises(ValueError, match="training pairs of one kind"):
+    with pytest.raises(ValueError, match=r"\d+ training pairs, all of the same action; training needs pairs of both"):
         evaluate_folds(features, same | True, fold, c=1.0)
 
 
@@ -260,16 +260,33 @@ def test_all_pairs_of_a_fold_can_be_drawn() -> None:
     paths, labels = ["a", "b", "c", "d"], ["x", "x", "y", "y"]
     pairs = disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=1, pairs_per_fold=4)
     assert {(pair.a, pair.b) for pair in pairs if pair.same} == {("a", "b"), ("c", "d")}
-    with pytest.raises(
-        ValueError, match=r"fold 0: 2 classes with 4 videos make only 2 pairs of the same action, but 3"
-    ):
+    message = (
+        "fold 0: 2 classes with 4 videos make only 2 pairs of the same action, half of a fold needs 3; "
+        "choose --pairs-per-fold 4 or fewer, or fewer --num-folds"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
         disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=1, pairs_per_fold=6)
 
 
 def test_too_few_classes_for_the_folds_are_reported() -> None:
-    paths, labels = labelled_videos(3, 60)
-    with pytest.raises(ValueError, match=r"1 classes .* make only 0 pairs of different actions.*reduce --num-folds"):
-        disjoint_class_pairs(paths, labels, generator=np.random.default_rng(0), num_folds=3, pairs_per_fold=10)
+    for num_classes, num_folds, message in (
+        (1, 2, "1 class for 2 folds: each fold needs two .*; give 4 classes or more, for two folds"),
+        (3, 2, "3 classes for 2 folds: .*; give 4 classes or more, for two folds"),
+        (7, 10, "7 classes for 10 folds: .*; choose --num-folds 3 or fewer"),
+    ):
+        paths, labels = labelled_videos(num_classes, 60)
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            disjoint_class_pairs(
+                paths, labels, generator=np.random.default_rng(0), num_folds=num_folds, pairs_per_fold=10
+            )
+
+
+def test_one_video_per_class_makes_no_pair_of_the_same_action() -> None:
+    message = r"3 classes with 3 videos make only 0 pairs .*, half of a fold needs 1; choose fewer --num-folds$"
+    with pytest.raises(ValueError, match=message):
+        disjoint_class_pairs(
+            list("abcdef"), list("abcdef"), generator=np.random.default_rng(0), num_folds=2, pairs_per_fold=2
+        )
 
 
 def test_pairs_are_read_from_csv(tmp_path: Path) -> None:

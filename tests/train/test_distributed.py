@@ -161,6 +161,7 @@ def test_a_process_may_have_nothing_to_validate(small_videos: Path, tmp_path: Pa
     (line,) = read_metrics(tmp_path / "run/metrics.jsonl")
     assert line["validation"].keys() == line["train"].keys()
     assert line["validation"]["accuracy_temporal"] in (0, 1)
+    assert line["clips_per_second"] * line["seconds"] == pytest.approx(12, rel=0.05)  # three batches, of both processes
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,29 @@
-"""What the clock of an epoch counts as waiting."""
+"""The means of a validation, and what the clock of an epoch counts as waiting."""
 
 import time
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from v3s.train.loop import Clock
+from v3s.backbones.device import choose_compute
+from v3s.train.distributed import Processes
+from v3s.train.loop import Clock, validate
+
+
+def test_validation_is_the_mean_over_clips_and_not_over_batches() -> None:
+    """Also if the last batch is smaller, and one is empty because its files are in quarantine."""
+    model = nn.Dropout()
+
+    def objective(network: nn.Module, clips: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"loss": network(targets.double()).mean()}
+
+    parts = torch.split(torch.arange(10), [7, 0, 3])
+    batches = [(torch.zeros(len(part), 3, 2, 4, 4, dtype=torch.uint8), part) for part in parts]
+    means = validate(model, batches, objective, choose_compute("cpu", "fp32"), Processes())
+    assert means == {"loss": pytest.approx(4.5)}
+    assert model.training
 
 
 def test_on_a_cpu_the_time_inside_the_context_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,8 +198,9 @@ def test_a_run_killed_anywhere_leaves_the_old_or_the_new_state_and_resumes(
     assert set(seen) == {0, 1}
 
 
-def test_what_a_killed_run_computed_is_used_for_another_list(
-    config: EmbedConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("num_newer", [0, 1])
+def test_what_a_killed_run_computed_is_used_for_its_list_and_for_another(
+    config: EmbedConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_newer: int
 ) -> None:
     embed(replace(config, shard_videos=1), console=QUIET)
     config = replace(config, append=True, shard_videos=1)
@@ -208,11 +209,12 @@ def test_what_a_killed_run_computed_is_used_for_another_list(
         kill_at(patched, 8)  # description and list of the new videos, then two of them; two changes each
         with pytest.raises(Killed):
             embed(config, console=QUIET)
-    make_clips(data / "newer", num_videos=1, num_frames=30, height=48, width=64, seed=11)
+    if num_newer:
+        make_clips(data / "newer", num_videos=1, num_frames=30, height=48, width=64, seed=11)
     paths = encoded_paths(monkeypatch)
     vectors, text = printed(config)
-    assert len(paths) == 2
-    assert "18 of 20 videos already embedded" in text
+    assert len(paths) == 1 + num_newer
+    assert f"18 of {19 + num_newer} videos already embedded" in text
     assert_as_fresh(vectors, config, tmp_path)
 
 

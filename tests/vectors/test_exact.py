@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.vectors import exact as module
-from v3s.vectors.exact import nearest
+from v3s.vectors.exact import nearest, zero_rows
 
 
 def unit_vectors(num_vectors: int, length: int, seed: int) -> Tensor:
@@ -69,6 +69,13 @@ def test_searches_a_memory_mapped_half_precision_file(tmp_path: Path) -> None:
     expected = nearest(unit_vectors(4, 48, 2), vectors.float(), 10)
     assert torch.equal(neighbours.indices, expected.indices)
     assert neighbours.scores.dtype == torch.float32
+
+
+def test_rows_of_zeros_are_numbered_across_parts() -> None:
+    vectors = unit_vectors(60, 32, 1)
+    vectors[[0, 9, 10, 44, 59]] = 0
+    vectors[[3, 30], :31] = 0  # their last number is not
+    assert zero_rows(torch.split(vectors, [10, 1, 0, 49])).tolist() == [0, 9, 10, 44, 59]
 
 
 def test_no_queries_give_no_neighbours() -> None:

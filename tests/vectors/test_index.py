@@ -53,6 +53,19 @@ def test_the_index_agrees_with_exact_search(vectors: Vectors) -> None:
     torch.testing.assert_close(approximate.scores[:, 0], torch.ones(11), atol=1e-6, rtol=0)
 
 
+def test_a_rough_index_still_finds_the_nearest(vectors: Vectors) -> None:
+    """It proposes more rows than are wanted, and the exact cosine decides: codes of one byte put others first."""
+    faiss = pytest.importorskip("faiss", reason="needs the extra [ann]")
+    queries = vectors.take(torch.arange(528))
+    rough = faiss.index_factory(vectors.description.dimension, "IVF4,PQ1")
+    rough.train(queries.numpy())
+    rough.add(queries.numpy())
+    found = ApproximateIndex(vectors, rough).nearest(queries, 1).indices[:, 0]
+    first = torch.from_numpy(rough.search(queries.numpy(), 1)[1])[:, 0]
+    assert (first == torch.arange(528)).float().mean() < 0.7
+    assert (found == torch.arange(528)).float().mean() > 0.95
+
+
 def test_a_bad_index_has_low_recall(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that returns arbitrary rows has a low recall, since a query does not count as its own neighbour."""
 

@@ -70,17 +70,22 @@ def test_invalid_shards_are_refused(shard: str) -> None:
 
 
 def test_vectors_of_videos_in_two_folders(config: EmbedConfig, tmp_path: Path) -> None:
-    """Paths are then relative to the common parent of both folders, and still lead to the files."""
-    for name, seed in (("a", 1), ("b", 2)):
-        make_clips(tmp_path / name, num_videos=2, num_frames=12, height=36, width=48, seed=seed)
+    """Paths are then relative to the common parent of both folders, and still lead to the files; counts are sums."""
+    for name, seed, num_frames in (("a", 1, 12), ("b", 2, 7)):  # a clip has 8 frames
+        make_clips(tmp_path / name, num_videos=2, num_frames=num_frames, height=36, width=48, seed=seed)
         (tmp_path / name / "broken.mp4").write_bytes(b"no video")
-        embed(replace(config, data=str(tmp_path / name), out=str(tmp_path / f"{name}-vectors")), console=QUIET)
+        listed = [str(path.relative_to(tmp_path / name)) for path in sorted((tmp_path / name).rglob("*.mp4"))]
+        listed += [f"gone-{number}.mp4" for number in range(seed)]
+        (tmp_path / name / "list.txt").write_text("\n".join(listed))
+        part = replace(config, data=str(tmp_path / name / "list.txt"), out=str(tmp_path / f"{name}-vectors"))
+        embed(replace(part, allow_missing=True), console=QUIET)
     parts = (str(tmp_path / "a-vectors"), str(tmp_path / "b-vectors"))
     merged = merge(MergeConfig(parts=parts, out=str(tmp_path / "all")), console=QUIET)
     paths = [merged.video(number).path for number in range(4)]
     assert [path.split("/")[0] for path in paths] == ["a", "a", "b", "b"]
     assert all((Path(merged.description.root) / path).is_file() for path in paths)
     assert list(merged.description.left_out) == ["a/broken.mp4", "b/broken.mp4"]
+    assert (merged.description.num_padded, merged.description.num_missing) == (2, 3)
 
 
 def test_incompatible_parts_are_refused(config: EmbedConfig, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.approximate import ApproximateIndex
 from v3s.vectors.collection import Description, Shard, Vectors, open_vectors, save_shard
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.entries import Entry, Place, video_lines
 from v3s.vectors.exact import best_scores, standardise
 from v3s.vectors.folder import begin_folder
 from v3s.vectors.moments import OVERLAP, find_moments, overlaps
@@ -78,12 +80,43 @@ def test_twenty_planted_moments_of_one_file_are_the_first_twenty_hits(tmp_path: 
     assert min(moment.z for moment in found) > find_moments(vectors, moment[None], 21)[-1].z + 1
 
 
-def test_a_span_of_another_length_overlaps_by_its_own_share(tmp_path: Path) -> None:
-    vectors = make_recordings(tmp_path / "vectors", random_units(10, 5), 1, 15)
-    first, second, third = (vectors.place_of(row) for row in (0, 1, 2))
-    assert not overlaps(first, second)  # 5 of 20 frames, which is not more than a quarter
-    assert not overlaps(first, third)
-    assert overlaps(first, first)
+@pytest.mark.parametrize(("count", "k"), [(400, 1), (400, 5), (400, 100), (37, 5)])
+def test_of_equal_rows_the_lower_win(tmp_path: Path, count: int, k: int) -> None:
+    """Also if more are equal than are scored again, as of a still picture, and if their number is not a round one."""
+    row = random_units(1, 1)
+    vectors = make_recordings(tmp_path / "vectors", row.repeat(count, 1), 1, LENGTH)
+    assert [moment.row for moment in find_moments(vectors, row, k)] == list(range(k))
+    assert vectors.nearest(row, k).indices.tolist() == [list(range(k))]
+
+
+def test_rows_of_other_lengths_are_equal(tmp_path: Path) -> None:
+    row = random_units(1, 1)
+    lengths = torch.tensor([0.5, 1.0]).repeat(20)[:, None]
+    vectors = make_recordings(tmp_path / "vectors", row * lengths, 1, LENGTH)
+    assert [moment.row for moment in find_moments(vectors, row, 7)] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "same"), [(0, 20, True), (14, 34, True), (15, 35, False), (20, 40, False), (30, 38, False),
+                               (13, 15, True), (18, 26, False), (17, 25, True), (0, 500, True), (16, 500, False)],
+)  # fmt: skip
+def test_spans_are_the_same_moment_by_their_share_of_the_shorter_one(start: int, end: int, same: bool) -> None:
+    """Of a span of 20 frames and another of the same file: more than a quarter of the shorter."""
+    one, other = (
+        Place(Entry("a", None, 500, 20.0), "a", *span, span[0] / 25, span[1] / 25) for span in ((0, 20), (start, end))
+    )
+    assert overlaps(one, other) == overlaps(other, one) == same
+
+
+def test_candidates_of_several_queries_are_taken_only_as_far_as_all_of_them_reach(tmp_path: Path) -> None:
+    """The rows proposed for the first query are few moments; its next ones are better than any of the second's."""
+    first, second = random_units(2, 1)
+    rows = random_units(600, 2)
+    rows[:400] = F.normalize(first + torch.linspace(0.01, 0.5, 400)[:, None] * rows[:400], dim=1)
+    vectors, queries = make_recordings(tmp_path / "vectors", rows, 3, 1), torch.stack([first, second])
+    as_proposed = cast("ApproximateIndex", SimpleNamespace(nearest=vectors.nearest))  # without a loss
+    found, exact = find_moments(vectors, queries, 12, as_proposed), find_moments(vectors, queries, 12)
+    assert [moment.row for moment in found] == [moment.row for moment in exact]
 
 
 def test_best_scores_are_those_of_all_pairs() -> None:
@@ -107,7 +140,9 @@ def test_standard_scores_tell_crowded_cosines_apart_and_keep_their_order() -> No
 
 def test_an_index_finds_the_same_and_estimates_standard_scores(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss", reason="needs the extra [ann]")
-    vectors = make_recordings(tmp_path / "vectors", random_units(2000, 8), 4, 5)
+    rows = random_units(2000, 8)
+    rows[500:] = F.normalize(rows[500:] + random_units(1, 10), dim=1)  # the first recording is unlike the others
+    vectors = make_recordings(tmp_path / "vectors", rows, 4, 5)
     flat = faiss.IndexHNSWFlat(DIMENSION, 32)
     flat.add(vectors.take(torch.arange(2000)).numpy())
     queries = random_units(2, 9)

@@ -20,12 +20,16 @@ from rich.console import Console
 from v3s.backbones import create_backbone
 from v3s.features.saved import save_trained
 from v3s.files.writing import SaveError
-from v3s.pages.images import mp4
+from v3s.pages.images import jpeg_uri, mp4, small_frames
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.cutouts import cutout_name
 from v3s.vectors.embed import EmbedConfig, embed
+from v3s.vectors.entries import Entry, Place
+from v3s.vectors.moments import Moment
+from v3s.vectors.query import asked_span
 from v3s.vectors.search import Hit, SearchConfig, search
 from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, index_video
@@ -134,12 +138,24 @@ def test_a_span_finds_itself_in_a_known_and_in_an_unknown_file(
     assert hits[0].score == pytest.approx(1, abs=1e-6)
     assert f"query: {file} from 0:00:00.6 to 0:00:01.0" in text
     assert hits[0].z > hits[1].z
-    short, _ = find(vectors, file, start=f"{18 / rate:.2f}", end=f"{22 / rate:.2f}", k=1)  # widened to frames 16 to 23
+    short, _ = find(vectors, file, start=f"{18 / rate:.2f}", end=f"{22 / rate:.2f}", k=1)  # half a clip: widened evenly
     assert (short[0].path, short[0].start_frame) == (entry.path, 16)
     assert short[0].score == pytest.approx(1, abs=1e-6)
     last, _ = find(vectors, file, start="1.5", k=1)
     assert (last[0].path, last[0].start_frame) == (entry.path, 32)
     assert last[0].score == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "frames"),
+    [(None, None, (0, 40)), (0.4, 0.8, (10, 20)), (0.72, 0.73, (18, 19)), (0.39, 0.41, (10, 11)), (1.6, 1.6, (39, 40))],
+)
+def test_a_span_is_of_the_nearest_frames_and_of_one_at_least(
+    small_videos: Path, start: float | None, end: float | None, frames: tuple[int, int]
+) -> None:
+    video = index_video(next(small_videos.rglob("*.mp4")))  # 40 frames, 25 a second
+    span = asked_span(video, "a.mp4", start, end, None)
+    assert (span.first, span.first + span.num_frames) == frames
 
 
 @pytest.mark.parametrize(
@@ -198,6 +214,9 @@ def test_page_has_an_image_of_each_hit(
     assert html.count("<figcaption>") == 5
     assert "no image" not in html
     assert all(f"{hit.start} to {hit.end}" in html for hit in hits)
+    for hit in hits:  # of a clip of 8 frames the fourth, of a video of 40 the twentieth
+        (middle,) = small_frames(index_video(hit.file), [hit.start_frame + (3 if per_clip else 19)], 320)
+        assert jpeg_uri(middle) in html
     links = [unquote(link) for link in re.findall(r'</figcaption>|<a href="([^"]*)"><img', html) if link]
     assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
     assert f"4 clips in {clips}" in text
@@ -220,6 +239,13 @@ def test_clips_contain_exactly_the_frames_of_their_hits(
         errors = [(frames - every[start : start + 8]).abs().mean() for start in range(33)]
         assert errors.index(min(errors)) == hit.start_frame
         assert min(errors) < 6
+
+
+@pytest.mark.parametrize("count", [9, 99, 100, 1000])
+def test_clips_sort_by_their_rank(count: int) -> None:
+    moment = Moment(0, 1.0, 0.0, Place(Entry("a.mp4", None, 40, 1.6), "a.mp4", 0, 8, 0.0, 0.32))
+    names = [cutout_name(rank, count, moment) for rank in range(1, count + 1)]
+    assert names == sorted(names)
 
 
 def test_a_full_disk_and_a_lost_file_are_said(

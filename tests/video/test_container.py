@@ -1,5 +1,7 @@
 """Opening: one list of formats and endings, the stream that FFmpeg finds best, and limits on what is decoded alone."""
 
+import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -93,24 +95,26 @@ def test_a_text_with_the_ending_of_a_bare_stream_is_no_video(tmp_path: Path) -> 
 # --- which stream -----------------------------------------------------------------------------------------------------
 
 
-def write_several(path: Path, sizes: Sequence[tuple[int, int]], default: int | None, lengths: Sequence[int]) -> Path:
-    """Write several videos into one file; each has a size of its own."""
+def write_several(
+    path: Path, sizes: Sequence[tuple[int, int]], default: int | None, shown: Sequence[range], codec: str = "mpeg4"
+) -> Path:
+    """Write several videos into one file; each has a size of its own, and the frames of these numbers, 25 a second."""
     generator = np.random.default_rng(0)
     with av.open(str(path), "w") as output:
         streams = []
         for number, (height, width) in enumerate(sizes):
-            stream = output.add_stream("mpeg4", rate=25)
+            stream = output.add_stream(codec, rate=25)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.disposition = Disposition.default if number == default else Disposition(0)
             streams.append(stream)
-        for number in range(max(lengths)):
-            for stream, length in zip(streams, lengths, strict=True):
-                if number < length:
+        for number in range(max(numbers.stop for numbers in shown)):
+            for stream, numbers in zip(streams, shown, strict=True):
+                if number in numbers:
                     frame = noise(generator, "yuv420p", stream.height, stream.width)
                     frame.pts, frame.time_base = number, Fraction(1, 25)
                     output.mux(stream.encode(frame))
-        for stream in streams:
+        for stream in (stream for stream, numbers in zip(streams, shown, strict=True) if numbers):
             output.mux(stream.encode(None))
     return path
 
@@ -120,7 +124,7 @@ SIZES = ((64, 96), (48, 80), (56, 104))
 
 @pytest.mark.parametrize("default", [0, 1, 2])
 def test_the_default_stream_is_read(default: int, tmp_path: Path) -> None:
-    path = write_several(tmp_path / "a.mkv", SIZES, default, (40, 40, 40))
+    path = write_several(tmp_path / "a.mkv", SIZES, default, (range(40),) * 3)
     index = index_video(path)
     assert (index.height, index.width, index.stream) == (*SIZES[default], default)
     assert index.known_format == "matroska"
@@ -128,14 +132,43 @@ def test_the_default_stream_is_read(default: int, tmp_path: Path) -> None:
     assert VideoIndex.from_json(index.to_json()) == index
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
-def test_the_stream_is_the_one_that_ffmpeg_finds_best(suffix: str, tmp_path: Path) -> None:
-    for number, lengths in enumerate([(40, 40, 40), (3, 40, 40), (40, 3, 40)]):
-        path = write_several(tmp_path / f"{number}.{suffix}", SIZES, None, lengths)
-        with av.open(str(path)) as container:
-            best = container.streams.best("video")
-            assert best is not None
-            assert index_video(path).stream == best.index
+SMALL, LARGE, HUGE = (64, 96), (64, 128), (2048, 2560)
+FEW, ALL, LATE, NONE = range(5), range(300), range(260, 300), range(0)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sizes", "default", "shown", "chosen"),
+    [
+        *((suffix, (SMALL, LARGE), None, (FEW, FEW), 1) for suffix in ("mkv", "avi", "ts", "nut", "asf", "mpg")),
+        ("mkv", (LARGE, SMALL), None, (FEW, FEW), 0),
+        ("mkv", (SMALL, SMALL, LARGE, LARGE), None, (FEW,) * 4, 2),
+        ("mkv", (SMALL, LARGE), 0, (FEW, FEW), 0),
+        ("mkv", (LARGE, SMALL), 1, (FEW, FEW), 1),
+        ("mkv", (SMALL, HUGE), 0, (FEW, FEW), 1),
+        ("mp4", (SMALL, LARGE), None, (FEW, FEW), 0),  # its writer marks the first one
+        ("mp4", (LARGE, SMALL), 1, (FEW, FEW), 1),
+        *((suffix, (SMALL, LARGE), None, (ALL, LATE), 0) for suffix in ("mkv", "nut", "asf", "ts")),
+        *((suffix, (SMALL, LARGE), None, (FEW, NONE), 0) for suffix in ("mkv", "avi", "nut")),
+        ("mkv", (SMALL, LARGE), 0, (LATE, ALL), 1),
+    ],
+)  # fmt: skip
+def test_of_several_videos_the_one_is_read_that_the_ffmpeg_command_takes(
+    suffix: str,
+    sizes: Sequence[tuple[int, int]],
+    default: int | None,
+    shown: Sequence[range],
+    chosen: int,
+    tmp_path: Path,
+) -> None:
+    """Each choice is that of FFmpeg 5.1: ``ffmpeg -i FILE -f null -`` prints it."""
+    codec = "mpeg2video" if suffix == "mpg" else "mpeg4"
+    path = write_several(tmp_path / f"a.{suffix}", sizes, default, shown, codec)
+    with open_video(path) as (_, stream):
+        assert stream.index == chosen
+    if command := shutil.which("ffmpeg"):
+        words = [command, "-i", str(path), "-frames:v", "1", "-f", "null", "-"]
+        said = subprocess.run(words, capture_output=True, text=True, check=False).stderr
+        assert f"Stream #0:{chosen} -> #0:0" in said.replace(f"#0:{chosen}[", f"#0:{chosen} ["), said
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
@@ -161,8 +194,16 @@ def test_a_real_file_of_two_videos(shared: Path) -> None:
 # --- how many streams -------------------------------------------------------------------------------------------------
 
 
-def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, first: bool = False) -> Path:
-    """Copy a video into a file with subtitles and fonts beside it."""
+def jpeg(height: int, width: int) -> bytes:
+    encoder = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "yuvj420p", Fraction(1, 25)
+    (packet,) = encoder.encode(noise(np.random.default_rng(0), "yuvj420p", height, width))
+    return bytes(packet)
+
+
+def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, pictures: int = 0, first: bool = False) -> Path:
+    """Copy a video into a file with subtitles, fonts and attached pictures beside it, which are larger than it."""
     text, video = path.with_name("a.srt"), write(path.with_name("plain.mkv"), "mpeg4")
     text.write_text("1\n00:00:00,000 --> 00:00:01,000\nspoken\n\n")
     with av.open(str(text)) as spoken, av.open(str(video)) as shown, av.open(str(path), "w") as output:
@@ -172,6 +213,8 @@ def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, first: bool = 
         streams = [output.add_stream_from_template(source) for source in sources]
         for number in range(fonts):
             output.add_attachment(f"{number}.ttf", "application/x-truetype-font", bytes(100))
+        for number in range(pictures):
+            output.add_attachment(f"{number}.jpg", "image/jpeg", jpeg(128, 192))
         for packet in (packet for packet in shown.demux() if packet.size):
             packet.stream = streams[-1 if first else 0]
             output.mux(packet)
@@ -185,9 +228,10 @@ def add_others(path: Path, *, subtitles: int = 0, fonts: int = 0, first: bool = 
 @pytest.mark.parametrize(
     ("suffix", "others"),
     [("mkv", {"subtitles": 34}), ("mkv", {"subtitles": 34, "first": True}), ("mkv", {"fonts": 40}),
-     ("mkv", {"subtitles": 200, "fonts": 200})],
+     ("mkv", {"subtitles": 200, "fonts": 200}), ("mkv", {"pictures": 1}), ("mkv", {"pictures": 40}),
+     ("mkv", {"pictures": 300, "fonts": 40})],
 )  # fmt: skip
-def test_subtitles_and_fonts_do_not_count(suffix: str, others: dict[str, int], tmp_path: Path) -> None:
+def test_subtitles_fonts_and_pictures_do_not_count(suffix: str, others: dict[str, int], tmp_path: Path) -> None:
     path = add_others(tmp_path / f"a.{suffix}", **others)  # type: ignore[arg-type]
     index = index_video(path)
     assert index.num_frames == 30

@@ -125,6 +125,9 @@ def test_matrices_that_are_nearly_a_turn_and_those_that_are_none(tmp_path: Path)
     nearly = [int(ONE * 0.0121), -ONE, 0, ONE, int(ONE * 0.0121), 0, 0, 0, 1 << 30]  # 89.3 degrees, as FFmpeg tolerates
     assert index_video(write(tmp_path / "a.mp4", nearly)).orientation == Orientation(90)
     assert index_video(write(tmp_path / "b.mp4", [0] * 8 + [1 << 30])).orientation == AS_STORED
+    further = [int(ONE * 0.0349), -ONE, 0, ONE, int(ONE * 0.0349), 0, 0, 0, 1 << 30]  # 88: FFmpeg would turn by that
+    with pytest.raises(VideoError, match=r"d\.mp4: display rotation of 88 degrees is not a multiple of 90"):
+        index_video(write(tmp_path / "d.mp4", further))
     aslant = [ONE, -ONE, 0, ONE, ONE, 0, 0, 0, 1 << 30]
     with pytest.raises(VideoError, match=r"c\.mp4: display rotation of 45 degrees is not a multiple of 90"):
         index_video(write(tmp_path / "c.mp4", aslant))

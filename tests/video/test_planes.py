@@ -12,7 +12,7 @@ from av.video.format import names  # type: ignore[attr-defined]
 
 from v3s.video.decode import index_video, read_frames
 from v3s.video.frames import Frames
-from v3s.video.planes import Layout, PlaneReader, layout_of, plane_lines
+from v3s.video.planes import Layout, PlaneReader, colour_of, layout_of, plane_lines
 from v3s.video.store import PixelFormat, StoredVideo
 from v3s.video.store_writer import ShardWriter, store_video
 
@@ -142,6 +142,28 @@ def test_a_frame_is_read_by_its_own_colour_space() -> None:
             read = PlaneReader(layout)(frame)
             planes = tuple(torch.from_numpy(np.stack(group))[None] for group in read)
             assert difference(Frames(planes, layout.colour), wanted).max() <= 5, (layout, frame.format.name)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "spaces"),
+    [("bt709", [1]), ("bt601", [2, 5, 6]), ("fcc", [4]), ("smpte240m", [7]), ("bt2020", [9, 10])],
+)
+def test_the_matrix_of_a_colour_space(matrix: str, spaces: list[int]) -> None:
+    """By its number in ITU-T H.273, Table 4; 2 is unspecified."""
+    frame = picture(0, "yuv420p")
+    for frame.colorspace in spaces:
+        assert colour_of(frame).matrix == matrix
+
+
+def test_a_checksum_is_of_the_picture_as_it_is_read() -> None:
+    """The same planes show other pictures by another matrix or range."""
+    sums = []
+    for space, color_range in 2 * [(1, 1), (1, 2), (5, 1), (5, 2)]:
+        frame = picture(0, "yuv420p")
+        frame.colorspace, frame.color_range = space, color_range
+        sums.append(PlaneReader().checksum(frame))
+    assert sums[:4] == sums[4:]
+    assert len(set(sums)) == 4
 
 
 def test_a_change_on_the_way_is_read_and_reported(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def write(path: Path, codec: str, times: Sequence[int], rate: int = 25, containe
         ([*range(0, 1000, 40), *range(2000, 3000, 40)], 25, 50 / 3, True),  # a pause
         ([*range(0, 1000, 100), *range(1000, 2000, 50)], None, 15, True),  # two cameras
         ([0, 1000], 25, 1, False),
+        (range(0, 4000, 40), 25.75, 25, False),  # a header that is 3 % off
+        (range(0, 4000, 40), 25.125, 25.125, False),  # 0.5 % off: the times may be rounded
     ],
 )
 def test_the_mean_rate(times: Sequence[int], stated: float | None, fps: float, varies: bool) -> None:
@@ -51,6 +53,22 @@ def test_the_mean_rate(times: Sequence[int], stated: float | None, fps: float, v
     assert timing.fps == pytest.approx(fps, rel=2e-3)
     assert timing.varies == varies
     assert timing.duration_seconds == pytest.approx(len(times) / timing.fps, rel=5e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "varies"),
+    [
+        ([40] * 25 + [50] * 20, True),  # two rates
+        ([40, 42] * 25, False),  # jitter
+        ([40] * 95 + [64] * 5, True),  # pauses that make the mean step 3 % longer
+        ([40] * 99 + [60], False),  # by 0.5 %
+        ([40] * 80 + [20, 60] * 10, True),  # one step in five is not usual
+    ],
+)
+def test_a_rate_varies_by_more_than_jitter(steps: Sequence[int], varies: bool) -> None:
+    timing = timing_of([0, *np.cumsum(steps).tolist()], MILLISECOND, None)
+    assert timing is not None
+    assert timing.varies == varies
 
 
 def test_without_times_the_header_counts() -> None:

@@ -26,7 +26,7 @@ from v3s.video.homography import (
     scale,
     translation,
 )
-from v3s.video.warp import MAX_SAMPLES, warp
+from v3s.video.warp import MAX_SAMPLES, to_width, warp
 
 HEIGHT, WIDTH = 37, 53
 TILT = from_corners(corners(WIDTH, HEIGHT), [[2, 1], [-3, 30], [44, 35], [40, 6]])
@@ -165,6 +165,30 @@ def test_averaging_takes_off_most_of_the_distance_to_an_antialiased_resize(heigh
     assert smooth < 4
 
 
+def test_half_the_samples_are_taken_only_along_the_halved_side_of_a_plane() -> None:
+    """4:2:2 whose colours vary down only is the same picture as 4:4:4."""
+    luma, chroma = torch.full((2, 1, HEIGHT, WIDTH), 128, dtype=torch.uint8), noise()[:, 1:, :, :1]
+    clips = [
+        warp(
+            Frames((luma, chroma.expand(-1, -1, -1, columns).contiguous()), ColourSpace("bt709")),
+            scale(1, 1 / 3),
+            12,
+            53,
+        )
+        for columns in (WIDTH, WIDTH // 2 + 1)
+    ]
+    assert (clips[0].int() - clips[1].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("size", "shrunk"), [((640, 360), (180, 320)), ((100, 36), (36, 100)), ((2000, 3), (1, 320))])
+def test_a_picture_is_as_wide_as_wanted_at_most_and_keeps_its_shape(
+    size: tuple[int, int], shrunk: tuple[int, int]
+) -> None:
+    to_picture, *made = to_width(*size, 320)
+    assert tuple(made) == shrunk
+    np.testing.assert_allclose(to_picture([size]), [np.array(size) * min(1, 320 / size[0])])
+
+
 def test_all_frames_take_one_map() -> None:
     clip = warp(noise(1).expand(6, -1, -1, -1), TILT, 30, 41)
     assert torch.equal(clip, clip[:, :1].expand_as(clip))
@@ -264,6 +288,12 @@ def test_odd_blur_of_the_identity_is_a_box_filter(blur: int) -> None:
     assert (blurred[..., inner, inner] - box).abs().max() <= 0.51
 
 
+def test_a_blurred_window_is_a_window_of_the_blurred_frame() -> None:
+    """The blur reaches beyond the window: what lies there is read too."""
+    whole = warp(noise(), identity(), HEIGHT, WIDTH, blur=7)
+    assert torch.equal(warp(noise(), translation(-12, -9), 16, 20, blur=7), whole[..., 9:25, 12:32])
+
+
 @pytest.mark.parametrize("stretch", [(1.0, 1.45), (1.45, 1.0), (0.4, 0.6), (2.0, 3.0)])
 def test_blur_is_measured_in_the_output_however_the_source_is_stretched(stretch: tuple[float, float]) -> None:
     """An edge becomes a ramp as wide as the blur, across and down."""
@@ -278,6 +308,7 @@ def test_blur_is_measured_in_the_output_however_the_source_is_stretched(stretch:
         assert 6 <= ramp <= 10
 
 
+@pytest.mark.parametrize("way", ["numba"], indirect=True)
 @pytest.mark.parametrize("samples", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("colour", [ColourSpace("bt709"), ColourSpace("bt601", full=True)])
 def test_planes_give_what_torch_makes_of_them(

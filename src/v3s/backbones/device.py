@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from v3s.backbones.forms import FastOnGpu, PadInTime
-from v3s.options import require_not_negative, seed_problem
+from v3s.options import CheckedOptions, require_not_negative, seed_problem
 
 Precision = Literal["auto", "bf16", "fp32"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -150,7 +150,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
+class ComputeOptions(CheckedOptions):
     """Where and how fast.
 
     More options:
@@ -167,6 +167,7 @@ class ComputeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_not_negative(self, "workers")
         if problem := seed_problem(self.seed):
             raise ValueError(problem)

@@ -28,7 +28,7 @@ from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_pretext_model
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -36,7 +36,7 @@ from v3s.pages.images import data_uri, mp4
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
+from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.video.decode import read_frames
 
@@ -78,7 +78,8 @@ class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "clips", "batch_size", *CLIP_SIZES)
+        require_positive(self, "clips", "batch_size")
+        self.check_clips()
         require_files(self, "out", "page")
         if self.short != "leave-out":
             raise ValueError(f"short is {self.short!r}; an audit skips short videos, so it must be leave-out")
@@ -99,6 +100,7 @@ class Audit:
     rows: dict[str, Scores]
     conclusions: list[str]
     shown: Tensor | None = None
+    __repr__ = short_repr
 
     def to_json(self) -> dict[str, Any]:
         """Everything except the pictures, as plain values."""

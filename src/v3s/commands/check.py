@@ -39,6 +39,7 @@ class CheckConfig(VideoOptions):
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_not_negative(self, "min_frames", "workers")
         require_files(self, "out")
 

@@ -1,7 +1,8 @@
 """``v3s convert``: weights from other projects, if their network matches ours tensor for tensor.
 
 A file is read with ``weights_only=True``: no code in it runs. The names of its tensors identify the project; the file
-must contain every tensor of our network in the right shape, so that no weight is guessed.
+must contain every tensor of our network in the right shape, so that no weight is guessed. What stands before the names
+(``module.``, ``ema.module.``) does not matter: the network lies where all of its tensors are.
 """
 
 import re
@@ -19,13 +20,14 @@ from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
 from v3s.files.text import counted, say
 from v3s.files.writing import CheckpointError
+from v3s.options import CheckedOptions, require_regular
 
 Tensors = dict[str, Tensor]
 _Rules = tuple[tuple[str, str], ...]  # pattern and replacement, applied in order to every name
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertConfig(CheckedOptions):
     """Convert weights from VCOP, PRP, PacePred, RSPNet or torchvision, if the network matches ours tensor for tensor.
 
     Attributes:
@@ -134,26 +136,49 @@ _LAYOUTS = (
     ),
 )
 
-_WRAPPERS = (
-    "module.", "model.", "net.", "network.", "encoder_q.", "encoder.", "backbone.", "base_network.",
-)  # fmt: skip
-"""Prefixes that wrappers add to the names, in any nesting; the backbone is what follows them."""
 _TRANSPARENT = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names, at any place, that torch adds to modules which it compiles, shards or recomputes."""
+_MAX_PREFIX_PARTS = 12  # of a prefix: what wraps a network is nested less deeply
 
 _OTHERS: tuple[tuple[str, str], ...] = (
     (
-        r"^(0\.)?(Conv_1a|block1)\.",
+        r"^Conv_1a\.",
         "CoCLR's S3D: its stem is separable, and only its s3dg has gates",
     ),
     (
-        r"^(feature\.)?sepConv1\.",
+        r"^sepConv1\.",
         "RSPNet's S3D-G: its stem is separable, and it gates other convolutions than S3D-G does",
     ),
-    (r"^(features\.)?0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
+    (r"^features\.0\.0\.0\.", "torchvision's s3d: its stem is separable, and it has no gates"),
     (r"^layer1\.0\.bn1\.", "a 3D ResNet with pooling after its stem, such as RSPNet's resnet18"),
 )
 """Tensor names of networks that resemble ours but differ: a pattern, and what the network is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Match:
+    """One of our networks in a file.
+
+    Attributes:
+        prefix: what stands before the names of its tensors, such as ``ema.module.``.
+        backbone: its name.
+        projects: the projects that name its tensors so.
+        ours: the tensors with our names; those that it lacks are absent.
+        missing: our names of those that it lacks or has in another shape.
+        used: the names of its tensors in the file.
+    """
+
+    prefix: str
+    backbone: str
+    projects: str
+    ours: Tensors
+    missing: tuple[str, ...]
+    used: tuple[str, ...]
+
+    @property
+    def share_missing(self) -> float:
+        """The share of our tensors that it lacks or has in another shape, in [0, 1]."""
+        return len(self.missing) / (len(self.missing) + len(self.ours))
 
 
 def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
@@ -172,15 +197,15 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
     """
     console, source, folder = console or Console(), Path(config.weights), Path(config.out)
     theirs = _read_tensors(source)
-    name, layout, ours, used = recognise(_without_wrappers(theirs), source)
-    network = create_backbone(name)
-    network.load_state_dict(ours)
+    found, *others = recognise(theirs, source)
+    network = create_backbone(found.backbone)
+    network.load_state_dict(found.ours)
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
         trained = Trained(
             kind="converted",
-            backbone=name,
+            backbone=found.backbone,
             width=1.0,
             sampling=plain_sampling(network.clip_frames, network.clip_size),
             results={},
@@ -189,7 +214,8 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{name} ({layout.projects}): {counted(len(used), 'tensor')} converted{_unused(theirs, used)}",
+        f"{found.backbone} ({found.projects}): {counted(len(found.used), 'tensor')} converted{_unused(theirs, found)}",
+        *_choice(found, others),
         "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder
@@ -199,90 +225,120 @@ def _read_tensors(path: Path) -> Tensors:
     """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
 
     Raises:
-        CheckpointError: the file does not exist or does not contain named tensors.
+        ValueError: the file does not exist, is none, or does not contain named tensors.
     """
-    if not path.is_file():
+    require_regular(path)
+    if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path}: contains an object of {code[1]} and cannot be read without running code; if you trust it, "
+                "load it and save only its state_dict"
+            ) from error
         raise CheckpointError(
-            f"{path}: cannot be read without running code in it, or was not written by torch.save; if you trust it, "
-            f"load it and save only its state_dict ({reason[0]})"
+            f"{path}: is not a file of weights, or is damaged; give a .pt or .pth file that torch.save wrote"
         ) from error
-    tensors = max(map(_named_tensors, _nested(loaded)), key=len)  # of several as large, the first
+    tensors = dict(_named_tensors(loaded))
     if not tensors:
         raise CheckpointError(f"{path}: does not contain named tensors; give a state_dict written by torch.save")
     return tensors
 
 
-def _named_tensors(value: Any) -> Tensors:
-    """The tensors of a dictionary with names as keys; nothing else has any."""
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        return {}
-    return {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+def _named_tensors(value: Any, prefix: str = "", depth: int = 5) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in dictionaries, by all of their keys: a checkpoint also holds an optimizer, an epoch, options."""
+    if not isinstance(value, dict):
+        return
+    for key, each in value.items():
+        if isinstance(each, Tensor) and isinstance(key, str):
+            yield prefix + _TRANSPARENT.sub("", key), each
+        elif depth:
+            yield from _named_tensors(each, f"{prefix}{key}.", depth - 1)
 
 
-def _nested(value: Any, depth: int = 5) -> Iterator[Any]:
-    """A value and the dictionaries in it: a checkpoint also holds an optimizer, an epoch, options."""
-    yield value
-    if isinstance(value, dict) and depth:
-        for each in value.values():
-            yield from _nested(each, depth - 1)
-
-
-def _without_wrappers(tensors: Tensors) -> Tensors:
-    """Keep the tensors inside wrappers, in any nesting, and remove the prefix that all names share."""
-    tensors = {_TRANSPARENT.sub("", name): value for name, value in tensors.items()}
-    while True:
-        first = next(iter(tensors)).partition(".")[0] + "."
-        shared = (first,) if len(tensors) > 1 and all(name.startswith(first) for name in tensors) else ()
-        for prefix in (*shared, *_WRAPPERS):
-            if inside := {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}:
-                tensors = inside
-                break
-        else:
-            return tensors
-
-
-def _unused(theirs: Tensors, used: Sequence[Tensor]) -> str:
+def _unused(theirs: Tensors, found: _Match) -> str:
     """What of the file is not part of the backbone, such as the layers of its own task."""
-    taken = set(map(id, used))
-    unused = [name for name, value in theirs.items() if id(value) not in taken]
-    return f"; {len(unused)} others of the file are not used, the first of them {unused[0]}" if unused else ""
+    taken = set(found.used)
+    unused = [name for name in theirs if name not in taken]
+    return f"; not used: {counted(len(unused), 'other tensor')} of the file, first {unused[0]}" if unused else ""
 
 
-def recognise(theirs: Tensors, source: Path) -> tuple[str, _Layout, Tensors, list[Tensor]]:
-    """Find the network that these tensors belong to.
+def _choice(found: _Match, others: Sequence[_Match]) -> list[str]:
+    """What to say if the file has several networks that fit, such as a student and its teacher."""
+    if not others:
+        return []
+    first, *rest = (repr(match.prefix) if match.prefix else "no prefix" for match in (found, *others))
+    return [
+        f"{len(others) + 1} networks of the file fit, below {' and '.join([first, *rest])}; converted: {first}, the "
+        "first in the file; for another one, load the file and save only its tensors"
+    ]
+
+
+def recognise(theirs: Tensors, source: Path) -> list[_Match]:
+    """Find the networks that are in a file.
 
     Returns:
-        The name of the backbone, the layout of the tensor names, the tensors with our names, and those of the file
-        that were used.
+        Those of which the file has every tensor in the right shape, in the order of the file, each with other weights;
+        at least one.
 
     Raises:
         CheckpointError: they match none of our networks; the message names the closest one.
     """
+    below = _by_prefix(theirs)
+    matches = list(_matches(below))
+    fitting = [match for match in matches if not match.missing]
+    distinct = [one for place, one in enumerate(fitting) if not any(_same(one, other) for other in fitting[:place])]
+    if distinct:
+        order = list(theirs)
+        return sorted(distinct, key=lambda match: order.index(match.used[0]))
     for pattern, what in _OTHERS:
-        if any(re.search(pattern, name) for name in theirs):
+        if any(re.search(pattern, name) for names in below.values() for name in names):
             raise CheckpointError(f"{source}: {what}; this network is not supported, so it cannot be converted")
-    misfits = []
+    closest = min(matches, key=lambda match: match.share_missing)
+    raise CheckpointError(
+        f"{source}: does not match any supported network; the closest is {closest.backbone} of {closest.projects}"
+        f"{f' below {closest.prefix!r}' if closest.prefix else ''}, but {closest.share_missing:.0%} of its tensors are "
+        f"missing or have another shape, the first of them {closest.missing[0]}"
+    )
+
+
+def _by_prefix(theirs: Tensors) -> dict[str, Tensors]:
+    """The tensors whose names begin with a prefix, without it, for each prefix; for none first."""
+    below: dict[str, Tensors] = {"": theirs}
+    for name, value in theirs.items():
+        parts = name.split(".")
+        for length in range(1, min(len(parts), _MAX_PREFIX_PARTS + 1)):
+            prefix = ".".join(parts[:length]) + "."
+            below.setdefault(prefix, {})[name.removeprefix(prefix)] = value
+    return below
+
+
+def _matches(below: dict[str, Tensors]) -> Iterator[_Match]:
+    """Compare each of our networks, in each naming, with the tensors below each prefix that may hold it."""
     for layout in _LAYOUTS:
-        renamed = {_rename(name, layout.rules): value for name, value in theirs.items()}
+        networks = {}
         for backbone in layout.backbones:
             with torch.device("meta"):
-                wanted = BACKBONES[backbone](1.0).state_dict()
-            taken = {name: _take(name, value, renamed) for name, value in wanted.items()}
-            wrong = [name for name, value in taken.items() if value is None or value.shape != wanted[name].shape]
-            if not wrong:
+                networks[backbone] = BACKBONES[backbone](1.0).state_dict()
+        fewest = min(map(len, networks.values())) // 2
+        for prefix, inside in below.items():
+            if prefix and len(inside) < fewest:
+                continue
+            names = {_rename(name, layout.rules): name for name in inside}
+            for backbone, wanted in networks.items():
+                taken = {name: _take(name, value, inside.get(names.get(name, ""))) for name, value in wanted.items()}
                 ours = {name: value for name, value in taken.items() if value is not None}
-                return backbone, layout, ours, [renamed[name] for name in wanted if name in renamed]
-            misfits.append((len(wrong) / len(wanted), backbone, layout.projects, wrong[0]))
-    share, backbone, projects, first = min(misfits)
-    raise CheckpointError(
-        f"{source}: does not match any supported network; the closest is {backbone} of {projects}, but {share:.0%} of "
-        f"its tensors are missing or have another shape, the first of them {first}"
-    )
+                missing = tuple(name for name in wanted if name not in ours)
+                used = tuple(prefix + names[name] for name in ours if name in names)
+                yield _Match(prefix, backbone, layout.projects, ours, missing, used)
+
+
+def _same(one: _Match, other: _Match) -> bool:
+    """Whether two networks have the same weights."""
+    pairs = ((value, other.ours.get(name)) for name, value in one.ours.items())
+    return one.backbone == other.backbone and all(b is not None and torch.equal(a, b) for a, b in pairs)
 
 
 def _rename(name: str, rules: _Rules) -> str:
@@ -291,8 +347,8 @@ def _rename(name: str, rules: _Rules) -> str:
     return name
 
 
-def _take(name: str, wanted: Tensor, renamed: Tensors) -> Tensor | None:
+def _take(name: str, wanted: Tensor, theirs: Tensor | None) -> Tensor | None:
     """One of our tensors, taken from theirs; old files have no batch counter for batch norm."""
-    if name in renamed:
-        return renamed[name].to(wanted.dtype)
+    if theirs is not None:
+        return theirs.to(wanted.dtype) if theirs.shape == wanted.shape else None
     return torch.zeros((), dtype=wanted.dtype) if name.endswith("num_batches_tracked") else None

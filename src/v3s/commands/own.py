@@ -19,7 +19,6 @@ from v3s.backbones import create_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores
 from v3s.commands.pretrain import PretrainConfig
 from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE
-from v3s.commands.recipes import RECIPES
 from v3s.data.clips import PretextClips
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoOptions
@@ -53,11 +52,16 @@ class Choice(NamedTuple):
 
 
 def own_options(
-    given: Mapping[str, Any], *, minutes: float | None = None, console: Console | None = None
+    base: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    minutes: float | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Choose the options of a pre-training for some videos and this machine.
 
     Args:
+        base: the recipe that it builds on, v3s-contrast.
         given: options of `PretrainConfig` that were chosen; "data" among them. They are not changed.
         minutes: how long the training may take; without it, it sees 200,000 clips.
         console: where to print the choices; the terminal by default.
@@ -69,9 +73,11 @@ def own_options(
         ValueError: no videos can be used, or several processes were started.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("--recipe own measures one process; run it once without torchrun, and give what it printed")
+        raise ValueError(
+            "--recipe own measures one process: run it once without torchrun, and give the options that it prints"
+        )
     console = console or Console()
-    chosen: dict[str, Any] = dict(RECIPES["v3s-contrast"])
+    chosen: dict[str, Any] = dict(base)
     reasons: list[Choice] = []
 
     def choose(choices: Iterator[Choice]) -> None:

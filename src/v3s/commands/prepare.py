@@ -81,6 +81,7 @@ class PrepareConfig(VideoOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "short_side")
         require_not_negative(self, "workers")
 

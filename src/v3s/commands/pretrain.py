@@ -28,7 +28,7 @@ from v3s.files.text import counted, say
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
-from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
+from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
@@ -80,7 +80,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "width", *CLIP_SIZES, "learning_rate")
+        require_positive(self, "width", "learning_rate")
+        self.check_clips()
         require_not_negative(self, "statistics_clips")
         self.check_batches()
         if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or self.short == "fit"):

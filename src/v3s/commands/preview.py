@@ -20,7 +20,6 @@ from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
 from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
-    CLIP_SIZES,
     ClipOptions,
     ClipPlan,
     Labels,
@@ -66,7 +65,9 @@ class PreviewConfig(ClipOptions, VideoOptions):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_videos", *CLIP_SIZES)
+        super().__post_init__()
+        require_positive(self, "num_videos")
+        self.check_clips()
         require_files(self, "out")
         if problem := seed_problem(self.seed):
             raise ValueError(problem)

@@ -1,6 +1,9 @@
-"""Named option sets for pre-training: the paper's settings and two of ours (paper section 4.1.2)."""
+"""Named option sets for pre-training: the paper's settings and three of ours (paper section 4.1.2)."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from v3s import argv
 
 _UCF101 = {
     "epochs": 300,
@@ -11,8 +14,8 @@ _UCF101 = {
     "statistics_clips": 0,
 }
 
-OWN = "own"
-"""The recipe that `v3s.commands.own` chooses for some videos and a machine."""
+_OWN = "own"
+"""Not a fixed set: it is chosen for some videos and a machine, see `v3s.commands.own`."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ucf101-c3d": {**_UCF101, "backbone": "c3d"},
@@ -40,3 +43,54 @@ RECIPES: dict[str, dict[str, Any]] = {
         "keep": "last",
     },
 }
+
+RECIPE_OPTIONS = (
+    argv.Option(
+        field="recipe",
+        names=("--recipe",),
+        choices=(*RECIPES, _OWN),
+        metavar="NAME",
+        group="Attributes",
+        help="A named set of options; any other option overrides it. own chooses for your videos and this machine, and "
+        "says why.",
+    ),
+    argv.Option(
+        field="minutes",
+        names=("--minutes",),
+        kind=float,
+        metavar="X",
+        group="Attributes",
+        help="For the recipe own: how long the training may take. Default: what 200,000 clips take.",
+    ),
+)
+"""Options of the command line that are no fields of the configuration."""
+
+
+class RecipeError(ValueError):
+    """The recipe own has no settings for the videos."""
+
+
+def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float | None = None) -> dict[str, Any]:
+    """Return the options of a recipe.
+
+    Args:
+        name: its name; None for none.
+        given: options that were given, and override it.
+        minutes: how long the training may take, for the recipe own.
+
+    Raises:
+        ValueError: ``minutes`` is not positive, or the recipe is another.
+        RecipeError: the videos cannot be listed or read.
+    """
+    if minutes is not None and (name != _OWN or not minutes > 0):
+        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {_OWN}")
+    if name != _OWN:
+        return dict(RECIPES[name]) if name else {}
+    if "data" not in given:
+        raise argv.UsageError("--data is missing")
+    from v3s.commands.own import own_options  # which imports torch
+
+    try:
+        return own_options(RECIPES["v3s-contrast"], given, minutes=minutes)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error

@@ -15,6 +15,7 @@ from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
 from v3s.files.reading import read_value
 from v3s.files.text import counted, say, text_table
+from v3s.options import CheckedOptions
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
 from v3s.train.distributed import Processes
@@ -27,7 +28,7 @@ _Options = TypeVar("_Options", PretrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
+class ReplayConfig(CheckedOptions):
     """Run the batch that gave a NaN or infinite value again, clip by clip, and report where it first appears.
 
     Attributes:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from v3s.files.text import short_repr
 from v3s.pretext.plan import LabelPrior
 from v3s.protocols.errors import standard_error
 
@@ -34,6 +35,7 @@ class HeadScores:
     standard_error: float
     num_groups: int
     chance: float
+    __repr__ = short_repr
 
     @property
     def accuracy(self) -> float:

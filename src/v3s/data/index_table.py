@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.files.text import short_repr
 from v3s.video.decode import Span, Video, video_from_json
 from v3s.video.index import VideoIndex
 from v3s.video.store import StoredVideo
@@ -47,6 +48,7 @@ class SpanRows:
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
     rate: float | None
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, spans: Sequence[Span], sources: Sequence[int]) -> "SpanRows":
@@ -96,6 +98,7 @@ class IndexTable:
     fingerprints: NDArray[np.uint64]
     spans: SpanRows | None = None
     _parsed: dict[int, VideoIndex | StoredVideo] = field(default_factory=dict, repr=False)
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, videos: Iterable[Video]) -> "IndexTable":

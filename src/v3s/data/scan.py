@@ -21,6 +21,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.reports import FileReport, Verdict, report_on
 from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
+from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
 from v3s.video.store import StoredVideo, verify_stored
@@ -49,6 +50,7 @@ class Scan:
     reports: tuple[FileReport, ...]
     readable: NDArray[np.int64]
     table: IndexTable
+    __repr__ = short_repr
 
     @property
     def usable(self) -> NDArray[np.int64]:

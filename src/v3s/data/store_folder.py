@@ -20,6 +20,7 @@ from typing import Any
 from v3s.data.index_cache import FileKey, file_key
 from v3s.files.checksum import adler32
 from v3s.files.reading import checked, read_as, read_bytes, read_json
+from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
@@ -92,6 +93,7 @@ class Store:
     settings: StoreSettings
     files: dict[str, StoredFile]
     next_shard: int
+    __repr__ = short_repr
 
     def changed(self, path: str) -> bool:
         """Whether a source file still exists but differs from the one that was stored."""

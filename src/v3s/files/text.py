@@ -1,6 +1,8 @@
 """Text for the terminal: names as text (a file name may contain any bytes), counts, tables and progress bars."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
 from unicodedata import category
 
 from rich.console import Console, JustifyMethod
@@ -55,6 +57,27 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y"):
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def short_repr(value: Any) -> str:
+    """A dataclass in one short line, with tensors, arrays and all that is long by type and size.
+
+    A dataclass that holds such values has ``__repr__ = short_repr``, so that ``print`` does not flood the terminal.
+    Fields that begin with an underscore are not shown.
+    """
+    named = (field.name for field in fields(value) if not field.name.startswith("_"))
+    return f"{type(value).__name__}({', '.join(f'{name}={_short(getattr(value, name))}' for name in named)})"
+
+
+def _short(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"<{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}>"
+    if isinstance(value, bytes | str | tuple | list | dict) and len(value) > (200 if isinstance(value, str) else 8):
+        return f"<{type(value).__name__} of {len(value):,}>"
+    if type(value) in (tuple, list):
+        shown = ", ".join(map(_short, value))
+        return f"[{shown}]" if isinstance(value, list) else f"({shown}{',' * (len(value) == 1)})"
+    return repr(value)
 
 
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] = (), *, num_names: int = 1) -> Table:

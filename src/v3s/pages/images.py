@@ -58,7 +58,7 @@ def encode_mp4(path: Path, pieces: Iterable[ArrayLike | Tensor], fps: float) -> 
     options = {"movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=_rate(fps), options={"preset": "veryfast", "crf": "20"})
-        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        stream.codec_context.thread_count = 1  # the bytes do not depend on the number of processors
         for piece in pieces:
             clip = _pixels(piece, 4)
             clip = np.pad(clip, ((0, 0), (0, clip.shape[1] % 2), (0, clip.shape[2] % 2), (0, 0)), mode="edge")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from v3s.options import check_clip
+from v3s.options import check_clip, require_not_negative, require_positive
 from v3s.pretext.spatial import SpatialScale, SpatialTransform, Window
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import Seam, offsets, span
@@ -69,6 +69,23 @@ class ClipOptions:
     grey: float = 0.0
     short: Short = "leave-out"
 
+    def check_clips(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a value is out of its range, or the canvas is smaller than the clip.
+        """
+        require_positive(self, "clip_size", "canvas_size")
+        require_not_negative(self, "scale_jitter", "blur")
+        if self.clip_frames is not None and self.clip_frames < 2:
+            raise ValueError(f"clip_frames is {self.clip_frames}; it must be 2 or more")
+        if self.clip_size and self.canvas_size and self.canvas_size < self.clip_size:
+            raise ValueError(f"canvas_size is {self.canvas_size}; it must be at least clip_size ({self.clip_size})")
+        if not 0 <= self.colour_jitter < 1:
+            raise ValueError(f"colour_jitter is {self.colour_jitter}; it must be 0 or more, and less than 1")
+        if not 0 <= self.grey <= 1:
+            raise ValueError(f"grey is {self.grey}; it must be from 0 to 1")
+
     def sampling(self, clip_frames: int = 16, clip_size: int = 112) -> "Sampling":
         """Return these options as a sampling; sizes that were not chosen are those of a backbone.
 
@@ -83,9 +100,6 @@ class ClipOptions:
         return Sampling(**{**chosen, **sizes})
 
 
-CLIP_SIZES = ("clip_frames", "clip_size", "canvas_size")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sampling(ClipOptions):
     """`ClipOptions` with known sizes; by default those of the paper."""
@@ -95,17 +109,8 @@ class Sampling(ClipOptions):
     canvas_size: int = 224
 
     def __post_init__(self) -> None:
-        if self.clip_frames < 2 or self.clip_size < 1 or self.canvas_size < self.clip_size:
-            raise ValueError(
-                f"a clip needs at least 2 frames, and a canvas at least as large as it; got {self.clip_frames} frames, "
-                f"clip size {self.clip_size}, canvas size {self.canvas_size}"
-            )
+        self.check_clips()
         check_clip(self.clip_frames, self.clip_size)
-        if min(self.scale_jitter, self.blur) < 0 or not (0 <= self.colour_jitter < 1 and 0 <= self.grey <= 1):
-            raise ValueError(
-                "scale_jitter and blur must be 0 or more, colour_jitter in [0, 1), and grey in [0, 1]; "
-                f"got {self.scale_jitter}, {self.blur}, {self.colour_jitter} and {self.grey}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,12 @@ class LabelledOptions(GroupOptions, SpanOptions):
     test_data: str | None = None
     allow_missing: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_data is not None and self.splits is not None:
+            given = f"test_data ({self.test_data}) and splits ({self.splits})"
+            raise ValueError(f"{given} cannot be combined; give only one")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
@@ -152,10 +158,6 @@ def labelled_parts(
             for subset in ("train", "test")
         ]
     else:
-        if options.splits is not None:
-            raise ValueError(
-                f"test_data ({options.test_data}) and splits ({options.splits}) cannot be combined; give only one"
-            )
         lists = [
             list_videos(data, subset="all", allow_missing=options.allow_missing, spans=spans)
             for data in (options.data, options.test_data)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from v3s.files.text import counted
+
 _CSV_COLUMNS = ["a", "b", "same", "fold"]
 
 
@@ -42,18 +44,21 @@ def disjoint_class_pairs(
         pairs_per_fold: number of pairs in a fold; must be even.
 
     Raises:
-        ValueError: the lengths differ, ``pairs_per_fold`` is not even and positive, or a fold has too few pairs.
+        ValueError: the lengths differ, ``pairs_per_fold`` is not even and positive, or a fold has fewer than two
+            classes or too few pairs.
     """
     if len(paths) != len(labels) or num_folds < 1 or pairs_per_fold < 2 or pairs_per_fold % 2:
         got = f"{len(paths)} paths, {len(labels)} labels and {num_folds} folds of {pairs_per_fold} pairs"
         raise ValueError(f"got {got}; expected one label per path, at least one fold and an even number of pairs")
     names, classes = np.unique(np.asarray(labels), return_inverse=True)
     fold_of_class = generator.permutation(len(names)) % num_folds
+    videos_of = [np.flatnonzero(fold_of_class[classes] == fold) for fold in range(num_folds)]
+    _require_classes(len(names), num_folds)
+    _require_pairs([classes[videos] for videos in videos_of], pairs_per_fold)
     pairs = []
-    for fold in range(num_folds):
-        videos = np.flatnonzero(fold_of_class[classes] == fold)
+    for fold, videos in enumerate(videos_of):
         for same in (True, False):
-            rows = _draw_pairs(classes[videos], same, pairs_per_fold // 2, fold, generator)
+            rows = _draw_pairs(classes[videos], same, pairs_per_fold // 2, generator)
             pairs += [VideoPair(paths[videos[i]], paths[videos[j]], same, fold) for i, j in rows]
     return pairs
 
@@ -82,18 +87,45 @@ def _parse_pair(row: list[str], location: str) -> VideoPair:
     return VideoPair(row[0], row[1], row[2] == "1", int(row[3]))
 
 
+def _require_classes(num_classes: int, num_folds: int) -> None:
+    if num_classes < 2 * num_folds:
+        most = num_classes // 2
+        advice = f"choose --num-folds {most} or fewer" if most > 1 else "give 4 classes or more, for two folds"
+        raise ValueError(
+            f"{counted(num_classes, 'class')} for {counted(num_folds, 'fold')}: each fold needs two classes or more "
+            f"that no other fold has; {advice}"
+        )
+
+
+def _require_pairs(folds: Sequence[npt.NDArray[np.int64]], pairs_per_fold: int) -> None:
+    """Check that each fold, given by the classes of its videos, has enough pairs of both kinds."""
+    available = {
+        (fold, kind): int(_num_partners(classes, kind == "the same action").sum()) // 2
+        for fold, classes in enumerate(folds)
+        for kind in ("the same action", "different actions")
+    }
+    fold, kind = min(available, key=lambda key: available[key])
+    fewest, classes = available[fold, kind], folds[fold]
+    if fewest < pairs_per_fold // 2:
+        videos = f"{counted(len(np.unique(classes)), 'class')} with {counted(len(classes), 'video')}"
+        fewer = f"--pairs-per-fold {2 * fewest} or fewer, or " if fewest else ""
+        raise ValueError(
+            f"fold {fold}: {videos} make only {counted(fewest, 'pair')} of {kind}, half of a fold needs "
+            f"{pairs_per_fold // 2:,}; choose {fewer}fewer --num-folds"
+        )
+
+
+def _num_partners(classes: npt.NDArray[np.int64], same: bool) -> npt.NDArray[np.int64]:
+    """Return for each row how many others have the same class, or another one."""
+    class_sizes = np.bincount(classes)[classes]
+    return class_sizes - 1 if same else len(classes) - class_sizes
+
+
 def _draw_pairs(
-    classes: npt.NDArray[np.int64], same: bool, num_pairs: int, fold: int, generator: np.random.Generator
+    classes: npt.NDArray[np.int64], same: bool, num_pairs: int, generator: np.random.Generator
 ) -> list[tuple[int, int]]:
     """Draw distinct unordered pairs of rows uniformly, either of the same class or of different classes."""
-    class_sizes = np.bincount(classes)[classes] if len(classes) else classes
-    num_partners = class_sizes - 1 if same else len(classes) - class_sizes
-    if (available := int(num_partners.sum()) // 2) < num_pairs:
-        kind = "the same action" if same else "different actions"
-        raise ValueError(
-            f"fold {fold}: {len(np.unique(classes))} classes with {len(classes)} videos make only {available} pairs of "
-            f"{kind}, but {num_pairs} are needed; reduce --num-folds or --pairs-per-fold"
-        )
+    num_partners = _num_partners(classes, same)
     drawn: dict[tuple[int, int], None] = {}  # an ordered set
     while len(drawn) < num_pairs:
         i = int(generator.choice(len(classes), p=num_partners / num_partners.sum()))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
@@ -73,6 +73,7 @@ class Accuracy:
     top_5: float
     standard_error: float
     hits: tuple[bool, ...]
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)

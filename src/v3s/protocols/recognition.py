@@ -18,6 +18,7 @@ from v3s.data.views import View, evenly_spaced
 from v3s.features.encoder import Encoder, Feature, make_encoder
 from v3s.features.saved import Trained, load_head, open_trained, plain_sampling, write_trained
 from v3s.features.source import Source
+from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
 from v3s.protocols.errors import standard_error
@@ -152,6 +153,7 @@ class RecognitionScores:
     labels: Tensor
     probabilities: Tensor
     groups: Tensor
+    __repr__ = short_repr
 
     @property
     def hits(self) -> Tensor:

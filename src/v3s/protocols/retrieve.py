@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
-from v3s.files.text import counted, text_table
+from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
@@ -91,6 +91,7 @@ class RetrievalResult:
     chance_precision: float
     standard_error: float
     hits: tuple[bool, ...]
+    __repr__ = short_repr
 
 
 def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> RetrievalResult:
@@ -211,8 +212,8 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
     chosen = np.random.default_rng(config.seed).choice(result.num_queries, count, replace=False)
     lead = (
         f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
-        f"{count} queries, drawn at random (seed {config.seed}). Neighbours of the query's class have a green border "
-        "and a ✓, all others an orange border and a ✗."
+        f"{counted(count, 'query')}, drawn at random (seed {config.seed}). Neighbours of the query's class have a "
+        "green border and a ✓, all others an orange border and a ✗."
     )
     scores = section("Scores", table(_HEADER, _rows(result)))
     return page(
@@ -236,7 +237,7 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
         )
         columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
     num_right = labels.count(query_label)
-    text = f"{parts.test_paths[query]}: {num_right} of the first {len(nearest)} neighbours have its class."
+    text = f"{parts.test_paths[query]}: neighbours of its class among the first {len(nearest)}: {num_right}."
     return section(name, paragraph(text), strip(columns))
 
 

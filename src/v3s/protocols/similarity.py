@@ -26,7 +26,7 @@ from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
-from v3s.options import require_files
+from v3s.options import require_files, require_not_negative, require_positive, require_regular
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
 from v3s.protocols.labelled import report_padded, require_labels
 from v3s.protocols.pairs import VideoPair, disjoint_class_pairs, read_pairs_csv
@@ -81,9 +81,16 @@ class SimilarityConfig(BackboneOptions, SpanOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_files(self, "out")
-        if self.stride < 0 or self.c <= 0 or not self.stages:
-            got = f"stride {self.stride}, c {self.c} and stages {self.stages}"
-            raise ValueError(f"got {got}; expected a stride of 0 or more, a c above 0 and at least one stage")
+        require_not_negative(self, "stride")
+        require_positive(self, "c")
+        if not self.stages:
+            raise ValueError("stages is empty; it must name at least one stage of the backbone, such as conv5")
+        if self.num_folds < 2:
+            raise ValueError(f"num_folds is {self.num_folds}; it must be 2 or more: each is tested, the others train")
+        if self.pairs_per_fold < 2 or self.pairs_per_fold % 2:
+            raise ValueError(
+                f"pairs_per_fold is {self.pairs_per_fold}; it must be an even number: half are of the same action"
+            )
         if (self.view1_train is None) != (self.view1_test is None) or (self.view1_train and not self.pairs):
             raise ValueError("View-1 needs both of its lists, view1_train and view1_test, and the pairs of View-2")
         if self.pairs and self.segment:
@@ -222,7 +229,8 @@ def _read_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) 
 
 def _read_list(path: str, root: Path) -> list[VideoPair]:
     """Read one list of pairs: ASLAN's MATLAB format with sample numbers, or CSV with paths relative to the data."""
-    if not Path(path).is_file():
+    require_regular(path)
+    if not Path(path).exists():
         raise ValueError(f"pairs {path}: no such file; give ASLAN's .mat file or a .csv file")
     if Path(path).suffix == ".mat":
         return locate_samples(read_aslan_pairs(path), root)

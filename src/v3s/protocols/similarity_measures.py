@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from v3s.files.text import counted, short_repr
 from v3s.options import import_extra
 from v3s.protocols.classify import C_GRID
 from v3s.video.homography import FloatArray
@@ -42,6 +43,7 @@ class SimilarityResult:
     auc: float
     false_positive_rate: tuple[float, ...]
     true_positive_rate: tuple[float, ...]
+    __repr__ = short_repr
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -175,7 +177,10 @@ def evaluate_folds(features: FloatArray, same: BoolArray, fold: npt.NDArray[np.i
     """
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise ValueError(f"got folds {folds.tolist()}; at least 2 are needed to hold one out")
+        raise ValueError(
+            f"all {counted(len(fold), 'pair')} are in fold {', '.join(map(str, folds))}; the pairs must be in two "
+            "folds or more, of which each is tested after training on the others"
+        )
     decisions = np.empty(len(features))
     for held_out in folds:
         test = fold == held_out
@@ -217,8 +222,10 @@ def choose_c(train: FloatArray, train_same: BoolArray, test: FloatArray, test_sa
 def _train_svm(features: FloatArray, same: BoolArray, c: float) -> Any:
     """Fit a linear SVM on standardised features."""
     if same.all() or not same.any():
+        kind = "the same action" if same.all() else "different actions"
         raise ValueError(
-            f"got {len(same)} training pairs of one kind; pairs with the same and with different actions are needed"
+            f"{counted(len(same), 'training pair')}, all of {kind}; training needs pairs of both kinds, also without "
+            "the fold that is tested: add pairs of the other kind"
         )
     sklearn = import_sklearn()
     svm = sklearn.svm.LinearSVC(C=c, dual=False, max_iter=10_000)  # primal: no random order, exact in 36 dimensions

@@ -18,7 +18,7 @@ from torch import Tensor
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
-from v3s.files.text import counted, say
+from v3s.files.text import counted, say, short_repr
 from v3s.files.times import time_text
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
@@ -111,6 +111,7 @@ class SpeedinessCurve:
     seconds: tuple[float, ...]
     speediness: tuple[float, ...] | None
     acceleration: tuple[float, ...] | None
+    __repr__ = short_repr
 
     @property
     def curves(self) -> dict[str, tuple[float, ...]]:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from v3s.features.encoder import Space
 from v3s.files.checksum import adler32
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
+from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError, write_whole
 from v3s.vectors.entries import VIDEOS, Entry, Place
 from v3s.vectors.exact import Neighbours, nearest
@@ -127,6 +128,7 @@ class Shard:
     videos: Tensor
     starts: Tensor
     ends: Tensor
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +148,7 @@ class Vectors:
     offsets: NDArray[np.int64]
     _lines: bytes
     _line_ends: NDArray[np.int64]
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -204,7 +207,8 @@ class Vectors:
         """
         ordered = candidates.sort(dim=1).values
         pairs = zip(queries, ordered, strict=True)
-        scores = torch.stack([self.take(rows.clamp(min=0)) @ query for query, rows in pairs])
+        products = [self.take(rows.clamp(min=0)).double() @ query.double() for query, rows in pairs]
+        scores = torch.stack(products).float()  # from double, so that equal rows have equal scores
         best = scores.masked_fill_(ordered < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
@@ -303,12 +307,9 @@ def read_description(folder: Path) -> Description:
         raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
     try:
         values = read_json(path)
-    except CheckpointError as error:
-        raise VectorsError(str(error)) from error
-    if (version := values.pop("format", None)) != _FORMAT:
-        raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
-    fingerprint = values.pop("fingerprint", None)
-    try:
+        if (version := values.pop("format", None)) != _FORMAT:
+            raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
+        fingerprint = values.pop("fingerprint", None)
         description = read_as(Description, values, path)
     except CheckpointError as error:
         raise VectorsError(str(error)) from error

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from v3s.files.text import short_repr
+
 BLOCK_ELEMENTS = 2**20
 """Numbers converted at a time: 4 MiB of float32, 2048 rows of 512 columns. A block of 16 MiB or more exceeds the cache
 and takes twice as long for one query; with 1 MiB, the overhead of starting operations on two threads costs as much."""
@@ -29,6 +31,7 @@ class Neighbours:
 
     indices: Tensor
     scores: Tensor
+    __repr__ = short_repr
 
 
 def nearest(queries: Tensor, vectors: Tensor | Sequence[Tensor], k: int) -> Neighbours:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from v3s.files.text import say
 from v3s.files.writing import write_atomically, write_json
-from v3s.options import require_positive
+from v3s.options import CheckedOptions, require_positive
 from v3s.vectors.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.exact import Neighbours
@@ -32,7 +32,7 @@ _TOLERANCE = 1e-6  # closer cosines count as equal: finding a copy instead of it
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexConfig:
+class IndexConfig(CheckedOptions):
     """Build an approximate index (FAISS) over vectors, for more than a million clips, and measure its recall.
 
     Attributes:
@@ -50,6 +50,7 @@ class IndexConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(self, "recall_queries", "k")
 
 

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
+from v3s.options import CheckedOptions
 from v3s.vectors.collection import Description, Shard, Vectors, VectorsError, open_vectors, save_shard
 from v3s.vectors.entries import Entry, video_lines
 from v3s.vectors.folder import begin_folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeConfig:
+class MergeConfig(CheckedOptions):
     """Join folders of vectors, such as those of v3s embed --shard.
 
     Attributes:

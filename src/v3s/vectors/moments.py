@@ -69,8 +69,8 @@ def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIn
 
 
 def _score(vectors: Vectors, queries: Tensor, rows: Tensor) -> Tensor:
-    """The exact cosine of each row with its most similar query: float32 (M,)."""
-    return (vectors.take(rows) @ queries.T).amax(dim=1)
+    """The exact cosine of each row with its most similar query: float32 (M,), the same for equal rows."""
+    return (vectors.take(rows).double() @ queries.T.double()).amax(dim=1).float()
 
 
 def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int) -> _Proposal:
@@ -78,7 +78,10 @@ def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int)
 
     Some spare rows are scored, because lengths in half precision differ by 1e-5 (see `v3s.vectors.collection`).
     """
-    rows = scores.topk(min(num_rows + NUM_SPARE, len(scores))).indices.sort().values
+    num_scored = min(num_rows + NUM_SPARE, len(scores))
+    worst = scores.topk(num_scored).values[-1]
+    better, level = (scores > worst).nonzero()[:, 0], (scores == worst).nonzero()[:, 0]
+    rows = torch.cat([better, level[: num_scored - len(better)]]).sort().values  # topk takes any of equal scores
     exact, order = _score(vectors, queries, rows).sort(descending=True, stable=True)
     return rows[order[:num_rows]], exact[:num_rows], num_rows == len(vectors)
 

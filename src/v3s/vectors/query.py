@@ -87,7 +87,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
     known = known_video(vectors, file)
     video = asked = at_rate(known, encoder.view.fps)
     if is_span:
-        asked = _asked_span(known, str(file), start, end, encoder.view.fps)
+        asked = asked_span(known, str(file), start, end, encoder.view.fps)
         video = _widened(asked, encoder.view.clip_frames)
     ((_, rows),) = encoder.encode_table(IndexTable.of([video]), per_clip=per_clip)
     is_zero = ~rows.any(dim=1)
@@ -99,7 +99,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
     return Query(asked, rows[~is_zero], int(is_zero.sum()))
 
 
-def _asked_span(
+def asked_span(
     video: VideoIndex | StoredVideo, name: str, start: float | None, end: float | None, rate: float | None
 ) -> Span:
     """The span between two times: from the frame nearest to its start to that before the one nearest to its end.

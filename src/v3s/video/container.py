@@ -1,7 +1,7 @@
 """A video file as FFmpeg opens it: which files are let in, and one kind of error for all that can go wrong."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ MAX_PIXELS = 4096 * 4096
 
 MAX_STREAMS = 32
 """A file has fewer video streams: FFmpeg probes each with its own decoder before the first frame is known. Sound,
-subtitles, fonts and data are not decoded and do not count."""
+subtitles, fonts, cover pictures and attached ones are not decoded and do not count."""
 
 MOST_STREAMS = 1000
 """A file has fewer streams of any kind."""
@@ -67,6 +67,8 @@ NO_PROBING = {"codec_whitelist": "none", "fpsprobesize": "0"}
 
 COUNTING = NO_PROBING | {"probesize": "32", "analyzeduration": "1"}  # the header alone
 _TO_BE_FILLED_IN = 1 << 30  # frames, as FFmpeg writes into an AVI that goes through a pipe
+_SEEN_BONUS, _DEFAULT_BONUS = 100_000_000, 5_000_000  # pixels that FFmpeg adds to a stream's picture in its choice
+_PROBED_BYTES, _PROBED_SECONDS = 5_000_000, {"mpeg": 7.0, "mpegts": 7.0}  # what FFmpeg probes; elsewhere 5 seconds
 
 Stage = Literal["open", "demux", "decode"]
 """Where reading failed: finding a video in the file, reading packets from it, or decoding them."""
@@ -112,8 +114,8 @@ def open_video(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file's video stream for decoding on one thread, and close it in any case.
 
-    Of several video streams, FFmpeg chooses the best: the one marked as default, then the one with more frames and a
-    higher bit rate. Cover pictures do not count. Packets of other streams are not read.
+    Of several video streams, it is the one that the ``ffmpeg`` command takes (`best_stream`). Packets of others are
+    not read.
 
     This is the border with FFmpeg, which fails in many ways (its own errors, ``IndexError``, ``UnicodeDecodeError``):
     whatever it raises inside the ``with`` block leaves it as a :class:`VideoError`.
@@ -136,6 +138,8 @@ def open_video(
     stage: Stage = "open"
     try:
         with _open_container(path, known_format) as container:
+            if known_format is None:
+                _check_streams(container, path)
             stream = _video_stream(container, path, stream_number)
             if known_format is None:
                 _check_limits(container, stream, path)
@@ -234,12 +238,8 @@ def _bare_format(path: str | Path) -> str | None:
 
 
 def _video_stream(container: InputContainer, path: str | Path, number: int | None) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if number is None:
-        best = container.streams.best("video")
-        chosen = next((s for s in streams if s is best), streams[0] if streams else None)
-    else:
-        chosen = next((s for s in streams if s.index == number), None)
+    streams = _videos(container)
+    chosen = best_stream(streams, path) if number is None else next((s for s in streams if s.index == number), None)
     if chosen is None:
         raise VideoError(f"{path}: has no video stream", "open")
     decoder = chosen.codec_context
@@ -254,15 +254,59 @@ def _video_stream(container: InputContainer, path: str | Path, number: int | Non
     return chosen
 
 
+def _videos(container: InputContainer) -> list[VideoStream]:
+    """The video streams; FFmpeg shows cover pictures and attached ones as such, too, which they are not."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def best_stream(streams: Sequence[VideoStream], path: str | Path) -> VideoStream | None:
+    """The stream that the ``ffmpeg`` command takes (``map_auto_video`` in its source); ``None`` if there is none.
+
+    It is the one with the largest picture; the default mark counts as 5 million pixels, and a packet in what FFmpeg
+    probes, the first 5 MB or 5 seconds, as 100 million. In a tie it is the first one. A stream that no decoder reads,
+    at which the command stops, is taken only if there is no other.
+
+    Args:
+        streams: The video streams of a file, in its order.
+        path: The file. It is read again if there is a choice.
+    """
+    readable = [stream for stream in streams if stream.codec_context] or streams
+    if len(readable) < 2:
+        return next(iter(readable), None)
+    seen = _seen_streams(path, {stream.index for stream in readable})
+
+    def score(stream: VideoStream) -> int:
+        pixels = stream.width * stream.height if stream.codec_context else 0
+        is_default = bool(stream.disposition & Disposition.default)
+        return pixels + _SEEN_BONUS * (stream.index in seen) + _DEFAULT_BONUS * is_default
+
+    return max(readable, key=score)
+
+
+def _seen_streams(path: str | Path, wanted: set[int]) -> set[int]:
+    """The numbers of the streams that have a packet in what FFmpeg probes."""
+    with _open(path, None, MOST_STREAMS) as container:
+        seconds: dict[int, float] = {}  # of pictures and sound, without the pauses between them
+        num_bytes, limit = 0, _PROBED_SECONDS.get(container.format.name, 5.0)
+        for packet in container.demux([s for s in container.streams if not s.disposition & Disposition.attached_pic]):
+            if packet.dts is None and packet.size == 0:  # it marks the end of a stream
+                continue
+            number = packet.stream.index
+            seconds[number] = seconds.get(number, 0.0) + float((packet.duration or 0) * packet.time_base)
+            num_bytes += packet.size
+            if wanted <= seconds.keys() or num_bytes >= _PROBED_BYTES or seconds[number] >= limit:
+                break
+        return set(seconds)
+
+
 def _check_streams(container: InputContainer, path: str | Path) -> None:
-    if len(container.streams.video) >= MAX_STREAMS:
+    if len(_videos(container)) >= MAX_STREAMS:
         raise VideoError(f"{path}: has {MAX_STREAMS} video streams or more", "open")
 
 
 def _check_limits(container: InputContainer, stream: VideoStream, path: str | Path) -> None:
     if (width := stream.width) * (height := stream.height) > MAX_PIXELS:
         raise VideoError(f"{path}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels", "open")
-    _check_streams(container, path)
     if stated_frames(stream) > container.size:
         raise VideoError(f"{path}: states {stream.frames} frames, more than it has bytes", "open")
     seconds = stated_seconds(container, stream)

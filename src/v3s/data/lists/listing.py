@@ -9,6 +9,7 @@ from typing import Literal
 from v3s.data.lists.folder import video_files
 from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
+from v3s.options import require_regular
 
 Subset = Literal["train", "test", "all"]
 
@@ -61,8 +62,9 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
     Raises:
-        ValueError: The file is not a text file.
+        ValueError: The file is not a regular file of text.
     """
+    require_regular(file)
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
         lines = enumerate(opened, start=1)
         for number, line in lines:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from v3s.files.times import time_text
-from v3s.options import require_positive
+from v3s.options import CheckedOptions, require_positive
 from v3s.video.index import VideoIndex
 from v3s.video.span import Span, span_of
 from v3s.video.store import StoredVideo
@@ -18,7 +18,7 @@ _LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter i
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpanOptions:
+class SpanOptions(CheckedOptions):
     """Segments instead of whole files, and a common frame rate.
 
     More options:
@@ -35,6 +35,7 @@ class SpanOptions:
     fps: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.check_spans()
 
     def check_spans(self) -> None:

@@ -12,7 +12,8 @@ from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
-from v3s.files.text import counted
+from v3s.files.text import counted, short_repr
+from v3s.options import require_regular
 from v3s.video.container import ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
@@ -48,6 +49,7 @@ class VideoList:
     bounds: tuple[Bounds, ...] = ()
     spans: SpanOptions = WHOLE_VIDEOS
     notes: tuple[str, ...] = ()
+    __repr__ = short_repr
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,6 +157,9 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
     if splits is not None and not splits.exists():
         raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
+    for path in (data, splits):
+        if path is not None and not path.is_dir():
+            require_regular(path)
     if splits is not None and not data.is_dir():
         raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
     numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
