@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from v3s.commands.prepare import PrepareConfig, prepare
     from v3s.commands.pretrain import PretrainConfig, pretrain
     from v3s.commands.preview import PreviewConfig, preview
+    from v3s.commands.recipes import recipe
     from v3s.commands.replay import ReplayConfig, replay
     from v3s.commands.reproduce import ReproduceConfig, reproduce
     from v3s.features.encoder import load_encoder
@@ -83,6 +84,7 @@ __all__ = [
     "pretrain",
     "preview",
     "probe",
+    "recipe",
     "replay",
     "reproduce",
     "retrieve",
@@ -92,6 +94,7 @@ __all__ = [
 ]
 
 _OTHERS = {
+    "v3s.commands.recipes": ("recipe",),
     "v3s.backbones": ("BACKBONES", "check_backbone", "create_backbone"),
     "v3s.features.encoder": ("load_encoder",),
     "v3s.features.saved": ("load_backbone",),

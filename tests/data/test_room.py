@@ -58,7 +58,5 @@ def test_no_home_folder(
         scan = check(CheckConfig(data=str(small_videos), workers=0, min_frames=8), console=QUIET)
     assert scan.num_usable == 16
     assert main(["check", "--data=~/videos"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "error: ~/videos: this user has no home folder; give the whole path\nSee: v3s check --help\n"
-    )
+    error = "error: ~/videos: this user has no home folder; give the whole path\nSee: v3s check --help\n"
+    assert capsys.readouterr().err == error

@@ -349,8 +349,8 @@ def test_blur_and_colour_are_drawn_from_their_ranges() -> None:
 
 @pytest.mark.parametrize("wrong", [{"scale_jitter": -0.1}, {"blur": -1.0}, {"colour_jitter": 1.0}, {"grey": 1.1}])
 def test_impossible_hiding_is_refused(wrong: dict[str, float]) -> None:
-    value = next(iter(wrong.values()))
-    with pytest.raises(ValueError, match=rf"scale_jitter and blur must be 0 or more.* got .*{value}"):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=rf"^{name} is {value}; it must be "):
         replace(Sampling(), **wrong)  # type: ignore[arg-type]
 
 
@@ -362,8 +362,9 @@ def test_impossible_hiding_is_refused(wrong: dict[str, float]) -> None:
 )
 def test_impossible_sampling_is_refused(wrong: dict[str, int]) -> None:
     value = next(iter(wrong.values()))
-    with pytest.raises(ValueError, match=rf"at least 2 frames, and a canvas at least as large as it; got .*{value}\b"):
+    with pytest.raises(ValueError, match=r"^\w+ is -?\d+; it must be (2 or more|more than 0|at least)") as raised:
         replace(Sampling(), **wrong)  # type: ignore[arg-type]
+    assert str(value) in str(raised.value)
 
 
 def test_defaults_are_the_papers() -> None:

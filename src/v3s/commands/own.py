@@ -25,6 +25,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.files.text import counted, say, text_table
+from v3s.files.times import time_text
 from v3s.pretext.model import PretextModel
 from v3s.pretext.task import TASKS
 from v3s.train.distributed import Processes
@@ -88,7 +89,7 @@ def own_options(
 
     compute = choose_compute(given.get("device", "auto"), given.get("precision", "auto"))
     scan = _scan(given, {}, console)
-    choose(_segments(scan, given))
+    choose(_segments(scan))
     if "segment" in chosen:
         scan = _scan(given, chosen, console)
     choose(_network(compute))
@@ -115,14 +116,14 @@ def _scan(given: Mapping[str, Any], chosen: Mapping[str, Any], console: Console)
     return usable_videos(VideoOptions(**options).list_videos(), min_frames=1, console=console)
 
 
-def _segments(scan: Scan, given: Mapping[str, Any]) -> Iterator[Choice]:
-    """Cut recordings."""
+def _segments(scan: Scan) -> Iterator[Choice]:
+    """Cut recordings, unless they are cut already."""
     seconds = [report.seconds for report in scan.reports if not report.is_bad]
     if scan.videos.bounds or statistics.median(seconds) < _RECORDING_SECONDS:
         return
-    length = float(given.get("segment", _SEGMENT_SECONDS))
+    length = _SEGMENT_SECONDS
     median = statistics.median(seconds)
-    yield Choice("segment", length, f"recordings of {median / 60:.0f} minutes (median): many clips of each")
+    yield Choice("segment", length, f"the videos are long, {time_text(median)} (median): many clips of each")
     number = sum(seconds) / length
     if number < _FEWEST_SEGMENTS:
         stride = max(length / 8, round(length * number / _FEWEST_SEGMENTS, 1))

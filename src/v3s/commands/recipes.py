@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from v3s import argv
+from v3s.options import closest
 
 _UCF101 = {
     "epochs": 300,
@@ -68,6 +69,26 @@ RECIPE_OPTIONS = (
 
 class RecipeError(ValueError):
     """The recipe own has no settings for the videos."""
+
+
+def recipe(name: str, *, minutes: float | None = None, **options: Any) -> dict[str, Any]:
+    """Return the options of a recipe for `PretrainConfig`, with others that override them.
+
+    Args:
+        name: a name that ``--recipe`` takes.
+        minutes: how long the training may take, for the recipe own.
+        options: fields of `PretrainConfig`; own needs ``data``.
+
+    Raises:
+        ValueError: there is no such recipe, or own has no settings for the videos.
+
+    >>> recipe("v3s-contrast", data="videos", out="run", contrast=0.25)["contrast"]
+    0.25
+    """
+    if name not in (*RECIPES, _OWN):
+        known = (*RECIPES, _OWN)
+        raise ValueError(f"no recipe is called {name!r}{closest(name, known)}; available: {', '.join(known)}")
+    return options_of_recipe(name, options, minutes) | options
 
 
 def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float | None = None) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""The recipe own: what it chooses for which videos, and that what is given stays."""
+
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import v3s
+from v3s.cli import main, read_config
+from v3s.commands import own
+from v3s.commands.own import own_options
+from v3s.commands.pretrain import PretrainConfig
+from v3s.commands.recipes import RECIPES, RecipeError
+from v3s.data.synthetic import make_clips
+
+BASE = RECIPES["v3s-contrast"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_SECONDS_MEASURED", 0.05)
+
+
+def choose(given: Mapping[str, Any], minutes: float | None = None) -> tuple[dict[str, Any], str]:
+    console = Console(file=StringIO(), width=200)
+    chosen = own_options(BASE, {"device": "cpu", **given}, minutes=minutes, console=console)
+    assert isinstance(console.file, StringIO)
+    return chosen, console.file.getvalue()
+
+
+def videos(folder: Path, *lengths: int, each: int = 10) -> str:
+    for length in lengths:
+        make_clips(folder / str(length), num_videos=each, num_frames=length, height=32, width=40, seed=length)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "task", "short"), [((40,), "v3s", None), ((25,), "v3s-short", None), ((16, 25), "v3s-short", "fit")]
+)
+def test_nearly_every_video_is_used(tmp_path: Path, lengths: tuple[int, ...], task: str, short: str | None) -> None:
+    chosen, text = choose({"data": videos(tmp_path, *lengths)})
+    assert (chosen["task"], chosen.get("short"), chosen["clip_frames"]) == (task, short, 8)
+    assert chosen.items() >= BASE.items()
+    assert (chosen["width"], chosen["clip_size"]) == (0.25, 56)  # on a CPU
+    config = PretrainConfig(data="", out="", **chosen)
+    num_train = 10 * len(lengths) - chosen["validation_videos"]
+    assert 0 < chosen["validation_videos"] <= 0.2 * 10 * len(lengths)
+    clips = config.epochs * 2 * num_train
+    assert abs(clips - 200_000) <= 2 * num_train
+    assert f"{clips:,} clips, about" in text
+
+
+def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
+    data = videos(tmp_path, 25)
+    given: dict[str, Any] = {"data": data, "width": 0.125, "clip_frames": 4, "epochs": 3, "contrast": 0.25}
+    chosen, text = choose(given)
+    assert not given.keys() & chosen.keys()
+    assert "--epochs" not in text
+    assert "--width" not in text
+    PretrainConfig(out="", **chosen, **given)
+
+
+def test_the_time_limits_the_clips(tmp_path: Path) -> None:
+    data = videos(tmp_path, 40)
+    epochs = [choose({"data": data, "width": 0.125, "clip_size": 16}, minutes)[0]["epochs"] for minutes in (0.5, 5)]
+    assert 4 < epochs[1] / epochs[0] < 25  # speeds are measured anew each time
+    _, text = choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)
+    assert "give more --minutes" in text
+
+
+def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_path: Path) -> None:
+    data = videos(tmp_path, 25 * 61, each=1)
+    chosen, text = choose({"data": data})
+    assert chosen["segment"] == 4
+    assert 0.5 <= chosen["segment_stride"] < 4
+    assert "the videos are long, 0:01:01.0 (median)" in text
+    assert "--segment-stride" in text
+    assert "segment_stride" not in choose({"data": data, "segment": 2.0})[0]
+
+
+def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = videos(tmp_path / "one", 40, each=1)
+    assert main(["pretrain", data, "--recipe", "own", "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.startswith("error: 1 video of 1 that can be read")
+    assert main(["pretrain", str(tmp_path / "none"), "--recipe", "own", "--out", str(tmp_path / "run")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = videos(tmp_path, 40, each=2)
+    for words, message in (
+        (["--minutes", "5"], "--minutes is 5; it must be more than 0, and needs --recipe own"),
+        (["--recipe", "own", "--minutes", "0"], "--minutes is 0; it must be more than 0"),
+        (["--recipe", "v3s-plus", "--minutes", "5"], "needs --recipe own"),
+    ):
+        assert main(["pretrain", data, "--out", "run", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["pretrain", "--recipe", "own", "--out", "run"]) == 2
+    assert "--data" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="run it once without torchrun"):
+        read_config("pretrain", PretrainConfig, [data, "--recipe", "own", "--out", "run"])
+
+
+def test_a_run_by_this_recipe_resumes_with_its_own_options(tmp_path: Path) -> None:
+    data, run = videos(tmp_path, 25), tmp_path / "run"
+    words = ["pretrain", data, "--recipe", "own", "--out", str(run), "--width", "0.125", "--clip-size", "16"]
+    assert main([*words, "--epochs", "2", "--workers", "0", "--device", "cpu"]) == 0
+    before = (run / "config.yaml").read_text()
+    assert "task: v3s-short" in before
+    assert main(["pretrain", "--out", str(run), "--resume"]) == 0
+    assert main([*words, "--resume"]) == 2  # a run has its own options
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_recipes_from_python(tmp_path: Path) -> None:
+    options = v3s.recipe("own", data=videos(tmp_path, 25), out="run", width=0.125, device="cpu")
+    config = v3s.PretrainConfig(**options)
+    assert (config.width, config.task, config.contrast) == (0.125, "v3s-short", 0.5)
+    assert v3s.recipe("ucf101-c3d", epochs=7) == RECIPES["ucf101-c3d"] | {"epochs": 7}
+    with pytest.raises(ValueError, match=r"no recipe is called 'owm' \(did you mean 'own'\?\); available: ucf101-c3d"):
+        v3s.recipe("owm")
