@@ -10,7 +10,7 @@ from rich.table import Table
 
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import FileReport, Scan, Verdict, default_workers, scan
-from v3s.files.text import counted, progress_bar, say, text_table
+from v3s.files.text import counted, progress_bar, say, size_text, text_table
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
 _NUM_KINDS_SHOWN = 5
@@ -112,7 +112,7 @@ def summary(result: Scan) -> Table:
         table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
-        table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
+        table.add_row("as a store", f"{size_text(_store_bytes(readable))} (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
 

@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -51,6 +52,7 @@ from v3s.files.writing import (
     write_whole,
 )
 from v3s.train.checkpoint import PREVIOUS
+from v3s.train.stop import TrainingStoppedError
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
@@ -319,6 +321,21 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
         say(console, text)
 
     return report
+
+
+@contextmanager
+def saying_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
+    """A context in which a run that is stopped, or that cannot write, says how it is resumed."""
+    resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
+    try:
+        yield
+    except TrainingStoppedError as stopped:
+        say(console, f"{stopped}; {resume}")
+        raise
+    except SaveError as error:
+        if not (Path(out) / CONFIG).is_file():
+            raise
+        raise SaveError(f"{error}; when that is mended, {resume}") from error
 
 
 def hash_of_files(paths: Iterable[str]) -> str:
