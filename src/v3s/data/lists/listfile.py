@@ -1,6 +1,7 @@
 """A list file: one video per line, as ``path`` or ``path label``."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def read_list(file: Path, root: Path) -> Listing:
         root: The folder that paths are relative to.
 
     Raises:
-        ValueError: The list contains no videos.
+        ValueError: The list contains no videos, or cannot be read as a list.
     """
     lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
@@ -52,7 +53,7 @@ def _line(*names: str) -> str:
 def _entry(line: str, root: Path) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
-    path, label = next((reading for reading in reversed(readings) if (root / reading[0]).is_file()), readings[0])
+    path, label = next((reading for reading in reversed(readings) if os.path.isfile(root / reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 
 
