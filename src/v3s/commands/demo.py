@@ -133,7 +133,7 @@ def _open(config: DemoConfig) -> Path:
         if (out / _REPORT).is_file() and not config.overwrite:
             raise ValueError(f"{out} already contains a demo; use --overwrite to replace it")
         for path in out.iterdir():
-            if path.name not in (LOCK, _MARK):  # the mark goes on marking it
+            if path.name not in (LOCK, _MARK):  # so that it stays a demo
                 remove = shutil.rmtree if path.is_dir() and not path.is_symlink() else Path.unlink
                 remove(path)
     write_json(out / _MARK, asdict(config))
