@@ -4,6 +4,8 @@ import copy
 import hashlib
 import json
 import os
+import re
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +19,22 @@ from rich.console import Console
 
 from v3s.cli import main, read_config
 from v3s.commands.pretrain import PretrainConfig
+from v3s.data.lists.splits import list_videos
 from v3s.data.quarantine import Quarantine
 from v3s.data.store_folder import open_store
-from v3s.features.saved import load_pretext_model
-from v3s.train.run import config_of_run
+from v3s.features.saved import kind_of_run, load_pretext_model
+from v3s.files.reading import read_json
+from v3s.protocols.pairs import read_pairs_csv
+from v3s.train.run import config_of_run, read_metrics, take_run
 from v3s.vectors.collection import open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
 
 QUIET = Console(quiet=True)
 SECONDS = 2.0
-VALUES: tuple[Any, ...] = (None, True, -1, 10**6, 10**18, 1e300, float("nan"), "", "/etc", [], [[]], {"kind": "x"})
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 10**6, 10**18, 3.0, 1e300, float("nan"), "", "/etc", "../../etc/passwd", "\ud800", [], [[]],
+    {"kind": "x"},
+)  # fmt: skip
 DEEP = "[" * 100_000
 
 
@@ -84,7 +92,8 @@ def test_config_json(pretrained: Path, tmp_path: Path) -> None:
     file = run / "config.json"
     taken = accepted(file, lambda: load_pretext_model(run))
     free = ("format", "results", "converted_from", "sampling", "classes", "unknown", "kind")
-    assert not unexpected(taken, free)
+    numbers = ("task', 'spatial', 0, 'a') = 3.0", "task', 'spatial', 0, 'b') = 3.0")  # as good as any
+    assert not unexpected(taken, (*free, *numbers))
     for place, value in (("zoom", "/etc"), ("clip_frames", 10**6), ("canvas_size", "x"), ("blur", float("inf"))):
         values = json.loads((pretrained / "config.json").read_text())
         values["sampling"][place] = value
@@ -121,7 +130,7 @@ def test_yaml(name: str, tmp_path: Path) -> None:
     file.write_text(BOMBS[name])
     if name not in ("width", "clip"):
         assert refuses(name, lambda: read_config("pretrain", PretrainConfig, [f"--config={file}"]), file)
-        with pytest.raises(ValueError, match="the configuration"):
+        with pytest.raises(ValueError, match=str(file)):
             config_of_run(PretrainConfig, tmp_path)
         return
     start = time.monotonic()
@@ -205,6 +214,106 @@ def test_quarantine(line: str, tmp_path: Path) -> None:
     assert refuses(line[:9], lambda: Quarantine(log=log), log)
     log.write_text(line)  # a line that a full disk cut short
     assert not refuses(line[:9], lambda: Quarantine(log=log), log)
+
+
+def contents_of(text: str) -> Iterator[tuple[str, bytes]]:
+    """Contents that no file has, and others that resemble a valid text."""
+    yield "nested lists", b"[" * 100_000
+    yield "nested objects", b'{"a":' * 100_000
+    yield "nested YAML lists", b"data: " + b"[" * 20_000
+    yield "nested YAML mappings", b"data: " + b"{a: " * 20_000
+    yield "nested lines", b"data:\n" + b"".join(b" " * depth + b"a:\n" for depth in range(1, 430))
+    yield "UTF-16", text.encode("utf-16")
+    yield "no text", b"\xff\xfe\xe4" * 10
+    yield "zero at the end", text.encode() + b"\0"
+    yield "zero", text.encode()[: len(text) // 2] + b"\0" + text.encode()[len(text) // 2 :]
+    yield "a list", b"[]"
+    yield "an open quote", b'"' + b"a" * 200_000
+    yield "spaces", b" " * 100_000_000
+    yield "line breaks", b"\n" * 100_000_000
+    yield "one long line", b"a" * 100_000_000
+    yield "many lists", b"[" + b"[]," * 15_000_000 + b"[]]"
+    if name := re.search(r'"(\w+)": ', text):
+        yield "a name twice", text.replace("{", f'{{"{name[1]}": 1, ', 1).encode()
+    if option := re.search(r"^\w+: .*$", text, re.MULTILINE):
+        yield "an option twice", f"{text}{option[0]}\n".encode()
+    if number := re.search(r"(?<=[ ,:\[])\d+(?=[,\n}\]])", text):
+        yield "5,000 digits", f"{text[: number.start()]}{'1' * 5000}{text[number.end() :]}".encode()
+
+
+def read_run_videos(run: Path) -> None:
+    """As a resumed run reads the contents of its videos."""
+    take_run(
+        replace(config_of_run(PretrainConfig, run), out=str(run), resume=True), read_json(run / "manifest.json"), {}
+    )
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "run/config.json": lambda file: load_pretext_model(file.parent),
+    "run/config.yaml": lambda file: config_of_run(PretrainConfig, file.parent),
+    "run/manifest.json": lambda file: kind_of_run(file.parent),
+    "run/videos.jsonl": lambda file: read_run_videos(file.parent),
+    "run/metrics.jsonl": read_metrics,
+    "run/quarantine.jsonl": lambda file: Quarantine(log=file),
+    "vectors/vectors.json": lambda file: open_vectors(file.parent),
+    "vectors/videos.jsonl": lambda file: first_video(file.parent),
+    "store/store.json": lambda file: open_store(file.parent),
+    "store/shards/00000.jsonl": lambda file: open_store(file.parents[1]),
+    "options/options.yaml": lambda file: read_config("pretrain", PretrainConfig, [f"--config={file}"]),
+    "lists/list.csv": lambda file: list_videos(str(file)),
+    "lists/pairs.csv": read_pairs_csv,
+    "ucf101/trainlist01.txt": lambda file: list_videos(file.parents[1], splits=str(file.parent), subset="train"),
+    "kinetics/train.csv": lambda file: list_videos(file.parents[1], splits=str(file), subset="train"),
+}
+FREE = {
+    "run/metrics.jsonl": r"[\s\S]*",  # lines are read up to the first that is damaged
+    "run/quarantine.jsonl": r"[^\n]*|.*\n\0",  # a full disk may have cut the last line
+    "lists/list.csv": r".*,1+\n",  # a label is any text
+}
+"""Contents that need not be refused."""
+
+
+@pytest.fixture(scope="module")
+def written(pretrained: Path, vectors: Path, small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one valid file of each kind."""
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copytree(pretrained, folder / "run")
+    shutil.copytree(vectors, folder / "vectors")
+    assert main(["prepare", f"--data={small_videos}", f"--out={folder / 'store'}", "--workers=0"]) == 0
+    video = shutil.copy(next(small_videos.rglob("*.mp4")), folder / "xx_000001_000002.mp4")
+    texts = {
+        "run/quarantine.jsonl": '{"stream": "train 0", "path": "a", "stage": "open", "reason": "x", "batch": 3}\n',
+        "options/options.yaml": "data: x\nout: y\nepochs: 3\n",
+        "lists/list.csv": f"path,label\n{video},1\n",
+        "lists/pairs.csv": "a,b,same,fold\nx.mp4,y.mp4,1,0\n",
+        "ucf101/classInd.txt": "1 wave\n",
+        "ucf101/trainlist01.txt": "wave/xx_000001_000002.mp4 1\n",
+        "kinetics/train.csv": "label,youtube_id,time_start,time_end,split\na,xx,1,2,train\n",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    shutil.copytree(folder / "ucf101", folder / "splits")
+    return folder
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_contents(name: str, written: Path, tmp_path: Path) -> None:
+    """In time, in little memory, and with one line that names the file."""
+    folder = tmp_path / "copy"
+    shutil.copytree(written, folder)
+    file, free = folder / name, re.compile(FREE.get(name, "$.").encode())
+    for what, content in contents_of(file.read_text()):
+        file.write_bytes(content)
+        os.utime(file, ns=(0, time.monotonic_ns()))
+        if name == "vectors/videos.jsonl":
+            values = json.loads((written / "vectors/vectors.json").read_text())
+            values["files_sha256"] = hashlib.sha256(content).hexdigest()
+            (folder / "vectors/vectors.json").write_text(json.dumps(values))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        is_refused = refuses(what, partial(READERS[name], file), file)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, what
+        assert is_refused or free.fullmatch(content.removeprefix(b"path,label\n")), what
 
 
 @pytest.mark.parametrize("name", ["config.json", "vectors.json", "videos.jsonl", "store.json"])

@@ -224,6 +224,20 @@ def read_file(options: Sequence[Option], file: str) -> dict[str, Any]:
         raise UsageError(f"{file}: {error.strerror}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses early what is nested deeper than a list in a mapping: the time to read it grows with the square."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > 4:
+            raise yaml.YAMLError("nested too deeply; an option is one value or a list of values")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def parse_yaml(options: Sequence[Option], text: str, source: str) -> dict[str, Any]:
     """Read options from YAML. A value is text until its option's type is known: a folder called 2024 needs no quotes.
 
@@ -242,17 +256,15 @@ def parse_yaml(options: Sequence[Option], text: str, source: str) -> dict[str, A
     if len(text) > _MAX_FILE_LENGTH:
         raise UsageError(f"{source} is not a valid options file: it has more than {_MAX_FILE_LENGTH:,} characters")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         place = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{source} is not valid YAML{place}: {' '.join(problem.split())}") from None
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode | None):
         raise UsageError(f"{source} is not a valid options file; it must contain lines such as 'epochs: 3'")
     values: dict[str, Any] = {}
-    for key, value in node.value:
+    for key, value in node.value if node else ():
         name = str(key.value)
         if name not in known:
             raise UsageError(f"{source}: unknown option {name!r}{closest(name, known)}")
@@ -310,7 +322,7 @@ def _expected(option: Option) -> str:
     return f"one of {', '.join(option.choices)}" if option.choices else EXPECTED[option.kind]
 
 
-def build(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
+def build(kind: type[_Config], values: Mapping[str, Any], source: str = "") -> _Config:
     """Create a configuration from the values of its options.
 
     Raises:
@@ -319,7 +331,7 @@ def build(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
     missing = [option for option in options_of(kind) if option.default is MISSING and option.field not in values]
     if missing:
         names = " and ".join(option.word or option.names[0] for option in missing)
-        raise UsageError(f"{names} {'is' if len(missing) == 1 else 'are'} required")
+        raise UsageError(f"{source}{names} {'is' if len(missing) == 1 else 'are'} required")
     return kind(**values)
 
 
@@ -333,9 +345,9 @@ def to_yaml(config: Any, *, without: Collection[str] = ()) -> str:
     return str(yaml.safe_dump(values, default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
-def from_yaml(kind: type[_Config], text: str) -> _Config:
-    """The inverse of `to_yaml`, also for text that an earlier version wrote."""
-    return build(kind, former_values(kind) | parse_yaml(options_of(kind), text, "the configuration"))
+def from_yaml(kind: type[_Config], text: str, source: str = "the configuration") -> _Config:
+    """The inverse of `to_yaml`, also for text that an earlier version wrote; messages name the source."""
+    return build(kind, former_values(kind) | parse_yaml(options_of(kind), text, source), f"{source}: ")
 
 
 def former_values(kind: type[Any]) -> dict[str, Any]:

@@ -92,15 +92,44 @@ def as_typed(message: str, names: Mapping[str, str]) -> str:
     return re.sub(r"(?<![\w/.\\'\"-])(\w+)(?![\w/.'\"-])( is | \(|)", name, message)
 
 
+_LONGEST_NAME = 255  # bytes that a file system allows for one name
+
+
 def require_files(config: Any, *names: str) -> None:
-    """Check that output files are not folders, before hours of work rather than after.
+    """Check that output files can be made, before hours of work rather than after; None is allowed.
 
     Raises:
-        ValueError: one of these options is a folder.
+        ValueError: one of these options is a folder, or lies where no file can be made.
     """
     for name in names:
-        if (value := getattr(config, name)) is not None and Path(value).is_dir():
-            raise ValueError(f"{name} is {value}, which is a folder; give a file name")
+        if (value := getattr(config, name)) is not None:
+            _require_place(name, Path(value))
+            if Path(value).is_dir():
+                raise ValueError(f"{name} is {value}, which is a folder; give a file name")
+
+
+def require_folders(config: Any, *names: str) -> None:
+    """Check that output folders can be made or written to, before hours of work rather than after; None is allowed.
+
+    Raises:
+        ValueError: one of these options is a file, or lies where no folder can be made.
+    """
+    for name in names:
+        if (value := getattr(config, name)) is not None:
+            _require_place(name, Path(value))
+            if Path(value).exists() and not Path(value).is_dir():
+                raise ValueError(f"{name} is {value}, which is a file; give a folder")
+
+
+def _require_place(name: str, path: Path) -> None:
+    """Check what lies above a path: a new file or folder can be made in the lowest folder that exists."""
+    if too_long := [part for part in path.parts if len(os.fsencode(part)) > _LONGEST_NAME]:
+        raise ValueError(f"{name} has a name of {len(os.fsencode(too_long[0]))} bytes; give at most {_LONGEST_NAME}")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise ValueError(f"{name} is {path}, but {above} is not a folder; give another place")
+    if not os.path.lexists(path) and not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{name} is {path}, but nothing can be written in the folder {above}; give another place")
 
 
 def require_regular(path: str | Path) -> None:

@@ -24,6 +24,7 @@ from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.data.store_folder import open_store
 from v3s.files.lock import FolderInUseError
+from v3s.files.writing import SaveError
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
 from v3s.video import store_writer as storing
@@ -270,9 +271,12 @@ def test_disk_too_small_is_refused_before_work_starts(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
-    with pytest.raises(ValueError, match=r"take about 0\.0 GB, but the disk has only"):
+    with pytest.raises(ValueError, match=r"take about 2\.9 MB, but the disk has only 1\.0 MB free; free some, or"):
         run(small_videos, tmp_path / "store")
     assert not (tmp_path / "store/shards").exists()
+    monkeypatch.undo()
+    run(small_videos, tmp_path / "store", pixel_format="jpeg", short_side=32)  # as it advises
+    assert len(open_store(tmp_path / "store").files) == 16
 
 
 def test_disk_that_fills_up_is_not_the_videos_fault(
@@ -289,7 +293,7 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
     with monkeypatch.context() as patch:
         patch.setattr(storing, "PIECE", 1 << 16)
         patch.setattr(os, "pwrite", full_disk)
-        with pytest.raises(ValueError, match=r"00001\.part: cannot be written \(No space left on device\)"):
+        with pytest.raises(SaveError, match=r"00001\.part cannot be written: No space left on device; completed"):
             run(small_videos, tmp_path / "store")
     assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]
     with pytest.raises(ValueError, match="is an unfinished store: v3s prepare is still running or was stopped"):
@@ -316,7 +320,7 @@ def test_space_is_estimated_from_some_of_many_videos(
         )
         with Console(file=io.StringIO(), width=200) as console, console.capture() as capture:
             run(small_videos, tmp_path / f"store{num_opened}", console=console)
-        results.append((len(opened), "16 videos to decode, about 0.8 GB" in capture.get()))
+        results.append((len(opened), "16 videos to decode, about 800.0 MB" in capture.get()))
     assert results == [(16, True), (4, True)]
 
 

@@ -21,6 +21,7 @@ from v3s.data.lists.folder import subset_folders
 from v3s.data.lists.listfile import write_list
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
+from v3s.files.lock import LOCK, is_free, only_writer
 from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
@@ -78,7 +79,12 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
             six usable videos, or fewer than three groups of them.
     """
     console, start = console or Console(), time.monotonic()
-    out = _open(config)
+    with only_writer(Path(config.out)):
+        return _demo(config, _open(config), console, start)
+
+
+def _demo(config: DemoConfig, out: Path, console: Console, start: float) -> Path:
+    """Run the demo in its folder; ``start`` is when it began."""
     folder = out / "videos"
     if config.data is None:
         make_clips(
@@ -119,15 +125,17 @@ def demo(config: DemoConfig, *, console: Console | None = None) -> Path:
 
 
 def _open(config: DemoConfig) -> Path:
-    """Create the folder of the demo: empty, except for the file that marks it as a demo."""
+    """Empty the folder of the demo, except for the file that marks it as a demo; one without a report is unfinished."""
     out = Path(config.out)
-    if out.is_dir() and any(out.iterdir()):
+    if not is_free(out):
         if not (out / _MARK).is_file():
             raise ValueError(f"{out} is not empty and does not contain a demo; choose another folder with --out")
-        if not config.overwrite:
+        if (out / _REPORT).is_file() and not config.overwrite:
             raise ValueError(f"{out} already contains a demo; use --overwrite to replace it")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+        for path in out.iterdir():
+            if path.name not in (LOCK, _MARK):  # so that it stays a demo
+                remove = shutil.rmtree if path.is_dir() and not path.is_symlink() else Path.unlink
+                remove(path)
     write_json(out / _MARK, asdict(config))
     return out
 

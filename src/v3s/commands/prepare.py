@@ -37,8 +37,8 @@ from v3s.data.store_folder import (
     open_store,
 )
 from v3s.files.lock import is_free, only_writer
-from v3s.files.text import counted, progress_bar, say
-from v3s.files.writing import PART, refuse_links, write_atomically
+from v3s.files.text import counted, progress_bar, say, size_text
+from v3s.files.writing import PART, SaveError, refuse_links, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
 from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, stored_size
@@ -140,7 +140,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
         store = open_store(folder, to_write=True)
         if store.settings == settings:
             return store
-        if not _has_moved(store, settings):
+        if store.files and not _has_moved(store, settings):
             was, now = asdict(store.settings), asdict(settings)
             changed = "; ".join(f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name])
             raise ValueError(
@@ -195,12 +195,12 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
     needed = sum(_estimated_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
     free = shutil.disk_usage(folder).free
-    say(console, f"{counted(len(paths), 'video')} to decode, about {needed / 1e9:,.1f} GB")
+    say(console, f"{counted(len(paths), 'video')} to decode, about {size_text(needed)}")
     if needed > free:
         raise ValueError(
             f"{folder}: the frames of {counted(len(paths), 'video')} "
-            f"take about {needed / 1e9:,.1f} GB, but the disk has only "
-            f"{free / 1e9:,.1f} GB free; choose a smaller --short-side, or --pixel-format jpeg"
+            f"take about {size_text(needed)}, but the disk has only {size_text(free)} free; free some, or choose a "
+            "smaller --short-side, or --pixel-format jpeg"
         )
 
 
@@ -314,7 +314,10 @@ def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareCo
         os.replace(unfinished, shard)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise ValueError(f"{unfinished}: cannot be written ({error.strerror}); completed shards are kept") from error
+        raise SaveError(
+            f"{unfinished} cannot be written: {error.strerror}; completed shards are kept: free some space, then run "
+            "v3s prepare again"
+        ) from error
     _write_list(stem, files)
     return len(files)
 
@@ -341,6 +344,6 @@ def _report(store: Store, console: Console) -> None:
             say(console, f"skipped: {path}: {file.outcome.reason}")
     say(
         console,
-        f"{store.folder}: {counted(len(stored), 'video')}, {counted(num_frames, 'frame')}, {num_bytes / 1e9:.2f} GB as "
+        f"{store.folder}: {counted(len(stored), 'video')}, {counted(num_frames, 'frame')}, {size_text(num_bytes)} as "
         f"{store.settings.pixel_format}; use it as --data {store.folder}",
     )

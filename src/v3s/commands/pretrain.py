@@ -1,6 +1,5 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
-import shlex
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import load_saved, save_trained
 from v3s.files.lock import only_writer
-from v3s.files.text import counted, say
+from v3s.files.text import counted
 from v3s.options import require_not_negative, require_positive
 from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
@@ -33,8 +32,7 @@ from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, sgd
-from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, take_run
-from v3s.train.stop import TrainingStoppedError
+from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, saying_how_to_resume, take_run
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
 from v3s.video.store import StoredVideo
 
@@ -168,12 +166,8 @@ def pretrain(
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
-        run = _open(job)
-        try:
-            return _train(job, run)
-        except TrainingStoppedError as stopped:
-            say(console, f"{stopped}; resume with: v3s pretrain --out {shlex.quote(config.out)} --resume")
-            raise
+        with saying_how_to_resume("pretrain", config.out, console):
+            return _train(job, _open(job))
 
 
 def set_up_pretraining(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from v3s.files.reading import parse_as, read_text
+from v3s.files.reading import lines_of, parse_as, read_text
 from v3s.files.writing import append_line
 from v3s.video.container import Failure, Stage
 
@@ -48,7 +48,7 @@ class Quarantine:
         if self.log is None or not self.log.exists():
             return
         complete = read_text(self.log).rpartition("\n")[0]  # a full disk may have cut the last line short
-        for line in complete.splitlines():
+        for line in lines_of(complete):
             entry = parse_as(_Entry, line, self.log)
             if entry.stream == self.stream:
                 self.failures[entry.path] = Failure(entry.stage, entry.reason)

@@ -12,7 +12,7 @@ from rich.table import Table
 from v3s.data.index_cache import ReadResult
 from v3s.data.lists.spans import Bounds, span_name
 from v3s.data.lists.splits import VideoList
-from v3s.files.text import counted, say
+from v3s.files.text import counted, say, size_text
 from v3s.video.container import Failure
 from v3s.video.span import Span
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
@@ -161,7 +161,7 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
         if not videos.bounds and videos.spans.fps is None:
-            table.add_row("as a store", f"{_store_bytes(readable) / 1e9:,.2f} GB (v3s prepare with its defaults)")
+            table.add_row("as a store", f"{size_text(_store_bytes(readable))} (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from v3s.data.clips import PretextClips, SampleKey
 from v3s.data.handover import stack
 from v3s.data.index_table import IndexTable
+from v3s.files.text import size_text
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipPlan
 from v3s.video.colour import recolour_batch
@@ -244,7 +245,7 @@ def _choose_memory(num_bytes: int, device: torch.device) -> torch.device:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > SHARE_OF_MEMORY * memory:
         raise ValueError(
-            f"the frames need {num_bytes / 1e9:.1f} GB, too much for {memory / 1e9:.1f} GB of memory; use --loading "
+            f"the frames need {size_text(num_bytes)}, too much for {size_text(memory)} of memory; use --loading "
             "workers, or make a smaller store (v3s prepare --short-side)"
         )
     return torch.device("cpu")

@@ -19,7 +19,7 @@ from typing import Any
 
 from v3s.data.index_cache import FileKey, file_key
 from v3s.files.checksum import adler32
-from v3s.files.reading import checked, read_as, read_bytes, read_json
+from v3s.files.reading import checked, lines_of, parse_json, read_as, read_bytes, read_json
 from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
@@ -47,6 +47,10 @@ class StoreSettings:
     short_side: int
     decoder: str
     format: int = _STORE_FORMAT
+
+    def __post_init__(self) -> None:
+        if self.short_side < 1:
+            raise ValueError(f"short_side is {self.short_side}; it must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +187,9 @@ def _read_settings(folder: Path) -> StoreSettings:
 def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
     list_file = folder / SHARDS / name
     text = read_bytes(list_file).decode("ascii", errors="replace")  # a damaged line is named below
-    for line in text.splitlines():
+    for line in lines_of(text):
         try:
-            *fields, checksum = json.loads(line)
+            *fields, checksum = parse_json(line)
             if not isinstance(checksum, int):  # a store of an earlier version ends with the digest, or with the video
                 fields.append(checksum)
             elif checksum != _checksum(fields):
@@ -205,7 +209,7 @@ def _read_list(folder: Path, name: str) -> Iterator[StoredFile]:
             stored = video_from_json(json.dumps(values))
             assert isinstance(stored, StoredVideo)
             yield StoredFile(*file, stored)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{list_file} is damaged ({error}); delete it and its .bin file, then run v3s prepare again"
             ) from error

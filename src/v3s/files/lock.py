@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from v3s.files.writing import PART, SaveError
+from v3s.files.writing import DESCRIPTION, NEXT, PART, SaveError
 
 LOCK = ".lock"
 _OWNER_SECONDS = 1.0  # time for a new owner to write its name
@@ -23,7 +23,12 @@ class FolderInUseError(ValueError):
 
 def is_free(folder: Path) -> bool:
     """Whether a folder contains only its lock and partly written files of a killed process."""
-    return all(file.name == LOCK or file.match(PART) for file in folder.iterdir())
+    return all(file.name == LOCK or file.match(PART) or _is_incomplete(file) for file in folder.iterdir())
+
+
+def _is_incomplete(file: Path) -> bool:
+    """Whether this is a set of files of which a killed process had not written all."""
+    return file.name == NEXT and not file.is_symlink() and not (file / DESCRIPTION).exists()
 
 
 @contextmanager

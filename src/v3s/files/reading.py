@@ -6,10 +6,11 @@ dataclasses themselves.
 
 import json
 import math
+import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,9 @@ from v3s.files.writing import CheckpointError
 
 _T = TypeVar("_T")
 _MAX_JSON_BYTES = 1 << 26
+_MAX_LINES, _MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of one
+_NO_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of characters, which no file contains; the others stand for bytes of names that are not UTF-8."""
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
@@ -56,9 +60,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path, max_bytes=_MAX_JSON_BYTES)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
+        value = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return value
@@ -85,10 +89,68 @@ def read_as(kind: type[_T], values: object, source: object) -> _T:
 def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
     """A dataclass from a line of JSON, as `read_as`."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{source}: not JSON ({error})") from error
+        values = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     return read_as(kind, values, source)
+
+
+def parse_json(text: str | bytes, *, max_values: int = 2_000_000) -> Any:
+    """The value that a JSON text states.
+
+    Raises:
+        ValueError: it is not JSON, gives a name in an object twice, or has more values than allowed.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        if sum(map(text.count, "[{,")) > max_values:
+            raise ValueError(f"more than {max_values:,} values")
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("not JSON (nested too deeply)") from error
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text one by one, also of a text that is nothing but line breaks."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Read the lines of a list or a table one by one, as they are; bytes that are not UTF-8 are kept as in file names.
+
+    Raises:
+        CheckpointError: a line is too long, there are too many, or one contains a zero, as only binary files do.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+        num_breaks = sum(piece.count("\n") for piece in iter(partial(opened.read, 1 << 20), ""))
+        if num_breaks > _MAX_LINES:
+            raise CheckpointError(f"{path}: has {num_breaks:,} lines, more than the {_MAX_LINES:,} allowed")
+        opened.seek(0)
+        for number, line in enumerate(opened, start=1):
+            if len(line) > _MAX_LINE:
+                raise CheckpointError(
+                    f"{path}, line {number:,}: has {len(line):,} characters, more than the {_MAX_LINE:,} allowed"
+                )
+            if "\0" in line:
+                raise CheckpointError(
+                    f"{path} is not a text file, so it cannot be a list; give a list or a video's folder"
+                )
+            yield line
 
 
 def read_value(path: Path, name: str, kind: Any) -> Any:
@@ -140,7 +202,7 @@ def checked(kind: Any, value: Any, name: str) -> Any:
     elif kind is float:
         if type(value) in (int, float) and math.isfinite(value):
             return value
-    elif type(value) is kind and kind in (int, str, bool):
+    elif type(value) is kind and kind in (int, str, bool) and not (kind is str and _NO_TEXT.search(value)):
         return value
     raise ValueError(f"{name} is {_short(value)}; it must be {_describe(kind)}")
 

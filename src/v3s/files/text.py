@@ -80,6 +80,18 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
+def size_text(num_bytes: float) -> str:
+    """A number of bytes in the largest unit of which it has one.
+
+    >>> size_text(999), size_text(48_000), size_text(2_500_000), size_text(64e9), size_text(3.2e12)
+    ('999 bytes', '48.0 kB', '2.5 MB', '64.0 GB', '3,200.0 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= 0.99995 * size:  # 1.0 of it, once rounded
+            return f"{num_bytes / size:,.1f} {unit}"
+    return counted(round(num_bytes), "byte")
+
+
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] = (), *, num_names: int = 1) -> Table:
     """A table for the terminal: the first columns contain names, left-aligned; the others numbers, right-aligned."""
     shown = Table(title=Text(as_text(title)), title_justify="left")

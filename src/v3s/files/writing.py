@@ -6,13 +6,17 @@ Files that belong together are replaced together.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 DESCRIPTION = "config.json"  # written last of a set of files, and read first
 NEXT = ".next"  # contains a set of files until all of them are written
 PART = ".*.part"  # a partly written file that a killed process may leave
+_LONG_NAME = 200  # bytes; a file system allows 255
+Writer = Callable[[Path], object]  # writes a file to the path that it is called with
 
 
 class SaveError(OSError):
@@ -23,7 +27,7 @@ class CheckpointError(ValueError):
     """A file of weights is missing, damaged or from another network; the message names the file."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+def write_atomically(path: Path, write: Writer, *, keep: Path | None = None) -> None:
     """Write a temporary file next to ``path`` with ``write``, then rename it to ``path``.
 
     Args:
@@ -32,28 +36,71 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, keep: Path 
         keep: the path to move the previous file to; by default it is replaced.
 
     Raises:
-        SaveError: the file cannot be written; the previous file is unchanged.
+        SaveError: the file cannot be written; the previous file is unchanged, and no new folder is left.
     """
-    if path.is_symlink():
-        path = path.resolve()  # the link stays
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise SaveError(f"{path} is a pipe or a device, which cannot be replaced by a file; give another name")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+
+    def move() -> None:
         if keep is not None and path.exists():
             path.replace(keep)
-        temporary.replace(path)
-        _flush_folder(path.parent)
+
+    write_set({path: write}, before=move)
+
+
+def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = lambda: None) -> None:
+    """Write files that belong together: none takes its place before all are written, so a full disk changes nothing.
+
+    Args:
+        files: what writes each file, in the order in which they take their places.
+        before: called once all are written, before the first takes its place.
+
+    Raises:
+        SaveError: a file cannot be written; the previous files are unchanged, and no new folder is left.
+    """
+    written: dict[Path, Path] = {}
+    made: list[Path] = []
+    try:
+        for path, write in files.items():
+            place = path.resolve() if path.is_symlink() else path  # the link stays
+            if place.exists() and not (place.is_file() or place.is_dir()):
+                raise SaveError(f"{place} is a pipe or a device, which cannot be replaced by a file; give another name")
+            made += _make_folder(place.parent)
+            written[place] = temporary = _beside(place)
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        before()
+        for path, temporary in written.items():
+            temporary.replace(path)
+            made.clear()
+        for folder in {path.parent for path in written}:
+            _flush_folder(folder)
+    except SaveError:
+        raise
     except OSError as error:
-        raise SaveError(
-            f"{path} cannot be written: {error.strerror or error}; what was saved before is intact"
-        ) from error
+        intact = "; the file that was there before is intact" if os.path.lexists(path) else ""
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}{intact}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in written.values():
+            with suppress(OSError):
+                temporary.unlink()
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written until it is complete."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:  # with the ending it would be too long for the file system
+        name = sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f".{name}.{os.getpid()}.part")
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the new ones, the topmost first."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
 
 
 def append_line(path: Path, line: str) -> None:
@@ -116,9 +163,11 @@ def write_together(folder: Path, files: dict[str, bytes]) -> None:
     """
     assert list(files)[-1] == DESCRIPTION
     finish_together(folder)
-    for name, content in files.items():
-        write_whole(folder / NEXT / name, content)
-    finish_together(folder)
+    try:
+        for name, content in files.items():
+            write_whole(folder / NEXT / name, content)
+    finally:
+        finish_together(folder)
 
 
 def finish_together(folder: Path) -> None:
@@ -140,7 +189,16 @@ def current(folder: Path, name: str) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file with this content."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files with these contents, as `write_set`."""
+    write_set({path: _writer_of(content) for path, content in contents.items()})
+
+
+def _writer_of(content: bytes) -> Writer:
+    return lambda path: path.write_bytes(content)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from v3s.files.writing import SaveError, Writer
 from v3s.video.decode import Video, read_frames
 from v3s.video.warp import to_width, warp
 
@@ -38,10 +39,24 @@ def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
 
     4:2:0 needs even sizes, so an odd side grows by one pixel, which repeats the last row or column.
     """
-    with tempfile.TemporaryDirectory() as folder:  # moving the index to the start needs a real file
-        path = Path(folder) / "clip.mp4"
-        encode_mp4(path, [_pixels(clip, 4)], fps)
-        return path.read_bytes()
+    return _in_memory("clip.mp4", lambda path: encode_mp4(path, [_pixels(clip, 4)], fps))
+
+
+def _in_memory(name: str, write: Writer) -> bytes:
+    """What a temporary file contains: moving an MP4's index to its start needs a real file.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / name)
+            return (Path(folder) / name).read_bytes()
+    except OSError as error:
+        raise SaveError(
+            f"a temporary file cannot be written: {error.strerror}; free some space in the folder for temporary "
+            "files, or choose another one with the environment variable TMPDIR"
+        ) from error
 
 
 def encode_mp4(path: Path, pieces: Iterable[ArrayLike | Tensor], fps: float) -> None:
@@ -73,15 +88,16 @@ def gif(clip: ArrayLike | Tensor, fps: float) -> bytes:
     """Encode a clip as a looping GIF with its own palette; GIF rounds frame times to 0.01 s."""
     clip = _pixels(clip, 4)
     rate = _rate(fps)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.gif"
+
+    def write(path: Path) -> None:
         with av.open(str(path), "w") as container:
             stream = container.add_stream("gif", rate=rate)
             stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], "pal8"
             for frame in _with_palette(clip, rate):
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        return path.read_bytes()
+
+    return _in_memory("clip.gif", write)
 
 
 def data_uri(data: bytes, mime: str) -> str:

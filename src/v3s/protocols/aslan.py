@@ -84,11 +84,11 @@ def _single_array(path: Path) -> np.ndarray[Any, Any]:
 def _read_matlab(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read all arrays of a MATLAB file of either format, by name."""
     h5py, scipy_io = (import_extra(name, "eval", "ASLAN's list") for name in ("h5py", "scipy.io"))
-    if h5py.is_hdf5(path):
-        with h5py.File(path) as file:  # HDF5 stores MATLAB's arrays with their axes in reverse order
-            return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
     try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path) as file:  # HDF5 stores MATLAB's arrays with their axes in reverse order
+                return {name: item[()].T for name, item in file.items() if isinstance(item, h5py.Dataset)}
         content = scipy_io.loadmat(path)
-    except (ValueError, NotImplementedError, scipy_io.matlab.MatReadError) as error:
+    except Exception as error:  # of a damaged file, whatever its reader runs into
         raise ValueError(f"{path}: not a MATLAB file ({error}); use the file from ASLAN's own archive") from error
     return {name: array for name, array in content.items() if not name.startswith("__")}

@@ -18,10 +18,10 @@ from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.text import say
 from v3s.files.times import parse_time, time_text
 from v3s.files.weights import fingerprint
-from v3s.files.writing import write_json, write_whole
-from v3s.options import closest
+from v3s.files.writing import json_as_bytes, write_files
+from v3s.options import closest, require_folders
 from v3s.pages.images import data_uri, gif, mp4, png
-from v3s.pages.page import page, paragraph, section, strip, table, write_page
+from v3s.pages.page import page, paragraph, section, strip, table
 from v3s.protocols.gradcam import contact_sheet, grad_cam, overlay
 from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
@@ -59,8 +59,7 @@ class ExplainConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if Path(self.out).is_file():
-            raise ValueError(f"out is {self.out}, a file; give a folder")
+        require_folders(self, "out")
         if self.start is not None:
             parse_time(self.start, "start")
 
@@ -153,12 +152,15 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     out = Path(config.out)
     overlaid = overlay(explanation.clip, explanation.heat)
     film, sheet = mp4(overlaid, video.fps), png(contact_sheet(explanation.clip, overlaid))
-    files = {"overlay.mp4": film, "overlay.gif": gif(overlaid, video.fps), "contact_sheet.png": sheet}
-    write_json(out / "explain.json", _description(config, subject, explanation))  # first: it marks the videos as ours
-    for name, content in files.items():
-        write_whole(out / name, content)
     films = [("Clip", mp4(explanation.clip, video.fps)), ("Heat map", film)]
-    write_page(out / "explain.html", _page(config, explanation, films, sheet))
+    files = {
+        "explain.json": json_as_bytes(_description(config, subject, explanation)),  # first: it marks the videos as ours
+        "overlay.mp4": film,
+        "overlay.gif": gif(overlaid, video.fps),
+        "contact_sheet.png": sheet,
+        "explain.html": _page(config, explanation, films, sheet).encode(),
+    }
+    write_files({out / name: content for name, content in files.items()})
     say(console, f"{config.video}: {_frame_range(explanation)}. {_summary(explanation)}")
     return out / "explain.html"
 

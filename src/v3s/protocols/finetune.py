@@ -3,7 +3,6 @@
 The epoch to keep is chosen on held-out training videos; the test videos are read only after that, once.
 """
 
-import shlex
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -54,9 +53,9 @@ from v3s.train.run import (
     contents_of,
     hash_of_files,
     read_metrics,
+    saying_how_to_resume,
     take_run,
 )
-from v3s.train.stop import TrainingStoppedError
 from v3s.train.training import Stream, Training, TrainingJob, score_by
 from v3s.video.store import StoredVideo
 
@@ -163,14 +162,10 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
-        run = _open(job)
-        try:
+        with saying_how_to_resume("finetune", config.out, console):
+            run = _open(job)
             fit(_training_job(job, run), run)
-        except TrainingStoppedError as stopped:
-            command = f"v3s finetune --out {shlex.quote(config.out)} --resume"
-            say(console, f"{stopped}; resume with: {command}")
-            raise
-        return _test(job, run)
+            return _test(job, run)
 
 
 def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:

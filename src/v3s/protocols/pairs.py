@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from v3s.files.reading import read_lines
 from v3s.files.text import counted
 
 _CSV_COLUMNS = ["a", "b", "same", "fold"]
@@ -69,11 +70,14 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
     Raises:
         ValueError: the header differs, a line is invalid, or there are no pairs; the message gives the line.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(read_lines(Path(path)))
+    try:
         if (header := next(reader, [])) != _CSV_COLUMNS:
-            raise ValueError(f"{path}: the first line is {','.join(header)!r}; it must be {','.join(_CSV_COLUMNS)!r}")
+            shown = ",".join(header)[:60]
+            raise ValueError(f"{path}: the first line is {shown!r}; it must be {','.join(_CSV_COLUMNS)!r}")
         pairs = [_parse_pair(row, f"{path}, line {reader.line_num}") for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a CSV file ({error})") from error
     if not pairs:
         raise ValueError(f"{path}: contains no pairs; add lines such as 'left.mp4,right.mp4,1,0' below the header")
     return pairs
@@ -81,7 +85,9 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
 
 def _parse_pair(row: list[str], location: str) -> VideoPair:
     """Check one line of a pairs file."""
-    well_formed = len(row) == 4 and row[0] and row[1] and row[2] in ("0", "1") and row[3].isdecimal()
+    well_formed = (
+        len(row) == 4 and row[0] and row[1] and row[2] in ("0", "1") and row[3].isdecimal() and len(row[3]) < 10
+    )
     if not well_formed:
         raise ValueError(f"{location}: got {','.join(row)!r}; expected two names, 0 or 1, and an integer")
     return VideoPair(row[0], row[1], row[2] == "1", int(row[3]))

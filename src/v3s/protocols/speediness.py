@@ -20,11 +20,11 @@ from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.text import counted, say, short_repr
 from v3s.files.times import time_text
-from v3s.files.writing import write_json
+from v3s.files.writing import json_as_bytes, write_files
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import line_chart
 from v3s.pages.images import jpeg_uri, small_frames, tile
-from v3s.pages.page import figure, page, paragraph, section, write_page
+from v3s.pages.page import figure, page, paragraph, section
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import PretextTask
@@ -152,8 +152,8 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     windows = Windows(config.stride, config.batch_size)
     curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
     out = Path(config.out)
-    write_page(out, _page(config, trained, video, curve))
-    write_json(out.with_suffix(".json"), _description(config, trained, video, curve))
+    numbers = json_as_bytes(_description(config, trained, video, curve))
+    write_files({out: _page(config, trained, video, curve).encode(), out.with_suffix(".json"): numbers})
     for name, window in curve.moments().items():
         say(console, f"{name}: {_moment(curve, window)}")
     return curve

@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ from v3s import argv
 from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import is_free
-from v3s.files.reading import checked, read_json, read_text
+from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.text import as_text, counted, say
 from v3s.files.writing import (
     NEXT,
@@ -51,6 +52,7 @@ from v3s.files.writing import (
     write_whole,
 )
 from v3s.train.checkpoint import PREVIOUS
+from v3s.train.stop import TrainingStoppedError
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
@@ -115,11 +117,11 @@ class RunFolder:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, without a last line that a kill cut short."""
     lines = []
-    for text in read_text(path).splitlines():
+    for text in lines_of(read_text(path)):
         try:
-            line = checked(dict[str, Any], json.loads(text), "the line")
+            line = checked(dict[str, Any], parse_json(text), "the line")
             checked(int, line.get("epoch"), "epoch")
-        except (ValueError, RecursionError):
+        except ValueError:
             break
         lines.append(line)
     return lines
@@ -212,9 +214,9 @@ def _check_contents(run: Path, videos: Mapping[str, str]) -> None:
     if not (run / _VIDEOS).is_file():
         return
     try:
-        lines = read_text(run / _VIDEOS).splitlines()
-        before = dict(checked(tuple[str, str], json.loads(line), "the line") for line in lines)
-    except (ValueError, TypeError, RecursionError) as error:
+        lines = lines_of(read_text(run / _VIDEOS))
+        before = dict(checked(tuple[str, str], parse_json(line), "the line") for line in lines)
+    except ValueError as error:
         raise ValueError(f"{run / _VIDEOS} is damaged ({error}); start a new run with another --out") from error
     changed = [path for path in before | dict(videos) if before.get(path) != videos.get(path)]
     if changed:
@@ -266,7 +268,7 @@ def _write_config(run: RunFolder, config: Any) -> None:
 
 def config_of_run(kind: type[_Config], run: Path) -> _Config:
     """The configuration of a run's folder."""
-    return argv.from_yaml(kind, read_text(run / CONFIG))
+    return argv.from_yaml(kind, read_text(run / CONFIG), str(run / CONFIG))
 
 
 def _num_videos(manifest: dict[str, Any]) -> str:
@@ -319,6 +321,21 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
         say(console, text)
 
     return report
+
+
+@contextmanager
+def saying_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
+    """A context in which a run that is stopped, or that cannot write, says how it is resumed."""
+    resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
+    try:
+        yield
+    except TrainingStoppedError as stopped:
+        say(console, f"{stopped}; {resume}")
+        raise
+    except SaveError as error:
+        if not (Path(out) / CONFIG).is_file():
+            raise
+        raise SaveError(f"{error}; when that is mended, {resume}") from error
 
 
 def hash_of_files(paths: Iterable[str]) -> str:

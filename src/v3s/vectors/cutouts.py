@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from v3s.files.lock import is_free
 from v3s.files.times import time_text
-from v3s.files.writing import write_atomically
+from v3s.files.writing import SaveError, write_atomically
 from v3s.pages.images import encode_mp4
 from v3s.vectors.entries import Place
 from v3s.vectors.moments import Moment
@@ -23,12 +24,28 @@ def check_cutouts(folder: Path) -> None:
     """Refuse a folder that clips cannot be written to, before the search: nothing that exists is replaced.
 
     Raises:
-        ValueError: it is a file, or not empty.
+        ValueError: it is not empty.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"clips is {folder}, which is a file; give a folder")
     if folder.is_dir() and not is_free(folder):
         raise ValueError(f"clips is {folder}, which is not empty; give a new folder, so that no clips are mixed up")
+
+
+@contextmanager
+def cutouts_if_saved(folder: Path) -> Iterator[None]:
+    """A context that removes its clips again if a file cannot be written: the same search then finds no others.
+
+    Args:
+        folder: where the clips are written, see `check_cutouts`.
+    """
+    is_new = not folder.exists()
+    try:
+        yield
+    except SaveError:
+        for path in folder.glob("*.mp4"):
+            path.unlink()
+        if is_new and folder.is_dir():
+            folder.rmdir()
+        raise
 
 
 def cutout_name(rank: int, count: int, moment: Moment) -> str:
@@ -53,7 +70,7 @@ def write_cutouts(
         By rank, from 1: the file, and for those that cannot be read the reason.
 
     Raises:
-        SaveError: a file cannot be written, for example on a full disk; those before it are complete.
+        SaveError: a file cannot be written, for example on a full disk.
     """
     written: dict[int, Path] = {}
     failed: dict[int, str] = {}

@@ -28,7 +28,7 @@ from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
 from v3s.files.times import time_text
-from v3s.options import require_not_negative, require_positive
+from v3s.options import require_folders, require_not_negative, require_positive
 from v3s.vectors.append import append_vectors
 from v3s.vectors.collection import (
     DTYPES,
@@ -89,6 +89,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
         super().__post_init__()
         require_positive(self, "shard_videos")
         require_not_negative(self, "stride")
+        require_folders(self, "out")
         _parse_shard(self.shard)
         if self.append and (self.overwrite or self.shard != "1/1"):
             other = "--overwrite" if self.overwrite else "--shard"

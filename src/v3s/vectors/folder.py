@@ -8,7 +8,7 @@ from pathlib import Path
 from v3s.files.lock import is_free
 from v3s.files.reading import read_bytes
 from v3s.files.text import counted
-from v3s.files.writing import PART, refuse_links, write_json, write_whole
+from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
 from v3s.vectors.collection import VECTORS, Description, VectorsError, read_description, videos_path
 from v3s.vectors.entries import entries_of, video_lines
 
@@ -45,8 +45,8 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
         refuse_links(folder)
     for partial in folder.glob(PART):  # from a killed run
         partial.unlink()
-    write_json(folder / VECTORS, description.to_json())
-    write_whole(videos_path(folder, description.generation), lines)
+    described = json_as_bytes(description.to_json())
+    write_files({folder / VECTORS: described, videos_path(folder, description.generation): lines})
     return description
 
 

@@ -19,7 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from v3s.files.text import say
-from v3s.files.writing import write_atomically, write_json
+from v3s.files.writing import json_as_bytes, write_set
 from v3s.options import CheckedOptions, require_positive
 from v3s.vectors.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
 from v3s.vectors.collection import Vectors, open_vectors
@@ -99,10 +99,16 @@ def index(config: IndexConfig, *, console: Console | None = None) -> IndexReport
     faiss_index = _build(faiss, kind, vectors, np.random.default_rng(config.seed), console)
     seconds = time.perf_counter() - began
     report = measure_recall(ApproximateIndex(vectors, faiss_index), kind, seconds, config)
-    (vectors.folder / MEASURED_FILE).unlink(missing_ok=True)  # must never describe another index
-    write_atomically(vectors.folder / INDEX_FILE, partial(_write_index, faiss, faiss_index))
     stamp = {"fingerprint": vectors.description.space.fingerprint, "stamp": vectors.description.stamp}
-    write_json(vectors.folder / MEASURED_FILE, {**stamp, **{name: getattr(report, name) for name in report.__slots__}})
+    measured = {**stamp, **{name: getattr(report, name) for name in report.__slots__}}
+    index_file, measured_file = vectors.folder / INDEX_FILE, vectors.folder / MEASURED_FILE
+    write_set(
+        {
+            index_file: partial(_write_index, faiss, faiss_index),
+            measured_file: lambda path: path.write_bytes(json_as_bytes(measured)),
+        },
+        before=partial(measured_file.unlink, missing_ok=True),  # it must never describe another index
+    )
     say(
         console,
         f"{report.kind} over {report.num_vectors:,} vectors, built in {report.build_seconds:.1f} s; recall@{report.k} "
@@ -116,7 +122,7 @@ def _write_index(faiss: Any, index: Any, path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
-        raise OSError(f"FAISS: {str(error).splitlines()[-1]}") from error
+        raise OSError(f"FAISS: {str(error).splitlines()[-1].rpartition(' failed: ')[2]}") from error
 
 
 def choose_kind(num_vectors: int, dimension: int) -> str:

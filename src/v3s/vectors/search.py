@@ -1,5 +1,6 @@
 """``v3s search``: find the moments or videos of a collection that are most similar to a query."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -13,11 +14,11 @@ from v3s.features.source import open_source
 from v3s.files.text import counted, say
 from v3s.files.times import parse_time, time_text
 from v3s.files.writing import CheckpointError
-from v3s.options import require_files, require_positive
+from v3s.options import require_files, require_folders, require_positive
 from v3s.pages.page import write_page
 from v3s.vectors.approximate import open_index
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
-from v3s.vectors.cutouts import check_cutouts, write_cutouts
+from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
 from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
 from v3s.vectors.moments import find_moments, video_of
@@ -64,6 +65,7 @@ class SearchConfig(ComputeOptions):
         super().__post_init__()
         require_positive(self, "k")
         require_files(self, "out", "page")
+        require_folders(self, "clips")
         start, end = self.span
         if end is not None and end <= (start or 0):
             raise ValueError(f"end is {self.end}, which is not after start, {self.start or 0}")
@@ -111,23 +113,23 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
 
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
-    if config.clips is not None:
-        files, failed = write_cutouts(Path(config.clips), moments, open_place)
-    hits = [hit_of(rank, moment, files.get(rank)) for rank, moment in enumerate(moments, start=1)]
-    say(console, *_summary(config, vectors, query))
-    console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
-    if config.clips is not None:
-        say(
-            console, f"{counted(len(files), 'clip')} in {config.clips}", *(f"no clip: {why}" for why in failed.values())
-        )
-    if config.out is not None:
-        write_hits(Path(config.out), _result(config, vectors, query), hits)
-    if config.page is not None:
-        kind = "approximate" if config.approximate else "exact"
-        lead = f"Searched {_collection(vectors)} ({kind} search). Network: {vectors.description.network}."
-        videos = [partial(open_place, moment.place) for moment in moments]
-        shown = search_page(config.query, query, hits, videos, lead=lead, folder=Path(config.page).parent)
-        write_page(config.page, shown)
+    with cutouts_if_saved(Path(config.clips)) if config.clips is not None else nullcontext():
+        if config.clips is not None:
+            files, failed = write_cutouts(Path(config.clips), moments, open_place)
+        hits = [hit_of(rank, moment, files.get(rank)) for rank, moment in enumerate(moments, start=1)]
+        say(console, *_summary(config, vectors, query))
+        console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
+        if config.clips is not None:
+            reasons = (f"no clip: {why}" for why in failed.values())
+            say(console, f"{counted(len(files), 'clip')} in {config.clips}", *reasons)
+        if config.out is not None:
+            write_hits(Path(config.out), _result(config, vectors, query), hits)
+        if config.page is not None:
+            kind = "approximate" if config.approximate else "exact"
+            lead = f"Searched {_collection(vectors)} ({kind} search). Network: {vectors.description.network}."
+            videos = [partial(open_place, moment.place) for moment in moments]
+            shown = search_page(config.query, query, hits, videos, lead=lead, folder=Path(config.page).parent)
+            write_page(config.page, shown)
     return hits
 
 

@@ -5,6 +5,7 @@ processor's vectors run over frames. Where Numba is not installed, :mod:`v3s.vid
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,20 @@ _f = np.float32
 
 
 def _kept(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a function once for a machine; where it has no folder to keep the result, once for each process."""
+    """Compile a function once for a machine; where the result cannot be kept, once for each process."""
     try:
-        return njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
+        compiled = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # there is no folder for it
         return njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+    @wraps(function)
+    def call(*arguments: Any) -> None:
+        try:
+            compiled(*arguments)
+        except OSError:  # the disk is full; it is compiled all the same
+            compiled(*arguments)
+
+    return call
 
 
 @njit(inline="always", **_OPTIONS)

@@ -102,12 +102,11 @@ def test_marks_of_output_are_those_that_commands_write() -> None:
 def test_every_module_that_writes_videos_is_known() -> None:
     """Its videos may lie in a data folder: they need a row in ``_OWN_OUTPUT``, and their mark is written first."""
     writers = {"demo_page": "demo.json", "explain": "explain.json", "synthetic": "for training"}
+    writes = re.compile(r"write_(files|whole|atomically)\(")
     makes = re.compile(r"\b(mp4|gif)\(|av\.open\([^)]*[\"']w[\"']")
     source = Path(inspect.getfile(demo)).parents[1]
     texts = {path.stem: path.read_text() for path in source.rglob("*.py") if path.parent.name != "pages"}
-    assert {
-        name for name, text in texts.items() if makes.search(text) and re.search(r"write_(whole|atomically)\(", text)
-    } == writers.keys()
+    assert {name for name, text in texts.items() if makes.search(text) and writes.search(text)} == writers.keys()
     assert {mark for mark in writers.values() if mark.endswith(".json")} == _OWN_OUTPUT.keys()
 
 
@@ -118,15 +117,15 @@ def test_a_killed_explain_leaves_no_training_video(tmp_path: Path, pretrained: P
     config = explain.ExplainConfig(video=str(video), backbone=str(pretrained), out=str(data / "why"), device="cpu")
     for num_written in range(3):
         with pytest.MonkeyPatch.context() as patch:
-            written: list[Path] = []
+            moved: list[Path] = []
 
-            def write(path: Path, content: bytes, written: list[Path] = written, most: int = num_written) -> None:
-                if len(written) == most:
+            def replace(path: Path, target: Path, moved: list[Path] = moved, most: int = num_written) -> None:
+                if len(moved) == most:
                     raise OSError(28, "No space left on device")
-                written.append(path)
-                path.write_bytes(content)
+                moved.append(path)
+                path.rename(target)
 
-            patch.setattr(explain, "write_whole", write)
+            patch.setattr(Path, "replace", replace)
             with pytest.raises(OSError, match="No space"):
                 explain.explain(config, console=Console(quiet=True))
         assert video_files(data) == ("one.mp4",)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order
+from v3s.files.reading import read_lines
 
 SUBSET_FILES = {
     "train": ("train.csv", "train.txt"),
@@ -61,8 +62,10 @@ def _read_file(file: Path, root: Path, split_names: tuple[str, ...] | None) -> L
     """Read one list, official or plain; of an official one only the rows with one of `split_names`, if given."""
     if not _is_official(file):
         return replace(read_list(file, root), title=f"list {file.name}")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        entries = tuple(_official_entries(file, csv.DictReader(lines), split_names))
+    try:
+        entries = tuple(_official_entries(file, csv.DictReader(read_lines(file)), split_names))
+    except csv.Error as error:
+        raise ValueError(f"{file}: not a CSV file ({error}); restore the official file") from error
     return Listing("Kinetics-400", entries, class_order(entry.label for entry in entries), key=_stem)
 
 
@@ -76,15 +79,14 @@ def _official_entries(
         video = row["youtube_id"]
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{file}, line {rows.line_num}: {video} has no time_start and time_end") from error
         yield ListedVideo((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
 
 
 def _is_official(file: Path) -> bool:
     """Whether a list is a CSV file of Kinetics, judged by its first line."""
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        return "youtube_id" in lines.readline().strip().split(",")
+    return "youtube_id" in next(read_lines(file), "").strip().split(",")
 
 
 def _join(listings: list[Listing]) -> Listing:

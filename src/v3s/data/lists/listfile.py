@@ -1,10 +1,12 @@
 """A list file: one video per line, as ``path`` or ``path label``."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
+from v3s.files.reading import read_lines
 from v3s.files.times import parse_time
 from v3s.files.writing import write_atomically
 
@@ -29,7 +31,7 @@ def read_list(file: Path, root: Path) -> Listing:
         root: The folder that paths are relative to.
 
     Raises:
-        ValueError: The list contains no videos, or a line of spans cannot be read.
+        ValueError: The list contains no videos, or cannot be read as a list, or a line of spans cannot be read.
     """
     if (spans := _read_spans(file)) is not None:
         return Listing(f"list {file}", spans, class_order(entry.label for entry in spans))
@@ -48,12 +50,11 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     if first[3:] not in ([], ["label"]):
         raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
     entries = []
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-        rows = csv.reader(opened, skipinitialspace=True)
-        for row in rows:
-            if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
-                continue
-            entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
+    rows = csv.reader(read_lines(file), skipinitialspace=True)
+    for row in rows:
+        if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
+            continue
+        entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
     if not entries:
         raise ValueError(f"{file} contains no spans; write path,start,end on each line")
     return tuple(entries)
@@ -92,7 +93,7 @@ def _line(*names: str) -> str:
 def _entry(line: str, root: Path) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
-    path, label = next((reading for reading in reversed(readings) if (root / reading[0]).is_file()), readings[0])
+    path, label = next((reading for reading in reversed(readings) if os.path.isfile(root / reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from v3s.data.lists.folder import video_files
 from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
+from v3s.files.reading import read_lines
 from v3s.options import require_regular
 
 Subset = Literal["train", "test", "all"]
@@ -62,24 +63,22 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
     Raises:
-        ValueError: The file is not a regular file of text.
+        ValueError: The file is not a regular file of text; see `read_lines`.
     """
     require_regular(file)
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-        lines = enumerate(opened, start=1)
-        for number, line in lines:
-            while line.startswith('"') and line.count('"') % 2 and (more := next(lines, None)):
-                line += more[1]  # a quoted name with a line break in it
-            if "\0" in line:
-                raise ValueError(f"{file} is not a text file, so it cannot be a list; give a list or a video's folder")
-            if line.strip():
-                yield number, line.strip()
+    lines = enumerate(read_lines(file), start=1)
+    for number, line in lines:
+        if line.isspace():
+            continue
+        while line.startswith('"') and line.count('"') % 2 and (more := next(lines, None)):
+            line += more[1]  # a quoted name with a line break in it
+        yield number, line.strip()
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
     """Return the distinct labels in alphabetical order, or in numerical order if all are integers."""
     names = {label for label in labels if label is not None}
-    if all(name.isdecimal() for name in names):
+    if all(name.isdecimal() and len(name) < 10 for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 

@@ -163,6 +163,8 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
     if splits is not None and not data.is_dir():
         raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
     numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
+    if numbered and not numbered.entries:
+        raise ValueError(f"{splits}: the lists of split {split} contain no {subset} videos; restore the official files")
     if numbered:
         return data, numbered
     if split != 1:

@@ -53,7 +53,7 @@ def _read_lines(file: Path, classes: dict[int, str]) -> list[ListedVideo]:
 
 def _split_number(line: str) -> tuple[str, int | None]:
     """Split off the class number at the end of a line, if there is one."""
-    match = re.fullmatch(r"(.+?)\s+(\d+)", line)
+    match = re.fullmatch(r"(.+?)\s+(\d{1,9})", line)
     return (match[1], int(match[2])) if match else (line, None)
 
 
@@ -74,6 +74,6 @@ def _number_and_name(line: str, *, in_index: bool) -> tuple[int | None, str]:
     """Read ``3 Archery`` of the class index, or ``Archery/v_Archery_g08_c01.avi 3`` of a training list."""
     if in_index:
         number, _, name = line.partition(" ")
-        return (int(number) if number.isdecimal() else None), name.strip()
+        return (int(number) if re.fullmatch(r"\d{1,9}", number) else None), name.strip()
     path, number_at_end = _split_number(line)
     return number_at_end, path.partition("/")[0]
