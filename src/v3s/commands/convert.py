@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones import BACKBONES, create_backbone
+from v3s.backbones.normalisation import KINETICS, Normalisation
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
 from v3s.files.text import counted, say
@@ -45,11 +46,13 @@ class _Layout:
         projects: the projects that use these names.
         backbones: our networks that have these tensors.
         rules: how to turn these names into ours.
+        normalisation: of clips, as these projects trained; None if they trained on values in [0, 1].
     """
 
     projects: str
     backbones: tuple[str, ...]
     rules: _Rules
+    normalisation: Normalisation | None = None
 
 
 _UNIT: _Rules = ((r"conv1\.", "0."), (r"bn1\.", "1."))  # a convolution of S3D-G in PacePred
@@ -131,6 +134,7 @@ _LAYOUTS = (
         "torchvision (r3d_18, r2plus1d_18)",
         ("r3d18", "r2plus1d18"),
         ((r"^stem\.", "conv1."), *((f"^layer{number}\\.", f"conv{number + 1}.") for number in range(1, 5))),
+        KINETICS,
     ),
 )
 
@@ -175,6 +179,7 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
     name, layout, ours, used = recognise(_without_wrappers(theirs), source)
     network = create_backbone(name)
     network.load_state_dict(ours)
+    network.normalisation = layout.normalisation
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
@@ -190,7 +195,9 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
     say(
         console,
         f"{name} ({layout.projects}): {counted(len(used), 'tensor')} converted{_unused(theirs, used)}",
-        "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
+        f"The network normalises clips as these weights expect it: {layout.normalisation}"
+        if layout.normalisation
+        else "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder
 
