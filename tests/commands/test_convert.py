@@ -4,6 +4,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
-from v3s import ConvertConfig, convert, load_backbone
+from v3s import ConvertConfig, PretrainConfig, convert, load_backbone, load_encoder
+from v3s.backbones.device import Compute
 from v3s.cli import main
 from v3s.commands.convert import recognise
+from v3s.commands.pretrain import set_up_pretraining
+from v3s.data.views import read_clips
 from v3s.files.writing import CheckpointError
+from v3s.train.distributed import Processes
 
 QUIET = Console(quiet=True)
 Tensors = dict[str, Tensor]
@@ -230,6 +235,10 @@ def pace_s3dg_features(tensors: Tensors, clips: Tensor) -> Tensor:
 # torchvision
 
 
+TORCHVISION_NORMALISATION = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+"""Mean and standard deviation of Kinetics-400, by which its video networks normalise clips in [0, 1]."""
+
+
 def torchvision_residual(*, factored: bool) -> Tensors:
     made = Builder()
 
@@ -266,7 +275,9 @@ def torchvision_features(tensors: Tensors, clips: Tensor) -> Tensor:
         middle = F.relu(norm(tensors, f"{name}.1", conv(tensors, f"{name}.0", values, (1, stride, stride))))
         return conv(tensors, f"{name}.3", middle, (stride, 1, 1))
 
-    values = F.relu(norm(tensors, "stem.1", conv(tensors, "stem.0", clips, (1, 2, 2))))
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in TORCHVISION_NORMALISATION)
+    values = (clips - mean) / std
+    values = F.relu(norm(tensors, "stem.1", conv(tensors, "stem.0", values, (1, 2, 2))))
     if "stem.3.weight" in tensors:
         values = F.relu(norm(tensors, "stem.4", conv(tensors, "stem.3", values)))
     for number in range(1, 5):
@@ -323,11 +334,42 @@ def test_converted_weights_give_the_features_of_their_own_network(case: str, tmp
     folder = convert(ConvertConfig(weights=str(tmp_path / "weights.pth"), out=str(tmp_path / "run")), console=QUIET)
     described = json.loads((folder / "config.json").read_text())
     assert (described["backbone"], described["converted_from"]) == (name, "weights.pth")
+    mean, std = map(list, TORCHVISION_NORMALISATION)
+    assert described.get("normalisation") == ({"mean": mean, "std": std} if case.startswith("torchvision") else None)
     clips = torch.rand(2, 3, 16, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours, theirs = load_backbone(folder)(clips), features(tensors, clips)
     assert theirs.std() > 0.01
-    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("case", ["torchvision r3d_18", "torchvision r2plus1d_18"])
+def test_kinetics_weights_see_in_a_video_what_they_saw_in_torchvision(
+    case: str, small_videos: Path, tmp_path: Path
+) -> None:
+    """With an encoder, and as the network from which a pre-training starts."""
+    make, features, name, _ = CASES[case]
+    tensors, printed = make(), StringIO()
+    torch.save(tensors, tmp_path / "kinetics.pth")
+    config = ConvertConfig(weights=str(tmp_path / "kinetics.pth"), out=str(tmp_path / "weights"))
+    folder = convert(config, console=Console(file=printed, width=200))
+    assert "normalises clips as these weights expect it: mean 0.43216, 0.394666, 0.37645; std" in printed.getvalue()
+    encoder = load_encoder(folder, device="cpu", precision="fp32", num_clips=1)
+    path = next(small_videos.rglob("*.mp4"))
+    table = encoder.table_of([path])
+    pixels = read_clips(table, 0, encoder.view, encoder.view.clips(int(table.num_frames[0])))
+    with torch.no_grad():
+        theirs = features(tensors, pixels.float() / 255)
+        vectors = encoder.encode_clips(path)
+        assert (vectors - F.normalize(theirs, dim=1)).abs().max() < 1e-5
+        options = PretrainConfig(
+            data=str(small_videos), out=str(tmp_path / "run"), backbone=name, init=str(folder), task="ts",
+            clip_frames=8, workers=0, validation_videos=4, batch_size=4,
+        )  # fmt: skip
+        compute = Compute(torch.device("cpu"), bf16=False)
+        job = set_up_pretraining(options, compute=compute, processes=Processes(), console=QUIET)
+        ours = job.network.eval()(compute.clips(pixels))
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
 WRAPS: dict[str, Callable[[Tensors], Any]] = {
@@ -437,11 +479,11 @@ class Payload:
         return Path.touch, (self.mark,)
 
 
-NO_WEIGHTS = "is not a file of weights, or is damaged; give a .pt or .pth file that torch.save wrote\n"
-NO_NAMES = "does not contain named tensors; give a state_dict written by torch.save\n"
-CODE = "contains an object of "
+NO_WEIGHTS = ": is not a file of weights, or is damaged; give a .pt or .pth file that torch.save wrote\n"
+NO_NAMES = ": does not contain named tensors; give a state_dict written by torch.save\n"
+CODE = ": contains an object of "
 NEEDED = {"torch": CODE, "legacy": CODE, "pickle": NO_WEIGHTS, "empty": NO_WEIGHTS, "text": NO_WEIGHTS,
-          "list": NO_NAMES, "folder": "", "missing": "no such file\n"}  # fmt: skip
+          "list": NO_NAMES, "missing": ": no such file\n", "folder": " is a folder; give a regular file\n"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", NEEDED)
@@ -460,6 +502,6 @@ def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsy
     assert main(["convert", f"--weights={path}", f"--out={tmp_path / 'run'}"]) == 1
     assert time.monotonic() - start < 1
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: {NEEDED[kind]}")
+    assert error.startswith(f"error: {path}{NEEDED[kind]}")
     assert len(error.splitlines()) == 1
     assert not mark.exists()

@@ -9,11 +9,20 @@ from torch import Tensor, nn
 
 from v3s.backbones.c3d import c3d
 from v3s.backbones.contract import Backbone, StagedBackbone, check_backbone
+from v3s.backbones.normalisation import Normalisation
 from v3s.backbones.resnet3d import r2plus1d, r2plus1d18, r3d, r3d18
 from v3s.backbones.s3dg import s3dg
 from v3s.options import closest
 
-__all__ = ["BACKBONES", "Backbone", "StagedBackbone", "check_backbone", "create_backbone", "import_backbone"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Normalisation",
+    "StagedBackbone",
+    "check_backbone",
+    "create_backbone",
+    "import_backbone",
+]
 
 BACKBONES: dict[str, Callable[[float], StagedBackbone]] = {
     "c3d": c3d,

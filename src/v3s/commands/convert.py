@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones import BACKBONES, create_backbone
+from v3s.backbones.normalisation import KINETICS, Normalisation
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.files.lock import LOCK, only_writer
 from v3s.files.text import counted, say
@@ -47,11 +48,13 @@ class _Layout:
         projects: the projects that use these names.
         backbones: our networks that have these tensors.
         rules: how to turn these names into ours.
+        normalisation: of clips, as these projects trained; None if they trained on values in [0, 1].
     """
 
     projects: str
     backbones: tuple[str, ...]
     rules: _Rules
+    normalisation: Normalisation | None = None
 
 
 _UNIT: _Rules = ((r"conv1\.", "0."), (r"bn1\.", "1."))  # a convolution of S3D-G in PacePred
@@ -133,6 +136,7 @@ _LAYOUTS = (
         "torchvision (r3d_18, r2plus1d_18)",
         ("r3d18", "r2plus1d18"),
         ((r"^stem\.", "conv1."), *((f"^layer{number}\\.", f"conv{number + 1}.") for number in range(1, 5))),
+        KINETICS,
     ),
 )
 
@@ -162,7 +166,7 @@ class _Match:
     Attributes:
         prefix: what stands before the names of its tensors, such as ``ema.module.``.
         backbone: its name.
-        projects: the projects that name its tensors so.
+        layout: how its tensors are named.
         ours: the tensors with our names; those that it lacks are absent.
         missing: our names of those that it lacks or has in another shape.
         used: the names of its tensors in the file.
@@ -170,7 +174,7 @@ class _Match:
 
     prefix: str
     backbone: str
-    projects: str
+    layout: _Layout
     ours: Tensors
     missing: tuple[str, ...]
     used: tuple[str, ...]
@@ -200,6 +204,7 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
     found, *others = recognise(theirs, source)
     network = create_backbone(found.backbone)
     network.load_state_dict(found.ours)
+    network.normalisation = found.layout.normalisation
     with only_writer(folder):
         if any(file.name != LOCK for file in folder.iterdir()):
             raise ValueError(f"{folder} is not empty; choose another folder with --out")
@@ -214,9 +219,12 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
         write_trained(folder, trained, network, {})
     say(
         console,
-        f"{found.backbone} ({found.projects}): {counted(len(found.used), 'tensor')} converted{_unused(theirs, found)}",
+        f"{found.backbone} ({found.layout.projects}): "
+        f"{counted(len(found.used), 'tensor')} converted{_unused(theirs, found)}",
         *_choice(found, others),
-        "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
+        f"The network normalises clips as these weights expect it: {found.layout.normalisation}"
+        if found.layout.normalisation
+        else "The network receives clips in [0, 1]; weights trained on normalised clips need fine-tuning first",
     )
     return folder
 
@@ -298,7 +306,8 @@ def recognise(theirs: Tensors, source: Path) -> list[_Match]:
             raise CheckpointError(f"{source}: {what}; this network is not supported, so it cannot be converted")
     closest = min(matches, key=lambda match: match.share_missing)
     raise CheckpointError(
-        f"{source}: does not match any supported network; the closest is {closest.backbone} of {closest.projects}"
+        f"{source}: does not match any supported network; "
+        f"the closest is {closest.backbone} of {closest.layout.projects}"
         f"{f' below {closest.prefix!r}' if closest.prefix else ''}, but {closest.share_missing:.0%} of its tensors are "
         f"missing or have another shape, the first of them {closest.missing[0]}"
     )
@@ -332,7 +341,7 @@ def _matches(below: dict[str, Tensors]) -> Iterator[_Match]:
                 ours = {name: value for name, value in taken.items() if value is not None}
                 missing = tuple(name for name in wanted if name not in ours)
                 used = tuple(prefix + names[name] for name in ours if name in names)
-                yield _Match(prefix, backbone, layout.projects, ours, missing, used)
+                yield _Match(prefix, backbone, layout, ours, missing, used)
 
 
 def _same(one: _Match, other: _Match) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
+from v3s.backbones.stages import freeze_stages
 from v3s.commands.pretrain_result import PretrainResult, judge_run
 from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
@@ -21,7 +22,8 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
-from v3s.features.saved import load_saved, save_trained
+from v3s.features.saved import InitialWeights, load_saved, save_trained
+from v3s.features.warm_start import facts_of_start, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
 from v3s.options import require_not_negative, require_positive
@@ -33,7 +35,7 @@ from v3s.train.distributed import Processes, check_same, first_is_done, launched
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, sgd
 from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, saying_how_to_resume, take_run
-from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
+from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, frozen_modules, on_devices, score_by
 from v3s.video.store import StoredVideo
 
 
@@ -54,6 +56,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         learning_rate: Learning rate of SGD. Default: 0.005 for r3d, 0.01 for the others.
         loading: workers reads in processes; resident keeps the whole store in the memory of the GPU (or host) and makes
             batches there; auto is resident on a GPU if the store fits in its memory next to the network, else workers.
+        init: A run, its folder "last", or what v3s convert wrote: start from the weights of its backbone, which must
+            have the same name and width. Clips are normalised as these weights expect it.
         batch_norm: Statistics of batch norm: local uses those of each process, sync those of all processes, frozen the
             running averages; auto is sync on several GPUs, else local.
         statistics_clips: Training clips, at most one epoch, on which batch norm's statistics of the saved weights are
@@ -70,6 +74,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
     epochs: int = 300
     learning_rate: float | None = None
     loading: Loading = "auto"
+    init: str | None = None
     batch_norm: BatchNormStatistics = "auto"
     statistics_clips: int = 1024
     compile: bool = False
@@ -105,6 +110,7 @@ class PretrainJob:
     Attributes:
         config: all options.
         network: the backbone to train.
+        started: the weights that it starts from; None if they are random.
         task: the two label tables.
         sampling: how clips are cut.
         scan: the videos, with the verdict on each.
@@ -119,6 +125,7 @@ class PretrainJob:
 
     config: PretrainConfig
     network: nn.Module
+    started: InitialWeights | None
     task: PretextTask
     sampling: Sampling
     scan: Scan
@@ -193,6 +200,9 @@ def set_up_pretraining(
     if backbone is not None:
         config = replace(config, backbone=f"{type(backbone).__module__}:{type(backbone).__qualname__}")
     network = backbone if backbone is not None else _network(config)
+    run = RunFolder(Path(config.out)) if config.resume else None
+    started = warm_start(network, config.backbone, config.width, config.init, run, console)
+    freeze_stages(network, config.freeze or ())
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
     table = scanned.usable_table
@@ -212,8 +222,9 @@ def set_up_pretraining(
         num_processes=processes.local_count,
     )
     return PretrainJob(
-        config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers, resident
-    )
+        config, network, started, task, sampling, scanned, train, validation, compute, processes, console,
+        num_workers, resident,
+    )  # fmt: skip
 
 
 def _shared_options(config: PretrainConfig) -> dict[str, str]:
@@ -263,6 +274,7 @@ def _open(job: PretrainJob) -> RunFolder:
     videos = contents_of((names[place] for place in scan.usable), scan.usable_table)
     check_same(_shared_options(job.config), "options", job.processes)
     check_same(videos, "usable videos", job.processes)
+    check_same({job.started.weights: job.started.fingerprint} if job.started else {}, "weights", job.processes)
     if job.processes.is_first:
         run = take_run(job.config, _facts(job), videos)
     wait_for_all(job.processes)
@@ -280,6 +292,7 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
         "source": job.scan.videos.source,
         "files_sha256": hash_of_files(job.scan.videos.names),
         "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
+        **facts_of_start(job.started, job.network),
         "left_out": {report.name: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},
     }
 
@@ -321,7 +334,7 @@ def pretraining(job: PretrainJob) -> Training:
         validation_objective=pretext_objective,
         compute=job.compute,
         processes=job.processes,
-        frozen_batch_norm=config.batch_norm == "frozen",
+        frozen=frozen_modules(model, config.freeze, config.batch_norm),
     )
 
 
@@ -350,6 +363,7 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
         score=score_by(config.keep, mean_accuracy),
         save=partial(_save, job, model),
         load=lambda folder: int(load_saved(folder, model).results["epoch"]),
+        save_start=job.started is not None,
         statistics_clips=config.statistics_clips,
         checkpoint_seconds=config.checkpoint_seconds,
         resume=config.resume,
@@ -362,7 +376,7 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
     config = job.config
     save_trained(
         folder, model, backbone=config.backbone, width=config.width,
-        task=job.task, sampling=job.sampling, results=results, fps=config.fps,
+        task=job.task, sampling=job.sampling, results=results, fps=config.fps, init=job.started,
     )  # fmt: skip
 
 
@@ -374,6 +388,6 @@ def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
         f"{len(job.train):,} training and {counted(len(job.validation), 'validation video')}; "
-        f"{job.config.epochs * clips_per_epoch:,} training clips in all; {groups}"
+        f"{job.config.epochs * clips_per_epoch:,} training clips in all; {groups}{job.config.frozen_text}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )

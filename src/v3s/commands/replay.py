@@ -20,7 +20,7 @@ from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
 from v3s.train.distributed import Processes
 from v3s.train.finite import BadBatch, load_bad_batch
-from v3s.train.loop import freeze_batch_norm
+from v3s.train.loop import set_training_mode
 from v3s.train.run import CONFIG, MANIFEST, NONFINITE, config_of_run
 from v3s.train.training import Training
 
@@ -131,7 +131,7 @@ def _finetuning(run: Path, config: ReplayConfig, console: Console) -> _Setting:
 
 
 def _pretraining(run: Path, config: ReplayConfig, backbone: nn.Module | None, console: Console) -> _Setting:
-    options = replace(_options_of(run, PretrainConfig, config), loading="workers")
+    options = replace(_options_of(run, PretrainConfig, config), loading="workers", out=str(run), resume=True)
     if ":" in options.backbone and backbone is None:
         raise ValueError(
             f"{run} trained {options.backbone}, your own code, which can be replayed only from Python: "
@@ -169,9 +169,7 @@ def _replay_share(setting: _Setting, keys: list[SampleKey]) -> tuple[list[Replay
     """Replay the clips of one process; adds their gradient."""
     training = setting.training
     model, compute = training.model, training.compute
-    model.train()
-    if training.frozen_batch_norm:
-        freeze_batch_norm(model)
+    set_training_mode(model, training.frozen)
     ((_, (clips, labels)),) = load(setting.clips, [keys], num_workers=0, quarantine=None)
     inputs, labels = compute.clips(clips), labels.to(compute.device)
     with compute.autocast(), torch.no_grad():

@@ -16,8 +16,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from v3s.backbones import Backbone
+from v3s.backbones.contract import normalisation_of
 from v3s.backbones.device import Compute, Precision, choose_compute, divide_cores
+from v3s.backbones.normalisation import Normalisation
+from v3s.backbones.stages import check_stage
 from v3s.data.index_table import IndexTable
 from v3s.data.streams import ClipRun, complete_rows, load_runs
 from v3s.data.views import View
@@ -57,17 +59,6 @@ class Feature:
         if self.pool == "mean":
             return stage.mean(dim=(2, 3, 4))
         return F.max_pool3d(stage, (1, 2, 2), ceil_mode=min(stage.shape[-2:]) < 2).flatten(1)
-
-
-def check_stage(backbone: nn.Module | Backbone, stage: str) -> None:
-    """Refuse a stage that a backbone does not have.
-
-    Raises:
-        ValueError: the stage does not exist; the message lists those that do.
-    """
-    stages = list(backbone.stages)  # type: ignore[arg-type]
-    if stage not in stages:
-        raise ValueError(f"the backbone has no stage {stage!r}; it has: {', '.join(stages)}")
 
 
 @torch.inference_mode()
@@ -111,11 +102,13 @@ class Space:
         weights: SHA-256 of the network's weights.
         view: the clips that represent a video.
         feature: stage and pooling.
+        normalisation: of clips, as the network's weights expect it; ``None`` if they expect values in [0, 1].
     """
 
     weights: str
     view: View
     feature: Feature
+    normalisation: Normalisation | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -123,6 +116,8 @@ class Space:
         values = {"format": _PREPROCESSING, **asdict(self)}
         if self.view.fps is None:
             del values["view"]["fps"]  # vectors of earlier versions keep their fingerprint
+        if self.normalisation is None:
+            del values["normalisation"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -153,8 +148,8 @@ class Encoder:
 
     @property
     def space(self) -> Space:
-        """What makes this encoder's vectors comparable: weights, clips and feature."""
-        return Space(self.source.fingerprint, self.view, self.features[0])
+        """What makes this encoder's vectors comparable: weights, clips and their normalisation, and feature."""
+        return Space(self.source.fingerprint, self.view, self.features[0], normalisation_of(self.backbone))
 
     @property
     def fingerprint(self) -> str:

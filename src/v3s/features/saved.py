@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from v3s.backbones import BACKBONES, check_name
+from v3s.backbones.contract import expect_normalised, normalisation_of
+from v3s.backbones.normalisation import Normalisation
 from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
@@ -23,6 +25,19 @@ _SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safet
 _NO_TASK = PretextTask((), ())
 
 Kind = Literal["pretrained", "recognizer", "converted"]
+
+
+@dataclass(frozen=True, slots=True)
+class InitialWeights:
+    """The weights that a training started from.
+
+    Attributes:
+        weights: value of ``--init``.
+        fingerprint: SHA-256 of the weights.
+    """
+
+    weights: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +56,9 @@ class Trained:
         converted_from: name of the other project's file.
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        init: the weights that its training started from; ``None`` if they were random.
+        normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
+            `write_trained`.
     """
 
     kind: Kind
@@ -53,6 +71,8 @@ class Trained:
     converted_from: str | None = None
     fingerprint: str = ""
     fps: float | None = None
+    init: InitialWeights | None = None
+    normalisation: Normalisation | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
@@ -65,7 +85,7 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps")
+        optional = ("classes", "converted_from", "fps", "init", "normalisation")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -74,14 +94,14 @@ def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Ma
 
     Args:
         folder: the folder to write to.
-        trained: the description, without the fingerprint.
+        trained: the description, without the fingerprint and the normalisation.
         backbone: the network.
         heads: file name -> layer.
 
     Returns:
-        The description with the fingerprint.
+        The description with both.
     """
-    trained = replace(trained, fingerprint=fingerprint(backbone.state_dict()))
+    trained = replace(trained, fingerprint=fingerprint(backbone.state_dict()), normalisation=normalisation_of(backbone))
     weights = {name: weights_as_bytes(module) for name, module in {WEIGHTS: backbone, **heads}.items()}
     write_together(folder, {**weights, DESCRIPTION: json_as_bytes(trained.to_json())})
     return trained
@@ -97,10 +117,18 @@ def save_trained(
     sampling: Sampling,
     results: dict[str, Any],
     fps: float | None = None,
+    init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
     trained = Trained(
-        kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results, fps=fps
+        kind="pretrained",
+        backbone=backbone,
+        width=width,
+        task=task,
+        sampling=sampling,
+        results=results,
+        fps=fps,
+        init=init,
     )
     heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
@@ -169,6 +197,7 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
     load_weights(weights, network)
     if fingerprint(network.state_dict()) != trained.fingerprint:
         raise CheckpointError(f"{weights}: damaged, or not the weights described by the {DESCRIPTION} next to it")
+    expect_normalised(network, trained.normalisation)
     return network.eval(), trained
 
 
@@ -180,7 +209,8 @@ def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.
         backbone: the module to load the weights into; needed only for a custom network.
 
     Returns:
-        A module that maps float clips (B, 3, T, H, W) in [0, 1] to features (B, num_features).
+        A module that maps float clips (B, 3, T, H, W) in [0, 1] to features (B, num_features). If its weights expect
+        normalised clips, it normalises them itself.
 
     Raises:
         CheckpointError: the file does not exist, or contains weights of another network.
@@ -257,4 +287,8 @@ def _folder(path: str | Path) -> Path:
         return path
     if not path.is_file():
         raise CheckpointError(f"{path}: no such run folder or file of weights")
+    if path.suffix != Path(WEIGHTS).suffix:
+        raise CheckpointError(
+            f"{path}: not a file that v3s wrote ({WEIGHTS}); convert weights of another project with v3s convert"
+        )
     return path.parent

@@ -115,7 +115,9 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
     name = backbone.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
-        return _source_of_run(trained, create_backbone(trained.backbone, trained.width, seed=seed), backbone)
+        network = create_backbone(trained.backbone, trained.width, seed=seed)
+        network.normalisation = trained.normalisation
+        return _source_of_run(trained, network, backbone)
     name, _, width_text = name.partition("@")
     try:
         width = float(width_text or 1)

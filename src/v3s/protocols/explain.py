@@ -11,9 +11,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute
+from v3s.backbones.stages import check_stage
 from v3s.data.letterbox import untransformed
 from v3s.data.views import View
-from v3s.features.encoder import check_stage
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.files.text import say
 from v3s.files.times import parse_time, time_text

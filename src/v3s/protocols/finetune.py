@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.backbones.device import Compute, choose_compute, divide_cores
+from v3s.backbones.stages import freeze_stages
 from v3s.data.clips import BatchOrder, SampleKey, validation_batches
 from v3s.data.groups import hold_out_rows
 from v3s.data.loading import load_batches
@@ -56,7 +57,7 @@ from v3s.train.run import (
     saying_how_to_resume,
     take_run,
 )
-from v3s.train.training import Stream, Training, TrainingJob, score_by
+from v3s.train.training import Stream, Training, TrainingJob, frozen_modules, score_by
 from v3s.video.store import StoredVideo
 
 RESULT, _REPORT = "result.json", "report.html"
@@ -179,6 +180,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     view = source.view(
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
     )
+    freeze_stages(source.backbone, config.freeze or ())
     parts = labelled_parts(config, workers=config.workers, console=console, divides=True, fps=view.fps)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
@@ -280,6 +282,7 @@ def finetuning(job: FinetuneJob) -> Training:
         validation_objective=recognition_objective,
         compute=job.compute,
         processes=Processes(),
+        frozen=frozen_modules(model, config.freeze),
     )
 
 
@@ -294,7 +297,7 @@ def _announcement(job: FinetuneJob) -> str:
     parts, view = job.parts, job.view
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
-        f"learning rate {initial_rate(job.config, job.source):g}; {len(job.train):,} training, "
+        f"learning rate {initial_rate(job.config, job.source):g}; {job.config.frozen_text}{len(job.train):,} training, "
         f"{len(job.validation):,} validation and {counted(len(parts.test_table), 'test video')} in "
         f"{counted(len(parts.classes), 'class')}; chance is {parts.chance:.1%}"
     )

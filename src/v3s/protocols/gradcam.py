@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from v3s.backbones import Backbone
-from v3s.features.encoder import check_stage
+from v3s.backbones.stages import check_stage
 
 INFERNO = (
     (0, 0, 4),

@@ -16,10 +16,10 @@ from v3s.data.quarantine import Quarantine
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
-from v3s.train.loop import Batch, Clock, Sums, freeze_batch_norm, timed, train_step, validate
+from v3s.train.loop import Batch, Clock, Sums, set_training_mode, timed, train_step, validate
 from v3s.train.progress import Progress, describe
 from v3s.train.run import NONFINITE, RunFolder, open_log, reporter
-from v3s.train.statistics import estimate_statistics
+from v3s.train.statistics import estimate_statistics, layers_to_estimate
 from v3s.train.stop import StopRequest, StopRequestedError, TrainingStoppedError, listen_for_stop
 from v3s.train.training import Position, TrainingJob
 
@@ -50,6 +50,8 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
         report(job.opening)
         guard = FiniteGuard(processes, training.compute.device)
         checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, LAG[training.compute.device.type]))
+        if job.save_start and not run.has_checkpoint:
+            checkpoints.save()
         progress = Progress(order, report, job.console)
         with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
             while position.epoch < order.num_epochs:
@@ -63,7 +65,7 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                 if processes.is_first:
                     run.add_metrics(line)
                 checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
-        if job.statistics_clips and not training.frozen_batch_norm:
+        if job.statistics_clips and layers_to_estimate(training.model, training.frozen):
             _estimate_again(job, run, usable, held_out, report)
 
 
@@ -87,7 +89,8 @@ def _estimate_again(
         job.load(same[0])
         order = replace(job.order, first_epoch=epoch, num_epochs=epoch + 1)
         with closing(job.train.read(order, usable)) as batches:
-            estimate_statistics(training.model, islice(batches, num_batches), training.compute, training.processes)
+            few = islice(batches, num_batches)
+            estimate_statistics(training.model, few, training.compute, training.processes, training.frozen)
         means = _validate(job, epoch, held_out)
         report(
             f"epoch {epoch} with batch-norm statistics re-estimated on {num_batches * order.batch_size:,} training "
@@ -227,9 +230,7 @@ def _cut_short(stop: StopRequest, processes: Processes) -> AbstractContextManage
 
 def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: Progress, stop: StopRequest) -> Clock:
     training, position = checkpoints.job.training, checkpoints.position
-    training.trained.train()
-    if training.frozen_batch_norm:
-        freeze_batch_norm(training.model)
+    set_training_mode(training.trained, training.frozen)
     clock = Clock(training.compute.device)
     waiting = partial(_cut_short, stop, training.processes)
     for batch in timed(batches, checkpoints.job.order.steps_per_epoch - position.step, clock, waiting=waiting):

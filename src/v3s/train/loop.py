@@ -163,8 +163,13 @@ def validate(
     return sums.means(processes)
 
 
-def freeze_batch_norm(model: nn.Module) -> None:
-    """Make every batch norm use its running statistics without updating them; call this after ``model.train()``."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+def set_training_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
+    """Set training mode, except in frozen modules: these use their running statistics and do not update them."""
+    model.train()
+    for module in frozen:
+        module.eval()
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every batch norm of a model."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -36,6 +36,8 @@ class TrainingOptions(ComputeOptions):
             validation accuracy (if equal, with the lower loss), or the last. The folder "last" in the run's folder
             always contains the last ones.
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
+        freeze: Stages of the backbone whose weights and batch-norm statistics stay as they are at the start, such as
+            conv1,conv2. They cost no backward pass if no stage before them is trained.
     """
 
     former: ClassVar[dict[str, Any]] = {"keep": "accuracy", "statistics_clips": 0}
@@ -51,6 +53,7 @@ class TrainingOptions(ComputeOptions):
     decay_epochs: int = 100
     keep: Keep = "loss"
     checkpoint_seconds: float = 300.0
+    freeze: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +61,11 @@ class TrainingOptions(ComputeOptions):
         require_not_negative(self, "momentum", "weight_decay", "warmup")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup}; it must be less than epochs ({self.epochs})")
+
+    @property
+    def frozen_text(self) -> str:
+        """The frozen stages, for an announcement; empty if there are none."""
+        return f"frozen: {', '.join(self.freeze)}; " if self.freeze else ""
 
 
 def sgd(model: nn.Module, rate: float, options: TrainingOptions) -> torch.optim.SGD:

@@ -1,7 +1,7 @@
 """The parts of a training: model and optimizer, streams of samples, and the state in a checkpoint."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -11,10 +11,11 @@ from rich.console import Console
 from torch import nn
 
 from v3s.backbones.device import Compute
+from v3s.backbones.stages import stage_modules
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
 from v3s.train.distributed import Processes, wrap
-from v3s.train.loop import Batch, Objective, Sums
+from v3s.train.loop import Batch, Objective, Sums, batch_norms
 from v3s.train.optimizer import Keep, Schedule
 
 Score = tuple[float, ...]
@@ -55,7 +56,7 @@ class Training:
         validation_objective: the terms of clips that are looked at on their own, as in validation.
         compute: device and precision.
         processes: the place of this process in the run.
-        frozen_batch_norm: whether every batch norm uses its running statistics in training.
+        frozen: modules that stay in evaluation mode in training, so that their batch norms keep their statistics.
     """
 
     model: nn.Module
@@ -66,7 +67,7 @@ class Training:
     validation_objective: Objective
     compute: Compute
     processes: Processes
-    frozen_batch_norm: bool = False
+    frozen: tuple[nn.Module, ...] = ()
 
     def state(self, position: Position) -> dict[str, Any]:
         """Everything that a later process needs to resume as if the training had never stopped."""
@@ -133,6 +134,8 @@ class TrainingJob:
         statistics_clips: number of training clips, at most an epoch, on which batch norm's statistics of the saved
             weights are estimated at the end; 0 keeps the running averages.
         load: loads what ``save`` wrote into the model and returns its epoch; needed with ``statistics_clips``.
+        save_start: whether to write a checkpoint before the first step, so that resuming needs nothing that the
+            weights were loaded from.
     """
 
     training: Training
@@ -149,6 +152,7 @@ class TrainingJob:
     console: Console
     statistics_clips: int = 0
     load: Callable[[Path], int] | None = None
+    save_start: bool = False
 
 
 def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:
@@ -166,6 +170,20 @@ def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Calla
     if keep == "loss":
         return lambda means: (-means["loss"],)
     return lambda means: (accuracy(means), -means["loss"])
+
+
+def frozen_modules(
+    model: nn.Module, freeze: Iterable[str] | None, batch_norm: BatchNormStatistics = "local"
+) -> tuple[nn.Module, ...]:
+    """The modules of a model that stay in evaluation mode in training.
+
+    Args:
+        model: a network with a ``backbone``, on its device.
+        freeze: stages of the backbone that are not trained.
+        batch_norm: "frozen" adds every batch norm.
+    """
+    norms = batch_norms(model) if batch_norm == "frozen" else []
+    return (*norms, *stage_modules(model.backbone, freeze or ()))  # type: ignore[arg-type]
 
 
 def on_devices(

@@ -116,8 +116,11 @@ class Description:
         return -(-self.num_videos // self.shard_videos)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, including the fingerprint."""
-        return {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
+        """Return plain values, including the fingerprint; those of networks without normalisation do not name one."""
+        values = {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
+        if self.space.normalisation is None:
+            del values["space"]["normalisation"]
+        return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -130,4 +130,5 @@ def _summary(description: Description) -> str:
         f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
         f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
         + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
+        + (f", normalised by {space.normalisation}" if space.normalisation else "")
     )
