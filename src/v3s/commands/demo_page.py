@@ -256,7 +256,9 @@ def _next_steps(demo: DemoResult) -> str:
     commands = {
         "your own videos under each transform": ["preview", *data, *shorter],
         "which of them are usable": ["check", *data, *least],
-        "the paper's network and recipe": ["pretrain", *data, *group, *shorter, "--out", "RUN"],
+        "a network of them, with settings that suit them and this machine": [
+            "pretrain", *data, *group, "--recipe", "own", "--minutes", "30", "--out", "RUN"
+        ],
     }
     rows = [(shlex.join(["v3s", *words]), text) for text, words in commands.items()]
     return section("Next", table(("command", "what it does"), rows))
