@@ -40,7 +40,7 @@ def test_commands_in_documents_exist(page: Path) -> None:
     for command, rest in re.findall(r"v3s ([a-z]+)\b([^`\n#]*)", text):
         if command in CONFIGS:
             for option in re.findall(r"(?<!\S)(--[a-z0-9-]+)", rest.split("&&")[0]):
-                known = options_of(CONFIGS[command]) | {"--config", "--recipe", "--in", "--help"}
+                known = options_of(CONFIGS[command]) | {"--config", "--recipe", "--minutes", "--in", "--help"}
                 assert option in known, (command, option)
     for line in re.findall(r"^\$ (?:torchrun .*-m )?v3s ([a-z]+)", text, re.M):
         assert line in CONFIGS, line
