@@ -1,19 +1,23 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
 from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
 from v3s.commands.pretrain_result import PretrainResult, judge_run
+from v3s.commands.report.answers import Answers
+from v3s.commands.report.report import RunReport
 from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -30,10 +34,11 @@ from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import CLIP_SIZES, ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
-from v3s.train.optimizer import Schedule, TrainingOptions, sgd
-from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, take_run
+from v3s.train.optimizer import Schedule, TrainingOptions, loggers, sgd
+from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, shared_options, take_run
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, on_devices, score_by
 from v3s.video.store import StoredVideo
@@ -115,6 +120,7 @@ class PretrainJob:
         processes: this process among those of the run.
         console: where to print.
         num_workers: processes that read videos.
+        held_out: the rows of the usable videos that are validated on.
         resident: the frames of the training and validation videos if they are kept in memory, else None.
     """
 
@@ -129,6 +135,7 @@ class PretrainJob:
     processes: Processes
     console: Console
     num_workers: int
+    held_out: NDArray[np.int64]
     resident: tuple[ResidentFrames, ResidentFrames] | None
 
     def batches(
@@ -143,13 +150,18 @@ class PretrainJob:
 
 
 def pretrain(
-    config: PretrainConfig, *, backbone: nn.Module | None = None, console: Console | None = None
+    config: PretrainConfig,
+    *,
+    backbone: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    console: Console | None = None,
 ) -> PretrainResult:
     """Pre-train a backbone; ``keep`` says which epoch's weights are kept.
 
     Args:
         config: all options.
         backbone: your own network, to train instead of ``config.backbone``; see `v3s.check_backbone`.
+        callbacks: receive the numbers of every step and epoch, in the first process; see `v3s.Callback`.
         console: where to print; the terminal by default.
 
     Raises:
@@ -162,6 +174,7 @@ def pretrain(
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
+    callbacks = (*callbacks, *loggers(config, Path(config.out)))
     lock = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with lock, process_group(launched, compute.device) as processes:
         if processes.is_first:
@@ -169,7 +182,7 @@ def pretrain(
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
         run = _open(job)
         try:
-            return _train(job, run)
+            return _train(job, run, callbacks)
         except TrainingStoppedError as stopped:
             say(console, f"{stopped}; resume with: v3s pretrain --out {shlex.quote(config.out)} --resume")
             raise
@@ -217,14 +230,9 @@ def set_up_pretraining(
         num_processes=processes.local_count,
     )
     return PretrainJob(
-        config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers, resident
-    )
-
-
-def _shared_options(config: PretrainConfig) -> dict[str, str]:
-    """The options that all processes of a run must share."""
-    own = ("data", "workers", "device")
-    return {f"--{name.replace('_', '-')}": repr(value) for name, value in vars(config).items() if name not in own}
+        config, network, task, sampling, scanned, train, validation, compute, processes, console, num_workers,
+        parts[1], resident,
+    )  # fmt: skip
 
 
 def _network(config: PretrainConfig) -> nn.Module:
@@ -266,7 +274,7 @@ def _open(job: PretrainJob) -> RunFolder:
     scan = job.scan
     names = scan.videos.names
     videos = contents_of((names[place] for place in scan.usable), scan.usable_table)
-    check_same(_shared_options(job.config), "options", job.processes)
+    check_same(shared_options(job.config), "options", job.processes)
     check_same(videos, "usable videos", job.processes)
     if job.processes.is_first:
         run = take_run(job.config, _facts(job), videos)
@@ -289,14 +297,18 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
     }
 
 
-def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
+def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> PretrainResult:
     fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
-    training = pretraining(job)
-    steps = _training_job(job, training, run)
+    answers = Answers()
+    steps = _training_job(job, replace(pretraining(job), validation_objective=answers))
+    report = RunReport(
+        run, job.scan, job.validation, job.held_out, job.config.groups_of(job.scan), steps.order, answers,
+        job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", num_train=len(job.train),
+    )  # fmt: skip
     with fastest:
-        fit(steps, run)
+        fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)
     wait_for_all(job.processes)
-    return judge_run(
+    result = judge_run(
         run,
         job.task,
         num_clips=len(job.validation) * job.config.validation_clips,
@@ -304,6 +316,8 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
         console=job.console,
         is_first=job.processes.is_first,
     )
+    report.finish(steps, None if ":" in job.config.backbone else _network(job.config))
+    return result
 
 
 def pretraining(job: PretrainJob) -> Training:
@@ -330,7 +344,7 @@ def pretraining(job: PretrainJob) -> Training:
     )
 
 
-def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> TrainingJob:
+def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
     config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
     rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}

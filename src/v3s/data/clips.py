@@ -313,14 +313,17 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
-        return clip, torch.tensor(self.targets(video, plan))
+        return clip, torch.tensor(self.targets(key, video, plan))
 
-    def targets(self, video: int, plan: ClipPlan) -> list[int]:
-        """Return both labels of a sample and, if clips are in groups, the number of its video.
+    def targets(self, key: SampleKey, video: int, plan: ClipPlan) -> list[int]:
+        """Return both labels of a sample, and what else there is to know of it.
 
-        For a span, the number of its file and its start and end in milliseconds follow.
+        That is, of a validation clip, its number. Of a training clip in a group it is the number of its video; for a
+        span, the number of its file and its start and end in milliseconds follow.
         """
         labels, spans = [plan.labels.spatial, plan.labels.temporal], self.table.spans
+        if self._balanced is not None:
+            return [*labels, key[1]]
         if self.together == 1:
             return labels
         if spans is None:

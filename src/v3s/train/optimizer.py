@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from math import cos, pi
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from v3s.backbones.device import ComputeOptions
 from v3s.options import require_not_negative, require_positive
+from v3s.train.callbacks import Callback
+from v3s.train.tensorboard import EVENTS, TensorBoard
 
 Keep = Literal["loss", "accuracy", "last"]
 
@@ -36,6 +39,7 @@ class TrainingOptions(ComputeOptions):
             validation accuracy (if equal, with the lower loss), or the last. The folder "last" in the run's folder
             always contains the last ones.
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
+        log: tensorboard also writes event files into RUN/tensorboard, with every step; needs the extra tensorboard.
     """
 
     former: ClassVar[dict[str, Any]] = {"keep": "accuracy", "statistics_clips": 0}
@@ -51,6 +55,7 @@ class TrainingOptions(ComputeOptions):
     decay_epochs: int = 100
     keep: Keep = "loss"
     checkpoint_seconds: float = 300.0
+    log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +63,19 @@ class TrainingOptions(ComputeOptions):
         require_not_negative(self, "momentum", "weight_decay", "warmup")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup}; it must be less than epochs ({self.epochs})")
+
+
+def loggers(options: TrainingOptions, run: Path) -> list[Callback]:
+    """The callbacks that the options ask for.
+
+    Args:
+        options: what to write.
+        run: the folder of the run.
+
+    Raises:
+        ValueError: the extra that one of them needs is not installed.
+    """
+    return [TensorBoard(run / EVENTS)] if options.log == "tensorboard" else []
 
 
 def sgd(model: nn.Module, rate: float, options: TrainingOptions) -> torch.optim.SGD:

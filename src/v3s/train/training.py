@@ -1,7 +1,7 @@
 """The parts of a training: model and optimizer, streams of samples, and the state in a checkpoint."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -13,6 +13,7 @@ from torch import nn
 from v3s.backbones.device import Compute
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums
 from v3s.train.optimizer import Keep, Schedule
@@ -133,6 +134,8 @@ class TrainingJob:
         statistics_clips: number of training clips, at most an epoch, on which batch norm's statistics of the saved
             weights are estimated at the end; 0 keeps the running averages.
         load: loads what ``save`` wrote into the model and returns its epoch; needed with ``statistics_clips``.
+        callbacks: what is called after each step and epoch, in the first process.
+        after_epoch: called in every process when an epoch is in metrics.jsonl.
     """
 
     training: Training
@@ -149,6 +152,8 @@ class TrainingJob:
     console: Console
     statistics_clips: int = 0
     load: Callable[[Path], int] | None = None
+    callbacks: Sequence[Callback] = ()
+    after_epoch: Callable[[], None] = lambda: None
 
 
 def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:
