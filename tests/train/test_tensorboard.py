@@ -1,6 +1,7 @@
 """``--log tensorboard``: event files that TensorBoard itself reads, and a resumed run that is one curve."""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +16,9 @@ from rich.console import Console
 
 from v3s import FinetuneConfig, PretrainConfig, finetune, pretrain
 from v3s.cli import main
+from v3s.files.writing import SaveError
 from v3s.train.run import read_metrics
+from v3s.train.tensorboard import TensorBoard
 
 QUIET = Console(quiet=True)
 
@@ -72,6 +75,25 @@ def test_a_resumed_run_is_one_curve(
     assert not (tmp_path / "tensorboard").exists()
 
 
+def test_a_full_disk_is_one_clear_error_and_the_steps_before_it_are_whole(
+    tmp_path: Path, accumulate: Callable[[Path], Any], full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    board = TensorBoard(tmp_path / "tensorboard")
+    for step in range(1, 11):
+        board.on_step(step, {"step/loss": 1.0})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    size = file.stat().st_size
+    with pytest.raises(SaveError, match=r"tensorboard cannot be written: File too large"), full_disk(size + 10):
+        board.on_step(11, {"step/loss": 1.0})
+    assert file.stat().st_size == size + 10
+    board.on_end(None)
+    again = TensorBoard(tmp_path / "tensorboard")
+    again.on_step(11, {"step/loss": 2.0})
+    events = accumulate(tmp_path / "tensorboard").Scalars("step/loss")
+    assert [(event.step, event.value) for event in events] == [(step, 1.0) for step in range(1, 11)] + [(11, 2.0)]
+    again.on_end(None)
+
+
 def test_finetuning_logs_too(
     small_finetuning: FinetuneConfig, tmp_path: Path, accumulate: Callable[[Path], Any]
 ) -> None:
@@ -83,7 +105,9 @@ def test_without_the_extra_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before any video is looked for."""
-    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("tensorboard.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     for verb, more in (("pretrain", []), ("finetune", ["--backbone=random:r3d@0.125"])):
         words = [verb, "--data=nowhere", f"--out={tmp_path / 'run'}", "--log=tensorboard", *more]
         assert main(words) != 0

@@ -42,6 +42,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
+        self._still: dict[int, bool] = {}  # by the number of the clip: every pass has the same clips
 
     def __call__(self, model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the terms of a batch; the third of its labels is the number of each clip."""
@@ -50,7 +51,8 @@ class Answers:
 
     def _keep(self, logits: Logits, clips: Tensor, labels: Tensor) -> dict[str, Tensor]:
         spatial, temporal = (head.argmax(dim=1) for head in (logits.spatial, logits.temporal))
-        numbers, still = labels[:, 2], is_still(clips).long()
+        numbers = labels[:, 2]
+        still = torch.zeros_like(numbers) if self._still else is_still(clips).long()
         self._rows.append(torch.stack([numbers, labels[:, 0], labels[:, 1], spatial, temporal, still], dim=1))
         return pretext_terms(logits, labels)
 
@@ -59,8 +61,10 @@ class Answers:
         own = torch.cat(self._rows).tolist() if self._rows else []
         self._rows.clear()
         newest = {row[0]: row for rows in gather(own, processes) for row in rows}
+        self._still = self._still or {number: bool(row[5]) for number, row in newest.items()}
         rows = np.array([newest[number] for number in sorted(newest)], np.int64).reshape(-1, 6)
-        return Answered(rows[:, 0], rows[:, 1:3], rows[:, 3:5], rows[:, 5].astype(bool))
+        still = np.array([self._still.get(number, False) for number in sorted(newest)], bool)
+        return Answered(rows[:, 0], rows[:, 1:3], rows[:, 3:5], still)
 
 
 def is_still(clips: Tensor) -> Tensor:

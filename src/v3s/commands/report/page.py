@@ -127,9 +127,9 @@ def _chart(
 def _unused(found: Findings) -> list[str]:
     sentences = []
     for why, number, names in found.unused:
-        more = f"; and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
+        more = f" | and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
         if number:
-            named = ": " + "; ".join(names[:_NUM_NAMED]) + more if names else ""
+            named = ": " + " | ".join(names[:_NUM_NAMED]) + more if names else ""
             sentences.append(f"{counted(number, 'video')} {why}{named}.")
     return sentences or ["All listed videos are used."]
 
@@ -140,7 +140,7 @@ def _motion(found: Findings) -> str:
         return f"All of {counted(found.num_videos, 'validation video')} show motion."
     return (
         f"{found.num_still:,} of {counted(found.num_videos, 'validation video')} ({share:.0%}) show no motion in any "
-        "of their clips: no 8 x 8 pixels change by two levels of 255. Nobody can tell the speed of such a video; about "
+        "of their clips: no 8 x 8 pixels change by two levels of 255. Such a video does not show its speed; about "
         "the same share of the training videos is like this."
     )
 

@@ -15,7 +15,7 @@ from torch import nn
 from v3s.commands.pretrain_result import heads_at_chance, still_improving, verdict
 from v3s.commands.report.answers import Answered, Answers, KeptAnswers
 from v3s.commands.report.page import Findings, findings_page, head_sentence
-from v3s.commands.scores import HeadScores, score_head
+from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
 from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips
 from v3s.data.scan import Scan
 from v3s.files.text import counted, say
@@ -154,10 +154,11 @@ class RunReport:
         num_clips, num_seen = len(answered.numbers), len(metrics) * self.order.clips_per_epoch
         at_chance = heads_at_chance(self.clips.task, accuracies, num_clips)
         above = [head_sentence(name, head) for name, head in heads.items() if name not in at_chance]
+        constant = [one_answer_sentence(name, head) for name, head in heads.items() if head.one_answer is not None]
         if len(metrics) >= self.order.num_epochs:
-            return [*above, *verdict(self.clips.task, accuracies, num_clips, metrics, num_seen)]
+            return [*above, *verdict(self.clips.task, accuracies, num_clips, metrics, num_seen), *constant]
         falls = still_improving([line["train"].get("loss", inf) for line in metrics])
-        return [*above, *at_chance.values(), *(["the training loss is still falling"] if falls else [])]
+        return [*above, *at_chance.values(), *(["the training loss is still falling"] if falls else []), *constant]
 
     def _unused(self) -> list[tuple[str, int, list[str]]]:
         reasons: dict[str, list[str]] = {}
