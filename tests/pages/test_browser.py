@@ -21,8 +21,23 @@ LOOK = """<script>addEventListener("load", () => {
   });
   const letters = [...document.querySelectorAll("svg")].map((svg) =>
     13 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width);
+  const covered = [], box = (element) => element.getBoundingClientRect();
+  for (const svg of document.querySelectorAll("svg")) {
+    const texts = [...svg.querySelectorAll("text")], edge = box(svg);
+    for (const [place, text] of texts.entries()) {
+      const own = box(text), inside = own.left >= edge.left - 1 && own.right <= edge.right + 1
+        && own.top >= edge.top - 1 && own.bottom <= edge.bottom + 1;
+      if (!inside) covered.push(`${text.textContent} leaves the chart`);
+      for (const other of texts.slice(place + 1)) {
+        const its = box(other);
+        const across = Math.min(own.right, its.right) - Math.max(own.left, its.left);
+        const down = Math.min(own.bottom, its.bottom) - Math.max(own.top, its.top);
+        if (Math.min(across, down) > 4) covered.push(`${text.textContent} and ${other.textContent}`);
+      }
+    }
+  }
   const found = {window: innerWidth, excess: document.documentElement.scrollWidth - room, charts: letters.length,
-                 wide: wide.map((element) => element.outerHTML.slice(0, 80)), letters: Math.min(...letters)};
+                 wide: wide.map((element) => element.outerHTML.slice(0, 80)), letters: Math.min(...letters), covered};
   document.documentElement.dataset.found = JSON.stringify(found);
 })</script>"""
 
@@ -57,11 +72,12 @@ def everything() -> str:
         reference_lines={"chance (spatial)": 0.0556, "chance (temporal)": 0.0909}, markers={"kept": 5e4},
     )  # fmt: skip
     matrix = confusion_matrix(np.eye(18) * 900, ["projection 0.65 bottom"] * 18, title="spatial head")
+    counts = confusion_matrix(np.full((8, 8), 99999), ["pendulum", "WWWW", "mammoth", *"abcde"], title="Test videos")
     bars = bar_chart({"with the whole network": 0.4, "without": 0.2}, title="Bars", reference=0.3, note="chance")
     picture = jpeg_uri(np.zeros((112, 454, 3), np.uint8))
     blocks = [
         paragraph(name),
-        side_by_side(figure(curve, name), figure(matrix, name), figure(bars, name)),
+        side_by_side(figure(curve, name), figure(matrix, name), figure(bars, name), figure(counts, name)),
         strip([(name, picture)] * 5),
         figure(picture, name),
         table(("name", "number"), [(name, 1)]),
@@ -73,8 +89,8 @@ def everything() -> str:
 def test_nothing_is_wider_than_the_window(width: int, tmp_path: Path) -> None:
     found = laid_out(everything(), width, tmp_path)
     assert found["wide"] == []
-    assert found["excess"] == 0
-    assert found["charts"] == 3
+    assert (found["excess"], found["covered"]) == (0, [])
+    assert found["charts"] == 4
     assert float(str(found["letters"])) >= 8.5
 
 
@@ -82,5 +98,5 @@ def test_nothing_is_wider_than_the_window(width: int, tmp_path: Path) -> None:
 def test_the_report_of_a_run_fits(pretrained: Path, width: int, tmp_path: Path) -> None:
     found = laid_out((pretrained / "report.html").read_text(), width, tmp_path)
     assert found["wide"] == []
-    assert found["excess"] == 0
+    assert (found["excess"], found["covered"]) == (0, [])
     assert float(str(found["letters"])) >= 9

@@ -70,7 +70,7 @@ def test_all_finite_numbers_are_drawn_with_some_ticks(values: list[float], scale
 
 def test_long_numbers_leave_room_for_the_name_of_the_axis() -> None:
     svg = line_chart({"a": [(0, 0.0185), (1, 0.0205)]}, title="t", x_label="epoch", y_label="learning rate")
-    starts = [float(text.get("x", "")) - 7.3 * len(name) for name, text in texts(svg).items() if name.startswith("0.0")]
+    starts = [float(text.get("x", "")) - 8.3 * len(name) for name, text in texts(svg).items() if name.startswith("0.0")]
     assert len(starts) >= 4
     assert min(starts) >= float(texts(svg)["learning rate"].get("x", "")) + 4
 
