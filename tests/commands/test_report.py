@@ -225,7 +225,7 @@ def test_a_picture_that_cannot_be_read_any_more_is_missing_alone(
 def test_short_videos_and_several_clips(
     small_pretraining: PretrainConfig, tmp_path: Path, found: list[Findings]
 ) -> None:
-    """The video of a clip is drawn, so that its group is that of the drawn one."""
+    """The video of a clip is drawn among those long enough for its label: 12 frames show a speed of 1 alone."""
     data = tmp_path / "data"
     make_clips(data, num_videos=12, num_frames=40, height=48, width=64)
     make_clips(data / "short", num_videos=8, num_frames=12, height=48, width=64)
@@ -233,6 +233,9 @@ def test_short_videos_and_several_clips(
     pretrain(replace(given, validation_videos=8), console=QUIET)
     assert found[-1].heads["temporal"].confusion.sum() == 32
     assert found[-1].num_videos <= 8
+    assert len(found[-1].wrong) >= 3
+    for _, caption in found[-1].wrong:
+        assert not caption.startswith("short/") or "temporal: speed 1," in caption
 
 
 def test_writing_a_page_is_quick(pretrained: Path, small_pretraining: PretrainConfig, tmp_path: Path) -> None:

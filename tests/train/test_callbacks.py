@@ -187,4 +187,5 @@ def test_of_several_processes_only_the_first_calls_them(small_pretraining: Pretr
     done = subprocess.run([*launch, options, str(called)], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert called.read_text() == f"1 {STEPS}\n2 {2 * STEPS}\n"
-    assert (tmp_path / "run/report.html").is_file()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Answers of the kept weights to 4 clips of 4 validation videos" in page, "of both processes"
