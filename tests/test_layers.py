@@ -153,7 +153,7 @@ def test_what_writes_a_file_stands_on_files() -> None:
 
 def test_core_never_imports_an_extra() -> None:
     """Extras are imported where they are used, so that a plain install works."""
-    extras = {"sklearn", "scipy", "h5py", "faiss", "pyarrow", "torchvision", "PIL", "cv2", "matplotlib"}
+    extras = {"sklearn", "scipy", "h5py", "faiss", "pyarrow", "tensorboard", "torchvision", "PIL", "cv2", "matplotlib"}
     for path in MODULES:
         for node in tree_of(path).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from v3s.protocols.retrieve import RetrieveConfig, retrieve
     from v3s.protocols.similarity import SimilarityConfig, similarity
     from v3s.protocols.speediness import SpeedinessConfig, speediness
+    from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
     from v3s.vectors.merge import MergeConfig, merge
@@ -46,6 +47,7 @@ __all__ = [
     "BACKBONES",
     "TASKS",
     "AuditConfig",
+    "Callback",
     "CheckConfig",
     "ConvertConfig",
     "DemoConfig",
@@ -99,6 +101,7 @@ _OTHERS = {
     "v3s.features.encoder": ("load_encoder",),
     "v3s.features.saved": ("load_backbone",),
     "v3s.pretext.task": ("TASKS",),
+    "v3s.train.callbacks": ("Callback",),
 }
 """Public names in addition to the commands, by module."""
 

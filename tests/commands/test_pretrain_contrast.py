@@ -201,5 +201,5 @@ def test_any_option_overrides_the_recipe(
     config: PretrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--clips-together=3", "--batch-size=10", "--recipe=v3s-contrast", f"--data={config.data}"]
-    assert main(["pretrain", *words, f"--out={tmp_path}/run"]) == 1
-    assert "batch_size is 10; it must be a multiple of clips_together (3)" in capsys.readouterr().err
+    assert main(["pretrain", *words, f"--out={tmp_path}/run"]) == 2
+    assert "--batch-size is 10; it must be a multiple of --clips-together (3)" in capsys.readouterr().err

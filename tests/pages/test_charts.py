@@ -5,6 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from v3s.pages.charts import bar_chart, confusion_matrix, line_chart
 
@@ -55,6 +57,54 @@ def test_a_y_range_keeps_points_at_its_edge() -> None:
     svg = line_chart({"a": [(0, -5), (1, 0), (2, 9)]}, title="t", x_label="x", y_label="y", y_range=(0, 1))
     heights = [float(c.get("cy", "")) for c in parse(svg).iter(f"{SVG}circle")]
     assert heights[0] == heights[1] > heights[2]
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=5), st.sampled_from([1.0, 1e-3, 0.1]))
+@example([1.0, 4.0], 1e-3)  # a third of the range is a power of ten, but for rounding
+@example([0.0, 0.3], 1.0)
+def test_all_finite_numbers_are_drawn_with_some_ticks(values: list[float], scale: float) -> None:
+    svg = lines(a=[(place, value * scale) for place, value in enumerate(values)])
+    numbers = [text for text in texts(svg) if text not in ("Loss", "epoch", "nats", "a")]
+    assert len(numbers) >= 2
+
+
+def test_long_numbers_leave_room_for_the_name_of_the_axis() -> None:
+    svg = line_chart({"a": [(0, 0.0185), (1, 0.0205)]}, title="t", x_label="epoch", y_label="learning rate")
+    starts = [float(text.get("x", "")) - 8.3 * len(name) for name, text in texts(svg).items() if name.startswith("0.0")]
+    assert len(starts) >= 4
+    assert min(starts) >= float(texts(svg)["learning rate"].get("x", "")) + 4
+
+
+def test_names_are_outside_of_the_axes() -> None:
+    """So none covers a curve."""
+    svg = line_chart(
+        {"train": [(0, 3), (10, 1)], "validation": [(0, 3), (10, 2)]},
+        title="Loss", x_label="epoch", y_label="nats", reference_lines={"chance": 2.5, "best": 2}, markers={"kept": 7},
+    )  # fmt: skip
+    axes = next(line for line in parse(svg).iter(f"{SVG}polyline") if line.get("stroke") == "currentColor")
+    corners = [tuple(map(float, point.split(","))) for point in (axes.get("points") or "").split()]
+    (left, top), (_, bottom), (right, _) = corners
+    for name, text in texts(svg).items():
+        x, y = float(text.get("x", "")), float(text.get("y", ""))
+        assert not (left < x < right and top < y < bottom), name
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        lines(train=[(0, 3), (10, 1)], validation=[(0, 3), (10, 1)]),
+        bar_chart({"with the whole network": 0.4, "without": 0.2}, title="t"),
+        confusion_matrix(np.full((18, 18), 999), ["projection 0.65 bottom"] * 18, title="t"),
+        confusion_matrix(np.full((11, 11), 99), ["speed 1 then 2"] * 11, title="t"),
+    ],
+)
+def test_charts_shrink_with_the_page_and_stay_readable(svg: str) -> None:
+    """On a page of 400 pixels, of which 368 are for the chart, letters are at least 9 pixels high."""
+    root = parse(svg)
+    assert "width:100%" in (root.get("style") or "")
+    assert "min-width" not in (root.get("style") or "")
+    width = float((root.get("viewBox") or "").split()[2])
+    assert float(root.get("font-size", "")) * min(1.0, 368 / width) >= 9
 
 
 @pytest.mark.parametrize("points", [[(3.0, 0.0)], [(3.0, 1e-9)], [(0.0, 5.0), (1.0, 5.0)], [(0.0, 1e6), (1e6, 3e6)]])

@@ -257,7 +257,15 @@ def _next_steps(demo: DemoResult) -> str:
         "your own videos under each transform": ["preview", *data, *shorter],
         "which of them are usable": ["check", *data, *least],
         "a network of them, with settings that suit them and this machine": [
-            "pretrain", *data, *group, "--recipe", "own", "--minutes", "30", "--out", "RUN"
+            "pretrain",
+            *data,
+            *group,
+            "--recipe",
+            "own",
+            "--minutes",
+            "30",
+            "--out",
+            "RUN",
         ],
     }
     rows = [(shlex.join(["v3s", *words]), text) for text, words in commands.items()]

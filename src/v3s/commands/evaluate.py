@@ -137,7 +137,7 @@ def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts
         with compute.autocast():
             logits = model(compute.clips(clips))
         predictions.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
-        truth.append(labels)
+        truth.append(labels[:, :2])
     return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 

@@ -1,12 +1,14 @@
 """``v3s pretrain``: a folder of videos in, a trained backbone out (paper sections 3 and 4.1)."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ from v3s.backbones import create_backbone, import_backbone
 from v3s.backbones.device import Compute, choose_compute, divide_cores, fastest_convolutions
 from v3s.backbones.stages import freeze_stages
 from v3s.commands.pretrain_result import PretrainResult, judge_run
+from v3s.commands.report.answers import Answers
+from v3s.commands.report.report import RunReport
 from v3s.data.clips import BatchOptions, BatchOrder, PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -21,7 +25,7 @@ from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
-from v3s.data.usable import usable_videos
+from v3s.data.usable import require_length, usable_videos
 from v3s.features.saved import InitialWeights, load_saved, save_trained
 from v3s.features.warm_start import facts_of_start, warm_start
 from v3s.files.lock import only_writer
@@ -31,10 +35,19 @@ from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
-from v3s.train.optimizer import Schedule, TrainingOptions, sgd
-from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, saying_how_to_resume, take_run
+from v3s.train.optimizer import Schedule, TrainingOptions, loggers, sgd
+from v3s.train.run import (
+    RunFolder,
+    check_out,
+    contents_of,
+    hash_of_files,
+    saying_how_to_resume,
+    shared_options,
+    take_run,
+)
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, frozen_modules, on_devices, score_by
 from v3s.video.store import StoredVideo
 
@@ -87,15 +100,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         self.check_clips()
         require_not_negative(self, "statistics_clips")
         self.check_batches()
-        if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or self.short == "fit"):
-            raise ValueError(
-                f"parts is {self.parts}; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
-            )
+        self.check_drawing(self)
         self.check_objective(self.clips_together)
-        if self.clips_together > 1 and (self.train_clips > 1 or self.label_prior == "family"):
-            raise ValueError(
-                f"clips_together is {self.clips_together}; more than 1 needs train_clips 1 and label_prior class"
-            )
 
     @property
     def initial_rate(self) -> float:
@@ -120,6 +126,7 @@ class PretrainJob:
         processes: this process among those of the run.
         console: where to print.
         num_workers: processes that read videos.
+        held_out: the rows of the usable videos that are validated on.
         resident: the frames of the training and validation videos if they are kept in memory, else None.
     """
 
@@ -135,6 +142,7 @@ class PretrainJob:
     processes: Processes
     console: Console
     num_workers: int
+    held_out: NDArray[np.int64]
     resident: tuple[ResidentFrames, ResidentFrames] | None
 
     def batches(
@@ -149,13 +157,18 @@ class PretrainJob:
 
 
 def pretrain(
-    config: PretrainConfig, *, backbone: nn.Module | None = None, console: Console | None = None
+    config: PretrainConfig,
+    *,
+    backbone: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    console: Console | None = None,
 ) -> PretrainResult:
     """Pre-train a backbone; ``keep`` says which epoch's weights are kept.
 
     Args:
         config: all options.
         backbone: your own network, to train instead of ``config.backbone``; see `v3s.check_backbone`.
+        callbacks: receive the numbers of every step and epoch, in the first process; see `v3s.Callback`.
         console: where to print; the terminal by default.
 
     Raises:
@@ -168,13 +181,14 @@ def pretrain(
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
+    callbacks = (*callbacks, *loggers(config, Path(config.out)))
     lock = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with lock, process_group(launched, compute.device) as processes:
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
         with saying_how_to_resume("pretrain", config.out, console):
-            return _train(job, _open(job))
+            return _train(job, _open(job), callbacks)
 
 
 def set_up_pretraining(
@@ -223,14 +237,8 @@ def set_up_pretraining(
     )
     return PretrainJob(
         config, network, started, task, sampling, scanned, train, validation, compute, processes, console,
-        num_workers, resident,
+        num_workers, parts[1], resident,
     )  # fmt: skip
-
-
-def _shared_options(config: PretrainConfig) -> dict[str, str]:
-    """The options that all processes of a run must share."""
-    own = ("data", "workers", "device")
-    return {f"--{name.replace('_', '-')}": repr(value) for name, value in vars(config).items() if name not in own}
 
 
 def _network(config: PretrainConfig) -> nn.Module:
@@ -257,22 +265,16 @@ def _read_videos(
     )
     if processes.is_first:
         first_is_done(processes, "scan")
-    most_frames = int(scanned.usable_table.num_frames.max())
-    if most_frames < longest:
-        raise ValueError(
-            f"no video is long enough for every label: the longest has {most_frames} frames, the task needs "
-            f"{longest}; choose fewer --clip-frames or --task v3s-short"
-        )
+    require_length(scanned, longest)
     return scanned
 
 
 def _open(job: PretrainJob) -> RunFolder:
     """Open the folder of the run; with several processes, the first one creates it."""
-    run = RunFolder(Path(job.config.out))
-    scan = job.scan
+    run, scan = RunFolder(Path(job.config.out)), job.scan
     names = scan.videos.names
     videos = contents_of((names[place] for place in scan.usable), scan.usable_table)
-    check_same(_shared_options(job.config), "options", job.processes)
+    check_same(shared_options(job.config), "options", job.processes)
     check_same(videos, "usable videos", job.processes)
     check_same({job.started.weights: job.started.fingerprint} if job.started else {}, "weights", job.processes)
     if job.processes.is_first:
@@ -297,14 +299,18 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
     }
 
 
-def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
+def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> PretrainResult:
     fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
-    training = pretraining(job)
-    steps = _training_job(job, training, run)
+    answers = Answers()
+    steps = _training_job(job, replace(pretraining(job), validation_objective=answers))
+    report = RunReport(
+        run, job.scan, job.validation, job.held_out, job.config.groups_of(job.scan), steps.order, answers,
+        job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", num_train=len(job.train),
+    )  # fmt: skip
     with fastest:
-        fit(steps, run)
+        fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)
     wait_for_all(job.processes)
-    return judge_run(
+    result = judge_run(
         run,
         job.task,
         num_clips=len(job.validation) * job.config.validation_clips,
@@ -312,6 +318,8 @@ def _train(job: PretrainJob, run: RunFolder) -> PretrainResult:
         console=job.console,
         is_first=job.processes.is_first,
     )
+    report.finish(steps, None if ":" in job.config.backbone else _network(job.config))
+    return result
 
 
 def pretraining(job: PretrainJob) -> Training:
@@ -338,7 +346,7 @@ def pretraining(job: PretrainJob) -> Training:
     )
 
 
-def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> TrainingJob:
+def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
     config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
     rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}
@@ -373,10 +381,9 @@ def _training_job(job: PretrainJob, training: Training, run: RunFolder) -> Train
 
 
 def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str, Any]) -> None:
-    config = job.config
     save_trained(
-        folder, model, backbone=config.backbone, width=config.width,
-        task=job.task, sampling=job.sampling, results=results, fps=config.fps, init=job.started,
+        folder, model, backbone=job.config.backbone, width=job.config.width, fps=job.config.fps,
+        task=job.task, sampling=job.sampling, results=results, init=job.started,
     )  # fmt: skip
 
 

@@ -85,14 +85,7 @@ def verdict(
         drawn independently of the videos, so a network at chance is right on each clip independently, also on clips of
         one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
     """
-    sentences = []
-    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
-        chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
-        if len(rows) > 1 and accuracy <= chance + critical_value(num_clips) * sqrt(chance * (1 - chance) / num_clips):
-            sentences.append(
-                f"the {head} head is at chance: {accuracy:.1%} of {num_clips:,} clips of held-out videos, chance is "
-                f"{chance:.1%}; these videos do not show that it has learned its labels"
-            )
+    sentences = list(heads_at_chance(task, validation, num_clips).values())
     if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
         sentences.append(
             f"the run has seen {clips:,} clips; on UCF101 both heads left chance within {CLIPS_TO_LEAVE_CHANCE:,}: "
@@ -101,6 +94,20 @@ def verdict(
     if still_improving([line["train"]["loss"] for line in epochs]):
         sentences.append("the training loss was still falling at the end: more --epochs will probably help")
     return sentences
+
+
+def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
+    """The heads that :func:`verdict` calls at chance, each with its sentence; a head of one label is none."""
+    found = {}
+    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
+        chance = 1 / len(rows)
+        by_luck = critical_value(num_clips) * sqrt(chance * (1 - chance) / num_clips)
+        if len(rows) > 1 and (accuracy := validation[f"accuracy_{head}"]) <= chance + by_luck:
+            found[head] = (
+                f"the {head} head is at chance: {accuracy:.1%} of {num_clips:,} clips of held-out videos, chance is "
+                f"{chance:.1%}; these videos do not show that it has learned its labels"
+            )
+    return found
 
 
 def still_improving(losses: Sequence[float]) -> bool:

@@ -48,6 +48,11 @@ class HeadScores:
         return float(self.confusion.sum(axis=0).max() / self.confusion.sum())
 
     @property
+    def best_single_answer(self) -> float:
+        """The share of clips that the best constant answer gets right, in [0, 1]."""
+        return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
+
+    @property
     def one_answer(self) -> str | None:
         """The text of the row that was the answer to every clip, if there is one and other rows were possible."""
         given = np.flatnonzero(self.confusion.sum(axis=0))
@@ -59,7 +64,7 @@ class HeadScores:
 
         The test is one-sided, at 1 %, over groups.
         """
-        baseline = max(self.chance, float(self.confusion.sum(axis=1).max() / self.confusion.sum()))
+        baseline = max(self.chance, self.best_single_answer)
         by_chance = sqrt(baseline * (1 - baseline) / self.confusion.sum())
         return self.accuracy > baseline + critical_value(self.num_groups) * max(by_chance, self.standard_error)
 

@@ -21,6 +21,7 @@ from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     NO_BARS,
     Bars,
+    ClipOptions,
     ClipPlan,
     Labels,
     Picture,
@@ -76,6 +77,21 @@ class BatchOptions:
         for name in ("parts", "clips_together"):
             if self.batch_size % (number := getattr(self, name)):
                 raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of {name} ({number})")
+
+    def check_drawing(self, clips: ClipOptions) -> None:
+        """Check that batches can be made with this way to draw labels and videos.
+
+        Raises:
+            ValueError: parts, or clips that belong together, exclude it.
+        """
+        if self.parts > 1 and (self.train_clips > 1 or self.clips_together > 1 or clips.short == "fit"):
+            raise ValueError(
+                f"parts is {self.parts}; more than 1 needs train_clips 1, clips_together 1 and short leave-out"
+            )
+        if self.clips_together > 1 and (self.train_clips > 1 or clips.label_prior == "family"):
+            raise ValueError(
+                f"clips_together is {self.clips_together}; more than 1 needs train_clips 1 and label_prior class"
+            )
 
     def check_shares(self, num_processes: int) -> None:
         """Check that processes can share the batches.
@@ -313,14 +329,17 @@ class PretextClips(Dataset[tuple[Tensor, Tensor]]):
         video, plan = self.plan(*key)
         frames = read_frames(self.table[video], plan.frames)
         clip = cut_clip(frames, plan, self.sampling.clip_size)
-        return clip, torch.tensor(self.targets(video, plan))
+        return clip, torch.tensor(self.targets(key, video, plan))
 
-    def targets(self, video: int, plan: ClipPlan) -> list[int]:
-        """Return both labels of a sample and, if clips are in groups, the number of its video.
+    def targets(self, key: SampleKey, video: int, plan: ClipPlan) -> list[int]:
+        """Return both labels of a sample, and what else there is to know of it.
 
-        For a span, the number of its file and its start and end in milliseconds follow.
+        That is, of a validation clip, its number. Of a training clip in a group it is the number of its video; for a
+        span, the number of its file and its start and end in milliseconds follow.
         """
         labels, spans = [plan.labels.spatial, plan.labels.temporal], self.table.spans
+        if self._balanced is not None:
+            return [*labels, key[1]]
         if self.together == 1:
             return labels
         if spans is None:

@@ -1,7 +1,7 @@
 """Files that fail after the scan: each is skipped from the failing batch on, and no other sample takes its place."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,18 @@ class _Entry:
     stage: Stage
     reason: str
     batch: int
+
+
+def _read_log(log: Path) -> Iterator[_Entry]:
+    if log.exists():
+        complete = read_text(log).rpartition("\n")[0]  # a full disk may have cut the last line short
+        for line in lines_of(complete):
+            yield parse_as(_Entry, line, log)
+
+
+def failures_in(log: Path) -> dict[str, str]:
+    """Path and reason of each file in a log, of whichever stream."""
+    return {entry.path: entry.reason for entry in _read_log(log)}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,11 +57,7 @@ class Quarantine:
     _first_batches: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.log is None or not self.log.exists():
-            return
-        complete = read_text(self.log).rpartition("\n")[0]  # a full disk may have cut the last line short
-        for line in lines_of(complete):
-            entry = parse_as(_Entry, line, self.log)
+        for entry in _read_log(self.log) if self.log is not None else ():
             if entry.stream == self.stream:
                 self.failures[entry.path] = Failure(entry.stage, entry.reason)
                 self._first_batches[entry.path] = entry.batch

@@ -134,7 +134,7 @@ def resident_batches(
     for keys in order:
         drawn = [clips.plan(*key) for key in keys]
         batch = cut_clips(frames, drawn, clips.sampling.clip_size, compiled=compiled)
-        labels = torch.tensor([clips.targets(video, plan) for video, plan in drawn])
+        labels = torch.tensor([clips.targets(key, *sample) for key, sample in zip(keys, drawn, strict=True)])
         yield batch, labels.to(frames.device, non_blocking=True)
 
 

@@ -61,6 +61,20 @@ def usable_videos(
     return found
 
 
+def require_length(found: Scan, num_frames: int) -> None:
+    """Check that at least one usable video is long enough for every label.
+
+    Raises:
+        ValueError: none is.
+    """
+    most = int(found.usable_table.num_frames.max())
+    if most < num_frames:
+        raise ValueError(
+            f"no video is long enough for every label: the longest has {most} frames, the task needs {num_frames}; "
+            "choose fewer --clip-frames or --task v3s-short"
+        )
+
+
 def shorter_table(found: Scan, shorter: Mapping[str, int]) -> Table:
     """How many of the videos that can be read each setting would use.
 

@@ -2,7 +2,8 @@
 
 Text and axes have the colour of the page (``currentColor``), so that a chart works in light and dark mode. Series
 colours are Okabe and Ito's colour-blind safe palette; lines also differ in their dashes. Every chart has its title for
-screen readers.
+screen readers. It is as wide as the page and is drawn narrow, so that its text stays readable on a phone; inside of the
+axes there are only lines, and their names are in the legend.
 """
 
 import math
@@ -16,10 +17,12 @@ from v3s.pages.page import text_as_html
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+_THIN_DASHES = ("4 3", "1 4", "10 4", "10 3 1 3")  # of reference lines
 
 _FONT_SIZE = 13
-_LETTER = 7.3  # upper estimate of a letter's width, in pixels
-_WIDTH = 720
+_NARROW, _WIDE = frozenset(" .,:;'|!()[]/-ijlftr"), frozenset("mwMW%@")
+_WIDTH = 460  # of a line chart: on a phone of 400 pixels its letters are 10 pixels high
+_LARGEST = 1.25  # so many times its width is a chart shown at most
 _MAX_CLASSES_WITH_NUMBERS = 12
 
 
@@ -55,7 +58,7 @@ def line_chart(
         x_label: Name and unit of x.
         y_label: Name and unit of y.
         y_range: Lowest and highest y; points outside are drawn at the edge. By default the range of all values.
-        reference_lines: Values of y to mark with a horizontal line, by label (for example chance).
+        reference_lines: Values of y to mark with a horizontal line, by name (for example chance); the legend has both.
         markers: Values of x to mark with a vertical line, by label.
 
     Returns:
@@ -71,17 +74,22 @@ def line_chart(
     y_low, y_high = y_range or _extent([y for _, y in points] + list(reference_lines.values()))
     if not y_low < y_high:
         raise ValueError(f"chart {title!r}: y_range must go from low to high, got {y_range}")
-    x_axis, y_axis = _Axis(x_low, x_high, 64, _WIDTH - 16), _Axis(y_low, y_high, 330, 64)
-    legend, bottom = _legend(list(series), x_axis.start, 392)
+    left = 32 + max(_length(f"{value:g}") for value in _ticks(y_low, y_high))
+    right = max(12, 2 + _length(f"{x_high:g}") / 2)
+    x_axis, y_axis = _Axis(x_low, x_high, left, _WIDTH - right), _Axis(y_low, y_high, 280, 64)
+    strokes = {name: _stroke(*_look(order), 2) for order, name in enumerate(series)}
+    references = {
+        f"{name} {value:.3g}": (value, _stroke("currentColor", _THIN_DASHES[order % len(_THIN_DASHES)], 1))
+        for order, (name, value) in enumerate(reference_lines.items())
+    }
+    entries = [*strokes.items(), *((name, stroke) for name, (_, stroke) in references.items())]
+    legend, bottom = _legend(entries, x_axis.start, 342)
+    is_whole = all(float(x).is_integer() for x, _ in points)
     parts = [
-        _frame(x_axis, y_axis, x_label, y_label),
-        *(_horizontal_line(value, x_axis, y_axis) for value in reference_lines.values()),
+        _frame(x_axis, y_axis, x_label, y_label, is_whole=is_whole),
+        *(_horizontal_line(value, stroke, x_axis, y_axis) for value, stroke in references.values()),
         *(_marker(name, value, x_axis, y_axis, row) for row, (name, value) in enumerate(markers.items())),
         *(_line(name, series[name], x_axis, y_axis, order) for order, name in enumerate(series)),
-        *(
-            _horizontal_label(name, value, x_axis, y_axis, row)
-            for row, (name, value) in enumerate(reference_lines.items())
-        ),
         legend,
     ]
     return _svg(title, _WIDTH, bottom, parts)
@@ -112,8 +120,8 @@ def bar_chart(
     _check_finite(title, values)
     _check_finite(title, ticks)
     numbers = [0.0, *values.values(), *ticks.values()]
-    left = 24 + _LETTER * max(map(len, values))
-    x_axis = _Axis(min(numbers), max(numbers) if max(numbers) > min(numbers) else 1.0, left, left + 420)
+    left = 24 + max(map(_length, values))
+    x_axis = _Axis(min(numbers), max(numbers) if max(numbers) > min(numbers) else 1.0, left, left + 240)
     parts = [
         _bar(label, value, ticks.get(label), x_axis, 44 + 28 * row) for row, (label, value) in enumerate(values.items())
     ]
@@ -144,8 +152,8 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
             f"matrix {title!r} needs finite counts >= 0 of shape ({len(labels)}, {len(labels)}) for its labels, "
             f"got shape {table.shape}: {table.tolist()}"
         )
-    margin = 34 + _LETTER * max(map(len, labels))
-    cell = 44 if len(labels) <= _MAX_CLASSES_WITH_NUMBERS else 24
+    margin = 34 + max(map(_length, labels))
+    cell = max(28, 8 + _length(f"{table.max():g}")) if len(labels) <= _MAX_CLASSES_WITH_NUMBERS else 17
     top, end = 56.0, cell * len(labels)
     parts = [_text(margin + end / 2, 48, "predicted class", anchor="middle")]
     parts.append(_text(14, top + end / 2, "true class", anchor="middle", turn=-90))
@@ -169,8 +177,9 @@ def _cell(
     x, y = corner
     tip = f"true class {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}" fill="{_PALETTE[0]}" fill-opacity="{share:.3f}" '
-        f'stroke="currentColor" stroke-opacity="0.25"><title>{text_as_html(tip)}</title></rect>'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{_PALETTE[0]}" '
+        f'fill-opacity="{share:.3f}" stroke="currentColor" stroke-opacity="0.25">'
+        f"<title>{text_as_html(tip)}</title></rect>"
     )
     if len(labels) > _MAX_CLASSES_WITH_NUMBERS or not count:
         return rectangle
@@ -197,7 +206,7 @@ def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) 
 
 def _line(name: str, points: Sequence[tuple[float, float]], x_axis: _Axis, y_axis: _Axis, order: int) -> str:
     """Draw one series, with dots if there are few points."""
-    colour, dash = _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
+    colour, dash = _look(order)
     positions = [(x_axis(x), y_axis(y)) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in positions)
     line = f'<polyline points="{path}" {_stroke(colour, dash, 2)}><title>{text_as_html(name)}</title></polyline>'
@@ -205,17 +214,15 @@ def _line(name: str, points: Sequence[tuple[float, float]], x_axis: _Axis, y_axi
     return line + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in dots)
 
 
-def _horizontal_line(value: float, x_axis: _Axis, y_axis: _Axis) -> str:
-    """Draw a dashed line over the whole width."""
+def _look(order: int) -> tuple[str, str]:
+    """Return colour and dashes of a series, by its place."""
+    return _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
+
+
+def _horizontal_line(value: float, stroke: str, x_axis: _Axis, y_axis: _Axis) -> str:
+    """Draw a line over the whole width."""
     y = f"{y_axis(value):.1f}"
-    return f'<line x1="{x_axis.start}" x2="{x_axis.stop}" y1="{y}" y2="{y}" {_stroke("currentColor", "4 3", 1)}/>'
-
-
-def _horizontal_label(name: str, value: float, x_axis: _Axis, y_axis: _Axis, row: int) -> str:
-    """Draw name and number of a horizontal line, with a halo over other lines; labels alternate between both ends."""
-    x, anchor = (x_axis.start + 4, "start") if row % 2 else (x_axis.stop - 4, "end")
-    label = _text(x, y_axis(value) - 4, f"{name} {value:.3g}", anchor=anchor)
-    return f'<g style="paint-order:stroke;stroke:var(--paper,#fff);stroke-width:4px">{label}</g>'
+    return f'<line x1="{x_axis.start}" x2="{x_axis.stop}" y1="{y}" y2="{y}" {stroke}/>'
 
 
 def _marker(name: str, value: float, x_axis: _Axis, y_axis: _Axis, row: int) -> str:
@@ -226,7 +233,7 @@ def _marker(name: str, value: float, x_axis: _Axis, y_axis: _Axis, row: int) -> 
     return line + _text(x, top - 6 - 15 * (row % 2), name, anchor=anchor)
 
 
-def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
+def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, *, is_whole: bool) -> str:
     """Draw the axes, round ticks, a faint grid and both labels."""
     parts = []
     for value in _ticks(y_axis.low, y_axis.high):
@@ -234,7 +241,7 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
         line = f'<line x1="{x_axis.start}" x2="{x_axis.stop}" y1="{y:.1f}" y2="{y:.1f}" '
         parts.append(line + _stroke("currentColor", "none", 1) + ' stroke-opacity="0.15"/>')
         parts.append(_text(x_axis.start - 8, y + 4, f"{value:g}", anchor="end"))
-    for value in _ticks(x_axis.low, x_axis.high):
+    for value in _ticks(x_axis.low, x_axis.high, fewest=3, is_whole=is_whole):
         parts.append(_text(x_axis(value), y_axis.start + 20, f"{value:g}", anchor="middle"))
     corner = f"{x_axis.start},{y_axis.stop} {x_axis.start},{y_axis.start} {x_axis.stop},{y_axis.start}"
     parts.append(f'<polyline points="{corner}" {_stroke("currentColor", "none", 1)}/>')
@@ -243,25 +250,25 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _legend(names: Sequence[str], left: float, y: float) -> tuple[str, float]:
-    """Draw the legend, wrapped at the chart's right edge; returns the drawing and the y below it."""
+def _legend(entries: Sequence[tuple[str, str]], left: float, y: float) -> tuple[str, float]:
+    """Draw the legend of (name, stroke) pairs, wrapped at the right edge; returns the drawing and the y below it."""
     parts, x = [], left
-    for order, name in enumerate(names):
-        width = 44 + _LETTER * len(name)
+    for name, stroke in entries:
+        width = 44 + _length(name)
         if x > left and x + width > _WIDTH:
             x, y = left, y + 20
-        stroke = _stroke(_PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)], 3)
         parts.append(f'<line x1="{x:.1f}" x2="{x + 26:.1f}" y1="{y - 4}" y2="{y - 4}" {stroke}/>')
         parts.append(_text(x + 32, y, name))
         x += width
     return "".join(parts), y + 12
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return four to eleven round numbers within low..high."""
-    rough = (high - low) / 5
+def _ticks(low: float, high: float, *, fewest: int = 5, is_whole: bool = False) -> list[float]:
+    """Return round numbers within low..high: about ``fewest`` to twice as many; only whole numbers on request."""
+    rough = (high - low) / fewest * (1 + 1e-9)  # a power of ten may be rounded up
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(factor * power for factor in (1, 2, 5) if factor * power <= rough)
+    step = max(step, 1.0) if is_whole else step
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return [float(f"{number * step:.10g}") for number in numbers]
 
@@ -291,6 +298,21 @@ def _check_finite(title: str, values: Mapping[str, float]) -> None:
             raise ValueError(f"chart {title!r}: {name} is {value}; only finite numbers can be drawn")
 
 
+def _length(text: str) -> float:
+    """Return an upper estimate of the width of a line of text, in pixels, in the wider of the usual fonts."""
+    widths = (
+        5.3
+        if letter in _NARROW
+        else 13.0
+        if letter in _WIDE or not letter.isascii()
+        else 10.0
+        if letter.isupper()
+        else 8.3
+        for letter in text
+    )
+    return sum(widths)
+
+
 def _stroke(colour: str, dash: str, width: float) -> str:
     """Return the attributes of an unfilled line."""
     return f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"'
@@ -305,13 +327,13 @@ def _text(
 
 
 def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
-    """Assemble the chart, which shrinks with the page to three quarters of its width and scrolls on narrower pages."""
-    width = max(width, 24 + _LETTER * 1.2 * len(title))
+    """Assemble the chart, which shrinks and grows with the page."""
+    width = max(width, 24 + 1.25 * _length(title))
     name = text_as_html(title)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="system-ui, sans-serif" font-size="{_FONT_SIZE}" '
-        f'style="width:100%;max-width:{width:.0f}px;min-width:{0.75 * width:.0f}px;height:auto">'
+        f'style="display:block;width:100%;max-width:{_LARGEST * width:.0f}px;height:auto">'
         f'<title>{name}</title><text x="8" y="20" font-weight="600" font-size="15" fill="currentColor">{name}</text>'
         f"{''.join(parts)}</svg>"
     )

@@ -23,6 +23,8 @@ h2 { margin-top: 2.5rem; border-top: 1px solid var(--faint); padding-top: 1rem; 
 figure { margin: 1rem 0; overflow-x: auto; }
 figure > img, figure > video { max-width: 100%; height: auto; }
 figcaption { color: var(--quiet); font-size: .9rem; overflow-wrap: anywhere; }
+p { overflow-wrap: anywhere; }
+.pair { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .strip { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .strip figure { margin: 0; }
 .strip img, .strip video { width: 100%; }
@@ -68,6 +70,11 @@ def figure(image: str, caption: str, alt: str = "") -> str:
         alt: Alternative text for screen readers; the caption by default. A chart has its own.
     """
     return _captioned(image if image.startswith("<svg") else _media(image, alt or caption), caption)
+
+
+def side_by_side(*figures: str) -> str:
+    """Show figures two in a row, or below each other on a narrow screen."""
+    return '<div class="pair">\n' + "\n".join(figures) + "\n</div>"
 
 
 def video(uri: str, caption: str) -> str:

@@ -3,8 +3,8 @@
 The epoch to keep is chosen on held-out training videos; the test videos are read only after that, once.
 """
 
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -42,13 +42,15 @@ from v3s.protocols.recognition import (
     recognize,
     save_recognizer,
 )
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
-from v3s.train.optimizer import Keep, Schedule, TrainingOptions, sgd
+from v3s.train.optimizer import Keep, Schedule, TrainingOptions, loggers, sgd
 from v3s.train.run import (
     FREE_ON_RESUME,
     MANIFEST,
     METRICS,
+    REPORT,
     RunFolder,
     check_out,
     contents_of,
@@ -60,7 +62,7 @@ from v3s.train.run import (
 from v3s.train.training import Stream, Training, TrainingJob, frozen_modules, score_by
 from v3s.video.store import StoredVideo
 
-RESULT, _REPORT = "result.json", "report.html"
+RESULT = "result.json"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the weights
 
 
@@ -142,13 +144,16 @@ class FinetuneJob:
         return load_batches(clips, order, num_workers=self.num_workers, pin_memory=on_gpu, quarantine=quarantine)
 
 
-def finetune(config: FinetuneConfig, *, console: Console | None = None) -> RecognitionResult:
+def finetune(
+    config: FinetuneConfig, *, callbacks: Sequence[Callback] = (), console: Console | None = None
+) -> RecognitionResult:
     """Fine-tune a backbone with a new linear head, and test the weights of the epoch that is kept.
 
     Writes the run's folder: the weights, their description, metrics.jsonl, result.json and report.html.
 
     Args:
         config: the options.
+        callbacks: receive the numbers of every step and epoch; see `v3s.Callback`.
         console: where to report; the terminal by default.
 
     Raises:
@@ -160,12 +165,13 @@ def finetune(config: FinetuneConfig, *, console: Console | None = None) -> Recog
     console = console or Console()
     if kind_of_run(Path(config.out)) == "pretrained":
         raise ValueError(f"{config.out} contains a pre-training run; choose another folder with --out")
+    callbacks = (*callbacks, *loggers(config, Path(config.out)))
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
         with saying_how_to_resume("finetune", config.out, console):
             run = _open(job)
-            fit(_training_job(job, run), run)
+            fit(replace(_training_job(job, run), callbacks=callbacks), run)
             return _test(job, run)
 
 
@@ -206,7 +212,7 @@ def _open(job: FinetuneJob) -> RunFolder:
     videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
     run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
-        for name in (CLASSIFIER, RESULT, _REPORT):
+        for name in (CLASSIFIER, RESULT, REPORT):
             (run.path / name).unlink(missing_ok=True)
     return run
 
@@ -334,8 +340,8 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
             f"{len(parts.test_table):,} for testing": parts.test_source,
         },
     )
-    write_page(run.path / _REPORT, html)
-    say(job.console, str(run.path / _REPORT))
+    write_page(run.path / REPORT, html)
+    say(job.console, str(run.path / REPORT))
     return result
 
 

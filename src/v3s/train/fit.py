@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from v3s.data.quarantine import Quarantine
+from v3s.train.callbacks import Callbacks
 from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
 from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
@@ -49,13 +50,15 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
         batches = job.train.read(order, usable)
         report(job.opening)
         guard = FiniteGuard(processes, training.compute.device)
-        checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, LAG[training.compute.device.type]))
+        lag = LAG[training.compute.device.type]
+        checkpoints = _Checkpoints(job, run, position, guard, Agreement(processes, lag))
+        callbacks = Callbacks(job.callbacks if processes.is_first else (), lag, report)
         if job.save_start and not run.has_checkpoint:
             checkpoints.save()
         progress = Progress(order, report, job.console)
-        with progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
+        with callbacks, progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
             while position.epoch < order.num_epochs:
-                clock = _train_epoch(checkpoints, batches, progress, stop)
+                clock = _train_epoch(checkpoints, batches, progress, callbacks, stop)
                 train = position.sums.means(processes)
                 with _cut_short(stop, processes):
                     validation = _validate(job, position.epoch + 1, held_out)
@@ -64,6 +67,8 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                 progress.end_epoch(line)
                 if processes.is_first:
                     run.add_metrics(line)
+                callbacks.epoch(order.steps_per_epoch * position.epoch, line)
+                job.after_epoch()
                 checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
         if job.statistics_clips and layers_to_estimate(training.model, training.frozen):
             _estimate_again(job, run, usable, held_out, report)
@@ -228,12 +233,15 @@ def _cut_short(stop: StopRequest, processes: Processes) -> AbstractContextManage
     return stop.cut_short() if processes.count == 1 else nullcontext()
 
 
-def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: Progress, stop: StopRequest) -> Clock:
+def _train_epoch(
+    checkpoints: _Checkpoints, batches: Iterator[Batch], progress: Progress, callbacks: Callbacks, stop: StopRequest
+) -> Clock:
     training, position = checkpoints.job.training, checkpoints.position
     set_training_mode(training.trained, training.frozen)
     clock = Clock(training.compute.device)
     waiting = partial(_cut_short, stop, training.processes)
-    for batch in timed(batches, checkpoints.job.order.steps_per_epoch - position.step, clock, waiting=waiting):
+    steps_per_epoch = checkpoints.job.order.steps_per_epoch
+    for batch in timed(batches, steps_per_epoch - position.step, clock, waiting=waiting):
         terms = train_step(
             training.trained, batch, training.objective, training.optimizer, training.compute, checkpoints.guard
         )
@@ -241,6 +249,7 @@ def _train_epoch(checkpoints: _Checkpoints, batches: Iterator[Batch], progress: 
         position.step += 1
         checkpoints.after_step(stop)
         progress.step(position.epoch, position.step, position.sums, clock)
+        callbacks.step(steps_per_epoch * position.epoch + position.step, terms)
     start = time.perf_counter()
     checkpoints.check()
     clock.seconds += time.perf_counter() - start  # waiting for the device to finish

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from math import cos, pi
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from v3s.backbones.device import ComputeOptions
 from v3s.options import require_not_negative, require_positive
+from v3s.train.callbacks import Callback
+from v3s.train.tensorboard import EVENTS, TensorBoard
 
 Keep = Literal["loss", "accuracy", "last"]
 
@@ -38,6 +41,7 @@ class TrainingOptions(ComputeOptions):
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
         freeze: Stages of the backbone whose weights and batch-norm statistics stay as they are at the start, such as
             conv1,conv2. They cost no backward pass if no stage before them is trained.
+        log: tensorboard also writes event files into RUN/tensorboard, with every step; needs the extra tensorboard.
     """
 
     former: ClassVar[dict[str, Any]] = {"keep": "accuracy", "statistics_clips": 0}
@@ -54,6 +58,7 @@ class TrainingOptions(ComputeOptions):
     keep: Keep = "loss"
     checkpoint_seconds: float = 300.0
     freeze: tuple[str, ...] | None = None
+    log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +71,19 @@ class TrainingOptions(ComputeOptions):
     def frozen_text(self) -> str:
         """The frozen stages, for an announcement; empty if there are none."""
         return f"frozen: {', '.join(self.freeze)}; " if self.freeze else ""
+
+
+def loggers(options: TrainingOptions, run: Path) -> list[Callback]:
+    """The callbacks that the options ask for.
+
+    Args:
+        options: what to write.
+        run: the folder of the run.
+
+    Raises:
+        ValueError: the extra that one of them needs is not installed.
+    """
+    return [TensorBoard(run / EVENTS)] if options.log == "tensorboard" else []
 
 
 def sgd(model: nn.Module, rate: float, options: TrainingOptions) -> torch.optim.SGD:

@@ -7,6 +7,8 @@ metrics.jsonl           one line for each epoch
 quarantine.jsonl        one line for each file that failed after the scan: the batch from which it is skipped, and why
 videos.jsonl            the videos that are used, and what identifies their contents
 train.log               what was printed
+report.html             what the run has learned, with its curves; for a person
+tensorboard/            event files, with ``--log tensorboard``
 checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
 backbone.safetensors    the weights of the epoch that is kept; config.json describes how to use them
 last/                   the same files of the last epoch that a checkpoint was written after
@@ -36,7 +38,7 @@ from rich.console import Console
 
 from v3s import argv
 from v3s.data.index_table import IndexTable, content_of
-from v3s.data.quarantine import Quarantine
+from v3s.data.quarantine import Quarantine, failures_in
 from v3s.files.lock import is_free
 from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.text import as_text, counted, say
@@ -53,23 +55,24 @@ from v3s.files.writing import (
 )
 from v3s.train.checkpoint import PREVIOUS
 from v3s.train.stop import TrainingStoppedError
+from v3s.train.tensorboard import EVENTS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-_QUARANTINE, _VIDEOS = "quarantine.jsonl", "videos.jsonl"
+_QUARANTINE, _VIDEOS, REPORT = "quarantine.jsonl", "videos.jsonl", "report.html"
 _LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
 _NUM_NAMED = 5
 FREE_ON_RESUME = (
-    "out data workers device epochs checkpoint_seconds resume overwrite compile allow_missing".split()  # noqa: SIM905
+    "out data workers device epochs checkpoint_seconds log resume overwrite compile allow_missing".split()  # noqa: SIM905
 )
 """Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint.
 
 With the schedule cosine, the number of epochs does.
 """
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, "config.json", "*.safetensors", CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
-_FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, NEXT)
+_FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, EVENTS, NEXT)
 
 _Config = TypeVar("_Config")
 
@@ -101,6 +104,11 @@ class RunFolder:
         """The files that failed in a stream of batches, read from and logged to quarantine.jsonl."""
         log = self.path / _QUARANTINE
         return Quarantine(num_files=num_files, log=log, stream=stream, repeats=repeats, report=report)
+
+    @property
+    def failed_videos(self) -> dict[str, str]:
+        """Path and reason of each file that failed after the scan."""
+        return failures_in(self.path / _QUARANTINE)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -198,6 +206,12 @@ def take_run(
         lines = "".join(json.dumps([path, content]) + "\n" for path, content in videos.items())
         write_whole(run.path / _VIDEOS, lines.encode())
     return run
+
+
+def shared_options(config: Any) -> dict[str, str]:
+    """The options that all processes of a run must share."""
+    own = ("data", "workers", "device")
+    return {f"--{name.replace('_', '-')}": repr(value) for name, value in vars(config).items() if name not in own}
 
 
 def contents_of(paths: Iterable[str], table: IndexTable) -> dict[str, str]:

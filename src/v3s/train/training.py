@@ -1,7 +1,7 @@
 """The parts of a training: model and optimizer, streams of samples, and the state in a checkpoint."""
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -14,6 +14,7 @@ from v3s.backbones.device import Compute
 from v3s.backbones.stages import stage_modules
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.quarantine import Quarantine
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes, wrap
 from v3s.train.loop import Batch, Objective, Sums, batch_norms
 from v3s.train.optimizer import Keep, Schedule
@@ -136,6 +137,8 @@ class TrainingJob:
         load: loads what ``save`` wrote into the model and returns its epoch; needed with ``statistics_clips``.
         save_start: whether to write a checkpoint before the first step, so that resuming needs nothing that the
             weights were loaded from.
+        callbacks: what is called after each step and epoch, in the first process.
+        after_epoch: called in every process when an epoch is in metrics.jsonl.
     """
 
     training: Training
@@ -153,6 +156,8 @@ class TrainingJob:
     statistics_clips: int = 0
     load: Callable[[Path], int] | None = None
     save_start: bool = False
+    callbacks: Sequence[Callback] = ()
+    after_epoch: Callable[[], None] = lambda: None
 
 
 def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:

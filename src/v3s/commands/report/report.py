@@ -1,0 +1,237 @@
+"""RUN/report.html: written after epochs while a run trains, and once more with the weights that are kept."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from v3s.commands.pretrain_result import heads_at_chance, still_improving, verdict
+from v3s.commands.report.answers import Answered, Answers, KeptAnswers
+from v3s.commands.report.page import Findings, findings_page, head_sentence
+from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
+from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips
+from v3s.data.scan import Scan
+from v3s.files.text import counted, say
+from v3s.pages.images import Pixels, jpeg_uri, tile
+from v3s.pages.page import write_page
+from v3s.train.distributed import Processes
+from v3s.train.loop import validate
+from v3s.train.run import METRICS, REPORT, RunFolder, read_metrics
+from v3s.train.training import TrainingJob
+from v3s.video.container import VideoError
+from v3s.video.warp import to_width, warp
+
+SECONDS_BETWEEN = 30.0  # two reports, at least
+SHARE = 0.01  # largest share of the time that reports may take
+_NUM_WRONG, _NUM_FRAMES = 8, 4
+_MOST_IN_GALLERY, _NUM_QUERIES, _NUM_NEIGHBOURS = 64, 4, 3
+_WIDTH = 112  # of a frame on the page, at most
+
+_Shown = tuple[str, str]  # a picture as a data URI, and its caption
+
+
+@dataclass(slots=True)
+class RunReport:
+    """Writes the report of a pre-training; every process has one, and the first writes.
+
+    Attributes:
+        run: the folder of the run.
+        scan: the videos, with the verdict on each.
+        clips: the validation clips.
+        held_out: the rows of the usable videos that are validated on, in the order of ``clips``.
+        groups: the group of each usable video.
+        order: the training batches of the whole run.
+        answers: the objective of the validation passes, which keeps the answers.
+        processes: this process among those of the run.
+        network: its name and width, in words.
+        num_train: number of training videos.
+    """
+
+    run: RunFolder
+    scan: Scan
+    clips: PretextClips
+    held_out: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    order: BatchOrder
+    answers: Answers
+    processes: Processes
+    network: str
+    num_train: int
+    _due: float = field(default_factory=lambda: time.monotonic() + SECONDS_BETWEEN)
+    _pictures: dict[tuple[int, int], Pixels | None] = field(default_factory=dict)
+
+    def after_epoch(self) -> None:
+        """Write the report, unless the last one is too recent; every process must call it.
+
+        Raises:
+            SaveError: the file cannot be written; the last report is unchanged.
+        """
+        answered = self.answers.take(self.processes)
+        start = time.monotonic()
+        if self.processes.is_first and start >= self._due:
+            self._write(answered, "the last epoch")
+            end = time.monotonic()
+            self._due = end + max(SECONDS_BETWEEN, (end - start) / SHARE)
+
+    def finish(self, steps: TrainingJob, untrained: nn.Module | None) -> None:
+        """Write the report of a finished run, with one validation pass of the kept weights.
+
+        Every process must call it.
+
+        Args:
+            steps: the training, whose model gets the kept weights.
+            untrained: the network as it was before the training; None if that is not known.
+
+        Raises:
+            SaveError: the file cannot be written; the last report is unchanged.
+        """
+        assert steps.load is not None
+        steps.load(self.run.path)
+        training, stream = steps.training, steps.validation
+        others = {} if untrained is None else {"random weights": training.compute.network(untrained).eval()}
+        answers = KeptAnswers(_MOST_IN_GALLERY, len(self.clips), others)
+        report = partial(say, steps.console)
+        failed = self.run.quarantine(stream.name, stream.num_files, repeats=True, report=report)
+        batches = stream.read(steps.fixed, failed)
+        validate(training.model, batches, answers, training.compute, self.processes)
+        answered = answers.take(self.processes)
+        if self.processes.is_first:
+            self._write(answered, "the kept weights", self._neighbours(answers))
+            say(steps.console, str(self.run.path / REPORT))
+
+    def _write(self, answered: Answered, weights: str, neighbours: Sequence[Sequence[_Shown]] = ()) -> None:
+        metrics = read_metrics(self.run.path / METRICS)
+        if not metrics or not len(answered.numbers):
+            return
+        videos, last = self._videos(answered.numbers), metrics[-1]
+        heads = self._scores(answered, videos)
+        lead = (
+            f"{self.network}, after epoch {last['epoch']:,} of {self.order.num_epochs:,}, on "
+            f"{counted(self.num_train, 'training video')} and {counted(len(self.clips), 'validation video')}. "
+            f"Epoch {last['best_epoch']:,} is kept."
+        )
+        found = Findings(
+            lead=lead,
+            sentences=[f"{line[0].upper()}{line[1:]}." for line in self._sentences(answered, heads, metrics)],
+            metrics=metrics,
+            heads=heads,
+            weights=weights,
+            num_still=len(np.setdiff1d(videos, videos[~answered.still])),
+            num_videos=len(np.unique(videos)),
+            unused=self._unused(),
+            wrong=self._wrong(answered, videos, heads),
+            neighbours=neighbours,
+        )
+        write_page(self.run.path / REPORT, findings_page(found))
+
+    def _videos(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The video of each clip, as a row of the validation videos; it is drawn if short videos are among them."""
+        if self.clips.sampling.short == "leave-out":
+            return numbers % len(self.clips)
+        return np.array([self.clips.plan(VALIDATION_EPOCH, int(number))[0] for number in numbers], np.int64)
+
+    def _scores(self, answered: Answered, videos: NDArray[np.int64]) -> dict[str, HeadScores]:
+        groups = self.groups[self.held_out[videos]]
+        task, prior = self.clips.task, self.clips.sampling.label_prior
+        rows = {"spatial": task.spatial, "temporal": task.temporal}
+        return {
+            name: score_head(rows[name], prior, truth, answers, groups)
+            for name, truth, answers in answered.by_head()
+            if len(rows[name]) > 1
+        }
+
+    def _sentences(
+        self, answered: Answered, heads: dict[str, HeadScores], metrics: Sequence[dict[str, Any]]
+    ) -> list[str]:
+        accuracies = {f"accuracy_{name}": head.accuracy for name, head in heads.items()}
+        num_clips, num_seen = len(answered.numbers), len(metrics) * self.order.clips_per_epoch
+        at_chance = heads_at_chance(self.clips.task, accuracies, num_clips)
+        above = [head_sentence(name, head) for name, head in heads.items() if name not in at_chance]
+        constant = [one_answer_sentence(name, head) for name, head in heads.items() if head.one_answer is not None]
+        if len(metrics) >= self.order.num_epochs:
+            return [*above, *verdict(self.clips.task, accuracies, num_clips, metrics, num_seen), *constant]
+        falls = still_improving([line["train"].get("loss", inf) for line in metrics])
+        return [*above, *at_chance.values(), *(["the training loss is still falling"] if falls else []), *constant]
+
+    def _unused(self) -> list[tuple[str, int, list[str]]]:
+        reasons: dict[str, list[str]] = {}
+        for report in self.scan.reports:
+            if report.verdict != "usable":
+                reasons.setdefault(report.verdict, []).append(f"{report.name}: {report.reason}")
+        reasons["failed after the scan"] = [f"{path}: {reason}" for path, reason in self.run.failed_videos.items()]
+        unused = [(why, len(videos), videos) for why, videos in reasons.items()]
+        return [*unused, ("listed, but not on the disk", self.scan.videos.num_missing, [])]
+
+    def _wrong(self, answered: Answered, videos: NDArray[np.int64], heads: dict[str, HeadScores]) -> list[_Shown]:
+        """Clips of different videos that a head gets wrong, in the order of their numbers: not the worst ones."""
+        shown: dict[int, _Shown] = {}
+        for place, video in enumerate(videos.tolist()):
+            said = [
+                (name, heads[name].labels[truth[place]], heads[name].labels[answers[place]])
+                for name, truth, answers in answered.by_head()
+                if name in heads
+            ]
+            if video in shown or all(truth == answer for _, truth, answer in said):
+                continue
+            if (picture := self._picture(int(answered.numbers[place]), _NUM_FRAMES)) is not None:
+                text = "; ".join(
+                    f"{name}: {truth}, {'right' if truth == answer else f'but the answer is {answer}'}"
+                    for name, truth, answer in said
+                )
+                shown[video] = jpeg_uri(picture), f"{self._name(video)}: {text}"
+            if len(shown) == _NUM_WRONG:
+                break
+        return list(shown.values())
+
+    def _neighbours(self, kept: KeptAnswers) -> list[list[_Shown]]:
+        """For some clips, their neighbours by each network; nothing if there are too few groups to choose from."""
+        numbers = kept.gallery.numbers
+        videos = self._videos(np.array(numbers, np.int64))
+        groups = self.groups[self.held_out[videos]]
+        if len(np.unique(groups)) <= _NUM_NEIGHBOURS + 1:
+            return []
+        pairs = []
+        for query in np.linspace(0, len(numbers) - 1, _NUM_QUERIES).astype(int).tolist():
+            pair = []
+            for network in kept.gallery.vectors:
+                found = [query, *kept.gallery.nearest(network, query, groups, _NUM_NEIGHBOURS)]
+                names = [self._name(videos[place]) for place in found]
+                pictures = [self._picture(numbers[place], 1) for place in found]
+                sheet = [picture for picture in pictures if picture is not None]
+                if len(sheet) == len(found):
+                    pair.append((jpeg_uri(tile(np.stack(sheet), len(sheet))), f"{network}: {' | '.join(names)}"))
+            pairs.append(pair)
+        return pairs
+
+    def _name(self, video: int) -> str:
+        return self.scan.videos.names[int(self.scan.usable[self.held_out[video]])]
+
+    def _picture(self, number: int, num_frames: int) -> Pixels | None:
+        """Evenly spaced frames of a clip in a row, read once; None if its video can no longer be read."""
+        key = number, num_frames
+        if key not in self._pictures:
+            try:
+                self._pictures[key] = frames_in_a_row(self.clips[VALIDATION_EPOCH, number][0], num_frames)
+            except VideoError:
+                self._pictures[key] = None
+        return self._pictures[key]
+
+
+def frames_in_a_row(clip: torch.Tensor, num_frames: int) -> Pixels:
+    """Evenly spaced frames of a clip, small, side by side.
+
+    Args:
+        clip: uint8, shape (3, T, H, W).
+        num_frames: how many.
+    """
+    frames = clip.permute(1, 0, 2, 3)
+    times = ((torch.arange(num_frames) + 0.5) * len(frames) / num_frames).long()
+    to_picture, height, width = to_width(clip.shape[3], clip.shape[2], _WIDTH)
+    return tile(warp(frames[times], to_picture, height, width).permute(1, 2, 3, 0), num_frames)
