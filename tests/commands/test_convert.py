@@ -441,10 +441,10 @@ NO_WEIGHTS = "is not a file of weights, or is damaged; give a .pt or .pth file t
 NO_NAMES = "does not contain named tensors; give a state_dict written by torch.save\n"
 CODE = "contains an object of "
 NEEDED = {"torch": CODE, "legacy": CODE, "pickle": NO_WEIGHTS, "empty": NO_WEIGHTS, "text": NO_WEIGHTS,
-          "list": NO_NAMES, "folder": "", "missing": "no such file\n"}  # fmt: skip
+          "list": NO_NAMES, "missing": "no such file\n"}  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", NEEDED)
+@pytest.mark.parametrize("kind", [*NEEDED, "folder"])
 def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, mark = tmp_path / "weights.pth", tmp_path / "executed"
     value = {"state_dict": {"conv1.weight": torch.zeros(1)}, "extra": Payload(mark)}
@@ -460,6 +460,7 @@ def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsy
     assert main(["convert", f"--weights={path}", f"--out={tmp_path / 'run'}"]) == 1
     assert time.monotonic() - start < 1
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: {NEEDED[kind]}")
+    needed = " is a folder; give" if kind == "folder" else f": {NEEDED[kind]}"
+    assert error.startswith(f"error: {path}{needed}")
     assert len(error.splitlines()) == 1
     assert not mark.exists()
