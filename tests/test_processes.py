@@ -47,6 +47,16 @@ def test_nothing_is_imported_from_the_current_folder(words: list[str], small_vid
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_module_imports_nothing_from_the_current_folder_before_it_leaves_it(tmp_path: Path) -> None:
+    """``python -m v3s`` imports the package while the current folder is searched first."""
+    for name in (*SHADOWED[:-3], "random", "selectors", "re", "enum", "typing", "email", "datetime", "pathlib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
+    command = [sys.executable, "-m", "v3s", "check", "nothing"]
+    ended = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False, timeout=120)
+    assert ended.returncode == 1, ended.stderr
+    assert "nothing does not exist" in ended.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 2.5])
 def test_ctrl_c_in_prepare(seconds: float, small_videos: Path, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ Every command is also a function, with its options as a dataclass: ``v3s embed -
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not typing's: `python -m v3s` looks for what this file imports in the current folder first
 if TYPE_CHECKING:
+    from typing import Any
+
     from v3s.backbones import BACKBONES, check_backbone, create_backbone
     from v3s.commands.audit import AuditConfig, audit
     from v3s.commands.check import CheckConfig, check
@@ -106,11 +107,13 @@ _OTHERS = {
 """Public names in addition to the commands, by module."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name when it is first used: ``import v3s`` itself imports nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'v3s' has no attribute {name!r}")
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("v3s")
     from v3s.cli import COMMANDS
 
@@ -125,11 +128,11 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _checking(verb: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:
+def _checking(verb: "Callable[..., Any]", kind: "type[Any]") -> "Callable[..., Any]":
     """A command's function that refuses anything else than its options, such as a dictionary, before it begins."""
 
     @wraps(verb)
-    def checking(config: Any, *arguments: Any, **named: Any) -> Any:
+    def checking(config: "Any", *arguments: "Any", **named: "Any") -> "Any":
         if not isinstance(config, kind):
             call, given = f"v3s.{verb.__name__}(v3s.{kind.__name__}(...))", type(config).__name__
             raise TypeError(f"v3s.{verb.__name__} was given a {given}; it needs its options: {call}")

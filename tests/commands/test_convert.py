@@ -486,7 +486,7 @@ NEEDED = {"torch": CODE, "legacy": CODE, "pickle": NO_WEIGHTS, "empty": NO_WEIGH
           "list": NO_NAMES, "missing": ": no such file\n", "folder": " is a folder; give a regular file\n"}  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", NEEDED)
+@pytest.mark.parametrize("kind", [*NEEDED, "folder"])
 def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, mark = tmp_path / "weights.pth", tmp_path / "executed"
     value = {"state_dict": {"conv1.weight": torch.zeros(1)}, "extra": Payload(mark)}

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from rich.console import Console
@@ -410,3 +412,26 @@ def test_changed_contents_are_not_resumed(small_videos: Path, config: PretrainCo
         pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
     (out / "videos.jsonl").unlink()  # a run of an earlier version
     pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
+
+
+def test_a_change_that_restores_size_and_date_is_found_when_all_is_read_again(
+    small_videos: Path, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = shutil.copytree(small_videos, tmp_path / "data"), tmp_path / "run"
+    changed = replace(config, data=str(data), out=str(out), epochs=1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+    pretrain(changed, console=QUIET)
+    file = sorted(data.rglob("*.mp4"))[3]
+    before, content = file.stat(), bytearray(file.read_bytes())
+    with av.open(str(file)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+    assert last.pos is not None
+    content[last.pos + last.size - 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = replace(changed, resume=True, epochs=2)
+    pretrain(again, console=QUIET)  # what is known of the file still stands
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    name = re.escape(str(file.relative_to(data)))
+    with pytest.raises(ValueError, match=f"the contents of 1 video changed since the run started: {name}; restore"):
+        pretrain(replace(again, epochs=3), console=QUIET)

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from v3s.backbones import create_backbone
+from v3s.data.lists.folder import find_files, video_files
 from v3s.features.saved import save_trained
 from v3s.files.writing import SaveError
 from v3s.pages.images import jpeg_uri, mp4, small_frames
@@ -227,7 +228,11 @@ def test_clips_contain_exactly_the_frames_of_their_hits(
 ) -> None:
     vectors = stored[True]
     hits, _ = find(vectors, small_videos / vectors.video(2).path, k=12, clips=str(tmp_path / "clips"))
-    files = sorted((tmp_path / "clips").iterdir())
+    files = sorted((tmp_path / "clips").glob("*.mp4"))
+    assert video_files(tmp_path / "clips") == tuple(file.name for file in files)
+    shutil.copy(hits[0].file, tmp_path / "own.mp4")
+    found = find_files(tmp_path)  # the clips are no further videos of a data folder
+    assert (list(found.videos), found.num_own) == (["own.mp4"], 1)
     assert [str(file) for file in files] == [hit.clip for hit in hits]
     assert files[0].name == f"01_clip_000_{hits[0].start.replace(':', '-')}.mp4"
     for hit, file in zip(hits, files, strict=True):

@@ -147,6 +147,19 @@ def test_a_hole_is_a_loss(suffix: str, tmp_path: Path) -> None:
         index_video(path)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "webm"])
+def test_a_lone_frame_is_all_or_what_damage_left(suffix: str, tmp_path: Path) -> None:
+    whole = write(tmp_path / f"whole.{suffix}", ENCODERS[suffix], range(60))
+    data = whole.read_bytes()
+    with av.open(str(whole)) as container:
+        second = [packet.pos for packet in container.demux(video=0) if packet.size][1] or 0
+    damaged = tmp_path / f"damaged.{suffix}"
+    damaged.write_bytes(data[:second] + bytes(len(data) - second))
+    with pytest.raises(VideoError, match=r"of 6\d promised frames 1 decode"):
+        index_video(damaged)
+    assert index_video(write(tmp_path / f"one.{suffix}", ENCODERS[suffix], [0])).num_frames == 1
+
+
 def test_a_live_recording_has_no_sizes(tmp_path: Path) -> None:
     """A recorder that cannot go back leaves the sizes of Segment and Clusters unknown."""
     path = tmp_path / "a.mkv"

@@ -114,7 +114,7 @@ def test_pauses_of_a_real_recording(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "suffix", "container", "rate"),
     [("libx264", "h264", None, 50), ("mpeg2video", "m2v", None, 50), ("libx265", "265", None, 50),
-     ("mpeg4", "cmp", "m4v", 50), ("mjpeg", "mjpeg", None, 25)],
+     ("mpeg4", "cmp", "m4v", 50), ("mpeg1video", "m1v", None, 50), ("mjpeg", "mjpeg", None, 25)],
 )  # fmt: skip
 def test_a_bare_stream_is_read_and_its_rate_is_said_to_be_assumed(
     codec: str, suffix: str, container: str | None, rate: int, tmp_path: Path

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from v3s.files.lock import is_free
 from v3s.files.times import time_text
-from v3s.files.writing import SaveError, write_atomically
+from v3s.files.writing import SaveError, write_atomically, write_json
 from v3s.pages.images import encode_mp4
 from v3s.vectors.entries import Place
 from v3s.vectors.moments import Moment
 from v3s.video.decode import Video, stream_frames
 from v3s.video.index import VideoError
 
+_MARK = "cutouts.json"
+"""Written before the clips: a folder of videos that contains theirs does not list them as further videos."""
 _FRAMES_AT_ONCE = 32
 _MAX_STEM_BYTES = 160  # of a file's name that are kept; a whole name may have 255
 
@@ -37,14 +39,15 @@ def cutouts_if_saved(folder: Path) -> Iterator[None]:
     Args:
         folder: where the clips are written, see `check_cutouts`.
     """
-    is_new = not folder.exists()
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         yield
     except SaveError:
-        for path in folder.glob("*.mp4"):
-            path.unlink()
-        if is_new and folder.is_dir():
-            folder.rmdir()
+        for path in (*folder.glob("*.mp4"), folder / _MARK):
+            path.unlink(missing_ok=True)
+        for made in missing:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
         raise
 
 
@@ -59,7 +62,7 @@ def cutout_name(rank: int, count: int, moment: Moment) -> str:
 def write_cutouts(
     folder: Path, moments: Sequence[Moment], open_video: Callable[[Place], Video]
 ) -> tuple[dict[int, Path], dict[int, str]]:
-    """Write the frames of each moment to a file of its own, at the video's mean frame rate.
+    """Write the frames of each moment to a file of its own, at the video's mean frame rate, and a list of the files.
 
     Args:
         folder: where to write; see `check_cutouts`.
@@ -74,8 +77,10 @@ def write_cutouts(
     """
     written: dict[int, Path] = {}
     failed: dict[int, str] = {}
-    for rank, moment in enumerate(moments, start=1):
-        path = folder / cutout_name(rank, len(moments), moment)
+    names = [cutout_name(rank, len(moments), moment) for rank, moment in enumerate(moments, start=1)]
+    write_json(folder / _MARK, {"written_by": "v3s search", "cutouts": names})
+    for rank, (name, moment) in enumerate(zip(names, moments, strict=True), start=1):
+        path = folder / name
         try:
             _write(path, open_video(moment.place))
             written[rank] = path

@@ -1,5 +1,6 @@
 """The one decode pass over a whole file: what it contains, whether frames are missing, and what is unusual about it."""
 
+import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -199,6 +200,8 @@ def take_pass(
     timing = timing_of(times, stream.time_base, stated)
     if timing is None:
         raise VideoError(f"{seen.path}: neither its header nor its timestamps give a frame rate")
+    if stated and container.format.name in BARE_FORMATS:  # the times are FFmpeg's: it counts packets
+        return Timing(timing.timestamps, float(stated), len(seen.frame_times) / float(stated), varies=False)
     if seen.num_empty and not timing.timestamps:  # the rate that is stated is that of all chunks
         seconds = (len(seen.frame_times) + seen.num_empty) / timing.fps
         return Timing((), len(seen.frame_times) / seconds, seconds, varies=True)
@@ -272,12 +275,16 @@ def _num_required(
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
     """How many pictures a file's header promises, by number or by length; 0 if by neither.
 
-    A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it.
+    A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it. A
+    lone packet counts by the stream's rate.
     """
-    states_length = container.format.name in _FORMATS_THAT_STATE_LENGTH and len(container.streams) == 1
-    if states_length and (step := steady_step(seen.packet_times)) and stream.time_base:
-        return max(stated_frames(stream), round(stated_seconds(container, stream) / float(step * stream.time_base)))
-    return stated_frames(stream)
+    if container.format.name not in _FORMATS_THAT_STATE_LENGTH or len(container.streams) != 1:
+        return stated_frames(stream)
+    if len(seen.packet_times) < 2:  # no step between times is known
+        step = 1 / float(stream.average_rate or stream.guessed_rate or math.inf)
+    else:
+        step = steady_step(seen.packet_times) * float(stream.time_base or 0)
+    return max(stated_frames(stream), round(stated_seconds(container, stream) / step) if step else 0)
 
 
 def _stated_rate(container: InputContainer, stream: VideoStream) -> Fraction | float | None:

@@ -101,9 +101,10 @@ def test_marks_of_output_are_those_that_commands_write() -> None:
 
 def test_every_module_that_writes_videos_is_known() -> None:
     """Its videos may lie in a data folder: they need a row in ``_OWN_OUTPUT``, and their mark is written first."""
-    writers = {"demo_page": "demo.json", "explain": "explain.json", "synthetic": "for training"}
+    writers = {"cutouts": "cutouts.json", "demo_page": "demo.json", "explain": "explain.json"}
+    writers["synthetic"] = "for training"
     writes = re.compile(r"write_(files|whole|atomically)\(")
-    makes = re.compile(r"\b(mp4|gif)\(|av\.open\([^)]*[\"']w[\"']")
+    makes = re.compile(r"\b(mp4|gif|encode_mp4)\(|av\.open\([^)]*[\"']w[\"']")
     source = Path(inspect.getfile(demo)).parents[1]
     texts = {path.stem: path.read_text() for path in source.rglob("*.py") if path.parent.name != "pages"}
     assert {name for name, text in texts.items() if makes.search(text) and writes.search(text)} == writers.keys()

@@ -13,11 +13,12 @@ from v3s.files.text import counted
 from v3s.video.container import ENDINGS
 
 _OWN_OUTPUT = {
+    "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
     "demo.json": ({"epochs", "out", "overwrite"}, {"changing_speed.mp4"}),
     "explain.json": ({"backbone", "fingerprint", "no_evidence"}, {"overlay.gif", "overlay.mp4"}),
 }
-"""By a file that v3s writes before its videos: keys of it, and the videos that it writes beside it to be looked at."""
-_OWN_FOLDERS = {"demo.json"}
+"""By a file that v3s writes before its videos: keys of it, and what it writes beside it, or that file itself."""
+_OWN_FOLDERS = {"cutouts.json", "demo.json"}
 """Those of them that a command writes only into a folder that is all its own."""
 _MOST_MARK_BYTES = 1 << 20
 
