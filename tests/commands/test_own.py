@@ -121,5 +121,7 @@ def test_recipes_from_python(tmp_path: Path) -> None:
     config = v3s.PretrainConfig(**options)
     assert (config.width, config.task, config.contrast) == (0.125, "v3s-short", 0.5)
     assert v3s.recipe("ucf101-c3d", epochs=7) == RECIPES["ucf101-c3d"] | {"epochs": 7}
+    with pytest.raises(TypeError, match="minutes is '2', of type str; it must be a number or None"):
+        v3s.recipe("own", data="videos", minutes="2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"no recipe is called 'owm' \(did you mean 'own'\?\); available: ucf101-c3d"):
         v3s.recipe("owm")

@@ -16,10 +16,15 @@ from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import list_videos
 from v3s.data.reports import FileReport, rate_advice
 from v3s.data.scan import Scan, scan
+from v3s.data.spans import usual_rate
 from v3s.data.streams import load_runs, load_views, plan_runs
 from v3s.data.views import View, read_clips
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
+from v3s.vectors.cutouts import write_cutouts
+from v3s.vectors.entries import Entry, Place
+from v3s.vectors.moments import Moment, video_of
+from v3s.vectors.query import asked_span
 from v3s.video.container import VideoError
 from v3s.video.decode import read_frames, stream_frames
 from v3s.video.index import VideoIndex, index_video
@@ -305,3 +310,47 @@ def test_training_on_spans_tells_the_contrast_where_they_lie(recording: VideoInd
     assert targets.tolist()[2:] == [1, 0, 2000, 6000]
     alone = PretextClips(table, TASKS["ts"], Sampling(clip_frames=4, clip_size=16), seed=0)
     assert len(alone[0, 1][1]) == 2
+
+
+@pytest.fixture
+def jumping(tmp_path: Path) -> VideoIndex:
+    """Two seconds, a pause of 58, and two more seconds."""
+    times = [*(number / 25 for number in range(50)), *(60 + number / 25 for number in range(50))]
+    return index_video(write(tmp_path / "jump.mkv", times))
+
+
+def test_a_moment_before_or_after_a_pause_is_cut_out_at_its_own_speed(jumping: VideoIndex, tmp_path: Path) -> None:
+    """The mean rate of the file is far from that of its frames."""
+    assert usual_rate(jumping) == pytest.approx(25)
+    entry = Entry(jumping.path, None, 50, 2.0, start_seconds=60.0)
+    moment = Moment(0, 1.0, 1.0, Place(entry, jumping.path, 0, 50, 60.0, 62.0))
+    files, failed = write_cutouts(tmp_path / "clips", [moment], lambda place: video_of(place, jumping, None))
+    assert not failed
+    cutout = index_video(files[1])
+    assert cutout.num_frames == 50
+    assert cutout.duration_seconds == pytest.approx(2, abs=0.05)
+
+
+def test_a_query_in_a_pause_is_refused(jumping: VideoIndex) -> None:
+    for rate in (None, 5.0):
+        with pytest.raises(ValueError, match=r"no frame is shown from 0:00:05\.0 to 0:00:09\.0: its time stamps jump"):
+            asked_span(jumping, "a.mkv", 5, 9, rate)
+        assert asked_span(jumping, "a.mkv", 60, 61, rate).num_frames == (5 if rate else 25)
+
+
+def test_gaps_between_segments_are_said_and_no_rest_is(recording: VideoIndex) -> None:
+    folder = Path(recording.path).parent
+    result = scan_list(folder, "path\na.mp4\n", segment=2, segment_stride=5)
+    assert result.videos.notes == ("3 s between segments are used in none",)
+
+
+def test_every_span_that_cannot_be_used_is_named(recording: VideoIndex) -> None:
+    result = scan_list(Path(recording.path).parent, "path,start,end\na.mp4,1,2\na.mp4,11,15\na.mp4,13,14\n")
+    assert list(result.skipped) == ["a.mp4 0:00:11.0-0:00:15.0", "a.mp4 0:00:13.0-0:00:14.0"]
+
+
+@pytest.mark.parametrize("header", ["path;start;end;label", "path\tstart\tend", "label,end,start,path"])
+def test_another_header_of_spans_is_refused_with_the_right_one(recording: VideoIndex, header: str) -> None:
+    (Path(recording.path).parent / "list.csv").write_text(f"{header}\na.mp4;1;2;x\n")
+    with pytest.raises(ValueError, match="the first line must be path,start,end or path,start,end,label, with commas"):
+        list_videos(Path(recording.path).parent / "list.csv")

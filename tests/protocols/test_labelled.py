@@ -138,3 +138,23 @@ def test_the_scan_uses_the_requested_processes(labelled_videos: Path, monkeypatc
     monkeypatch.setattr("v3s.data.usable.scan_with_bar", record)
     labelled_parts(LabelledOptions(data=str(labelled_videos)), workers=3, console=Console(quiet=True))
     assert calls == [3, 3]
+
+
+def test_spans_of_one_file_may_be_trained_and_tested_on_but_no_time_of_it_twice(
+    labelled_videos: Path, tmp_path: Path
+) -> None:
+    file = next(labelled_videos.rglob("*.mp4"))
+
+    def spans(name: str, *lines: str) -> str:
+        (tmp_path / name).write_text("path,start,end,label\n" + "".join(f"{file},{line}\n" for line in lines))
+        return str(tmp_path / name)
+
+    train = spans("train.csv", "0,0.2,a", "0.2,0.4,b", "0.6,0.8,a")
+    options = LabelledOptions(data=train, test_data=spans("test.csv", "0.4,0.6,b"))
+    parts = labelled_parts(options, console=Console(quiet=True), divides=True)
+    assert (len(parts.train_table), len(parts.test_table)) == (3, 1)
+    assert parts.train_groups is not None
+    assert len(set(parts.train_groups.tolist())) == 3  # stretches of the recording
+    for line in ("0.3,0.5,b", "0.7,,b", "0,0.1,a"):
+        with pytest.raises(ValueError, match=r"1 of 1 test videos are also .*; give parts that share no file or time"):
+            read(data=train, test_data=spans("test.csv", line))

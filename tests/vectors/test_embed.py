@@ -318,7 +318,7 @@ def test_swapped_contents_are_not_done_before(small_videos: Path, small_embeddin
     shutil.copy(second, first)
     second.write_bytes(kept)
     names = ", ".join(str(path.relative_to(data)) for path in (first, second))
-    with pytest.raises(VectorsError, match=rf"other versions of 2 files, which changed since then: {names}; replace"):
+    with pytest.raises(VectorsError, match=rf"other versions of 2 files, which changed since then: {names}; bring"):
         embed(config, console=QUIET)
     embed(replace(config, overwrite=True), console=QUIET)
     lines = (tmp_path / "vectors/videos.jsonl").read_text().splitlines()

@@ -130,4 +130,48 @@ def test_a_row_of_a_span_is_read_where_it_lies_in_the_file(made: Path) -> None:
     found = video_of(Place(entry, file.path, 5, 10, entry.time_of(5), entry.time_of(10)), file, 10.0)
     assert (found.start_seconds, found.end_seconds, found.rate) == (3.5, 4.0, None)
     assert found.source_frames([0]) == [87]  # the frame nearest to 3.5 s is one of two that are equally near
-    assert found.num_frames == 11  # to the frame nearest to 3.9 s, the start of the last
+    assert found.num_frames == 13  # up to the last one before 4 s
+
+
+def test_a_recording_that_was_replaced_is_not_shown_for_the_one_that_was_embedded(
+    config: EmbedConfig, made: Path, tmp_path: Path
+) -> None:
+    vectors = embed(config, console=QUIET)
+    files = sorted(Path(config.data).rglob("*.mp4"))
+    query = Path(shutil.copy(files[0], tmp_path / "query.mp4"))
+    shutil.copy(files[1], files[0])
+    clips, page = tmp_path / "clips", tmp_path / "page.html"
+    hits, text = find(vectors, query, start="2", end="4", k=1, clips=str(clips), page=str(page))
+    assert (hits[0].file, hits[0].clip) == (str(files[0]), None)
+    assert f"no clip: {files[0]}: changed since it was embedded; run v3s embed with --append" in text
+    assert "changed since it was embedded" in page.read_text()
+    with pytest.raises(
+        ValueError, match=r"other versions of 1 file, which changed since then: .*; bring them up to date"
+    ):
+        embed(config, console=QUIET)
+
+
+@pytest.mark.parametrize(("segment", "gone"), [(1.0, 12), (2.0, 0), (4.0, 12)])
+def test_other_segments_are_other_spans(config: EmbedConfig, segment: float, gone: int) -> None:
+    embed(config, console=QUIET)
+    console = Console(file=StringIO(), width=200)
+    vectors = embed(replace(config, segment=segment, append=True), console=console)
+    assert isinstance(console.file, StringIO)
+    assert f"gone from the list: {gone}" in console.file.getvalue()
+    assert vectors.description.num_videos == 24 / segment
+
+
+def test_of_a_query_in_its_own_recording_only_the_best_row_is_a_hit(config: EmbedConfig) -> None:
+    vectors = embed(replace(config, per_clip=True, stride=8, segment=None), console=QUIET)
+    file = sorted(Path(config.data).rglob("*.mp4"))[0]
+    hits, _ = find(vectors, file, start="1", end="5", k=20)
+    inside = [hit for hit in hits if hit.file == str(file) and 1 <= hit.start_seconds <= 4.6]
+    assert len(inside) == 1
+    assert hits[0] == inside[0]
+    assert len([hit for hit in hits if hit.file == str(file)]) > 2
+
+
+def test_a_short_query_is_said_to_be_widened(config: EmbedConfig) -> None:
+    vectors = embed(replace(config, segment=None, per_clip=True), console=QUIET)
+    _, text = find(vectors, sorted(Path(config.data).rglob("*.mp4"))[0], start="4", end="4.1", k=1)
+    assert "the query is shorter than a clip: widened to 0:00:03.9 to 0:00:04.2" in text

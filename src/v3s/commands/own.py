@@ -185,7 +185,7 @@ def _budget(table: IndexTable, config: PretrainConfig, compute: Compute, minutes
     per_epoch = config.clips_together * (len(table) - held)
     cost = 1 + held * config.validation_clips / per_epoch / 3  # a pass without gradients takes a third
     clips = _CLIPS if minutes is None else 60 * minutes * speed / cost
-    epochs = max(1, round(clips / per_epoch))
+    epochs = max(1, int(clips / per_epoch))
     seconds = epochs * per_epoch * cost / speed
     limit = "reading the videos" if in_reading < in_training else "the network"
     why = (

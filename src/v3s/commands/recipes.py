@@ -101,8 +101,11 @@ def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float
 
     Raises:
         ValueError: ``minutes`` is not positive, or the recipe is another.
+        TypeError: ``minutes`` is no number.
         RecipeError: the videos cannot be listed or read.
     """
+    if minutes is not None and not isinstance(minutes, int | float):
+        raise TypeError(f"minutes is {minutes!r}, of type {type(minutes).__name__}; it must be a number or None")
     if minutes is not None and (name != _OWN or not minutes > 0):
         raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {_OWN}")
     if name != _OWN:

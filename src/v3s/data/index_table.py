@@ -27,7 +27,8 @@ def content_of(video: Video) -> str:
     file = video.video if isinstance(video, Span) else video
     stated = {name: getattr(file, name) for name in _IDENTITY if hasattr(file, name)}
     if isinstance(video, Span):
-        stated["span"] = video.first, video.num_frames, video.start_seconds, video.end_seconds, video.rate
+        times = round(video.start_seconds, 6), round(video.end_seconds, 6)
+        stated["span"] = video.first, video.num_frames, *times, video.rate
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 

@@ -43,7 +43,11 @@ def cut_videos(videos: VideoList, outcomes: Sequence[ReadResult]) -> tuple[Video
         source += f"; in segments of {videos.spans.segment:g} s: {counted(len(cut), 'segment')}"
     if videos.spans.fps is not None:
         source += f"; at {videos.spans.fps:g} frames per second"
-    bounds = tuple((each.start_seconds, each.end_seconds) if isinstance(each, Span) else (0.0, None) for each in cut)
+    listed = videos.bounds or ((0.0, None),) * len(videos)
+    bounds = tuple(
+        (each.start_seconds, each.end_seconds) if isinstance(each, Span) else listed[origin]
+        for origin, each in zip(origins, cut, strict=True)
+    )
     paths, labels = (
         tuple(videos.paths[origin] for origin in origins),
         tuple(videos.labels[origin] for origin in origins),
@@ -63,20 +67,30 @@ def _notes(videos: VideoList, outcomes: Sequence[ReadResult], cut: Sequence[Read
         if isinstance(outcome, VideoIndex | StoredVideo)
     }
     for path, video in read.items():
-        if fps is not None and fps > video.fps * _LITTLE_MORE:
-            yield f"{path}: has {video.fps:.4g} frames per second, fewer than --fps {fps:g}: frames repeat"
+        if fps is not None and fps > (usual := usual_rate(video)) * _LITTLE_MORE:
+            yield f"{path}: has {usual:.4g} frames per second, fewer than --fps {fps:g}: frames repeat"
         if remark := clock_remark(video):
             yield f"{path}: {remark}"
     if segment is None:
         return
     if short := sum(video.duration_seconds < segment - _LITTLE_SECONDS for video in read.values()):
         yield f"{counted(short, 'video')} shorter than a segment of {segment:g} s: each is one segment"
-    if not videos.bounds:
+    if (gap := (videos.spans.segment_stride or 0.0) - segment) > 0:
+        yield f"{gap:g} s between segments are used in none"
+    elif not videos.bounds:
         ends = {spans.path: spans.end_seconds for spans in cut if isinstance(spans, Span)}  # of the last of each
         rests = [video.duration_seconds - ends.get(video.path, video.duration_seconds) for video in read.values()]
         if (num_rests := sum(rest > _LITTLE_SECONDS for rest in rests)) and sum(rests) > _LITTLE_SECONDS:
             why = "less than half a segment"
             yield f"{sum(rests):.1f} s at the end of {counted(num_rests, 'video')} are skipped: {why} each"
+
+
+def usual_rate(video: VideoIndex | StoredVideo) -> float:
+    """Frames per second by the median step between frames, which a pause does not change."""
+    if isinstance(video, StoredVideo) or isinstance(video.timestamps, range) or not len(video.timestamps):
+        return video.fps
+    step = float(np.median(np.diff(video.timestamps))) * video.tick_seconds if len(video.timestamps) > 1 else 0.0
+    return 1 / step if step else video.fps
 
 
 def clock_remark(video: VideoIndex | StoredVideo) -> str | None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from v3s.data.lists.splits import VideoList
-from v3s.data.reports import Verdict, say_notes, summary
+from v3s.data.reports import Verdict, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, default_workers, scan
 from v3s.files.text import counted, progress_bar, say, text_table
 
@@ -38,6 +38,9 @@ def usable_videos(
     say(console, listed.description)
     found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
     say_notes(console, found.videos)
+    readable = [report for report in found.reports if not report.is_bad]
+    if advice := rate_advice(readable, min_frames, listed.spans.fps):
+        say(console, advice)
     counts = Counter(report.verdict for report in found.reports)
     verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
     say(console, f"{verdicts} (a video needs {min_frames} frames)")

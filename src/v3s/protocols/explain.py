@@ -27,7 +27,7 @@ from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
-from v3s.video.span import at_rate, frame_nearest, time_of_frame
+from v3s.video.span import Span, at_rate, frame_nearest, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -102,7 +102,7 @@ class Explanation:
         classes: names of the head's outputs.
         probabilities: of each class.
         target: number of the explained class.
-        frames: frame numbers of the clip; the last one repeats if the video is too short.
+        frames: the file's frame numbers of the clip; the last one repeats if the video is too short.
         seconds: when its first and its last frame are shown.
         clip: uint8, shape (T, size, size, 3).
         heat: float, shape (T, size, size), in [0, 1]; all zeros if the stage has no positive evidence for the target.
@@ -226,6 +226,7 @@ def explain_clip(
     requested = None if target is None else class_number(target, chosen.classes)
     backbone, layer = subject.backbone.to(compute.device), chosen.layer.to(compute.device)
     frames = clip_frames(video, subject.view, start)
+    of_file = tuple(video.source_frames(frames)) if isinstance(video, Span) else frames
     size = subject.view.clip_size
     clip = warp(read_frames(video, frames), subject.to_clip(video), size, size)
     batch = compute.clips(clip[None])
@@ -240,7 +241,7 @@ def explain_clip(
     places = stages[stage].shape[2], stages[stage].shape[3], stages[stage].shape[4]
     seconds = time_of_frame(video, frames[0]), time_of_frame(video, frames[-1])
     return Explanation(
-        name, stage, places, chosen.classes, probabilities, number, frames, seconds, pixels, heat[0].float().cpu()
+        name, stage, places, chosen.classes, probabilities, number, of_file, seconds, pixels, heat[0].float().cpu()
     )
 
 
@@ -327,7 +328,7 @@ def _summary(explanation: Explanation) -> str:
 
 def _frame_range(explanation: Explanation) -> str:
     first, last = explanation.frames[0], explanation.frames[-1]
-    repeats = len(explanation.frames) - (last - first + 1)
+    repeats = explanation.frames.count(last) - 1
     padding = f" (the video is shorter than a clip: the last frame is repeated {repeats} times)" if repeats else ""
     times = "{} to {}".format(*map(time_text, explanation.seconds))
     return f"{times}, frames {first} to {last}{padding}"

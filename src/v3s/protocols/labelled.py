@@ -1,7 +1,7 @@
 """Labelled videos in two parts: training videos (or the gallery) and test videos (or the queries)."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from v3s.data.groups import GroupOptions, number_groups, unite
 from v3s.data.index_table import IndexTable
-from v3s.data.lists.spans import SpanOptions
+from v3s.data.lists.spans import Bounds, SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
@@ -141,8 +141,9 @@ def labelled_parts(
         fps: frame rate of the network's run, if the options do not say otherwise.
 
     Raises:
-        ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file,
-            the training part has fewer than two classes, or ``group`` does not divide a part into groups.
+        ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file or
+            some time of one, the training part has fewer than two classes, or ``group`` does not divide a part into
+            groups.
     """
     spans = options.spans_for(fps)
     if options.test_data is None:
@@ -235,13 +236,23 @@ def require_labels(listed: VideoList, alternatives: str) -> None:
 
 
 def _check_disjoint(train: VideoList, test: VideoList) -> None:
-    """Refuse test videos that are also training videos."""
-    files = {os.path.realpath(train.root / path) for path in train.paths}
-    shared = [path for path in test.paths if os.path.realpath(test.root / path) in files]
+    """Refuse test videos that are also training videos, and test spans that overlap training spans."""
+    whole = (0.0, None)
+    spans_of: dict[str, list[Bounds]] = defaultdict(list)
+    for path, bounds in zip(train.paths, train.bounds or (whole,) * len(train), strict=True):
+        spans_of[os.path.realpath(train.root / path)].append(bounds)
+    shared = [
+        name
+        for path, name, (start, end) in zip(test.paths, test.names, test.bounds or (whole,) * len(test), strict=True)
+        if any(
+            (end is None or other_start < end) and (other_end is None or start < other_end)
+            for other_start, other_end in spans_of.get(os.path.realpath(test.root / path), ())
+        )
+    ]
     if shared:
         raise ValueError(
             f"{len(shared):,} of {len(test):,} test videos are also training videos; first: {shared[0]}; "
-            f"give parts without shared files (training: {train.source}; test: {test.source})"
+            f"give parts that share no file or time of a file (training: {train.source}; test: {test.source})"
         )
 
 
@@ -266,7 +277,7 @@ def _collect(train: Scan, test: Scan, options: LabelledOptions, *, divides: bool
         test_paths,
         {**train.skipped, **test.skipped},
         torch.from_numpy(options.groups_of(test)),
-        unite(train.usable_table.contents, options.groups_of(train)) if divides else None,
+        unite(train.usable_table.fingerprints, options.groups_of(train)) if divides else None,
     )
 
 

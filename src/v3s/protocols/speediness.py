@@ -311,7 +311,7 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
 
 def _moment(curve: SpeedinessCurve, window: int) -> str:
     values = ", ".join(f"{name} {values[window]:.2f}" for name, values in curve.curves.items())
-    return f"{values} at {time_text(curve.seconds[window])} (frame {int(curve.frames[window])})"
+    return f"{values} at {time_text(curve.seconds[window])}"
 
 
 def _window_picture(video: Video, middle: float, trained: Trained) -> str:

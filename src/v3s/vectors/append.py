@@ -12,7 +12,7 @@ A killed run leaves a complete state, old or new. Videos are recognised by what 
 
 import hashlib
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,13 +121,15 @@ def append_vectors(
 
 
 def _gone(before: Iterable[_List], entries: Sequence[Entry]) -> list[Entry]:
-    """The videos that are no longer there: neither their path nor what they contain is in the list."""
-    contents, paths = {entry.content for entry in entries}, {entry.path for entry in entries}
+    """The videos that are no longer there: what they contain is not in the list, nor are they a file that changed."""
+    contents, paths = {entry.content for entry in entries}, Counter(entry.path for entry in entries)
     latest: dict[str, list[bytes]] = {}
     for listed in before:
         own: dict[str, list[bytes]] = defaultdict(list)
+        counts = Counter(listed.paths)
         for path, content, line in zip(listed.paths, listed.contents, listed.lines, strict=True):
-            if path not in paths and content not in contents:
+            is_file = counts[path] == paths[path] == 1  # with other contents it is the same video; of spans each counts
+            if content not in contents and not is_file:
                 own[path].append(line)
         latest |= own
     return [parse_as(Entry, line, VECTORS) for lines in latest.values() for line in lines]

@@ -90,8 +90,8 @@ def write_cutouts(
 
 
 def _write(path: Path, video: Video) -> None:
-    pieces = _pieces(video)
-    write_atomically(path, lambda temporary: encode_mp4(temporary, pieces, video.fps))
+    pieces, fps = _pieces(video), video.num_frames / video.duration_seconds if video.duration_seconds else video.fps
+    write_atomically(path, lambda temporary: encode_mp4(temporary, pieces, fps))
 
 
 def _pieces(video: Video) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,20 +104,22 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
     else:
         values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
         difference = f"with {', '.join(values)}"
+    append = "bring them up to date with --append, " if {"files_sha256"} >= set(differing) else ""
     raise VectorsError(
-        f"{folder} contains vectors {difference}; replace them with --overwrite or choose another folder with --out"
+        f"{folder} contains vectors {difference}; {append}replace them with --overwrite or choose another folder with "
+        "--out"
     )
 
 
 def _changed_contents(folder: Path, lines: bytes) -> list[str]:
     """The videos whose contents differ from those that a folder of vectors was made from."""
     listed = videos_path(folder, read_description(folder).generation)
-    before = {entry.path: entry.content for entry in entries_of(read_bytes(listed), folder)}
-    return [
-        entry.path
-        for entry in entries_of(lines, folder)
-        if before.get(entry.path, entry.content) not in ("", entry.content)
-    ]
+    before: dict[str, set[str]] = defaultdict(set)
+    now: dict[str, set[str]] = defaultdict(set)
+    for contents, entries in ((before, entries_of(read_bytes(listed), folder)), (now, entries_of(lines, folder))):
+        for entry in entries:
+            contents[entry.path].add(entry.content)
+    return [path for path, contents in now.items() if before.get(path, contents) not in ({""}, contents)]
 
 
 def without_contents(lines: bytes, folder: Path) -> bytes:
@@ -130,5 +133,6 @@ def _summary(description: Description) -> str:
         f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
         f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
         + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
+        + (f", {space.view.fps:g} frames per second" if space.view.fps else "")
         + (f", normalised by {space.normalisation}" if space.normalisation else "")
     )

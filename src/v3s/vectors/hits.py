@@ -24,7 +24,8 @@ class Hit:
         path: path of the video as listed; posix.
         file: full path of the video.
         label: class of the video, if it was listed with one.
-        start_frame: first frame of the clip, or of the video; in a listed span counted from its start, at its rate.
+        start_frame: first frame of the clip, or of the video; None in a collection of spans or with a frame rate, whose
+            frames are not numbered as those of the file.
         end_frame: the frame after the last.
         start_seconds: start in seconds from the start of the file on.
         end_seconds: end in seconds.
@@ -39,8 +40,8 @@ class Hit:
     path: str
     file: str
     label: str | None
-    start_frame: int
-    end_frame: int
+    start_frame: int | None
+    end_frame: int | None
     start_seconds: float
     end_seconds: float
     start: str
@@ -48,8 +49,8 @@ class Hit:
     clip: str | None = None
 
 
-def hit_of(rank: int, moment: Moment, clip: Path | None) -> Hit:
-    """Describe a moment by its rank, from 1, and the file that it was written to."""
+def hit_of(rank: int, moment: Moment, clip: Path | None, *, with_frames: bool = True) -> Hit:
+    """Describe a moment by its rank, from 1, the file that it was written to, and its frames if they are the file's."""
     place = moment.place
     return Hit(
         rank,
@@ -58,8 +59,8 @@ def hit_of(rank: int, moment: Moment, clip: Path | None) -> Hit:
         place.entry.path,
         place.file,
         place.entry.label,
-        place.start_frame,
-        place.end_frame,
+        place.start_frame if with_frames else None,
+        place.end_frame if with_frames else None,
         place.start_seconds,
         place.end_seconds,
         time_text(place.start_seconds),

@@ -2,18 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from v3s.data.index_table import content_of
 from v3s.vectors.approximate import ApproximateIndex
 from v3s.vectors.collection import NUM_SPARE, Vectors
 from v3s.vectors.entries import Place
 from v3s.vectors.exact import best_scores, standardise
+from v3s.video.container import VideoError
 from v3s.video.index import VideoIndex
-from v3s.video.span import Span, span_of
+from v3s.video.span import Span, frame_at, span_of
 from v3s.video.store import StoredVideo
 
 OVERLAP = 0.25
@@ -38,7 +40,14 @@ class Moment:
     place: Place
 
 
-def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIndex | None = None) -> list[Moment]:
+def find_moments(
+    vectors: Vectors,
+    queries: Tensor,
+    k: int,
+    index: ApproximateIndex | None = None,
+    *,
+    query: tuple[str, float, float] | None = None,
+) -> list[Moment]:
     """Find the ``k`` best moments by non-maximum suppression.
 
     A row's score is its cosine with the most similar query. Rows are taken from the best on; one that overlaps
@@ -48,6 +57,7 @@ def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIn
         vectors: the vectors to search.
         queries: vectors of one video or span, float32, shape (Q, D), unit length.
         k: number of moments to find; fewer are returned if there are fewer.
+        query: file, start and end in seconds of a query that is a span: of the rows in it only the best counts.
         index: searches the candidates of this index only. Standard scores then come from a sample of the rows.
     """
     if index is None:
@@ -63,7 +73,7 @@ def find_moments(vectors: Vectors, queries: Tensor, k: int, index: ApproximateIn
         def propose(num_rows: int) -> _Proposal:
             return _proposed_rows(vectors, queries, index, num_rows)
 
-    kept = _suppress(vectors, propose, k)
+    kept = _suppress(vectors, propose, k, query)
     standard = standardise(torch.tensor([score for _, score, _ in kept]), sample).tolist()
     return [Moment(row, score, z, place) for (row, score, place), z in zip(kept, standard, strict=True)]
 
@@ -96,7 +106,9 @@ def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, n
     return rows[order[:certain]], exact[:certain], is_all
 
 
-def _suppress(vectors: Vectors, propose: Callable[[int], _Proposal], k: int) -> list[tuple[int, float, Place]]:
+def _suppress(
+    vectors: Vectors, propose: Callable[[int], _Proposal], k: int, query: tuple[str, float, float] | None
+) -> list[tuple[int, float, Place]]:
     """Keep the best rows that do not overlap; more rows are asked for until there are ``k`` or no more rows."""
     num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
     while True:
@@ -108,6 +120,10 @@ def _suppress(vectors: Vectors, propose: Callable[[int], _Proposal], k: int) -> 
             if not any(overlaps(place, other) for other in of_file[place.file]):
                 kept.append((row, score, place))
                 of_file[place.file].append(place)
+                if query is not None and place.file == query[0]:
+                    asked = replace(place, start_seconds=query[1], end_seconds=query[2])
+                    if overlaps(place, asked):
+                        of_file[place.file].append(asked)
             if len(kept) == k:
                 return kept
         if is_all:
@@ -131,9 +147,13 @@ def video_of(place: Place, file: VideoIndex | StoredVideo, rate: float | None) -
         rate: frames per second at which the collection was sampled; ``None`` for every frame.
 
     Raises:
-        VideoError: the file has fewer frames than the entry.
+        VideoError: the file has changed since it was embedded.
     """
     entry = place.entry
     whole = span_of(file, entry.start_seconds, entry.start_seconds + entry.seconds, rate)
+    if entry.content not in ("", content_of(whole), content_of(file)) or whole.num_frames < place.end_frame:
+        raise VideoError(f"{place.file}: changed since it was embedded; run v3s embed with --append")
     first, last = whole.source_frames((place.start_frame, place.end_frame - 1))
+    if rate is not None:  # up to the frame before the next sample
+        last = max(last, frame_at(file, place.end_seconds) - 1)
     return Span(file, first, last + 1 - first, place.start_seconds, place.end_seconds)

@@ -15,7 +15,7 @@ from v3s.vectors.collection import Vectors
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
-from v3s.video.span import Span, at_rate, nearest_frame
+from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame
 from v3s.video.store import StoredVideo
 
 _TOLERANCE_SECONDS = 0.06  # an end that was printed, rounded to a tenth, may be pasted
@@ -28,12 +28,19 @@ class Query:
     Attributes:
         video: the whole video at the rate of the collection, or the span.
         vectors: float32 (Q, D), unit length: one per clip, or one in all if the collection has one per video.
+        widened: start and end in seconds of what was encoded, if the span was shorter than a clip; else None.
         num_zero: clips whose features are all zero; ``vectors`` does not contain them.
     """
 
     video: Video
     vectors: Tensor
+    widened: tuple[float, float] | None
     num_zero: int
+
+    @property
+    def is_span(self) -> bool:
+        """Whether a part of the video was asked for."""
+        return isinstance(self.video, Span) and self.video.duration_seconds < self.video.video.duration_seconds
 
     @property
     def times(self) -> tuple[float, float]:
@@ -96,7 +103,10 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
             f"{file}: the network gives only zeros for {'this span' if is_span else 'this video'} (is it black?), and "
             "nothing is similar to a zero vector"
         )
-    return Query(asked, rows[~is_zero], int(is_zero.sum()))
+    widened = None
+    if video.num_frames > asked.num_frames:
+        widened = time_of_frame(video, 0), time_of_frame(video, video.num_frames - 1) + 1 / video.fps
+    return Query(asked, rows[~is_zero], widened, int(is_zero.sum()))
 
 
 def asked_span(
@@ -114,6 +124,12 @@ def asked_span(
                 f"{option} is {time_text(value)}, which is outside of {name}: it is {time_text(length)} long"
             )
     first_time, end_time = min(start or 0.0, length), length if end is None else min(end, length)
+    nearest = time_of_frame(video, nearest_frame(video, (first_time + end_time) / 2))
+    if not first_time - 1 / video.fps <= nearest <= end_time + 1 / video.fps:
+        raise ValueError(
+            f"{name}: no frame is shown from {time_text(first_time)} to {time_text(end_time)}: its time stamps jump; "
+            f"the nearest one is at {time_text(nearest)}"
+        )
     if rate is not None:
         return Span(video, 0, max(1, round((end_time - first_time) * rate)), first_time, end_time, rate)
     first = nearest_frame(video, first_time)

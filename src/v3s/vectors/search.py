@@ -105,7 +105,8 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     vectors = open_vectors(config.vectors, verify=not config.approximate)
     index = open_index(vectors) if config.approximate else None
     query = encode_query(_open_encoder(vectors, config), vectors, Path(config.query), *config.span)
-    moments = find_moments(vectors, query.vectors, config.k, index)
+    asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
+    moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
     known, rate = cache(lambda file: known_video(vectors, Path(file))), vectors.description.space.view.fps
 
     def open_place(place: Place) -> Video:
@@ -116,7 +117,8 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     with cutouts_if_saved(Path(config.clips)) if config.clips is not None else nullcontext():
         if config.clips is not None:
             files, failed = write_cutouts(Path(config.clips), moments, open_place)
-        hits = [hit_of(rank, moment, files.get(rank)) for rank, moment in enumerate(moments, start=1)]
+        ranked, of_file = enumerate(moments, start=1), rate is None and not vectors.has_spans
+        hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
         console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
         if config.clips is not None:
@@ -163,6 +165,9 @@ def _summary(config: SearchConfig, vectors: Vectors, query: Query) -> list[str]:
     if config.start is not None or config.end is not None:
         start, end = map(time_text, query.times)
         lines.append(f"query: {config.query} from {start} to {end}")
+    if query.widened is not None:
+        wide = " to ".join(map(time_text, query.widened))
+        lines.append(f"the query is shorter than a clip: widened to {wide}")
     if query.num_zero:
         lines.append(f"{counted(query.num_zero, 'clip')} of the query skipped: their features are zero (black?)")
     return lines

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     """Read a list of spans; ``None`` if its first line is no header of one."""
     first = next(numbered_lines(file), (0, ""))[1].lower().replace(" ", "").split(",")
     if tuple(first[:3]) != _SPANS:
+        words = set(re.split(r"[,;\t|]", ",".join(first)))
+        if words >= set(_SPANS):
+            raise ValueError(f"{file}: the first line must be path,start,end or path,start,end,label, with commas")
         return None
     if first[3:] not in ([], ["label"]):
         raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
