@@ -39,15 +39,7 @@ from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, loggers, sgd
-from v3s.train.run import (
-    RunFolder,
-    check_out,
-    contents_of,
-    hash_of_files,
-    saying_how_to_resume,
-    shared_options,
-    take_run,
-)
+from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, says_how_to_resume, shared_options, take_run
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, frozen_modules, on_devices, score_by
 from v3s.video.store import StoredVideo
 
@@ -187,7 +179,7 @@ def pretrain(
         if processes.is_first:
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
-        with saying_how_to_resume("pretrain", config.out, console):
+        with says_how_to_resume("pretrain", config.out, console):
             return _train(job, _open(job), callbacks)
 
 
@@ -300,8 +292,7 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
 
 
 def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> PretrainResult:
-    fastest = fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
-    answers = Answers()
+    answers, fastest = Answers(), fastest_convolutions(job.compute.device) if job.config.compile else nullcontext()
     steps = _training_job(job, replace(pretraining(job), validation_objective=answers))
     report = RunReport(
         run, job.scan, job.validation, job.held_out, job.config.groups_of(job.scan), steps.order, answers,
@@ -390,11 +381,13 @@ def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str
 def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -> str:
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     sampling, task, together = job.sampling, job.task, job.config.clips_together
+    left = job.scan.num_usable - len(job.train) - len(job.validation)
     groups = f"{together} clips of a video together, contrast {job.config.contrast:g}; " if together > 1 else ""
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "
-        f"{len(job.train):,} training and {counted(len(job.validation), 'validation video')}; "
+        f"{len(job.train):,} training and {counted(len(job.validation), 'validation video')}"
+        f"{f', {left:,} close to both unused' if left else ''}; "
         f"{job.config.epochs * clips_per_epoch:,} training clips in all; {groups}{job.config.frozen_text}"
         f"chance is {1 / len(task.spatial):.1%} (spatial) and {1 / len(task.temporal):.1%} (temporal)"
     )

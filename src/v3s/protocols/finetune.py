@@ -56,7 +56,7 @@ from v3s.train.run import (
     contents_of,
     hash_of_files,
     read_metrics,
-    saying_how_to_resume,
+    says_how_to_resume,
     take_run,
 )
 from v3s.train.training import Stream, Training, TrainingJob, frozen_modules, score_by
@@ -169,7 +169,7 @@ def finetune(
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
-        with saying_how_to_resume("finetune", config.out, console):
+        with says_how_to_resume("finetune", config.out, console):
             run = _open(job)
             fit(replace(_training_job(job, run), callbacks=callbacks), run)
             return _test(job, run)

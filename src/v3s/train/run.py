@@ -338,7 +338,7 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
 
 @contextmanager
-def saying_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
+def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
     """A context in which a run that is stopped, or that cannot write, says how it is resumed."""
     resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
     try:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from v3s.backbones.contract import normalisation_of
 from v3s.commands.pretrain_result import heads_at_chance, still_improving, verdict
 from v3s.commands.report.answers import Answered, Answers, KeptAnswers
 from v3s.commands.report.page import Findings, findings_page, head_sentence
@@ -95,6 +96,8 @@ class RunReport:
         assert steps.load is not None
         steps.load(self.run.path)
         training, stream = steps.training, steps.validation
+        if untrained is not None:
+            untrained.normalisation = normalisation_of(training.model.backbone)  # type: ignore[assignment, arg-type]
         others = {} if untrained is None else {"random weights": training.compute.network(untrained).eval()}
         answers = KeptAnswers(_MOST_IN_GALLERY, len(self.clips), others)
         report = partial(say, steps.console)
