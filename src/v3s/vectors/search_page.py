@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from v3s.files.times import time_text
 from v3s.pages.images import data_uri, jpeg_uri, small_frames
-from v3s.pages.page import figure, page, section, strip
+from v3s.pages.page import figure, page, paragraph, section, strip
 from v3s.vectors.hits import Hit
 from v3s.vectors.query import Query
 from v3s.video.decode import Video
@@ -40,8 +40,11 @@ def search_page(
         text = f"{hit.rank}. {hit.path}, {hit.start} to {hit.end}: {hit.score:.4f}, z {hit.z:+.2f}"
         shown = _thumbnail(text, hit.file, open_video)
         columns.append((*shown, "" if hit.clip is None else _link(Path(hit.clip), folder)))
-    numbers = "numbers are cosine similarities, and z how many standard deviations they lie above the collection's mean"
-    blocks = [section("Query", figure(picture, caption)), section(f"The most similar ({numbers})", strip(columns))]
+    numbers = (
+        "Numbers are cosine similarities, and z how many standard deviations they lie above the collection's mean."
+    )
+    found = section("The most similar", paragraph(numbers), strip(columns))
+    blocks = [section("Query", figure(picture, caption)), found]
     return page(f"Similar to {Path(name).name}", blocks, lead=lead)
 
 
