@@ -50,9 +50,8 @@ def make_recording(path: Path, seconds: float, fps: int, *, height: int = 480, w
         for number in range(min(num_frames, _SECONDS_ENCODED * fps)):
             waves = np.sin([0.7 * number / fps, 0.45 * number / fps + 1])
             left, top = int(0.499 * (1 + waves[0]) * width), int(0.499 * (1 + waves[1]) * height)
-            picture = (
-                (scene[top : top + height, left : left + width] + noise[number % 8]).clip(16, 235).astype(np.uint8)
-            )
+            grain = noise[round(60 * number / fps) % 8]  # the same at the same instant, whatever the rate
+            picture = (scene[top : top + height, left : left + width] + grain).clip(16, 235).astype(np.uint8)
             grey = np.full((height // 2, width), 128, np.uint8)
             frame = av.VideoFrame.from_ndarray(np.concatenate([picture, grey]), format="yuv420p")
             encoded += stream.encode(frame)
