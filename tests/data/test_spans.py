@@ -28,7 +28,7 @@ from v3s.vectors.query import asked_span
 from v3s.video.container import VideoError
 from v3s.video.decode import read_frames, stream_frames
 from v3s.video.index import VideoIndex, index_video
-from v3s.video.span import Span, frame_nearest, nearest_frame, span_of, time_of_frame
+from v3s.video.span import Span, nearest_frame, span_of, time_of_frame
 
 
 def write(path: Path, times: list[float], *, keys: int = 12, codec: str = "libx264") -> Path:
@@ -110,7 +110,7 @@ def test_the_frame_nearest_to_a_frames_time_is_itself(tmp_path: Path) -> None:
     for shown in (video, span_of(video, 1.5, 3), span_of(video, 0.5, 3, rate=7)):
         for number in range(shown.num_frames):
             seconds = time_of_frame(shown, number)
-            assert frame_nearest(shown, seconds) == number
+            assert nearest_frame(shown, seconds) == number
             if isinstance(shown, Span) and shown.rate:
                 assert seconds == pytest.approx(0.5 + number / 7)
             else:

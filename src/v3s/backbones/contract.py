@@ -68,7 +68,7 @@ class StagedBackbone(nn.Module):
     """A chain of named stages, with global average pooling after the last. All built-in backbones are of this class.
 
     Clips are in [0, 1]. If the weights expect normalised clips, the network normalises them itself, before the first
-    stage; this is no part of ``state_dict``.
+    stage; this is not part of ``state_dict``.
 
     Args:
         blocks: stage name -> (module, number of output channels), from shallow to deep. ``state_dict`` uses the same

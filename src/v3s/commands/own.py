@@ -3,7 +3,6 @@
 It builds on the recipe v3s-contrast. Each choice is printed with its reason; an option that is given stays as it is.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from v3s.backbones.device import Compute, choose_compute, divide_cores
 from v3s.commands.pretrain import PretrainConfig
 from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE
 from v3s.data.clips import PretextClips
+from v3s.data.groups import PAPER_SHARE
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
@@ -28,7 +28,7 @@ from v3s.files.text import counted, say, text_table
 from v3s.files.times import time_text
 from v3s.pretext.model import PretextModel
 from v3s.pretext.task import TASKS
-from v3s.train.distributed import Processes
+from v3s.train.distributed import Processes, launched_processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
 from v3s.train.optimizer import sgd
@@ -38,7 +38,7 @@ _CLIPS = 200_000  # of a training without a time limit
 _RECORDING_SECONDS = 60.0  # videos of this median length are cut into segments
 _SEGMENT_SECONDS, _FEWEST_SEGMENTS = 4.0, 500
 _SHARE_USABLE = 0.95  # of the videos, which a setting must be able to use
-_VALIDATION_SHARE, _FEWEST_VALIDATION = 800 / 9537, 20  # the paper's share
+_FEWEST_VALIDATION = 20
 _MOST_VALIDATION_SHARE = 0.2
 _VALIDATION_CLIPS = 400
 _SECONDS_MEASURED, _CLIPS_READ = 2.0, 64
@@ -73,7 +73,7 @@ def own_options(
     Raises:
         ValueError: no videos can be used, or several processes were started.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes().count > 1:
         raise ValueError(
             "--recipe own measures one process: run it once without torchrun, and give the options that it prints"
         )
@@ -170,7 +170,7 @@ def _usable(scan: Scan, config: PretrainConfig) -> IndexTable:
 
 
 def _validation(num_videos: int) -> Iterator[Choice]:
-    wanted = max(_FEWEST_VALIDATION, round(_VALIDATION_SHARE * num_videos))
+    wanted = max(_FEWEST_VALIDATION, round(PAPER_SHARE * num_videos))
     number = max(1, min(wanted, int(_MOST_VALIDATION_SHARE * num_videos)))
     yield Choice("validation_videos", number, f"of {num_videos:,}; enough to see whether a head is above chance")
     per_video = min(ceil(_VALIDATION_CLIPS / number), max(1, (num_videos - number) // (2 * number)))
@@ -209,7 +209,9 @@ def _speeds(table: IndexTable, config: PretrainConfig, compute: Compute) -> tupl
     stored, sampling = isinstance(table.source(0), StoredVideo), config.sampling()
     workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
     task = TASKS[config.task]
-    clips = PretextClips(table, task, replace(sampling, trim_bars=False), seed=config.seed, together=2)
+    clips = PretextClips(
+        table, task, replace(sampling, trim_bars=False), seed=config.seed, together=config.clips_together
+    )
     numbers = np.linspace(0, len(table) - 1, _CLIPS_READ).astype(int).tolist()
     read = [clips[0, numbers[0]]]  # the first one loads what reads and warps
     began = time.perf_counter()

@@ -15,7 +15,7 @@ from v3s.data.scan import Scan
 
 _UCF101 = re.compile(r"v_\w+_g\d+(?=_c\d+)")
 _PAPER_VALIDATION = 800
-_PAPER_SHARE = 800 / 9537  # of UCF101's first training split
+PAPER_SHARE = 800 / 9537  # of UCF101's first training split
 _NUM_STRETCHES = 20
 _HOLD_OUT = 3  # separates this random stream from those of the samples
 
@@ -211,7 +211,7 @@ def _number(num_videos: int, num_validation: int | None) -> int:
             "cut a recording into segments with --segment"
         )
     if num_validation is None:
-        return min(_PAPER_VALIDATION, max(1, round(_PAPER_SHARE * num_videos)))
+        return min(_PAPER_VALIDATION, max(1, round(PAPER_SHARE * num_videos)))
     if not 0 < num_validation < num_videos:
         raise ValueError(
             f"{num_validation} of {num_videos} usable videos were requested for validation, but training and "

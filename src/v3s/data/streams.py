@@ -104,7 +104,7 @@ def plan_runs(table: IndexTable, view: View, videos: Iterable[int], *, together:
         videos: their numbers.
         together: so many runs are one stream, which saves opening the file and decoding up to the next run.
     """
-    most = max(1, int(_RUN_BYTES / (3 * view.clip_frames * view.clip_size**2)))
+    most = _clips_in_run(view)
     sources = table.sources
     for source, group in groupby(videos, key=lambda video: int(sources[video])):
         numbers = list(group)
@@ -121,6 +121,10 @@ def plan_runs(table: IndexTable, view: View, videos: Iterable[int], *, together:
         for first in [0] if is_stream else firsts:
             chosen = order if is_stream else order[first : first + together * most]
             yield ClipRun(rows[chosen], places[chosen], is_stream or len(chosen) > most)
+
+
+def _clips_in_run(view: View) -> int:
+    return max(1, int(_RUN_BYTES / (3 * view.clip_frames * view.clip_size**2)))
 
 
 def _wastes(table: IndexTable, source: int, begins: NDArray[np.float64]) -> bool:
@@ -143,7 +147,7 @@ def load_runs(
     Raises:
         VideoError: a file failed after the scan; no file is skipped silently.
     """
-    runs, most = ClipRuns(table, view), max(1, int(_RUN_BYTES / (3 * view.clip_frames * view.clip_size**2)))
+    runs, most = ClipRuns(table, view), _clips_in_run(view)
     together = 1 if num_workers else _RUNS_TOGETHER
     for is_stream, planned in groupby(plan_runs(table, view, videos, together=together), key=lambda run: run.is_stream):
         if is_stream:

@@ -27,7 +27,7 @@ from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
-from v3s.video.span import Span, at_rate, frame_nearest, time_of_frame
+from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -265,7 +265,7 @@ def _start_frame(video: Video, view: View, seconds: float) -> int:
     Raises:
         ValueError: less than a clip follows.
     """
-    first, latest = frame_nearest(video, seconds), max(0, video.num_frames - view.clip_frames)
+    first, latest = nearest_frame(video, seconds), max(0, video.num_frames - view.clip_frames)
     if first > latest:
         raise ValueError(
             f"{video.path}: start is {time_text(seconds)}; a clip of {view.clip_frames} frames must start at "

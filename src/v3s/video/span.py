@@ -89,7 +89,8 @@ class Span:
     @property
     def fingerprint(self) -> int:
         """64 bits, the same for the same span of every copy of a file."""
-        return span_fingerprint(self.video.fingerprint, self.start_seconds, self.end_seconds, self.rate)
+        text = f"{self.video.fingerprint} {self.start_seconds:.6f} {self.end_seconds:.6f} {self.rate or 0:g}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
     def source_frames(self, frames: Sequence[int]) -> list[int]:
         """The video's numbers of some frames of the span.
@@ -110,12 +111,6 @@ class Span:
 def at_rate(video: VideoIndex | StoredVideo, rate: float | None) -> VideoIndex | StoredVideo | Span:
     """A whole video, sampled at a rate if there is one."""
     return video if rate is None else span_of(video, rate=rate)
-
-
-def span_fingerprint(of_video: int, start: float, end: float, rate: float | None) -> int:
-    """64 bits of a span from those of its video."""
-    text = f"{of_video} {start:.6f} {end:.6f} {rate or 0:g}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def span_of(
@@ -152,8 +147,17 @@ def frame_at(video: VideoIndex | StoredVideo, seconds: float) -> int:
     return bisect_left(times, times[0] + (seconds - slack) / tick)
 
 
-def nearest_frame(video: VideoIndex | StoredVideo, seconds: float) -> int:
-    """The number of the frame whose time is nearest to an instant; the earlier one of two that are equally near."""
+def nearest_frame(video: VideoIndex | StoredVideo | Span, seconds: float) -> int:
+    """The number of the frame of a video or a span that is nearest to an instant of the file.
+
+    Of two frames of the file that are equally near it is the earlier one.
+    """
+    if isinstance(video, Span):
+        if video.rate is None:
+            number = nearest_frame(video.video, seconds) - video.first
+        else:
+            number = round((seconds - video.start_seconds) * video.rate)
+        return min(max(number, 0), video.num_frames - 1)
     if video.num_frames == 1:
         return 0
     times, tick = _times(video)
@@ -176,17 +180,6 @@ def time_of_frame(video: VideoIndex | StoredVideo | Span, number: int) -> float:
         return video.start_seconds + number / video.rate
     times, tick = _times(video)
     return (times[number] - times[0]) * tick if len(times) else number / video.fps
-
-
-def frame_nearest(video: VideoIndex | StoredVideo | Span, seconds: float) -> int:
-    """The number of the frame of a video or a span that is nearest to an instant of the file."""
-    if not isinstance(video, Span):
-        return nearest_frame(video, seconds)
-    if video.rate is None:
-        number = nearest_frame(video.video, seconds) - video.first
-    else:
-        number = round((seconds - video.start_seconds) * video.rate)
-    return min(max(number, 0), video.num_frames - 1)
 
 
 def _times(video: VideoIndex | StoredVideo) -> tuple[Sequence[int], float]:
