@@ -1,9 +1,12 @@
 """Labelled videos in two parts: training videos (or the gallery) and test videos (or the queries)."""
 
 import os
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from v3s.data.groups import GroupOptions, number_groups, unite
 from v3s.data.index_table import IndexTable
-from v3s.data.lists.spans import Bounds, SpanOptions
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
@@ -237,23 +240,28 @@ def require_labels(listed: VideoList, alternatives: str) -> None:
 
 def _check_disjoint(train: VideoList, test: VideoList) -> None:
     """Refuse test videos that are also training videos, and test spans that overlap training spans."""
-    whole = (0.0, None)
-    spans_of: dict[str, list[Bounds]] = defaultdict(list)
-    for path, bounds in zip(train.paths, train.bounds or (whole,) * len(train), strict=True):
-        spans_of[os.path.realpath(train.root / path)].append(bounds)
-    shared = [
-        name
-        for path, name, (start, end) in zip(test.paths, test.names, test.bounds or (whole,) * len(test), strict=True)
-        if any(
-            (end is None or other_start < end) and (other_end is None or start < other_end)
-            for other_start, other_end in spans_of.get(os.path.realpath(test.root / path), ())
-        )
-    ]
+    trained: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for file, start, end in _times_of(train):
+        trained[file].append((start, end))
+    starts = {file: sorted(start for start, _ in spans) for file, spans in trained.items()}
+    latest = {file: list(accumulate((end for _, end in sorted(spans)), max)) for file, spans in trained.items()}
+    shared = []
+    for name, (file, start, end) in zip(test.names, _times_of(test), strict=True):
+        before = bisect_left(starts.get(file, ()), end)  # training spans that begin before its end
+        if before and latest[file][before - 1] > start:
+            shared.append(name)
     if shared:
         raise ValueError(
             f"{len(shared):,} of {len(test):,} test videos are also training videos; first: {shared[0]}; "
             f"give parts that share no file or time of a file (training: {train.source}; test: {test.source})"
         )
+
+
+def _times_of(listed: VideoList) -> Iterator[tuple[str, float, float]]:
+    """The file of each entry of a list, and its start and end in seconds; a whole file has no end."""
+    bounds = listed.bounds or ((0.0, None),) * len(listed)
+    for path, (start, end) in zip(listed.paths, bounds, strict=True):
+        yield os.path.realpath(listed.root / path), start, inf if end is None else end
 
 
 def _collect(train: Scan, test: Scan, options: LabelledOptions, *, divides: bool) -> Parts:
