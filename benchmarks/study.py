@@ -38,8 +38,12 @@ CHANGES = {
     "v3s-trimmed": ["--trim-bars"],
     "v3s-colour": ["--flip", "--colour-jitter=0.4", "--grey=0.2"],
     "v3s-plus": ["--recipe=v3s-plus"],
+    "v3s-augmented": ["--flip", "--colour-jitter=0.4", "--grey=0.2", "--trim-bars"],
+    "v3s-contrast": ["--recipe=v3s-contrast"],
 }
 """Rows that are not tasks: the options that they add to the task v3s."""
+TOGETHER = {"v3s-contrast": 2}
+"""Clips of each video in an epoch, where it is not one: these rows get as many times fewer epochs."""
 ROWS = (RANDOM, DEFAULT, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
 NEED_HEADS = ("evaluate", "audit")  # which random weights do not have
 PROTOCOLS = ("retrieve", "probe", "similarity", *NEED_HEADS)
@@ -93,15 +97,10 @@ def plan_steps(options: argparse.Namespace, pretraining: Sequence[str]) -> Itera
                 run = study / f"{network}-{row}-{seed}"
                 backbone = f"--backbone=random:{network}@{options.width}" if row == RANDOM else f"--backbone={run}"
                 if row not in (RANDOM, DEFAULT):
-                    own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={options.epochs}"]
-                    own += [
-                        f"--seed={seed}",
-                        "--keep=accuracy",
-                        *CHANGES.get(row, [f"--task={row}"]),
-                        f"--out={run}",
-                        "--resume",
-                    ]
-                    yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, options.epochs)
+                    epochs = options.epochs // TOGETHER.get(row, 1)
+                    own = [f"--backbone={network}", f"--width={options.width}", f"--epochs={epochs}"]
+                    own += [f"--seed={seed}", *CHANGES.get(row, [f"--task={row}"]), f"--out={run}", "--resume"]
+                    yield Step(["pretrain", *videos, *size, *pretraining, *own], run / METRICS, epochs)
                 weights = None if row == RANDOM else run / WEIGHTS
                 shared = [*videos, backbone, f"--seed={seed}"]
                 for name in options.protocols.split(","):
@@ -177,7 +176,7 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Names
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--clip-frames", type=int, default=16)
     parser.add_argument("--clip-size", type=int, default=112)
-    parser.add_argument("--epochs", type=int, default=300, help="epochs of pre-training")
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of pre-training, with one clip of each video")
     parser.add_argument("--protocols", default="retrieve,probe,evaluate,audit", help=f"from {', '.join(PROTOCOLS)}")
     parser.add_argument("--num-clips", type=int, default=10, help="clips per video, for retrieve, probe and similarity")
     parser.add_argument("--finetune", help='fine-tune at the end, with these options, such as --finetune="--epochs=20"')
