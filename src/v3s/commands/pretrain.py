@@ -365,6 +365,7 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
         save_start=job.started is not None,
         statistics_clips=config.statistics_clips,
         checkpoint_seconds=config.checkpoint_seconds,
+        stop_early=config.stop_early,
         resume=config.resume,
         opening=_announcement(job, model, order.clips_per_epoch),
         console=job.console,

@@ -257,6 +257,7 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
         score=score_by(config.keep, itemgetter("accuracy")),
         save=partial(_save, job, training.model),
         checkpoint_seconds=config.checkpoint_seconds,
+        stop_early=config.stop_early,
         resume=config.resume,
         opening=_announcement(job),
         console=job.console,
