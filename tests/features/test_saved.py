@@ -109,3 +109,10 @@ def test_the_kind_of_a_run_is_known_before_it_has_saved(
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert kind_of_run(tmp_path) == kind
+
+
+def test_weights_without_a_description_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"\0" * 100)
+    with pytest.raises(CheckpointError, match=f"^{path}: not a file that v3s wrote .* convert weights of another"):
+        describe_trained(path)

@@ -287,7 +287,7 @@ def _folder(path: str | Path) -> Path:
         return path
     if not path.is_file():
         raise CheckpointError(f"{path}: no such run folder or file of weights")
-    if path.suffix != Path(WEIGHTS).suffix:
+    if path.suffix != Path(WEIGHTS).suffix or not current(path.parent, DESCRIPTION).is_file():
         raise CheckpointError(
             f"{path}: not a file that v3s wrote ({WEIGHTS}); convert weights of another project with v3s convert"
         )
