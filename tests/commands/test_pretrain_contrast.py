@@ -104,6 +104,14 @@ def test_the_memory_gives_the_same_groups(config: PretrainConfig, tmp_path: Path
         assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_relative_speed_needs_no_projector(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path), contrast=0, relative=1, epochs=1), console=QUIET)
+    train = read_metrics(tmp_path / "metrics.jsonl")[0]["train"]
+    assert train["loss"] == pytest.approx(train["loss_spatial"] + train["loss_temporal"] + train["loss_relative"])
+    assert 0 < train["loss_relative"] < 2 * math.log(2)
+    assert not [name for name in last_state(tmp_path)["model"] if name.startswith("projector")]
+
+
 def test_heads_without_weight_stay_as_they_began(config: PretrainConfig, tmp_path: Path) -> None:
     given = replace(config, out=str(tmp_path), heads=0, weight_decay=0, epochs=1)
     pretrain(given, console=QUIET)
