@@ -18,10 +18,10 @@ from v3s.files.text import short_repr
 SOURCE = Path(__file__).resolve().parents[1] / "src/v3s"
 ROOMS = (
     "options", "argv", "files", "video", "backbones", "pages", "pretext", "data", "train", "features", "vectors",
-    "recognizers", "protocols", "explore", "serve", "commands", "cli",
+    "recognizers", "protocols", "explore", "serve", "export", "commands", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
-VERB_ROOMS = ("commands", "protocols", "vectors", "recognizers", "explore", "serve")
+VERB_ROOMS = ("commands", "protocols", "vectors", "recognizers", "explore", "serve", "export")
 USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own"}
 """The only files that use other commands."""
 MODULES = sorted(SOURCE.rglob("*.py"))
