@@ -94,6 +94,16 @@ def mean_features(encoded: Iterable[tuple[int, list[Tensor]]]) -> list[Tensor]:
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
+def restored(vectors: Tensor) -> Tensor:
+    """Return vectors (N, D) as a collection gives them back: their directions times their lengths, float32.
+
+    They differ from the given ones by rounding. What is computed from videos goes through it too, so that it is equal
+    to what is computed from stored vectors, bit by bit.
+    """
+    lengths: Tensor = vectors.norm(dim=1, keepdim=True)
+    return F.normalize(vectors, dim=1) * lengths
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """What makes two vectors comparable: one network, one way to cut clips, one feature.
@@ -202,6 +212,7 @@ class Encoder:
         per_clip: bool = False,
         videos: Sequence[int] | None = None,
         console: Console | None = None,
+        scaled: bool = True,
     ) -> Generator[tuple[int, Tensor], None, None]:
         """Yield unit vectors of indexed videos.
 
@@ -210,6 +221,7 @@ class Encoder:
             per_clip: one vector per clip instead of one for their mean.
             videos: numbers of the videos to encode; all by default.
             console: where to show progress; nowhere by default.
+            scaled: scale them to unit length; otherwise they are as the network outputs them.
 
         Yields:
             (number of the video, float32 of shape (clips of the video or 1, D), unit length). A zero vector stays
@@ -219,7 +231,8 @@ class Encoder:
             ValueError: a vector is not finite; the message contains the video.
         """
         for video, (clips, *_) in self.encode_features(table, videos=videos, console=console):
-            yield video, F.normalize(clips if per_clip else clips.mean(dim=0, keepdim=True), dim=1)
+            vectors = clips if per_clip else clips.mean(dim=0, keepdim=True)
+            yield video, F.normalize(vectors, dim=1) if scaled else vectors
 
     def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "videos") -> Tensor:
         """Return the mean vector of each video's clips, not normalised: float32, shape (len(table), D)."""
