@@ -125,18 +125,14 @@ COMMANDS = {
         "classify frozen features: linear probe, nearest neighbours, few labels",
         (
             "probe UCF-101 --splits ucfTrainTestlist --backbone run",
-            "probe UCF-101 --splits ucfTrainTestlist --backbone run --few-labels 1,5 --out probe.json",
+            "probe UCF-101 --splits ucfTrainTestlist --backbone run --save recognizer --out probe.json",
         ),
     ),
     "predict": Command(
         "downstream tasks",
         "v3s.recognizers.predict",
         "name what videos or segments of recordings show, with a trained recognizer",
-        (
-            "predict new_videos --recognizer recognizer --out predictions.csv",
-            "predict recording.mp4 --segment 2 --recognizer recognizer --out predictions.csv --events events.csv",
-            "predict --in vectors --recognizer recognizer --out predictions.csv",
-        ),
+        ("predict a.mp4 --segment 2 --recognizer run --out a.csv", "predict --in vectors --recognizer run --out a.csv"),
     ),
     "retrieve": Command(
         "downstream tasks",

@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import Encoder, Feature, Pool, Space, open_encoder
+from v3s.features.source import BackboneOptions, open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
-from v3s.options import require_files, require_positive
+from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
+from v3s.recognizers.linear import require_own_folder, save_linear
 
 _FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
@@ -34,6 +35,7 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
 
     Attributes:
         out: JSON file for the result.
+        save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
 
     More options:
         stage: Stage of the backbone that the vectors come from.
@@ -49,11 +51,13 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
     out: str | None = None
+    save: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "repeats")
         require_files(self, "out")
+        require_folders(self, "save")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
 
@@ -143,6 +147,8 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     started = time.monotonic()
     console = console or Console()
+    if config.save is not None:
+        require_own_folder(Path(config.save))
     encoder = open_encoder(config, [Feature(config.stage, config.pool)])
     parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
     result = run_probes(train, test, parts, config, started=started, console=console)
@@ -153,7 +159,28 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
         write_json(Path(config.out), _description(config, encoder, parts, result))
+    if config.save is not None:
+        _save(config, encoder.space, parts, train, result, console)
     return result
+
+
+def _save(
+    config: ProbeConfig, space: Space, parts: Parts, train: Tensor, result: ProbeResult, console: Console
+) -> None:
+    """Save the linear probe with its network."""
+    calibration = save_linear(
+        Path(str(config.save)),
+        open_source(config.backbone, seed=config.seed),
+        space,
+        train,
+        parts.train_labels,
+        classes=parts.classes,
+        c=result.c,
+        groups=parts.train_groups,
+        seed=config.seed,
+        results={"top_1": result.linear.top_1},
+    )
+    say(console, f"saved in {config.save}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(

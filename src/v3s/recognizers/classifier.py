@@ -40,11 +40,10 @@ from v3s.recognizers.calibration import Calibration, tempered
 
 CLASSIFIER = "classifier.safetensors"
 _RESULT = "result.json"  # of a fine-tuning run; states the clips of recognizers of earlier versions
-_MOST_NUMBERS = 1 << 28  # of a layer: a forged description must not fill the memory
 
 Average = Literal["probabilities", "logits"]
-"""What is averaged over the clips of a video: the probabilities of the classes (as in the paper), or the logits. The mean
-of the logits is the logits of the mean feature, so that such a classifier also takes the vectors of v3s embed."""
+"""What is averaged over the clips of a video: probabilities, as in the paper, or logits. The mean of the logits is the
+logits of the mean feature, so that such a classifier also takes the vectors of v3s embed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,17 +188,18 @@ def load_classifier(path: str | Path) -> Classifier:
     if not classes or len(set(classes)) < len(classes) or not all(classes):
         raise CheckpointError(f"{description}: classes must be names that differ; restore the file, or write it again")
     recognition = _recognition(trained, path)
-    if recognition.dimension * len(classes) > _MOST_NUMBERS:
-        raise CheckpointError(
-            f"{description}: {len(classes):,} classes of {recognition.dimension:,} numbers are more than "
-            f"{_MOST_NUMBERS:,}; restore the file"
-        )
-    layer = nn.Linear(recognition.dimension, len(classes))
+    layer = empty_layer(recognition.dimension, len(classes))
     load_head(path, CLASSIFIER, layer)
     if not (layer.weight.isfinite().all() and layer.bias.isfinite().all()):
         raise CheckpointError(f"{folder_of(path) / CLASSIFIER}: contains NaN or infinity; restore it, or train again")
     space = Space(trained.fingerprint, recognition.view, recognition.feature, trained.normalisation)
     return Classifier(classes, layer.requires_grad_(False).eval(), space, recognition.average, recognition.calibration)
+
+
+def empty_layer(dimension: int, num_classes: int) -> nn.Linear:
+    """Return a layer without values, which takes no memory, to load a state into by assignment."""
+    with torch.device("meta"):
+        return nn.Linear(dimension, num_classes)
 
 
 def _recognition(trained: Trained, path: str | Path) -> Recognition:

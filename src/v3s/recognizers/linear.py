@@ -15,7 +15,7 @@ from v3s.features.source import Source
 from v3s.files.lock import is_free, only_writer
 from v3s.files.writing import CheckpointError
 from v3s.recognizers.calibration import Calibration, calibrate
-from v3s.recognizers.classifier import CLASSIFIER, save_recognizer
+from v3s.recognizers.classifier import CLASSIFIER, empty_layer, save_recognizer
 
 _NUM_FOLDS = 5
 _FOLDS = 5  # keeps this random stream separate from those of the samples and of what is held out
@@ -53,8 +53,9 @@ def fit_linear(train: Tensor, labels: Tensor, c: float, num_classes: int) -> nn.
 
     optimiser.step(objective)  # type: ignore[no-untyped-call]
     scaled = weights.detach().double() / deviation.double()
-    layer = nn.utils.skip_init(nn.Linear, train.shape[1], num_classes)
-    layer.weight.data, layer.bias.data = scaled.float(), (biases.detach().double() - scaled @ mean.double()).float()
+    values = {"weight": scaled.float(), "bias": (biases.detach().double() - scaled @ mean.double()).float()}
+    layer = empty_layer(train.shape[1], num_classes)
+    layer.load_state_dict(values, assign=True)
     return layer.requires_grad_(False)
 
 
@@ -77,10 +78,10 @@ def calibrate_linear(
     Returns:
         None if no row can be predicted so.
     """
-    folds = torch.from_numpy(_folds(np.arange(len(train)) if groups is None else groups, seed))
+    folds = _folds(np.arange(len(train)) if groups is None else groups, seed)
     predicted, truth = [], []
-    for fold in folds.unique().tolist():
-        fitted = folds != fold
+    for fold in np.unique(folds):
+        fitted = torch.from_numpy(folds != fold)
         held_out = ~fitted & torch.isin(labels, labels[fitted])
         if held_out.any():
             layer = fit_linear(train[fitted], labels[fitted], c, num_classes)

@@ -1,10 +1,10 @@
-"""A linear recognizer on vectors that ``v3s embed`` stored: no video is read."""
+"""A recognizer on vectors that ``v3s embed`` stored: no video is read."""
 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from v3s.features.encoder import Space
 from v3s.recognizers.classifier import Classifier
@@ -18,13 +18,13 @@ def predict_vectors(classifier: Classifier, vectors: Vectors, k: int) -> Iterato
     """Return the predictions for vectors, row by row, which are computed as they are taken.
 
     Args:
-        classifier: of a linear recognizer.
+        classifier: of a recognizer that averages logits, as those of v3s probe.
         vectors: a collection of the same network.
         k: number of classes of each prediction.
 
     Raises:
-        VectorsError: the vectors are of another network, other clips or another feature, or the classifier was trained
-            together with its network, so that it takes no vectors.
+        VectorsError: the vectors are of another network, other clips or another feature, or the recognizer averages
+            the probabilities of clips, so that it takes no vectors.
     """
     require_same_network(classifier, vectors)
     return _predictions(vectors, most_probable(probabilities_of(classifier, vectors), classifier.classes, k))
@@ -34,11 +34,16 @@ def probabilities_of(classifier: Classifier, vectors: Vectors) -> Iterator[Tenso
     """Yield the probabilities of all rows, in blocks of float32, shape (n, C).
 
     Raises:
-        VectorsError: a vector contains NaN or infinity.
+        VectorsError: a vector contains NaN or infinity, or an earlier version wrote the folder, without lengths.
     """
     for shard in vectors.shards:
-        for block in shard.vectors.split(_ROWS):
-            found = classifier.of_vectors(F.normalize(block.float(), dim=1))
+        if shard.lengths is None:
+            raise VectorsError(
+                f"{vectors.folder} has no lengths of vectors, which a classifier needs: an earlier version wrote it; "
+                "embed again"
+            )
+        for block, lengths in zip(*(torch.split(each, _ROWS) for each in (shard.vectors, shard.lengths)), strict=True):
+            found = classifier.of_vectors(block.float() * lengths[:, None])
             if not found.isfinite().all():
                 raise VectorsError(f"{vectors.folder}: a vector contains NaN or infinity; embed again with --overwrite")
             yield found
@@ -62,10 +67,10 @@ def require_same_network(classifier: Classifier, vectors: Vectors) -> None:
         VectorsError: the vectors are of another network, other clips or another feature; the message has the first
             difference.
     """
-    if classifier.average != "features":
+    if classifier.average != "logits":
         raise VectorsError(
-            f"{vectors.folder} cannot be predicted: the network of this recognizer was fine-tuned, and its classifier "
-            "takes no stored vectors; give the videos, or a recognizer that v3s probe --save wrote"
+            f"{vectors.folder} cannot be predicted: this recognizer averages the probabilities of clips, and vectors "
+            "are means of their features; give the videos, or a recognizer that v3s probe --save wrote"
         )
     ours, theirs = (_parts(space) for space in (classifier.space, vectors.description.space))
     for name, needed in ours.items():
