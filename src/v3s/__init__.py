@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from v3s.commands.recipes import recipe
     from v3s.commands.replay import ReplayConfig, replay
     from v3s.commands.reproduce import ReproduceConfig, reproduce
+    from v3s.export.export import ExportConfig, export
     from v3s.features.encoder import load_encoder
     from v3s.features.saved import load_backbone
     from v3s.pretext.task import TASKS
@@ -57,6 +58,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "IndexConfig",
     "MergeConfig",
@@ -81,6 +83,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "export",
     "finetune",
     "index",
     "load_backbone",

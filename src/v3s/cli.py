@@ -192,6 +192,15 @@ COMMANDS = {
             "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
         ),
     ),
+    "export": Command(
+        "a model to give away",
+        "v3s.export.export",
+        "write a trained model into a folder to publish: weights, ONNX or torch.export, with a card",
+        (
+            "export run --out model --licence cc-by-4.0",
+            "export recognizer --out model --format onnx",
+        ),
+    ),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
