@@ -70,7 +70,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
         if self.events is not None and Path(self.events).absolute() == Path(self.out).absolute():
             raise ValueError(f"out and events are both {self.out}; give two files")
         if bool(self.data) == (self.vectors is not None):
-            raise ValueError("give either videos (DATA) or their vectors (--in)")
+            raise ValueError("give either DATA, the videos, or --in, a folder of their vectors")
 
 
 @dataclass(frozen=True, slots=True)
