@@ -48,8 +48,8 @@ class PredictConfig(ComputeOptions, VideoOptions):
     More options:
         subset: Part of the split.
         unsure_below: Mark a prediction as unsure if its probability is smaller.
-        fps: Frames per second at which videos are sampled, as those that the recognizer was trained on. Default: its own
-            rate, else every frame of the file.
+        fps: Frames per second at which videos are sampled, as those that the recognizer was trained on. Default: its
+            own rate, else every frame of the file.
         num_clips: Clips per video or span, evenly spaced. Default: as many as the recognizer was tested with.
     """
 
