@@ -40,7 +40,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
             prepare.
         vectors: Folder of vectors of v3s embed, in place of DATA; for a recognizer of v3s probe. Each vector is one
             prediction.
-        recognizer: Folder of a v3s finetune run, or of a recognizer that v3s probe --save wrote.
+        recognizer: Folder of a run of v3s finetune, or the one that v3s probe saved (--save).
         out: CSV file for the predictions, one for each video or span; JSON lines if its name ends in .jsonl.
         events: CSV file (or .jsonl) for events: consecutive spans of a file with the same class, joined.
         k: Classes to name for each span, the most probable first. Default: 3, or all if there are fewer.
@@ -48,6 +48,8 @@ class PredictConfig(ComputeOptions, VideoOptions):
     More options:
         subset: Part of the split.
         unsure_below: Mark a prediction as unsure if its probability is smaller.
+        fps: Frames per second at which videos are sampled, as those that the recognizer was trained on. Default: its
+            own rate, else every frame of the file.
         num_clips: Clips per video or span, evenly spaced. Default: as many as the recognizer was tested with.
     """
 
@@ -70,7 +72,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
         if self.events is not None and Path(self.events).absolute() == Path(self.out).absolute():
             raise ValueError(f"out and events are both {self.out}; give two files")
         if bool(self.data) == (self.vectors is not None):
-            raise ValueError("give either videos (DATA) or their vectors (--in)")
+            raise ValueError("give either DATA, the videos, or --in, a folder of their vectors")
 
 
 @dataclass(frozen=True, slots=True)
