@@ -9,6 +9,7 @@ Every command is also a function, with its options as a dataclass: ``v3s embed -
 ``v3s.embed(v3s.EmbedConfig(...))``. A name is imported when it is first used.
 """
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -153,3 +154,14 @@ def _checking(verb: "Callable[..., Any]", kind: "type[Any]") -> "Callable[..., A
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(type(sys)):  # type: ignore[misc]
+    """A command may have the name of its room: importing a file of the room ``v3s.serve`` leaves the command there."""
+
+    def __setattr__(self, name: str, value: "Any") -> None:
+        if not (name in __all__ and isinstance(value, type(sys))):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -189,26 +189,20 @@ COMMANDS = {
         "find the moments or videos most similar to one",
         (
             "search a.mp4 --in vectors",
-            "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
+            "search a.mp4 --start 12:30 --end 12:34 --in vectors --page a.html --clips found",
         ),
     ),
     "export": Command(
         "a model to give away",
         "v3s.export.export",
         "write a trained model into a folder to publish: weights, ONNX or torch.export, with a card",
-        (
-            "export run --out model --licence cc-by-4.0",
-            "export recognizer --out model --format onnx",
-        ),
+        ("export run --out model --licence cc-by-4.0", "export recognizer --out model --format onnx"),
     ),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
         "run a table of the paper and print its numbers next to ours",
-        (
-            "reproduce table3 --data UCF-101 --splits ucfTrainTestlist --out tables",
-            "reproduce table3 --data my_videos --scale tiny",
-        ),
+        ("reproduce table3 --data UCF-101 --splits ucfTrainTestlist", "reproduce table3 --data videos --scale tiny"),
     ),
 }
 

@@ -9,10 +9,11 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from v3s.export.model import Model
 from v3s.features.source import fold
@@ -31,6 +32,19 @@ Graph = Callable[[Tensor], Sequence[Tensor]]
 """From clips to outputs, as another program runs it."""
 
 
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Compute in float32 whatever autocast is on, and silence what torch reports of packages that are not needed."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
 def require_onnx() -> None:
     """Check that what an ONNX file takes is installed, before any work.
 
@@ -41,6 +55,7 @@ def require_onnx() -> None:
         import_extra(name, "onnx", "an ONNX file")
 
 
+@_plain()
 def onnx_bytes(model: Model) -> bytes:
     """Return a model as the content of an ONNX file that `check_graph` has passed.
 
@@ -51,19 +66,18 @@ def onnx_bytes(model: Model) -> bytes:
     size = sum(value.numel() * value.element_size() for value in model.as_module().state_dict().values())
     if size > _MOST_BYTES:
         raise ValueError(f"the network has {size / 1e9:.1f} GB of weights, more than the 2 GB of an ONNX file")
-    with _quiet():
-        program = torch.onnx.export(
-            model.as_module(fold(model.backbone)),
-            (_clips(model, 2),),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[INPUT],
-            output_names=list(model.outputs),
-        )
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
+    module, clips, free = _traced(model)
+    converted = torch.onnx.export(
+        module,
+        clips,
+        verbose=False,
+        opset_version=OPSET,
+        dynamic_shapes=free,
+        input_names=[INPUT],
+        output_names=list(model.outputs),
+    )
+    assert converted is not None
+    content: bytes = converted.model_proto.SerializeToString()
     check_graph(_onnx_graph(content), model, "the ONNX file")
     return content
 
@@ -74,21 +88,24 @@ def _onnx_graph(content: bytes) -> Graph:
     return lambda clips: [torch.from_numpy(output) for output in session.run(None, {INPUT: clips.numpy()})]
 
 
+@_plain()
 def program_bytes(model: Model) -> bytes:
     """Return a model as the content of a file of ``torch.export`` that `check_graph` has passed.
 
     Raises:
         ValueError: the file gives other values than the network.
     """
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(
-        model.as_module(fold(model.backbone)), (_clips(model, 2),), dynamic_shapes=({0: batch},)
-    )
+    module, clips, free = _traced(model)
     opened = io.BytesIO()
-    torch.export.save(program, opened)
+    torch.export.save(torch.export.export(module, clips, dynamic_shapes=free), opened)
     content = opened.getvalue()
     check_graph(torch.export.load(io.BytesIO(content)).module(), model, "the program of torch.export")
     return content
+
+
+def _traced(model: Model) -> tuple[nn.Module, tuple[Tensor], Any]:
+    """The folded network with its heads, an example of its input, and the axis of it that is free."""
+    return model.as_module(fold(model.backbone)), (_clips(model, 2),), ({0: torch.export.Dim("batch")},)
 
 
 @torch.inference_mode()
@@ -114,19 +131,6 @@ def check_graph(graph: Graph, model: Model, name: str) -> float:
                 )
             largest = max(largest, difference)
     return largest
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch reports of its own parts and of packages that are not needed."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with catch_warnings():
-            simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _clips(model: Model, batch: int) -> Tensor:

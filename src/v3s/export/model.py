@@ -1,5 +1,6 @@
 """What is given away: a trained network in plain float32 on the CPU, with the layers on it, and their description."""
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -126,4 +127,7 @@ def _last(backbone: nn.Module) -> Feature:
 def _without_names(trained: Trained) -> Trained:
     """A description without names of files and folders; of the weights that the training started from, the hash."""
     started = trained.init and replace(trained.init, weights="")
-    return replace(trained, init=started, converted_from=None)
+    if started and not re.fullmatch("[0-9a-f]{64}", started.fingerprint):
+        started = None
+    numbers = {name: value for name, value in trained.results.items() if isinstance(value, int | float)}
+    return replace(trained, init=started, converted_from=None, results=numbers)

@@ -12,7 +12,7 @@ from torch import nn
 from v3s.backbones import BACKBONES, check_name
 from v3s.backbones.contract import expect_normalised, normalisation_of
 from v3s.backbones.normalisation import Normalisation
-from v3s.features.hub import HUB, hub_folder
+from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
@@ -298,6 +298,13 @@ def network_of(trained: Trained, path: str | Path) -> nn.Module:
         return BACKBONES[trained.backbone](trained.width)
 
 
+def _export_on_hub(name: str) -> Path:
+    folder = hub_export(name.removeprefix(HUGGING_FACE))
+    if folder is None:
+        raise CheckpointError(f"{name}: is not a model that v3s export wrote")
+    return folder
+
+
 def folder_of(path: str | Path) -> Path:
     """Return the folder of a trained backbone, given it, the safetensors file in it, or its name on the hub.
 
@@ -305,8 +312,8 @@ def folder_of(path: str | Path) -> Path:
         CheckpointError: there is none.
         ValueError: the name is on the hub, and huggingface_hub is not installed.
     """
-    if str(path).startswith(HUB):
-        return hub_folder(str(path).removeprefix(HUB))
+    if str(path).startswith(HUGGING_FACE):
+        return _export_on_hub(str(path))
     path = Path(path)
     if path.is_dir():
         if not current(path, DESCRIPTION).is_file():
