@@ -26,7 +26,7 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
     others = {
-        "convert": "weights", "replay": "run", "reproduce": "table", "merge": "parts",
+        "convert": "weights", "replay": "run", "export": "run", "reproduce": "table", "merge": "parts",
         "search": "query", "index": "vectors", "explain": "video", "speediness": "video",
     }  # fmt: skip
     words = {

@@ -187,10 +187,7 @@ COMMANDS = {
         "search",
         "v3s.vectors.search",
         "find the moments or videos most similar to one",
-        (
-            "search a.mp4 --in vectors",
-            "search a.mp4 --start 12:30 --end 12:34 --in vectors --page a.html --clips found",
-        ),
+        ("search a.mp4 --in vectors", "search a.mp4 --start 12:30 --end 12:34 --in vectors --page a.html"),
     ),
     "export": Command(
         "a model to give away",

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,7 +25,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def made(folder: Path, view: View, **values: object) -> tuple[Path, Path]:
+def made(folder: Path, view: View, **values: Any) -> tuple[Path, Path]:
     """A recognizer, and its ONNX file with what lies beside it."""
     run = write_recognizer(folder / "run", view=view, **values)
     return run, export(ExportConfig(run=str(run), out=str(folder / "onnx"), format="onnx"), console=Console(quiet=True))

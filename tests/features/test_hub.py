@@ -51,7 +51,7 @@ def hub(folders: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
             path = self.path.partition("?")[0].strip("/").removeprefix("api/models/")
             folder = next((folder for name, folder in folders.items() if path.startswith(name)), None)
             rest = path.split("/")[2:]
-            content = None
+            content: str | bytes | None = None
             if folder and rest and rest[0] in ("revision", "tree"):
                 files = [{"rfilename": each.name, "path": each.name, "type": "file", "size": each.stat().st_size,
                           "oid": "0" * 40} for each in folder.iterdir()]  # fmt: skip
