@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v3s.data.lists.folder import subset_folders
+from v3s.data.lists.folder import folder_label, subset_folders
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.spans import Bounds
@@ -70,7 +70,7 @@ class Contents:
 
 
 def list_contents(contents: Contents, *, subset: Subset = "all") -> VideoList:
-    """List a collection with the labels that it has itself: those of class folders, or of the list it was made from.
+    """List a collection with the labels that it has itself: of the list it was made from, else of class folders.
 
     Args:
         contents: the collection.
@@ -79,8 +79,13 @@ def list_contents(contents: Contents, *, subset: Subset = "all") -> VideoList:
     vectors, paths = contents.vectors, [entry.path for entry in contents.entries]
     subsets = subset_folders(paths)
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
+    is_labelled = any(entry.label for entry in contents.entries)
     listed = [
-        ListedVideo((entry.path,), entry.label, _bounds_of(entry) if vectors.has_spans else None)
+        ListedVideo(
+            (entry.path,),
+            entry.label if is_labelled else folder_label(entry.path.removeprefix(folder)),
+            _bounds_of(entry) if vectors.has_spans else None,
+        )
         for folder in below
         for entry in contents.entries
         if entry.path.startswith(folder)

@@ -38,9 +38,7 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
         if self.vectors is None:
             missing = [name for name in ("data", "backbone") if getattr(self, name) is None]
             if missing:
-                raise ValueError(
-                    f"{missing[0]} is missing; give DATA and --backbone, or vectors of v3s embed with --in"
-                )
+                raise ValueError(f"{missing[0]} is missing; give DATA and --backbone, or vectors with --in")
             return
         if self.backbone is not None:
             raise ValueError(
@@ -53,9 +51,7 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
         if self.data is None and self.test_data is not None:
             raise ValueError(f"test_data is {self.test_data}, without a list of training videos; give it as DATA")
         if self.segment is not None:
-            raise ValueError(
-                f"segment is {self.segment:g}, but vectors are cut when they are made: v3s embed --segment"
-            )
+            raise ValueError(f"segment is {self.segment:g}, but stored vectors are cut already; give it to v3s embed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,11 +92,8 @@ def labelled_vectors(
         ValueError: as `v3s.protocols.labelled.labelled_parts`; the network's output contains NaN or infinity; or the
             collection has another feature, other clips, or not all videos.
     """
-    found = (
-        _stored(options, feature, console, divides)
-        if options.vectors
-        else _computed(options, feature, console, divides)
-    )
+    take = _computed if options.vectors is None else _stored
+    found = take(options, feature, console, divides)
     if found.parts.is_divided:
         _keep_division(options, found.parts, console)
     return found
