@@ -17,6 +17,7 @@ from v3s.features.encoder import Feature
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.probe import ProbeConfig, probe
 from v3s.protocols.retrieve import RetrieveConfig, retrieve
+from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.vectors.collection import VectorsError, open_vectors, shard_path
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.labels import Contents, join, list_labelled
@@ -110,8 +111,10 @@ def test_a_retrieval_of_vectors_is_that_of_their_videos(folder: Path, tmp_path: 
     feature = {name: options[name] for name in ("pool", "stage") if name in options}
     vectors = embedded(folder, tmp_path / "vectors", **feature)
     one = retrieve(RetrieveConfig(data=str(folder), **NETWORK, **options), console=QUIET)
-    other = retrieve(RetrieveConfig(vectors=str(vectors), num_clips=2, **options), console=QUIET)
+    shown: dict[str, Any] = {"page": str(tmp_path / "page.html"), "page_queries": 2}
+    other = retrieve(RetrieveConfig(vectors=str(vectors), num_clips=2, **options, **shown), console=QUIET)
     assert one == other
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 2 * 6
 
 
 def test_official_lists_find_stored_names_of_videos_that_are_gone(folder: Path, tmp_path: Path) -> None:
@@ -351,8 +354,8 @@ def test_unlabelled_files_and_a_single_class_are_refused(folder: Path, stored: P
     [
         ({}, "data is missing; give DATA and --backbone, or vectors with --in"),
         ({"data": "x"}, "backbone is missing"),
-        ({"vectors": "v", "backbone": "b"}, r"backbone \(b\) and vectors \(v\) cannot be combined"),
-        ({"vectors": "v", "data": "d", "splits": "s"}, r"data \(d\) and splits \(s\) of vectors cannot be combined"),
+        ({"vectors": "v", "backbone": "b"}, r"backbone \(b\) and --in cannot be combined"),
+        ({"vectors": "v", "data": "d", "splits": "s"}, r"data \(d\) and splits \(s\) of --in cannot be combined"),
         ({"vectors": "v", "test_data": "d"}, "test_data is d, without a list of training videos"),
         ({"vectors": "v", "segment": 2.0}, "segment is 2, but stored vectors are cut already"),
     ],
@@ -376,3 +379,44 @@ def test_half_precision_is_said(folder: Path, tmp_path: Path) -> None:
     exact = of_videos(data=str(folder))
     torch.testing.assert_close(found.train, exact.train, rtol=0.01, atol=1e-3)
     assert not torch.equal(found.train, exact.train)
+
+
+# Pairs
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes of three videos."""
+    folder = tmp_path_factory.mktemp("classes")
+    make_clips(folder, num_videos=24, num_frames=16, height=32, width=48)
+    return folder
+
+
+def test_pairs_of_stored_stages_are_those_of_their_videos(classes: Path, tmp_path: Path) -> None:
+    stages = ("conv4", "conv5")
+    folders = tuple(str(embedded(classes, tmp_path / stage, stage=stage, stride=4)) for stage in stages)
+    options: dict[str, Any] = {"stages": stages, "stride": 4, "num_folds": 2, "pairs_per_fold": 12}
+    drawn = [
+        similarity(SimilarityConfig(**given, **options), console=QUIET)
+        for given in ({"data": str(classes), **NETWORK}, {"vectors": folders})
+    ]
+    assert (drawn[0].result, drawn[0].num_videos) == (drawn[1].result, drawn[1].num_videos)
+    names = sorted(path.relative_to(classes).as_posix() for path in classes.rglob("*.mp4"))
+    rows = [f"{names[n]},{names[n + 1 + n % 2]},{n % 2},{n // 8}" for n in range(16)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["a,b,same,fold", *rows]))
+    options |= {"pairs": str(tmp_path / "pairs.csv")}
+    read = [
+        similarity(SimilarityConfig(**given, **options), console=QUIET)
+        for given in ({"data": str(classes), **NETWORK}, {"vectors": folders})
+    ]
+    assert read[0].result == read[1].result
+    (tmp_path / "pairs.csv").write_text(f"a,b,same,fold\n{names[0]},other.mp4,1,0\n{names[0]},{names[1]},0,1\n")
+    with pytest.raises(ValueError, match=r"1 of 3 videos cannot be used.*other.mp4: no vector in the collection"):
+        similarity(SimilarityConfig(vectors=folders, **options), console=QUIET)
+    with pytest.raises(VectorsError, match=r"conv5 was embedded with --stage conv5, not --stage conv4; give --stage"):
+        similarity(SimilarityConfig(vectors=folders[::-1], **options), console=QUIET)
+    with pytest.raises(ValueError, match=r"stages are conv4, conv5, and --in names 1 folder; give one for each stage"):
+        SimilarityConfig(vectors=folders[:1], **options)
+    other = str(embedded(classes, tmp_path / "other", stage="conv5", stride=4, seed=1))
+    with pytest.raises(VectorsError, match="are of other networks, clips or videos"):
+        similarity(SimilarityConfig(vectors=(folders[0], other), **options), console=QUIET)

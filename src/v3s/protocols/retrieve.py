@@ -60,8 +60,6 @@ class RetrieveConfig(FeatureOptions):
         super().__post_init__()
         require_positive(self, "page_queries")
         require_files(self, "out", "page")
-        if self.page is not None and self.vectors is not None:
-            raise ValueError(f"page is {self.page}, which shows videos; give DATA and a network in place of --in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +224,7 @@ def _page(config: RetrieveConfig, found: LabelledVectors, ranked: Neighbours, re
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     query_label = int(parts.test_labels[query])
     name = "class not in the gallery" if query_label == UNKNOWN else parts.classes[query_label]
-    columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
+    columns = [(f"query: {name}", _thumbnail(parts.test.video(query)))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
     cosines = ranked.scores[query, :_NUM_SHOWN]
@@ -237,7 +235,7 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
             f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}, z {z:+.2f}; "
             f"{Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
+        columns.append((caption, _thumbnail(parts.train.video(row), _RIGHT if right else _WRONG)))
     num_right = labels.count(query_label)
     text = f"{parts.test_paths[query]}: neighbours of its class among the first {len(nearest)}: {num_right}."
     return section(name, paragraph(text), strip(columns))

@@ -3,8 +3,9 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 from torch import Tensor
@@ -17,7 +18,10 @@ from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts,
 from v3s.protocols.labelled.division import write_division
 from v3s.protocols.labelled.parts import Labelled, Parts, make_parts
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
-from v3s.vectors.labels import Contents, join, list_contents, list_labelled, list_official
+from v3s.vectors.labels import Contents, Joined, join, list_contents, list_labelled, list_official
+from v3s.vectors.moments import video_of
+from v3s.vectors.query import known_video
+from v3s.video.decode import Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +39,27 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.vectors is None:
-            missing = [name for name in ("data", "backbone") if getattr(self, name) is None]
-            if missing:
-                raise ValueError(f"{missing[0]} is missing; give DATA and --backbone, or vectors with --in")
-            return
-        if self.backbone is not None:
-            raise ValueError(
-                f"backbone ({self.backbone}) and vectors ({self.vectors}) cannot be combined; give only one"
-            )
-        if self.data is not None and self.splits is not None:
-            raise ValueError(
-                f"data ({self.data}) and splits ({self.splits}) of vectors cannot be combined; give only one"
-            )
+        require_source(self)
         if self.data is None and self.test_data is not None:
             raise ValueError(f"test_data is {self.test_data}, without a list of training videos; give it as DATA")
-        if self.segment is not None:
-            raise ValueError(f"segment is {self.segment:g}, but stored vectors are cut already; give it to v3s embed")
+
+
+def require_source(config: Any) -> None:
+    """Check that a configuration names videos and a network, or stored vectors, and nothing that these exclude.
+
+    Raises:
+        ValueError: something is missing, or two options exclude each other.
+    """
+    if not config.vectors:
+        if missing := [name for name in ("data", "backbone") if getattr(config, name) is None]:
+            raise ValueError(f"{missing[0]} is missing; give DATA and --backbone, or vectors with --in")
+        return
+    if config.backbone is not None:
+        raise ValueError(f"backbone ({config.backbone}) and --in cannot be combined; give only one")
+    if config.data is not None and config.splits is not None:
+        raise ValueError(f"data ({config.data}) and splits ({config.splits}) of --in cannot be combined; give only one")
+    if config.segment is not None:
+        raise ValueError(f"segment is {config.segment:g}, but stored vectors are cut already; give it to v3s embed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +127,7 @@ def _stored(options: FeatureOptions, feature: Feature, console: Console, divides
     contents = Contents.of(vectors)
     lists = _list_parts(options, contents)
     check_lists(lists, options, "give the official --splits, or a list with labels as DATA", divides)
-    found = [_take(contents, listed, console) for listed in lists]
+    found = [take_stored(contents, listed, console) for listed in lists]
     parts = make_parts(found, options, seed=options.seed, divides=divides, console=console)
     train, test = parts.train.features, parts.test.features
     assert train is not None
@@ -127,8 +135,14 @@ def _stored(options: FeatureOptions, feature: Feature, console: Console, divides
     return LabelledVectors(parts, train, test, vectors.description.backbone, vectors.description.space)
 
 
-def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature) -> None:
+def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *, stride: int | None = None) -> None:
     """Refuse a collection with another feature or other clips than were asked for.
+
+    Args:
+        vectors: the collection.
+        options: the clips; None takes those of the collection.
+        feature: stage and pooling.
+        stride: frames between the starts of clips, 0 for evenly spaced ones; None takes that of the collection.
 
     Raises:
         VectorsError: it differs; the message says what to give, and which command makes what was asked for.
@@ -136,7 +150,9 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature) ->
     stored, view = vectors.description, vectors.description.space.view
     has: dict[str, object] = {"stage": stored.space.feature.stage, "pool": stored.space.feature.pool}
     asked: dict[str, object] = {"stage": feature.stage, "pool": feature.pool}
-    for name in ("clip_frames", "clip_size", "fps", *(() if view.stride else ("num_clips",))):
+    if stride is not None:
+        has["stride"], asked["stride"] = view.stride, stride
+    for name in ("clip_frames", "clip_size", "fps", *(() if view.stride and stride != 0 else ("num_clips",))):
         if (value := getattr(options, name, None)) is not None:
             has[name], asked[name] = getattr(view, name), value
     differing = [name for name in asked if asked[name] != has[name]]
@@ -173,11 +189,26 @@ def _list_parts(options: FeatureOptions, contents: Contents) -> list[VideoList]:
     return [list_contents(contents, subset="train"), list_contents(contents, subset="test")]
 
 
-def _take(contents: Contents, listed: VideoList, console: Console) -> Labelled:
+def take_stored(contents: Contents, listed: VideoList, console: Console) -> Labelled:
+    """Return the videos and spans of a list with their vectors from a collection; say which are listed and skipped.
+
+    Raises:
+        VectorsError: a listed file or span has no vector, or numbers are not finite.
+    """
     say(console, listed.description)
     joined = join(contents, listed)
     say(console, *(f"skipped: {path}: {reason}" for path, reason in joined.left_out.items()))
-    return Labelled(joined.videos, joined.copies, joined.left_out, features=joined.features(contents.vectors))
+    features = joined.features(contents.vectors)
+    return Labelled(
+        joined.videos, joined.copies, joined.left_out, None, features, partial(_open_stored, contents, joined)
+    )
+
+
+def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
+    """Open what the middle one of a sample's rows shows."""
+    vectors, rows = contents.vectors, joined.rows[joined.samples == number]
+    place = vectors.place_of(int(rows[len(rows) // 2]))
+    return video_of(place, known_video(vectors, Path(place.file)), vectors.description.space.view.fps)
 
 
 def _keep_division(options: FeatureOptions, parts: Parts, console: Console) -> None:

@@ -1,7 +1,7 @@
 """Labelled videos as training and test videos: given as two lists, or one list divided by class and group."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -18,6 +18,7 @@ from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
 from v3s.files.text import counted, say, short_repr
 from v3s.protocols.labelled.division import divide, next_to, undivided
+from v3s.video.decode import Video
 
 UNKNOWN = -1
 """The label of a test video whose class has no training videos: its prediction always counts as wrong."""
@@ -34,6 +35,7 @@ class Labelled:
         left_out: path and reason of each video of the list that is skipped.
         table: the videos, if they were read.
         features: their vectors, if these are stored: float32, shape (N, D).
+        opens: opens one of them by its number, if their vectors are stored.
     """
 
     videos: VideoList
@@ -41,6 +43,7 @@ class Labelled:
     left_out: dict[str, str]
     table: IndexTable | None = None
     features: Tensor | None = None
+    opens: Callable[[int], Video] | None = None
     __repr__ = short_repr
 
     @classmethod
@@ -61,7 +64,19 @@ class Labelled:
             self.left_out,
             self.table and self.table.subset(numbers),
             None if self.features is None else self.features[torch.from_numpy(numbers)],
+            None if self.opens is None else lambda number: self.video(chosen[number]),
         )
+
+    def video(self, number: int) -> Video:
+        """Return one of them.
+
+        Raises:
+            VideoError: it was embedded, and is gone or has changed since.
+        """
+        if self.table is not None:
+            return self.table[number]
+        assert self.opens is not None
+        return self.opens(number)
 
     @property
     def labels(self) -> list[str]:
