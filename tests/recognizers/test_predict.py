@@ -108,6 +108,16 @@ def test_the_saved_recognizer_is_the_one_that_probe_measured(
     assert json.loads((recognizer / "config.json").read_text())["results"]["top_1"] == measured.linear.top_1
 
 
+def test_a_recognizer_from_stored_vectors_is_that_from_videos(
+    config: PredictConfig, recognizer: Path, tmp_path: Path
+) -> None:
+    vectors = embedded(config, tmp_path / "vectors")
+    stored = ProbeConfig(vectors=vectors, num_clips=2, few_labels=(), save=str(tmp_path / "linear"))
+    probe(stored, console=QUIET)
+    for name in ("backbone.safetensors", "classifier.safetensors", "config.json"):
+        assert (tmp_path / "linear" / name).read_bytes() == (recognizer / name).read_bytes()
+
+
 def test_files_agree_with_python(config: PredictConfig, labelled_videos: Path) -> None:
     predict(replace(config, k=2), console=QUIET)
     found = v3s.load_recognizer(config.recognizer, device="cpu", precision="fp32")
