@@ -216,7 +216,8 @@ def join(contents: Contents, listed: VideoList) -> Joined:
         rows_of[contents.entries[video].path].append(row)
     chosen: list[tuple[int, int, NDArray[np.int64]]] = []  # entry of the list, of the collection, and rows
     without: list[str] = []
-    left_out = {path: reason for path, reason in vectors.description.left_out.items() if path in set(paths)}
+    named = {*paths, *listed.names}
+    left_out = {name: reason for name, reason in vectors.description.left_out.items() if name in named}
     for item, (path, name) in enumerate(zip(paths, listed.names, strict=True)):
         rows = np.array(rows_of.get(path, ()), np.int64)
         if listed.bounds and len(rows):
@@ -224,7 +225,7 @@ def join(contents: Contents, listed: VideoList) -> Joined:
             inside = np.minimum(ends[rows], inf if end is None else end) - np.maximum(starts[rows], start)
             rows = rows[inside > _LEAST_SHARE * (ends[rows] - starts[rows])]
         if not len(rows):
-            if path not in left_out:
+            if path not in left_out and name not in left_out:
                 without.append(name)
             continue
         cuts = np.flatnonzero(np.diff(videos[rows])) + 1
