@@ -328,7 +328,7 @@ def test_vectors_of_an_earlier_version_have_no_lengths(stored: Path, tmp_path: P
     vectors = tmp_path / "vectors"
     shutil.copytree(stored, vectors)
     damage(vectors, drop_lengths)
-    with pytest.raises(VectorsError, match="an earlier version wrote it, without lengths of vectors; embed again"):
+    with pytest.raises(VectorsError, match="has no lengths of vectors, as an earlier version wrote it; embed again"):
         of_store(vectors)
 
 

@@ -92,7 +92,8 @@ def list_contents(contents: Contents, *, subset: Subset = "all") -> VideoList:
     ]
     title = f"vectors {vectors.folder}{f' {subset}' if subsets else ''}"
     listing = Listing(title, tuple(listed), class_order(entry.label for entry in listed))
-    return list_located(contents.root, listing, tuple(entry.names[0] for entry in listed))
+    located = list_located(contents.root, listing, tuple(entry.names[0] for entry in listed))
+    return replace(located, stays_inside=True)
 
 
 def list_labelled(contents: Contents, file: Path, *, allow_missing: bool = False) -> VideoList:
@@ -172,7 +173,7 @@ class Joined:
         rows: the collection's rows that belong to a sample, int64, shape (R,).
         samples: number of each row's sample, int64, ascending, shape (R,).
         copies: what each sample shows, as a number that copies share, uint64, shape (S,).
-        left_out: listed files that could not be embedded, and why.
+        left_out: listed files that could not be embedded, and why; of the collection's own list all of them.
     """
 
     videos: VideoList
@@ -216,7 +217,13 @@ def join(contents: Contents, listed: VideoList) -> Joined:
         rows_of[contents.entries[video].path].append(row)
     chosen: list[tuple[int, int, NDArray[np.int64]]] = []  # entry of the list, of the collection, and rows
     without: list[str] = []
-    left_out = {path: reason for path, reason in vectors.description.left_out.items() if path in set(paths)}
+    named = {*paths, *listed.names}
+    tops = {path.partition("/")[0] for path in paths} if contents.has_subsets else None
+    left_out = {
+        name: reason
+        for name, reason in vectors.description.left_out.items()
+        if name in named or (listed.stays_inside and (tops is None or name.partition("/")[0] in tops))
+    }
     for item, (path, name) in enumerate(zip(paths, listed.names, strict=True)):
         rows = np.array(rows_of.get(path, ()), np.int64)
         if listed.bounds and len(rows):
@@ -224,7 +231,7 @@ def join(contents: Contents, listed: VideoList) -> Joined:
             inside = np.minimum(ends[rows], inf if end is None else end) - np.maximum(starts[rows], start)
             rows = rows[inside > _LEAST_SHARE * (ends[rows] - starts[rows])]
         if not len(rows):
-            if path not in left_out:
+            if path not in left_out and name not in left_out:
                 without.append(name)
             continue
         cuts = np.flatnonzero(np.diff(videos[rows])) + 1

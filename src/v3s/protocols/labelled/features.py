@@ -30,7 +30,8 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
 
     Attributes:
         vectors: Folder of vectors from v3s embed, in place of --backbone. Without DATA, labels are those of the
-            collection, or of --splits; DATA may be a list file of labelled files or spans.
+            collection, or of --splits; DATA may be a list file of labelled files or spans. The figures are those of the
+            videos, if v3s embed had the same --stage, --pool and --num-clips, and --dtype float32.
         out: JSON file for the result. If the videos were divided here, the two lists are written beside it.
     """
 
