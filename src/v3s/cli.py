@@ -123,10 +123,7 @@ COMMANDS = {
         "downstream tasks",
         "v3s.protocols.probe",
         "classify frozen features: linear probe, nearest neighbours, few labels",
-        (
-            "probe UCF-101 --splits ucfTrainTestlist --backbone run",
-            "probe UCF-101 --splits ucfTrainTestlist --backbone run --save recognizer --out probe.json",
-        ),
+        ("probe UCF-101 --splits ucfTrainTestlist --backbone run", "probe labels.csv --in vectors --save recognizer"),
     ),
     "predict": Command(
         "downstream tasks",
@@ -141,13 +138,18 @@ COMMANDS = {
         (
             "retrieve UCF-101 --splits ucfTrainTestlist --backbone run",
             "retrieve UCF-101 --splits ucfTrainTestlist --backbone run --page neighbours.html",
+            "retrieve --in vectors --splits ucfTrainTestlist --pool mean",
         ),
     ),
     "similarity": Command(
         "downstream tasks",
         "v3s.protocols.similarity",
         "decide whether two videos show the same action",
-        ("similarity UCF-101 --backbone run", "similarity ASLAN --pairs View2.mat --backbone run"),
+        (
+            "similarity UCF-101 --backbone run",
+            "similarity ASLAN --pairs View2.mat --backbone run",
+            "similarity --in vectors_conv4,vectors_conv5 --stages conv4,conv5",
+        ),
     ),
     "explain": Command(
         "downstream tasks",

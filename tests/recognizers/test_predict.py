@@ -108,12 +108,23 @@ def test_the_saved_recognizer_is_the_one_that_probe_measured(
     assert json.loads((recognizer / "config.json").read_text())["results"]["top_1"] == measured.linear.top_1
 
 
+def test_a_recognizer_from_stored_vectors_is_that_from_videos(
+    config: PredictConfig, recognizer: Path, tmp_path: Path
+) -> None:
+    vectors = embedded(config, tmp_path / "vectors")
+    stored = ProbeConfig(vectors=vectors, num_clips=2, few_labels=(), save=str(tmp_path / "linear"))
+    probe(stored, console=QUIET)
+    for name in ("backbone.safetensors", "classifier.safetensors", "config.json"):
+        assert (tmp_path / "linear" / name).read_bytes() == (recognizer / name).read_bytes()
+
+
 def test_files_agree_with_python(config: PredictConfig, labelled_videos: Path) -> None:
     predict(replace(config, k=2), console=QUIET)
     found = v3s.load_recognizer(config.recognizer, device="cpu", precision="fp32")
     for row in rows(config.out)[:3]:
         (answer,) = found.predict(labelled_videos / row["path"], k=2)
-        assert (answer.start, answer.end) == (0.0, pytest.approx(float(row["end"]), abs=1e-3))
+        assert answer.start == 0
+        assert answer.end == pytest.approx(float(row["end"]), abs=1e-3)
         assert answer.classes == (row["class"], row["class_2"])
         assert answer.probabilities == pytest.approx((float(row["probability"]), float(row["probability_2"])), abs=1e-4)
 
@@ -183,6 +194,11 @@ def test_a_fine_tuned_recognizer_takes_no_vectors(config: PredictConfig, recogni
         predict(replace(config, data="", vectors=vectors, recognizer=str(folder)), console=QUIET)
 
 
+def test_a_recognizer_without_a_rate_takes_any(config: PredictConfig) -> None:
+    """At half of the files' rate, 20 frames are 10."""
+    assert predict(replace(config, fps=12.5), console=QUIET).num_spans == 24
+
+
 def test_another_frame_rate_is_refused(config: PredictConfig, probing: ProbeConfig, tmp_path: Path) -> None:
     probe(replace(probing, fps=10.0, save=str(tmp_path / "at_10")), console=QUIET)
     config = replace(config, recognizer=str(tmp_path / "at_10"))
@@ -206,6 +222,12 @@ def test_another_frame_rate_is_refused(config: PredictConfig, probing: ProbeConf
         ("{videos} --in={videos} --recognizer={recognizer} --out={out}", 2, "give either DATA, the videos, or --in"),
         ("--recognizer={recognizer} --out={out}", 2, "give either DATA, the videos, or --in"),
         ("--in={videos} --recognizer={recognizer} --out={out}", 1, "contains no vectors"),
+        (
+            "--in={videos} --recognizer={recognizer} --out={out} --segment=2",
+            2,
+            "--segment is 2.0, but vectors are listed",
+        ),
+        ("--in={videos} --recognizer={recognizer} --out={out} --subset=test", 2, "omit it with --in"),
         ("{videos} --recognizer={recognizer} --out={out} --events={out}", 2, "give two files"),
         ("{videos} --recognizer={recognizer} --out={out} --unsure-below=2", 2, "--unsure-below is 2.0; it must be"),
         ("{videos} --recognizer={recognizer}", 2, "--out is required"),

@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     """A million spans take no more memory than the buffer of a file."""
-    sizes = []
+    sizes: list[int] = []
 
     def watched() -> object:
         yield from spans("ab" * 20_000)

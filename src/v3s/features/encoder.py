@@ -23,7 +23,7 @@ from v3s.backbones.stages import check_stage
 from v3s.data.index_table import IndexTable
 from v3s.data.streams import ClipRun, complete_rows, load_runs
 from v3s.data.views import View
-from v3s.features.source import BackboneOptions, Source, fold, open_source
+from v3s.features.source import EncoderOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
 from v3s.video.span import at_rate
@@ -319,7 +319,7 @@ def load_encoder(
     return make_encoder(source, view, [Feature(stage, pool)], choose_compute(device, precision))
 
 
-def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
+def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
     """Open the encoder that a command's options describe.
 
     Args:
@@ -330,6 +330,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     Raises:
         ValueError: the network, stage or device does not exist.
     """
+    assert options.backbone is not None
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}

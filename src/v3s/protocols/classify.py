@@ -131,7 +131,8 @@ def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, n
     Returns:
         Probabilities, float32, shape (M, num_classes).
     """
-    return fit_linear(train, labels, c, num_classes)(test.detach().float()).softmax(dim=1)
+    logits: Tensor = fit_linear(train, labels, c, num_classes)(test.detach().float())
+    return logits.softmax(dim=1)
 
 
 def top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -4,11 +4,11 @@ The epoch to keep is chosen on held-out training videos; the test videos are rea
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
@@ -31,7 +31,9 @@ from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled.division import LISTS, write_division
+from v3s.protocols.labelled.parts import Parts
 from v3s.protocols.recognition import (
     LabelledClips,
     RecognitionModel,
@@ -41,7 +43,7 @@ from v3s.protocols.recognition import (
 )
 from v3s.recognizers.calibration import calibrate
 from v3s.recognizers.classifier import CLASSIFIER, save_answers, save_recognizer
-from v3s.recognizers.recognizer import Recognizer, open_recognizer
+from v3s.recognizers.recognizer import open_recognizer
 from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
@@ -89,6 +91,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
         average: What to average over the clips of a video: probabilities (as in the paper) or logits.
     """
 
+    data: Annotated[str, "DATA"] = field()
     out: str
     backbone: str
     clip_frames: int | None = None
@@ -187,7 +190,9 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
     )
     freeze_stages(source.backbone, config.freeze or ())
-    parts = labelled_parts(config, workers=config.workers, console=console, divides=True, fps=view.fps)
+    parts = labelled_parts(
+        config, seed=config.seed, workers=config.workers, console=console, divides=True, fps=view.fps
+    )
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table.source(0), StoredVideo)
@@ -212,8 +217,11 @@ def _open(job: FinetuneJob) -> RunFolder:
     videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
     run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
-        for name in (CLASSIFIER, RESULT, REPORT):
+        for name in (CLASSIFIER, RESULT, REPORT, *LISTS):
             (run.path / name).unlink(missing_ok=True)
+    if parts.is_divided:
+        write_division(run.path, parts.train.videos, parts.test.videos)
+        say(job.console, f"the division is kept in {run.path}: give it again with --splits {run.path}")
     return run
 
 
@@ -325,9 +333,13 @@ def _announcement(job: FinetuneJob) -> str:
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the weights that were kept: the first and only use of the test videos."""
     config, parts = job.config, job.parts
-    trained, recognizer = describe_trained(run.path), _calibrated(job, run)
-    calibration = recognizer.classifier.calibration
-    assert calibration is not None
+    trained = describe_trained(run.path)
+    opened = open_recognizer(run.path, job.compute, num_workers=job.num_workers)
+    asked = opened.asked(job.view, config.average)
+    held_out = asked.probabilities(job.validation.table, console=job.console, what="calibrating")
+    calibration = calibrate(torch.stack(list(held_out)), job.validation.labels)
+    recognizer = replace(asked, classifier=replace(asked.classifier, calibration=calibration))
+    save_answers(run.path, recognizer.classifier)
     say(job.console, f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each")
     probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)
@@ -351,23 +363,6 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     write_page(run.path / REPORT, html)
     say(job.console, str(run.path / REPORT))
     return result
-
-
-def _calibrated(job: FinetuneJob, run: RunFolder) -> Recognizer:
-    """Open the network that was kept, calibrate it on the validation videos, and record how it answers."""
-    opened = open_recognizer(run.path, job.compute, num_workers=job.num_workers)
-    classifier = replace(
-        opened.classifier,
-        space=replace(opened.classifier.space, view=job.view),
-        average=job.config.average,
-        calibration=None,
-    )
-    plain = Recognizer(replace(opened.encoder, view=job.view), classifier)
-    validation = plain.probabilities(job.validation.table, console=job.console, what="calibrating")
-    calibration = calibrate(torch.stack(list(validation)), job.validation.labels)
-    calibrated = replace(plain, classifier=replace(classifier, calibration=calibration))
-    save_answers(run.path, calibrated.classifier)
-    return calibrated
 
 
 def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) -> dict[str, Any]:

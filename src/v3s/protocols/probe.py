@@ -15,26 +15,27 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, Feature, Pool, Space, open_encoder
-from v3s.features.source import BackboneOptions, open_source
+from v3s.features.encoder import Feature, Pool
+from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
+from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
+from v3s.protocols.labelled.parts import Parts
 from v3s.recognizers.linear import require_own_folder, save_linear
+from v3s.vectors.collection import read_description
 
 _FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(BackboneOptions, LabelledOptions):
+class ProbeConfig(FeatureOptions):
     """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
 
     Attributes:
-        out: JSON file for the result.
         save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
 
     More options:
@@ -50,7 +51,6 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
-    out: str | None = None
     save: str | None = None
 
     def __post_init__(self) -> None:
@@ -149,30 +149,30 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     console = console or Console()
     if config.save is not None:
         require_own_folder(Path(config.save))
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
-    result = run_probes(train, test, parts, config, started=started, console=console)
+    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
+    result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, parts, result))
+        write_json(Path(config.out), _description(config, found, result))
     if config.save is not None:
-        _save(config, encoder.space, parts, train, result, console)
+        _save(config, Path(config.save), found, result, console)
     return result
 
 
-def _save(
-    config: ProbeConfig, space: Space, parts: Parts, train: Tensor, result: ProbeResult, console: Console
-) -> None:
+def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
     """Save the linear probe with its network."""
+    parts, seed = found.parts, config.seed
     calibration = save_linear(
-        Path(str(config.save)),
-        open_source(config.backbone, seed=config.seed),
-        space,
-        train,
+        folder,
+        open_source(
+            found.backbone, seed=seed if config.vectors is None else read_description(Path(config.vectors)).seed
+        ),
+        found.space,
+        found.train,
         parts.train_labels,
         classes=parts.classes,
         c=result.c,
@@ -180,7 +180,7 @@ def _save(
         seed=config.seed,
         results={"top_1": result.linear.top_1},
     )
-    say(console, f"saved in {config.save}; calibration: {calibration or 'none, since there are too few videos'}")
+    say(console, f"saved in {folder}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(
@@ -279,13 +279,14 @@ def _table(result: ProbeResult) -> Table:
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 
-def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: ProbeResult) -> dict[str, object]:
+def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResult) -> dict[str, object]:
+    parts = found.parts
     return {
-        "backbone": encoder.source.name,
-        "fingerprint": encoder.source.fingerprint,
+        "backbone": found.backbone,
+        "fingerprint": found.space.weights,
         "stage": config.stage,
         "pool": config.pool,
-        "view": asdict(encoder.view),
+        "view": asdict(found.space.view),
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

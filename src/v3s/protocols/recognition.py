@@ -16,7 +16,7 @@ from v3s.data.views import View, evenly_spaced
 from v3s.files.text import short_repr
 from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import UNKNOWN
+from v3s.protocols.labelled.parts import UNKNOWN
 from v3s.recognizers.calibration import Calibration
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp

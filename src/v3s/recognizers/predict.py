@@ -1,7 +1,7 @@
 """``v3s predict``: name what videos, or segments of recordings, show."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,8 @@ from v3s.vectors.collection import open_vectors
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table
+_OF_VIDEOS = ("splits", "split", "subset", "allow_missing", "segment", "segment_stride", "fps", "num_clips")
+"""Options that say which videos are read, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,11 @@ class PredictConfig(ComputeOptions, VideoOptions):
             raise ValueError(f"out and events are both {self.out}; give two files")
         if bool(self.data) == (self.vectors is not None):
             raise ValueError("give either DATA, the videos, or --in, a folder of their vectors")
+        defaults = {field.name: field.default for field in fields(self)}
+        cutting = [name for name in _OF_VIDEOS if self.vectors is not None and getattr(self, name) != defaults[name]]
+        if cutting:
+            value = getattr(self, cutting[0])
+            raise ValueError(f"{cutting[0]} is {value}, but vectors are listed and cut already; omit it with --in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,9 @@ def predict(config: PredictConfig, *, console: Console | None = None) -> Predict
     k = number_of_classes(config.k, classifier.classes, _NUM_CLASSES)
     left_out: dict[str, str] = {}
     if config.vectors is not None:
-        predictions = predict_vectors(classifier, open_vectors(config.vectors), k)
+        vectors = open_vectors(config.vectors)
+        left_out |= vectors.description.left_out
+        predictions = predict_vectors(classifier, vectors, k)
     else:
         predictions = _of_videos(config, classifier, k, left_out, console)
     events = None if config.events is None else Path(config.events)
@@ -161,7 +170,7 @@ def _report(
         console,
         f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; {tally.num_unsure:,} are unsure: "
         f"the probability is below {config.unsure_below:g}" + (f"; skipped: {len(left_out):,}" if left_out else ""),
-        "probabilities are not calibrated: the recognizer is of an earlier version"
+        "probabilities are not calibrated: an earlier version made the recognizer, or there were too few videos"
         if classifier.calibration is None
         else f"calibrated by {classifier.calibration}",
     )

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from v3s.backbones.device import Compute, Precision, choose_compute
 from v3s.data.index_table import IndexTable
+from v3s.data.views import View
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.text import short_repr
-from v3s.recognizers.classifier import Classifier, load_classifier
+from v3s.recognizers.classifier import Average, Classifier, load_classifier
 from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes, times_of
 
 
@@ -33,6 +34,14 @@ class Recognizer:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.classifier.classes
+
+    def asked(self, view: View, average: Average) -> "Recognizer":
+        """Return it with other clips of a video, or another average over them, and not calibrated."""
+        classifier = self.classifier
+        space = replace(classifier.space, view=view)
+        return Recognizer(
+            replace(self.encoder, view=view), replace(classifier, space=space, average=average, calibration=None)
+        )
 
     def predict(self, paths: str | Path | Sequence[str | Path], *, k: int | None = None) -> list[Prediction]:
         """Return the most probable classes of whole videos.

@@ -178,24 +178,6 @@ class Vectors:
             vectors[in_shard] = self.shards[number].vectors[rows[in_shard] - int(self.offsets[number])].float()
         return F.normalize(vectors, dim=1)
 
-    def features(self) -> Tensor:
-        """Return all vectors as the network gave them, with their lengths: float32, shape (len(self), D).
-
-        With float32 numbers they are exactly those of `v3s.features.encoder.restored`.
-
-        Raises:
-            VectorsError: a number is not finite, or an earlier version wrote the folder, without lengths.
-        """
-        parts = []
-        for number, shard in enumerate(self.shards):
-            path = shard_path(self.folder, number, self.description.generation)
-            if shard.lengths is None:
-                raise VectorsError(f"{path}: has no lengths of vectors: an earlier version wrote it; embed again")
-            parts.append(shard.vectors.float() * shard.lengths[:, None])
-            if not parts[-1].isfinite().all():
-                raise VectorsError(f"{path}: contains NaN or infinity; run v3s embed again with --overwrite")
-        return torch.cat(parts)
-
     def entries(self) -> Iterator[Entry]:
         """Yield the entry of each video, in order."""
         return entries_of(self._lines, self.folder)
