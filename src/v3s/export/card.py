@@ -36,10 +36,12 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
     """
     trained = model.trained
     of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
+    num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
+    videos = record.videos or ({"for training": num_train} if num_train else {})
     sections = {
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
-        "What it was trained on": _table(("videos", "number"), record.videos.items()) or of_training,
+        "What it was trained on": _table(("videos", "number"), videos.items()) or of_training,
         "How it was trained": _table(("option", "value"), record.recipe.items()) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),

@@ -178,7 +178,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         c=result.c,
         groups=parts.train_groups,
         seed=config.seed,
-        results={"top_1": result.linear.top_1},
+        results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
     )
     say(console, f"saved in {folder}; calibration: {calibration or 'none, since there are too few videos'}")
 
