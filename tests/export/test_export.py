@@ -95,7 +95,7 @@ def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path,
         assert f"| {manifest['videos'][count]} |" in text
     assert "| batch_size | 4 |" in text
     results = describe_trained(pretrained).results
-    assert f"| spatial | {100 * results['accuracy_spatial']:.1f} % +- " in text
+    assert f"| spatial | {results['accuracy_spatial']:.1%} ± " in text
     written = text + (folder / "config.json").read_text(encoding="utf-8")
     for path in [small_videos, pretrained, *small_videos.rglob("*.mp4")]:
         assert str(path) not in written

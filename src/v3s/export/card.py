@@ -42,7 +42,7 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
         "What it was trained on": _table(("videos", "number"), videos.items()) or of_training,
-        "How it was trained": _table(("option", "value"), record.recipe.items()) or of_training,
+        "How it was trained": _table(("option", "value"), record.recipe.items()) or _linear(model) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),
         "Limits": _LIMITS,
@@ -125,6 +125,17 @@ def _facts(model: Model, form: str) -> str:
     return text
 
 
+def _linear(model: Model) -> str:
+    """How a classifier on a frozen network was fitted; empty for other models."""
+    c = model.trained.results.get("c")
+    if model.trained.kind != "recognizer" or c is None:
+        return ""
+    return (
+        f"The classifier is a logistic regression (inverse penalty {c:g}) on features of the network, whose weights "
+        "were not changed. How the network itself was trained is not recorded here."
+    )
+
+
 def _results(model: Model, record: Record) -> str:
     trained = model.trained
     if trained.kind == "pretrained":
@@ -134,7 +145,7 @@ def _results(model: Model, record: Record) -> str:
     result = record.result if record.result.get("fingerprint") == trained.fingerprint else {}
     values = {**trained.results, **result}
     rows = [
-        (text, _percent(values[name]) + (f" +- {_percent(values['standard_error'])}" if with_error else ""))
+        (text, _percent(values[name]) + (f" ± {_percent(values['standard_error'])}" if with_error else ""))
         for name, text, with_error in (
             ("top_1", "top-1 accuracy", "standard_error" in values),
             ("top_5", "top-5 accuracy", False),
@@ -166,13 +177,13 @@ def _of_heads(model: Model, record: Record) -> str:
     for head, labels in (("spatial", model.trained.task.spatial), ("temporal", model.trained.task.temporal)):
         share = model.trained.results.get(f"accuracy_{head}")
         if isinstance(share, float) and 0 <= share <= 1:
-            error = f" +- {_percent(sqrt(share * (1 - share) / num_clips))}" if num_clips else ""
+            error = f" ± {_percent(sqrt(share * (1 - share) / num_clips))}" if num_clips else ""
             rows.append((head, f"{_percent(share)}{error}", _percent(1 / len(labels)), f"{len(labels)}"))
     if not rows:
         return _UNKNOWN
     text = _table(("head", "accuracy", "chance", "labels"), rows)
     if num_clips:
-        text += f"\n\nOn {num_clips:,} clips of {num_videos:,} held-out videos; +- is the standard error."
+        text += f"\n\nOn {num_clips:,} clips of {num_videos:,} held-out videos; ± is the standard error."
     return text + (
         "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "
         "features serve a task of yours: measure that with `v3s probe`."
@@ -198,7 +209,7 @@ def _licence(model: Model, licence: str | None) -> str:
 
 
 def _percent(share: object) -> str:
-    return f"{100 * share:.1f} %" if isinstance(share, int | float) else "not recorded"
+    return f"{share:.1%}" if isinstance(share, int | float) else "not recorded"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
