@@ -30,8 +30,8 @@ from benchmarks.machine import describe_machine
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.append import append_vectors
-from v3s.vectors.collection import Description, Shard, Vectors, open_vectors, save_shard
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.collection import Description, Vectors, open_vectors, save_shard
+from v3s.vectors.entries import Entry, Shard, video_lines
 from v3s.vectors.exact import best_scores
 from v3s.vectors.folder import begin_folder
 from v3s.vectors.moments import find_moments

@@ -125,7 +125,9 @@ COMMANDS = {
         "classify frozen features: linear probe, nearest neighbours, few labels",
         (
             "probe UCF-101 --splits ucfTrainTestlist --backbone run",
-            "probe UCF-101 --splits ucfTrainTestlist --backbone run --few-labels 1,5 --out probe.json",
+            "probe my_videos --backbone run --few-labels 1,5 --out probe.json",
+            "probe --in vectors --splits ucfTrainTestlist",
+            "probe labels.csv --in vectors",
         ),
     ),
     "retrieve": Command(
@@ -135,13 +137,18 @@ COMMANDS = {
         (
             "retrieve UCF-101 --splits ucfTrainTestlist --backbone run",
             "retrieve UCF-101 --splits ucfTrainTestlist --backbone run --page neighbours.html",
+            "retrieve --in vectors --splits ucfTrainTestlist --pool mean",
         ),
     ),
     "similarity": Command(
         "downstream tasks",
         "v3s.protocols.similarity",
         "decide whether two videos show the same action",
-        ("similarity UCF-101 --backbone run", "similarity ASLAN --pairs View2.mat --backbone run"),
+        (
+            "similarity UCF-101 --backbone run",
+            "similarity ASLAN --pairs View2.mat --backbone run",
+            "similarity --in vectors_conv4,vectors_conv5 --stages conv4,conv5",
+        ),
     ),
     "explain": Command(
         "downstream tasks",

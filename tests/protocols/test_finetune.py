@@ -17,6 +17,7 @@ from v3s.argv import to_yaml
 from v3s.backbones import create_backbone
 from v3s.commands.pretrain import PretrainConfig
 from v3s.data import streams
+from v3s.data.synthetic import MOTIONS
 from v3s.features.saved import load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
@@ -27,7 +28,7 @@ from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.protocols import finetune as module
 from v3s.protocols import recognition
-from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate
+from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate, set_up_finetuning
 from v3s.protocols.recognition import RecognitionResult, load_recognizer
 from v3s.train.run import read_metrics
 from v3s.video import decode
@@ -131,6 +132,24 @@ def test_test_videos_are_read_only_after_training(
     folder = Path(config.data)
     assert {path for name, path in read if name == "training"} == set(map(str, (folder / "train").rglob("*.mp4")))
     assert {path for name, path in read if name == "testing"} == set(map(str, (folder / "test").rglob("*.mp4")))
+
+
+def test_a_class_folder_is_divided_and_the_division_can_be_given_again(
+    config: FinetuneConfig, labelled_videos: Path, tmp_path: Path
+) -> None:
+    own = replace(config, data=str(labelled_videos / "train"), out=str(tmp_path / "run"), epochs=1)
+    finetune(own, console=Console(quiet=True))
+    lists = [(tmp_path / "run" / name).read_text().splitlines() for name in ("train.csv", "test.csv")]
+    assert [len(lines) for lines in lists] == [8, 8]
+    assert [[line.split(",")[1] for line in lines] for lines in lists] == [sorted(MOTIONS)] * 2
+    jobs = [
+        set_up_finetuning(given, Console(quiet=True)) for given in (own, replace(own, splits=str(tmp_path / "run")))
+    ]
+    assert [job.train.path((0, 0)) for job in jobs] == [jobs[0].train.path((0, 0))] * 2
+    for name in ("train_paths", "test_paths", "classes"):
+        assert getattr(jobs[0].parts, name) == getattr(jobs[1].parts, name)
+    for job in jobs:
+        assert job.parts.test_labels.tolist() == jobs[0].parts.test_labels.tolist()
 
 
 def test_training_and_validation_videos_are_disjoint(config: FinetuneConfig, tmp_path: Path) -> None:

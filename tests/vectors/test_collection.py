@@ -19,14 +19,13 @@ from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
-    Shard,
     VectorsError,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
 )
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.entries import Entry, Shard, video_lines
 from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,8 +20,8 @@ RANDOM = "random:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneOptions(ComputeOptions):
-    """Which network, and which clips it is shown.
+class EncoderOptions(ComputeOptions):
+    """Which network, if any, and which clips it is shown.
 
     Attributes:
         backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
@@ -34,7 +34,7 @@ class BackboneOptions(ComputeOptions):
         batch_size: Clips per forward pass.
     """
 
-    backbone: str
+    backbone: str | None = None
     clip_frames: int | None = None
     clip_size: int | None = None
     num_clips: int = 10
@@ -43,6 +43,13 @@ class BackboneOptions(ComputeOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "clip_frames", "clip_size", "num_clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions(EncoderOptions):
+    """A network, and which clips it is shown."""
+
+    backbone: str = field()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ The epoch to keep is chosen on held-out training videos; the test videos are rea
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from torch import Tensor
@@ -29,7 +29,9 @@ from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled.division import LISTS, write_division
+from v3s.protocols.labelled.parts import Parts
 from v3s.protocols.recognition import (
     CLASSIFIER,
     LabelledClips,
@@ -89,6 +91,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
         average: What to average over the clips of a video: probabilities (as in the paper) or logits.
     """
 
+    data: Annotated[str, "DATA"] = field()
     out: str
     backbone: str
     clip_frames: int | None = None
@@ -187,7 +190,9 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
     )
     freeze_stages(source.backbone, config.freeze or ())
-    parts = labelled_parts(config, workers=config.workers, console=console, divides=True, fps=view.fps)
+    parts = labelled_parts(
+        config, seed=config.seed, workers=config.workers, console=console, divides=True, fps=view.fps
+    )
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table.source(0), StoredVideo)
@@ -212,8 +217,11 @@ def _open(job: FinetuneJob) -> RunFolder:
     videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
     run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
-        for name in (CLASSIFIER, RESULT, REPORT):
+        for name in (CLASSIFIER, RESULT, REPORT, *LISTS):
             (run.path / name).unlink(missing_ok=True)
+    if parts.is_divided:
+        write_division(run.path, parts.train.videos, parts.test.videos)
+        say(job.console, f"the division is kept in {run.path}: give it again with --splits {run.path}")
     return run
 
 

@@ -15,25 +15,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import Feature, Pool
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
+from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
+from v3s.protocols.labelled.parts import Parts
 
 _FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(BackboneOptions, LabelledOptions):
+class ProbeConfig(FeatureOptions):
     """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
-
-    Attributes:
-        out: JSON file for the result.
 
     More options:
         stage: Stage of the backbone that the vectors come from.
@@ -48,7 +45,6 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
-    out: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,16 +139,15 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     started = time.monotonic()
     console = console or Console()
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
-    result = run_probes(train, test, parts, config, started=started, console=console)
+    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
+    result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, parts, result))
+        write_json(Path(config.out), _description(config, found, result))
     return result
 
 
@@ -252,13 +247,14 @@ def _table(result: ProbeResult) -> Table:
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 
-def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: ProbeResult) -> dict[str, object]:
+def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResult) -> dict[str, object]:
+    parts = found.parts
     return {
-        "backbone": encoder.source.name,
-        "fingerprint": encoder.source.fingerprint,
+        "backbone": found.backbone,
+        "fingerprint": found.space.weights,
         "stage": config.stage,
         "pool": config.pool,
-        "view": asdict(encoder.view),
+        "view": asdict(found.space.view),
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

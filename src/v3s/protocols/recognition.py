@@ -22,7 +22,7 @@ from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import UNKNOWN
+from v3s.protocols.labelled.parts import UNKNOWN
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
 
