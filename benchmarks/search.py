@@ -84,7 +84,7 @@ def make_vectors(folder: Path, entries: list[Entry], seed: int, console: Console
         videos = torch.arange(first, min(first + SHARD_VIDEOS, len(entries)), dtype=torch.int32)
         vectors = F.normalize(torch.randn(len(videos), DIMENSION, generator=generator), dim=1).half()
         spans = torch.zeros_like(videos), torch.full_like(videos, 100)
-        save_shard(folder, number, Shard(vectors, videos, *spans), description)
+        save_shard(folder, number, Shard(vectors, videos, *spans, torch.ones(len(videos))), description)
     return open_vectors(folder)
 
 

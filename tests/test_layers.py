@@ -174,7 +174,7 @@ def test_no_result_of_a_public_function_floods_the_terminal() -> None:
         is_large = kind in (torch.Tensor, bytes) or get_origin(kind) is np.ndarray
         return is_large or any(list(map(visit, get_args(kind))))
 
-    for name in (*COMMANDS, "load_encoder"):
+    for name in (*COMMANDS, "load_encoder", "load_recognizer"):
         visit(get_type_hints(getattr(v3s, name))["return"])
     holds = {kind.__name__: kind for kind, is_large in seen.items() if is_large}
     assert holds.keys() >= {"Vectors", "Shard", "IndexTable", "Audit", "HeadScores", "RecognitionScores"}

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from v3s.protocols.retrieve import RetrieveConfig, retrieve
     from v3s.protocols.similarity import SimilarityConfig, similarity
     from v3s.protocols.speediness import SpeedinessConfig, speediness
+    from v3s.recognizers.predict import PredictConfig, predict
+    from v3s.recognizers.recognizer import load_recognizer
     from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
@@ -58,6 +60,7 @@ __all__ = [
     "FinetuneConfig",
     "IndexConfig",
     "MergeConfig",
+    "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",
     "PreviewConfig",
@@ -82,7 +85,9 @@ __all__ = [
     "index",
     "load_backbone",
     "load_encoder",
+    "load_recognizer",
     "merge",
+    "predict",
     "prepare",
     "pretrain",
     "preview",
@@ -102,6 +107,7 @@ _OTHERS = {
     "v3s.features.encoder": ("load_encoder",),
     "v3s.features.saved": ("load_backbone",),
     "v3s.pretext.task": ("TASKS",),
+    "v3s.recognizers.recognizer": ("load_recognizer",),
     "v3s.train.callbacks": ("Callback",),
 }
 """Public names in addition to the commands, by module."""

@@ -123,12 +123,13 @@ COMMANDS = {
         "downstream tasks",
         "v3s.protocols.probe",
         "classify frozen features: linear probe, nearest neighbours, few labels",
-        (
-            "probe UCF-101 --splits ucfTrainTestlist --backbone run",
-            "probe my_videos --backbone run --few-labels 1,5 --out probe.json",
-            "probe --in vectors --splits ucfTrainTestlist",
-            "probe labels.csv --in vectors",
-        ),
+        ("probe UCF-101 --splits ucfTrainTestlist --backbone run", "probe labels.csv --in vectors --save recognizer"),
+    ),
+    "predict": Command(
+        "downstream tasks",
+        "v3s.recognizers.predict",
+        "name what videos or segments of recordings show, with a trained recognizer",
+        ("predict a.mp4 --segment 2 --recognizer run --out a.csv", "predict --in vectors --recognizer run --out a.csv"),
     ),
     "retrieve": Command(
         "downstream tasks",

@@ -16,13 +16,16 @@ from rich.table import Table
 from torch import Tensor
 
 from v3s.features.encoder import Feature, Pool
+from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
-from v3s.options import require_files, require_positive
+from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts
+from v3s.recognizers.linear import require_own_folder, save_linear
+from v3s.vectors.collection import read_description
 
 _FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
@@ -31,6 +34,9 @@ _FEW_LABEL_C = 1.0
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(FeatureOptions):
     """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
+
+    Attributes:
+        save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
 
     More options:
         stage: Stage of the backbone that the vectors come from.
@@ -45,11 +51,13 @@ class ProbeConfig(FeatureOptions):
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
+    save: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "repeats")
         require_files(self, "out")
+        require_folders(self, "save")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
 
@@ -139,6 +147,8 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     started = time.monotonic()
     console = console or Console()
+    if config.save is not None:
+        require_own_folder(Path(config.save))
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
@@ -148,7 +158,29 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))
+    if config.save is not None:
+        _save(config, Path(config.save), found, result, console)
     return result
+
+
+def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
+    """Save the linear probe with its network."""
+    parts, seed = found.parts, config.seed
+    calibration = save_linear(
+        folder,
+        open_source(
+            found.backbone, seed=seed if config.vectors is None else read_description(Path(config.vectors)).seed
+        ),
+        found.space,
+        found.train,
+        parts.train_labels,
+        classes=parts.classes,
+        c=result.c,
+        groups=parts.train_groups,
+        seed=config.seed,
+        results={"top_1": result.linear.top_1},
+    )
+    say(console, f"saved in {folder}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(
