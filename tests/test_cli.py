@@ -8,7 +8,8 @@ import torch
 
 from v3s import cli
 from v3s.argv import from_yaml, options_of, to_yaml
-from v3s.cli import COMMANDS, load_command, main, read_config
+from v3s.cli import load_command, main, read_config
+from v3s.commands import COMMANDS
 from v3s.commands.pretrain import PretrainConfig
 from v3s.commands.recipes import RECIPES
 from v3s.protocols.finetune import FinetuneConfig

@@ -121,7 +121,7 @@ def __getattr__(name: str) -> "Any":
         from importlib.metadata import version
 
         return version("v3s")
-    from v3s.cli import COMMANDS
+    from v3s.commands import COMMANDS
 
     homes = {name: module for module, names in _OTHERS.items() for name in names}
     for verb, command in COMMANDS.items():
