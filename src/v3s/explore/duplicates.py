@@ -27,7 +27,7 @@ _MOST_STEPS = 2.5  # between the starts of consecutive pairs of a run: one span 
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Passage:
     """A part of a file, which one or more rows of a collection cover.
 
     Attributes:
@@ -54,8 +54,8 @@ class Duplicate:
         num_pairs: pairs of spans that match, one after another.
     """
 
-    first: Stretch
-    second: Stretch
+    first: Passage
+    second: Passage
     similarity: float
     num_pairs: int
 
@@ -119,7 +119,7 @@ def _runs(pairs: NDArray[np.int64], similarities: NDArray[np.float64], table: Sp
     first, second, step, values, keys = (each[best] for each in (first, second, step, values, keys))
     is_next = (keys[1:] == keys[:-1]).all(axis=1) & (np.diff(table.starts[first]) <= _MOST_STEPS * step[1:])
     for part in np.split(np.arange(len(first)), np.flatnonzero(~is_next) + 1):
-        sides = _stretch(first[part], table), _stretch(second[part], table)
+        sides = _passage(first[part], table), _passage(second[part], table)
         yield Duplicate(*sides, float(values[part].mean()), len(part))
 
 
@@ -137,11 +137,11 @@ def _steps(table: SpanTable) -> NDArray[np.float64]:
     return np.maximum(steps, _ROUNDING)
 
 
-def _stretch(rows: NDArray[np.int64], table: SpanTable) -> Stretch:
+def _passage(rows: NDArray[np.int64], table: SpanTable) -> Passage:
     ordered = np.unique(rows)
     ordered = ordered[np.argsort(table.starts[ordered], kind="stable")]
     start, end = float(table.starts[ordered[0]]), float(table.ends[ordered].max())
-    return Stretch(table.files[table.file_of[ordered[0]]], start, end, tuple(ordered.tolist()))
+    return Passage(table.files[table.file_of[ordered[0]]], start, end, tuple(ordered.tolist()))
 
 
 def _distinct(runs: Iterable[Duplicate]) -> Iterator[Duplicate]:
