@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from v3s.explore.kmeans import fit_centres, nearest_centres, sample_rows
-from v3s.explore.matrix import Matrix, check_matrix, rows_of
+from v3s.explore.matrix import BLOCK_ROWS, Matrix, check_matrix, rows_of
 from v3s.explore.projection import project
 from v3s.options import import_extra
 
@@ -27,7 +28,7 @@ def clusters_of(vectors: Matrix, number: int | None = None, *, seed: int = 0) ->
         vectors: shape (N, D), unit length.
         number: how many clusters, by k-means; None takes sqrt(N / 2), at most 30. 0 lets HDBSCAN find the number
             (extra ``explore``).
-        seed: of the sample and of the first centres; of three attempts that with the smallest distances counts.
+        seed: of the sample and of the first centres, see `centres_of`.
 
     Returns:
         The cluster of each vector, from 0, the largest first: int64, shape (N,). There are fewer than ``number`` if
@@ -42,12 +43,46 @@ def clusters_of(vectors: Matrix, number: int | None = None, *, seed: int = 0) ->
     if number == 0:
         return _by_size(_by_density(vectors, np.random.default_rng(seed)))
     number = number or min(MOST_CLUSTERS, max(1, round(math.sqrt(len(vectors) / 2))))
+    return _by_size(nearest_centres(vectors, centres_of(vectors, number, seed))[:, 0])
+
+
+def centres_of(vectors: Matrix, number: int, seed: int) -> Tensor:
+    """The centres of clusters by k-means: float32, shape (number, D), fewer if fewer vectors differ.
+
+    Args:
+        vectors: shape (N, D), finite.
+        number: how many centres, at least 1.
+        seed: of the sample and of the first centres; of three attempts that with the smallest distances counts.
+    """
     attempts = (
         fit_centres(vectors, number, np.random.default_rng((seed, attempt)), most_rows=MOST_SAMPLED, steps=_STEPS)
         for attempt in range(_RESTARTS)
     )
-    centres, _ = min(attempts, key=lambda attempt: attempt[1])
-    return _by_size(nearest_centres(vectors, centres)[:, 0])
+    return min(attempts, key=lambda attempt: attempt[1])[0]
+
+
+def typical_members(vectors: Matrix, clusters: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
+    """Some members of each cluster, from the one nearest to its mean on outwards, in equal steps.
+
+    Args:
+        vectors: shape (N, D), finite.
+        clusters: the cluster of each, -1 for none, shape (N,).
+        number: how many of each cluster; all of a smaller one.
+
+    Returns:
+        Row numbers by cluster.
+    """
+    members = []
+    for cluster in range(int(clusters.max()) + 1):
+        rows = np.flatnonzero(clusters == cluster)
+        mean = np.mean(vectors[rows], axis=0, dtype=np.float64)
+        distances = np.concatenate(
+            [np.square(vectors[part] - mean).sum(axis=1) for part in np.array_split(rows, -(-len(rows) // BLOCK_ROWS))]
+        )
+        ordered = rows[np.argsort(distances, kind="stable")]
+        steps = np.arange(min(number, len(rows))) * len(rows) // min(number, len(rows))
+        members.append(ordered[steps])
+    return members
 
 
 def _by_density(vectors: Matrix, generator: np.random.Generator) -> NDArray[np.int64]:
