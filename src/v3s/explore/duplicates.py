@@ -22,7 +22,7 @@ LEAST_SIMILARITY = 0.95
 NUM_NEIGHBOURS = 16
 """Similar spans that are looked at for each span: where there are more copies, some pairs of them are not listed."""
 
-_ROUNDING = 1e-6  # of squared distances of unit vectors, and of times in seconds
+_ROUNDING = 1e-6  # of times in seconds
 _MOST_STEPS = 2.5  # between the starts of consecutive pairs of a run: one span in between may be missed
 
 
@@ -89,7 +89,7 @@ def duplicates_among(
         raise ValueError(f"the least similarity of near-duplicates is {least}; it must be between 0 and 1")
     unit = mean_square_distance(vectors)
     rows, distances = nearest_others(vectors, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
-    is_near = np.isfinite(distances) & (distances <= np.minimum((1 - least) * unit, 2) + _ROUNDING)
+    is_near = np.isfinite(distances) & (distances <= np.minimum((1 - least) * unit, 2))
     pairs = np.stack([np.nonzero(is_near)[0], rows[is_near]], axis=1)
     is_turned = table.file_of[pairs[:, 0]] > table.file_of[pairs[:, 1]]
     pairs[is_turned] = pairs[is_turned, ::-1]

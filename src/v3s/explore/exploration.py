@@ -68,5 +68,5 @@ def examine(
         clusters_of(vectors, num_clusters, seed=seed),
         outlier_scores(vectors, seed=seed),
         duplicates_among(vectors, table, least=least_similarity, seed=seed),
-        choose_to_label(vectors, num_to_label, labelled=table.labelled, seed=seed),
+        choose_to_label(vectors, num_to_label, seed=seed),
     )

@@ -27,10 +27,10 @@ from v3s.video.decode import Video
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreConfig(CheckedOptions):
-    """Show a collection of vectors as one page and as tables: a map, clusters, near-duplicates, outliers, what to label.
+    """Show a collection as one page and as tables: a map, clusters, near-duplicates, outliers, what to label next.
 
-    Writes index.html, spans.csv (file, start, end, x, y, cluster, outlier), duplicates.csv and to_label.csv, a list that
-    every command takes as DATA once it has labels.
+    Writes index.html, spans.csv (file, start, end, x, y, cluster, outlier), duplicates.csv and to_label.csv, a list of
+    videos that every command takes as DATA, with a column for your labels.
 
     Attributes:
         vectors: Folder of the vectors that v3s embed wrote.
@@ -116,9 +116,7 @@ def _own_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         ValueError: it is not empty, and nothing may be replaced in it.
     """
     if folder.is_dir() and not overwrite and not is_free(folder):
-        raise ValueError(
-            f"out is {folder}, which is not empty; give a new folder, or replace the page with --overwrite"
-        )
+        raise ValueError(f"out is {folder}, which is not empty; give a new folder, or --overwrite to replace its page")
     with only_writer(folder):
         yield folder
 
@@ -127,11 +125,8 @@ def _summary(found: Exploration, source: str) -> list[str]:
     spans, files = counted(len(found.points), "vector"), counted(len(found.table.files), "video")
     num_clusters = int(found.clusters.max()) + 1
     outside = int((found.clusters < 0).sum())
-    lines = [
+    return [
         f"{spans} of {files} ({source})",
         counted(num_clusters, "cluster") + (f", {counted(outside, 'vector')} in none" if outside else ""),
         counted(len(found.duplicates), "near-duplicate"),
     ]
-    if len(found.table.labelled):
-        lines.append(f"{counted(len(found.table.labelled), 'vector')} with a label: not proposed for labelling")
-    return lines

@@ -126,7 +126,8 @@ def _duplicates(shown: Sequence[Duplicate], count: int, picture: _Picture) -> st
     text += " Similarity is 1 for copies and 0 for an average pair of this collection." if count else ""
     pairs = []
     for number, each in enumerate(shown, start=1):
-        name = f"{number}. {counted(each.num_pairs, 'matching pair')}, similarity {each.similarity:.3f}: "
+        length = "" if each.num_pairs == 1 else f"{each.num_pairs:,} matching spans, "
+        name = f"{number}. {length}similarity {each.similarity:.3f}: "
         columns = [
             picture(side.rows[len(side.rows) // 2], prefix, (side.start_seconds, side.end_seconds))
             for side, prefix in ((each.first, name), (each.second, f"{number}. "))

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from v3s.explore.matrix import BLOCK_ROWS, Matrix, blocks_of, rows_of, square_distances
 
-_ROUNDING = 1e-6  # of squared distances of unit vectors
-
 
 def sample_rows(num_rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw at most so many of the rows without repetition: ascending."""
@@ -59,7 +57,7 @@ def _first_centres(rows: Tensor, number: int, generator: np.random.Generator) ->
     distances = square_distances(rows, rows[chosen])[:, 0]
     while len(chosen) < min(number, len(rows)):
         weights = distances.double().numpy()
-        total = np.cumsum(np.where(weights > _ROUNDING * (1 + weights.mean()), weights, 0.0))
+        total = np.cumsum(weights)
         if total[-1] <= 0:  # every row is a centre already
             break
         chosen.append(int(np.searchsorted(total, generator.random() * total[-1], side="right")))

@@ -17,7 +17,7 @@ Matrix = NDArray[np.floating[Any]]
 """Vectors, float16 or float32, shape (N, D)."""
 
 BLOCK_ROWS = 8192
-_LEAST_SPREAD = 1e-7  # of the mean squared length: below it, all vectors are equal up to rounding
+_LEAST_SPREAD = 1e-10  # of the mean squared length: below it, all vectors are equal up to rounding
 
 
 def check_matrix(vectors: Matrix) -> None:
@@ -66,6 +66,12 @@ def mean_square_distance(vectors: Matrix) -> float:
 
 
 def square_distances(rows: Tensor, others: Tensor) -> Tensor:
-    """Squared distances of all pairs: float32, shape (rows, others), at least 0."""
+    """Squared distances of all pairs: float32, shape (rows, others), at least 0.
+
+    All are shifted by the mean of the others first: vectors of some networks differ by a thousandth of their length,
+    and the difference of products near 1 would be mostly rounding.
+    """
+    shift = others.mean(dim=0)
+    rows, others = rows - shift, others - shift
     lengths = rows.square().sum(dim=1)[:, None] + others.square().sum(dim=1)
     return lengths.addmm_(rows, others.T, alpha=-2).clamp_(min=0)

@@ -20,7 +20,6 @@ class SpanTable:
         file_of: number of each row's file, int64 (N,).
         starts: start of each row in seconds from the start of its file on, float64 (N,).
         ends: its end in seconds, float64 (N,).
-        labelled: rows with a label, if others have none, int64, ascending.
         are_whole: whether each row is a whole file.
     """
 
@@ -28,7 +27,6 @@ class SpanTable:
     file_of: NDArray[np.int64]
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
-    labelled: NDArray[np.int64]
     are_whole: bool
     __repr__ = short_repr
 
@@ -50,8 +48,6 @@ def table_of(collection: Vectors) -> SpanTable:
     begins = np.array([entry.start_seconds for entry in entries])
     frame_seconds = np.array([entry.seconds / entry.num_frames for entry in entries])
     starts, ends = (begins[videos] + frames * frame_seconds[videos] for frames in (first, end))
-    has_label = np.array([entry.label is not None for entry in entries])[videos]
-    labelled = np.flatnonzero(has_label) if not has_label.all() else np.zeros(0, np.int64)
     root, are_whole = Path(collection.description.root), not (collection.description.per_clip or collection.has_spans)
     files = tuple(str(root / path) for path in numbers)
-    return SpanTable(files, places[videos], starts, ends, labelled, are_whole)
+    return SpanTable(files, places[videos], starts, ends, are_whole)

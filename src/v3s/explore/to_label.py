@@ -42,8 +42,8 @@ def choose_to_label(
     rows = np.unique(np.asarray(labelled, np.int64))
     if number < 0 or (len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors)):
         raise ValueError(
-            f"asked for {number} of {len(vectors):,} vectors, with labelled rows up to {max(rows, default=0)}; a number "
-            "is 0 or more, and rows are counted from 0"
+            f"asked for {number} of {len(vectors):,} vectors, with labelled rows up to {max(rows, default=0)}; a "
+            "number is 0 or more, and rows are counted from 0"
         )
     is_labelled = np.zeros(len(vectors), bool)
     is_labelled[rows] = True
