@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from v3s.explore.matrix import centred
 from v3s.explore.neighbours import nearest_others
 from v3s.explore.outliers import outlier_scores
 
@@ -23,14 +24,14 @@ def brute_force(vectors: np.ndarray, k: int, groups: np.ndarray) -> tuple[np.nda
 def test_all_are_found_in_a_small_collection(num_groups: int) -> None:
     generator = np.random.default_rng(0)
     vectors, groups = unit(generator.standard_normal((300, 8))), generator.permutation(300) % num_groups
-    rows, distances = nearest_others(vectors, 7, groups=groups)
+    rows, distances = nearest_others(centred(vectors), 7, groups=groups)
     expected_rows, expected = brute_force(vectors, 7, groups)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(distances, expected, atol=1e-5)
 
 
 def test_where_there_are_no_more() -> None:
-    rows, distances = nearest_others(unit(np.ones((3, 2))), 2, groups=np.array([0, 0, 1]))
+    rows, distances = nearest_others(centred(unit(np.ones((3, 2)))), 2, groups=np.array([0, 0, 1]))
     assert rows.tolist() == [[2, -1], [2, -1], [0, 1]]
     assert np.isinf(distances[:2, 1]).all()
 
@@ -39,7 +40,7 @@ def test_a_large_collection_is_searched_in_cells() -> None:
     generator = np.random.default_rng(1)
     vectors = unit(generator.standard_normal((12_000, 5)) * (2, 1, 1, 0.5, 0.2))
     vectors[7000:7100] = unit(vectors[:100] + 1e-4 * generator.standard_normal((100, 5)))
-    rows, distances = nearest_others(vectors, 5)
+    rows, distances = nearest_others(centred(vectors), 5)
     assert (rows[:100, 0] == np.arange(7000, 7100)).all()
     assert (rows[7000:7100, 0] == np.arange(100)).all()
     some = generator.choice(12_000, 200, replace=False)
@@ -48,12 +49,12 @@ def test_a_large_collection_is_searched_in_cells() -> None:
     worst = np.sort(exact, axis=1)[:, 4]
     assert (distances[some] <= worst[:, None] + 1e-5).mean() > 0.98
     assert not (rows == np.arange(12_000)[:, None]).any()
-    again, _ = nearest_others(vectors, 5)
+    again, _ = nearest_others(centred(vectors), 5)
     np.testing.assert_array_equal(rows, again)
 
 
 def test_many_equal_vectors_are_not_compared_with_all_others() -> None:
-    rows, distances = nearest_others(np.ones((20_000, 2), np.float16), 3)
+    rows, distances = nearest_others(centred(np.ones((20_000, 2), np.float16)), 3)
     assert (distances == 0).all()
     assert (rows >= 0).all()
 

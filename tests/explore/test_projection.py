@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from v3s.explore.matrix import centred
 from v3s.explore.projection import map_of, project
 
 
@@ -17,7 +18,7 @@ def test_components_are_those_of_scikit_learn() -> None:
     vectors = made(9000, 12)  # more than a block
     expected = PCA(3, svd_solver="full").fit(vectors.astype(np.float64))
     signs = np.sign(np.take_along_axis(expected.components_, np.abs(expected.components_).argmax(1)[:, None], 1))
-    np.testing.assert_allclose(project(vectors, 3), expected.transform(vectors) * signs.T, atol=1e-5)
+    np.testing.assert_allclose(project(centred(vectors), 3), expected.transform(vectors) * signs.T, atol=1e-5)
 
 
 def test_half_precision_gives_the_same_map() -> None:
@@ -27,7 +28,7 @@ def test_half_precision_gives_the_same_map() -> None:
 
 def test_a_map_fills_the_unit_square_with_one_scale() -> None:
     vectors = made(500, 8)
-    points, plain = map_of(vectors), project(vectors, 2)
+    points, plain = map_of(vectors), project(centred(vectors), 2)
     assert points.dtype == np.float32
     assert (float(points.min()), float(points.max()), points.shape) == (0, 1, (500, 2))
     scale = np.ptp(points, axis=0) / np.ptp(plain, axis=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from v3s.explore.clusters import centres_of
 from v3s.explore.kmeans import nearest_centres
-from v3s.explore.matrix import Matrix, blocks_of, check_matrix
+from v3s.explore.matrix import Matrix, centred
 
 _MOST_CENTRES = 2000
 
@@ -38,7 +38,6 @@ def choose_to_label(
     Raises:
         ValueError: the vectors are not finite, or a labelled row does not exist.
     """
-    check_matrix(vectors)
     rows = np.unique(np.asarray(labelled, np.int64))
     if number < 0 or (len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors)):
         raise ValueError(
@@ -49,13 +48,11 @@ def choose_to_label(
     is_labelled[rows] = True
     if not number or is_labelled.all():
         return np.zeros(0, np.int64)
-    centres = centres_of(vectors, min(number + len(rows), _MOST_CENTRES, len(vectors)), seed)
-    cluster_of = nearest_centres(vectors, centres)[:, 0]
+    shifted = centred(vectors)
+    centres = centres_of(shifted, min(number + len(rows), _MOST_CENTRES, len(vectors)), seed)
+    cluster_of = nearest_centres(shifted, centres)[:, 0]
     distances = np.concatenate(
-        [
-            (block - centres[cluster_of[first : first + len(block)]]).square().sum(dim=1).numpy()
-            for first, block in blocks_of(vectors)
-        ]
+        [(block - centres[cluster_of[part]]).square().sum(dim=1).numpy() for part, block in shifted.blocks()]
     )
     free = np.flatnonzero(~is_labelled)
     nearest_first = free[np.lexsort((free, distances[free], cluster_of[free]))]
