@@ -39,7 +39,7 @@ def places(found: Duplicate) -> tuple[str, float, float, str, float, float, int]
 
 def copy(vectors: np.ndarray, source: int, target: int, count: int, noise: float = 0.05) -> None:
     """Copy consecutive rows, with so much change as another encoding makes."""
-    change = noise * np.random.default_rng(9).standard_normal((count, vectors.shape[1])) / vectors.shape[1] ** 0.5
+    change = noise * unit(np.random.default_rng(9).standard_normal((count, vectors.shape[1])))
     vectors[target : target + count] = unit(vectors[source : source + count] + change)
 
 
@@ -127,3 +127,14 @@ def test_identical_vectors_only() -> None:
 def test_a_similarity_that_all_or_none_have_is_refused(least: float) -> None:
     with pytest.raises(ValueError, match="the least similarity of near-duplicates is"):
         duplicates_among(*recordings((3, 3)), least=least)
+
+
+def test_pairs_of_a_run_may_be_less_similar_than_a_pair_alone() -> None:
+    """Of a stretch that was encoded badly only some spans are similar enough; their run has the others too."""
+    vectors, table = recordings((60, 50))
+    copy(vectors, 10, 60 + 25, 12, noise=0.45)
+    copy(vectors, 15, 60 + 30, 1, noise=0.01)
+    copy(vectors, 40, 60 + 2, 6, noise=0.45)  # none of these is
+    (found,) = duplicates_among(vectors, table)
+    assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25, 38, 12)
+    assert 0.8 < found.similarity < 0.95

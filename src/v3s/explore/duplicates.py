@@ -2,7 +2,9 @@
 
 Every span is compared with the most similar spans of other files. Where a file was copied in part, spans of file A at
 the times t match spans of file B at t + d, for consecutive t and one d: such a run is one duplicate, from the start of
-its first span to the end of its last.
+its first span to the end of its last. That their offset is the same is evidence, too: beside a pair that is similar
+enough, others of its run may be three times as far from each other. Another encoding, and spans that begin a little
+later, make such distances.
 """
 
 from collections import defaultdict
@@ -21,6 +23,9 @@ from v3s.vectors.moments import overlaps
 LEAST_SIMILARITY = 0.95
 NUM_NEIGHBOURS = 16
 """Similar spans that are looked at for each span: where there are more copies, some pairs of them are not listed."""
+
+_FARTHER, _FARTHEST = 3.0, 0.5
+"""Relative distances in a run may be so many times those of a pair alone, but no more than half an average pair's."""
 
 _ROUNDING = 1e-6  # of times in seconds
 _MOST_STEPS = 2.5  # between the starts of consecutive pairs of a run: one span in between may be missed
@@ -73,8 +78,8 @@ def duplicates_among(
     Args:
         vectors: shape (N, D), unit length.
         table: where each of them comes from.
-        least: how similar the spans of a pair are at least, between 0 and 1. Similarity is 1 minus the relative
-            distance (`v3s.explore.matrix`).
+        least: how similar a pair of spans is at least, between 0 and 1; in a run, the best pair. Similarity is 1 minus
+            the relative distance (`v3s.explore.matrix`).
         seed: see `v3s.explore.neighbours`; more than 4,096 vectors are compared with those of the nearest cells.
 
     Returns:
@@ -88,17 +93,22 @@ def duplicates_among(
         raise ValueError(f"the least similarity of near-duplicates is {least}; it must be between 0 and 1")
     shifted = centred(vectors)
     rows, distances = nearest_others(shifted, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
-    is_near = np.isfinite(distances) & (distances <= np.minimum((1 - least) * shifted.unit, 2))
+    farthest = max(1 - least, min(_FARTHER * (1 - least), _FARTHEST))
+    is_near = np.isfinite(distances) & (distances <= np.minimum(farthest * shifted.unit, 2))
     pairs = np.stack([np.nonzero(is_near)[0], rows[is_near]], axis=1)
     is_turned = table.file_of[pairs[:, 0]] > table.file_of[pairs[:, 1]]
     pairs[is_turned] = pairs[is_turned, ::-1]
     pairs, places = np.unique(pairs, axis=0, return_index=True)
     similarities = 1 - distances[is_near][places].astype(np.float64) / shifted.unit
-    return tuple(_distinct(_runs(pairs, similarities, table)))
+    return tuple(_distinct(_runs(pairs, similarities, table, least)))
 
 
-def _runs(pairs: NDArray[np.int64], similarities: NDArray[np.float64], table: SpanTable) -> Iterator[Duplicate]:
+def _runs(
+    pairs: NDArray[np.int64], similarities: NDArray[np.float64], table: SpanTable, least: float
+) -> Iterator[Duplicate]:
     """Join pairs of two files whose offsets are the same up to a step between spans, and whose times are consecutive.
+
+    A run without a pair of at least this similarity is none.
 
     Offsets are sorted into bins that are two steps wide and begin at every step: each pair is in two of them, so that
     offsets that differ by less than a step are together in one.
@@ -118,6 +128,8 @@ def _runs(pairs: NDArray[np.int64], similarities: NDArray[np.float64], table: Sp
     first, second, step, values, keys = (each[best] for each in (first, second, step, values, keys))
     is_next = (keys[1:] == keys[:-1]).all(axis=1) & (np.diff(table.starts[first]) <= _MOST_STEPS * step[1:])
     for part in np.split(np.arange(len(first)), np.flatnonzero(~is_next) + 1):
+        if values[part].max() < least:
+            continue
         sides = _passage(first[part], table), _passage(second[part], table)
         yield Duplicate(*sides, float(values[part].mean()), len(part))
 
