@@ -138,3 +138,12 @@ def test_pairs_of_a_run_may_be_less_similar_than_a_pair_alone() -> None:
     (found,) = duplicates_among(vectors, table)
     assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25, 38, 12)
     assert 0.8 < found.similarity < 0.95
+
+
+def test_offsets_may_vary_by_less_than_a_step() -> None:
+    """Times of frames are not even: the same moments are 14.3 s apart here and 14.5 s there."""
+    vectors, table = recordings((60, 50))
+    copy(vectors, 10, 60 + 25, 12)
+    table.starts[60:] += np.where(np.arange(50) % 2, -0.5, -0.7)  # steps are 0.8 s and 1.2 s
+    (found,) = duplicates_among(vectors, table)
+    assert (found.num_pairs, found.first.start_seconds, found.first.end_seconds) == (12, 10, 23)
