@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import v3s
-from v3s.cli import COMMANDS, load_command
+from v3s.cli import load_command
+from v3s.commands import COMMANDS
 from v3s.files.text import short_repr
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/v3s"

@@ -196,9 +196,9 @@ def test_other_weights_are_kept_on_request(
     trained = describe_trained(tmp_path / "last")
     assert trained.results == {"epoch": 4, "loss": 0.9, "accuracy": 0.5}
     state = last_state(tmp_path)["model"]
-    kept = {f"classifier.{name}": value for name, value in load_file(tmp_path / "last/classifier.safetensors").items()}
-    kept |= {f"backbone.{name}": value for name, value in load_file(tmp_path / "last/backbone.safetensors").items()}
-    assert all(torch.equal(value, state[name]) for name, value in kept.items())
+    saved = {f"classifier.{name}": value for name, value in load_file(tmp_path / "last/classifier.safetensors").items()}
+    saved |= {f"backbone.{name}": value for name, value in load_file(tmp_path / "last/backbone.safetensors").items()}
+    assert all(torch.equal(value, state[name]) for name, value in saved.items())
 
 
 def test_the_learning_rate_is_divided_by_ten(config: FinetuneConfig, tmp_path: Path) -> None:
