@@ -62,7 +62,7 @@ def write_recognizer(folder: Path, *, backbone: str = "r3d", view: View | None =
     with torch.inference_mode():
         stages = network.eval().forward_stages(torch.rand(1, 3, view.clip_frames, view.clip_size, view.clip_size))
     layer = nn.Linear(feature.extract(stages).shape[1], 3)
-    torch.nn.init.normal_(layer.weight, std=3.0, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(3))
     source = Source(network, "", backbone, 0.125, "", view.clip_frames, view.clip_size)
     save_recognizer(
         folder, network, layer, source=source, classes=("walk", "run | jump", "grüßen"), view=view, feature=feature,
