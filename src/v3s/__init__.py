@@ -9,6 +9,7 @@ Every command is also a function, with its options as a dataclass: ``v3s embed -
 ``v3s.embed(v3s.EmbedConfig(...))``. A name is imported when it is first used.
 """
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from v3s.protocols.retrieve import RetrieveConfig, retrieve
     from v3s.protocols.similarity import SimilarityConfig, similarity
     from v3s.protocols.speediness import SpeedinessConfig, speediness
+    from v3s.serve.serve import ServeConfig, serve
     from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
@@ -66,6 +68,7 @@ __all__ = [
     "ReproduceConfig",
     "RetrieveConfig",
     "SearchConfig",
+    "ServeConfig",
     "SimilarityConfig",
     "SpeedinessConfig",
     "__version__",
@@ -92,6 +95,7 @@ __all__ = [
     "reproduce",
     "retrieve",
     "search",
+    "serve",
     "similarity",
     "speediness",
 ]
@@ -144,3 +148,14 @@ def _checking(verb: "Callable[..., Any]", kind: "type[Any]") -> "Callable[..., A
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(type(sys)):  # type: ignore[misc]
+    """A command may have the name of its room: importing a file of the room ``v3s.serve`` leaves the command there."""
+
+    def __setattr__(self, name: str, value: "Any") -> None:
+        if not (name in __all__ and isinstance(value, type(sys))):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

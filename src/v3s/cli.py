@@ -186,6 +186,12 @@ COMMANDS = {
             "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
         ),
     ),
+    "serve": Command(
+        "search",
+        "v3s.serve.serve",
+        "show a collection in the browser: search, play, filter, label",
+        ("serve vectors", "serve vectors --port 9000 --backbone run"),
+    ),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",

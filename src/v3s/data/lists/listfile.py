@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
+from v3s.data.lists.spans import Bounds
 from v3s.files.reading import read_lines
 from v3s.files.times import parse_time
 from v3s.files.writing import write_atomically
@@ -88,10 +89,27 @@ def write_list(file: Path, videos: Iterable[tuple[str, str | None]]) -> None:
     write_atomically(file, write)
 
 
+def write_spans(file: Path, spans: Iterable[tuple[str, Bounds, str | None]]) -> None:
+    """Write a list of spans, each a path, its bounds and a label, that `read_list` reads as they are."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            opened.write(f"{','.join((*_SPANS, 'label'))}\n")
+            for path, (start, end), label in spans:
+                times = (f"{start:.6f}", "" if end is None else f"{end:.6f}")
+                opened.write(f"{','.join((_quoted(path), *times, _quoted(label or '')))}\n")
+
+    write_atomically(file, write)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _line(*names: str) -> str:
     if all(name == name.strip() and not _SPECIAL.intersection(name) for name in names):
         return ",".join(names)
-    return ",".join('"' + name.replace('"', '""') + '"' for name in names)
+    return ",".join(map(_quoted, names))
 
 
 def _entry(line: str, root: Path) -> ListedVideo:
