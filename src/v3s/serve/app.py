@@ -26,6 +26,7 @@ _MAX_BODY, _MAX_ROWS, _MAX_PAGE = 1 << 16, 500, 240
 _MAX_CORNERS = 300
 _PICTURE_WIDTH, _CLIP_WIDTH, _WINDOW_WIDTH = 320, 320, 640
 _CLIP_SECONDS, _WINDOW_SECONDS = 10.0, 40.0
+_NUM_PAIRS = 30
 _LISTED = 1000  # folders, and labels, that can be chosen from
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -40,6 +41,10 @@ def make_app(desk: Desk) -> Starlette:
         Route("/api/collection", views.collection),
         Route("/api/spans", views.spans),
         Route("/api/spans/{row:int}", views.span),
+        Route("/api/map", views.map),
+        Route("/api/colours", views.colours),
+        Route("/api/clusters", views.clusters),
+        Route("/api/duplicates", views.duplicates),
         Route("/api/labels", views.labels),
         Route("/api/labels", views.give_label, methods=["POST"]),
         Route("/api/probe", views.train, methods=["POST"]),
@@ -110,6 +115,42 @@ class _Views:
         described = self.desk.describe(row)
         facts = await self._made(self.desk.preview(row, "facts"))
         return JSONResponse({**described, "file_seconds": float(facts)})
+
+    async def map(self, request: Request) -> Response:
+        """The points of the map in 65,536 steps: uint16 (N, 2), x before y."""
+        points = await run_in_threadpool(self.desk.findings.points, request.query_params.get("method", "pca"))
+        return Response((points * 65535).round().astype("<u2").tobytes(), media_type="application/octet-stream")
+
+    async def colours(self, request: Request) -> Response:
+        """The number of each span's label, class or cluster: int16 (N,), -1 for none."""
+        by = request.query_params.get("by", "")
+        if by == "cluster":
+            numbers = await run_in_threadpool(self.desk.findings.clusters)
+        elif by in ("label", "mark"):
+            numbers = self.desk.catalogue.label_of if by == "label" else self.desk.marks.class_of
+        else:
+            raise ValueError(f"colours are by {by[:20]!r}; they must be by label, mark or cluster")
+        return Response(numbers.astype("<i2").tobytes(), media_type="application/octet-stream")
+
+    async def clusters(self, request: Request) -> Response:
+        found = await run_in_threadpool(self.desk.findings.typical)
+        return JSONResponse([{**each, "spans": list(map(self.desk.describe, each["rows"]))} for each in found])
+
+    async def duplicates(self, request: Request) -> Response:
+        found = await run_in_threadpool(self.desk.findings.duplicates)
+        offset = int(_number(request.query_params.get("offset", "0"), "offset"))
+        shown = [
+            {
+                "similarity": round(pair.similarity, 4),
+                "num_pairs": pair.num_pairs,
+                "sides": [
+                    {**self.desk.describe(side.rows[0]), "start": side.start_seconds, "end": side.end_seconds}
+                    for side in (pair.first, pair.second)
+                ],
+            }
+            for pair in found[offset : offset + _NUM_PAIRS]
+        ]
+        return JSONResponse({"num_duplicates": len(found), "pairs": shown})
 
     async def labels(self, request: Request) -> Response:
         rows = [_number(word, "a row") for word in request.query_params.get("rows", "").split(",") if word]
@@ -193,8 +234,8 @@ def read_filters(values: Any) -> Filters:
         text = values.get(field.name)
         if text is None:
             continue
-        if field.name == "mark":
-            found["mark"] = text
+        if field.name in ("mark", "map"):
+            found[field.name] = text
         elif field.name == "lasso":
             numbers = [_number(word, "lasso") for word in text.split(",")]
             corners = list(zip(numbers[::2], numbers[1::2], strict=False))

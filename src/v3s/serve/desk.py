@@ -14,10 +14,11 @@ from v3s.files.text import as_text
 from v3s.files.times import time_text
 from v3s.serve.catalogue import Catalogue
 from v3s.serve.decoders import Previews
-from v3s.serve.filters import Chosen, Filters, chosen_by
+from v3s.serve.filters import Chosen, Filters, chosen_by, inside_lasso
+from v3s.serve.findings import Findings
 from v3s.serve.learning import ProbeAnswers, doubt, train_probe
 from v3s.serve.marks import Marks
-from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of
+from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
 from v3s.serve.previews import Preview
 from v3s.vectors.query import encode_query
 
@@ -39,6 +40,7 @@ class Desk:
     ) -> None:
         self.catalogue, self.marks, self.previews = catalogue, marks, previews
         self.vectors = catalogue.vectors
+        self.findings = Findings(catalogue)
         self.answers: ProbeAnswers | None = None
         self._open_encoder = open_encoder
         self._encoder: Encoder | None = None
@@ -53,14 +55,23 @@ class Desk:
             ValueError: there is no such order, or a stretch cannot be searched with.
         """
         order = self.order(order_name)
-        chosen = self.chosen(filters)
-        rows = page_of(self.vectors, order, chosen, offset, limit)
-        spans = [{**self.describe(row), "score": None if score is None else round(score, 4)} for row, score in rows]
-        return {"caption": order.caption, "num_chosen": int(chosen.sum()), "spans": spans}
+        rows = rows_in(order, self.chosen(filters))
+        shown = page_of(self.vectors, order, rows, offset, limit)
+        spans = [{**self.describe(row), "score": None if score is None else round(score, 4)} for row, score in shown]
+        return {"caption": order.caption, "num_chosen": len(rows), "spans": spans}
 
     def chosen(self, filters: Filters) -> Chosen:
-        """The spans that pass filters."""
-        return chosen_by(filters, self.catalogue, self.marks.class_of, self.marks.classes)
+        """The spans that pass filters.
+
+        Raises:
+            ValueError: the filters name a map that does not exist.
+        """
+        chosen = chosen_by(filters, self.catalogue, self.marks.class_of, self.marks.classes)
+        if filters.cluster is not None:
+            chosen &= self.findings.clusters() == filters.cluster
+        if filters.lasso:
+            chosen &= inside_lasso(self.findings.points(filters.map), filters.lasso)
+        return chosen
 
     def describe(self, row: int) -> dict[str, Any]:
         """A span as plain values; names are text.
@@ -101,7 +112,10 @@ class Desk:
         return Preview(stored.root, self.vectors.place_of(row), stored.space.view.fps, kind, width, start, end)
 
     def order(self, name: str) -> Order:
-        """An order by its name: ``listed``, ``like:ROW``, ``stretch:ROW:START:END``, ``answer:NUMBER``, ``unsure``.
+        """An order by its name.
+
+        ``listed``, ``like:ROW``, ``stretch:ROW:START:END``, ``outliers``; ``suggested:VERSION``, with the number of lines
+        of the labels' file; and of the probe ``answer:NUMBER``, with that of a class, and ``unsure``.
 
         Raises:
             ValueError: there is no such order, or the stretch cannot be searched with.
@@ -124,6 +138,11 @@ class Desk:
             return self._order_like(_whole(words[0]))
         if (kind, len(words)) == ("stretch", 3):
             return self._order_like_stretch(_whole(words[0]), float(words[1]), float(words[2]))
+        if (kind, len(words)) == ("outliers", 0):
+            return Order(self.findings.outliers(), "the least similar to any others first")
+        if (kind, len(words)) == ("suggested", 1):
+            scores = self.findings.to_label(np.flatnonzero(self.marks.class_of >= 0))
+            return Order(scores, "to label next: all others are near to one of them")
         if kind in ("answer", "unsure"):
             return self._order_by_answer(kind, _whole(words[0]) if words else 0)
         raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}")

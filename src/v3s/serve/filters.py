@@ -24,6 +24,7 @@ class Filters:
         after: where they begin at the earliest, in seconds from the start of their file on.
         before: where they end at the latest.
         cluster: number of their cluster.
+        map: the map that the lasso was drawn on: the name of its method.
         lasso: corners (x, y) of a polygon on the map that they lie in.
     """
 
@@ -35,6 +36,7 @@ class Filters:
     after: float | None = None
     before: float | None = None
     cluster: int | None = None
+    map: str = "pca"
     lasso: tuple[tuple[float, float], ...] = ()
 
 
@@ -64,7 +66,7 @@ def chosen_by(filters: Filters, catalogue: Catalogue, class_of: NDArray[np.int64
     return chosen
 
 
-def inside(points: NDArray[np.float32], corners: tuple[tuple[float, float], ...]) -> Chosen:
+def inside_lasso(points: NDArray[np.float32], corners: tuple[tuple[float, float], ...]) -> Chosen:
     """Whether points (N, 2) lie in a polygon: a ray from them to the right crosses its sides an odd number of times."""
     x, y = points.T
     is_inside = np.zeros(len(points), bool)

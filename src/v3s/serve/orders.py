@@ -19,7 +19,7 @@ class Order:
     """An order of all spans.
 
     Attributes:
-        scores: of each span, float32 (N,); None leaves the order of the list.
+        scores: of each span, float32 (N,), -inf for those that are not shown; None leaves the order of the list.
         caption: what the scores are, for the page.
         is_similarity: of spans of a file that overlap only the best is shown, as in ``v3s search``.
         query: file, start and end in seconds of the stretch that was searched with, of which only the best span counts.
@@ -33,6 +33,11 @@ class Order:
 
 
 AS_LISTED = Order(None, "as listed")
+
+
+def rows_in(order: Order, chosen: Chosen) -> NDArray[np.int64]:
+    """The chosen spans that an order shows, ascending."""
+    return np.flatnonzero(chosen if order.scores is None else chosen & (order.scores > -np.inf))
 
 
 def order_by_similarity(
@@ -50,17 +55,18 @@ def order_by_similarity(
     return Order(scores, caption, is_similarity=True, query=query)
 
 
-def page_of(vectors: Vectors, order: Order, chosen: Chosen, offset: int, limit: int) -> list[tuple[int, float | None]]:
-    """The rows and scores of one page of the chosen spans, in order.
+def page_of(
+    vectors: Vectors, order: Order, rows: NDArray[np.int64], offset: int, limit: int
+) -> list[tuple[int, float | None]]:
+    """The rows and scores of one page of some spans, in order.
 
     Args:
         vectors: the collection.
         order: the order; equal scores are in the order of the list.
-        chosen: the spans to show.
+        rows: the spans to show, ascending.
         offset: how many come before this page.
         limit: how many are on it; fewer are returned at the end.
     """
-    rows = np.flatnonzero(chosen)
     if order.scores is None:
         return [(row, None) for row in rows[offset : offset + limit].tolist()]
     scores = order.scores[rows]

@@ -1,16 +1,20 @@
 // The page: what is asked for stands in its address, so that reloading and going back show it again.
 
 import { Refused, ask, element, secondsOf } from "./api.js";
+import { Clusters, Duplicates } from "./findings.js";
 import { Grid } from "./grid.js";
 import { Labels } from "./labels.js";
+import { SpanMap } from "./map.js";
 import { Player } from "./player.js";
 
 const PAGE = 60;
-const FILTERS = ["folder", "label", "mark", "shortest", "longest", "after", "before", "cluster", "lasso"];
+const FILTERS = ["folder", "label", "mark", "shortest", "longest", "after", "before", "cluster", "map", "lasso"];
+const VIEWS = ["grid", "map", "clusters", "duplicates"];
 const find = (selector) => document.querySelector(selector);
 const form = find("#filters"), message = find("#message");
-const orders = new Map([["listed", "as listed"]]);
-let state = {}, collection = null, asked = null, shown = 0;
+const ORDERS = [["listed", "as listed"], ["suggested", "to label next"], ["outliers", "unlike any others"]];
+const orders = new Map(ORDERS);
+let state = {}, collection = null, asked = null, shown = 0, views = {};
 
 const grid = new Grid(find("#grid"), { onChoose: (span) => searchLike(span) });
 const player = new Player(find("#player"), {
@@ -33,13 +37,18 @@ function report(error) {
 }
 
 function searchLike(span) {
+  openPlayer(span);
+  go({ order: `like:${span.row}`, view: state.view === "duplicates" ? "grid" : state.view });
+}
+
+function openPlayer(span) {
   player.open(span);
-  go({ order: `like:${span.row}` });
+  grid.setOpen(span.row);
 }
 
 function readAddress() {
   const values = new URLSearchParams(location.search);
-  const found = { order: values.get("order") ?? "listed" };
+  const found = { order: values.get("order") ?? "listed", view: VIEWS.includes(values.get("view")) ? values.get("view") : "grid" };
   for (const name of FILTERS) if (values.has(name)) found[name] = values.get(name);
   return found;
 }
@@ -47,7 +56,7 @@ function readAddress() {
 function go(changes) {
   state = { ...state, ...changes };
   for (const name of Object.keys(state)) if (state[name] === null) delete state[name];
-  const query = new URLSearchParams(state.order === "listed" ? Object.entries(state).filter(([name]) => name !== "order") : state);
+  const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "listed" && value !== "grid"));
   history.pushState(null, "", query.size ? `?${query}` : location.pathname);
   show();
 }
@@ -61,16 +70,27 @@ async function show() {
   shown = 0;
   find("#more").hidden = true;
   showForm();
-  await showMore(signal);
+  showView();
+  if (state.view !== "duplicates") await showMore(signal);
+}
+
+function showView() {
+  for (const button of document.querySelectorAll("nav [data-view]")) button.setAttribute("aria-pressed", button.dataset.view === state.view);
+  for (const name of ["map", "clusters", "duplicates"]) find(`#${name}`).hidden = state.view !== name;
+  find("#results").hidden = find("#filters").hidden = state.view === "duplicates";
+  if (state.view === "map") views.map.show(state.map ?? "pca", state.lasso);
+  if (state.view === "clusters") views.clusters.show(state.cluster);
+  if (state.view === "duplicates") views.duplicates.show();
 }
 
 async function showMore(signal) {
   try {
-    const found = await ask("/api/spans", { ...state, offset: shown, limit: PAGE }, signal);
+    const { view, ...wanted } = state;
+    const found = await ask("/api/spans", { ...wanted, offset: shown, limit: PAGE }, signal);
     if (shown === 0) {
       const kind = collection.whole_files ? "videos" : "spans";
       find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}, ${found.caption}`;
-      if (!orders.has(state.order)) { orders.set(state.order, found.caption); showForm(); }
+      if (!orders.has(state.order) && !state.order.startsWith("suggested")) { orders.set(state.order, found.caption); showForm(); }
     }
     grid.add(found.spans, collection.whole_files);
     grid.setOpen(player.span?.row ?? null);
@@ -84,12 +104,12 @@ function option(value, text) { return element("option", { value, textContent: te
 function showForm() {
   const order = form.elements.order;
   order.replaceChildren(...[...orders].map(([value, text]) => option(value, text)));
-  if (!orders.has(state.order)) order.append(option(state.order, "…"));
-  order.value = state.order;
+  if (!orders.has(state.order) && !state.order.startsWith("suggested")) order.append(option(state.order, "…"));
+  order.value = state.order.startsWith("suggested") ? "suggested" : state.order;
   form.elements.folder.value = state.folder ?? "";
   form.elements.label.value = state.mark !== undefined ? `mark:${state.mark}` : state.label !== undefined ? `label:${state.label}` : "";
   for (const name of ["shortest", "longest", "after", "before"]) form.elements[name].value = state[name] ?? "";
-  find("#clear").hidden = !FILTERS.some((name) => name in state) && state.order === "listed";
+  find("#clear").hidden = !FILTERS.some((name) => name in state && name !== "map") && state.order === "listed";
 }
 
 function showChoices() {
@@ -122,7 +142,7 @@ form.addEventListener("change", () => {
   const values = form.elements, text = values.label.value;
   const number = (name, seconds) => (values[name].value.trim() === "" ? null : seconds(values[name].value));
   go({
-    order: values.order.value,
+    order: values.order.value === "suggested" ? `suggested:${labels.version}` : values.order.value,
     folder: values.folder.value === "" ? null : values.folder.value,
     label: text.startsWith("label:") ? text.slice(6) : null,
     mark: text.startsWith("mark:") ? text.slice(5) : null,
@@ -144,7 +164,7 @@ const KEYS = {
   t: () => labels.train(),
   u: () => labels.undoLast(),
   0: () => giveLabel(null),
-  p: () => { if (grid.focused) { player.open(grid.focused.span); grid.setOpen(grid.focused.span.row); } },
+  p: () => grid.focused && openPlayer(grid.focused.span),
   i: () => player.isOpen && player.actions.from(),
   o: () => player.isOpen && player.actions.to(),
   s: () => player.isOpen && player.actions.search(),
@@ -162,12 +182,25 @@ addEventListener("keydown", (event) => {
   action();
 });
 
+function makeViews() {
+  const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
+  if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
+  const choose = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
+  views = {
+    map: new SpanMap(find("#map"), { colourings, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
+    clusters: new Clusters(find("#clusters"), { onError: report, onChoose: (cluster) => go({ cluster }) }),
+    duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer }),
+  };
+  for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => go({ view: button.dataset.view }));
+}
+
 async function start() {
   try {
     collection = await ask("/api/collection");
     labels.take(collection);
     if (collection.torn) report(new Refused(collection.torn));
     showChoices();
+    makeViews();
     state = readAddress();
     await show();
   } catch (error) { report(error); }
