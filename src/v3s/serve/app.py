@@ -28,7 +28,6 @@ _PICTURE_WIDTH, _CLIP_WIDTH, _WINDOW_WIDTH = 320, 320, 640
 _CLIP_SECONDS, _WINDOW_SECONDS = 10.0, 40.0
 _NUM_PAIRS = 30
 _LISTED = 1000  # folders, and labels, that can be chosen from
-_KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -179,7 +178,7 @@ class _Views:
 
     async def picture(self, request: Request) -> Response:
         asked = self.desk.preview(request.path_params["row"], "picture", width=_PICTURE_WIDTH)
-        return Response(await self._made(asked), media_type="image/jpeg", headers=_KEPT)
+        return Response(await self._made(asked), media_type="image/jpeg")
 
     async def clip(self, request: Request) -> Response:
         """A span, of a long one the part around its middle."""
@@ -190,7 +189,7 @@ class _Views:
             middle = (start + end) / 2
             start, end = middle - _CLIP_SECONDS / 2, middle + _CLIP_SECONDS / 2
         asked = self.desk.preview(row, "clip", width=_CLIP_WIDTH, start=start, end=end)
-        return Response(await self._made(asked), media_type="video/mp4", headers=_KEPT)
+        return Response(await self._made(asked), media_type="video/mp4")
 
     async def window(self, request: Request) -> Response:
         """A stretch of a span's file."""
@@ -199,7 +198,7 @@ class _Views:
         if not 0 <= start < end <= start + _WINDOW_SECONDS + 1e-6:
             raise ValueError(f"a window begins at 0 or later and has at most {_WINDOW_SECONDS:g} s")
         asked = self.desk.preview(request.path_params["row"], "window", width=_WINDOW_WIDTH, start=start, end=end)
-        return Response(await self._made(asked), media_type="video/mp4", headers=_KEPT)
+        return Response(await self._made(asked), media_type="video/mp4")
 
     async def label_list(self, request: Request) -> Response:
         file = self.desk.marks.list_file

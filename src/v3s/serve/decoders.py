@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 import torch
 
-from v3s.serve.previews import Preview, make_preview
+from v3s.serve.previews import Preview, make_preview, warm_up
 from v3s.video.index import VideoError
 
 _SECONDS = 120.0  # for one preview; a file that no scan has read is decoded as a whole first
@@ -76,6 +76,7 @@ def answer(connection: Connection) -> None:
     """Make previews until the server is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all processes; the server ends this one
     torch.set_num_threads(1)
+    warm_up()
     while True:
         try:
             asked = connection.recv()

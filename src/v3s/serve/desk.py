@@ -19,7 +19,7 @@ from v3s.serve.findings import Findings
 from v3s.serve.learning import ProbeAnswers, doubt, train_probe
 from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
-from v3s.serve.previews import Preview
+from v3s.serve.previews import Preview, file_state
 from v3s.vectors.query import encode_query
 
 _MAX_ORDERS = 8  # that are kept; one of a million spans has 4 MB
@@ -106,16 +106,22 @@ class Desk:
             raise ValueError(f"span {row} does not exist; there are {len(self.catalogue):,}")
 
     def preview(self, row: int, kind: str, *, width: int = 0, start: float = 0.0, end: float = 0.0) -> Preview:
-        """What to ask for a picture or a clip of a span, or of a window around it."""
+        """What to ask for a picture or a clip of a span, or of a window around it.
+
+        Raises:
+            ValueError: there is no such span.
+            VideoError: its file is no longer there.
+        """
         self.check_row(row)
-        stored = self.vectors.description
-        return Preview(stored.root, self.vectors.place_of(row), stored.space.view.fps, kind, width, start, end)
+        stored, place = self.vectors.description, self.vectors.place_of(row)
+        state = file_state(stored.root, place.file)
+        return Preview(stored.root, place, stored.space.view.fps, kind, state, width, start, end)
 
     def order(self, name: str) -> Order:
         """An order by its name.
 
-        ``listed``, ``like:ROW``, ``stretch:ROW:START:END``, ``outliers``; ``suggested:VERSION``, with the number of lines
-        of the labels' file; and of the probe ``answer:NUMBER``, with that of a class, and ``unsure``.
+        ``listed``, ``like:ROW``, ``stretch:ROW:START:END``, ``outliers``, ``suggested:VERSION`` (the number of lines of
+        the labels' file); and of the probe ``answer:NUMBER`` (that of a class) and ``unsure``.
 
         Raises:
             ValueError: there is no such order, or the stretch cannot be searched with.

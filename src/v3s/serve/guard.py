@@ -17,7 +17,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_COOKIE = "v3s-token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -26,7 +25,7 @@ class Guard:
 
     A page of another site could send requests to this machine. It cannot read answers, but a name of its own that leads
     to this machine (DNS rebinding) would change that: so the name in ``Host`` must be one of ours. What changes
-    something is a POST from this page's own origin.
+    something is a POST from this page's own origin, and of other sites only a click on a link is answered.
 
     Args:
         app: what answers.
@@ -53,15 +52,18 @@ class Guard:
         if self.hosts is not None and host not in self.hosts:
             names = ", ".join(sorted(self.hosts))
             return PlainTextResponse(f"this server is not {host!r}; open it as {names}", 421)
-        if self.token is not None and not _same(_cookie(headers), self.token):
+        cookie = f"v3s-{host.rpartition(':')[2]}"  # browsers keep one jar for all ports
+        if self.token is not None and not _same(_cookie(headers, cookie), self.token):
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
             if not _same(given, self.token):
                 return PlainTextResponse("open the address that v3s serve has printed, with its token", 403)
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(_COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(cookie, self.token, httponly=True, samesite="strict")
             return answer
+        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+            return PlainTextResponse("only the page itself may ask", 403)
         if scope["method"] not in ("GET", "HEAD"):
-            if headers.get("origin", "").lower() != f"{scope['scheme']}://{host}":
+            if headers.get("origin", "").lower().partition("://")[2] != host:
                 return PlainTextResponse("only the page itself may change something", 403)
             if headers.get("content-type", "").partition(";")[0] != "application/json":
                 return PlainTextResponse("send JSON", 415)
@@ -69,12 +71,12 @@ class Guard:
 
 
 def _same(given: str, token: str) -> bool:
-    return secrets.compare_digest(given.encode(), token.encode())
+    return secrets.compare_digest(given.encode(errors="replace"), token.encode())
 
 
-def _cookie(headers: Headers) -> str:
+def _cookie(headers: Headers, name: str) -> str:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return found.value if found else ""

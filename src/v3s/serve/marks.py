@@ -33,6 +33,7 @@ FOLDER, LOG, LIST = "labels", "marks.jsonl", "labels.csv"
 _MAX_BYTES = 1 << 28
 _MAX_NAME = 100
 _WAIT_SECONDS = 5.0  # for another process that writes a label
+_ALONE = threading.RLock()  # the lock of a folder belongs to the process, not to a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,6 @@ class Marks:
         self.torn = ""
         self._others: dict[tuple[str, float, float | None], str] = {}
         self._num_read = 0  # bytes
-        self._lock = threading.RLock()
         if (self.folder / LOG).exists():
             with self._alone():
                 if dropped := cut_torn_line(self.folder / LOG):
@@ -113,7 +113,7 @@ class Marks:
         Raises:
             VectorsError: a line is damaged or forged; the message names it.
         """
-        with self._lock:
+        with _ALONE:
             self._read()
 
     def give(self, rows: Sequence[int], label: str | None) -> None:
@@ -145,7 +145,7 @@ class Marks:
     def _alone(self) -> Iterator[None]:
         """Write alone: among the threads of this process, and among processes."""
         deadline = time.monotonic() + _WAIT_SECONDS
-        with self._lock:
+        with _ALONE:
             while True:
                 try:
                     with only_writer(self.folder):

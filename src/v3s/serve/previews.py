@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from v3s.data.store_folder import is_store
 from v3s.pages.images import jpeg, mp4, small_frames
 from v3s.vectors.entries import Place
 from v3s.vectors.moments import video_of
 from v3s.vectors.query import known_video
 from v3s.video.decode import stream_frames
+from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import VideoError, VideoIndex
 from v3s.video.span import Span, span_of
 from v3s.video.store import StoredVideo
@@ -33,6 +35,7 @@ class Preview:
         rate: frames per second at which the collection was sampled; None for every frame.
         kind: ``picture`` is its middle frame as JPEG, ``clip`` its frames as MP4, ``window`` those of its file between
             two instants, ``facts`` the length of its file in seconds.
+        state: what `file_state` says of the file now: another one is another preview.
         width: of the picture, in pixels at most.
         start: of a clip or window, in seconds from the start of the file on.
         end: its end.
@@ -42,6 +45,7 @@ class Preview:
     place: Place
     rate: float | None
     kind: str
+    state: tuple[int, int]
     width: int = 0
     start: float = 0.0
     end: float = 0.0
@@ -53,8 +57,7 @@ def make_preview(asked: Preview) -> bytes:
     Raises:
         VideoError: the file cannot be read, has changed since it was embedded, or has no frame there.
     """
-    path = asked.place.file
-    file = _known(asked.root, path, *_state(path))
+    file = _known(asked.root, asked.place.file, asked.state)
     span = video_of(asked.place, file, asked.rate)  # refuses a file that has changed
     if asked.kind == "facts":
         return f"{file.duration_seconds:.6f}".encode()
@@ -64,12 +67,21 @@ def make_preview(asked: Preview) -> bytes:
     return _clip(span_of(file, asked.start, asked.end), asked.width)
 
 
-def _state(file: str) -> tuple[int, int]:
-    """Size and time of change of a file.
+def warm_up() -> None:
+    """Load what the first preview would wait for."""
+    to_picture, height, width = to_width(64, 48, 32)
+    planes = tuple(torch.zeros(1, channels, side, side, dtype=torch.uint8) for channels, side in ((1, 64), (2, 32)))
+    jpeg(warp(Frames(planes, ColourSpace()), to_picture, height, width)[:, 0].permute(1, 2, 0))
+
+
+def file_state(root: str, file: str) -> tuple[int, int]:
+    """Size and time of change of a file; zeros for the frames in a store, which do not change.
 
     Raises:
         VideoError: it does not exist, or cannot be read.
     """
+    if is_store(Path(root)):
+        return 0, 0
     try:
         status = Path(file).stat()
     except OSError as error:
@@ -79,7 +91,7 @@ def _state(file: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _known(root: str, file: str, num_bytes: int, mtime_ns: int) -> VideoIndex | StoredVideo:
+def _known(root: str, file: str, state: tuple[int, int]) -> VideoIndex | StoredVideo:
     return known_video(Path(root), Path(file))
 
 

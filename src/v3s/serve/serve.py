@@ -15,8 +15,6 @@ from v3s.options import import_extra
 from v3s.vectors.collection import open_vectors
 from v3s.vectors.query import open_query_encoder
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig(ComputeOptions):
@@ -66,7 +64,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
     from v3s.serve.catalogue import read_catalogue
     from v3s.serve.decoders import Previews
     from v3s.serve.desk import Desk
-    from v3s.serve.guard import Guard
+    from v3s.serve.guard import LOOPBACK, Guard
     from v3s.serve.marks import Marks
 
     with listen_on(config.host, config.port) as listening:
@@ -83,9 +81,9 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             def open_encoder() -> Encoder:
                 return open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
 
-            is_local = config.host in _LOOPBACK
+            is_local = config.host in LOOPBACK
             token = None if is_local else secrets.token_urlsafe(16)
-            hosts = frozenset(f"{_in_address(name)}:{port}" for name in _LOOPBACK) if is_local else None
+            hosts = frozenset(f"{_in_address(name)}:{port}" for name in LOOPBACK) if is_local else None
             app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
             address = f"http://{_in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
             say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)

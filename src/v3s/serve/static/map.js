@@ -43,17 +43,19 @@ export class SpanMap {
       this.points = this.maps[method];
       this.canvas.setAttribute("aria-label", `Map of ${this.points.length / 2} spans; draw around some to see only these`);
       this.state.textContent = lasso ? "" : "Draw around points to see only these.";
-      if (!this.colours) await this.colour();
       this.draw();
+      if (!this.colours) await this.colour();
     } catch (error) { this.state.textContent = ""; this.onError(error); }
   }
 
   async colour() {
-    const by = this.colouring.value;
+    const by = this.colouring.value, before = this.state.textContent;
     try {
+      if (by === "cluster") this.state.textContent = "looking for clusters …";
       this.colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
       this.draw();
     } catch (error) { this.onError(error); }
+    this.state.textContent = before;
   }
 
   place(point) { // in the canvas, in CSS pixels
