@@ -142,6 +142,7 @@ def test_outliers_and_what_to_label(client: Open, spans: Path) -> None:
     assert scores == sorted(scores, reverse=True)
     suggested = [span["row"] for span in spans_of(served, order="suggested:0", limit=100)]
     assert len(suggested) == len(set(suggested)) == 32
+    served.post("/api/classes", json={"name": "known"})
     served.post("/api/labels", json={"rows": suggested[:3], "label": "known"})
     again = [span["row"] for span in spans_of(served, order="suggested:1", limit=100)]
     assert not set(again) & set(suggested[:3])
@@ -261,14 +262,22 @@ def test_no_address_contains_a_path(client: Open, files: Path, avi_videos: Path)
 
 def test_what_is_sent_is_checked(client: Open, files: Path) -> None:
     served = client(files)
+    for body in (
+        "{}",
+        '{"name": 5}',
+        '{"name": ""}',
+        '{"name": " a"}',
+        '{"name": "a\\nb"}',
+        '{"name": "' + "a" * 200 + '"}',
+    ):
+        assert served.post("/api/classes", content=body).status_code == 400, body
     for body in ("[]", "{", "null", '{"rows": []}', '{"rows": ["0"]}', '{"rows": [true]}', '{"rows": [0], "label": 5}',
-                 '{"rows": [99], "label": "a"}', '{"rows": [0], "label": ""}', '{"rows": [0], "label": " a"}',
-                 '{"rows": [0], "label": "a\\nb"}', '{"rows": [-1], "label": "a"}', "[" * 60000,
-                 '{"rows": [0], "label": "' + "a" * 200 + '"}', "x" * 100_000):  # fmt: skip
+                 '{"rows": [99], "label": null}', '{"rows": [0], "label": "no such class"}',
+                 '{"rows": [-1], "label": null}', "[" * 60000, "x" * 100_000):  # fmt: skip
         answer = served.post("/api/labels", content=body)
         assert answer.status_code == 400, body[:80]
         assert "\n" not in answer.json()["error"]
-    assert not (files / "labels").exists()
+    assert not (files / "labels" / "marks.jsonl").exists()
 
 
 def test_a_damaged_list_of_videos_is_named(files: Path) -> None:

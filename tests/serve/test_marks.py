@@ -25,32 +25,39 @@ def marks_of(folder: Path) -> Marks:
     return Marks(read_catalogue(open_vectors(folder)))
 
 
+def with_classes(folder: Path, *names: str) -> Marks:
+    marks = marks_of(folder)
+    for name in names:
+        marks.add(name)
+    return marks
+
+
 def given(marks: Marks) -> dict[int, str]:
     return {row: marks.classes[number] for row, number in enumerate(marks.class_of.tolist()) if number >= 0}
 
 
 def test_labels_are_there_after_a_restart(files: Path) -> None:
-    marks = marks_of(files)
+    marks = with_classes(files, "walk", "run", 'a "quoted", name')
     marks.give([0, 3], "walk")
     marks.give([1], 'a "quoted", name')
     marks.give([3], "run")
     marks.give([0], None)
     assert given(marks) == given(marks_of(files)) == {1: 'a "quoted", name', 3: "run"}
-    assert marks.classes == ["walk", 'a "quoted", name', "run"]
+    assert marks.classes == ["walk", "run", 'a "quoted", name']
     lines = (files / FOLDER / LOG).read_text().splitlines()
-    assert len(lines) == marks.version == 5
+    assert len(lines) == marks.version == 8
 
 
 def test_the_list_is_read_by_the_commands_that_train(files: Path, spans: Path, avi_videos: Path) -> None:
     """Whatever the names contain: quotes, line breaks, bytes that are not UTF-8."""
-    marks = marks_of(files)
+    marks = with_classes(files, "class 0", "class 1")
     for row in range(len(NAMES)):
         marks.give([row], f"class {row % 2}")
     listed = list_videos(marks.list_file)
     assert sorted(listed.paths) == sorted(str(avi_videos / name) for name in NAMES)
     assert set(listed.labels) == {"class 0", "class 1"}
     assert set(listed.bounds) == {(0.0, None)}
-    marks = marks_of(spans)
+    marks = with_classes(spans, "5")
     marks.give([5], "5")
     listed = list_videos(avi_videos, splits=marks.list_file)
     place = marks.catalogue.vectors.place_of(5)
@@ -60,7 +67,10 @@ def test_the_list_is_read_by_the_commands_that_train(files: Path, spans: Path, a
 
 def test_two_servers_see_each_other(files: Path) -> None:
     one, other = marks_of(files), marks_of(files)
+    one.add("a")
     one.give([0], "a")
+    other.add("b")
+    other.add("a")
     other.give([1], "b")
     one.refresh()
     assert given(one) == given(other) == {0: "a", 1: "b"}
@@ -68,7 +78,7 @@ def test_two_servers_see_each_other(files: Path) -> None:
 
 
 def test_labels_of_many_threads_and_servers_are_all_kept(spans: Path) -> None:
-    several = [marks_of(spans) for _ in range(3)]
+    several = [with_classes(spans, *(f"c{number}" for number in range(5))) for _ in range(3)]
     threads = [
         threading.Thread(target=lambda marks=marks, row=row: marks.give([row], f"c{row % 5}"))  # type: ignore[misc]
         for row in range(24)
@@ -83,9 +93,9 @@ def test_labels_of_many_threads_and_servers_are_all_kept(spans: Path) -> None:
 
 def label_for_ever(folder: Path, told: Path) -> None:
     """Label spans, and write down each label that was promised."""
-    marks = marks_of(folder)
+    marks = with_classes(folder, *(f"class {number}" for number in range(7)))
     for number in range(100_000):
-        marks.give([number % 32], f"class {number}")
+        marks.give([number % 32], f"class {number % 7}")
         append_line(told, str(number))
 
 
@@ -102,14 +112,15 @@ def test_kill_9_loses_no_label_that_was_promised(spans: Path, tmp_path: Path) ->
     promised = [int(line) for line in told.read_text().splitlines() if line]
     marks = marks_of(spans)
     assert len(promised) >= 20
-    assert marks.version in (len(promised), len(promised) + 1)
-    latest = {number % 32: f"class {number}" for number in range(marks.version)}
+    num_given = marks.version - 7
+    assert num_given in (len(promised), len(promised) + 1)
+    latest = {number % 32: f"class {number % 7}" for number in range(num_given)}
     assert given(marks) == latest
 
 
 @pytest.mark.parametrize("torn", [b'{"path": "left/a.avi", "sta', b"{", "ä".encode()[:1], b"x" * 200_000])
 def test_a_last_line_that_is_half_written_is_dropped_with_a_word(files: Path, torn: bytes) -> None:
-    marks_of(files).give([0], "a")
+    with_classes(files, "a", "b").give([0], "a")
     log = files / FOLDER / LOG
     whole = log.read_bytes()
     log.write_bytes(whole + torn)
@@ -140,23 +151,26 @@ def test_a_torn_line_alone_is_cut_off(tmp_path: Path) -> None:
         '{"path": "a", "start": 0, "end": null, "label": "a\\nb", "at": ""}',
         '{"path": "a", "start": 0, "end": null, "label": "", "at": ""}',
         '{"path": "a", "start": 0, "end": null, "label": "a", "at": "", "more": 1}',
+        '{"path": "a", "start": 0, "end": null, "label": "never added", "at": ""}',
+        '{"path": "", "start": 0, "end": null, "label": "a", "at": ""}',
+        '{"path": "", "start": 0, "end": null, "label": null, "at": ""}',
         '{"path": "a", "path": "b", "start": 0, "end": null, "label": "a", "at": ""}',
         "",
     ],
 )  # fmt: skip
 def test_a_forged_line_is_refused_by_its_number(files: Path, line: str) -> None:
-    marks_of(files).give([0], "a")
+    with_classes(files, "a").give([0], "a")
     log = files / FOLDER / LOG
     before = log.read_text() + line + "\n"
     log.write_text(before)
-    with pytest.raises(VectorsError, match=r"marks\.jsonl, line 2") as caught:
+    with pytest.raises(VectorsError, match=r"marks\.jsonl, line 3") as caught:
         marks_of(files)
     assert "\n" not in str(caught.value)
     assert log.read_text() == before
 
 
 def test_labels_of_spans_that_are_gone_are_kept_and_counted(files: Path, client: Open) -> None:
-    marks_of(files).give([0], "a")
+    with_classes(files, "a", "b").give([0], "a")
     other = {"path": "gone.avi", "start": 0.0, "end": None, "label": "b", "at": ""}
     append_line(files / FOLDER / LOG, json.dumps(other))
     append_line(files / FOLDER / LOG, json.dumps({**other, "path": "left/a.avi", "start": 0.0, "end": 1.0}))
@@ -167,8 +181,8 @@ def test_labels_of_spans_that_are_gone_are_kept_and_counted(files: Path, client:
 
 
 def test_another_process_that_holds_the_file_is_named(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marks_module, "_WAIT_SECONDS", 0.1)
-    marks = marks_of(files)
+    monkeypatch.setattr(marks_module, "_WAIT_SECONDS", 0.5)
+    marks = with_classes(files, "a")
     context = multiprocessing.get_context("fork")
     held, done = context.Event(), context.Event()
 
@@ -195,8 +209,15 @@ def test_names_of_classes_are_one_line_of_text(name: str) -> None:
     check_class("Läufer <b>, \"x\" & 'y'")
 
 
+def test_a_class_that_was_not_added_is_refused(files: Path) -> None:
+    marks = with_classes(files, "walk")
+    with pytest.raises(ValueError, match="there is no class 'wlak'; add it first"):
+        marks.give([0], "wlak")
+    assert given(marks_of(files)) == {}
+
+
 def test_a_probe_needs_two_classes(files: Path) -> None:
-    marks = marks_of(files)
+    marks = with_classes(files, "run", "walk")
     with pytest.raises(ValueError, match="there are none"):
         train_probe(marks.catalogue, marks.class_of, marks.classes)
     marks.give([0, 1], "walk")
@@ -208,6 +229,7 @@ def test_a_probe_learns_what_was_labelled_and_sorts_by_it(client: Open, spans: P
     served = client(spans)
     rows = {label: [4 * file for file in files] for label, files in (("left", (0, 1, 2, 3)), ("right", (4, 5, 6, 7)))}
     for label, labelled in rows.items():
+        served.post("/api/classes", json={"name": label})
         served.post("/api/labels", json={"rows": labelled, "label": label})
     trained = served.post("/api/probe", json={}).json()
     assert (trained["classes"], trained["num_labels"], trained["held_out_accuracy"]) == (["left", "right"], 8, None)
@@ -222,7 +244,7 @@ def test_a_probe_learns_what_was_labelled_and_sorts_by_it(client: Open, spans: P
 
 
 def test_with_enough_labels_some_are_held_out(spans: Path) -> None:
-    marks = marks_of(spans)
+    marks = with_classes(spans, "left", "right")
     marks.give(list(range(0, 16)), "left")
     marks.give(list(range(16, 32)), "right")
     answers = train_probe(marks.catalogue, marks.class_of, marks.classes)

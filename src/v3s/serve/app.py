@@ -19,7 +19,6 @@ from v3s.files.text import as_text, counted
 from v3s.pages.templates import render
 from v3s.serve.desk import Desk
 from v3s.serve.filters import Filters
-from v3s.serve.marks import check_class
 from v3s.video.index import VideoError
 
 _MAX_BODY, _MAX_ROWS, _MAX_PAGE = 1 << 16, 500, 240
@@ -46,6 +45,7 @@ def make_app(desk: Desk) -> Starlette:
         Route("/api/duplicates", views.duplicates),
         Route("/api/labels", views.labels),
         Route("/api/labels", views.give_label, methods=["POST"]),
+        Route("/api/classes", views.add_class, methods=["POST"]),
         Route("/api/probe", views.train, methods=["POST"]),
         Route(f"/media/{stamp}/{{row:int}}/picture.jpg", views.picture),
         Route(f"/media/{stamp}/{{row:int}}/clip.mp4", views.clip),
@@ -163,12 +163,17 @@ class _Views:
         rows, label = body.get("rows"), body.get("label")
         if not (isinstance(rows, list) and rows and all(type(row) is int for row in rows) and len(rows) <= _MAX_ROWS):
             raise ValueError(f"rows must be 1 to {_MAX_ROWS} numbers of spans")
-        if label is not None:
-            if not isinstance(label, str):
-                raise ValueError("label must be the name of a class, or null")
-            check_class(label)
+        if not isinstance(label, str | None):
+            raise ValueError("label must be the name of a class, or null")
         await run_in_threadpool(self.desk.marks.give, rows, label)
         return JSONResponse({**self._labels(), "marks": {str(row): self._mark_of(row) for row in rows}})
+
+    async def add_class(self, request: Request) -> Response:
+        name = (await _body(request)).get("name")
+        if not isinstance(name, str):
+            raise ValueError("name must be the name of a class")
+        await run_in_threadpool(self.desk.marks.add, name)
+        return JSONResponse(self._labels())
 
     async def train(self, request: Request) -> Response:
         await _body(request)

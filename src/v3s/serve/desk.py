@@ -57,7 +57,10 @@ class Desk:
         order = self.order(order_name)
         rows = rows_in(order, self.chosen(filters))
         shown = page_of(self.vectors, order, rows, offset, limit)
-        spans = [{**self.describe(row), "score": None if score is None else round(score, 4)} for row, score in shown]
+        spans = [
+            {**self.describe(row), "score": round(score, 4) if score is not None and order.shows_scores else None}
+            for row, score in shown
+        ]
         return {"caption": order.caption, "num_chosen": len(rows), "spans": spans}
 
     def chosen(self, filters: Filters) -> Chosen:
@@ -148,7 +151,7 @@ class Desk:
             return Order(self.findings.outliers(), "the least similar to any others first")
         if (kind, len(words)) == ("suggested", 1):
             scores = self.findings.to_label(np.flatnonzero(self.marks.class_of >= 0))
-            return Order(scores, "to label next: all others are near to one of them")
+            return Order(scores, "to label next: all others are near to one of them", shows_scores=False)
         if kind in ("answer", "unsure"):
             return self._order_by_answer(kind, _whole(words[0]) if words else 0)
         raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}")

@@ -1,8 +1,8 @@
 """Labels that are given in the page: an append-only file in the folder of the vectors, and a list for other commands.
 
 =====================  ======================================================================================
-labels/marks.jsonl     one line for each label that was given or taken away, never changed; the last line of
-                       a span counts
+labels/marks.jsonl     one line for each class that was added, and for each label that was given or taken
+                       away, never changed; the last line of a span counts
 labels/labels.csv      the spans that have a label now, as `v3s.data.lists.listfile` reads them
 =====================  ======================================================================================
 
@@ -38,10 +38,10 @@ _ALONE = threading.RLock()  # the lock of a folder belongs to the process, not t
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line of the file: a span has a label from now on, or none.
+    """A line of the file: a span has a label from now on, or none; or there is a class from now on.
 
     Attributes:
-        path: the span's file as the collection lists it.
+        path: the span's file as the collection lists it; empty where a class is added.
         start: in seconds from the start of the file on.
         end: in seconds; None if the span is the whole file.
         label: the name of its class; None takes a label away.
@@ -71,11 +71,15 @@ def check_class(name: str) -> None:
         raise ValueError(f"the class is {name[:_MAX_NAME]!r}; it must be 1 to {_MAX_NAME} letters on one line")
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 class Marks:
     """The labels of a collection's spans, shared by all windows and by all servers of the folder.
 
     Attributes:
-        classes: names of all classes that were ever given, in the order in which they first were.
+        classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
         torn: a word about a half line that was cut off, else empty.
@@ -116,21 +120,40 @@ class Marks:
         with _ALONE:
             self._read()
 
+    def add(self, name: str) -> None:
+        """Add a class; on return it is on the disk. One that exists stays as it is.
+
+        Raises:
+            ValueError: it is no name of a class, or another process holds the file.
+            SaveError: the file cannot be written.
+        """
+        check_class(name)
+        with self._alone():
+            self._read()
+            if name not in self.classes:
+                self._append([Mark("", 0.0, None, name, _now())])
+
     def give(self, rows: Sequence[int], label: str | None) -> None:
         """Give spans a label, or take theirs away; on return it is on the disk.
 
         Raises:
-            ValueError: the name is not one of a class, a row does not exist, or another process holds the file.
+            ValueError: there is no such class, a row does not exist, or another process holds the file.
             SaveError: the file cannot be written.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        lines = [json.dumps(asdict(self._mark(row, label, now))) for row in rows]
+        now = _now()
+        lines = [self._mark(row, label, now) for row in rows]
         with self._alone():
-            if (self.folder / LOG).exists():
-                cut_torn_line(self.folder / LOG)
-            append_line(self.folder / LOG, "\n".join(lines))
             self._read()
+            if label is not None and label not in self.classes:
+                raise ValueError(f"there is no class {label[:_MAX_NAME]!r}; add it first")
+            self._append(lines)
             self._write_list()
+
+    def _append(self, lines: Sequence[Mark]) -> None:
+        if (self.folder / LOG).exists():
+            cut_torn_line(self.folder / LOG)
+        append_line(self.folder / LOG, "\n".join(json.dumps(asdict(line)) for line in lines))
+        self._read()
 
     def _mark(self, row: int, label: str | None, now: str) -> Mark:
         if not 0 <= row < len(self.catalogue):
@@ -167,15 +190,20 @@ class Marks:
                 raise VectorsError(f"{path}: was cut while it was in use; start v3s serve again")
             content = content[self._num_read : content.rfind(b"\n") + 1]
             for number, line in enumerate(content.splitlines(), start=self.version + 1):
-                self._apply(parse_as(Mark, line, f"{path}, line {number}"))
+                self._apply(parse_as(Mark, line, f"{path}, line {number}"), number)
                 self.version = number
                 self._num_read += len(line) + 1
         except CheckpointError as error:
             raise VectorsError(str(error)) from error
 
-    def _apply(self, mark: Mark) -> None:
-        if mark.label is not None and mark.label not in self.classes:
+    def _apply(self, mark: Mark, number: int) -> None:
+        is_known = mark.label in self.classes
+        if not mark.path and mark.label is not None and not is_known:
             self.classes.append(mark.label)
+            return
+        if not mark.path or not (is_known or mark.label is None):
+            problem = f"the class {mark.label!r} was not added before" if mark.path else "it adds no new class"
+            raise VectorsError(f"{self.folder / LOG}, line {number}: {problem}; restore the file")
         rows = self.catalogue.find(mark.path, mark.start, mark.end)
         self.class_of[rows] = -1 if mark.label is None else self.classes.index(mark.label)
         if not len(rows):

@@ -21,12 +21,14 @@ class Order:
     Attributes:
         scores: of each span, float32 (N,), -inf for those that are not shown; None leaves the order of the list.
         caption: what the scores are, for the page.
+        shows_scores: whether the scores say anything to a reader.
         is_similarity: of spans of a file that overlap only the best is shown, as in ``v3s search``.
         query: file, start and end in seconds of the stretch that was searched with, of which only the best span counts.
     """
 
     scores: NDArray[np.float32] | None
     caption: str
+    shows_scores: bool = True
     is_similarity: bool = False
     query: tuple[str, float, float] | None = None
     __repr__ = short_repr

@@ -5,11 +5,10 @@ import { ask, element, send } from "./api.js";
 const POLL_MS = 2000;
 
 export class Labels {
-  constructor(section, { rowsShown, onMarks, onChoose, onTrained, onError }) {
+  constructor(section, { rowsShown, onClasses, onMarks, onChoose, onTrained, onError }) {
     this.section = section;
-    this.calls = { rowsShown, onMarks, onChoose, onTrained, onError };
+    this.calls = { rowsShown, onClasses, onMarks, onChoose, onTrained, onError };
     this.classes = [];
-    this.added = []; // names that no span has yet
     this.version = -1;
     this.undo = [];
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
@@ -21,24 +20,26 @@ export class Labels {
     setInterval(() => { if (!document.hidden) this.poll(); }, POLL_MS);
   }
 
-  get names() { return [...this.classes.map((each) => each.name), ...this.added]; }
+  get names() { return this.classes.map((each) => each.name); }
 
-  add(event) {
+  async add(event) {
     event.preventDefault();
     const input = event.target.elements.name, name = input.value.trim();
-    if (name && !this.names.includes(name)) this.added.push(name);
-    input.value = "";
-    input.blur();
-    this.show();
+    if (!name) return;
+    try {
+      this.take(await send("/api/classes", { name }));
+      input.value = "";
+      input.blur();
+    } catch (error) { this.calls.onError(error); }
   }
 
   take(found) {
     this.classes = found.classes;
-    this.added = this.added.filter((name) => !found.classes.some((each) => each.name === name));
     this.version = found.version;
     this.list = found.list;
     this.others = found.others;
     this.show();
+    this.calls.onClasses();
     if (found.marks) this.calls.onMarks(found.marks);
   }
 
@@ -79,11 +80,10 @@ export class Labels {
   }
 
   show() {
-    const counts = new Map(this.classes.map((each) => [each.name, each.count]));
-    const items = this.names.map((name, place) => {
+    const items = this.classes.map(({ name, count }, place) => {
       const key = element("kbd", { textContent: place < 9 ? String(place + 1) : "" });
       const words = element("span", { className: "name", textContent: name });
-      const button = element("button", { type: "button", title: `Give the span this class: ${name}` }, key, words, element("span", { className: "quiet", textContent: counts.get(name) ?? 0 }));
+      const button = element("button", { type: "button", title: `Give the span this class: ${name}` }, key, words, element("span", { className: "quiet", textContent: count }));
       button.dataset.place = place;
       return element("li", {}, button);
     });

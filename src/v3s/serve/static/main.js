@@ -24,6 +24,7 @@ const player = new Player(find("#player"), {
 });
 const labels = new Labels(find("#labels"), {
   rowsShown: () => grid.rows,
+  onClasses: () => collection && showChoices(),
   onMarks: (marks) => grid.setMarks(marks),
   onChoose: (name) => giveLabel(name),
   onTrained: showAnswers,
@@ -43,6 +44,7 @@ function searchLike(span) {
 
 function openPlayer(span) {
   player.open(span);
+  find("#player").scrollIntoView({ block: "nearest" });
   grid.setOpen(span.row);
 }
 
@@ -71,6 +73,7 @@ async function show() {
   find("#more").hidden = true;
   showForm();
   showView();
+  if (find("#results").getBoundingClientRect().top < 0) find("#results").scrollIntoView();
   if (state.view !== "duplicates") await showMore(signal);
 }
 
@@ -121,6 +124,7 @@ function showChoices() {
   const groups = [element("optgroup", { label: "Given here" }, ...marks)];
   if (listed.length) groups.push(element("optgroup", { label: "From the list" }, ...listed));
   form.elements.label.replaceChildren(option("", "all"), ...groups);
+  if (state.order) showForm();
 }
 
 function showAnswers(classes) {
@@ -186,8 +190,9 @@ function makeViews() {
   const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
   if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
   const choose = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
+  const namesOf = (by, number) => (by === "cluster" ? `Cluster ${number + 1}` : by === "mark" ? labels.names[number] : collection.labels.find((each) => each.number === number)?.name ?? "");
   views = {
-    map: new SpanMap(find("#map"), { colourings, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
+    map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
     clusters: new Clusters(find("#clusters"), { onError: report, onChoose: (cluster) => go({ cluster }) }),
     duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer }),
   };
@@ -196,8 +201,9 @@ function makeViews() {
 
 async function start() {
   try {
-    collection = await ask("/api/collection");
-    labels.take(collection);
+    const found = await ask("/api/collection");
+    labels.take(found);
+    collection = found;
     if (collection.torn) report(new Refused(collection.torn));
     showChoices();
     makeViews();

@@ -7,12 +7,12 @@ const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; 
   [117, 80, 170], [60, 160, 60], [200, 60, 80], [20, 140, 160], [150, 100, 60],
 ];
 const GREY = [140, 147, 155];
-const MARGIN = 12, NEAR = 14, MOST_CORNERS = 120;
+const MOST_NAMED = 24, MARGIN = 12, NEAR = 14, MOST_CORNERS = 120;
 
 export class SpanMap {
-  constructor(section, { onLasso, onChoose, onError, colourings }) {
+  constructor(section, { onLasso, onChoose, onError, colourings, namesOf }) {
     this.section = section;
-    Object.assign(this, { onLasso, onChoose, onError });
+    Object.assign(this, { onLasso, onChoose, onError, namesOf });
     this.canvas = element("canvas");
     this.canvas.setAttribute("role", "img");
     this.method = element("select", { title: "How the map is made" });
@@ -22,7 +22,8 @@ export class SpanMap {
     this.state = element("output", { className: "quiet" });
     this.peek = element("img", { className: "peek", alt: "", hidden: true });
     const row = element("div", { className: "row" }, element("label", { textContent: "Map " }, this.method), element("label", { textContent: "Colour " }, this.colouring), this.state);
-    section.append(row, element("div", { className: "sheet" }, this.canvas, this.peek));
+    this.legend = element("ul", { className: "legend quiet" });
+    section.append(row, element("div", { className: "sheet" }, this.canvas, this.peek), this.legend);
     this.method.addEventListener("change", () => this.onLasso(this.method.value, null));
     this.colouring.addEventListener("change", () => this.colour());
     for (const type of ["pointerdown", "pointermove", "pointerup", "pointerleave", "pointercancel"]) {
@@ -54,8 +55,20 @@ export class SpanMap {
       if (by === "cluster") this.state.textContent = "looking for clusters …";
       this.colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
       this.draw();
+      this.name(by);
     } catch (error) { this.onError(error); }
     this.state.textContent = before;
+  }
+
+  name(by) { // what the colours are
+    const numbers = by ? [...new Set(this.colours)].sort((one, other) => one - other) : [];
+    const items = numbers.slice(0, MOST_NAMED).map((number) => {
+      const dot = element("span", { className: "dot" });
+      dot.style.background = `rgb(${colourOf(number)})`;
+      return element("li", {}, dot, number < 0 ? "none" : this.namesOf(by, number));
+    });
+    if (numbers.length > MOST_NAMED) items.push(element("li", { textContent: `and ${numbers.length - MOST_NAMED} more` }));
+    this.legend.replaceChildren(...items);
   }
 
   place(point) { // in the canvas, in CSS pixels
@@ -73,8 +86,7 @@ export class SpanMap {
     const { side, left, top } = this.place([0, 0]), count = points.length / 2;
     const size = Math.max(1, Math.round((count < 3000 ? 5 : count < 30000 ? 3 : 1.5) * scale)), half = size / 2;
     for (let number = 0; number < count; number += 1) {
-      const label = this.colours ? this.colours[number] : 0;
-      const [red, green, blue] = label < 0 ? GREY : COLOURS[label % COLOURS.length];
+      const [red, green, blue] = colourOf(this.colours ? this.colours[number] : 0);
       const colour = (255 << 24) | (blue << 16) | (green << 8) | red;
       const x = Math.round((left + points[2 * number] / 65535 * side) * scale - half), y = Math.round((top + points[2 * number + 1] / 65535 * side) * scale - half);
       for (let down = Math.max(0, y); down < Math.min(height, y + size); down += 1) pixels.fill(colour, down * width + Math.max(0, x), down * width + Math.min(width, x + size));
@@ -153,6 +165,8 @@ export class SpanMap {
 
   pointercancel() { this.drawn = null; this.draw(); }
 }
+
+function colourOf(number) { return number < 0 ? GREY : COLOURS[number % COLOURS.length]; }
 
 async function bytes(address) {
   const response = await fetch(address);
