@@ -125,8 +125,8 @@ function showMark(tile) {
 
 async function showReason(tile, address) {
   if (!tile.querySelector("img")?.getAttribute("src")) return; // it was cleared
-  const response = await fetch(address);
-  if (response.ok) return;
+  const response = await fetch(address).catch(() => null); // the window is closing, or the server is gone
+  if (!response || response.ok) return;
   tile.classList.add("is-grey");
   tile.querySelector("img")?.remove();
   tile.querySelector(".reason")?.remove();
