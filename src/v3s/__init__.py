@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from v3s.commands.recipes import recipe
     from v3s.commands.replay import ReplayConfig, replay
     from v3s.commands.reproduce import ReproduceConfig, reproduce
+    from v3s.explore.clusters import clusters_of
+    from v3s.explore.duplicates import near_duplicates
+    from v3s.explore.explore import ExploreConfig, explore
+    from v3s.explore.outliers import outlier_scores
+    from v3s.explore.projection import map_of
+    from v3s.explore.to_label import choose_to_label
     from v3s.features.encoder import load_encoder
     from v3s.features.saved import load_backbone
     from v3s.pretext.task import TASKS
@@ -57,6 +63,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "ExploreConfig",
     "FinetuneConfig",
     "IndexConfig",
     "MergeConfig",
@@ -75,17 +82,23 @@ __all__ = [
     "audit",
     "check",
     "check_backbone",
+    "choose_to_label",
+    "clusters_of",
     "convert",
     "create_backbone",
     "demo",
     "embed",
     "evaluate",
     "explain",
+    "explore",
     "finetune",
     "index",
     "load_backbone",
     "load_encoder",
+    "map_of",
     "merge",
+    "near_duplicates",
+    "outlier_scores",
     "prepare",
     "pretrain",
     "preview",
@@ -103,6 +116,11 @@ __all__ = [
 _OTHERS = {
     "v3s.commands.recipes": ("recipe",),
     "v3s.backbones": ("BACKBONES", "check_backbone", "create_backbone"),
+    "v3s.explore.clusters": ("clusters_of",),
+    "v3s.explore.duplicates": ("near_duplicates",),
+    "v3s.explore.outliers": ("outlier_scores",),
+    "v3s.explore.projection": ("map_of",),
+    "v3s.explore.to_label": ("choose_to_label",),
     "v3s.features.encoder": ("load_encoder",),
     "v3s.features.saved": ("load_backbone",),
     "v3s.pretext.task": ("TASKS",),

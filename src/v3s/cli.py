@@ -186,6 +186,12 @@ COMMANDS = {
             "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
         ),
     ),
+    "explore": Command(
+        "search",
+        "v3s.explore.explore",
+        "show a collection as a page: map, clusters, near-duplicates, outliers, what to label next",
+        ("explore vectors --out explored", "explore vectors --out explored --map tsne --clusters 0"),
+    ),
     "serve": Command(
         "search",
         "v3s.serve.serve",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.explore.matrix import Matrix, check_matrix, mean_square_distance
+from v3s.explore.matrix import Matrix, centred
 from v3s.explore.neighbours import nearest_others
 from v3s.explore.spans import SpanTable, matrix_of, table_of
 from v3s.vectors.collection import Vectors
@@ -22,7 +22,7 @@ LEAST_SIMILARITY = 0.95
 NUM_NEIGHBOURS = 16
 """Similar spans that are looked at for each span: where there are more copies, some pairs of them are not listed."""
 
-_ROUNDING = 1e-6  # of squared distances of unit vectors, and of times in seconds
+_ROUNDING = 1e-6  # of times in seconds
 _MOST_STEPS = 2.5  # between the starts of consecutive pairs of a run: one span in between may be missed
 
 
@@ -84,17 +84,16 @@ def duplicates_among(
     Raises:
         ValueError: the vectors are not finite, or ``least`` is not between 0 and 1.
     """
-    check_matrix(vectors)
     if not 0 < least < 1:
         raise ValueError(f"the least similarity of near-duplicates is {least}; it must be between 0 and 1")
-    unit = mean_square_distance(vectors)
-    rows, distances = nearest_others(vectors, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
-    is_near = np.isfinite(distances) & (distances <= np.minimum((1 - least) * unit, 2) + _ROUNDING)
+    shifted = centred(vectors)
+    rows, distances = nearest_others(shifted, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
+    is_near = np.isfinite(distances) & (distances <= np.minimum((1 - least) * shifted.unit, 2))
     pairs = np.stack([np.nonzero(is_near)[0], rows[is_near]], axis=1)
     is_turned = table.file_of[pairs[:, 0]] > table.file_of[pairs[:, 1]]
     pairs[is_turned] = pairs[is_turned, ::-1]
     pairs, places = np.unique(pairs, axis=0, return_index=True)
-    similarities = 1 - distances[is_near][places].astype(np.float64) / unit
+    similarities = 1 - distances[is_near][places].astype(np.float64) / shifted.unit
     return tuple(_distinct(_runs(pairs, similarities, table)))
 
 

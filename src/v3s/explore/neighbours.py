@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from v3s.explore.kmeans import fit_centres, nearest_centres
-from v3s.explore.matrix import Matrix, rows_of, square_distances
+from v3s.explore.matrix import Centred, square_distances
 
 _CELL_ROWS, _NUM_CELLS = 512, 8
 _LARGEST_CELL = 2048  # a larger one is cut into pieces of consecutive vectors
@@ -20,12 +20,12 @@ _QUERIES = 4096  # compared with a cell at a time
 
 
 def nearest_others(
-    vectors: Matrix, k: int, *, groups: NDArray[np.int64] | None = None, seed: int = 0
+    vectors: Centred, k: int, *, groups: NDArray[np.int64] | None = None, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the nearest other vectors of each vector.
 
     Args:
-        vectors: shape (N, D), finite.
+        vectors: shape (N, D).
         k: how many, at least 1.
         groups: the group of each vector, shape (N,): those of its own group are not found. None: each is alone.
         seed: of the centres of cells.
@@ -41,9 +41,9 @@ def nearest_others(
     askers = np.argsort(probed.ravel(), kind="stable") // probed.shape[1]
     ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(cells)))
     for cell, end, count in zip(cells, ends, np.diff(ends, prepend=0), strict=True):
-        members, numbers = rows_of(vectors, cell), torch.from_numpy(cell)
+        members, numbers = vectors.rows(cell), torch.from_numpy(cell)
         for queries in torch.split(torch.from_numpy(askers[end - count : end]), _QUERIES):
-            distances = square_distances(rows_of(vectors, queries.numpy()), members)
+            distances = square_distances(vectors.rows(queries.numpy()), members)
             distances.masked_fill_(own[queries][:, None] == own[numbers], torch.inf)
             _merge(best, indices, queries, distances, numbers)
     return indices.numpy(), best.numpy()
@@ -53,15 +53,17 @@ def _merge(best: Tensor, indices: Tensor, queries: Tensor, distances: Tensor, nu
     """Enter the nearest of some vectors into the table of the queries' nearest so far, in place."""
     k = best.shape[1]
     found = distances.topk(min(k, len(numbers)), dim=1, largest=False)
-    values = torch.cat([best[queries], found.values], dim=1)
-    rows = torch.cat([indices[queries], numbers[found.indices].masked_fill(found.values.isinf(), -1)], dim=1)
+    better = (found.values[:, 0] <= best[queries, -1]).nonzero()[:, 0]
+    queries, found_values, found_indices = queries[better], found.values[better], found.indices[better]
+    values = torch.cat([best[queries], found_values], dim=1)
+    rows = torch.cat([indices[queries], numbers[found_indices].masked_fill(found_values.isinf(), -1)], dim=1)
     by_row = rows.sort(dim=1)  # of equally near ones the lower row comes first
     order = values.gather(1, by_row.indices).sort(dim=1, stable=True)
     best[queries] = order.values[:, :k]
     indices[queries] = by_row.values.gather(1, order.indices)[:, :k]
 
 
-def _cells(vectors: Matrix, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+def _cells(vectors: Centred, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
     """The cells that each vector is compared with, shape (N, 8 or fewer), and the rows of each cell."""
     number = -(-len(vectors) // _CELL_ROWS)
     if number <= _NUM_CELLS:
@@ -73,5 +75,5 @@ def _cells(vectors: Matrix, seed: int) -> tuple[NDArray[np.int64], list[NDArray[
     cells: list[NDArray[np.int64]] = []
     for rows in np.split(order, np.flatnonzero(np.diff(nearest[order])) + 1):
         cells += np.array_split(rows, -(-len(rows) // _CELL_ROWS)) if len(rows) > _LARGEST_CELL else [rows]
-    centres = torch.stack([rows_of(vectors, rows).mean(dim=0) for rows in cells])
+    centres = torch.stack([vectors.rows(rows).mean(dim=0) for rows in cells])
     return nearest_centres(vectors, centres, min(_NUM_CELLS, len(cells))), cells

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.explore.matrix import Matrix, check_matrix, mean_square_distance
+from v3s.explore.matrix import Matrix, centred
 from v3s.explore.neighbours import nearest_others
 
 
@@ -23,13 +23,13 @@ def outlier_scores(vectors: Matrix, neighbours: int = 10, *, seed: int = 0) -> N
     Raises:
         ValueError: the vectors are not finite, or ``neighbours`` is not positive.
     """
-    check_matrix(vectors)
     if neighbours < 1:
         raise ValueError(f"neighbours is {neighbours}; it must be more than 0")
+    shifted = centred(vectors)
     if len(vectors) == 1:
         return np.zeros(1, np.float32)
-    _, distances = nearest_others(vectors, min(neighbours, len(vectors) - 1), seed=seed)
+    _, distances = nearest_others(shifted, min(neighbours, len(vectors) - 1), seed=seed)
     found = np.isfinite(distances)
     means = np.where(found, distances, 0).sum(axis=1, dtype=np.float64) / np.maximum(found.sum(axis=1), 1)
-    scores: NDArray[np.float32] = (means / mean_square_distance(vectors)).astype(np.float32)
+    scores: NDArray[np.float32] = (means / shifted.unit).astype(np.float32)
     return scores

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from v3s.explore.matrix import Matrix, blocks_of, check_matrix, mean_vector
+from v3s.explore.matrix import Centred, Matrix, centred
 from v3s.options import import_extra
 
 MOST_FOR_TSNE = 50_000
@@ -32,12 +32,12 @@ def map_of(vectors: Matrix, *, method: Literal["pca", "tsne"] = "pca", seed: int
     Raises:
         ValueError: the vectors are not finite, or for t-SNE too many; or openTSNE is not installed.
     """
-    check_matrix(vectors)
+    shifted = centred(vectors)
     if method == "pca" or len(vectors) < 4:
-        return _to_square(project(vectors, 2))
+        return _to_square(project(shifted, 2))
     if len(vectors) > MOST_FOR_TSNE:
         raise ValueError(f"t-SNE takes {MOST_FOR_TSNE:,} vectors at most, got {len(vectors):,}; choose the map pca")
-    points = project(vectors, _TSNE_DIMENSIONS).astype(np.float64)
+    points = project(shifted, _TSNE_DIMENSIONS).astype(np.float64)
     library = import_extra("openTSNE", "explore", "a map by t-SNE")
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     first = points[:, :2] / max(points[:, 0].std(), _LEAST_RANGE) * 1e-4
@@ -45,21 +45,19 @@ def map_of(vectors: Matrix, *, method: Literal["pca", "tsne"] = "pca", seed: int
     return _to_square(np.asarray(tsne.fit(points), np.float32))
 
 
-def project(vectors: Matrix, dimensions: int) -> NDArray[np.float32]:
+def project(vectors: Centred, dimensions: int) -> NDArray[np.float32]:
     """The first principal components of vectors: float32, shape (N, dimensions); 0 where there are fewer.
 
     Each component's sign is such that its largest weight is positive.
     """
-    mean = mean_vector(vectors)
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for _, block in blocks_of(vectors):
-        centred = (block.double() - mean).float()
-        covariance += (centred.T @ centred).double()
+    covariance = torch.zeros(len(vectors.mean), len(vectors.mean), dtype=torch.float64)
+    for _, block in vectors.blocks():
+        covariance += (block.T @ block).double()
     axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :dimensions]
-    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    axes = (axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()).float()
     projected = np.zeros((len(vectors), dimensions), np.float32)
-    for first, block in blocks_of(vectors):
-        projected[first : first + len(block), : axes.shape[1]] = ((block.double() - mean) @ axes).numpy()
+    for rows, block in vectors.blocks():
+        projected[rows, : axes.shape[1]] = (block @ axes).numpy()
     return projected
 
 

@@ -20,12 +20,14 @@ class SpanTable:
         file_of: number of each row's file, int64 (N,).
         starts: start of each row in seconds from the start of its file on, float64 (N,).
         ends: its end in seconds, float64 (N,).
+        are_whole: whether each row is a whole file.
     """
 
     files: tuple[str, ...]
     file_of: NDArray[np.int64]
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
+    are_whole: bool
     __repr__ = short_repr
 
 
@@ -46,5 +48,6 @@ def table_of(collection: Vectors) -> SpanTable:
     begins = np.array([entry.start_seconds for entry in entries])
     frame_seconds = np.array([entry.seconds / entry.num_frames for entry in entries])
     starts, ends = (begins[videos] + frames * frame_seconds[videos] for frames in (first, end))
-    root = Path(collection.description.root)
-    return SpanTable(tuple(str(root / path) for path in numbers), places[videos], starts, ends)
+    root, are_whole = Path(collection.description.root), not (collection.description.per_clip or collection.has_spans)
+    files = tuple(str(root / path) for path in numbers)
+    return SpanTable(files, places[videos], starts, ends, are_whole)
