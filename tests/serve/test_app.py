@@ -152,11 +152,10 @@ def test_a_clip_of_an_avi_is_one_that_browsers_play(client: Open, files: Path) -
     served = client(files)
     answer = served.get(media(served, 2, "clip.mp4"))
     assert answer.status_code == 200
-    with av.open(io.BytesIO(answer.content)) as container:
+    with av.open(io.BytesIO(answer.content), "r") as container:
         stream = container.streams.video[0]
         assert (stream.codec.name, stream.pix_fmt) == ("h264", "yuv420p")
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    assert len(frames) == 20
+        assert len(list(container.decode(stream))) == 20
     picture = served.get(media(served, 2, "picture.jpg"))
     assert picture.headers["Content-Type"] == "image/jpeg"
 
@@ -164,8 +163,8 @@ def test_a_clip_of_an_avi_is_one_that_browsers_play(client: Open, files: Path) -
 def test_a_window_shows_the_stretch_of_the_file(client: Open, spans: Path) -> None:
     served = client(spans)
     answer = served.get(media(served, 1, "window.mp4"), params={"start": 0.2, "end": 1.2})
-    with av.open(io.BytesIO(answer.content)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 10
+    with av.open(io.BytesIO(answer.content), "r") as container:
+        assert len(list(container.decode(video=0))) == 10
     assert served.get("/api/spans/1").json()["file_seconds"] == pytest.approx(2, abs=0.11)
 
 

@@ -62,7 +62,7 @@ def test_the_list_is_read_by_the_commands_that_train(files: Path, spans: Path, a
     listed = list_videos(avi_videos, splits=marks.list_file)
     place = marks.catalogue.vectors.place_of(5)
     assert (listed.paths, listed.labels) == ((str(avi_videos / place.entry.path),), ("5",))
-    assert listed.bounds == ((pytest.approx(place.start_seconds), pytest.approx(place.end_seconds)),)
+    assert listed.bounds[0] == pytest.approx((place.start_seconds, place.end_seconds))
 
 
 def test_two_servers_see_each_other(files: Path) -> None:
@@ -80,7 +80,7 @@ def test_two_servers_see_each_other(files: Path) -> None:
 def test_labels_of_many_threads_and_servers_are_all_kept(spans: Path) -> None:
     several = [with_classes(spans, *(f"c{number}" for number in range(5))) for _ in range(3)]
     threads = [
-        threading.Thread(target=lambda marks=marks, row=row: marks.give([row], f"c{row % 5}"))  # type: ignore[misc]
+        threading.Thread(target=lambda marks=marks, row=row: marks.give([row], f"c{row % 5}"))
         for row in range(24)
         for marks in [several[row % 3]]
     ]

@@ -188,7 +188,7 @@ class _Views:
     async def clip(self, request: Request) -> Response:
         """A span, of a long one the part around its middle."""
         row = request.path_params["row"]
-        self.desk.check_row(row)
+        self.desk.catalogue.check_row(row)
         start, end = (float(column[row]) for column in (self.desk.catalogue.starts, self.desk.catalogue.ends))
         if end - start > _CLIP_SECONDS:
             middle = (start + end) / 2
@@ -222,7 +222,7 @@ class _Views:
         return {"version": marks.version, "classes": classes, "others": marks.num_others, "list": file}
 
     def _mark_of(self, row: int) -> str | None:
-        self.desk.check_row(row)
+        self.desk.catalogue.check_row(row)
         number = int(self.desk.marks.class_of[row])
         return None if number < 0 else self.desk.marks.classes[number]
 

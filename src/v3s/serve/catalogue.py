@@ -23,7 +23,7 @@ class Catalogue:
 
     Attributes:
         vectors: the collection.
-        files: number of each file, by its path as listed.
+        paths: path of each file as listed.
         folders: the folders of the files, in alphabetical order.
         labels: the labels that the collection's list gave, in alphabetical order.
         file_of: number of each span's file, int64 (N,).
@@ -34,7 +34,7 @@ class Catalogue:
     """
 
     vectors: Vectors
-    files: dict[str, int]
+    paths: tuple[str, ...]
     folders: tuple[str, ...]
     labels: tuple[str, ...]
     file_of: NDArray[np.int64]
@@ -42,6 +42,7 @@ class Catalogue:
     label_of: NDArray[np.int64]
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
+    _numbers: dict[str, int]
     __repr__ = short_repr
 
     def __len__(self) -> int:
@@ -52,9 +53,18 @@ class Catalogue:
         """Whether every span is a whole file, which its path alone names."""
         return not (self.vectors.description.per_clip or self.vectors.has_spans)
 
+    def check_row(self, row: int) -> None:
+        """Check the number of a span.
+
+        Raises:
+            ValueError: there is no such span.
+        """
+        if not 0 <= row < len(self):
+            raise ValueError(f"span {row} does not exist; there are {len(self):,}")
+
     def find(self, path: str, start: float, end: float | None) -> NDArray[np.int64]:
         """The rows of a span, from its file and times; none if the collection does not have it."""
-        is_it = self.file_of == self.files.get(path, -1)
+        is_it = self.file_of == self._numbers.get(path, -1)
         if (end is None) != self.has_whole_files:
             is_it[:] = False
         elif end is not None:
@@ -80,7 +90,7 @@ def read_catalogue(vectors: Vectors) -> Catalogue:
     begins, ends = (starts[videos] + each * seconds_of_frame for each in frames)
     return Catalogue(
         vectors,
-        files,
+        tuple(files),
         tuple(sorted(folders)),
         tuple(sorted(name for name in names if name is not None)),
         file_of[videos],
@@ -88,6 +98,7 @@ def read_catalogue(vectors: Vectors) -> Catalogue:
         label_order[label_of][videos],
         begins,
         ends,
+        files,
     )
 
 

@@ -82,7 +82,7 @@ class Desk:
         Raises:
             ValueError: there is no such span.
         """
-        self.check_row(row)
+        self.catalogue.check_row(row)
         place = self.vectors.place_of(row)
         number = int(self.marks.class_of[row])
         described = {
@@ -99,15 +99,6 @@ class Desk:
             described["answer"] = {"class": self.answers.classes[best], "probability": round(share, 3)}
         return described
 
-    def check_row(self, row: int) -> None:
-        """Check the number of a span.
-
-        Raises:
-            ValueError: there is no such span.
-        """
-        if not 0 <= row < len(self.catalogue):
-            raise ValueError(f"span {row} does not exist; there are {len(self.catalogue):,}")
-
     def preview(self, row: int, kind: str, *, width: int = 0, start: float = 0.0, end: float = 0.0) -> Preview:
         """What to ask for a picture or a clip of a span, or of a window around it.
 
@@ -115,7 +106,7 @@ class Desk:
             ValueError: there is no such span.
             VideoError: its file is no longer there.
         """
-        self.check_row(row)
+        self.catalogue.check_row(row)
         stored, place = self.vectors.description, self.vectors.place_of(row)
         state = file_state(stored.root, place.file)
         return Preview(stored.root, place, stored.space.view.fps, kind, state, width, start, end)
@@ -157,14 +148,14 @@ class Desk:
         raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}")
 
     def _order_like(self, row: int) -> Order:
-        self.check_row(row)
+        self.catalogue.check_row(row)
         query = self.vectors.take(torch.tensor([row]))
         if not query.any():
             raise ValueError("the vector of this span is zero (is it black?), and nothing is similar to it")
         return order_by_similarity(self.vectors, query, f"similar to {self._named(row)}")
 
     def _order_like_stretch(self, row: int, start: float, end: float) -> Order:
-        self.check_row(row)
+        self.catalogue.check_row(row)
         if not 0 <= start < end < np.inf:
             raise ValueError(f"the stretch is from {start:g} to {end:g} s; it must begin at 0 or later, and then end")
         file = self.vectors.place_of(row).file

@@ -2,21 +2,20 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from v3s.explore.clusters import clusters_of
+from v3s.explore.clusters import clusters_of, typical_members
 from v3s.explore.duplicates import Duplicate, duplicates_among
 from v3s.explore.outliers import outlier_scores
 from v3s.explore.projection import map_of
 from v3s.explore.spans import SpanTable, matrix_of
 from v3s.explore.to_label import choose_to_label
+from v3s.files.reading import checked
 from v3s.serve.catalogue import Catalogue
 
-Method = Literal["pca", "tsne"]
 NUM_TO_LABEL = 50
 _NUM_SHOWN = 4  # spans of a cluster
 
@@ -35,9 +34,8 @@ class Findings:
         Raises:
             ValueError: there is no such method, or openTSNE is not installed.
         """
-        if method not in get_args(Method):
-            raise ValueError(f"the map is {method[:20]!r}; it must be one of {', '.join(get_args(Method))}")
-        found: NDArray[np.float32] = self._once(f"map:{method}", lambda: map_of(self._matrix, method=method))
+        known = checked(Literal["pca", "tsne"], method, "the map")
+        found: NDArray[np.float32] = self._once(f"map:{known}", lambda: map_of(self._matrix, method=known))
         return found
 
     def clusters(self) -> NDArray[np.int64]:
@@ -50,14 +48,11 @@ class Findings:
         clusters = self.clusters()
 
         def find() -> list[dict[str, Any]]:
-            described = []
-            for number in range(int(clusters.max()) + 1):
-                rows = np.flatnonzero(clusters == number)
-                vectors = self.catalogue.vectors.take(torch.from_numpy(rows))
-                nearness = vectors @ vectors.mean(dim=0)
-                best = nearness.topk(min(_NUM_SHOWN, len(rows))).indices.numpy()
-                described.append({"cluster": number, "size": len(rows), "rows": rows[best].tolist()})
-            return described
+            sizes, members = np.bincount(clusters), typical_members(self._matrix, clusters, _NUM_SHOWN)
+            return [
+                {"cluster": number, "size": int(size), "rows": rows.tolist()}
+                for number, (size, rows) in enumerate(zip(sizes, members, strict=True))
+            ]
 
         found: list[dict[str, Any]] = self._once("typical", find)
         return found
@@ -65,7 +60,8 @@ class Findings:
     def duplicates(self) -> tuple[Duplicate, ...]:
         """Stretches of different files that show the same, the most similar ones first."""
         catalogue = self.catalogue
-        table = SpanTable(tuple(catalogue.files), catalogue.file_of, catalogue.starts, catalogue.ends)
+        places = catalogue.file_of, catalogue.starts, catalogue.ends
+        table = SpanTable(catalogue.paths, *places, catalogue.has_whole_files)
         found: tuple[Duplicate, ...] = self._once("duplicates", lambda: duplicates_among(self._matrix, table))
         return found
 

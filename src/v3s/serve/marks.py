@@ -156,13 +156,13 @@ class Marks:
         self._read()
 
     def _mark(self, row: int, label: str | None, now: str) -> Mark:
-        if not 0 <= row < len(self.catalogue):
-            raise ValueError(f"span {row} does not exist; there are {len(self.catalogue):,}")
-        place = self.catalogue.vectors.place_of(row)
-        if self.catalogue.has_whole_files:
-            return Mark(place.entry.path, 0.0, None, label, now)
-        start, end = (float(round(seconds, 6)) for seconds in (place.start_seconds, place.end_seconds))
-        return Mark(place.entry.path, start, end, label, now)
+        catalogue = self.catalogue
+        catalogue.check_row(row)
+        path = catalogue.paths[catalogue.file_of[row]]
+        if catalogue.has_whole_files:
+            return Mark(path, 0.0, None, label, now)
+        start, end = (round(float(seconds[row]), 6) for seconds in (catalogue.starts, catalogue.ends))
+        return Mark(path, start, end, label, now)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -215,9 +215,9 @@ class Marks:
     def _write_list(self) -> None:
         """Write the spans of the collection that have a label; of a store by names, else by whole paths."""
         root = Path(self.catalogue.vectors.description.root)
-        spans = []
+        in_store, spans = is_store(root), []
         for row in np.flatnonzero(self.class_of >= 0).tolist():
             mark = self._mark(row, self.classes[self.class_of[row]], "")
-            path = mark.path if is_store(root) else str(root / mark.path)
+            path = mark.path if in_store else str(root / mark.path)
             spans.append((path, (mark.start, mark.end), mark.label))
         write_spans(self.list_file, spans)

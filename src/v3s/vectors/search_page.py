@@ -53,9 +53,7 @@ def _link(file: Path, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(file, folder)))
 
 
-def thumbnail(
-    caption: str, file: str, open_video: Callable[[], Video], width: int = _PICTURE_WIDTH
-) -> tuple[str, str]:
+def thumbnail(caption: str, file: str, open_video: Callable[[], Video], width: int = _PICTURE_WIDTH) -> tuple[str, str]:
     """Return a caption and the middle frame of a video; grey and with the reason if it cannot be read."""
     try:
         video = open_video()
