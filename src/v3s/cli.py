@@ -192,12 +192,7 @@ COMMANDS = {
         "show a collection as a page: map, clusters, near-duplicates, outliers, what to label next",
         ("explore vectors --out explored", "explore vectors --out explored --map tsne --clusters 0"),
     ),
-    "serve": Command(
-        "search",
-        "v3s.serve.serve",
-        "show a collection in the browser: search, play, filter, label",
-        ("serve vectors", "serve vectors --port 9000 --backbone run"),
-    ),
+    "serve": Command("search", "v3s.serve.serve", "look at a collection in the browser", ("serve vectors",)),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",

@@ -117,14 +117,14 @@ class _Views:
 
     async def map(self, request: Request) -> Response:
         """The points of the map in 65,536 steps: uint16 (N, 2), x before y."""
-        points = await run_in_threadpool(self.desk.findings.points, request.query_params.get("method", "pca"))
+        points = await run_in_threadpool(self.desk.survey.points, request.query_params.get("method", "pca"))
         return Response((points * 65535).round().astype("<u2").tobytes(), media_type="application/octet-stream")
 
     async def colours(self, request: Request) -> Response:
         """The number of each span's label, class or cluster: int16 (N,), -1 for none."""
         by = request.query_params.get("by", "")
         if by == "cluster":
-            numbers = await run_in_threadpool(self.desk.findings.clusters)
+            numbers = await run_in_threadpool(self.desk.survey.clusters)
         elif by in ("label", "mark"):
             numbers = self.desk.catalogue.label_of if by == "label" else self.desk.marks.class_of
         else:
@@ -132,11 +132,11 @@ class _Views:
         return Response(numbers.astype("<i2").tobytes(), media_type="application/octet-stream")
 
     async def clusters(self, request: Request) -> Response:
-        found = await run_in_threadpool(self.desk.findings.typical)
+        found = await run_in_threadpool(self.desk.survey.typical)
         return JSONResponse([{**each, "spans": list(map(self.desk.describe, each["rows"]))} for each in found])
 
     async def duplicates(self, request: Request) -> Response:
-        found = await run_in_threadpool(self.desk.findings.duplicates)
+        found = await run_in_threadpool(self.desk.survey.duplicates)
         offset = int(_number(request.query_params.get("offset", "0"), "offset"))
         shown = [
             {

@@ -15,11 +15,11 @@ from v3s.files.times import time_text
 from v3s.serve.catalogue import Catalogue
 from v3s.serve.decoders import Previews
 from v3s.serve.filters import Chosen, Filters, chosen_by, inside_lasso
-from v3s.serve.findings import Findings
 from v3s.serve.learning import ProbeAnswers, doubt, train_probe
 from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
 from v3s.serve.previews import Preview, file_state
+from v3s.serve.survey import Survey
 from v3s.vectors.query import encode_query
 
 _MAX_ORDERS = 8  # that are kept; one of a million spans has 4 MB
@@ -40,7 +40,7 @@ class Desk:
     ) -> None:
         self.catalogue, self.marks, self.previews = catalogue, marks, previews
         self.vectors = catalogue.vectors
-        self.findings = Findings(catalogue)
+        self.survey = Survey(catalogue)
         self.answers: ProbeAnswers | None = None
         self._open_encoder = open_encoder
         self._encoder: Encoder | None = None
@@ -71,9 +71,9 @@ class Desk:
         """
         chosen = chosen_by(filters, self.catalogue, self.marks.class_of, self.marks.classes)
         if filters.cluster is not None:
-            chosen &= self.findings.clusters() == filters.cluster
+            chosen &= self.survey.clusters() == filters.cluster
         if filters.lasso:
-            chosen &= inside_lasso(self.findings.points(filters.map), filters.lasso)
+            chosen &= inside_lasso(self.survey.points(filters.map), filters.lasso)
         return chosen
 
     def describe(self, row: int) -> dict[str, Any]:
@@ -139,9 +139,9 @@ class Desk:
         if (kind, len(words)) == ("stretch", 3):
             return self._order_like_stretch(_whole(words[0]), float(words[1]), float(words[2]))
         if (kind, len(words)) == ("outliers", 0):
-            return Order(self.findings.outliers(), "the least similar to any others first")
+            return Order(self.survey.outliers(), "the least similar to any others first")
         if (kind, len(words)) == ("suggested", 1):
-            scores = self.findings.to_label(np.flatnonzero(self.marks.class_of >= 0))
+            scores = self.survey.to_label(np.flatnonzero(self.marks.class_of >= 0))
             return Order(scores, "to label next: all others are near to one of them", shows_scores=False)
         if kind in ("answer", "unsure"):
             return self._order_by_answer(kind, _whole(words[0]) if words else 0)

@@ -20,8 +20,8 @@ NUM_TO_LABEL = 50
 _NUM_SHOWN = 4  # spans of a cluster
 
 
-class Findings:
-    """Findings of a collection, computed when they are first asked for, one at a time."""
+class Survey:
+    """The survey of a collection: each finding is computed when it is first asked for, one at a time."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
