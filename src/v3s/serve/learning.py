@@ -1,7 +1,5 @@
 """A linear probe on the labels that were given in the page, and its answer for every span."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,34 +50,16 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
     if len(present) < 2:
         have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "there are none"
         raise ValueError(f"a probe needs labels of two classes, and {have}; mark spans of another class too")
-    with _one_thread():
-        return _fit(catalogue, rows, labels, tuple(classes[number] for number in present), int(counts.min()))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A few labels are so little work that threads spend their time waiting for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _fit(
-    catalogue: Catalogue, rows: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...], fewest: int
-) -> ProbeAnswers:
-    """Fit the probe on labelled rows, the rarest class of which has so many."""
     train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
     files = np.unique(catalogue.file_of[rows], return_inverse=True)[1]
     c, accuracy = _FEW_C, None
-    if fewest >= _FEW and len(np.unique(files)) >= _FEW:
+    if counts.min() >= _FEW and len(np.unique(files)) >= _FEW:
         probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)
         c, accuracy = probe.c, probe.validation_accuracy
     parts = torch.split(torch.arange(len(catalogue)), _ROWS_AT_ONCE)
-    found = [logistic_regression(train, targets, catalogue.vectors.take(some), c, len(classes)) for some in parts]
-    return ProbeAnswers(classes, torch.cat(found).numpy(), len(rows), accuracy)
+    found = [logistic_regression(train, targets, catalogue.vectors.take(some), c, len(present)) for some in parts]
+    names = tuple(classes[number] for number in present)
+    return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), accuracy)
 
 
 def doubt(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

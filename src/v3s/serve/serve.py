@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from rich.console import Console
 
 from v3s.backbones.device import ComputeOptions, choose_compute
@@ -67,6 +68,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
     from v3s.serve.guard import LOOPBACK, Guard
     from v3s.serve.marks import Marks
 
+    torch.set_num_threads(1)  # the other processors decode: threads would wait for each other at every step
     with listen_on(config.host, config.port) as listening:
         port = listening.getsockname()[1]
         previews = Previews()
