@@ -66,6 +66,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
     from v3s.serve.decoders import Previews
     from v3s.serve.desk import Desk
     from v3s.serve.guard import LOOPBACK, Guard
+    from v3s.serve.learning import load_optimiser
     from v3s.serve.marks import Marks
 
     torch.set_num_threads(1)  # the other processors decode: threads would wait for each other at every step
@@ -77,6 +78,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             vectors = open_vectors(config.vectors)
             catalogue = read_catalogue(vectors)
             marks = Marks(catalogue)
+            load_optimiser()
             if marks.torn:
                 say(console, marks.torn)
 
