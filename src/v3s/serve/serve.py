@@ -90,12 +90,12 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             hosts = frozenset(f"{_in_address(name)}:{port}" for name in LOOPBACK) if is_local else None
             app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
             address = f"http://{_in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
-            say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)
             options = uvicorn.Config(
                 app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
                 lifespan="off", timeout_graceful_shutdown=2,
             )  # fmt: skip
             with suppress(KeyboardInterrupt):
+                say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)
                 uvicorn.Server(options).run(sockets=[listening])
         finally:
             previews.stop()
