@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from v3s.protocols.speediness import SpeedinessConfig, speediness
     from v3s.recognizers.predict import PredictConfig, predict
     from v3s.recognizers.recognizer import load_recognizer
+    from v3s.serve.serve import ServeConfig, serve
     from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
@@ -79,6 +80,7 @@ __all__ = [
     "ReproduceConfig",
     "RetrieveConfig",
     "SearchConfig",
+    "ServeConfig",
     "SimilarityConfig",
     "SpeedinessConfig",
     "__version__",
@@ -114,6 +116,7 @@ __all__ = [
     "reproduce",
     "retrieve",
     "search",
+    "serve",
     "similarity",
     "speediness",
 ]

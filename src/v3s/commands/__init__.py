@@ -171,6 +171,7 @@ COMMANDS = {
         "write a trained model into a folder to publish: weights, ONNX or torch.export, with a card",
         ("export run --out model --licence cc-by-4.0", "export recognizer --out model --format onnx"),
     ),
+    "serve": Command("search", "v3s.serve.serve", "look at a collection in the browser", ("serve vectors",)),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",

@@ -100,7 +100,8 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
             seed=config.seed,
         )
         say(console, *_summary(found, collection.description.source))
-        known, rate = cache(lambda file: known_video(collection, Path(file))), collection.description.space.view.fps
+        root, rate = Path(collection.description.root), collection.description.space.view.fps
+        known = cache(lambda file: known_video(root, Path(file)))
 
         def open_place(place: Place) -> Video:
             return video_of(place, known(place.file), rate)
