@@ -10,9 +10,6 @@ from v3s.files.text import counted, short_repr
 from v3s.protocols.classify import linear_probe, logistic_regression
 from v3s.serve.catalogue import Catalogue
 
-_FEW, _FEW_C = 5, 1.0
-"""With fewer labels of a class, too few to choose the penalty by holding some out, it has this strength."""
-
 _ROWS_AT_ONCE = 100_000
 
 
@@ -46,25 +43,22 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
         ValueError: fewer than two classes have labels.
     """
     rows = np.flatnonzero(class_of >= 0)
-    present, labels, counts = np.unique(class_of[rows], return_inverse=True, return_counts=True)
+    present, labels = np.unique(class_of[rows], return_inverse=True)
     if len(present) < 2:
         have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "there are none"
         raise ValueError(f"a probe needs labels of two classes, and {have}; mark spans of another class too")
     train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
     files = np.unique(catalogue.file_of[rows], return_inverse=True)[1]
-    c, accuracy = _FEW_C, None
-    if counts.min() >= _FEW and len(np.unique(files)) >= _FEW:
-        probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)
-        c, accuracy = probe.c, probe.validation_accuracy
+    probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)
     parts = torch.split(torch.arange(len(catalogue)), _ROWS_AT_ONCE)
-    found = [logistic_regression(train, targets, catalogue.vectors.take(some), c, len(present)) for some in parts]
+    found = [logistic_regression(train, targets, catalogue.vectors.take(some), probe.c, len(present)) for some in parts]
     names = tuple(classes[number] for number in present)
-    return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), accuracy)
+    return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), probe.validation_accuracy)
 
 
 def load_optimiser() -> None:
     """Load what the first probe would wait for: torch imports its optimisers in seconds."""
-    logistic_regression(torch.eye(2), torch.arange(2), torch.eye(2), _FEW_C, 2)
+    logistic_regression(torch.eye(2), torch.arange(2), torch.eye(2), 1.0, 2)
 
 
 def doubt(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
