@@ -21,6 +21,8 @@ from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
 
 _RUN_FORMAT = 1
+HUGGING_FACE = "hf:"
+"""Begins the name of a model of Hugging Face, which is not a folder of v3s."""
 _SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
 _NO_TASK = PretextTask((), ())
 
@@ -132,6 +134,19 @@ def save_trained(
     )
     heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
+
+
+def refuse_foundation(backbone: str) -> None:
+    """Refuse a model of Hugging Face where weights are trained, or a head of a run is needed.
+
+    Raises:
+        CheckpointError: the name is of one.
+    """
+    if backbone.startswith(HUGGING_FACE):
+        raise CheckpointError(
+            f"{backbone}: a model of Hugging Face gives vectors (embed, probe, retrieve, similarity, compare) and is "
+            "not trained here; give a network of v3s"
+        )
 
 
 def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
@@ -278,6 +293,7 @@ def _build(trained: Trained, path: str | Path) -> nn.Module:
 
 
 def _folder(path: str | Path) -> Path:
+    refuse_foundation(str(path))
     path = Path(path)
     if path.is_dir():
         if not current(path, DESCRIPTION).is_file():

@@ -1,4 +1,4 @@
-"""Opens the backbone that ``--backbone`` describes: a run, a file of weights, or random weights as the baseline."""
+"""Opens the backbone that ``--backbone`` describes: a run, weights from elsewhere, or random ones as the baseline."""
 
 import copy
 from collections.abc import Iterator
@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from v3s.backbones import StagedBackbone, create_backbone
+from v3s.backbones import BACKBONES, StagedBackbone, create_backbone
 from v3s.backbones.device import Compute, ComputeOptions
-from v3s.data.views import View
-from v3s.features.saved import Trained, describe_trained, open_trained
+from v3s.backbones.foundation import FoundationBackbone
+from v3s.data.views import Resize, View
+from v3s.features.foundation_folder import open_foundation
+from v3s.features.saved import HUGGING_FACE, Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
 
@@ -24,8 +26,9 @@ class BackboneOptions(ComputeOptions):
     """Which network, and which clips it is shown.
 
     Attributes:
-        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
-            random:RUN for the network of a run with random weights.
+        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d),
+            random:RUN for the network of a run with random weights, or hf:NAME for a foundation model of Hugging Face
+            (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT) in a folder or on the hub.
 
     More options:
         clip_frames: Frames per clip. Default: what the backbone was trained on.
@@ -52,12 +55,13 @@ class Source:
     Attributes:
         backbone: in evaluation mode.
         name: value of ``--backbone``, for reports.
-        architecture: name of the network in `v3s.BACKBONES`.
-        width: width multiplier.
+        architecture: name of the network in `v3s.BACKBONES`, or of a foundation model's architecture.
+        width: width multiplier; 1 for a foundation model.
         fingerprint: SHA-256 of the weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        resize: how frames are resized before they are cropped; ``None`` as in the paper.
     """
 
     backbone: nn.Module
@@ -68,11 +72,12 @@ class Source:
     clip_frames: int
     clip_size: int
     fps: float | None = None
+    resize: Resize | None = None
 
     @property
     def network(self) -> str:
-        """Name and width of the network, e.g. ``r2plus1d@0.25``."""
-        return f"{self.architecture}@{self.width:g}"
+        """Name and width of the network, e.g. ``r2plus1d@0.25``; of a foundation model its architecture."""
+        return f"{self.architecture}@{self.width:g}" if self.architecture in BACKBONES else self.architecture
 
     def view(
         self,
@@ -83,19 +88,26 @@ class Source:
         stride: int = 0,
         fps: float | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default they have the sizes and the rate that it was trained on."""
+        """Return the clips for this backbone; by default they have the sizes and the rate that it was trained on.
+
+        Raises:
+            ValueError: the backbone does not take clips of these sizes.
+        """
+        clip_frames, clip_size = clip_frames or self.clip_frames, clip_size or self.clip_size
+        if isinstance(self.backbone, FoundationBackbone):
+            self.backbone.check_clips(clip_frames, clip_size)
         return View(
-            clip_frames=clip_frames or self.clip_frames,
-            clip_size=clip_size or self.clip_size,
+            clip_frames=clip_frames,
+            clip_size=clip_size,
             num_clips=num_clips,
             stride=stride,
             fps=fps or self.fps,
+            resize=self.resize,
         )
 
     def on(self, compute: Compute) -> nn.Module:
         """Move the backbone to a device, in channels-last format, and return it."""
-        self.backbone.to(compute.device)
-        return self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+        return compute.network(self.backbone)
 
 
 def open_source(backbone: str, *, seed: int = 0) -> Source:
@@ -103,12 +115,15 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
 
     Args:
         backbone: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network
-            with random weights, or ``random:RUN`` for the network of a run with random weights.
+            with random weights, ``random:RUN`` for the network of a run with random weights, or ``hf:NAME`` for a
+            foundation model.
         seed: seed of random weights.
 
     Raises:
         ValueError: the run, file or network does not exist.
     """
+    if backbone.startswith(HUGGING_FACE):
+        return _source_of_foundation(backbone)
     if not backbone.startswith(RANDOM):
         network, trained = open_trained(backbone)
         return _source_of_run(trained, network, backbone)
@@ -126,6 +141,23 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
         raise ValueError(f"backbone {backbone!r}: {error}") from error
     weights = fingerprint(network.state_dict())
     return Source(network.eval(), backbone, name, width, weights, network.clip_frames, network.clip_size)
+
+
+def _source_of_foundation(name: str) -> Source:
+    """Return a foundation model, with the clips that it expects."""
+    found = open_foundation(name.removeprefix(HUGGING_FACE))
+    network, clips = found.backbone, found.preprocessing
+    return Source(
+        network,
+        name,
+        found.architecture,
+        1.0,
+        found.fingerprint,
+        network.clip_frames,
+        network.clip_size,
+        clips.fps,
+        clips.resize,
+    )
 
 
 def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:

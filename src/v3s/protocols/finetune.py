@@ -20,7 +20,7 @@ from v3s.data.groups import hold_out_rows
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
-from v3s.features.saved import kind_of_run
+from v3s.features.saved import kind_of_run, refuse_foundation
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
@@ -107,6 +107,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_foundation(self.backbone)
         require_positive(self, "batch_size", "test_clips", "clip_frames", "clip_size", "learning_rate")
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
+from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
@@ -36,14 +36,14 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
         out: JSON file for the result.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         k: Number of neighbours that vote.
         few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
         repeats: Random draws per few-label run.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "mean"
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
@@ -256,7 +256,7 @@ def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: Pr
     return {
         "backbone": encoder.source.name,
         "fingerprint": encoder.source.fingerprint,
-        "stage": config.stage,
+        "stage": encoder.features[0].stage,
         "pool": config.pool,
         "view": asdict(encoder.view),
         "seed": config.seed,

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
+from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
 from v3s.features.source import BackboneOptions
 from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
@@ -43,7 +43,7 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
         page: HTML page with queries and their neighbours as thumbnails.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
         page_queries: Number of queries shown on the page.
 
@@ -51,7 +51,7 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
         centre: Subtract the mean vector of the gallery from all vectors first.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "max"
     centre: bool = False
     out: str | None = None
@@ -196,7 +196,7 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
         "fingerprint": encoder.source.fingerprint,
         "seed": config.seed,
         "view": asdict(encoder.view),
-        "stage": config.stage,
+        "stage": encoder.features[0].stage,
         "pool": config.pool,
         "centre": config.centre,
         "gallery": parts.train_source,
