@@ -137,6 +137,12 @@ COMMANDS = {
             "retrieve UCF-101 --splits ucfTrainTestlist --backbone run --page neighbours.html",
         ),
     ),
+    "compare": Command(
+        "downstream tasks",
+        "v3s.protocols.compare",
+        "compare backbones on the same videos: should I train my own?",
+        ("compare labelled_videos --backbones random:r3d run1 run2 converted hf:vjepa2 --out comparison",),
+    ),
     "similarity": Command(
         "downstream tasks",
         "v3s.protocols.similarity",

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,15 +15,34 @@ from v3s.backbones.device import Compute, ComputeOptions
 from v3s.backbones.foundation import FoundationBackbone
 from v3s.data.views import Resize, View
 from v3s.features.foundation_folder import open_foundation
-from v3s.features.saved import HUGGING_FACE, Trained, describe_trained, open_trained
+from v3s.features.saved import HUGGING_FACE, Kind, Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
 
 RANDOM = "random:"
+Origin = Literal[Kind, "random", "foundation"]
+"""Where weights come from: a training of v3s, another project, nowhere, or Hugging Face."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneOptions(ComputeOptions):
+class EncodingOptions(ComputeOptions):
+    """How many clips a video is seen in.
+
+    More options:
+        num_clips: Clips per video, evenly spaced.
+        batch_size: Clips per forward pass.
+    """
+
+    num_clips: int = 10
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions(EncodingOptions):
     """Which network, and which clips it is shown.
 
     Attributes:
@@ -33,19 +53,15 @@ class BackboneOptions(ComputeOptions):
     More options:
         clip_frames: Frames per clip. Default: what the backbone was trained on.
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
-        num_clips: Clips per video, evenly spaced.
-        batch_size: Clips per forward pass.
     """
 
     backbone: str
     clip_frames: int | None = None
     clip_size: int | None = None
-    num_clips: int = 10
-    batch_size: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "clip_frames", "clip_size", "num_clips", "batch_size")
+        require_positive(self, "clip_frames", "clip_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,9 @@ class Source:
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         resize: how frames are resized before they are cropped; ``None`` as in the paper.
+        origin: where the weights come from.
+        licence: of a foundation model, as its model card states it; ``None`` if it does not.
+        num_parameters: number of its parameters, before any are folded.
     """
 
     backbone: nn.Module
@@ -73,6 +92,9 @@ class Source:
     clip_size: int
     fps: float | None = None
     resize: Resize | None = None
+    origin: Origin = "random"
+    licence: str | None = None
+    num_parameters: int = 0
 
     @property
     def network(self) -> str:
@@ -140,7 +162,8 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
     except ValueError as error:
         raise ValueError(f"backbone {backbone!r}: {error}") from error
     weights = fingerprint(network.state_dict())
-    return Source(network.eval(), backbone, name, width, weights, network.clip_frames, network.clip_size)
+    clips = network.clip_frames, network.clip_size
+    return Source(network.eval(), backbone, name, width, weights, *clips, num_parameters=_count_parameters(network))
 
 
 def _source_of_foundation(name: str) -> Source:
@@ -157,6 +180,9 @@ def _source_of_foundation(name: str) -> Source:
         network.clip_size,
         clips.fps,
         clips.resize,
+        "foundation",
+        found.licence,
+        _count_parameters(network),
     )
 
 
@@ -172,7 +198,13 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
         sampling.clip_frames,
         sampling.clip_size,
         trained.fps,
+        origin="random" if name.startswith(RANDOM) else trained.kind,
+        num_parameters=_count_parameters(network),
     )
+
+
+def _count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @torch.no_grad()
