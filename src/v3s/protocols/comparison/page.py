@@ -11,6 +11,7 @@ from v3s.pages.page import figure, page, paragraph, section, table
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
 FEW_LABELS = 5  # of each class
+_PLUS_MINUS = "\u00a0±\u00a0"  # no line breaks there
 _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
@@ -53,13 +54,15 @@ def _row(found: Comparison, row: Compared, name: str) -> tuple[str, ...]:
     linear, neighbours, retrieval = (_share_text(found.share(row, measure)) for measure in MEASURES)
     few = "too few videos"
     if row.few_labels is not None:
-        few = f"{row.few_labels:.1%}" + ("" if row.few_labels_error is None else f" ± {row.few_labels_error:.1%}")
+        few = f"{row.few_labels:.1%}" + (
+            "" if row.few_labels_error is None else f"{_PLUS_MINUS}{row.few_labels_error:.1%}"
+        )
     costs = f"{row.clips_per_second:.3g}", f"{row.num_parameters / 1e6:.3g}"
     return (name, linear, neighbours, few, retrieval, *costs, _licence(row))
 
 
 def _share_text(share: Estimate) -> str:
-    return f"{share.value:.1%} ± {share.error:.1%}"
+    return f"{share.value:.1%}{_PLUS_MINUS}{share.error:.1%}"
 
 
 def _licence(row: Compared) -> str:
@@ -101,7 +104,7 @@ def _apart(difference: Estimate) -> str:
 
 
 def _difference_text(difference: Estimate) -> str:
-    return f"{100 * difference.value:+.1f} ± {100 * difference.error:.1f}"
+    return f"{100 * difference.value:+.1f}{_PLUS_MINUS}{100 * difference.error:.1f}"
 
 
 def _difference_rows(found: Comparison) -> list[tuple[str, ...]]:
