@@ -183,11 +183,12 @@ HALF, ALL, NONE = (True, False) * 3, (True,) * 6, (False,) * 6
 @pytest.mark.parametrize(
     ("own", "other", "beginning"),
     [
-        (ALL, NONE, "Yes: the linear probe on run, your best run, is 100.0 ± 0.0 points above that on hf:model"),
+        (ALL, NONE, "Yes: the linear probe on run, your best run, is 50.0 ± 0.0 points above that on random:r3d"),
         (NONE, ALL, "Not like this: the linear probe on run, your best run, is 100.0 ± 0.0 points below that on"),
         (HALF, HALF, "No clear difference: "),
         (None, ALL, "None of these backbones is a run of yours"),
-        (ALL, None, "No converted or foundation model was compared"),
+        (ALL, None, "Yes: the linear probe on run, your best run, is 50.0 ± 0.0 points above that on random:r3d"),
+        (HALF, NONE, "No clear difference: the linear probe on run, your best run, is 0.0 ± 0.0 points above that on"),
     ],
 )
 def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None, beginning: str) -> None:
@@ -196,8 +197,12 @@ def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None
     rows += [make_row("hf:y/model", "foundation", linear=other)] if other else []
     sentences = answer(make_comparison(*rows))
     assert sentences[0].startswith(beginning)
-    if own == HALF:
-        assert "run is 0.0 ± 0.0 points above random weights, which is no clear difference." in sentences
+    assert ("No converted or foundation model was compared." in sentences) == (other is None)
+    if own == NONE:
+        assert sentences[1:] == [
+            "run is 50.0 ± 0.0 points below random weights.",
+            "hf:model is 50.0 ± 0.0 points above random weights.",
+        ]
 
 
 def test_hostile_names_are_text() -> None:

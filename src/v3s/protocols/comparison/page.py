@@ -77,11 +77,10 @@ def answer(found: Comparison) -> list[str]:
     """The answer in sentences, by linear probe."""
     names = dict(zip(found.rows, short_names(found), strict=True))
     own, other, random = found.best(own=True), found.best(own=False), found.random
+    assert other is not None  # since random weights are always among them
     sentences = []
     if own is None:
         sentences.append("None of these backbones is a run of yours, so this does not say whether to train your own.")
-    elif other is None:
-        sentences.append("No converted or foundation model was compared, so random weights are the only alternative.")
     else:
         difference = found.difference(own, other, "linear")
         short = "No clear difference"
@@ -91,7 +90,9 @@ def answer(found: Comparison) -> list[str]:
             f"{short}: the linear probe on {names[own]}, your best run, is {_apart(difference)} that on "
             f"{names[other]}, the best of the others."
         )
-    for best in filter(None, (own, other)):
+    if all(row.is_own or row.origin == "random" for row in found.rows):
+        sentences.append("No converted or foundation model was compared.")
+    for best in filter(None, (own, other) if other.origin != "random" else ()):
         difference = found.difference(best, random, "linear")
         clear = "" if difference.is_clear else ", which is no clear difference"
         sentences.append(f"{names[best]} is {_apart(difference)} random weights{clear}.")

@@ -141,8 +141,8 @@ class Comparison:
         return self._share(row.hits(measure) - other.hits(measure))
 
     def best(self, *, own: bool) -> Compared | None:
-        """The best of your own runs by linear probe, or of what others trained; ``None`` if there is none."""
-        rows = [row for row in self.rows if row.is_own == own and row.origin != "random"]
+        """The best of your own runs by linear probe, or of all others and random weights; ``None`` if there is none."""
+        rows = [row for row in self.rows if row.is_own == own]
         return max(rows, key=lambda row: self.share(row, "linear").value, default=None)
 
     def _share(self, hits: Tensor) -> Estimate:
