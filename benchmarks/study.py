@@ -40,9 +40,12 @@ CHANGES = {
     "v3s-plus": ["--recipe=v3s-plus"],
     "v3s-augmented": ["--flip", "--colour-jitter=0.4", "--grey=0.2", "--trim-bars"],
     "v3s-contrast": ["--recipe=v3s-contrast"],
+    "contrast-alone": ["--recipe=v3s-contrast", "--heads=0"],
+    "v3s-relative": ["--recipe=v3s-contrast", "--contrast=0", "--relative=1", "--clips-together=4"],
+    "v3s-both": ["--recipe=v3s-contrast", "--relative=1", "--clips-together=4"],
 }
 """Rows that are not tasks: the options that they add to the task v3s."""
-TOGETHER = {"v3s-contrast": 2}
+TOGETHER = {"v3s-contrast": 2, "contrast-alone": 2, "v3s-relative": 4, "v3s-both": 4}
 """Clips of each video in an epoch, where it is not one: these rows get as many times fewer epochs."""
 ROWS = (RANDOM, DEFAULT, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s", *CHANGES)
 NEED_HEADS = ("evaluate", "audit")  # which random weights do not have

@@ -51,6 +51,7 @@ def test_nearly_every_video_is_used(tmp_path: Path, lengths: tuple[int, ...], ta
     clips = config.epochs * 2 * num_train
     assert abs(clips - 200_000) <= 2 * num_train
     assert f"{clips:,} clips, about" in text
+    assert "usable" not in text  # the training says it, once
 
 
 def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:

@@ -250,6 +250,27 @@ def test_a_schedule_continues_on_resume(config: PretrainConfig, tmp_path: Path) 
     assert rates == pytest.approx([0.01, 0.02, 0.015, 0.005])
 
 
+def test_it_stops_early_also_after_a_resume(config: PretrainConfig, tmp_path: Path) -> None:
+    """Weights that do not move have one validation loss: the lowest is that of epoch 1, and 24 clips are 2 epochs."""
+    still = replace(config, learning_rate=1e-12, batch_norm="frozen", epochs=9, stop_early=24, precision="fp32")
+    whole, stopped = replace(still, out=str(tmp_path / "whole")), replace(still, out=str(tmp_path / "stopped"))
+    told = Console(file=io.StringIO(), width=300)
+    pretrain(whole, console=told)
+    said = "stopped early after epoch 3: 24 training clips brought no lower validation loss than epoch 1 had"
+    assert said in told.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(_StopError):
+        pretrain(stopped, console=_StopAfter(2))
+    for _ in range(2):  # and a run that has stopped does not start again
+        pretrain(replace(stopped, resume=True), console=QUIET)
+        assert [line["epoch"] for line in read_metrics(tmp_path / "stopped/metrics.jsonl")] == [1, 2, 3]
+        state = load_checkpoint(tmp_path / "stopped/checkpoints/last.pt")
+        assert (state["epoch"], state["lowest_epoch"]) == (3, 1)
+    pretrain(replace(stopped, resume=True, stop_early=36), console=QUIET)
+    assert len(read_metrics(tmp_path / "stopped/metrics.jsonl")) == 4
+    pretrain(replace(stopped, resume=True, stop_early=None, epochs=5), console=QUIET)
+    assert len(read_metrics(tmp_path / "stopped/metrics.jsonl")) == 5
+
+
 class _StopError(Exception):
     """Ends a run from within."""
 

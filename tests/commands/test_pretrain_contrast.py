@@ -61,6 +61,10 @@ def test_the_recipe_trains_and_the_contrast_is_recorded(finished: Path) -> None:
     assert train["loss"] == pytest.approx(train["loss_spatial"] + train["loss_temporal"] + train["loss_contrast"] / 2)
     assert 0 < train["loss_contrast"] < 2 * math.log(7)
     assert (first["learning_rate"], second["learning_rate"]) == (0.005, 0.0025)
+    assert f"train loss {train['loss']:.3f} contrast {train['loss_contrast']:.3f} spatial" in (
+        finished / "train.log"
+    ).read_text().replace("\n", " ")
+    assert "Loss of the contrast term" in (finished / "report.html").read_text()
     assert describe_trained(finished).results["epoch"] == 2
     assert describe_trained(finished).sampling.flip
 
@@ -102,6 +106,14 @@ def test_the_memory_gives_the_same_groups(config: PretrainConfig, tmp_path: Path
         lines.append([line["train"] for line in read_metrics(tmp_path / loading / "metrics.jsonl")])
     for one, other in zip(*lines, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_relative_speed_needs_no_projector(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(replace(config, out=str(tmp_path), contrast=0, relative=1, epochs=1), console=QUIET)
+    train = read_metrics(tmp_path / "metrics.jsonl")[0]["train"]
+    assert train["loss"] == pytest.approx(train["loss_spatial"] + train["loss_temporal"] + train["loss_relative"])
+    assert 0 < train["loss_relative"] < 2 * math.log(2)
+    assert not [name for name in last_state(tmp_path)["model"] if name.startswith("projector")]
 
 
 def test_heads_without_weight_stay_as_they_began(config: PretrainConfig, tmp_path: Path) -> None:

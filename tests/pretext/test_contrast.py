@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from v3s.pretext.contrast import ObjectiveOptions, contrast_loss, contrast_objective
+from v3s.pretext.contrast import contrast_loss
 from v3s.pretext.model import EMBEDDING, Logits, PretextModel, Projected, pretext_objective, pretext_terms
+from v3s.pretext.objective import ObjectiveOptions, joint_objective
 from v3s.pretext.task import TASKS
 
 TASK = TASKS["v3s"]
@@ -143,7 +144,7 @@ def test_the_projector_changes_no_head_and_is_used_in_training_only() -> None:
 def test_the_objective_is_the_weighted_sum() -> None:
     network, clips = model(projects=True), torch.rand(6, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([[row, row, row // 2] for row in range(6)])
-    terms = contrast_objective(network, clips, targets, contrast=0.5, heads=2)
+    terms = joint_objective(network, clips, targets, contrast=0.5, heads=2)
     output = network(clips)
     heads = pretext_terms(output, targets)
     assert all(torch.equal(terms[name], value) for name, value in heads.items() if name != "loss")
@@ -153,7 +154,7 @@ def test_the_objective_is_the_weighted_sum() -> None:
 
 def test_without_heads_only_backbone_and_projector_learn() -> None:
     network, targets = model(projects=True), torch.tensor([[0, 0, 0], [1, 1, 0], [2, 2, 1], [3, 3, 1]])
-    contrast_objective(network, torch.rand(4, 3, 2, 4, 4), targets, contrast=1, heads=0)["loss"].backward()  # type: ignore[no-untyped-call]
+    joint_objective(network, torch.rand(4, 3, 2, 4, 4), targets, contrast=1, heads=0)["loss"].backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         assert bool((parameter.grad == 0).all()) == ("head" in name), name

@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.data.views import View
+from v3s.data.views import Resize, View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
-    Shard,
     VectorsError,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
 )
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.entries import Entry, Shard, video_lines
 from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8
@@ -161,7 +160,9 @@ def test_a_fingerprint_depends_on_weights_clips_and_feature() -> None:
     space = Space("a", View(), Feature())
     others = [
         replace(space, weights="b"),
-        *(replace(space, view=replace(View(), **change)) for change in ({"stride": 8}, {"num_clips": 9})),
+        replace(space, view=View(stride=8)),
+        replace(space, view=View(num_clips=9)),
+        replace(space, view=View(resize=Resize(112, keeps_shape=True))),
         replace(space, view=View(clip_size=224)),
         replace(space, feature=Feature("conv4")),
         replace(space, feature=Feature(pool="max")),

@@ -31,8 +31,8 @@ from v3s.features.warm_start import facts_of_start, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
 from v3s.options import require_not_negative, require_positive
-from v3s.pretext.contrast import ObjectiveOptions
 from v3s.pretext.model import PretextModel, mean_accuracy, pretext_objective
+from v3s.pretext.objective import ObjectiveOptions
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.callbacks import Callback
@@ -366,6 +366,7 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
         save_start=job.started is not None,
         statistics_clips=config.statistics_clips,
         checkpoint_seconds=config.checkpoint_seconds,
+        stop_early=config.stop_early,
         resume=config.resume,
         opening=_announcement(job, model, order.clips_per_epoch),
         console=job.console,
@@ -383,7 +384,7 @@ def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -
     num_parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     sampling, task, together = job.sampling, job.task, job.config.clips_together
     left = job.scan.num_usable - len(job.train) - len(job.validation)
-    groups = f"{together} clips of a video together, contrast {job.config.contrast:g}; " if together > 1 else ""
+    groups = f"{together} clips of a video together{job.config.beyond_text}; " if together > 1 else ""
     return (
         f"{job.config.backbone}, width {job.config.width:g}, {num_parameters:,} parameters, on {job.compute}; "
         f"clips of {sampling.clip_frames} x {sampling.clip_size} x {sampling.clip_size}; "

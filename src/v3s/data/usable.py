@@ -43,7 +43,7 @@ def usable_videos(
         say(console, advice)
     counts = Counter(report.verdict for report in found.reports)
     verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
-    say(console, f"{verdicts} (a video needs {min_frames} frames)")
+    say(console, f"{verdicts} (a video needs {counted(min_frames, 'frame')})")
     if num_copies := sum(bool(report.copy_of) for report in found.reports):
         say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]

@@ -6,7 +6,7 @@ unit length.
 
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from v3s.backbones.stages import check_stage
 from v3s.data.index_table import IndexTable
 from v3s.data.streams import ClipRun, complete_rows, load_runs
 from v3s.data.views import View
-from v3s.features.source import BackboneOptions, Source, fold, open_source
+from v3s.features.source import EncoderOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
 from v3s.video.span import at_rate
@@ -56,16 +56,19 @@ class Feature:
     stage: str = "conv5"
     pool: Pool = "mean"
 
+    def among(self, stages: Mapping[str, int]) -> "Feature":
+        """Return this feature with the name of its stage, given those of a network in order."""
+        return replace(self, stage=list(stages)[-1]) if self.stage == LAST else self
+
     def of(self, backbone: nn.Module) -> "Feature":
         """Return this feature with the name of the stage in a network.
 
         Raises:
             ValueError: the network does not have the stage.
         """
-        *_, last = backbone.stages  # type: ignore[misc]
-        stage = last if self.stage == LAST else self.stage
-        check_stage(backbone, stage)
-        return replace(self, stage=stage)
+        feature = self.among(backbone.stages)  # type: ignore[arg-type]
+        check_stage(backbone, feature.stage)
+        return feature
 
     def extract(self, stages: dict[str, Tensor]) -> Tensor:
         """Return the vectors of a batch from its stages: float32, shape (B, D)."""
@@ -106,6 +109,16 @@ def mean_features(encoded: Iterable[tuple[int, list[Tensor]]]) -> list[Tensor]:
     """Average over the clips of each video: for each feature float32 of shape (videos, D)."""
     rows = [[vectors.mean(dim=0) for vectors in features] for _, features in encoded]
     return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def restored(vectors: Tensor) -> Tensor:
+    """Return vectors (N, D) as a collection gives them back: their directions times their lengths, float32.
+
+    They differ from the given ones by rounding. What is computed from videos goes through it too, so that it is equal
+    to what is computed from stored vectors, bit by bit.
+    """
+    lengths: Tensor = vectors.norm(dim=1, keepdim=True)
+    return F.normalize(vectors, dim=1) * lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +230,7 @@ class Encoder:
         per_clip: bool = False,
         videos: Sequence[int] | None = None,
         console: Console | None = None,
+        scaled: bool = True,
     ) -> Generator[tuple[int, Tensor], None, None]:
         """Yield unit vectors of indexed videos.
 
@@ -225,6 +239,7 @@ class Encoder:
             per_clip: one vector per clip instead of one for their mean.
             videos: numbers of the videos to encode; all by default.
             console: where to show progress; nowhere by default.
+            scaled: scale them to unit length; otherwise they are as the network outputs them.
 
         Yields:
             (number of the video, float32 of shape (clips of the video or 1, D), unit length). A zero vector stays
@@ -234,7 +249,8 @@ class Encoder:
             ValueError: a vector is not finite; the message contains the video.
         """
         for video, (clips, *_) in self.encode_features(table, videos=videos, console=console):
-            yield video, F.normalize(clips if per_clip else clips.mean(dim=0, keepdim=True), dim=1)
+            vectors = clips if per_clip else clips.mean(dim=0, keepdim=True)
+            yield video, F.normalize(vectors, dim=1) if scaled else vectors
 
     def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "videos") -> Tensor:
         """Return the mean vector of each video's clips, not normalised: float32, shape (len(table), D)."""
@@ -322,7 +338,7 @@ def load_encoder(
     return make_encoder(source, view, [Feature(stage, pool)], choose_compute(device, precision))
 
 
-def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
+def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
     """Open the encoder that a command's options describe.
 
     Args:
@@ -333,6 +349,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     Raises:
         ValueError: the network, stage or device does not exist.
     """
+    assert options.backbone is not None
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}

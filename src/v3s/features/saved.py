@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -61,6 +61,8 @@ class Trained:
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
+        recognition: how a recognizer answers, see `v3s.recognizers.classifier.Recognition`; empty for other kinds, and
+            in recognizers of earlier versions.
     """
 
     kind: Kind
@@ -75,6 +77,7 @@ class Trained:
     fps: float | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
+    recognition: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
@@ -87,7 +90,7 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "normalisation")
+        optional = ("classes", "converted_from", "fps", "init", "normalisation", "recognition")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -107,6 +110,11 @@ def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Ma
     weights = {name: weights_as_bytes(module) for name, module in {WEIGHTS: backbone, **heads}.items()}
     write_together(folder, {**weights, DESCRIPTION: json_as_bytes(trained.to_json())})
     return trained
+
+
+def write_description(folder: Path, trained: Trained) -> None:
+    """Replace the description of a trained backbone, whose files stay as they are."""
+    write_together(folder, {DESCRIPTION: json_as_bytes(trained.to_json())})
 
 
 def save_trained(
@@ -137,15 +145,15 @@ def save_trained(
 
 
 def refuse_foundation(backbone: str) -> None:
-    """Refuse a model of Hugging Face where weights are trained, or a head of a run is needed.
+    """Refuse a model of Hugging Face where weights are trained or saved, or a head of a run is needed.
 
     Raises:
         CheckpointError: the name is of one.
     """
     if backbone.startswith(HUGGING_FACE):
         raise CheckpointError(
-            f"{backbone}: a model of Hugging Face gives vectors (embed, probe, retrieve, similarity, compare) and is "
-            "not trained here; give a network of v3s"
+            f"{backbone}: a model of Hugging Face gives vectors (embed, probe, retrieve, similarity, compare); it is "
+            "neither trained here nor saved with a classifier; give a network of v3s"
         )
 
 
@@ -163,7 +171,7 @@ def describe_trained(path: str | Path) -> Trained:
     Raises:
         CheckpointError: the folder does not contain a trained backbone, or its description is damaged.
     """
-    folder = _folder(path)
+    folder = folder_of(path)
     values = read_json(current(folder, DESCRIPTION))
     if values.get("format") != _RUN_FORMAT:
         raise CheckpointError(
@@ -207,8 +215,8 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
         CheckpointError: the file does not exist, or contains weights of another network.
     """
     trained = describe_trained(path)
-    network = backbone if backbone is not None else _build(trained, path)
-    weights = current(_folder(path), WEIGHTS)
+    network = backbone if backbone is not None else network_of(trained, path)
+    weights = current(folder_of(path), WEIGHTS)
     load_weights(weights, network)
     if fingerprint(network.state_dict()) != trained.fingerprint:
         raise CheckpointError(f"{weights}: damaged, or not the weights described by the {DESCRIPTION} next to it")
@@ -245,7 +253,7 @@ def load_head(path: str | Path, name: str, head: nn.Module) -> None:
     Raises:
         CheckpointError: the file does not exist, or contains another layer.
     """
-    load_weights(current(_folder(path), name), head)
+    load_weights(current(folder_of(path), name), head)
 
 
 def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[PretextModel, Trained]:
@@ -282,7 +290,12 @@ def _load_heads(path: str | Path, model: PretextModel) -> None:
     load_head(path, _TEMPORAL_HEAD, model.temporal_head)
 
 
-def _build(trained: Trained, path: str | Path) -> nn.Module:
+def network_of(trained: Trained, path: str | Path) -> nn.Module:
+    """Return a described network without values, for `open_trained` to load.
+
+    Raises:
+        CheckpointError: it is a network of your own, which only your code can build.
+    """
     if ":" in trained.backbone:
         raise CheckpointError(
             f"{path}: contains weights of {trained.backbone}, a network of your own; give it as an argument: "
@@ -292,7 +305,12 @@ def _build(trained: Trained, path: str | Path) -> nn.Module:
         return BACKBONES[trained.backbone](trained.width)
 
 
-def _folder(path: str | Path) -> Path:
+def folder_of(path: str | Path) -> Path:
+    """Return the folder of a trained backbone, given it or the safetensors file in it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     refuse_foundation(str(path))
     path = Path(path)
     if path.is_dir():
@@ -303,7 +321,7 @@ def _folder(path: str | Path) -> Path:
         return path
     if not path.is_file():
         raise CheckpointError(f"{path}: no such run folder or file of weights")
-    if path.suffix != Path(WEIGHTS).suffix:
+    if path.suffix != Path(WEIGHTS).suffix or not current(path.parent, DESCRIPTION).is_file():
         raise CheckpointError(
             f"{path}: not a file that v3s wrote ({WEIGHTS}); convert weights of another project with v3s convert"
         )

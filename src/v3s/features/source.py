@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ Origin = Literal[Kind, "random", "foundation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingOptions(ComputeOptions):
+class ClipCountOptions(ComputeOptions):
     """How many clips a video is seen in.
 
     More options:
@@ -42,8 +42,8 @@ class EncodingOptions(ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneOptions(EncodingOptions):
-    """Which network, and which clips it is shown.
+class EncoderOptions(ClipCountOptions):
+    """Which network, if any, and which clips it is shown.
 
     Attributes:
         backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d),
@@ -55,13 +55,20 @@ class BackboneOptions(EncodingOptions):
         clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
     """
 
-    backbone: str
+    backbone: str | None = None
     clip_frames: int | None = None
     clip_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "clip_frames", "clip_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions(EncoderOptions):
+    """A network, and which clips it is shown."""
+
+    backbone: str = field()
 
 
 @dataclass(frozen=True, slots=True)

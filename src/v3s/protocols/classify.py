@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.groups import take_whole
+from v3s.recognizers.linear import fit_linear
 from v3s.vectors.exact import nearest
 
 _TEMPERATURE = 0.07
@@ -118,10 +119,7 @@ def linear_probe(
 
 
 def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, num_classes: int) -> Tensor:
-    """Fit a multinomial logistic regression on standardised features; return the probabilities of the test rows.
-
-    Minimises ``c * sum(cross entropy) + |weights|^2 / 2`` by L-BFGS; the biases are not penalised. Constant features
-    are ignored.
+    """Fit a multinomial logistic regression, as `fit_linear`; return the probabilities of the test rows.
 
     Args:
         train: features, shape (N, D).
@@ -133,23 +131,8 @@ def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, n
     Returns:
         Probabilities, float32, shape (M, num_classes).
     """
-    train, test = train.detach().float(), test.detach().float()
-    mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, torch.inf)
-    train, test = (train - mean) / deviation, (test - mean) / deviation
-    weights = train.new_zeros(num_classes, train.shape[1], requires_grad=True)
-    biases = train.new_zeros(num_classes, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights, biases], max_iter=500, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        optimiser.zero_grad()
-        penalty = weights.square().sum() / (2 * c * len(train))
-        loss = F.cross_entropy(F.linear(train, weights, biases), labels) + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(objective)  # type: ignore[no-untyped-call]
-    return F.linear(test, weights, biases).detach().softmax(dim=1)
+    logits: Tensor = fit_linear(train, labels, c, num_classes)(test.detach().float())
+    return logits.softmax(dim=1)
 
 
 def top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:

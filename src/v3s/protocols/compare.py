@@ -9,9 +9,9 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.features.encoder import LAST, Encoder, Feature, open_encoder
 from v3s.features.saved import HUGGING_FACE
-from v3s.features.source import RANDOM, EncodingOptions
+from v3s.features.source import RANDOM, ClipCountOptions
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_as, read_json
 from v3s.files.text import counted, say, text_table
@@ -27,24 +27,28 @@ from v3s.files.writing import json_as_bytes, write_files, write_json
 from v3s.options import require_folders
 from v3s.protocols.comparison.page import FEW_LABELS, answer, comparison_markdown, comparison_page, header, table_rows
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts
+from v3s.protocols.labelled.features import encode_parts
+from v3s.protocols.labelled.parts import Parts, keep_division
 from v3s.protocols.probe import ProbeConfig, run_probes
 from v3s.protocols.retrieve import rank, score
 
 _FORMAT = 1  # increase it if a row is computed differently
-_ROWS, _NAME = "rows", "compare"
+_ROWS, _SPLIT, _NAME = "rows", "split", "compare"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(EncodingOptions, LabelledOptions):
+class CompareConfig(ClipCountOptions, LabelledOptions):
     """Compare backbones on the same labelled videos: random weights, own runs, converted and foundation models.
 
     Attributes:
         backbones: What --backbone takes: runs, what v3s convert wrote, random:NAME[@WIDTH], hf:NAME. Random weights are
             always among them: if none are given, those of the first network of v3s.
-        out: Folder for compare.html, compare.md and compare.json. Backbones that are done there are not computed again.
+        out: Folder for compare.html, compare.md and compare.json, and for the lists of videos that were divided here.
+            Backbones that are done there are not computed again.
     """
 
+    data: Annotated[str, "DATA"] = field()
     backbones: tuple[str, ...]
     out: str
 
@@ -79,6 +83,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
         for name, (other, _) in zip(names, measured, strict=True):
             if (other.test_paths, other.train_paths) != (parts.test_paths, parts.train_paths):
                 raise ValueError(f"the readable videos changed before {name} was compared; run v3s compare again")
+        keep_division(parts, folder / _SPLIT, console)
         found = Comparison(
             rows=rows,
             classes=parts.classes,
@@ -141,7 +146,9 @@ def _measure(
     """Return the videos, on which only the first backbone reports, and the row of a backbone."""
     options, encoder = _options(config, name), _open(config, name)
     on_videos = console if is_first else Console(quiet=True)
-    parts = labelled_parts(options, workers=config.workers, console=on_videos, divides=True, fps=encoder.view.fps)
+    parts = labelled_parts(
+        options, seed=config.seed, workers=config.workers, console=on_videos, divides=True, fps=encoder.view.fps
+    )
     file = folder / _ROWS / f"{_key(encoder, parts, config.seed)}.json"
     if file.exists():
         try:
@@ -158,10 +165,9 @@ def _measure(
 
 
 def _compute(options: ProbeConfig, encoder: Encoder, parts: Parts, console: Console) -> Compared:
-    report_padded(parts.tables, encoder.view, console)
     started = time.monotonic()
-    train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
-    test = encoder.mean_vectors(parts.test_table, console=console, what="test videos")
+    vectors = encode_parts(encoder, parts, console)
+    train, test = vectors.train, vectors.test
     seconds = time.monotonic() - started
     probed = run_probes(train, test, parts, options, started=started, console=console)
     few = next(iter(probed.few_labels), None)

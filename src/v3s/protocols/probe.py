@@ -15,25 +15,29 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import LAST, Feature, Pool
+from v3s.features.saved import refuse_foundation
+from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
-from v3s.options import require_files, require_positive
+from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
+from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
+from v3s.protocols.labelled.parts import Parts
+from v3s.recognizers.linear import require_own_folder, save_linear
+from v3s.vectors.collection import Description, read_description
 
 _FEW_LABEL_C = 1.0
 """Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(BackboneOptions, LabelledOptions):
+class ProbeConfig(FeatureOptions):
     """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
 
     Attributes:
-        out: JSON file for the result.
+        save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
 
     More options:
         stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
@@ -48,12 +52,13 @@ class ProbeConfig(BackboneOptions, LabelledOptions):
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
-    out: str | None = None
+    save: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "repeats")
         require_files(self, "out")
+        require_folders(self, "save")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
 
@@ -143,17 +148,44 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     started = time.monotonic()
     console = console or Console()
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
-    result = run_probes(train, test, parts, config, started=started, console=console)
+    if config.save is not None:
+        require_own_folder(Path(config.save))
+        refuse_foundation(_stored(config).backbone if config.backbone is None else config.backbone)
+    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
+    result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, parts, result))
+        write_json(Path(config.out), _description(config, found, result))
+    if config.save is not None:
+        _save(config, Path(config.save), found, result, console)
     return result
+
+
+def _stored(config: ProbeConfig) -> Description:
+    """What the stored vectors are of."""
+    return read_description(Path(str(config.vectors)))
+
+
+def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
+    """Save the linear probe with its network."""
+    parts = found.parts
+    calibration = save_linear(
+        folder,
+        open_source(found.backbone, seed=config.seed if config.vectors is None else _stored(config).seed),
+        found.space,
+        found.train,
+        parts.train_labels,
+        classes=parts.classes,
+        c=result.c,
+        groups=parts.train_groups,
+        seed=config.seed,
+        results={"top_1": result.linear.top_1},
+    )
+    say(console, f"saved in {folder}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(
@@ -252,13 +284,14 @@ def _table(result: ProbeResult) -> Table:
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 
-def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: ProbeResult) -> dict[str, object]:
+def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResult) -> dict[str, object]:
+    parts = found.parts
     return {
-        "backbone": encoder.source.name,
-        "fingerprint": encoder.source.fingerprint,
-        "stage": encoder.features[0].stage,
+        "backbone": found.backbone,
+        "fingerprint": found.space.weights,
+        "stage": found.space.feature.stage,
         "pool": config.pool,
-        "view": asdict(encoder.view),
+        "view": asdict(found.space.view),
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

@@ -57,7 +57,7 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
             checkpoints.save()
         progress = Progress(order, report, job.console)
         with callbacks, progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
-            while position.epoch < order.num_epochs:
+            while not job.is_finished(position):
                 clock = _train_epoch(checkpoints, batches, progress, callbacks, stop)
                 train = position.sums.means(processes)
                 with _cut_short(stop, processes):
@@ -69,7 +69,13 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
                     run.add_metrics(line)
                 callbacks.epoch(order.steps_per_epoch * position.epoch, line)
                 job.after_epoch()
-                checkpoints.after_epoch(validation, is_last=position.epoch == order.num_epochs)
+                checkpoints.after_epoch(validation, is_last=job.is_finished(position))
+            if job.stops_early(position):
+                num_clips = (position.epoch - position.lowest_epoch) * order.clips_per_epoch
+                report(
+                    f"stopped early after epoch {position.epoch}: {num_clips:,} training clips brought no lower "
+                    f"validation loss than epoch {position.lowest_epoch} had; raise --stop-early to train on"
+                )
         if job.statistics_clips and layers_to_estimate(training.model, training.frozen):
             _estimate_again(job, run, usable, held_out, report)
 
@@ -122,6 +128,8 @@ def _end_epoch(job: TrainingJob, run: RunFolder, position: Position, validation:
     rate: float = training.optimizer.param_groups[0]["lr"]
     training.schedule.end_epoch(validation["loss"])
     position.epoch, position.step, position.sums = position.epoch + 1, 0, Sums()
+    if validation["loss"] < position.lowest_loss:
+        position.lowest_loss, position.lowest_epoch = validation["loss"], position.epoch
     if job.score is None:  # the last weights are written with the checkpoints
         position.best_epoch = position.epoch
     elif (score := job.score(validation)) > position.best_score:
@@ -281,6 +289,6 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
         report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
     elif position.epoch >= job.order.num_epochs:
         report(f"all {position.epoch:,} epochs are finished; give more --epochs to train longer")
-    else:
+    elif not job.stops_early(position):
         report(f"resuming in {where}")
     return position

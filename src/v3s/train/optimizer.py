@@ -38,6 +38,8 @@ class TrainingOptions(ComputeOptions):
         keep: Which weights the run keeps: those of the epoch with the lowest validation loss, those with the highest
             validation accuracy (if equal, with the lower loss), or the last. The folder "last" in the run's folder
             always contains the last ones.
+        stop_early: Stop when this many training clips, rounded up to whole epochs, have brought no lower validation
+            loss. Default: never.
         checkpoint_seconds: Longest time between two checkpoints, in seconds.
         freeze: Stages of the backbone whose weights and batch-norm statistics stay as they are at the start, such as
             conv1,conv2. They cost no backward pass if no stage before them is trained.
@@ -56,13 +58,14 @@ class TrainingOptions(ComputeOptions):
     patience: int = 50
     decay_epochs: int = 100
     keep: Keep = "loss"
+    stop_early: int | None = None
     checkpoint_seconds: float = 300.0
     freeze: tuple[str, ...] | None = None
     log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "head_rate", "patience", "decay_epochs")
+        require_positive(self, "epochs", "head_rate", "patience", "decay_epochs", "stop_early")
         require_not_negative(self, "momentum", "weight_decay", "warmup")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup}; it must be less than epochs ({self.epochs})")

@@ -35,6 +35,8 @@ class Position:
         sums: sums over the current epoch.
         best_score: the best validation score so far; empty before the first, and if the last epoch is kept.
         best_epoch: the epoch (from 1) whose weights are kept; 0 before the first.
+        lowest_loss: the lowest validation loss so far.
+        lowest_epoch: the number of epochs that were finished then.
     """
 
     epoch: int = 0
@@ -42,6 +44,8 @@ class Position:
     sums: Sums = field(default_factory=Sums)
     best_score: Score = ()
     best_epoch: int = 0
+    lowest_loss: float = math.inf
+    lowest_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class Training:
             "samples": position.sums.samples,
             "best_score": position.best_score,
             "best_epoch": position.best_epoch,
+            "lowest_loss": position.lowest_loss,
+            "lowest_epoch": position.lowest_epoch,
         }
 
     def restore(self, state: dict[str, Any]) -> Position:
@@ -97,7 +103,8 @@ class Training:
         score = state["best_score"]
         if isinstance(score, float):  # of checkpoints before 0.1.0: the accuracy; the earlier epoch won ties
             score = (score, math.inf)
-        return Position(state["epoch"], state["step"], sums, score, state["best_epoch"])
+        lowest = state.get("lowest_loss", math.inf), state.get("lowest_epoch", state["epoch"])
+        return Position(state["epoch"], state["step"], sums, score, state["best_epoch"], *lowest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +136,7 @@ class TrainingJob:
         score: rates a validation pass by its means; the epoch with the highest score is kept. None keeps the last one.
         save: writes the weights into a folder, with the epoch (from 1) and its means; called in the first process only.
         checkpoint_seconds: longest time between two checkpoints.
+        stop_early: training clips without a lower validation loss after which to stop; None never stops.
         resume: whether to start from the newest checkpoint, if there is one.
         opening: text to report before the first step.
         console: where to report.
@@ -150,6 +158,7 @@ class TrainingJob:
     score: Callable[[dict[str, float]], Score] | None
     save: Callable[[Path, dict[str, Any]], None]
     checkpoint_seconds: float
+    stop_early: int | None
     resume: bool
     opening: str
     console: Console
@@ -158,6 +167,15 @@ class TrainingJob:
     save_start: bool = False
     callbacks: Sequence[Callback] = ()
     after_epoch: Callable[[], None] = lambda: None
+
+    def is_finished(self, position: Position) -> bool:
+        """Whether a training that has come so far ends here: after its last epoch, or early."""
+        return position.epoch >= self.order.num_epochs or self.stops_early(position)
+
+    def stops_early(self, position: Position) -> bool:
+        """Whether the validation loss has not fallen for ``stop_early`` training clips."""
+        num_clips = (position.epoch - position.lowest_epoch) * self.order.clips_per_epoch
+        return self.stop_early is not None and num_clips >= self.stop_early
 
 
 def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Callable[[dict[str, float]], Score] | None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,6 +39,15 @@ class Moment:
     score: float
     z: float
     place: Place
+
+
+class Timed(Protocol):
+    """A part of a file: its start and its end in seconds."""
+
+    @property
+    def start_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def end_seconds(self) -> float: ...  # noqa: D102
 
 
 def find_moments(
@@ -131,7 +141,7 @@ def _suppress(
         num_rows = min(4 * num_rows, len(vectors))
 
 
-def overlaps(one: Place, other: Place) -> bool:
+def overlaps(one: Timed, other: Timed) -> bool:
     """Whether two spans of one file are the same moment: they share more than `OVERLAP` of the shorter one."""
     shared = min(one.end_seconds, other.end_seconds) - max(one.start_seconds, other.start_seconds)
     shorter = min(one.end_seconds - one.start_seconds, other.end_seconds - other.start_seconds)
