@@ -81,6 +81,22 @@ def test_every_row_is_what_probe_and_retrieve_measure(config: CompareConfig, com
         assert compared.share(row, "retrieval").value == found.accuracy[1]
 
 
+def test_videos_without_a_test_part_are_divided_as_by_probe(labelled_videos: Path, tmp_path: Path) -> None:
+    data, backbone = str(labelled_videos / "train"), "random:r3d@0.125"
+    alike: dict[str, Any] = {"data": data, "num_clips": 1, "workers": 0, "device": "cpu", "seed": 3}
+    probed = probe(ProbeConfig(backbone=backbone, few_labels=(5,), **alike), console=QUIET)
+    found = compare(CompareConfig(backbones=(backbone,), out=str(tmp_path), **alike), console=QUIET)
+    (row,) = found.rows
+    assert (found.num_train, row.linear) == (probed.num_train, probed.linear.hits)
+    given: dict[str, Any] = alike | {"splits": str(tmp_path / "split"), "seed": 4}
+    again = compare(CompareConfig(backbones=(backbone,), out=str(tmp_path / "again"), **given), console=QUIET)
+    assert again.test_groups == found.test_groups
+    videos = [
+        json.loads((folder / "compare.json").read_text())["test_videos"] for folder in (tmp_path, tmp_path / "again")
+    ]
+    assert videos[0] == videos[1]
+
+
 def test_what_a_row_says_of_its_backbone(compared: Comparison, foundations: dict[str, Path]) -> None:
     random, own, converted, foundation = compared.rows
     origins = [row.origin for row in compared.rows]

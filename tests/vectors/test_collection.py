@@ -178,6 +178,23 @@ def test_the_description_is_read_as_it_was_written(folder: Path) -> None:
     assert description.space.view == View(clip_frames=8, clip_size=32, stride=8)
 
 
+def test_a_description_of_an_earlier_version_has_no_resizing(folder: Path) -> None:
+    file, description = folder / "vectors.json", read_description(folder)
+    values = json.loads(file.read_text())
+    del values["space"]["view"]["resize"]
+    file.write_text(json.dumps(values))
+    assert read_description(folder) == description
+
+
+def test_a_feature_is_of_a_stage_of_the_network(folder: Path) -> None:
+    file = folder / "vectors.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"stages": {}}))
+    with pytest.raises(
+        VectorsError, match=r"vectors\.json: .*the feature's stage is conv5, and the network's are none"
+    ):
+        read_description(folder)
+
+
 @pytest.mark.parametrize("num_bytes", [0, 5, 100, -1])
 def test_a_truncated_shard_is_reported(folder: Path, num_bytes: int) -> None:
     path = shard_path(folder, 3)

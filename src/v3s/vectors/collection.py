@@ -100,7 +100,7 @@ class Description:
                 f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
             )
         if self.space.feature.stage not in self.stages:
-            stages = ", ".join(self.stages)
+            stages = ", ".join(self.stages) or "none"
             raise ValueError(f"the feature's stage is {self.space.feature.stage}, and the network's are {stages}")
 
     @property
