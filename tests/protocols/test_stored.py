@@ -140,7 +140,8 @@ def test_a_foundation_model_is_not_saved_as_a_recognizer(
     name = f"hf:{foundations['vit']}"
     vectors = embedded(folder, tmp_path / "vectors", backbone=name, clip_frames=1, clip_size=None, num_clips=1)
     monkeypatch.setattr("v3s.protocols.probe.labelled_vectors", None)  # refused before the long work
-    for given in ({"data": str(folder), "backbone": name}, {"vectors": str(vectors)}):
+    each: list[dict[str, Any]] = [{"data": str(folder), "backbone": name}, {"vectors": str(vectors)}]
+    for given in each:
         with pytest.raises(ValueError, match=r"hf:.*: .* neither trained here nor saved with a classifier"):
             probe(ProbeConfig(save=str(tmp_path / "saved"), **given), console=QUIET)
     assert not (tmp_path / "saved").exists()
