@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from v3s.explore.outliers import outlier_scores
     from v3s.explore.projection import map_of
     from v3s.explore.to_label import choose_to_label
+    from v3s.export.export import ExportConfig, export
     from v3s.features.encoder import load_encoder
     from v3s.features.saved import load_backbone
     from v3s.pretext.task import TASKS
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from v3s.protocols.speediness import SpeedinessConfig, speediness
     from v3s.recognizers.predict import PredictConfig, predict
     from v3s.recognizers.recognizer import load_recognizer
+    from v3s.serve.serve import ServeConfig, serve
     from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
@@ -67,6 +69,7 @@ __all__ = [
     "EvaluateConfig",
     "ExplainConfig",
     "ExploreConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "IndexConfig",
     "MergeConfig",
@@ -79,6 +82,7 @@ __all__ = [
     "ReproduceConfig",
     "RetrieveConfig",
     "SearchConfig",
+    "ServeConfig",
     "SimilarityConfig",
     "SpeedinessConfig",
     "__version__",
@@ -95,6 +99,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explore",
+    "export",
     "finetune",
     "index",
     "load_backbone",
@@ -114,6 +119,7 @@ __all__ = [
     "reproduce",
     "retrieve",
     "search",
+    "serve",
     "similarity",
     "speediness",
 ]

@@ -62,9 +62,9 @@ def test_the_tables_have_a_row_per_vector_and_name_the_copy(stored: Vectors, tmp
     assert page == tmp_path / "out" / "index.html"
     assert {file.name for file in page.parent.iterdir()} == NAMES
     rows = rows_of(page.parent / "spans.csv")
-    assert list(rows[0]) == ["file", "start", "end", "x", "y", "cluster", "outlier"]
+    assert list(rows[0]) == ["path", "start", "end", "x", "y", "cluster", "outlier"]
     assert len(rows) == len(stored) == 17
-    assert rows[5]["file"] == stored.place_of(5).file or "=a" in rows[5]["file"]
+    assert rows[5]["path"] == stored.place_of(5).file or "=a" in rows[5]["path"]
     vectors = matrix_of(stored)
     np.testing.assert_allclose([[float(row["x"]), float(row["y"])] for row in rows], v3s.map_of(vectors), atol=1e-5)
     assert [int(row["cluster"]) for row in rows] == v3s.clusters_of(vectors, 3).tolist()
@@ -72,7 +72,7 @@ def test_the_tables_have_a_row_per_vector_and_name_the_copy(stored: Vectors, tmp
     copies = rows_of(page.parent / "duplicates.csv")
     found = v3s.near_duplicates(stored)
     assert len(copies) == len(found) >= 1
-    best = [row["first_file"] + row["second_file"] for row in copies if float(row["similarity"]) > 0.9999]
+    best = [row["first_path"] + row["second_path"] for row in copies if float(row["similarity"]) > 0.9999]
     assert sum("=a" in files for files in best) == 1
     assert f"{len(found)} near-duplicate" in text
     assert "17 vectors of 17 videos" in text

@@ -238,7 +238,7 @@ def test_what_trains_or_needs_heads_refuses_it(
 ) -> None:
     words = command.format(data=small_videos, model=f"hf:{folder}", out=tmp_path / "out").split()
     assert main(words) in (1, 2)
-    assert "a model of Hugging Face gives vectors (embed, probe" in capsys.readouterr().err
+    assert "another model of Hugging Face gives vectors (embed, probe" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,7 @@ from v3s.data.index_table import IndexTable
 from v3s.features.encoder import Encoder
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.protocols.compare import CompareConfig, compare
-from v3s.protocols.comparison.page import answer, comparison_markdown, comparison_page, short_names
+from v3s.protocols.comparison.page import comparison_markdown, comparison_page, conclusion, short_names
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison
 from v3s.protocols.errors import standard_error
 from v3s.protocols.probe import ProbeConfig, probe
@@ -117,7 +117,7 @@ def test_the_files(config: CompareConfig, compared: Comparison) -> None:
         assert "Should I train my own?" in text
         for shown in ("yours", "of its source", "apache-2.0", "no weights", "too few videos", "16 neighbours"):
             assert shown in text
-        for sentence in answer(compared):
+        for sentence in conclusion(compared):
             assert sentence.split(" ± ")[0] in text
     assert [row["backbone"] for row in written["rows"]] == [row.backbone for row in compared.rows]
     for row, values in zip(compared.rows, written["rows"], strict=True):
@@ -211,7 +211,7 @@ def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None
     rows = [make_row("random:r3d", "random", linear=HALF)]
     rows += [make_row("x/run", linear=own)] if own else []
     rows += [make_row("hf:y/model", "foundation", linear=other)] if other else []
-    sentences = answer(make_comparison(*rows))
+    sentences = conclusion(make_comparison(*rows))
     assert sentences[0].startswith(beginning)
     assert ("No converted or foundation model was compared." in sentences) == (other is None)
     if own == NONE:

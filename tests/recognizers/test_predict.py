@@ -118,6 +118,20 @@ def test_a_recognizer_from_stored_vectors_is_that_from_videos(
         assert (tmp_path / "linear" / name).read_bytes() == (recognizer / name).read_bytes()
 
 
+def test_of_videos_that_probe_divided_all_are_fitted(
+    probing: ProbeConfig, labelled_videos: Path, tmp_path: Path
+) -> None:
+    """The accuracy is of a classifier that has not seen the test videos; few labels are too few to leave any out."""
+    folder = tmp_path / "linear"
+    whole = replace(probing, data=str(labelled_videos / "train"), save=str(folder))
+    console = Console(file=StringIO(), width=250)
+    measured = probe(whole, console=console)
+    described = json.loads((folder / "config.json").read_text())
+    assert described["results"]["num_train"] == measured.num_train + measured.num_test
+    assert isinstance(console.file, StringIO)
+    assert f"fitted on all {measured.num_train + measured.num_test} labelled videos" in console.file.getvalue()
+
+
 def test_files_agree_with_python(config: PredictConfig, labelled_videos: Path) -> None:
     predict(replace(config, k=2), console=QUIET)
     found = v3s.load_recognizer(config.recognizer, device="cpu", precision="fp32")

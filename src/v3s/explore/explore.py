@@ -29,7 +29,7 @@ from v3s.video.decode import Video
 class ExploreConfig(CheckedOptions):
     """Show a collection as one page and as tables: a map, clusters, near-duplicates, outliers, what to label next.
 
-    Writes index.html, spans.csv (file, start, end, x, y, cluster, outlier), duplicates.csv and to_label.csv, a list of
+    Writes index.html, spans.csv (path, start, end, x, y, cluster, outlier), duplicates.csv and to_label.csv, a list of
     videos that every command takes as DATA, with a column for your labels. A million vectors need memory for
     themselves and little more: clusters are found from 20,000 of them, the nearest vectors are looked for in the 8
     nearest of many cells, and the page draws 5,000 points.
@@ -100,7 +100,8 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
             seed=config.seed,
         )
         say(console, *_summary(found, collection.description.source))
-        known, rate = cache(lambda file: known_video(collection, Path(file))), collection.description.space.view.fps
+        root, rate = Path(collection.description.root), collection.description.space.view.fps
+        known = cache(lambda file: known_video(root, Path(file)))
 
         def open_place(place: Place) -> Video:
             return video_of(place, known(place.file), rate)

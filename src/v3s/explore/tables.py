@@ -12,9 +12,9 @@ from v3s.files.writing import write_set
 from v3s.vectors.export import write_csv
 
 PAGE, TO_LABEL = "index.html", "to_label.csv"
-_SPAN_COLUMNS = ("file", "start", "end", "x", "y", "cluster", "outlier")
+_SPAN_COLUMNS = ("path", "start", "end", "x", "y", "cluster", "outlier")
 _DUPLICATE_COLUMNS = (
-    "first_file", "first_start", "first_end", "second_file", "second_start", "second_end", "similarity", "num_pairs",
+    "first_path", "first_start", "first_end", "second_path", "second_start", "second_end", "similarity", "num_pairs",
 )  # fmt: skip
 
 

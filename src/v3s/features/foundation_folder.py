@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3s.backbones.foundation import FoundationBackbone, build_foundation
+from v3s.features.hub import HUB_NAME, HUGGING_FACE
 from v3s.features.preprocessing import PREPROCESSORS, Preprocessing, read_preprocessing
-from v3s.features.saved import HUGGING_FACE
 from v3s.files.reading import read_json, read_text
 from v3s.files.weights import fingerprint
 from v3s.files.writing import CheckpointError
@@ -25,7 +25,6 @@ from v3s.options import import_extra
 _CONFIG, _WEIGHTS, _INDEX, _CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 _NEEDED = (_CONFIG, _WEIGHTS, "model-*.safetensors", _INDEX, _CARD, *PREPROCESSORS)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def _folder_of(name: str) -> Path:
     """The folder of a model; of one on the hub, where the files of its cache lie."""
     if os.path.isdir(name):
         return Path(name)
-    if os.path.lexists(name) or not _HUB_NAME.fullmatch(name):
+    if os.path.lexists(name) or not HUB_NAME.fullmatch(name):
         raise CheckpointError(
             f"{name}: no folder with a model; give {HUGGING_FACE}FOLDER, or {HUGGING_FACE}NAME for one on the hub"
         )

@@ -12,8 +12,9 @@ from torch import nn
 from v3s.backbones import BACKBONES, check_name
 from v3s.backbones.contract import expect_normalised, normalisation_of
 from v3s.backbones.normalisation import Normalisation
+from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
-from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
+from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
@@ -21,9 +22,7 @@ from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
 
 _RUN_FORMAT = 1
-HUGGING_FACE = "hf:"
-"""Begins the name of a model of Hugging Face, which is not a folder of v3s."""
-_SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
 _NO_TASK = PretextTask((), ())
 
 Kind = Literal["pretrained", "recognizer", "converted"]
@@ -140,21 +139,18 @@ def save_trained(
         fps=fps,
         init=init,
     )
-    heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
+    heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
 
 
 def refuse_foundation(backbone: str) -> None:
-    """Refuse a model of Hugging Face where weights are trained or saved, or a head of a run is needed.
+    """Refuse a model of Hugging Face that v3s did not export, where weights are trained or saved.
 
     Raises:
         CheckpointError: the name is of one.
     """
     if backbone.startswith(HUGGING_FACE):
-        raise CheckpointError(
-            f"{backbone}: a model of Hugging Face gives vectors (embed, probe, retrieve, similarity, compare); it is "
-            "neither trained here nor saved with a classifier; give a network of v3s"
-        )
+        folder_of(backbone)
 
 
 def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
@@ -216,7 +212,7 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
     """
     trained = describe_trained(path)
     network = backbone if backbone is not None else network_of(trained, path)
-    weights = current(folder_of(path), WEIGHTS)
+    weights = _weights_of(folder_of(path))
     load_weights(weights, network)
     if fingerprint(network.state_dict()) != trained.fingerprint:
         raise CheckpointError(f"{weights}: damaged, or not the weights described by the {DESCRIPTION} next to it")
@@ -224,11 +220,18 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
     return network.eval(), trained
 
 
+def _weights_of(folder: Path) -> Path:
+    """The weights in the folder of a run, or of an export."""
+    weights, published = current(folder, WEIGHTS), folder / PUBLISHED
+    return published if published.is_file() and not weights.exists() else weights
+
+
 def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.Module:
     """Load a trained backbone, in evaluation mode.
 
     Args:
-        path: a run's folder, or the safetensors file in it.
+        path: a run's folder, the safetensors file in it, the folder of an export, or ``hf:OWNER/NAME[@REVISION]`` for
+            an export on the Hugging Face hub.
         backbone: the module to load the weights into; needed only for a custom network.
 
     Returns:
@@ -286,8 +289,8 @@ def load_saved(folder: Path, model: PretextModel) -> Trained:
 
 
 def _load_heads(path: str | Path, model: PretextModel) -> None:
-    load_head(path, _SPATIAL_HEAD, model.spatial_head)
-    load_head(path, _TEMPORAL_HEAD, model.temporal_head)
+    load_head(path, SPATIAL_HEAD, model.spatial_head)
+    load_head(path, TEMPORAL_HEAD, model.temporal_head)
 
 
 def network_of(trained: Trained, path: str | Path) -> nn.Module:
@@ -305,13 +308,25 @@ def network_of(trained: Trained, path: str | Path) -> nn.Module:
         return BACKBONES[trained.backbone](trained.width)
 
 
+def _export_on_hub(name: str) -> Path:
+    folder = hub_export(name.removeprefix(HUGGING_FACE))
+    if folder is None:
+        raise CheckpointError(
+            f"{name}: is not a model that v3s export wrote; another model of Hugging Face gives vectors (embed, probe, "
+            "retrieve, similarity, compare), and is neither trained here nor saved with a classifier"
+        )
+    return folder
+
+
 def folder_of(path: str | Path) -> Path:
-    """Return the folder of a trained backbone, given it or the safetensors file in it.
+    """Return the folder of a trained backbone, given it, the safetensors file in it, or its name on the hub.
 
     Raises:
         CheckpointError: there is none.
+        ValueError: the name is on the hub, and huggingface_hub is not installed.
     """
-    refuse_foundation(str(path))
+    if str(path).startswith(HUGGING_FACE):
+        return _export_on_hub(str(path))
     path = Path(path)
     if path.is_dir():
         if not current(path, DESCRIPTION).is_file():

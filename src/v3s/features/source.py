@@ -15,7 +15,8 @@ from v3s.backbones.device import Compute, ComputeOptions
 from v3s.backbones.foundation import FoundationBackbone
 from v3s.data.views import Resize, View
 from v3s.features.foundation_folder import open_foundation
-from v3s.features.saved import HUGGING_FACE, Kind, Trained, describe_trained, open_trained
+from v3s.features.hub import HUGGING_FACE, hub_export
+from v3s.features.saved import Kind, Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
 
@@ -47,8 +48,8 @@ class EncoderOptions(ClipCountOptions):
 
     Attributes:
         backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d),
-            random:RUN for the network of a run with random weights, or hf:NAME for a foundation model of Hugging Face
-            (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT) in a folder or on the hub.
+            random:RUN for the network of a run with random weights, or hf:NAME for what v3s export wrote or a
+            foundation model (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT), in a folder or on the hub of Hugging Face.
 
     More options:
         clip_frames: Frames per clip. Default: what the backbone was trained on.
@@ -144,14 +145,14 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
 
     Args:
         backbone: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network
-            with random weights, ``random:RUN`` for the network of a run with random weights, or ``hf:NAME`` for a
-            foundation model.
+            with random weights, ``random:RUN`` for the network of a run with random weights, or ``hf:NAME`` for an
+            export of v3s or a foundation model.
         seed: seed of random weights.
 
     Raises:
         ValueError: the run, file or network does not exist.
     """
-    if backbone.startswith(HUGGING_FACE):
+    if backbone.startswith(HUGGING_FACE) and hub_export(backbone.removeprefix(HUGGING_FACE)) is None:
         return _source_of_foundation(backbone)
     if not backbone.startswith(RANDOM):
         network, trained = open_trained(backbone)

@@ -18,14 +18,21 @@ from rich.console import Console
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View
 from v3s.features.encoder import LAST, Encoder, Feature, open_encoder
-from v3s.features.saved import HUGGING_FACE
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, ClipCountOptions
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_as, read_json
 from v3s.files.text import counted, say, text_table
 from v3s.files.writing import json_as_bytes, write_files, write_json
 from v3s.options import require_folders
-from v3s.protocols.comparison.page import FEW_LABELS, answer, comparison_markdown, comparison_page, header, table_rows
+from v3s.protocols.comparison.page import (
+    LABELS_PER_CLASS,
+    comparison_markdown,
+    comparison_page,
+    conclusion,
+    header,
+    table_rows,
+)
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison
 from v3s.protocols.labelled import LabelledOptions, labelled_parts
 from v3s.protocols.labelled.features import encode_parts
@@ -103,7 +110,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
         )
     title = f"{counted(len(found.test_groups), 'test video')}, {counted(found.num_train, 'training video')}"
     console.print(text_table(title, header(found), table_rows(found)))
-    say(console, *answer(found), str(folder / f"{_NAME}.html"))
+    say(console, *conclusion(found), str(folder / f"{_NAME}.html"))
     return found
 
 
@@ -119,7 +126,7 @@ def _options(config: CompareConfig, backbone: str) -> ProbeConfig:
     """What ``v3s probe`` of one backbone would be given."""
     own = {field.name for field in fields(config)}
     values = {field.name: getattr(config, field.name) for field in fields(ProbeConfig) if field.name in own - {"out"}}
-    return ProbeConfig(**values, backbone=backbone, few_labels=(FEW_LABELS,))
+    return ProbeConfig(**values, backbone=backbone, few_labels=(LABELS_PER_CLASS,))
 
 
 def _open(config: CompareConfig, backbone: str) -> Encoder:
@@ -223,5 +230,5 @@ def _description(config: CompareConfig, found: Comparison, parts: Parts) -> dict
         shares = {measure: asdict(found.share(row, measure)) for measure in MEASURES}
         beyond = {measure: asdict(found.difference(row, found.random, measure)) for measure in MEASURES}
         rows.append({**asdict(row), "shares": shares, "beyond_random": beyond})
-    described = {**asdict(found), **parts.to_json(), "seed": config.seed, "answer": answer(found)}
+    described = {**asdict(found), **parts.to_json(), "seed": config.seed, "answer": conclusion(found)}
     return {**described, "random": found.random.backbone, "rows": rows}

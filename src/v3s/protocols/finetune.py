@@ -110,7 +110,6 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_foundation(self.backbone)
         require_positive(self, "batch_size", "test_clips", "clip_frames", "clip_size", "learning_rate")
 
 
@@ -186,6 +185,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         ValueError: the configuration or the videos are invalid.
     """
     compute = choose_compute(config.device, config.precision)
+    refuse_foundation(config.backbone)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -21,15 +22,12 @@ from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
-from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
+from v3s.protocols.classify import FEW_LABELS_C, few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts
 from v3s.recognizers.linear import require_own_folder, save_linear
 from v3s.vectors.collection import Description, read_description
-
-_FEW_LABEL_C = 1.0
-"""Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +36,7 @@ class ProbeConfig(FeatureOptions):
 
     Attributes:
         save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
+            If this command divided the videos, it is fitted on all of them.
 
     More options:
         stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
@@ -171,21 +170,27 @@ def _stored(config: ProbeConfig) -> Description:
 
 
 def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
-    """Save the linear probe with its network."""
+    """Save a linear classifier with its network: of all labelled videos if they were divided here, else the probe."""
     parts = found.parts
+    vectors, labels, groups, whose = found.train, parts.train_labels, parts.train_groups, ""
+    if parts.is_divided:
+        whose = f", fitted on all {len(labels) + len(parts.test_labels):,} labelled videos"
+        vectors, labels = torch.cat([vectors, found.test]), torch.cat([labels, parts.test_labels])
+        if groups is not None:  # the parts share none
+            groups = np.concatenate([groups, parts.test_groups.numpy() + groups.max() + 1])
     calibration = save_linear(
         folder,
         open_source(found.backbone, seed=config.seed if config.vectors is None else _stored(config).seed),
         found.space,
-        found.train,
-        parts.train_labels,
+        vectors,
+        labels,
         classes=parts.classes,
         c=result.c,
-        groups=parts.train_groups,
+        groups=groups,
         seed=config.seed,
-        results={"top_1": result.linear.top_1},
+        results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
     )
-    say(console, f"saved in {folder}; calibration: {calibration or 'none, since there are too few videos'}")
+    say(console, f"saved in {folder}{whose}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(
@@ -206,6 +211,8 @@ def run_probes(
         say(console, f"k is reduced from {config.k} to {k}, the number of training videos")
     generator = torch.Generator().manual_seed(config.seed)
     fitted = linear_probe(train, labels, test, generator=generator, groups=parts.train_groups)
+    if fitted.validation_accuracy is None:
+        say(console, f"C is {fitted.c:g}: too few labels or groups to choose it on held-out ones")
     shuffled = labels[torch.randperm(len(labels), generator=generator)]
     control = linear_probe(train, shuffled, test, generator=generator, groups=parts.train_groups)
     few = [_few_labels(train, test, parts, number, config) for number in _runnable(parts, config, console)]
@@ -254,7 +261,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     for _ in range(1 if takes_all else config.repeats):
         rows = few_label_subset(parts.train_labels, per_class, generator)
         probabilities = logistic_regression(
-            train[rows], parts.train_labels[rows], test, _FEW_LABEL_C, len(parts.classes)
+            train[rows], parts.train_labels[rows], test, FEW_LABELS_C, len(parts.classes)
         )
         accuracies.append(float(top_k(probabilities, parts.test_labels, 1).mean()))
     draws = torch.tensor(accuracies, dtype=torch.float64)

@@ -88,6 +88,29 @@ class Classifier:
     calibration: Calibration | None = None
     __repr__ = short_repr
 
+    @property
+    def recognition(self) -> Recognition:
+        """How it answers, as config.json records it."""
+        return Recognition(
+            view=self.space.view,
+            feature=self.space.feature,
+            dimension=self.layer.in_features,
+            average=self.average,
+            calibration=self.calibration,
+        )
+
+    def require_dimension(self, dimension: int, path: str | Path) -> None:
+        """Refuse a network whose feature has another length than the classifier takes.
+
+        Raises:
+            CheckpointError: it does; the message contains the path of the recognizer.
+        """
+        if dimension != self.layer.in_features:
+            raise CheckpointError(
+                f"{path}: its classifier takes {self.layer.in_features:,} numbers, but the network gives "
+                f"{dimension:,}; restore config.json"
+            )
+
     @torch.inference_mode()
     def of_clips(self, features: Tensor) -> Tensor:
         """Return the probabilities of a video.
@@ -158,14 +181,7 @@ def save_recognizer(
 
 def save_answers(folder: Path, classifier: Classifier) -> None:
     """Record how a recognizer answers, after its weights were saved: its clips, its average and its calibration."""
-    recognition = Recognition(
-        view=classifier.space.view,
-        feature=classifier.space.feature,
-        dimension=classifier.layer.in_features,
-        average=classifier.average,
-        calibration=classifier.calibration,
-    )
-    write_description(folder, replace(describe_trained(folder), recognition=asdict(recognition)))
+    write_description(folder, replace(describe_trained(folder), recognition=asdict(classifier.recognition)))
 
 
 def load_classifier(path: str | Path) -> Classifier:

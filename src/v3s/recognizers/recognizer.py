@@ -13,7 +13,6 @@ from v3s.data.views import View
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.text import short_repr
-from v3s.files.writing import CheckpointError
 from v3s.recognizers.classifier import Average, Classifier, load_classifier
 from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes, times_of
 
@@ -119,9 +118,5 @@ def open_recognizer(
     space, source = classifier.space, open_source(str(path))
     view = space.view if num_clips is None else replace(space.view, num_clips=num_clips, stride=0)
     encoder = make_encoder(source, view, [space.feature], compute, num_workers=num_workers)
-    if encoder.dimension != classifier.layer.in_features:
-        raise CheckpointError(
-            f"{path}: its classifier takes {classifier.layer.in_features:,} numbers, but the network gives "
-            f"{encoder.dimension:,}; restore config.json"
-        )
+    classifier.require_dimension(encoder.dimension, path)
     return Recognizer(encoder, replace(classifier, space=replace(space, view=view)))

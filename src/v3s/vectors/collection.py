@@ -213,6 +213,11 @@ class Vectors:
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
     @property
+    def lines(self) -> bytes:
+        """The content of videos.jsonl."""
+        return self._lines
+
+    @property
     def has_spans(self) -> bool:
         """Whether some entries are spans that do not begin with their file."""
         return b'"start_seconds"' in self._lines

@@ -25,7 +25,7 @@ from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
-from v3s.features.saved import HUGGING_FACE
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from v3s.backbones.device import Compute
 from v3s.data.index_cache import default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.store_folder import is_store, open_store
-from v3s.features.encoder import Encoder
+from v3s.features.encoder import Encoder, make_encoder
+from v3s.features.source import open_source
 from v3s.files.times import time_text
-from v3s.vectors.collection import Vectors
+from v3s.files.writing import CheckpointError
+from v3s.vectors.collection import Vectors, VectorsError
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
@@ -50,13 +53,16 @@ class Query:
         return 0.0, self.video.duration_seconds
 
 
-def known_video(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
-    """Return the index of a file: what a scan of the collection has learned, else by decoding the whole file.
+def known_video(root: Path, file: Path) -> VideoIndex | StoredVideo:
+    """Return the index of a file: what a scan of a collection has learned, else by decoding the whole file.
+
+    Args:
+        root: the folder of the collection's videos.
+        file: the video; it need not be in it.
 
     Raises:
         VideoError: the file cannot be read.
     """
-    root = Path(vectors.description.root)
     whole = file.resolve()
     path = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""
     if path and is_store(root) and (stored := open_store(root).files.get(path)) is not None:
@@ -68,6 +74,33 @@ def known_video(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
         if isinstance(found, VideoIndex):
             return found
     return index_video(file)
+
+
+def open_query_encoder(vectors: Vectors, backbone: str | None, compute: Compute) -> Encoder:
+    """Open the network that the vectors of a collection come from, with the same settings.
+
+    Args:
+        vectors: the collection.
+        backbone: where the network is now, if not where it was when the collection was embedded.
+        compute: the device.
+
+    Raises:
+        VectorsError: the network cannot be opened, or has other weights.
+    """
+    stored, name = vectors.description, backbone or vectors.description.backbone
+    try:
+        source = open_source(name, seed=stored.seed)
+    except CheckpointError as error:
+        raise VectorsError(
+            f"{error}; {vectors.folder} was embedded with this network: give its new location with --backbone"
+        ) from error
+    if source.fingerprint != stored.space.weights:
+        raise VectorsError(
+            f"{vectors.folder} contains vectors of another model: they were embedded with the weights "
+            f"{stored.space.weights[:12]} ({stored.network}), but {name} has the weights "
+            f"{source.fingerprint[:12]}; give the network that embed used with --backbone, or embed again"
+        )
+    return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
 def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | None, end: float | None) -> Query:
@@ -91,7 +124,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
             f"{vectors.folder} has one vector per video, and a span of a video is not comparable with whole videos: "
             "leave out --start and --end, or embed with --per-clip or --segment"
         )
-    known = known_video(vectors, file)
+    known = known_video(Path(vectors.description.root), file)
     video = asked = at_rate(known, encoder.view.fps)
     if is_span:
         asked = asked_span(known, str(file), start, end, encoder.view.fps)

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from v3s.features.saved import HUGGING_FACE
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM
 from v3s.files.text import as_text, counted
 from v3s.pages.charts import bar_chart
 from v3s.pages.page import figure, page, paragraph, section, table
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
-FEW_LABELS = 5  # of each class
+LABELS_PER_CLASS = 5  # of each class
 _PLUS_MINUS = "\u00a0±\u00a0"  # no line breaks there
 _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
     "Vectors are the mean over the clips of a video, frozen. Linear probe: the classes by logistic regression. "
-    f"Neighbours: the vote of the nearest training videos. {FEW_LABELS} labels: a linear probe on so many per class. "
+    f"Neighbours: the vote of the nearest training videos. {LABELS_PER_CLASS} labels: a linear probe on so many per class. "
     "Retrieval: whether the nearest training video is of the class.",
     "± is one standard error over groups of test videos, which are right or wrong together; with few labels, over "
     "draws of the labels. A difference is paired by video. The best of several was chosen on these test videos, which "
@@ -41,7 +41,16 @@ def _short(name: str) -> str:
 def header(found: Comparison) -> tuple[str, ...]:
     """The columns of the table."""
     neighbours = f"{found.rows[0].k} neighbours"
-    return ("", "linear probe", neighbours, f"{FEW_LABELS} labels", "retrieval", "clips/s", "M parameters", "licence")
+    return (
+        "",
+        "linear probe",
+        neighbours,
+        f"{LABELS_PER_CLASS} labels",
+        "retrieval",
+        "clips/s",
+        "M parameters",
+        "licence",
+    )
 
 
 def table_rows(found: Comparison) -> list[tuple[str, ...]]:
@@ -73,7 +82,7 @@ def _licence(row: Compared) -> str:
     return "of its source" if row.origin == "converted" else row.licence or "not stated"
 
 
-def answer(found: Comparison) -> list[str]:
+def conclusion(found: Comparison) -> list[str]:
     """The answer in sentences, by linear probe."""
     names = dict(zip(found.rows, short_names(found), strict=True))
     own, other, random = found.best(own=True), found.best(own=False), found.random
@@ -144,7 +153,7 @@ def comparison_page(found: Comparison) -> str:
     return page(
         _TITLE,
         [
-            section("The answer", *map(paragraph, answer(found))),
+            section("The answer", *map(paragraph, conclusion(found))),
             section("All numbers", table(header(found), table_rows(found)), *map(paragraph, _NOTES)),
             section("Linear probe", figure(chart, "The classes by logistic regression on frozen vectors")),
             section("Points more than with random weights", table(_DIFFERENCES, _difference_rows(found))),
@@ -157,7 +166,7 @@ def comparison_page(found: Comparison) -> str:
 def comparison_markdown(found: Comparison) -> str:
     """Return verdict and tables as Markdown."""
     lines = [f"# {_TITLE}", "", _markdown(_lead(found)), ""]
-    lines += [f"{_markdown(sentence)}\n" for sentence in answer(found)]
+    lines += [f"{_markdown(sentence)}\n" for sentence in conclusion(found)]
     lines += _markdown_table(header(found), table_rows(found))
     lines += ["", "Points more than with random weights:", "", *_markdown_table(_DIFFERENCES, _difference_rows(found))]
     lines += ["", *_markdown_table(_FACTS, _facts(found)), "", *(f"{note}\n" for note in _NOTES)]

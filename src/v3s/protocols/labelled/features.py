@@ -221,4 +221,6 @@ def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     """Open what the middle one of a sample's rows shows."""
     vectors, rows = contents.vectors, joined.rows[joined.samples == number]
     place = vectors.place_of(int(rows[len(rows) // 2]))
-    return video_of(place, known_video(vectors, Path(place.file)), vectors.description.space.view.fps)
+    return video_of(
+        place, known_video(Path(vectors.description.root), Path(place.file)), vectors.description.space.view.fps
+    )
