@@ -26,7 +26,7 @@ from v3s.files.text import counted, say, text_table
 from v3s.files.writing import json_as_bytes, write_files, write_json
 from v3s.options import require_folders
 from v3s.protocols.comparison.page import (
-    LABELS_PER_CLASS,
+    NUM_LABELS,
     comparison_markdown,
     comparison_page,
     conclusion,
@@ -126,7 +126,7 @@ def _options(config: CompareConfig, backbone: str) -> ProbeConfig:
     """What ``v3s probe`` of one backbone would be given."""
     own = {field.name for field in fields(config)}
     values = {field.name: getattr(config, field.name) for field in fields(ProbeConfig) if field.name in own - {"out"}}
-    return ProbeConfig(**values, backbone=backbone, few_labels=(LABELS_PER_CLASS,))
+    return ProbeConfig(**values, backbone=backbone, few_labels=(NUM_LABELS,))
 
 
 def _open(config: CompareConfig, backbone: str) -> Encoder:

@@ -10,13 +10,13 @@ from v3s.pages.charts import bar_chart
 from v3s.pages.page import figure, page, paragraph, section, table
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
-LABELS_PER_CLASS = 5  # of each class
+NUM_LABELS = 5  # of each class
 _PLUS_MINUS = "\u00a0±\u00a0"  # no line breaks there
 _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
     "Vectors are the mean over the clips of a video, frozen. Linear probe: the classes by logistic regression. "
-    f"Neighbours: the vote of the nearest training videos. {LABELS_PER_CLASS} labels: a linear probe on so many per class. "
+    f"Neighbours: the vote of the nearest training videos. {NUM_LABELS} labels: a linear probe on so many per class. "
     "Retrieval: whether the nearest training video is of the class.",
     "± is one standard error over groups of test videos, which are right or wrong together; with few labels, over "
     "draws of the labels. A difference is paired by video. The best of several was chosen on these test videos, which "
@@ -45,7 +45,7 @@ def header(found: Comparison) -> tuple[str, ...]:
         "",
         "linear probe",
         neighbours,
-        f"{LABELS_PER_CLASS} labels",
+        f"{NUM_LABELS} labels",
         "retrieval",
         "clips/s",
         "M parameters",
