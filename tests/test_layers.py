@@ -23,7 +23,7 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
 VERB_ROOMS = ("commands", "protocols", "vectors", "recognizers", "explore", "serve", "export")
-USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own"}
+USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own", "compare"}
 """The only files that use other commands."""
 MODULES = sorted(SOURCE.rglob("*.py"))
 

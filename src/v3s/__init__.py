@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from v3s.features.encoder import load_encoder
     from v3s.features.saved import load_backbone
     from v3s.pretext.task import TASKS
+    from v3s.protocols.compare import CompareConfig, compare
     from v3s.protocols.explain import ExplainConfig, explain
     from v3s.protocols.finetune import FinetuneConfig, finetune
     from v3s.protocols.probe import ProbeConfig, probe
@@ -61,6 +62,7 @@ __all__ = [
     "AuditConfig",
     "Callback",
     "CheckConfig",
+    "CompareConfig",
     "ConvertConfig",
     "DemoConfig",
     "EmbedConfig",
@@ -89,6 +91,7 @@ __all__ = [
     "check_backbone",
     "choose_to_label",
     "clusters_of",
+    "compare",
     "convert",
     "create_backbone",
     "demo",

@@ -14,6 +14,7 @@ import pytest
 
 from v3s.backbones import create_backbone
 from v3s.features.saved import Trained, describe_trained, plain_sampling, write_trained
+from v3s.features.source import open_source
 from v3s.files.weights import PUBLISHED, WEIGHTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -103,13 +104,18 @@ def test_an_export_is_loaded_by_name_and_by_hash_without_its_code(
     assert later.returncode == 0, later.stdout  # from the cache
 
 
+def test_a_folder_of_an_export_is_a_network_of_v3s(folders: dict[str, Path]) -> None:
+    source, folder = open_source(f"hf:{folders['me/model']}"), folders["me/model"]
+    assert (source.origin, source.fingerprint) == ("converted", describe_trained(folder).fingerprint)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("hf:me/damaged", "damaged, or not the weights described"),
         ("hf:me/other", "is not a model that v3s export wrote"),
         ("hf:me/none", "cannot be downloaded"),
-        ("hf:not a name", "cannot be downloaded"),
+        ("hf:not a name", "is not a model that v3s export wrote"),
     ],
 )
 def test_what_is_no_export_is_one_line(name: str, message: str, hub: tuple[str, list[str]], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from v3s.data.synthetic import make_clips
-from v3s.features.encoder import Feature
+from v3s.features.encoder import LAST, Feature
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.probe import ProbeConfig, probe
 from v3s.protocols.retrieve import RetrieveConfig, retrieve
@@ -71,10 +71,11 @@ def of_videos(feature: Feature | None = None, **options: Any) -> LabelledVectors
     return labelled_vectors(FeatureOptions(**(NETWORK | options)), feature or Feature(), console=QUIET, divides=True)
 
 
-def of_store(vectors: Path, *, console: Console = QUIET, **options: Any) -> LabelledVectors:
-    return labelled_vectors(
-        FeatureOptions(vectors=str(vectors), **({"num_clips": 2} | options)), Feature(), console=console, divides=True
-    )
+def of_store(
+    vectors: Path, feature: Feature | None = None, *, console: Console = QUIET, **options: Any
+) -> LabelledVectors:
+    given = FeatureOptions(vectors=str(vectors), **({"num_clips": 2} | options))
+    return labelled_vectors(given, feature or Feature(), console=console, divides=True)
 
 
 def check_equal(one: LabelledVectors, other: LabelledVectors) -> None:
@@ -115,6 +116,35 @@ def test_a_retrieval_of_vectors_is_that_of_their_videos(folder: Path, tmp_path: 
     other = retrieve(RetrieveConfig(vectors=str(vectors), num_clips=2, **options, **shown), console=QUIET)
     assert one == other
     assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 2 * 6
+
+
+def test_the_last_stage_of_vectors_is_that_of_their_network(
+    folder: Path, stored: Path, foundations: dict[str, Path], tmp_path: Path
+) -> None:
+    last = Feature(LAST)
+    check_equal(of_videos(last, data=str(folder)), of_store(stored, last))
+    network = {"backbone": f"hf:{foundations['videomae']}", "clip_frames": None, "clip_size": None}
+    vectors = embedded(folder, tmp_path / "foundation", **network)
+    found = of_videos(last, data=str(folder), **network)
+    assert found.space.feature.stage == "pooled"
+    assert found.space.view.resize is not None
+    check_equal(found, of_store(vectors, last))
+    middle = embedded(folder, tmp_path / "middle", stage="conv4")
+    with pytest.raises(VectorsError, match=r"was embedded with --stage conv4, not --stage conv5; give --stage conv4"):
+        of_store(middle, last)
+
+
+def test_a_foundation_model_is_not_saved_as_a_recognizer(
+    folder: Path, foundations: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"hf:{foundations['vit']}"
+    vectors = embedded(folder, tmp_path / "vectors", backbone=name, clip_frames=1, clip_size=None, num_clips=1)
+    monkeypatch.setattr("v3s.protocols.probe.labelled_vectors", None)  # refused before the long work
+    each: list[dict[str, Any]] = [{"data": str(folder), "backbone": name}, {"vectors": str(vectors)}]
+    for given in each:
+        with pytest.raises(ValueError, match=r"hf:.*: .* neither trained here nor saved with a classifier"):
+            probe(ProbeConfig(save=str(tmp_path / "saved"), **given), console=QUIET)
+    assert not (tmp_path / "saved").exists()
 
 
 def test_official_lists_find_stored_names_of_videos_that_are_gone(folder: Path, tmp_path: Path) -> None:

@@ -106,6 +106,12 @@ COMMANDS = {
             "retrieve --in vectors --splits ucfTrainTestlist --pool mean",
         ),
     ),
+    "compare": Command(
+        "downstream tasks",
+        "v3s.protocols.compare",
+        "compare backbones on the same videos: should I train my own?",
+        ("compare labelled_videos --backbones random:r3d run1 run2 converted hf:vjepa2 --out comparison",),
+    ),
     "similarity": Command(
         "downstream tasks",
         "v3s.protocols.similarity",

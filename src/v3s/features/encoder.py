@@ -6,7 +6,7 @@ unit length.
 
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,9 @@ Pool = Literal["mean", "max"]
 _PREPROCESSING = 1  # increase it if frames are resized differently: vectors from before and after cannot be mixed
 
 
+LAST = "last"
+"""As the name of a stage: the last of the network."""
+
 _POSITIONS_ON_CPU = 16 * 112 * 112
 """Frames x height x width of a forward pass on a CPU, one clip of the paper; larger passes exceed the caches."""
 
@@ -43,7 +46,7 @@ class Feature:
     """A stage of a backbone, pooled to a vector.
 
     Attributes:
-        stage: name of the stage.
+        stage: name of the stage; `LAST` stands for the network's last.
         pool: "mean" averages over time and space (D = channels); "max" max-pools height and width by two and flattens,
             the retrieval protocol's last pooling layer (512 x 2 x 3 x 3 = 9,216 numbers from 512 x 2 x 7 x 7).
 
@@ -52,6 +55,20 @@ class Feature:
 
     stage: str = "conv5"
     pool: Pool = "mean"
+
+    def among(self, stages: Mapping[str, int]) -> "Feature":
+        """Return this feature with the name of its stage, given those of a network in order."""
+        return replace(self, stage=list(stages)[-1]) if self.stage == LAST else self
+
+    def of(self, backbone: nn.Module) -> "Feature":
+        """Return this feature with the name of the stage in a network.
+
+        Raises:
+            ValueError: the network does not have the stage.
+        """
+        feature = self.among(backbone.stages)  # type: ignore[arg-type]
+        check_stage(backbone, feature.stage)
+        return feature
 
     def extract(self, stages: dict[str, Tensor]) -> Tensor:
         """Return the vectors of a batch from its stages: float32, shape (B, D)."""
@@ -124,8 +141,9 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         values = {"format": _PREPROCESSING, **asdict(self)}
-        if self.view.fps is None:
-            del values["view"]["fps"]  # vectors of earlier versions keep their fingerprint
+        for name in ("fps", "resize"):
+            if getattr(self.view, name) is None:
+                del values["view"][name]  # vectors of earlier versions keep their fingerprint
         if self.normalisation is None:
             del values["normalisation"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -297,17 +315,18 @@ def load_encoder(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    stage: str = "conv5",
+    stage: str = LAST,
     pool: Pool = "mean",
     num_clips: int = 10,
 ) -> Encoder:
     """Load a trained network as an encoder of videos.
 
     Args:
-        path: a run's folder or the safetensors file in it; also ``random:NAME[@WIDTH]``, the untrained baseline.
+        path: a run's folder or the safetensors file in it; also ``random:NAME[@WIDTH]``, the untrained baseline, and
+            ``hf:NAME``, a foundation model.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "bf16" or "fp32".
-        stage: the backbone's stage that the vectors come from.
+        stage: the backbone's stage that the vectors come from; "last" for its last.
         pool: "mean" averages the stage, "max" max-pools it by two.
         num_clips: clips of each video, evenly spaced.
 
@@ -353,10 +372,9 @@ def make_encoder(
     Raises:
         ValueError: the network does not have one of the stages.
     """
-    for feature in features:
-        check_stage(source.backbone, feature.stage)
+    named = tuple(feature.of(source.backbone) for feature in features)
     folded = replace(source, backbone=fold(source.on(compute)))
-    return Encoder(folded, view, tuple(features), compute, num_workers, batch_size)
+    return Encoder(folded, view, named, compute, num_workers, batch_size)
 
 
 def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], batch_size: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:

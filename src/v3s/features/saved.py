@@ -143,6 +143,16 @@ def save_trained(
     return write_trained(folder, trained, model.backbone, heads)
 
 
+def refuse_foundation(backbone: str) -> None:
+    """Refuse a model of Hugging Face that v3s did not export, where weights are trained or saved.
+
+    Raises:
+        CheckpointError: the name is of one.
+    """
+    if backbone.startswith(HUGGING_FACE):
+        folder_of(backbone)
+
+
 def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
     """Return the clip settings of a network that was not trained on a pretext task."""
     return ClipOptions().sampling(clip_frames, clip_size)
@@ -301,7 +311,10 @@ def network_of(trained: Trained, path: str | Path) -> nn.Module:
 def _export_on_hub(name: str) -> Path:
     folder = hub_export(name.removeprefix(HUGGING_FACE))
     if folder is None:
-        raise CheckpointError(f"{name}: is not a model that v3s export wrote")
+        raise CheckpointError(
+            f"{name}: is not a model that v3s export wrote; another model of Hugging Face gives vectors (embed, probe, "
+            "retrieve, similarity, compare), and is neither trained here nor saved with a classifier"
+        )
     return folder
 
 

@@ -22,7 +22,7 @@ from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
 from v3s.features.encoder import Feature
-from v3s.features.saved import describe_trained, kind_of_run
+from v3s.features.saved import describe_trained, kind_of_run, refuse_foundation
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
@@ -32,8 +32,8 @@ from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
-from v3s.protocols.labelled.division import LISTS, write_division
-from v3s.protocols.labelled.parts import Parts
+from v3s.protocols.labelled.division import LISTS
+from v3s.protocols.labelled.parts import Parts, keep_division
 from v3s.protocols.recognition import (
     LabelledClips,
     RecognitionModel,
@@ -185,6 +185,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         ValueError: the configuration or the videos are invalid.
     """
     compute = choose_compute(config.device, config.precision)
+    refuse_foundation(config.backbone)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(
         clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
@@ -219,9 +220,7 @@ def _open(job: FinetuneJob) -> RunFolder:
     if not run.has_checkpoint:
         for name in (CLASSIFIER, RESULT, REPORT, *LISTS):
             (run.path / name).unlink(missing_ok=True)
-    if parts.is_divided:
-        write_division(run.path, parts.train.videos, parts.test.videos)
-        say(job.console, f"the division is kept in {run.path}: give it again with --splits {run.path}")
+    keep_division(parts, run.path, job.console)
     return run
 
 

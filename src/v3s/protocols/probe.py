@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Feature, Pool
+from v3s.features.encoder import LAST, Feature, Pool
+from v3s.features.saved import refuse_foundation
 from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
@@ -26,7 +27,7 @@ from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts
 from v3s.recognizers.linear import require_own_folder, save_linear
-from v3s.vectors.collection import read_description
+from v3s.vectors.collection import Description, read_description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,14 @@ class ProbeConfig(FeatureOptions):
             If this command divided the videos, it is fitted on all of them.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         k: Number of neighbours that vote.
         few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
         repeats: Random draws per few-label run.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "mean"
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
@@ -148,6 +149,7 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     console = console or Console()
     if config.save is not None:
         require_own_folder(Path(config.save))
+        refuse_foundation(_stored(config).backbone if config.backbone is None else config.backbone)
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
@@ -162,9 +164,14 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     return result
 
 
+def _stored(config: ProbeConfig) -> Description:
+    """What the stored vectors are of."""
+    return read_description(Path(str(config.vectors)))
+
+
 def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
     """Save a linear classifier with its network: of all labelled videos if they were divided here, else the probe."""
-    parts, seed = found.parts, config.seed
+    parts = found.parts
     vectors, labels, groups, whose = found.train, parts.train_labels, parts.train_groups, ""
     if parts.is_divided:
         whose = f", fitted on all {len(labels) + len(parts.test_labels):,} labelled videos"
@@ -173,9 +180,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
             groups = np.concatenate([groups, parts.test_groups.numpy() + groups.max() + 1])
     calibration = save_linear(
         folder,
-        open_source(
-            found.backbone, seed=seed if config.vectors is None else read_description(Path(config.vectors)).seed
-        ),
+        open_source(found.backbone, seed=config.seed if config.vectors is None else _stored(config).seed),
         found.space,
         vectors,
         labels,
@@ -291,7 +296,7 @@ def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResul
     return {
         "backbone": found.backbone,
         "fingerprint": found.space.weights,
-        "stage": config.stage,
+        "stage": found.space.feature.stage,
         "pool": config.pool,
         "view": asdict(found.space.view),
         "seed": config.seed,

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.features.encoder import Feature, Pool
+from v3s.features.encoder import LAST, Feature, Pool
 from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
@@ -42,7 +42,7 @@ class RetrieveConfig(FeatureOptions):
         page: HTML page with queries and their neighbours as thumbnails.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
         page_queries: Number of queries shown on the page.
 
@@ -50,7 +50,7 @@ class RetrieveConfig(FeatureOptions):
         centre: Subtract the mean vector of the gallery from all vectors first.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "max"
     centre: bool = False
     page: str | None = None
@@ -195,7 +195,7 @@ def _description(config: RetrieveConfig, found: LabelledVectors, result: Retriev
         "fingerprint": found.space.weights,
         "seed": config.seed,
         "view": asdict(found.space.view),
-        "stage": config.stage,
+        "stage": found.space.feature.stage,
         "pool": config.pool,
         "centre": config.centre,
         "gallery": parts.train_source,

@@ -87,6 +87,7 @@ def _parts(space: Space) -> dict[str, Any]:
     return {
         "network (its weights)": space.weights[:12],
         "clip": f"{view.clip_frames} frames of {view.clip_size} pixels",
+        "resizing": view.resize or "that of the paper",
         "frame rate": "that of the file" if view.fps is None else f"{view.fps:g}",
         "feature": f"{space.feature.stage}, {space.feature.pool}",
         "normalisation": space.normalisation or "none",

@@ -54,7 +54,7 @@ class Description:
         backbone: the value of ``--backbone``; a path is absolute.
         seed: seed of random weights.
         network: name and width of the network, e.g. ``r2plus1d@0.25``.
-        stages: its stages with their channels.
+        stages: its stages in order, with their channels.
         space: network, clips and feature; vectors of the same space are comparable.
         per_clip: one vector per clip; otherwise one per video, the mean over its clips.
         dimension: length of a vector.
@@ -99,6 +99,9 @@ class Description:
                 "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
                 f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
             )
+        if self.space.feature.stage not in self.stages:
+            stages = ", ".join(self.stages) or "none"
+            raise ValueError(f"the feature's stage is {self.space.feature.stage}, and the network's are {stages}")
 
     @property
     def identity(self) -> dict[str, Any]:

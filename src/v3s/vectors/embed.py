@@ -24,7 +24,8 @@ from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
+from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
@@ -63,7 +64,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     More options:
         subset: Part of the split.
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         stride: Frames between the starts of consecutive clips (a sliding window); 0 takes --num-clips clips instead.
         dtype: Type of the numbers in the files.
@@ -74,7 +75,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     out: str
     subset: Subset = "all"
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "mean"
     stride: int = 0
     per_clip: bool = False
@@ -178,7 +179,7 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
 
 def absolute_backbone(backbone: str) -> str:
     """Return the value of ``--backbone`` with an absolute path, valid in any working directory."""
-    name = backbone.removeprefix(RANDOM)
+    name = backbone.removeprefix(RANDOM).removeprefix(HUGGING_FACE)
     return backbone.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else backbone
 
 

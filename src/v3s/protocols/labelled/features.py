@@ -11,12 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.data.lists.splits import VideoList
-from v3s.features.encoder import Feature, Space, open_encoder, restored
+from v3s.features.encoder import Encoder, Feature, Space, open_encoder, restored
 from v3s.features.source import EncoderOptions
 from v3s.files.text import say, short_repr
 from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts, report_padded
-from v3s.protocols.labelled.division import write_division
-from v3s.protocols.labelled.parts import Labelled, Parts, make_parts
+from v3s.protocols.labelled.parts import Labelled, Parts, keep_division, make_parts
 from v3s.vectors.collection import Vectors, VectorsError, open_vectors
 from v3s.vectors.labels import Contents, Joined, join, list_contents, list_labelled, list_official
 from v3s.vectors.moments import video_of
@@ -103,8 +102,11 @@ def labelled_vectors(
     """
     take = _computed if options.vectors is None else _stored
     found = take(options, feature, console, divides)
-    if found.parts.is_divided:
-        _keep_division(options, found.parts, console)
+    if options.out is not None:
+        beside = Path(options.out).with_suffix("")
+        keep_division(found.parts, beside.with_name(f"{beside.name}-split"), console)
+    elif found.parts.is_divided:
+        say(console, "--out RESULT.json keeps this division beside the result, to be given again")
     return found
 
 
@@ -113,6 +115,15 @@ def _computed(options: FeatureOptions, feature: Feature, console: Console, divid
     parts = labelled_parts(
         options, seed=options.seed, workers=options.workers, console=console, divides=divides, fps=encoder.view.fps
     )
+    return encode_parts(encoder, parts, console)
+
+
+def encode_parts(encoder: Encoder, parts: Parts, console: Console) -> LabelledVectors:
+    """Compute the vectors of both parts of labelled videos, which were read.
+
+    Raises:
+        ValueError: the network's output contains NaN or infinity.
+    """
     report_padded(parts.tables, encoder.view, console)
     train, test = (
         restored(encoder.mean_vectors(table, console=console, what=what)) for what, table in parts.tables.items()
@@ -149,6 +160,7 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *,
         VectorsError: it differs; the message says what to give, and which command makes what was asked for.
     """
     stored, view = vectors.description, vectors.description.space.view
+    feature = feature.among(stored.stages)
     has: dict[str, object] = {"stage": stored.space.feature.stage, "pool": stored.space.feature.pool}
     asked: dict[str, object] = {"stage": feature.stage, "pool": feature.pool}
     if stride is not None:
@@ -212,13 +224,3 @@ def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     return video_of(
         place, known_video(Path(vectors.description.root), Path(place.file)), vectors.description.space.view.fps
     )
-
-
-def _keep_division(options: FeatureOptions, parts: Parts, console: Console) -> None:
-    if options.out is None:
-        say(console, "--out RESULT.json keeps this division beside the result, to be given again")
-        return
-    folder = Path(options.out).with_suffix("")
-    folder = folder.with_name(f"{folder.name}-split")
-    write_division(folder, parts.train.videos, parts.test.videos)
-    say(console, f"the division is kept in {folder}: give it again with --splits {folder}")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
 from v3s.files.text import counted, say, short_repr
-from v3s.protocols.labelled.division import divide, next_to, undivided
+from v3s.protocols.labelled.division import divide, next_to, undivided, write_division
 from v3s.video.decode import Video
 
 UNKNOWN = -1
@@ -256,6 +257,13 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
         text += f" and {len(sides) - _NUM_LISTED:,} more" if len(sides) > _NUM_LISTED else ""
     say(console, text)
     return train, test
+
+
+def keep_division(parts: Parts, folder: Path, console: Console) -> None:
+    """Write the lists of videos that were divided here into a folder, and say how to give them again."""
+    if parts.is_divided:
+        write_division(folder, parts.train.videos, parts.test.videos)
+        say(console, f"the division is kept in {folder}: give it again with --splits {folder}")
 
 
 def _require_classes(found: Labelled) -> None:
