@@ -67,7 +67,7 @@ def test_the_tables_have_a_row_per_vector_and_name_the_copy(stored: Vectors, tmp
     assert rows[5]["path"] == stored.place_of(5).file or "=a" in rows[5]["path"]
     vectors = matrix_of(stored)
     np.testing.assert_allclose([[float(row["x"]), float(row["y"])] for row in rows], v3s.map_of(vectors), atol=1e-5)
-    assert [int(row["cluster"]) for row in rows] == v3s.clusters_of(vectors, 3).tolist()
+    assert [int(row["cluster"]) - 1 for row in rows] == v3s.clusters_of(vectors, 3).tolist()
     np.testing.assert_allclose([float(row["outlier"]) for row in rows], v3s.outlier_scores(vectors), atol=1e-4)
     copies = rows_of(page.parent / "duplicates.csv")
     found = v3s.near_duplicates(stored)

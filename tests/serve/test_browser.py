@@ -138,6 +138,26 @@ def test_a_stretch_of_the_player_is_searched_with(spans_page: str, window: Open)
     assert page.locator("#message").is_hidden()
 
 
+def test_the_first_arrow_key_goes_to_the_first_tile(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.row") == "0"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.row") == "1"
+
+
+def test_a_stretch_is_not_set_before_the_player_shows_it(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    page.route("**/window.mp4*", lambda route: None)  # it never comes
+    page.locator("#grid .tile").nth(5).focus()
+    page.keyboard.press("p")
+    until(lambda: page.locator("#player .time").inner_text().startswith("loading"))
+    before = page.locator("#player .chosen").inner_text()
+    page.keyboard.press("i")
+    assert page.locator("#player .chosen").inner_text() == before
+    assert page.locator("#player [data-do=from]").is_disabled()
+
+
 @pytest.mark.parametrize("reach", ["hover", "focus"])
 def test_an_avi_plays_where_the_pointer_or_the_focus_is(spans_page: str, window: Open, reach: str) -> None:
     page = window(spans_page)
@@ -160,6 +180,7 @@ def test_a_hostile_name_is_text(files: Path, window: Open) -> None:
         assert "<script>" in row.locator(".name").inner_text() or "<script>" in row.get_attribute("title")  # type: ignore[operator]
         row.click()
         until(lambda: "<script>" in page.locator("#player .name").inner_text())
+        assert page.locator("#player [data-do=search]").is_disabled()  # these vectors are of whole files
         page.locator("#new-class input").fill("<img src=x onerror=document.title='owned'>")
         page.locator("#new-class button").click()
         until(lambda: "<img" in page.locator("#classes").inner_text())
@@ -213,7 +234,7 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         one.keyboard.press("Enter")
         until(lambda: "walk" in one.locator("#classes").inner_text())
         until(lambda: "walk" in other.locator("#classes").inner_text())  # it asks every two seconds
-        one.locator("#grid .tile").nth(0).focus()
+        until(lambda: one.evaluate("document.activeElement.dataset.row") == "0")
         one.keyboard.press("1")
         until(lambda: one.locator("#grid .tile .mark").count() == 1)
         until(lambda: one.evaluate("document.activeElement.dataset.row") == "1")  # it goes on to the next

@@ -121,7 +121,10 @@ def _clusters(found: Exploration, members: Sequence[NDArray[np.int64]], picture:
 
 
 def _duplicates(shown: Sequence[Duplicate], count: int, picture: _Picture) -> str:
-    text = f"{counted(count, 'pair')} of stretches of different files that show the same, the longest first"
+    text = (
+        f"{counted(count, 'pair')} of stretches of different files that show the same: the longest runs of spans first"
+    )
+    text += ", then the most similar"
     text += f"; {len(shown):,} are shown, duplicates.csv has all." if count > len(shown) else "."
     text += " Similarity is 1 for copies and 0 for an average pair of this collection." if count else ""
     pairs = []

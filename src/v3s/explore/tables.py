@@ -47,12 +47,14 @@ def write_exploration(folder: Path, found: Exploration, page: str) -> None:
 
 
 def _span_rows(found: Exploration) -> Iterator[tuple[Any, ...]]:
+    """The clusters are numbered from 1, as on the page; a span in none has no number."""
     table = found.table
     times = zip(table.file_of.tolist(), table.starts.tolist(), table.ends.tolist(), strict=True)
     columns = zip(times, found.points.tolist(), found.clusters.tolist(), found.outliers.tolist(), strict=True)
     for (file, start, end), (x, y), cluster, outlier in columns:
         yield (
-            table.files[file], f"{start:.3f}", f"{end:.3f}", f"{x:.5f}", f"{y:.5f}", cluster, f"{outlier:.5f}",
+            table.files[file], f"{start:.3f}", f"{end:.3f}", f"{x:.5f}", f"{y:.5f}", "" if cluster < 0 else cluster + 1,
+            f"{outlier:.5f}",
         )  # fmt: skip
 
 

@@ -248,7 +248,10 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
         for rows, name in zip((is_train, is_test), names, strict=True)
     )
     sides = undivided([*train.labels, *test.labels], np.repeat([False, True], [len(train.labels), len(test.labels)]))
-    text = f"divided by seed {seed}: {is_train.sum():,} {names[0]} and {is_test.sum():,} {names[1]}, in whole groups"
+    text = f"divided by seed {seed}: {is_train.sum():,} {names[0]} and {is_test.sum():,} {names[1]}, "
+    text += (
+        "in whole groups" if len(np.unique(groups)) < len(groups) else "each a group of its own (--group joins some)"
+    )
     if num_near := len(is_test) - int(is_train.sum() + is_test.sum()):
         text += f"; {num_near:,} next to test spans are used for neither"
     if sides:

@@ -48,7 +48,7 @@ export class Duplicates {
   async add() {
     try {
       const found = await ask("/api/duplicates", { offset: this.shown });
-      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} pairs that show the same, the most similar first` : "No two files show the same.";
+      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} pairs that show the same, the longest runs first` : "No two files show the same.";
       this.shown += found.pairs.length;
       this.list.append(...found.pairs.map((pair) => this.pair(pair)));
       this.more.hidden = this.shown >= found.num_duplicates;

@@ -50,6 +50,12 @@ export class Grid {
     tile.scrollIntoView({ block: "nearest" });
   }
 
+  focusVisible() { // the first tile that can be seen, unless one has the focus; whether there is one
+    const seen = this.focused ?? this.tiles.find((tile) => tile.getBoundingClientRect().top >= 0);
+    if (seen) this.focus(seen);
+    return Boolean(seen);
+  }
+
   next(tile) {
     const after = this.tiles[this.tiles.indexOf(tile) + 1];
     if (after) this.focus(after);

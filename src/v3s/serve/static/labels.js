@@ -5,9 +5,9 @@ import { ask, element, send } from "./api.js";
 const POLL_MS = 2000;
 
 export class Labels {
-  constructor(section, { rowsShown, onClasses, onMarks, onChoose, onTrained, onError }) {
+  constructor(section, { rowsShown, onClasses, onAdded, onMarks, onChoose, onTrained, onError }) {
     this.section = section;
-    this.calls = { rowsShown, onClasses, onMarks, onChoose, onTrained, onError };
+    this.calls = { rowsShown, onClasses, onAdded, onMarks, onChoose, onTrained, onError };
     this.classes = [];
     this.version = -1;
     this.undo = [];
@@ -30,6 +30,7 @@ export class Labels {
       this.take(await send("/api/classes", { name }));
       input.value = "";
       input.blur();
+      this.calls.onAdded();
     } catch (error) { this.calls.onError(error); }
   }
 
@@ -71,7 +72,7 @@ export class Labels {
       const found = await send("/api/probe", {});
       const held = found.held_out_accuracy;
       shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes`
-        + (held === null ? "; too few to hold some out." : `; right on ${(100 * held).toFixed(0)} % of those held out.`);
+        + (held === null ? "; a class has fewer than five, too few to hold some out." : `; right on ${(100 * held).toFixed(0)} % of those held out.`);
       this.calls.onTrained(found.classes);
     } catch (error) {
       shown.textContent = "";

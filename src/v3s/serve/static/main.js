@@ -14,7 +14,7 @@ const find = (selector) => document.querySelector(selector);
 const form = find("#filters"), message = find("#message");
 const ORDERS = [["listed", "as listed"], ["suggested", "to label next"], ["outliers", "unlike any others"]];
 const orders = new Map(ORDERS);
-let state = {}, collection = null, asked = null, shown = 0, views = {};
+let state = {}, collection = null, asked = null, loading = null, shown = 0, views = {};
 
 const grid = new Grid(find("#grid"), { onChoose: (span) => searchLike(span) });
 const player = new Player(find("#player"), {
@@ -25,6 +25,7 @@ const player = new Player(find("#player"), {
 const labels = new Labels(find("#labels"), {
   rowsShown: () => grid.rows,
   onClasses: () => collection && showChoices(),
+  onAdded: () => grid.focusVisible(),
   onMarks: (marks) => grid.setMarks(marks),
   onChoose: (name) => giveLabel(name),
   onTrained: showAnswers,
@@ -87,6 +88,8 @@ function showView() {
 }
 
 async function showMore(signal) {
+  if (loading === signal) return; // the button and the end of the page both ask
+  loading = signal;
   try {
     const { view, ...wanted } = state;
     const found = await ask("/api/spans", { ...wanted, offset: shown, limit: PAGE }, signal);
@@ -100,6 +103,7 @@ async function showMore(signal) {
     shown += found.spans.length;
     find("#more").hidden = found.spans.length < PAGE;
   } catch (error) { report(error); }
+  if (loading === signal) loading = null;
 }
 
 function option(value, text) { return element("option", { value, textContent: text }); }
@@ -177,6 +181,7 @@ const KEYS = {
 };
 
 addEventListener("keydown", (event) => {
+  if (event.key.startsWith("Arrow") && document.activeElement === document.body && grid.focusVisible()) event.preventDefault();
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, dialog *")) return;
   if (event.key === " " && event.target.matches("button:not(.tile), summary")) return;
   const place = "123456789".indexOf(event.key);
@@ -205,6 +210,7 @@ async function start() {
     labels.take(found);
     collection = found;
     if (collection.torn) report(new Refused(collection.torn));
+    player.allowSearch(!collection.whole_files);
     showChoices();
     makeViews();
     state = readAddress();

@@ -15,17 +15,29 @@ export class Player {
       earlier: () => this.shift(-1),
       later: () => this.shift(1),
       close: () => { this.close(); onClose(); },
-      from: () => this.setEnd("from"),
-      to: () => this.setEnd("to"),
+      from: () => this.isReady && this.setEnd("from"),
+      to: () => this.isReady && this.setEnd("to"),
       like: () => onLike(this.span),
-      search: () => onStretch(this.span, this.stretch),
+      search: () => this.button("search").disabled || onStretch(this.span, this.stretch),
     };
     section.addEventListener("click", (event) => this.actions[event.target.closest("button")?.dataset.do]?.());
     this.slider.addEventListener("input", () => { this.video.currentTime = Number(this.slider.value) - this.window.start; });
-    this.video.addEventListener("timeupdate", () => this.showTime());
+    this.video.addEventListener("timeupdate", () => this.isReady && this.showTime());
+    this.video.addEventListener("loadeddata", () => { this.setReady(true); this.showTime(); });
     for (const type of ["play", "pause"]) {
       this.video.addEventListener(type, () => { this.button("play").textContent = this.video.paused ? "\u25b6" : "\u23f8"; });
     }
+  }
+
+  allowSearch(allowed) {
+    this.button("search").disabled = !allowed;
+    if (!allowed) this.button("search").title = "These vectors are of whole videos. Embed with --segment to search with stretches.";
+  }
+
+  setReady(ready) { // whether the window can be seen, so that its time is known
+    this.isReady = ready;
+    for (const name of ["play", "from", "to"]) this.button(name).disabled = !ready;
+    if (!ready) this.section.querySelector(".time").textContent = "loading …";
   }
 
   get isOpen() { return this.span !== null; }
@@ -39,6 +51,7 @@ export class Player {
     this.fileSeconds = span.end;
     this.section.querySelector(".name").textContent = span.name;
     this.clear();
+    this.setReady(false);
     this.video.poster = media(span.row, "picture.jpg");
     try {
       const facts = await ask(`/api/spans/${span.row}`);
@@ -56,6 +69,7 @@ export class Player {
   async show(start, length, at) {
     const window = { start, end: Math.min(this.fileSeconds, start + length) }, { span } = this;
     this.window = window;
+    this.setReady(false);
     Object.assign(this.slider, { min: window.start, max: window.end, value: at });
     this.button("earlier").disabled = window.start <= 0;
     this.button("later").disabled = window.end >= this.fileSeconds - 0.01;
@@ -109,6 +123,7 @@ export class Player {
 
   fail(reason) {
     this.clear();
+    this.section.querySelector(".time").textContent = "";
     const shown = this.section.querySelector(".reason");
     shown.hidden = false;
     shown.textContent = reason;
