@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -75,6 +76,31 @@ def test_a_command_needs_its_own_options(name: str) -> None:
         verb({"data": "videos"})
     assert str(raised.value) == f"v3s.{name} was given a dict; it needs its options: v3s.{name}(v3s.{kind}(...))"
     assert pickle.loads(pickle.dumps(verb)) is verb  # another process may call it
+
+
+@pytest.mark.parametrize(
+    ("out", "events", "data", "message"),
+    [
+        ("a.avi", None, "a.avi", r"out is a\.avi, which is also data and would be replaced"),
+        ("link.csv", None, "list.csv", r"out is link\.csv, which is also data and would be replaced"),
+        ("videos/b.avi", None, "videos", r"out is videos/b\.avi, a file in data \(videos\), which would be replaced"),
+        ("new.csv", "recognizer/config.json", "a.avi", r"events is recognizer/config\.json, a file in recognizer"),
+        ("new.csv", "videos/../new.csv", "a.avi", r"out and events are both new\.csv; give two files"),
+        ("link.csv", "list.csv", "a.avi", r"out and events are both link\.csv; give two files"),
+        ("videos/old.csv", "videos/new.csv", "videos", None),  # a result is replaced by the next one
+    ],
+)
+def test_an_output_is_no_input(
+    out: str, events: str | None, data: str, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.avi", "list.csv", "videos/b.avi", "videos/old.csv", "recognizer/config.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("precious")
+    Path("link.csv").symlink_to("list.csv")
+    expected = pytest.raises(ValueError, match=message) if message else nullcontext()
+    with expected:
+        v3s.PredictConfig(data=data, recognizer="recognizer", out=out, events=events)
 
 
 @pytest.mark.parametrize(

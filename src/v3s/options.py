@@ -95,17 +95,43 @@ def as_typed(message: str, names: Mapping[str, str]) -> str:
 _LONGEST_NAME = 255  # bytes that a file system allows for one name
 
 
+_RESULTS = (".json", ".jsonl", ".csv", ".html")
+_NO_RESULTS = frozenset(
+    ("config.json", "config.yaml", "manifest.json", "metrics.jsonl", "videos.jsonl", "vectors.json", "store.json")
+)
+"""Files of runs, stores and collections, which have the endings of results."""
+
+
 def require_files(config: Any, *names: str) -> None:
     """Check that output files can be made, before hours of work rather than after; None is allowed.
 
     Raises:
-        ValueError: one of these options is a folder, or lies where no file can be made.
+        ValueError: one of these options is a folder, lies where no file can be made, or would replace what the command
+            reads or another of its files.
     """
     for name in names:
         if (value := getattr(config, name)) is not None:
             _require_place(name, Path(value))
             if Path(value).is_dir():
                 raise ValueError(f"{name} is {value}, which is a folder; give a file name")
+            others = {field.name: getattr(config, field.name) for field in fields(config) if field.name != name}
+            for other, given in others.items():
+                if isinstance(given, str) and given:
+                    _require_apart(name, value, other, given, both_written=other in names)
+
+
+def _require_apart(name: str, path: str, other: str, given: str, *, both_written: bool) -> None:
+    """Refuse an output that is another output, an input, or a file in a folder that is read, unless it is a result."""
+    place = os.path.realpath(path)
+    if both_written and place == os.path.realpath(given):
+        raise ValueError(f"{name} and {other} are both {path}; give two files")
+    if both_written or not os.path.exists(path) or not os.path.exists(given):
+        return
+    if os.path.samefile(path, given):
+        raise ValueError(f"{name} is {path}, which is also {other} and would be replaced; give another file")
+    is_result = path.endswith(_RESULTS) and os.path.basename(place) not in _NO_RESULTS
+    if os.path.isdir(given) and place.startswith(os.path.realpath(given) + os.sep) and not is_result:
+        raise ValueError(f"{name} is {path}, a file in {other} ({given}), which would be replaced; give another file")
 
 
 def require_folders(config: Any, *names: str) -> None:

@@ -71,8 +71,6 @@ class PredictConfig(ComputeOptions, VideoOptions):
         require_files(self, "out", "events")
         if not 0 <= self.unsure_below <= 1:
             raise ValueError(f"unsure_below is {self.unsure_below}; it must be a probability, from 0 to 1")
-        if self.events is not None and Path(self.events).absolute() == Path(self.out).absolute():
-            raise ValueError(f"out and events are both {self.out}; give two files")
         if bool(self.data) == (self.vectors is not None):
             raise ValueError("give either DATA, the videos, or --in, a folder of their vectors")
         defaults = {field.name: field.default for field in fields(self)}
