@@ -133,6 +133,44 @@ def test_a_last_line_that_is_half_written_is_dropped_with_a_word(files: Path, to
     assert given(marks_of(files)) == {0: "a", 1: "b"}
 
 
+def test_a_list_with_labels_of_others_is_kept(files: Path) -> None:
+    """A person wrote it, or the log is gone: its labels are nowhere else."""
+    with_classes(files, "walk").give([0], "walk")
+    folder = files / FOLDER
+    assert marks_of(files).torn == ""
+    assert [path.name for path in folder.glob("*.csv")] == ["labels.csv"]
+    listed = (folder / "labels.csv").read_text()
+    (folder / "labels.csv").write_text(listed + "mine.avi,0,,run\n")
+    assert marks_of(
+        files
+    ).torn == f"{folder / 'labels.csv'} had labels that {LOG} does not have; that list is now " + str(
+        folder / "labels-1.csv"
+    )
+    assert (folder / "labels-1.csv").read_text() == listed + "mine.avi,0,,run\n"
+    assert (folder / "labels.csv").read_text() == listed
+    (folder / LOG).unlink()
+    assert "labels-2.csv" in marks_of(files).torn
+    assert (folder / "labels-2.csv").read_text() == listed
+
+
+def test_a_log_that_is_removed_in_use_is_not_begun_anew(files: Path) -> None:
+    marks = with_classes(files, "walk")
+    marks.give([0], "walk")
+    (files / FOLDER / LOG).unlink()
+    with pytest.raises(VectorsError, match="was removed while it was in use; restore it, or start v3s serve again"):
+        marks.give([1], "walk")
+    assert not (files / FOLDER / LOG).exists()
+
+
+def test_windows_line_ends_and_empty_lines_are_read(files: Path) -> None:
+    with_classes(files, "walk").give([0, 3], "walk")
+    log = files / FOLDER / LOG
+    log.write_bytes(log.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    marks = marks_of(files)
+    marks.give([1], "walk")
+    assert given(marks) == given(marks_of(files)) == dict.fromkeys((0, 1, 3), "walk")
+
+
 def test_a_torn_line_alone_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     for content, left in ((b"", b""), (b"half", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"x" * 70_000, b"")):
@@ -155,7 +193,6 @@ def test_a_torn_line_alone_is_cut_off(tmp_path: Path) -> None:
         '{"path": "", "start": 0, "end": null, "label": "a", "at": ""}',
         '{"path": "", "start": 0, "end": null, "label": null, "at": ""}',
         '{"path": "a", "path": "b", "start": 0, "end": null, "label": "a", "at": ""}',
-        "",
     ],
 )  # fmt: skip
 def test_a_forged_line_is_refused_by_its_number(files: Path, line: str) -> None:

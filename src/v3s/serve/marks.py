@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ class Marks:
         classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
-        torn: a word about a half line that was cut off, else empty.
+        torn: a word about a half line that was cut off, or about a list that others changed, else empty.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -94,12 +95,12 @@ class Marks:
         self.torn = ""
         self._others: dict[tuple[str, float, float | None], str] = {}
         self._num_read = 0  # bytes
-        if (self.folder / LOG).exists():
+        if (self.folder / LOG).exists() or self.list_file.exists():
             with self._alone():
-                if dropped := cut_torn_line(self.folder / LOG):
+                if (self.folder / LOG).exists() and (dropped := cut_torn_line(self.folder / LOG)):
                     self.torn = f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
                 self._read()
-                self._write_list()
+                self._replace_list()
 
     @property
     def list_file(self) -> Path:
@@ -182,6 +183,8 @@ class Marks:
     def _read(self) -> None:
         """Read the whole lines that are new."""
         path = self.folder / LOG
+        if not path.exists() and self._num_read:
+            raise VectorsError(f"{path}: was removed while it was in use; restore it, or start v3s serve again")
         if not path.exists() or path.stat().st_size == self._num_read:
             return
         try:
@@ -189,8 +192,9 @@ class Marks:
             if len(content) < self._num_read:
                 raise VectorsError(f"{path}: was cut while it was in use; start v3s serve again")
             content = content[self._num_read : content.rfind(b"\n") + 1]
-            for number, line in enumerate(content.splitlines(), start=self.version + 1):
-                self._apply(parse_as(Mark, line, f"{path}, line {number}"), number)
+            for number, line in enumerate(content.split(b"\n")[:-1], start=self.version + 1):
+                if line.strip():
+                    self._apply(parse_as(Mark, line, f"{path}, line {number}"), number)
                 self.version = number
                 self._num_read += len(line) + 1
         except CheckpointError as error:
@@ -211,6 +215,19 @@ class Marks:
             self._others.pop(key, None)
             if mark.label is not None:
                 self._others[key] = mark.label
+
+    def _replace_list(self) -> None:
+        """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
+        kept = next(path for number in count(1) if not (path := self.folder / f"labels-{number}.csv").exists())
+        if self.list_file.exists():
+            self.list_file.replace(kept)
+        self._write_list()
+        if not kept.exists():
+            return
+        if set(kept.read_bytes().splitlines()) <= set(self.list_file.read_bytes().splitlines()):
+            kept.unlink()
+        else:
+            self.torn = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
 
     def _write_list(self) -> None:
         """Write the spans of the collection that have a label; of a store by names, else by whole paths."""

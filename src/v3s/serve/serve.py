@@ -1,5 +1,6 @@
 """``v3s serve``: a collection of vectors as a live page in the browser."""
 
+import asyncio
 import secrets
 import socket
 from contextlib import suppress
@@ -94,9 +95,13 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
                 app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
                 lifespan="off", timeout_graceful_shutdown=2,
             )  # fmt: skip
-            with suppress(KeyboardInterrupt):
+
+            async def answer() -> None:  # the address is said where Ctrl-C already ends the loop
                 say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)
-                uvicorn.Server(options).run(sockets=[listening])
+                await uvicorn.Server(options).serve(sockets=[listening])
+
+            with suppress(KeyboardInterrupt):
+                asyncio.run(answer())
         finally:
             previews.stop()
 
