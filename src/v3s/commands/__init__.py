@@ -171,13 +171,13 @@ COMMANDS = {
         "show a collection as a page: map, clusters, near-duplicates, outliers, what to label next",
         ("explore vectors --out explored", "explore vectors --out explored --map tsne --clusters 0"),
     ),
+    "serve": Command("search", "v3s.serve.serve", "look at a collection in the browser", ("serve vectors",)),
     "export": Command(
         "a model to give away",
         "v3s.export.export",
         "write a trained model into a folder to publish: weights, ONNX or torch.export, with a card",
         ("export run --out model --licence cc-by-4.0", "export recognizer --out model --format onnx"),
     ),
-    "serve": Command("search", "v3s.serve.serve", "look at a collection in the browser", ("serve vectors",)),
     "reproduce": Command(
         "the paper",
         "v3s.commands.reproduce",
