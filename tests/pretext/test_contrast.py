@@ -5,30 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from tests.pretext.conftest import Means
 from v3s.pretext.contrast import contrast_loss
 from v3s.pretext.model import EMBEDDING, Logits, PretextModel, Projected, pretext_objective, pretext_terms
 from v3s.pretext.objective import ObjectiveOptions, joint_objective
 from v3s.pretext.task import TASKS
 
 TASK = TASKS["v3s"]
-
-
-class Means(nn.Module):
-    """The smallest backbone: a linear layer on the clip's mean colour."""
-
-    num_features = 5
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, self.num_features)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) to features (B, 5)."""
-        features: Tensor = self.layer(clips.mean(dim=(2, 3, 4)))
-        return features
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -4,25 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.pretext.conftest import Means
 from v3s.pretext.model import Logits, PretextModel, mean_accuracy, pretext_terms
 from v3s.pretext.task import TASKS
-
-
-class Means(nn.Module):
-    """The smallest backbone: a linear layer on the clip's mean colour."""
-
-    num_features = 5
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, self.num_features)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) to features (B, 5)."""
-        features: Tensor = self.layer(clips.mean(dim=(2, 3, 4)))
-        return features
 
 
 def make_model(name: str = "v3s", seed: int = 0) -> PretextModel:

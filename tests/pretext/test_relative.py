@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from tests.pretext.conftest import Means
 from v3s.pretext.model import Logits, PretextModel, pretext_terms
 from v3s.pretext.objective import ObjectiveOptions, joint_objective
 from v3s.pretext.relative import relative_loss
@@ -71,21 +72,6 @@ def test_clips_that_nothing_is_compared_with_give_no_gradient() -> None:
     relative_loss(logits, torch.tensor([1, 1, 2]), torch.tensor([4, 4, 5])).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.equal(logits.grad, torch.zeros(3, 4))
-
-
-class Means(nn.Module):
-    """The smallest backbone: a linear layer on the clip's mean colour."""
-
-    num_features = 5
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, self.num_features)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) to features (B, 5)."""
-        features: Tensor = self.layer(clips.mean(dim=(2, 3, 4)))
-        return features
 
 
 def test_it_is_added_with_its_weight_and_needs_no_projector() -> None:

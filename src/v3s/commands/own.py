@@ -23,7 +23,7 @@ from v3s.data.groups import PAPER_SHARE
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
-from v3s.data.usable import scan_with_bar, usable_videos
+from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
 from v3s.files.text import counted, say, text_table
 from v3s.files.times import time_text
 from v3s.pretext.model import PretextModel
@@ -115,8 +115,9 @@ def _scan(given: Mapping[str, Any], chosen: Mapping[str, Any], console: Console)
     options = {name: value for name, value in {**chosen, **given}.items() if name in names}
     listed = VideoOptions(**options).list_videos()
     found = scan_with_bar(listed, min_frames=1, workers=None, console=console)
-    refused = not found.num_usable or 2 * sum(report.is_bad for report in found.reports) > len(found.reports)
-    return usable_videos(listed, min_frames=1, console=console) if refused else found
+    if found.num_usable and not is_mostly_bad(found):
+        return found
+    return usable_videos(listed, min_frames=1, console=console)  # which says why it refuses them
 
 
 def _segments(scan: Scan) -> Iterator[Choice]:

@@ -101,7 +101,7 @@ def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float
 
     Raises:
         ValueError: ``minutes`` is not positive, or the recipe is another.
-        TypeError: ``minutes`` is no number.
+        TypeError: ``minutes`` is not a number.
         RecipeError: the videos cannot be listed or read.
     """
     if minutes is not None and not isinstance(minutes, int | float):

@@ -55,13 +55,18 @@ def usable_videos(
         first = found.reports[0]
         way_out = "; the table shows which settings use more videos" if counts["too short"] and shorter else ""
         raise ValueError(f"no usable video: {verdicts}; first: {first.name}: {first.reason}{way_out}")
-    if 2 * len(bad) > len(found.reports):
+    if is_mostly_bad(found):
         console.print(summary(found.reports, found.videos))
         raise ValueError(
             f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
             f"first: {bad[0].name}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"
         )
     return found
+
+
+def is_mostly_bad(found: Scan) -> bool:
+    """Whether more than half of the files are bad, so that nothing is started with them."""
+    return 2 * sum(report.is_bad for report in found.reports) > len(found.reports)
 
 
 def require_length(found: Scan, num_frames: int) -> None:

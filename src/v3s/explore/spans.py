@@ -36,18 +36,36 @@ def matrix_of(collection: Vectors) -> Matrix:
     return np.concatenate([shard.vectors.numpy() for shard in collection.shards])
 
 
-def table_of(collection: Vectors) -> SpanTable:
-    """Where the rows of a collection come from."""
-    entries = [collection.video(number) for number in range(collection.description.num_videos)]
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(entry.path for entry in entries))}
+def times_of_rows(
+    collection: Vectors, begins: NDArray[np.float64], frame_seconds: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """The entry of each row of a collection, int64 (N,), and the start and end of the row in its file, float64 (N,).
+
+    Args:
+        collection: the collection.
+        begins: start of each entry in seconds from the start of its file on, (V,).
+        frame_seconds: seconds that a frame of each entry lasts, (V,).
+    """
     videos, first, end = (
         np.concatenate([getattr(shard, name).numpy() for shard in collection.shards]).astype(np.int64)
         for name in ("videos", "starts", "ends")
     )
+    starts, ends = (begins[videos] + frames * frame_seconds[videos] for frames in (first, end))
+    return videos, starts, ends
+
+
+def are_whole_files(collection: Vectors) -> bool:
+    """Whether each row of a collection is a whole file, which its path alone names."""
+    return not (collection.description.per_clip or collection.has_spans)
+
+
+def table_of(collection: Vectors) -> SpanTable:
+    """Where the rows of a collection come from."""
+    entries = [collection.video(number) for number in range(collection.description.num_videos)]
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(entry.path for entry in entries))}
     places = np.array([numbers[entry.path] for entry in entries], np.int64)
     begins = np.array([entry.start_seconds for entry in entries])
     frame_seconds = np.array([entry.seconds / entry.num_frames for entry in entries])
-    starts, ends = (begins[videos] + frames * frame_seconds[videos] for frames in (first, end))
-    root, are_whole = Path(collection.description.root), not (collection.description.per_clip or collection.has_spans)
-    files = tuple(str(root / path) for path in numbers)
-    return SpanTable(files, places[videos], starts, ends, are_whole)
+    videos, starts, ends = times_of_rows(collection, begins, frame_seconds)
+    files = tuple(str(Path(collection.description.root) / path) for path in numbers)
+    return SpanTable(files, places[videos], starts, ends, are_whole_files(collection))

@@ -1,7 +1,7 @@
 """``hf:NAME``: a foundation model from a folder as Hugging Face writes them, or from its hub.
 
 Files are read here and checked: JSON, safetensors and the licence of the model card. Pickled weights and code are never
-opened. The hub is asked only for a name that is no folder.
+opened. The hub is asked only for a name that is not a folder.
 """
 
 import os
@@ -90,7 +90,7 @@ def _folder_of(name: str) -> Path:
     except Exception as error:  # of the network, of the hub, or of the cache's disk
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(
-            f"{name}: is no folder, and cannot be fetched from the hub ({reason}); where there is a network, "
+            f"{name}: is not a folder, and cannot be fetched from the hub ({reason}); where there is a network, "
             f"run: hf download {name} --local-dir DIR, bring DIR here, and give {HUGGING_FACE}DIR"
         ) from error
 

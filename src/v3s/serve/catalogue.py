@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from v3s.explore.spans import are_whole_files, times_of_rows
 from v3s.files.reading import checked, parse_json
 from v3s.files.text import short_repr
 from v3s.vectors.collection import Vectors, VectorsError, videos_path
@@ -51,7 +52,7 @@ class Catalogue:
     @property
     def has_whole_files(self) -> bool:
         """Whether every span is a whole file, which its path alone names."""
-        return not (self.vectors.description.per_clip or self.vectors.has_spans)
+        return are_whole_files(self.vectors)
 
     def check_row(self, row: int) -> None:
         """Check the number of a span.
@@ -78,16 +79,13 @@ def read_catalogue(vectors: Vectors) -> Catalogue:
     Raises:
         VectorsError: a line of the list is damaged.
     """
-    videos = np.concatenate([shard.videos.numpy() for shard in vectors.shards]).astype(np.int64)
-    frames = (np.concatenate([getattr(shard, end).numpy() for shard in vectors.shards]) for end in ("starts", "ends"))
     paths, labels, numbers = _read_lines(vectors)
     num_frames, seconds, starts = numbers.T
     file_of, files = _numbered(paths)
     folder_of_file, folders = _numbered(list(map(dirname, files)))
     label_of, names = _numbered(labels)
     folder_order, label_order = _ranks(folders), _ranks(names)
-    seconds_of_frame = (seconds / num_frames)[videos]
-    begins, ends = (starts[videos] + each * seconds_of_frame for each in frames)
+    videos, begins, ends = times_of_rows(vectors, starts, seconds / num_frames)
     return Catalogue(
         vectors,
         tuple(files),

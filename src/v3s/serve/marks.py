@@ -125,7 +125,7 @@ class Marks:
         """Add a class; on return it is on the disk. One that exists stays as it is.
 
         Raises:
-            ValueError: it is no name of a class, or another process holds the file.
+            ValueError: it is not a valid class name, or another process holds the file.
             SaveError: the file cannot be written.
         """
         check_class(name)

@@ -22,8 +22,8 @@ class SpanOptions(CheckedOptions):
     """Segments instead of whole files, and a common frame rate.
 
     More options:
-        segment: Cut every video (or every span of a list) into segments of so many seconds; each is used like a video
-            of its own. A rest at the end counts if it is at least half as long; a shorter video is one segment.
+        segment: Cut every video, or every span of a list, into segments of this many seconds and treat each as a video.
+            A rest at the end counts if it is at least half as long; a shorter video is one segment.
         segment_stride: Seconds between the starts of segments. Default: the length of a segment.
         fps: Frames per second at which videos are sampled, by their time stamps, so that clips of files with different
             or varying rates show the same instants. Default: that of the run given as --backbone, else every frame of

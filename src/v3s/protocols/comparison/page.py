@@ -16,7 +16,7 @@ _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
     "Vectors are the mean over the clips of a video, frozen. Linear probe: the classes by logistic regression. "
-    f"Neighbours: the vote of the nearest training videos. {NUM_LABELS} labels: a linear probe on so many per class. "
+    f"Neighbours: the vote of the nearest training videos. {NUM_LABELS} labels: a linear probe on as many per class. "
     "Retrieval: whether the nearest training video is of the class.",
     "± is one standard error over groups of test videos, which are right or wrong together; with few labels, over "
     "draws of the labels. A difference is paired by video. The best of several was chosen on these test videos, which "

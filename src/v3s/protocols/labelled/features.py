@@ -31,7 +31,7 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
         vectors: Folder of vectors from v3s embed, in place of --backbone. Without DATA, labels are those of the
             collection, or of --splits; DATA may be a list file of labelled files or spans. The figures are those of the
             videos, if v3s embed had the same --stage, --pool and --num-clips, and --dtype float32.
-        out: JSON file for the result. If the videos were divided here, the two lists are written beside it.
+        out: JSON file for the result. If the command divides the videos, both lists are written beside it.
     """
 
     vectors: Annotated[str | None, "--in"] = None
