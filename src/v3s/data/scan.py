@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
-from v3s.data.lists.folder import link_outside
+from v3s.data.lists.folder import video_link_outside
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
@@ -123,7 +123,7 @@ def scan(
     outcomes: dict[str, ReadResult] = {path: known[key] for path, key in keys.items() if key and key in known}
     if videos.stays_inside:
         for path in paths:
-            if target := link_outside(videos.root / path, videos.root):
+            if target := video_link_outside(videos.root / path, videos.root):
                 reason = f"links out of the data folder to {target}; a list file may name it"
                 outcomes[path] = Failure("open", reason)
     unknown = [path for path in paths if path not in outcomes]

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from v3s.data.store_folder import is_store, open_store
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
+from v3s.video.stills.folder import frame_files, is_picture
+from v3s.video.stills.numbered import are_frames
 
 _OWN_OUTPUT = {
     "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
@@ -62,6 +64,8 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
 def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     """List the video files below a folder, at any depth; of a store those that it was made from.
 
+    A folder that holds numbered pictures and no video, at any depth, is itself a video: its frames.
+
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
     skipped, and so is what v3s itself wrote below the folder. A link that leads nowhere, a pipe, a device and a folder
     without videos are listed if they are named like a video, so that a scan reports them.
@@ -100,12 +104,39 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     return found
 
 
+def is_frame_folder(folder: Path) -> bool:
+    """Whether a folder is itself a video: it holds numbered pictures, and no video at any depth.
+
+    Raises:
+        ValueError: The folder cannot be read.
+    """
+    try:
+        if not frame_files(folder):
+            return False
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
+    found = FoundFiles()
+    _walk(folder, "", (), None, found)
+    return not found.videos
+
+
 def link_outside(path: Path, folder: Path) -> str | None:
     """Return where a link leads, if it is one and leads out of a folder."""
     if not path.is_symlink():
         return None
     target, real_folder = os.path.realpath(path), os.path.realpath(folder)
     return None if Path(target).is_relative_to(real_folder) else target
+
+
+def video_link_outside(path: Path, folder: Path) -> str | None:
+    """As :func:`link_outside` for a video, of which each frame may be a link if it is a folder of frames."""
+    if (target := link_outside(path, folder)) or not path.is_dir():
+        return target
+    try:
+        frames = frame_files(path)
+    except OSError:  # reading it says so
+        return None
+    return next(filter(None, (link_outside(Path(frame.path), folder) for frame in frames)), None)
 
 
 def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: Path | None, found: FoundFiles) -> None:
@@ -125,21 +156,29 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
     if below and any(marks.get(name) for name in _OWN_FOLDERS):
         found.num_own += 1
         return
+    num_videos, pictures = len(found.videos), []
     for entry in entries:
         name = f"{below}{entry.name}"
         if entry.name.startswith("."):
             found.num_hidden += 1
         elif entry.name in own:
             found.num_own += 1
+        elif is_picture(entry.name) and entry.is_file():
+            pictures.append(name)
         elif not entry.is_dir():
             _add_file(found, name)
         elif inside and link_outside(Path(entry.path), inside):
             found.videos.append(name)
         else:
-            num_videos = len(found.videos)
+            num_before = len(found.videos)
             _walk(root, f"{name}/", (*parents, here), inside, found)
-            if _ending(name) in ENDINGS and len(found.videos) == num_videos:
+            if _ending(name) in ENDINGS and len(found.videos) == num_before:
                 found.videos.append(name)
+    if below and len(found.videos) == num_videos and are_frames(pictures):
+        found.videos.append(below.rstrip("/"))
+    else:
+        for name in pictures:
+            _add_file(found, name)
 
 
 def _own_output(mark: Path) -> set[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
-from v3s.data.lists.folder import find_files, folder_label, link_outside, subset_folders, video_files
+from v3s.data.lists.folder import find_files, folder_label, is_frame_folder, link_outside, subset_folders, video_files
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
@@ -79,11 +79,11 @@ def list_videos(
     """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, a video, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, or of
-            spans (see :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder
-            without `splits`, the label of a video is the name of its folder; videos
-            directly in `data` have no label. Links that lead out of such a folder are refused: only a list may name
-            files elsewhere.
+        data: A folder, a video (a file, or a folder of numbered pictures), or a list file (``.txt``, ``.csv``) with one
+            ``path`` or ``path label`` per line, or of spans (see :func:`v3s.data.lists.listfile.read_list`), relative
+            to the folder of the list. In a folder without `splits`, the label of a video is the name of its folder;
+            videos directly in `data` have no label. Links that lead out of such a folder are refused: only a list may
+            name files elsewhere.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
@@ -171,11 +171,12 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         raise ValueError(f"split {split} was given, but {splits or data} has only one split; omit --split")
     if splits is not None:
         return data, read_kinetics(splits, data, subset)
-    if data.is_dir():
+    if data.is_dir() and not is_frame_folder(data):
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
-    if data.suffix.lower() in ENDINGS:
+    if data.suffix.lower() in ENDINGS or data.is_dir():
+        data = data if data.name else data.resolve()
         return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
 
@@ -241,7 +242,7 @@ class VideoOptions(SpanOptions):
 
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
-            prepare.
+            prepare. A folder of numbered pictures (PNG, JPEG) is a video.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
