@@ -14,11 +14,12 @@ import av
 
 from v3s.files.reading import read_bytes
 from v3s.files.writing import CheckpointError
-from v3s.video import brightness, chunks, container, first_pass, frames, index, orientation, planes, timing
+from v3s.video import chunks, container, first_pass, frames, index, orientation, planes, timing
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
-from v3s.video.stills import folder, found, numbered, pictures, source
+from v3s.video.light import brightness, window
+from v3s.video.stills import border, dicom, folder, found, numbered, pictures, pixels, source, tiff
 from v3s.video.stills.folder import frame_files
 
 ReadResult = Video | Failure
@@ -31,7 +32,7 @@ Of a folder of frames: the size of all, and a digest of their names, sizes and t
 
 _READERS = (
     *(brightness, chunks, container, first_pass, frames, index, orientation, planes, timing),
-    *(folder, found, numbered, pictures, source),
+    *(border, dicom, folder, found, numbered, pictures, pixels, source, tiff, window),
 )
 """The code that learns of a file what is kept here."""
 

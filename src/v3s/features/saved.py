@@ -19,6 +19,7 @@ from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
+from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
 _SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
@@ -56,6 +57,7 @@ class Trained:
         converted_from: name of the other project's file.
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        window: through which deep pictures were seen, as in :class:`v3s.data.views.View`; ``None`` for "auto".
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
@@ -71,6 +73,7 @@ class Trained:
     converted_from: str | None = None
     fingerprint: str = ""
     fps: float | None = None
+    window: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
 
@@ -79,13 +82,14 @@ class Trained:
             raise ValueError("task has a table without labels; both heads need at least one")
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
+        parse_window(self.window or "auto")
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps is {self.fps}; it must be more than 0")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "normalisation")
+        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -117,6 +121,7 @@ def save_trained(
     sampling: Sampling,
     results: dict[str, Any],
     fps: float | None = None,
+    window: str | None = None,
     init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
@@ -128,6 +133,7 @@ def save_trained(
         sampling=sampling,
         results=results,
         fps=fps,
+        window=window,
         init=init,
     )
     heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}

@@ -58,6 +58,7 @@ class Source:
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        window: through which deep pictures were seen; ``None`` for "auto".
     """
 
     backbone: nn.Module
@@ -68,6 +69,7 @@ class Source:
     clip_frames: int
     clip_size: int
     fps: float | None = None
+    window: str | None = None
 
     @property
     def network(self) -> str:
@@ -82,14 +84,16 @@ class Source:
         num_clips: int = 10,
         stride: int = 0,
         fps: float | None = None,
+        window: str | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default they have the sizes and the rate that it was trained on."""
+        """Return the clips for this backbone; by default with the sizes, rate and window that it was trained on."""
         return View(
             clip_frames=clip_frames or self.clip_frames,
             clip_size=clip_size or self.clip_size,
             num_clips=num_clips,
             stride=stride,
             fps=fps or self.fps,
+            window=None if (chosen := window or self.window) == "auto" else chosen,
         )
 
     def on(self, compute: Compute) -> nn.Module:
@@ -140,6 +144,7 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
         sampling.clip_frames,
         sampling.clip_size,
         trained.fps,
+        trained.window,
     )
 
 

@@ -14,7 +14,7 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.backbones.stages import check_stage
 from v3s.data.letterbox import untransformed
 from v3s.data.views import View
-from v3s.features.saved import describe_trained, load_pretext_model
+from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.text import say
 from v3s.files.times import parse_time, time_text
 from v3s.files.weights import fingerprint
@@ -27,7 +27,7 @@ from v3s.protocols.recognition import load_recognizer
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
-from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame
+from v3s.video.span import Span, nearest_frame, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -146,7 +146,7 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
-    video = at_rate(index_video(config.video), subject.view.fps)
+    video = subject.view.sample(index_video(config.video))
     start = None if config.start is None else _start_frame(video, subject.view, parse_time(config.start, "start"))
     explanation = explain_clip(subject, video, head=config.head, target=config.target, stage=config.stage, start=start)
     out = Path(config.out)
@@ -179,7 +179,7 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     if describe_trained(run).kind == "recognizer":
         recognizer, tuned = load_recognizer(run)
         heads = {"recognition": ExplainedHead(recognizer.classifier, tuned.classes)}
-        view = View(clip_frames=tuned.sampling.clip_frames, clip_size=tuned.sampling.clip_size, fps=tuned.fps)
+        view = _view_of(tuned)
         return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height), compute)
     model, trained = load_pretext_model(run)
     heads = {
@@ -187,9 +187,14 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
         "spatial": ExplainedHead(model.spatial_head, tuple(map(str, trained.task.spatial))),
     }
     heads = {name: head for name, head in heads.items() if len(head.classes) > 1}
-    sampling = trained.sampling
-    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size, fps=trained.fps)
-    return Subject(model.backbone, heads, view, partial(untransformed, sampling=sampling), compute)
+    to_clip = partial(untransformed, sampling=trained.sampling)
+    return Subject(model.backbone, heads, _view_of(trained), to_clip, compute)
+
+
+def _view_of(trained: Trained) -> View:
+    """The clips that a network was trained on."""
+    sizes = {"clip_frames": trained.sampling.clip_frames, "clip_size": trained.sampling.clip_size}
+    return View(**sizes, fps=trained.fps, window=trained.window)
 
 
 def explain_clip(

@@ -184,10 +184,16 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     compute = choose_compute(config.device, config.precision)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(
-        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
+        clip_frames=config.clip_frames,
+        clip_size=config.clip_size,
+        num_clips=config.test_clips,
+        fps=config.fps,
+        window=config.window,
     )
     freeze_stages(source.backbone, config.freeze or ())
-    parts = labelled_parts(config, workers=config.workers, console=console, divides=True, fps=view.fps)
+    parts = labelled_parts(
+        config, workers=config.workers, console=console, divides=True, fps=view.fps, window=view.window
+    )
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table.source(0), StoredVideo)

@@ -133,6 +133,7 @@ def labelled_parts(
     console: Console,
     divides: bool = False,
     fps: float | None = None,
+    window: str | None = None,
 ) -> Parts:
     """List and read both parts; includes every readable video, however short.
 
@@ -142,13 +143,14 @@ def labelled_parts(
         console: where to report what was read, what is skipped, and which test labels are unknown.
         divides: whether the training videos will be divided by group, so that ``group`` must do so too.
         fps: frame rate of the network's run, if the options do not say otherwise.
+        window: window of that run, if the options do not say otherwise.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file or
             some time of one, the training part has fewer than two classes, or ``group`` does not divide a part into
             groups.
     """
-    spans = options.spans_for(fps)
+    spans = options.spans_for(fps, window)
     if options.test_data is None:
         lists = [
             list_videos(
@@ -200,7 +202,8 @@ def labelled_vectors(
     Raises:
         ValueError: as `labelled_parts`, or the network's output contains NaN or infinity.
     """
-    parts = labelled_parts(options, workers=workers, console=console, divides=divides, fps=encoder.view.fps)
+    view = encoder.view
+    parts = labelled_parts(options, workers=workers, console=console, divides=divides, fps=view.fps, window=view.window)
     report_padded(parts.tables, encoder.view, console)
     train = encoder.mean_vectors(parts.train_table, console=console, what="training videos")
     return parts, train, encoder.mean_vectors(parts.test_table, console=console, what="test videos")

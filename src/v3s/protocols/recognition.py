@@ -290,6 +290,7 @@ def save_recognizer(
         results=results,
         classes=classes,
         fps=view.fps,
+        window=view.window,
     )
     return write_trained(folder, trained, model.backbone, {CLASSIFIER: model.classifier})
 

@@ -160,7 +160,7 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     console = console or Console()
     import_sklearn()  # fails before the long work
     encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
-    spans = config.spans_for(encoder.view.fps)
+    spans = config.spans_for(encoder.view.fps, encoder.view.window)
     videos = _draw_pairs(config, spans, console) if config.pairs is None else _read_pairs(config, spans, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work

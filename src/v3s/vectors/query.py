@@ -15,7 +15,7 @@ from v3s.vectors.collection import Vectors
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
-from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame
+from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame, windowed
 from v3s.video.store import StoredVideo
 
 _TOLERANCE_SECONDS = 0.06  # an end that was printed, rounded to a tenth, may be pasted
@@ -51,11 +51,17 @@ class Query:
 
 
 def known_video(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
-    """Return the index of a file: what a scan of the collection has learned, else by decoding the whole file.
+    """Return the index of a file, with the window of the collection.
+
+    It is what a scan of the collection has learned, else decoding the whole file shows it.
 
     Raises:
         VideoError: the file cannot be read.
     """
+    return windowed(_index_of(vectors, file), vectors.description.space.view.window)
+
+
+def _index_of(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
     root = Path(vectors.description.root)
     whole = file.resolve()
     path = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""

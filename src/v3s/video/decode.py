@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
+from v3s.video.light.window import shown
 from v3s.video.planes import PlaneReader
 from v3s.video.span import Span
 from v3s.video.stills.source import read_stills
@@ -54,10 +55,10 @@ class Stretch(NamedTuple):
 def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     """Read chosen frames of a video: of a file, of a store, or of a span of either.
 
-    The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
-    bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
-    what it says of itself: none depends on which others are read with it. The display matrix is applied, the sample
-    aspect ratio is not: pixels stay as stored.
+    The pixels are those of a sequential decode. 8-bit planes are kept as they are; deeper greys and RGB are shown
+    through the index's window; swscale reduces deeper YUV to 8 bits, and makes RGB of palettes and greys. Where format
+    or colour space change on the way, every frame becomes RGB by what it says of itself: none depends on which others
+    are read with it. The display matrix is applied, the sample aspect ratio is not: pixels stay as stored.
 
     Args:
         index: What :func:`index_video` returned for the file, or an entry of a store.
@@ -132,7 +133,7 @@ def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[i
     """Yield numbers and upright planes of wanted frames, as they come; planes are views that the next frame ends."""
     to_planes, orientation = PlaneReader(index.layout), index.orientation
     for number, frame in _wanted_frames(index, wanted):
-        planes = [list(map(orientation.upright, group)) for group in to_planes(frame)]
+        planes = [list(map(orientation.upright, group)) for group in to_planes(shown(frame, index.window))]
         if planes[0][0].shape != (index.height, index.width):
             raise VideoError(f"{index.path}: {_CHANGED}")
         yield number, planes

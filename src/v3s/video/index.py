@@ -22,14 +22,15 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.container import VideoError, first_palette, open_video, packets_from
-from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, remarks_on, take_pass
+from v3s.video.container import MAX_SECONDS, VideoError, first_palette, open_video, packets_from
+from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, look_of, remarks_on, take_pass
 from v3s.video.frames import ColourSpace
+from v3s.video.light.window import DEEP, ValueWindow, values_of
 from v3s.video.orientation import Orientation
 from v3s.video.planes import RGB, Layout, PlaneReader, planar_format, plane_lines
 from v3s.video.stills.found import FoundStills, Stills
 from v3s.video.stills.source import find_stills, read_stills
-from v3s.video.timing import ASSUMED_RATE
+from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE
 
 __all__ = ["VideoError", "VideoIndex", "index_video", "open_video", "packets_from"]
 
@@ -70,6 +71,7 @@ class VideoIndex:
         remarks: What is unusual about the file although it can be read, e.g. ``"black throughout"``.
         tick_seconds: The stream's time base: what a tick of ``timestamps`` lasts, in seconds; 0 where it is not known.
         stills: How frames are kept that are pictures of their own; ``None`` for a video file.
+        window: Which values of a deep picture are shown as black and white; ``None`` where the format has no window.
     """
 
     path: str
@@ -97,6 +99,7 @@ class VideoIndex:
     remarks: tuple[str, ...] = ()
     tick_seconds: float = 0.0
     stills: Stills | None = None
+    window: ValueWindow | None = None
 
     @property
     def orientation(self) -> Orientation:
@@ -129,7 +132,7 @@ class VideoIndex:
             start, step = times
             times = range(start, start + step * values["num_frames"], step)
         values["timestamps"] = times if isinstance(times, range) else _unpacked(times)
-        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks") if name in values}
+        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks", "window") if name in values}
         stills = {"stills": Stills.from_json(values["stills"])} if "stills" in values else {}
         return cls(**values | listed | stills)
 
@@ -225,6 +228,7 @@ def index_video(
             rate_varies=timing.varies,
             remarks=remarks_on(seen, container, stream, timing),
             tick_seconds=float(stream.time_base or 0),
+            window=seen.values.window(),
         )
 
 
@@ -240,8 +244,9 @@ def _index_stills(
             if frame.format.name != seen.pixel_format:
                 kinds = f"{seen.pixel_format} to {frame.format.name}"
                 raise VideoError(f"{path}: pixel format changes from {kinds} at frame {number}")
-            for plane in frame.planes:
-                seen.digest.update(np.ascontiguousarray(plane_lines(plane)).data)
+            is_deep = frame.format.name in DEEP  # its bytes may be in either order
+            for plane in [values_of(frame)] if is_deep else map(plane_lines, frame.planes):
+                seen.digest.update(np.ascontiguousarray(plane).data)
             if each_frame:
                 each_frame(frame)
     except VideoError as error:
@@ -249,7 +254,7 @@ def _index_stills(
         raise VideoError(
             f"{error}; {num_decoded} of {found.num_frames} frames are good", error.stage, num_decoded
         ) from None
-    fps, remark = found.fps or ASSUMED_RATE, seen.brightness.remark()
+    fps, keeps_times = _believed(found)
     assumed = f"keeps no times: {fps:.4g} frames per second are assumed; nothing states a rate"
     height, width = seen.orientation.upright_shape(*reversed(seen.size))
     colour = (seen.layout and seen.layout.colour) or ColourSpace()
@@ -273,10 +278,17 @@ def _index_stills(
         mirrored=seen.orientation.mirrored,
         matrix=colour.matrix,
         full=colour.full,
-        remarks=tuple(filter(None, [None if found.fps else assumed, remark])),
+        remarks=(*(() if keeps_times else (assumed,)), *look_of(seen)),
         tick_seconds=1 / fps,
         stills=found.stills,
+        window=seen.values.window(),
     )
+
+
+def _believed(found: FoundStills) -> tuple[float, bool]:
+    """Frames per second, and whether the pictures' own statement of it can be believed."""
+    can_be = found.fps is not None and 0 < found.fps <= HIGHEST_RATE and found.num_frames / found.fps <= MAX_SECONDS
+    return (found.fps, True) if found.fps is not None and can_be else (ASSUMED_RATE, False)
 
 
 def _known_format(probed: InputContainer, video: VideoStream, seen: Pass, tick: Callable[[], None]) -> str | None:

@@ -12,7 +12,7 @@ from v3s.data.store_folder import is_store, open_store
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
 from v3s.video.stills.folder import frame_files, is_picture
-from v3s.video.stills.numbered import are_frames
+from v3s.video.stills.source import STACK_ENDINGS
 
 _OWN_OUTPUT = {
     "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
@@ -64,7 +64,8 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
 def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     """List the video files below a folder, at any depth; of a store those that it was made from.
 
-    A folder that holds numbered pictures and no video, at any depth, is itself a video: its frames.
+    A folder that holds numbered pictures and no video, at any depth, is itself a video: its frames. A TIFF file is a
+    video unless it is such a frame; so is a DICOM file.
 
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
     skipped, and so is what v3s itself wrote below the folder. A link that leads nowhere, a pipe, a device and a folder
@@ -97,8 +98,8 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
             f"skipped: {skipped}, such as {found.example}" if found.example else f"skipped: {skipped or 'nothing'}"
         )
         raise ValueError(
-            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS)} endings of videos, "
-            f"such as .avi or .mp4; {content}; a list file may name files with other endings"
+            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS | STACK_ENDINGS)} "
+            f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
         )
     found.videos.sort()
     return found
@@ -110,11 +111,8 @@ def is_frame_folder(folder: Path) -> bool:
     Raises:
         ValueError: The folder cannot be read.
     """
-    try:
-        if not frame_files(folder):
-            return False
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
+    if not _are_frames(folder):
+        return False
     found = FoundFiles()
     _walk(folder, "", (), None, found)
     return not found.videos
@@ -174,11 +172,26 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             _walk(root, f"{name}/", (*parents, here), inside, found)
             if _ending(name) in ENDINGS and len(found.videos) == num_before:
                 found.videos.append(name)
-    if below and len(found.videos) == num_videos and are_frames(pictures):
+    if not pictures or not _are_frames(folder):
+        for name in pictures:
+            _add_file(found, name)
+    elif below and len(found.videos) == num_videos:
         found.videos.append(below.rstrip("/"))
     else:
         for name in pictures:
-            _add_file(found, name)
+            _add_other(found, name)
+
+
+def _are_frames(folder: Path) -> bool:
+    """Whether the pictures of a folder are the frames of a video.
+
+    Raises:
+        ValueError: The folder cannot be read.
+    """
+    try:
+        return bool(frame_files(folder))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
 
 
 def _own_output(mark: Path) -> set[str]:
@@ -194,11 +207,15 @@ def _own_output(mark: Path) -> set[str]:
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
-    if (ending := _ending(name)) in ENDINGS:
+    if _ending(name) in ENDINGS | STACK_ENDINGS:
         found.videos.append(name)
     else:
-        found.others[ending] += 1
-        found.example = found.example or name
+        _add_other(found, name)
+
+
+def _add_other(found: FoundFiles, name: str) -> None:
+    found.others[_ending(name)] += 1
+    found.example = found.example or name
 
 
 def _ending(name: str) -> str:

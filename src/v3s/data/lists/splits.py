@@ -15,6 +15,7 @@ from v3s.data.lists.ucf101 import read_ucf101
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
 from v3s.video.container import ENDINGS
+from v3s.video.stills.source import STACK_ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -175,7 +176,7 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
-    if data.suffix.lower() in ENDINGS or data.is_dir():
+    if data.suffix.lower() in ENDINGS | STACK_ENDINGS or data.is_dir():
         data = data if data.name else data.resolve()
         return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
@@ -242,7 +243,7 @@ class VideoOptions(SpanOptions):
 
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
-            prepare. A folder of numbered pictures (PNG, JPEG) is a video.
+            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
@@ -257,11 +258,12 @@ class VideoOptions(SpanOptions):
     subset: Subset = "train"
     allow_missing: bool = False
 
-    def list_videos(self, fps: float | None = None) -> VideoList:
+    def list_videos(self, fps: float | None = None, window: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.
 
         Args:
             fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
+            window: the window of the run, if ``self.window`` does not say otherwise.
         """
         return list_videos(
             self.data,
@@ -269,5 +271,5 @@ class VideoOptions(SpanOptions):
             split=self.split,
             subset=self.subset,
             allow_missing=self.allow_missing,
-            spans=self.spans_for(fps),
+            spans=self.spans_for(fps, window),
         )

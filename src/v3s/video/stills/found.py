@@ -11,11 +11,11 @@ class Stills:
     """How the frames of a video are kept that is no video file: each is a picture of its own.
 
     Attributes:
-        kind: "folder".
+        kind: "folder" of pictures, or a stack in one file: "tiff" or "dicom".
         names: Of the pictures of a folder.
     """
 
-    kind: Literal["folder"]
+    kind: Literal["folder", "tiff", "dicom"]
     names: Numbered | None = None
 
     @classmethod

@@ -41,6 +41,11 @@ class Numbered:
         return f"{self.prefix}{self.first + frame * self.step:0{self.digits}d}{self.suffix}"
 
 
+def ending_of(name: str) -> str:
+    """The ending of a file's name, in lower case."""
+    return PurePath(name).suffix.lower()
+
+
 def are_frames(names: Collection[str]) -> bool:
     """Whether pictures of a folder look like the frames of one video: several, each with a number in its name."""
     return len(names) > 1 and all(_NUMBER.search(PurePath(name).stem) for name in names)
