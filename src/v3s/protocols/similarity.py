@@ -219,7 +219,7 @@ def _read_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) 
     view1 = tuple(_read_list(path, root) for path in (config.view1_train, config.view1_test) if path is not None)
     listed_pairs = [*pairs, *(pair for part in view1 for pair in part)]
     names = _names(listed_pairs)
-    _require_all(config, listed_pairs, {name: "no such file" for name in names if not (root / name).is_file()})
+    _require_all(config, listed_pairs, {name: "no such file" for name in names if not (root / name).exists()})
     source = f"pairs {config.pairs} of videos in {root}"
     listed = VideoList(root, names, (None,) * len(names), (), source, spans=spans)
     scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)

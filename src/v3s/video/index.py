@@ -52,7 +52,7 @@ class VideoIndex:
         duration_seconds: From the first frame's start to the last frame's end.
         known_format: FFmpeg's name of the container's format where the packets have the same times in a file that is
             opened by it, without probing; elsewhere ``None``.
-        codec: FFmpeg's name of the decoder.
+        codec: FFmpeg's name of the decoder; "tiff" or "dicom" where it is none of FFmpeg's.
         pixel_format: FFmpeg's name of the stored pixel format, of the first frame.
         timestamps: The presentation time of every frame in the stream's time base, strictly increasing: a ``range``
             where they are evenly spaced. Empty where the file's own are missing, repeated or out of order; such a

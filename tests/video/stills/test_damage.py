@@ -1,19 +1,42 @@
 """500 damaged TIFF and DICOM files: each is read, or refused in one line."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import scan
 from v3s.video.index import VideoError, index_video
+from v3s.video.stills.found import FoundStills
+from v3s.video.stills.tiff import open_tiff
 
 Film = Callable[..., NDArray[Any]]
 Write = Callable[..., Path]
 _NUM_FILES = 500
+
+
+def test_a_file_that_kills_its_reader_is_named(tmp_path: Path, film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash in a library's C code ends a process that scans, and costs one file."""
+
+    def open_or_die(path: str) -> FoundStills:
+        if path.endswith("deadly.tif"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return open_tiff(path)
+
+    monkeypatch.setattr("v3s.video.stills.source.open_tiff", open_or_die)
+    for name in ("deadly.tif", "good.tif"):
+        tifffile.imwrite(tmp_path / name, film(5, np.uint8))
+    reports = scan(list_videos(tmp_path), min_frames=1, workers=1, cache=None).reports
+    assert [report.verdict for report in reports] == ["unreadable", "usable"]
+    assert "\n" not in reports[0].reason
 
 
 def damaged(content: bytes, generator: np.random.Generator) -> Iterator[bytes]:

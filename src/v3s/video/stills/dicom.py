@@ -18,6 +18,7 @@ from v3s.video.stills.pixels import as_frame
 
 DICOM_ENDINGS = frozenset({".dcm", ".dicom"})
 
+_MOST_HEADER_BYTES = 1 << 16  # of an element: larger ones, such as all pixels, stay in the file until they are needed
 _SYNTAX = "1.2.840.10008.1.2"
 _AS_ARRAYS = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2", "5", "1.99"))}  # no compression, RLE, deflate
 _CODECS = {
@@ -54,7 +55,7 @@ def read_dicom(path: str, wanted: Iterable[int]) -> Iterator[VideoFrame]:
         if wanted and max(wanted) >= num_frames:
             raise ValueError(f"it has {num_frames} frames now: it changed since it was indexed; index it again")
         if file.file_meta.TransferSyntaxUID in _AS_ARRAYS:
-            yield from _plain_frames(file, wanted)
+            yield from _plain_frames(path, file, wanted)
         else:
             yield from _compressed_frames(file, wanted, num_frames)
 
@@ -66,7 +67,7 @@ def _opened(path: str) -> Iterator[Any]:
         pydicom = import_extra("pydicom", "science", "reading DICOM files")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield pydicom.dcmread(path)
+            yield pydicom.dcmread(path, defer_size=_MOST_HEADER_BYTES)
 
 
 def _num_frames(file: Any) -> int:
@@ -84,10 +85,10 @@ def _num_frames(file: Any) -> int:
     return num_frames
 
 
-def _plain_frames(file: Any, wanted: list[int]) -> Iterator[VideoFrame]:
+def _plain_frames(path: str, file: Any, wanted: list[int]) -> Iterator[VideoFrame]:
+    """Frames that pydicom reads, each from its place in the file."""
     pixels = import_extra("pydicom.pixels", "science", "reading DICOM files")
-    for number in wanted:
-        (values,) = pixels.iter_pixels(file, indices=[number])
+    for values in pixels.iter_pixels(path, indices=wanted):
         if file.PhotometricInterpretation == "PALETTE COLOR":
             values = pixels.apply_color_lut(values, file)
         yield as_frame(_upright_values(values, file))
