@@ -3,8 +3,6 @@
 import numpy as np
 from av.video.frame import VideoFrame
 
-from v3s.video.container import MAX_PIXELS
-
 _FORMATS = {
     (np.dtype(np.uint8), 1): "gray",
     (np.dtype(np.uint8), 3): "rgb24",
@@ -23,7 +21,7 @@ def as_frame(values: np.ndarray) -> VideoFrame:
     Raises:
         ValueError: They are of another kind; the message does not name the file.
     """
-    if values.ndim not in (2, 3) or not values.size or (values[..., 0].size > MAX_PIXELS and values.ndim == 3):
+    if values.ndim not in (2, 3) or not values.size:
         raise ValueError(f"has pictures of shape {values.shape}; {_NEEDED}")
     if values.ndim == 3:
         values = values[..., 0] if values.shape[2] < 3 else values[..., :3]
