@@ -128,7 +128,14 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     assert "skipped: run with 5 labels per class, because the smallest class has 2" in text
     written = json.loads(out.read_text())
     assert written["linear"]["top_1"] == result.linear.top_1
-    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 2, "stride": 0, "fps": None}
+    assert written["view"] == {
+        "clip_frames": 8,
+        "clip_size": 32,
+        "num_clips": 2,
+        "stride": 0,
+        "fps": None,
+        "window": None,
+    }
     assert len(written["fingerprint"]) == 64
     assert {"backbone", "train_source", "test_source", "left_out", "num_unknown"} <= written.keys()
 

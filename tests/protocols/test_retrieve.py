@@ -125,7 +125,14 @@ def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
     assert written["mean_average_precision"] == result.mean_average_precision
     assert (written["num_gallery"], written["num_queries"], written["left_out"]) == (16, 8, {})
     assert (written["backbone"], len(written["fingerprint"])) == ("random:r3d@0.125", 64)
-    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 2, "stride": 0, "fps": None}
+    assert written["view"] == {
+        "clip_frames": 8,
+        "clip_size": 32,
+        "num_clips": 2,
+        "stride": 0,
+        "fps": None,
+        "window": None,
+    }
     assert "16 videos in 8 classes" in written["gallery"]
     assert run(labelled)[0] == result
     assert run(labelled, seed=1)[0] != result  # other random weights

@@ -88,7 +88,14 @@ def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embe
     assert printed.count("accuracy, fold") == 4
     assert "more than one fold" not in printed
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["view"] == {"clip_frames": 8, "clip_size": 32, "num_clips": 10, "stride": 8, "fps": None}
+    assert written["view"] == {
+        "clip_frames": 8,
+        "clip_size": 32,
+        "num_clips": 10,
+        "stride": 8,
+        "fps": None,
+        "window": None,
+    }
     assert (written["result"]["mean"], written["num_pairs"], written["left_out"]) == (1, 40, {})
     assert (written["stages"], len(written["fingerprint"])) == (["conv3", "conv4", "conv5"], 64)
 
