@@ -24,6 +24,7 @@ from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
+from v3s.video.light.window import parse_window
 from v3s.video.stills.folder import frame_files
 from v3s.video.store import PixelFormat, StoredVideo
 
@@ -54,6 +55,7 @@ class StoreSettings:
     def __post_init__(self) -> None:
         if self.short_side < 1:
             raise ValueError(f"short_side is {self.short_side}; it must be 1 or more")
+        parse_window(self.window)
 
 
 @dataclass(frozen=True, slots=True)
