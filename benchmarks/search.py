@@ -30,8 +30,8 @@ from benchmarks.machine import describe_machine
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.append import append_vectors
-from v3s.vectors.collection import Description, Shard, Vectors, open_vectors, save_shard
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.collection import Description, Vectors, open_vectors, save_shard
+from v3s.vectors.entries import Entry, Shard, video_lines
 from v3s.vectors.exact import best_scores
 from v3s.vectors.folder import begin_folder
 from v3s.vectors.moments import find_moments
@@ -84,7 +84,7 @@ def make_vectors(folder: Path, entries: list[Entry], seed: int, console: Console
         videos = torch.arange(first, min(first + SHARD_VIDEOS, len(entries)), dtype=torch.int32)
         vectors = F.normalize(torch.randn(len(videos), DIMENSION, generator=generator), dim=1).half()
         spans = torch.zeros_like(videos), torch.full_like(videos, 100)
-        save_shard(folder, number, Shard(vectors, videos, *spans), description)
+        save_shard(folder, number, Shard(vectors, videos, *spans, torch.ones(len(videos))), description)
     return open_vectors(folder)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from v3s.commands.paper_tables import TABLES
 from v3s.commands.pretrain import PretrainConfig
+from v3s.data.clips import BatchOrder
 from v3s.files.reading import read_json
 from v3s.pages.charts import line_chart
 from v3s.pages.page import write_page
@@ -287,15 +288,31 @@ def budget_table(groups: Mapping[Group, Sequence[StudyRun]]) -> str:
 
 
 def _budget(run: StudyRun) -> list[str]:
-    config = config_of_run(PretrainConfig, run.folder)
-    lines, num_videos = read_metrics(run.folder / METRICS), read_json(run.folder / MANIFEST)["videos"]["train"]
+    config, num_epochs = config_of_run(PretrainConfig, run.folder), len(read_metrics(run.folder / METRICS))
     described = read_json(run.folder / "config.json")["sampling"]
-    steps = max(1, num_videos * config.train_clips // config.batch_size)
-    epochs = f"{len(lines)}" if len(lines) >= config.epochs else f"{len(lines)} of {config.epochs}"
+    epochs = f"{num_epochs}" if num_epochs >= config.epochs else f"{num_epochs} of {config.epochs}"
     clip = f"{described['clip_frames']}x{described['clip_size']}x{described['clip_size']}"
-    clips_seen = len(lines) * steps * min(config.batch_size, num_videos * config.train_clips)
     numbers = [f"{config.width:g}", clip, epochs, str(config.batch_size), f"{config.initial_rate:g}"]
-    return [*numbers, f"{num_videos:,}", f"{clips_seen:,}"]
+    return [*numbers, f"{_num_videos(run):,}", f"{clips_seen(run):,}"]
+
+
+def _num_videos(run: StudyRun) -> int:
+    number: int = read_json(run.folder / MANIFEST)["videos"]["train"]
+    return number
+
+
+def clips_seen(run: StudyRun) -> int:
+    """The number of training clips in the epochs that a run has finished."""
+    config = config_of_run(PretrainConfig, run.folder)
+    order = BatchOrder(
+        num_samples=_num_videos(run) * config.train_clips,
+        batch_size=config.batch_size,
+        num_epochs=config.epochs,
+        seed=config.seed,
+        num_parts=config.parts,
+        together=config.clips_together,
+    )
+    return len(read_metrics(run.folder / METRICS)) * order.clips_per_epoch
 
 
 def _minutes(run: StudyRun) -> float:

@@ -4,7 +4,8 @@ from itertools import groupby
 from pathlib import Path
 
 from v3s import argv
-from v3s.cli import COMMANDS, load_command, options_of_command
+from v3s.cli import load_command, options_of_command
+from v3s.commands import COMMANDS
 
 PAGE = Path(__file__).with_name("commands.md")
 INTRODUCTION = """# Commands

@@ -1,12 +1,15 @@
 """Fixtures that every test may use."""
 
+import json
 import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +101,42 @@ def small_embedding(small_videos: Path) -> EmbedConfig:
         data=str(small_videos), out="", backbone="random:r3d@0.125", clip_frames=8, clip_size=32, workers=0,
         device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def foundations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of small models of Hugging Face with random weights, as transformers writes them, by architecture.
+
+    Clips have 4 frames (16 for image models) of 32 x 32 pixels; tests only read them.
+    """
+    transformers: Any = import_module("transformers")
+    sizes: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
+    usual = {**sizes, "intermediate_size": 32, "image_size": 32}
+    text = {**usual, "vocab_size": 9, "max_position_embeddings": 5}
+    predictor = {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
+    configs = {
+        "vjepa2": transformers.VJEPA2Config(**sizes, **predictor, crop_size=32, frames_per_clip=4),
+        "videomae": transformers.VideoMAEConfig(**usual, num_frames=4, use_mean_pooling=False),
+        "clip": transformers.CLIPConfig(vision_config=usual, text_config=text),
+        "clip_vision_model": transformers.CLIPVisionConfig(**usual),
+        "dinov2": transformers.Dinov2Config(**sizes, image_size=64),
+        "vit": transformers.ViTConfig(**usual),
+    }
+    preprocessor = {
+        "do_resize": True, "size": {"shortest_edge": 36}, "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32}, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4],
+    }  # fmt: skip
+    folders = {}
+    transformers.utils.logging.disable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for kind, config in configs.items():
+            folders[kind] = tmp_path_factory.mktemp(kind)
+            transformers.AutoModel.from_config(config).save_pretrained(folders[kind])
+            (folders[kind] / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+            (folders[kind] / "README.md").write_text(f"---\nlicense: apache-2.0\ntags:\n- {kind}\n---\n# A model\n")
+    return folders
 
 
 @pytest.fixture

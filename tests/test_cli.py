@@ -8,7 +8,8 @@ import torch
 
 from v3s import cli
 from v3s.argv import from_yaml, options_of, to_yaml
-from v3s.cli import COMMANDS, load_command, main, read_config
+from v3s.cli import load_command, main, read_config
+from v3s.commands import COMMANDS
 from v3s.commands.pretrain import PretrainConfig
 from v3s.commands.recipes import RECIPES
 from v3s.protocols.finetune import FinetuneConfig
@@ -26,8 +27,9 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
     others = {
-        "convert": "weights", "replay": "run", "reproduce": "table", "merge": "parts",
-        "search": "query", "index": "vectors", "explain": "video", "speediness": "video",
+        "convert": "weights", "replay": "run", "export": "run", "reproduce": "table", "merge": "parts",
+        "search": "query", "index": "vectors", "explore": "vectors", "serve": "vectors",
+        "explain": "video", "speediness": "video",
     }  # fmt: skip
     words = {
         name: next(option.field for option in options_of(load_command(name)[1]) if option.word) for name in COMMANDS

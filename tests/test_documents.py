@@ -9,7 +9,8 @@ import pytest
 
 import v3s
 from docs.make_commands import PAGE, commands_page
-from v3s.cli import COMMANDS, load_command
+from v3s.cli import load_command
+from v3s.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "audit page": f"audit {{videos}} {OF_RUN} --page={{out}}/audit.html",
     "convert": "convert {weights} --out={out}",
     "probe": f"probe {{labelled}} {RANDOM} --out={{out}}/probe.json",
+    "probe save": f"probe {{labelled}} {RANDOM} --save={{out}}",
     "retrieve": f"retrieve {{labelled}} {RANDOM} --out={{out}}/retrieve.json",
     "retrieve page": f"retrieve {{labelled}} {RANDOM} --page={{out}}/retrieve.html",
     "similarity": f"similarity {{labelled}} {RANDOM} --num-folds=2 --pairs-per-fold=8 --out={{out}}/similarity.json",

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import v3s
-from v3s.cli import COMMANDS, load_command
+from v3s.cli import load_command
+from v3s.commands import COMMANDS
 from v3s.files.text import short_repr
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/v3s"
@@ -22,7 +23,7 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
 VERB_ROOMS = ("commands", "protocols", "vectors", "recognizers", "explore", "serve", "export")
-USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own"}
+USERS_OF_VERBS = {"demo", "demo_page", "reproduce", "replay", "own", "compare"}
 """The only files that use other commands."""
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -174,7 +175,7 @@ def test_no_result_of_a_public_function_floods_the_terminal() -> None:
         is_large = kind in (torch.Tensor, bytes) or get_origin(kind) is np.ndarray
         return is_large or any(list(map(visit, get_args(kind))))
 
-    for name in (*COMMANDS, "load_encoder"):
+    for name in (*COMMANDS, "load_encoder", "load_recognizer"):
         visit(get_type_hints(getattr(v3s, name))["return"])
     holds = {kind.__name__: kind for kind, is_large in seen.items() if is_large}
     assert holds.keys() >= {"Vectors", "Shard", "IndexTable", "Audit", "HeadScores", "RecognitionScores"}

@@ -13,6 +13,7 @@ import pytest
 
 from v3s import cli
 from v3s.argv import UsageError, options_of, to_yaml
+from v3s.commands import COMMANDS, Command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +79,14 @@ def test_home_is_found_where_no_shell_looked(monkeypatch: pytest.MonkeyPatch) ->
     assert (config.data, config.out, config.stages) == ("/home/me/videos", "~run", ("/home/me/a", "b"))
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_described(name: str) -> None:
     job, kind = cli.load_command(name)
     options = options_of(kind)
     assert callable(job)
     assert all(option.help for option in options), [option.field for option in options if not option.help]
     assert len([option for option in options if option.word]) == 1
-    for example in cli.COMMANDS[name].examples:
+    for example in COMMANDS[name].examples:
         verb, *words = example.split()
         assert verb == name
         if "--resume" not in words:
@@ -102,7 +103,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("little")
     module.little = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "little", module)
-    monkeypatch.setitem(cli.COMMANDS, "little", cli.Command("none", "little", "does little", ("little a --out b",)))
+    monkeypatch.setitem(COMMANDS, "little", Command("none", "little", "does little", ("little a --out b",)))
     return module
 
 
@@ -208,7 +209,8 @@ def test_a_reader_that_is_gone_leaves_no_traceback() -> None:
 def test_a_path_of_any_bytes_is_printed_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("from pathlib import Path\ndef odd(config: dict): return Path('\\udcff')\n")
     script = (
-        "import sys; from v3s import cli; cli.COMMANDS['odd'] = cli.Command('none', 'odd', '', ()); "
+        "import sys; from v3s import cli; from v3s.commands import COMMANDS, Command; "
+        "COMMANDS['odd'] = Command('none', 'odd', '', ()); "
         "cli.read_config = lambda *_: None; sys.exit(cli.main(['odd']))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False)
@@ -227,7 +229,7 @@ def slow(config: dict) -> None: ...
 def test_a_signal_while_a_command_is_imported(number: signal.Signals, printed: str, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     script = (
-        "import sys; from v3s.cli import COMMANDS, Command, main; "
+        "import sys; from v3s.cli import main; from v3s.commands import COMMANDS, Command; "
         "COMMANDS['slow'] = Command('none', 'slow', '', ()); sys.exit(main(['slow']))"
     )
     process = subprocess.Popen(

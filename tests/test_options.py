@@ -11,7 +11,8 @@ from typing import Any, get_origin, get_type_hints
 import pytest
 
 import v3s
-from v3s.cli import COMMANDS, load_command, main
+from v3s.cli import load_command, main
+from v3s.commands import COMMANDS
 from v3s.options import as_typed
 
 

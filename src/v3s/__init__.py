@@ -9,6 +9,7 @@ Every command is also a function, with its options as a dataclass: ``v3s embed -
 ``v3s.embed(v3s.EmbedConfig(...))``. A name is imported when it is first used.
 """
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -29,15 +30,26 @@ if TYPE_CHECKING:
     from v3s.commands.recipes import recipe
     from v3s.commands.replay import ReplayConfig, replay
     from v3s.commands.reproduce import ReproduceConfig, reproduce
+    from v3s.explore.clusters import clusters_of
+    from v3s.explore.duplicates import near_duplicates
+    from v3s.explore.explore import ExploreConfig, explore
+    from v3s.explore.outliers import outlier_scores
+    from v3s.explore.projection import map_of
+    from v3s.explore.to_label import choose_to_label
+    from v3s.export.export import ExportConfig, export
     from v3s.features.encoder import load_encoder
     from v3s.features.saved import load_backbone
     from v3s.pretext.task import TASKS
+    from v3s.protocols.compare import CompareConfig, compare
     from v3s.protocols.explain import ExplainConfig, explain
     from v3s.protocols.finetune import FinetuneConfig, finetune
     from v3s.protocols.probe import ProbeConfig, probe
     from v3s.protocols.retrieve import RetrieveConfig, retrieve
     from v3s.protocols.similarity import SimilarityConfig, similarity
     from v3s.protocols.speediness import SpeedinessConfig, speediness
+    from v3s.recognizers.predict import PredictConfig, predict
+    from v3s.recognizers.recognizer import load_recognizer
+    from v3s.serve.serve import ServeConfig, serve
     from v3s.train.callbacks import Callback
     from v3s.vectors.embed import EmbedConfig, embed
     from v3s.vectors.index import IndexConfig, index
@@ -50,14 +62,18 @@ __all__ = [
     "AuditConfig",
     "Callback",
     "CheckConfig",
+    "CompareConfig",
     "ConvertConfig",
     "DemoConfig",
     "EmbedConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "ExploreConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "IndexConfig",
     "MergeConfig",
+    "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",
     "PreviewConfig",
@@ -66,23 +82,34 @@ __all__ = [
     "ReproduceConfig",
     "RetrieveConfig",
     "SearchConfig",
+    "ServeConfig",
     "SimilarityConfig",
     "SpeedinessConfig",
     "__version__",
     "audit",
     "check",
     "check_backbone",
+    "choose_to_label",
+    "clusters_of",
+    "compare",
     "convert",
     "create_backbone",
     "demo",
     "embed",
     "evaluate",
     "explain",
+    "explore",
+    "export",
     "finetune",
     "index",
     "load_backbone",
     "load_encoder",
+    "load_recognizer",
+    "map_of",
     "merge",
+    "near_duplicates",
+    "outlier_scores",
+    "predict",
     "prepare",
     "pretrain",
     "preview",
@@ -92,6 +119,7 @@ __all__ = [
     "reproduce",
     "retrieve",
     "search",
+    "serve",
     "similarity",
     "speediness",
 ]
@@ -99,9 +127,15 @@ __all__ = [
 _OTHERS = {
     "v3s.commands.recipes": ("recipe",),
     "v3s.backbones": ("BACKBONES", "check_backbone", "create_backbone"),
+    "v3s.explore.clusters": ("clusters_of",),
+    "v3s.explore.duplicates": ("near_duplicates",),
+    "v3s.explore.outliers": ("outlier_scores",),
+    "v3s.explore.projection": ("map_of",),
+    "v3s.explore.to_label": ("choose_to_label",),
     "v3s.features.encoder": ("load_encoder",),
     "v3s.features.saved": ("load_backbone",),
     "v3s.pretext.task": ("TASKS",),
+    "v3s.recognizers.recognizer": ("load_recognizer",),
     "v3s.train.callbacks": ("Callback",),
 }
 """Public names in addition to the commands, by module."""
@@ -115,7 +149,7 @@ def __getattr__(name: str) -> "Any":
         from importlib.metadata import version
 
         return version("v3s")
-    from v3s.cli import COMMANDS
+    from v3s.commands import COMMANDS
 
     homes = {name: module for module, names in _OTHERS.items() for name in names}
     for verb, command in COMMANDS.items():
@@ -144,3 +178,14 @@ def _checking(verb: "Callable[..., Any]", kind: "type[Any]") -> "Callable[..., A
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(type(sys)):  # type: ignore[misc]
+    """A command may have the name of its room: importing a file of the room ``v3s.serve`` leaves the command there."""
+
+    def __setattr__(self, name: str, value: "Any") -> None:
+        if not (name in __all__ and isinstance(value, type(sys))):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -53,7 +53,7 @@ class Option:
         kind: type of its value, or of each of its values: str, int, float or bool.
         choices: the allowed values, if they are limited; else empty.
         many: it takes any number of values.
-        commas: its values may be separated by commas.
+        commas: its values are separated by commas or spaces.
         optional: its value may be None.
         default: its default value; ``MISSING`` if the option is required.
         word: name in the help for words before the first option, if they are values of this option; else empty.
@@ -156,7 +156,7 @@ def _sections(kind: type[Any]) -> list[str]:
 
 
 def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
-    """Read ``[WORD ...] [--name VALUE | --name=VALUE | --flag | --no-flag] ... [-- WORD ...]``.
+    """Read ``[WORD ...] [--name VALUE[,VALUE ...] | --name=VALUE | --flag | --no-flag] ... [-- WORD ...]``.
 
     Args:
         options: all options of the command.
@@ -192,6 +192,8 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
                 if not left or left[0].startswith("--") or left[0].partition("=")[0] in named:
                     raise UsageError(f"{name} needs a value; if the value begins with a dash, write {name}=VALUE")
                 text = left.popleft()
+                while option.commas and left and not left[0].startswith("-"):
+                    text += f",{left.popleft()}"
         elif name.startswith("-"):
             raise UsageError(f"unknown option {name!r}{closest(name, named)}")
         else:
@@ -286,9 +288,7 @@ def _yaml_value(option: Option, node: Any, name: str) -> Any:
 
 def _parts(option: Option, text: str) -> list[str]:
     """The values in one text."""
-    if not option.commas:
-        return [text]
-    return text.split(",") if text else []
+    return [part for part in text.split(",") if text] if option.commas else [text]
 
 
 def _value(option: Option, raw: RawValues) -> Any:

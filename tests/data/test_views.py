@@ -1,6 +1,7 @@
 """Clips of whole videos: where they start, how short videos are padded, and the map from frame to clip."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_a_short_video_repeats_its_last_frame() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"clip_frames": 0}, {"clip_size": 0}, {"num_clips": 0}, {"stride": -1}])
-def test_invalid_views_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_views_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         View(**wrong)
 

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from v3s.backbones import create_backbone
 from v3s.data.views import View
+from v3s.features.encoder import Feature
 from v3s.features.saved import Trained, describe_trained, kind_of_run, plain_sampling, save_trained, write_trained
 from v3s.features.source import open_source
 from v3s.files.writing import CheckpointError
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.protocols.recognition import Recognizer, save_recognizer
+from v3s.recognizers.classifier import save_recognizer
 
 NETWORK = "random:r3d@0.125"
 
@@ -35,8 +37,11 @@ def save(kind: str, folder: Path) -> Trained:
             results={"epoch": 2},
         )
     if kind == "recognizer":
-        tuned, view = Recognizer(network, 2), View(clip_frames=8, clip_size=32)
-        return save_recognizer(folder, tuned, open_source(NETWORK), classes=("a", "b"), view=view, results={"epoch": 1})
+        view, feature = View(clip_frames=8, clip_size=32), Feature("conv5")
+        return save_recognizer(
+            folder, network, nn.Linear(64, 2), source=open_source(NETWORK), classes=("a", "b"), view=view,
+            feature=feature, average="probabilities", results={"epoch": 1},
+        )  # fmt: skip
     trained = Trained(
         kind="converted", backbone="r3d", width=0.125, sampling=plain_sampling(8, 32), results={}, converted_from="a.pt"
     )

@@ -44,6 +44,19 @@ def test_features_of_another_model_and_a_truncated_shard(
     assert "run v3s embed again" in damaged
 
 
+def test_stored_vectors_on_the_command_line(
+    labelled_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = tmp_path / "vectors"
+    assert main(f"embed {labelled_videos} {NETWORK} {SMALL} --out {vectors}".split()) == 0
+    assert main(f"retrieve --in {vectors} --num-clips 1 --pool mean".split()) == 0
+    assert "8 queries, and a gallery of 16 videos" in capsys.readouterr().out
+    other = error_of(f"retrieve --in {vectors}", capsys)
+    assert "was embedded with --pool mean --num-clips 1, not --pool max --num-clips 10; give " in other
+    assert main(["probe"]) == 2
+    assert "--data is missing; give DATA and --backbone, or vectors with --in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["retrieve", "probe"])
 def test_empty_gallery_missing_labels_and_unknown_stage(
     command: str, labelled_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

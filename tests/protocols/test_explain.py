@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from v3s.backbones import create_backbone
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View
+from v3s.features.encoder import Feature
 from v3s.features.saved import load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.pretext.model import PretextModel
@@ -29,7 +30,8 @@ from v3s.protocols.explain import (
     open_subject,
 )
 from v3s.protocols.gradcam import grad_cam, overlay
-from v3s.protocols.recognition import Recognizer, save_recognizer
+from v3s.protocols.recognition import RecognitionModel
+from v3s.recognizers.classifier import save_recognizer
 from v3s.video.decode import read_frames
 from v3s.video.homography import crop_and_resize
 from v3s.video.index import VideoIndex, index_video
@@ -88,9 +90,12 @@ def test_the_heat_map_explains_the_requested_logit(run: Path, video: VideoIndex,
 
 
 def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_path: Path) -> None:
-    recognizer = Recognizer(create_backbone("r3d", 0.125), 3).eval()
+    recognizer = RecognitionModel(create_backbone("r3d", 0.125), 3).eval()
     classes = ("Archery", "Diving", "Swing")
-    save_recognizer(tmp_path, recognizer, open_source("random:r3d@0.125"), classes=classes, view=VIEW, results={})
+    save_recognizer(
+        tmp_path, recognizer.backbone, recognizer.classifier, source=open_source("random:r3d@0.125"), classes=classes,
+        view=VIEW, feature=Feature("conv5"), average="probabilities", results={},
+    )  # fmt: skip
     subject = open_subject(tmp_path)
     explanation = explain_clip(subject, video, target="Swing", stage="conv3")
     assert (explanation.head, explanation.classes, explanation.target) == ("recognition", classes, 2)

@@ -17,7 +17,8 @@ from v3s.argv import to_yaml
 from v3s.backbones import create_backbone
 from v3s.commands.pretrain import PretrainConfig
 from v3s.data import streams
-from v3s.features.saved import load_pretext_model, save_trained
+from v3s.data.synthetic import MOTIONS
+from v3s.features.saved import describe_trained, load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
 from v3s.files.writing import CheckpointError
@@ -27,8 +28,9 @@ from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.protocols import finetune as module
 from v3s.protocols import recognition
-from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate
-from v3s.protocols.recognition import RecognitionResult, load_recognizer
+from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate, set_up_finetuning
+from v3s.protocols.recognition import RecognitionResult
+from v3s.recognizers.classifier import load_classifier
 from v3s.train.run import read_metrics
 from v3s.video import decode
 from v3s.video.frames import Frames
@@ -66,11 +68,13 @@ def test_the_written_result_is_the_returned_one(finished: RecognitionResult) -> 
 
 
 def test_the_run_folder_contains_all_documented_files(finished: RecognitionResult) -> None:
-    model, trained = load_recognizer(finished.run)
+    classifier, trained = load_classifier(finished.run), describe_trained(finished.run)
     classes, sampling = trained.classes, trained.sampling
     assert classes == finished.scores.classes
     assert (sampling.clip_frames, sampling.clip_size) == (8, 32)
-    assert model.classifier.out_features == 8
+    assert classifier.layer.out_features == 8
+    assert (classifier.space.view.num_clips, classifier.average) == (3, "probabilities")
+    assert classifier.calibration == finished.calibration
     page = (finished.run / "report.html").read_text()
     assert all(name in page for name in classes)
     metrics = read_metrics(finished.run / "metrics.jsonl")
@@ -130,7 +134,27 @@ def test_test_videos_are_read_only_after_training(
     assert names == sorted(names, reverse=True)  # all of training, then all of testing
     folder = Path(config.data)
     assert {path for name, path in read if name == "training"} == set(map(str, (folder / "train").rglob("*.mp4")))
-    assert {path for name, path in read if name == "testing"} == set(map(str, (folder / "test").rglob("*.mp4")))
+    after = [path for name, path in read if name == "testing"]
+    assert set(after[4:]) == set(map(str, (folder / "test").rglob("*.mp4")))
+    assert set(after[:4]) < set(map(str, (folder / "train").rglob("*.mp4")))  # of validation, to calibrate
+
+
+def test_a_class_folder_is_divided_and_the_division_can_be_given_again(
+    config: FinetuneConfig, labelled_videos: Path, tmp_path: Path
+) -> None:
+    own = replace(config, data=str(labelled_videos / "train"), out=str(tmp_path / "run"), epochs=1)
+    finetune(own, console=Console(quiet=True))
+    lists = [(tmp_path / "run" / name).read_text().splitlines() for name in ("train.csv", "test.csv")]
+    assert [len(lines) for lines in lists] == [8, 8]
+    assert [[line.split(",")[1] for line in lines] for lines in lists] == [sorted(MOTIONS)] * 2
+    jobs = [
+        set_up_finetuning(given, Console(quiet=True)) for given in (own, replace(own, splits=str(tmp_path / "run")))
+    ]
+    assert [job.train.path((0, 0)) for job in jobs] == [jobs[0].train.path((0, 0))] * 2
+    for name in ("train_paths", "test_paths", "classes"):
+        assert getattr(jobs[0].parts, name) == getattr(jobs[1].parts, name)
+    for job in jobs:
+        assert job.parts.test_labels.tolist() == jobs[0].parts.test_labels.tolist()
 
 
 def test_training_and_validation_videos_are_disjoint(config: FinetuneConfig, tmp_path: Path) -> None:
@@ -169,10 +193,12 @@ def test_other_weights_are_kept_on_request(
     monkeypatch.setattr("v3s.train.fit.validate", validate)
     result = finetune(replace(config, out=str(tmp_path), epochs=4, keep=keep), console=QUIET)
     assert result.best_epoch == kept
-    model, trained = load_recognizer(tmp_path / "last")
+    trained = describe_trained(tmp_path / "last")
     assert trained.results == {"epoch": 4, "loss": 0.9, "accuracy": 0.5}
     state = last_state(tmp_path)["model"]
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    saved = {f"classifier.{name}": value for name, value in load_file(tmp_path / "last/classifier.safetensors").items()}
+    saved |= {f"backbone.{name}": value for name, value in load_file(tmp_path / "last/backbone.safetensors").items()}
+    assert all(torch.equal(value, state[name]) for name, value in saved.items())
 
 
 def test_the_learning_rate_is_divided_by_ten(config: FinetuneConfig, tmp_path: Path) -> None:

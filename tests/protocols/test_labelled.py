@@ -12,7 +12,8 @@ from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS
 from v3s.data.usable import scan_with_bar
 from v3s.data.views import View
-from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled.parts import UNKNOWN, Parts
 
 
 def read(console: Console | None = None, **options: object) -> Parts:
@@ -114,9 +115,7 @@ def test_a_file_in_both_parts_is_refused(lists: tuple[str, str]) -> None:
         read(data=lists[0], test_data=lists[0])
 
 
-def test_a_missing_part_is_refused(labelled_videos: Path, lists: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"without a test subset.*--test-data"):
-        read(data=lists[0])
+def test_two_kinds_of_test_videos_are_refused(labelled_videos: Path, lists: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match=r"test_data \(.*\) and splits \(lists\) cannot be combined"):
         read(data=str(labelled_videos), splits="lists", test_data=lists[1])
 

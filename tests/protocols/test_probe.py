@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -12,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from v3s.data.index_table import IndexTable
+from v3s.data.lists.splits import VideoList
 from v3s.features.source import open_source
-from v3s.protocols.labelled import Parts
+from v3s.protocols.labelled.parts import Labelled, Parts
 from v3s.protocols.probe import ProbeConfig, ProbeResult, probe, run_probes
 
 NUM_CLASSES = 8
@@ -28,9 +29,8 @@ def blobs(num_rows: int, seed: int, spread: float) -> tuple[Tensor, Tensor]:
 
 
 def run(train_labels: Tensor, test_labels: Tensor, train: Tensor, test: Tensor, **options: object) -> ProbeResult:
-    empty = IndexTable.of([])
-    classes = tuple("abcdefgh")
-    parts = Parts(empty, train_labels, empty, test_labels, classes, "", "", (), (), {}, torch.arange(len(test)))
+    none = Labelled(VideoList(Path(), (), (), (), ""), np.empty(0), {})
+    parts = Parts(none, train_labels, none, test_labels, tuple("abcdefgh"), torch.arange(len(test)))
     config = ProbeConfig(backbone="", data="", **options)  # type: ignore[arg-type]
     return run_probes(train, test, parts, config, started=0.0, console=Console(quiet=True))
 
@@ -135,6 +135,7 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
         "stride": 0,
         "fps": None,
         "window": None,
+        "resize": None,
     }
     assert len(written["fingerprint"]) == 64
     assert {"backbone", "train_source", "test_source", "left_out", "num_unknown"} <= written.keys()

@@ -1,4 +1,4 @@
-"""The recognizer: its clips, the average over a video's clips, and its files."""
+"""Action recognition: its clips, its model and its scores."""
 
 import math
 from pathlib import Path
@@ -6,33 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from v3s.backbones import create_backbone
-from v3s.backbones.device import choose_compute
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.data.views import View, read_clips
-from v3s.features.saved import load_backbone, save_trained
-from v3s.features.source import open_source
-from v3s.files.weights import fingerprint
-from v3s.files.writing import CheckpointError
-from v3s.pretext.model import PretextModel
-from v3s.pretext.plan import Sampling
-from v3s.pretext.task import get_task
 from v3s.protocols.recognition import (
     Cut,
     LabelledClips,
+    RecognitionModel,
     RecognitionScores,
-    Recognizer,
-    average_clips,
     draw_cut,
-    load_recognizer,
-    recognition_encoder,
     recognition_objective,
-    recognize,
-    save_recognizer,
 )
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
@@ -43,11 +29,6 @@ VIEW = View(clip_frames=8, clip_size=32, num_clips=3)
 @pytest.fixture(scope="module")
 def table(labelled_videos: Path) -> IndexTable:
     return scan(list_videos(labelled_videos, subset="test"), min_frames=1).usable_table
-
-
-@pytest.fixture
-def recognizer() -> Recognizer:
-    return Recognizer(create_backbone("r3d", 0.125, seed=0), 4, seed=0).eval()
 
 
 def test_cuts_depend_only_on_the_key() -> None:
@@ -93,7 +74,7 @@ def test_a_short_video_repeats_its_last_frame(table: IndexTable) -> None:
 def test_the_head_is_seeded_and_the_only_addition() -> None:
     before = torch.random.get_rng_state()
     backbone = create_backbone("r3d", 0.125, seed=0)
-    first, again, other = (Recognizer(backbone, 4, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (RecognitionModel(backbone, 4, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(first.classifier.weight, again.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
@@ -109,25 +90,6 @@ def test_objective_by_hand() -> None:
     assert terms["accuracy"].item() == 0.5
 
 
-def test_average_of_probabilities_and_of_logits_by_hand() -> None:
-    logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # probabilities 1/4, 3/4 and 1/2, 1/2
-    assert average_clips(logits, "probabilities").tolist() == pytest.approx([3 / 8, 5 / 8])
-    root = math.sqrt(3)
-    assert average_clips(logits, "logits").tolist() == pytest.approx([1 / (1 + root), root / (1 + root)])
-
-
-def test_recognize_averages_the_network_s_own_predictions(table: IndexTable, recognizer: Recognizer) -> None:
-    compute = choose_compute("cpu", "fp32")
-    nn.init.normal_(recognizer.classifier.weight, std=3.0, generator=torch.Generator().manual_seed(0))
-    source = open_source("random:r3d@0.125")
-    probabilities = recognize(recognizer, recognition_encoder(recognizer, source, VIEW, compute), table)
-    assert probabilities.shape == (8, 4)
-    for video in (0, 5):
-        with torch.no_grad():
-            logits = recognizer(compute.clips(read_clips(table, video, VIEW, VIEW.clips(20))))
-        assert probabilities[video] == pytest.approx(F.softmax(logits, dim=1).mean(dim=0), abs=1e-5)
-
-
 def test_scores_count_unknown_classes_as_wrong() -> None:
     labels = torch.tensor([0, 1, 1, -1])
     probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
@@ -139,27 +101,3 @@ def test_scores_count_unknown_classes_as_wrong() -> None:
     )  # the last two together
     assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
     assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
-
-
-def test_saving_and_loading_gives_the_same_network(tmp_path: Path, recognizer: Recognizer) -> None:
-    classes = ("a", "b b", "ü", "d")
-    source = open_source("random:r3d@0.125")
-    saved = save_recognizer(tmp_path, recognizer, source, classes=classes, view=VIEW, results={"epoch": 1})
-    loaded, trained = load_recognizer(tmp_path)
-    assert trained == saved
-    assert (trained.kind, trained.classes) == ("recognizer", classes)
-    assert (trained.sampling.clip_frames, trained.sampling.clip_size) == (8, 32)
-    clips = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(loaded(clips), recognizer(clips))
-    weights = fingerprint(recognizer.backbone.state_dict())
-    assert fingerprint(load_backbone(tmp_path).state_dict()) == weights
-    source = open_source(str(tmp_path))
-    assert (source.fingerprint, source.clip_frames, source.clip_size) == (weights, 8, 32)
-
-
-def test_a_pre_trained_run_is_not_a_recognizer(tmp_path: Path) -> None:
-    task = get_task("ts")
-    model = PretextModel(create_backbone("r3d", 0.125), task)
-    save_trained(tmp_path, model, backbone="r3d", width=0.125, task=task, sampling=Sampling(), results={})
-    with pytest.raises(CheckpointError, match="contains a pretrained network without classes; give a v3s finetune run"):
-        load_recognizer(tmp_path)

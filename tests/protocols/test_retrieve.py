@@ -132,6 +132,7 @@ def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
         "stride": 0,
         "fps": None,
         "window": None,
+        "resize": None,
     }
     assert "16 videos in 8 classes" in written["gallery"]
     assert run(labelled)[0] == result
@@ -247,8 +248,11 @@ def test_errors_are_explained(labelled: Path, tmp_path: Path) -> None:
     (tmp_path / "empty/train").mkdir(parents=True)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "empty"))):
         run(tmp_path / "empty", test_data=str(labelled / "test"))
+    for name in ("train/walk", "test/walk", "walk"):
+        (tmp_path / "mixed" / name).mkdir(parents=True)
+        (tmp_path / "mixed" / name / "one.mp4").touch()
     with pytest.raises(ValueError, match="has no test subset"):
-        run(labelled / "train")
+        run(tmp_path / "mixed")
     (tmp_path / "flat").mkdir()
     shutil.copy(next((labelled / "test").glob("*/*")), tmp_path / "flat/one.mp4")
     with pytest.raises(ValueError, match=r"have no label; first: one\.mp4"):

@@ -95,6 +95,7 @@ def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embe
         "stride": 8,
         "fps": None,
         "window": None,
+        "resize": None,
     }
     assert (written["result"]["mean"], written["num_pairs"], written["left_out"]) == (1, 40, {})
     assert (written["stages"], len(written["fingerprint"])) == (["conv3", "conv4", "conv5"], 64)

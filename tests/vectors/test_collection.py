@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.data.views import View
+from v3s.data.views import Resize, View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.collection import (
     DTYPES,
     Description,
-    Shard,
     VectorsError,
     open_vectors,
     read_description,
     save_shard,
     shard_path,
 )
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.entries import Entry, Shard, video_lines
 from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8
@@ -161,7 +160,9 @@ def test_a_fingerprint_depends_on_weights_clips_and_feature() -> None:
     space = Space("a", View(), Feature())
     others = [
         replace(space, weights="b"),
-        *(replace(space, view=replace(View(), **change)) for change in ({"stride": 8}, {"num_clips": 9})),
+        replace(space, view=View(stride=8)),
+        replace(space, view=View(num_clips=9)),
+        replace(space, view=View(resize=Resize(112, keeps_shape=True))),
         replace(space, view=View(clip_size=224)),
         replace(space, feature=Feature("conv4")),
         replace(space, feature=Feature(pool="max")),
@@ -175,6 +176,23 @@ def test_the_description_is_read_as_it_was_written(folder: Path) -> None:
     assert json.loads((folder / "vectors.json").read_text())["fingerprint"] == description.space.fingerprint
     assert description.num_shards == 6
     assert description.space.view == View(clip_frames=8, clip_size=32, stride=8)
+
+
+def test_a_description_of_an_earlier_version_has_no_resizing(folder: Path) -> None:
+    file, description = folder / "vectors.json", read_description(folder)
+    values = json.loads(file.read_text())
+    del values["space"]["view"]["resize"]
+    file.write_text(json.dumps(values))
+    assert read_description(folder) == description
+
+
+def test_a_feature_is_of_a_stage_of_the_network(folder: Path) -> None:
+    file = folder / "vectors.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"stages": {}}))
+    with pytest.raises(
+        VectorsError, match=r"vectors\.json: .*the feature's stage is conv5, and the network's are none"
+    ):
+        read_description(folder)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, 100, -1])

@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from v3s.backbones.normalisation import Normalisation
+from v3s.backbones.normalisation import Normalisation, Normalising
 
 _LEAK_TOLERANCE = 1e-3  # relative to the largest feature; far above the rounding differences between two runs
 
@@ -64,7 +64,7 @@ class Backbone(Protocol):
     def to(self, *args: Any, **kwargs: Any) -> Self: ...  # noqa: D102
 
 
-class StagedBackbone(nn.Module):
+class StagedBackbone(Normalising):
     """A chain of named stages, with global average pooling after the last. All built-in backbones are of this class.
 
     Clips are in [0, 1]. If the weights expect normalised clips, the network normalises them itself, before the first
@@ -77,9 +77,6 @@ class StagedBackbone(nn.Module):
         clip_size: expected height and width of clips, in pixels.
     """
 
-    _mean: Tensor
-    _std: Tensor
-
     def __init__(self, blocks: dict[str, tuple[nn.Module, int]], *, clip_frames: int = 16, clip_size: int = 112):
         super().__init__()
         for name, (block, _) in blocks.items():
@@ -88,28 +85,10 @@ class StagedBackbone(nn.Module):
         self.num_features = list(self.stages.values())[-1]
         self.clip_frames = clip_frames
         self.clip_size = clip_size
-        self.normalisation = None
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """The normalisation of clips that the weights expect; None (at first) if they expect values in [0, 1].
-
-        Set it before the network is moved to a device.
-        """
-        return self._normalisation
-
-    @normalisation.setter
-    def normalisation(self, expected: Normalisation | None) -> None:
-        self._normalisation = expected
-        for name in ("mean", "std"):
-            values = None if expected is None else torch.tensor(getattr(expected, name)).view(1, 3, 1, 1, 1)
-            self.register_buffer(f"_{name}", values, persistent=False)
 
     def forward_stages(self, clips: Tensor) -> dict[str, Tensor]:
         """Map clips ``(B, 3, T, H, W)`` to the stages, each ``(B, channels, t, h, w)`` and >= 0."""
-        if self._normalisation is not None:
-            clips = (clips - self._mean) / self._std
-        outputs = {}
+        clips, outputs = self.normalise(clips), {}
         for name in self.stages:
             clips = outputs[name] = self.get_submodule(name)(clips)
         return outputs
@@ -121,7 +100,7 @@ class StagedBackbone(nn.Module):
 
 def normalisation_of(backbone: nn.Module) -> Normalisation | None:
     """The normalisation of clips that a network's weights expect; a network that is your own does that by itself."""
-    return backbone.normalisation if isinstance(backbone, StagedBackbone) else None
+    return backbone.normalisation if isinstance(backbone, Normalising) else None
 
 
 def expect_normalised(backbone: nn.Module, normalisation: Normalisation | None) -> None:
@@ -130,7 +109,7 @@ def expect_normalised(backbone: nn.Module, normalisation: Normalisation | None) 
     Raises:
         ValueError: it cannot, since it is a network of your own.
     """
-    if isinstance(backbone, StagedBackbone):
+    if isinstance(backbone, Normalising):
         backbone.normalisation = normalisation
     elif normalisation is not None:
         raise ValueError(

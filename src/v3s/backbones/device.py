@@ -48,9 +48,12 @@ class Compute:
         return moved.to(torch.float32).div_(255)
 
     def network(self, network: Network) -> Network:
-        """Move a network to the device, with weights in channels-last format; returns the same network."""
+        """Move a network to the device, with weights over time in channels-last format; returns the same network."""
         network.to(self.device)
-        return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+        for weight in network.parameters():
+            if weight.dim() == 5:
+                weight.data = weight.data.to(memory_format=torch.channels_last_3d)
+        return network
 
     def __str__(self) -> str:
         return f"{self.device} in {'bf16' if self.bf16 else 'fp32'}"

@@ -26,7 +26,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import require_length, usable_videos
-from v3s.features.saved import InitialWeights, load_saved, save_trained
+from v3s.features.saved import InitialWeights, load_saved, refuse_foundation, save_trained
 from v3s.features.warm_start import facts_of_start, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
@@ -88,6 +88,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_foundation(self.backbone)
         require_positive(self, "width", "learning_rate")
         self.check_clips()
         require_not_negative(self, "statistics_clips")

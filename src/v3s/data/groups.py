@@ -39,10 +39,15 @@ class GroupOptions:
 
     def groups_of(self, found: Scan) -> NDArray[np.int64]:
         """The number of each usable video's group, as `number_groups`; of spans of a single file, as `stretches`."""
-        spans = found.usable_table.spans
-        if self.group is None and spans is not None and len(np.unique(found.usable_table.contents)) == 1:
-            return stretches(spans.starts)
-        return number_groups([found.videos.paths[place] for place in found.usable], self.group)
+        table, paths = found.usable_table, [found.videos.paths[place] for place in found.usable]
+        is_recording = table.spans is not None and len(np.unique(table.contents)) == 1
+        return self.groups_by(paths, table.spans.starts if table.spans and is_recording else None)
+
+    def groups_by(self, paths: Sequence[str], starts: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+        """The number of each video's group, by the paths; by the starts of spans, if they are of a single recording."""
+        if self.group is None and starts is not None:
+            return stretches(starts)
+        return number_groups(paths, self.group)
 
 
 def stretches(starts: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -117,7 +117,7 @@ def scan(
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
-        _check_window(store, videos.spans.window or "auto")
+        check_window(store, videos.spans.window or "auto")
         return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
@@ -155,7 +155,7 @@ def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     return outcome
 
 
-def _check_window(store: Store, wanted: str) -> None:
+def check_window(store: Store, wanted: str) -> None:
     """Refuse a store whose deep pictures were stored through another window.
 
     Raises:

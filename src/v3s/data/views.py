@@ -15,11 +15,30 @@ from v3s.options import check_clip
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.index import VideoIndex
+from v3s.video.light.window import parse_window
 from v3s.video.span import at_rate, windowed
 from v3s.video.store import StoredVideo
 from v3s.video.warp import warp
 
 _PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame / side of the clip (section 4.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """How frames are resized before the crop, for a network that was not trained on the paper's frames.
+
+    Attributes:
+        side: pixels of the shorter side; if the shape is not kept, of both sides.
+        keeps_shape: whether a frame keeps its ratio of width to height.
+    """
+
+    side: int
+    keeps_shape: bool
+
+    def size(self, width: int, height: int) -> tuple[float, float]:
+        """Return the height and width of a resized (width, height) frame."""
+        scale = self.side / min(width, height)
+        return (height * scale, width * scale) if self.keeps_shape else (self.side, self.side)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +53,7 @@ class View:
         fps: frames per second at which videos are sampled; ``None`` for every frame of the file.
         window: which values of deep pictures are shown as black and white, as in
             :func:`v3s.video.light.window.choose_window`; ``None`` for "auto".
+        resize: how frames are resized before the crop; ``None`` as in the paper.
 
     Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
     """
@@ -44,11 +64,15 @@ class View:
     stride: int = 0
     fps: float | None = None
     window: str | None = None
+    resize: Resize | None = None
 
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
             raise ValueError(f"a view needs positive sizes and counts, and a stride of 0 or more; got {self}")
         check_clip(self.clip_frames, self.clip_size)
+        parse_window(self.window or "auto")
+        if self.resize is not None and self.resize.side < self.clip_size:
+            raise ValueError(f"frames are resized to {self.resize.side} pixels, less than a clip's {self.clip_size}")
 
     def sample(self, video: VideoIndex | StoredVideo) -> Video:
         """Return a video as it is seen: at this rate and through this window."""
@@ -76,13 +100,16 @@ class View:
     ) -> Homography:
         """Return the map from a (width, height) frame: resize to 128 x 171 (times clip_size / 112), then crop.
 
-        For clips of 224 pixels, the resize is to 256 x 256. ``left`` and ``top`` in [0, 1] place the crop, by default
-        in the centre. ``flip`` mirrors the clip.
+        For clips of 224 pixels, the resize is to 256 x 256; with ``resize``, to what it says. ``left`` and ``top`` in
+        [0, 1] place the crop, by default in the centre. ``flip`` mirrors the clip.
         """
         size = self.clip_size
-        resized_height, resized_width = (
-            (size * 256 / 224, size * 256 / 224) if size == 224 else (size * ratio for ratio in _PAPER_RESIZE)
-        )
+        if self.resize is not None:
+            resized_height, resized_width = self.resize.size(width, height)
+        elif size == 224:
+            resized_height, resized_width = size * 256 / 224, size * 256 / 224
+        else:
+            resized_height, resized_width = (size * ratio for ratio in _PAPER_RESIZE)
         whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
         crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole
         return mirror(size) @ crop if flip else crop

@@ -6,7 +6,7 @@ unit length.
 
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from v3s.backbones.stages import check_stage
 from v3s.data.index_table import IndexTable
 from v3s.data.streams import ClipRun, complete_rows, load_runs
 from v3s.data.views import View
-from v3s.features.source import BackboneOptions, Source, fold, open_source
+from v3s.features.source import EncoderOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
 
@@ -32,6 +32,9 @@ Pool = Literal["mean", "max"]
 
 _PREPROCESSING = 1  # increase it if frames are resized differently: vectors from before and after cannot be mixed
 
+
+LAST = "last"
+"""As the name of a stage: the last of the network."""
 
 _POSITIONS_ON_CPU = 16 * 112 * 112
 """Frames x height x width of a forward pass on a CPU, one clip of the paper; larger passes exceed the caches."""
@@ -42,7 +45,7 @@ class Feature:
     """A stage of a backbone, pooled to a vector.
 
     Attributes:
-        stage: name of the stage.
+        stage: name of the stage; `LAST` stands for the network's last.
         pool: "mean" averages over time and space (D = channels); "max" max-pools height and width by two and flattens,
             the retrieval protocol's last pooling layer (512 x 2 x 3 x 3 = 9,216 numbers from 512 x 2 x 7 x 7).
 
@@ -51,6 +54,20 @@ class Feature:
 
     stage: str = "conv5"
     pool: Pool = "mean"
+
+    def among(self, stages: Mapping[str, int]) -> "Feature":
+        """Return this feature with the name of its stage, given those of a network in order."""
+        return replace(self, stage=list(stages)[-1]) if self.stage == LAST else self
+
+    def of(self, backbone: nn.Module) -> "Feature":
+        """Return this feature with the name of the stage in a network.
+
+        Raises:
+            ValueError: the network does not have the stage.
+        """
+        feature = self.among(backbone.stages)  # type: ignore[arg-type]
+        check_stage(backbone, feature.stage)
+        return feature
 
     def extract(self, stages: dict[str, Tensor]) -> Tensor:
         """Return the vectors of a batch from its stages: float32, shape (B, D)."""
@@ -93,6 +110,16 @@ def mean_features(encoded: Iterable[tuple[int, list[Tensor]]]) -> list[Tensor]:
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
+def restored(vectors: Tensor) -> Tensor:
+    """Return vectors (N, D) as a collection gives them back: their directions times their lengths, float32.
+
+    They differ from the given ones by rounding. What is computed from videos goes through it too, so that it is equal
+    to what is computed from stored vectors, bit by bit.
+    """
+    lengths: Tensor = vectors.norm(dim=1, keepdim=True)
+    return F.normalize(vectors, dim=1) * lengths
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """What makes two vectors comparable: one network, one way to cut clips, one feature.
@@ -113,7 +140,7 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         values = {"format": _PREPROCESSING, **asdict(self)}
-        for name in ("fps", "window"):
+        for name in ("fps", "window", "resize"):
             if getattr(self.view, name) is None:
                 del values["view"][name]  # vectors of earlier versions keep their fingerprint
         if self.normalisation is None:
@@ -202,6 +229,7 @@ class Encoder:
         per_clip: bool = False,
         videos: Sequence[int] | None = None,
         console: Console | None = None,
+        scaled: bool = True,
     ) -> Generator[tuple[int, Tensor], None, None]:
         """Yield unit vectors of indexed videos.
 
@@ -210,6 +238,7 @@ class Encoder:
             per_clip: one vector per clip instead of one for their mean.
             videos: numbers of the videos to encode; all by default.
             console: where to show progress; nowhere by default.
+            scaled: scale them to unit length; otherwise they are as the network outputs them.
 
         Yields:
             (number of the video, float32 of shape (clips of the video or 1, D), unit length). A zero vector stays
@@ -219,7 +248,8 @@ class Encoder:
             ValueError: a vector is not finite; the message contains the video.
         """
         for video, (clips, *_) in self.encode_features(table, videos=videos, console=console):
-            yield video, F.normalize(clips if per_clip else clips.mean(dim=0, keepdim=True), dim=1)
+            vectors = clips if per_clip else clips.mean(dim=0, keepdim=True)
+            yield video, F.normalize(vectors, dim=1) if scaled else vectors
 
     def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "videos") -> Tensor:
         """Return the mean vector of each video's clips, not normalised: float32, shape (len(table), D)."""
@@ -284,17 +314,18 @@ def load_encoder(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    stage: str = "conv5",
+    stage: str = LAST,
     pool: Pool = "mean",
     num_clips: int = 10,
 ) -> Encoder:
     """Load a trained network as an encoder of videos.
 
     Args:
-        path: a run's folder or the safetensors file in it; also ``random:NAME[@WIDTH]``, the untrained baseline.
+        path: a run's folder or the safetensors file in it; also ``random:NAME[@WIDTH]``, the untrained baseline, and
+            ``hf:NAME``, a foundation model.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "bf16" or "fp32".
-        stage: the backbone's stage that the vectors come from.
+        stage: the backbone's stage that the vectors come from; "last" for its last.
         pool: "mean" averages the stage, "max" max-pools it by two.
         num_clips: clips of each video, evenly spaced.
 
@@ -306,7 +337,7 @@ def load_encoder(
     return make_encoder(source, view, [Feature(stage, pool)], choose_compute(device, precision))
 
 
-def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
+def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
     """Open the encoder that a command's options describe.
 
     Args:
@@ -317,6 +348,7 @@ def open_encoder(options: BackboneOptions, features: Sequence[Feature], *, strid
     Raises:
         ValueError: the network, stage or device does not exist.
     """
+    assert options.backbone is not None
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
@@ -340,10 +372,9 @@ def make_encoder(
     Raises:
         ValueError: the network does not have one of the stages.
     """
-    for feature in features:
-        check_stage(source.backbone, feature.stage)
+    named = tuple(feature.of(source.backbone) for feature in features)
     folded = replace(source, backbone=fold(source.on(compute)))
-    return Encoder(folded, view, tuple(features), compute, num_workers, batch_size)
+    return Encoder(folded, view, named, compute, num_workers, batch_size)
 
 
 def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], batch_size: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:

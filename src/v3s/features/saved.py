@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -12,8 +12,10 @@ from torch import nn
 from v3s.backbones import BACKBONES, check_name
 from v3s.backbones.contract import expect_normalised, normalisation_of
 from v3s.backbones.normalisation import Normalisation
+from v3s.data.views import View
+from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
-from v3s.files.weights import WEIGHTS, fingerprint, load_weights, weights_as_bytes
+from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
@@ -22,7 +24,7 @@ from v3s.train.run import CONFIG, MANIFEST
 from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
-_SPATIAL_HEAD, _TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
 _NO_TASK = PretextTask((), ())
 
 Kind = Literal["pretrained", "recognizer", "converted"]
@@ -61,6 +63,8 @@ class Trained:
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
+        recognition: how a recognizer answers, see `v3s.recognizers.classifier.Recognition`; empty for other kinds, and
+            in recognizers of earlier versions.
     """
 
     kind: Kind
@@ -76,6 +80,7 @@ class Trained:
     window: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
+    recognition: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
@@ -86,10 +91,20 @@ class Trained:
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps is {self.fps}; it must be more than 0")
 
+    @property
+    def view(self) -> View:
+        """The clips that it was trained on."""
+        return View(
+            clip_frames=self.sampling.clip_frames,
+            clip_size=self.sampling.clip_size,
+            fps=self.fps,
+            window=None if self.window == "auto" else self.window,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation")
+        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation", "recognition")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -109,6 +124,11 @@ def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Ma
     weights = {name: weights_as_bytes(module) for name, module in {WEIGHTS: backbone, **heads}.items()}
     write_together(folder, {**weights, DESCRIPTION: json_as_bytes(trained.to_json())})
     return trained
+
+
+def write_description(folder: Path, trained: Trained) -> None:
+    """Replace the description of a trained backbone, whose files stay as they are."""
+    write_together(folder, {DESCRIPTION: json_as_bytes(trained.to_json())})
 
 
 def save_trained(
@@ -136,8 +156,18 @@ def save_trained(
         window=window,
         init=init,
     )
-    heads = {_SPATIAL_HEAD: model.spatial_head, _TEMPORAL_HEAD: model.temporal_head}
+    heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
+
+
+def refuse_foundation(backbone: str) -> None:
+    """Refuse a model of Hugging Face that v3s did not export, where weights are trained or saved.
+
+    Raises:
+        CheckpointError: the name is of one.
+    """
+    if backbone.startswith(HUGGING_FACE):
+        folder_of(backbone)
 
 
 def plain_sampling(clip_frames: int, clip_size: int) -> Sampling:
@@ -154,7 +184,7 @@ def describe_trained(path: str | Path) -> Trained:
     Raises:
         CheckpointError: the folder does not contain a trained backbone, or its description is damaged.
     """
-    folder = _folder(path)
+    folder = folder_of(path)
     values = read_json(current(folder, DESCRIPTION))
     if values.get("format") != _RUN_FORMAT:
         raise CheckpointError(
@@ -198,8 +228,8 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
         CheckpointError: the file does not exist, or contains weights of another network.
     """
     trained = describe_trained(path)
-    network = backbone if backbone is not None else _build(trained, path)
-    weights = current(_folder(path), WEIGHTS)
+    network = backbone if backbone is not None else network_of(trained, path)
+    weights = _weights_of(folder_of(path))
     load_weights(weights, network)
     if fingerprint(network.state_dict()) != trained.fingerprint:
         raise CheckpointError(f"{weights}: damaged, or not the weights described by the {DESCRIPTION} next to it")
@@ -207,11 +237,18 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
     return network.eval(), trained
 
 
+def _weights_of(folder: Path) -> Path:
+    """The weights in the folder of a run, or of an export."""
+    weights, published = current(folder, WEIGHTS), folder / PUBLISHED
+    return published if published.is_file() and not weights.exists() else weights
+
+
 def load_backbone(path: str | Path, *, backbone: nn.Module | None = None) -> nn.Module:
     """Load a trained backbone, in evaluation mode.
 
     Args:
-        path: a run's folder, or the safetensors file in it.
+        path: a run's folder, the safetensors file in it, the folder of an export, or ``hf:OWNER/NAME[@REVISION]`` for
+            an export on the Hugging Face hub.
         backbone: the module to load the weights into; needed only for a custom network.
 
     Returns:
@@ -236,7 +273,7 @@ def load_head(path: str | Path, name: str, head: nn.Module) -> None:
     Raises:
         CheckpointError: the file does not exist, or contains another layer.
     """
-    load_weights(current(_folder(path), name), head)
+    load_weights(current(folder_of(path), name), head)
 
 
 def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[PretextModel, Trained]:
@@ -269,11 +306,16 @@ def load_saved(folder: Path, model: PretextModel) -> Trained:
 
 
 def _load_heads(path: str | Path, model: PretextModel) -> None:
-    load_head(path, _SPATIAL_HEAD, model.spatial_head)
-    load_head(path, _TEMPORAL_HEAD, model.temporal_head)
+    load_head(path, SPATIAL_HEAD, model.spatial_head)
+    load_head(path, TEMPORAL_HEAD, model.temporal_head)
 
 
-def _build(trained: Trained, path: str | Path) -> nn.Module:
+def network_of(trained: Trained, path: str | Path) -> nn.Module:
+    """Return a described network without values, for `open_trained` to load.
+
+    Raises:
+        CheckpointError: it is a network of your own, which only your code can build.
+    """
     if ":" in trained.backbone:
         raise CheckpointError(
             f"{path}: contains weights of {trained.backbone}, a network of your own; give it as an argument: "
@@ -283,7 +325,25 @@ def _build(trained: Trained, path: str | Path) -> nn.Module:
         return BACKBONES[trained.backbone](trained.width)
 
 
-def _folder(path: str | Path) -> Path:
+def _export_on_hub(name: str) -> Path:
+    folder = hub_export(name.removeprefix(HUGGING_FACE))
+    if folder is None:
+        raise CheckpointError(
+            f"{name}: is not a model that v3s export wrote; another model of Hugging Face gives vectors (embed, probe, "
+            "retrieve, similarity, compare), and is neither trained here nor saved with a classifier"
+        )
+    return folder
+
+
+def folder_of(path: str | Path) -> Path:
+    """Return the folder of a trained backbone, given it, the safetensors file in it, or its name on the hub.
+
+    Raises:
+        CheckpointError: there is none.
+        ValueError: the name is on the hub, and huggingface_hub is not installed.
+    """
+    if str(path).startswith(HUGGING_FACE):
+        return _export_on_hub(str(path))
     path = Path(path)
     if path.is_dir():
         if not current(path, DESCRIPTION).is_file():

@@ -1,48 +1,75 @@
-"""Opens the backbone that ``--backbone`` describes: a run, a file of weights, or random weights as the baseline."""
+"""Opens the backbone that ``--backbone`` describes: a run, weights from elsewhere, or random ones as the baseline."""
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from v3s.backbones import StagedBackbone, create_backbone
+from v3s.backbones import BACKBONES, StagedBackbone, create_backbone
 from v3s.backbones.device import Compute, ComputeOptions
-from v3s.data.views import View
-from v3s.features.saved import Trained, describe_trained, open_trained
+from v3s.backbones.foundation import FoundationBackbone
+from v3s.data.views import Resize, View
+from v3s.features.foundation_folder import open_foundation
+from v3s.features.hub import HUGGING_FACE, hub_export
+from v3s.features.saved import Kind, Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
 
 RANDOM = "random:"
+Origin = Literal[Kind, "random", "foundation"]
+"""Where weights come from: a training of v3s, another project, nowhere, or Hugging Face."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneOptions(ComputeOptions):
-    """Which network, and which clips it is shown.
-
-    Attributes:
-        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d), or
-            random:RUN for the network of a run with random weights.
+class ClipCountOptions(ComputeOptions):
+    """How many clips a video is seen in.
 
     More options:
-        clip_frames: Frames per clip. Default: what the backbone was trained on.
-        clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
         num_clips: Clips per video, evenly spaced.
         batch_size: Clips per forward pass.
     """
 
-    backbone: str
-    clip_frames: int | None = None
-    clip_size: int | None = None
     num_clips: int = 10
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "clip_frames", "clip_size", "num_clips", "batch_size")
+        require_positive(self, "num_clips", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions(ClipCountOptions):
+    """Which network, if any, and which clips it is shown.
+
+    Attributes:
+        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d),
+            random:RUN for the network of a run with random weights, or hf:NAME for what v3s export wrote or a
+            foundation model (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT), in a folder or on the hub of Hugging Face.
+
+    More options:
+        clip_frames: Frames per clip. Default: what the backbone was trained on.
+        clip_size: Side of a clip in pixels. Default: what the backbone was trained on.
+    """
+
+    backbone: str | None = None
+    clip_frames: int | None = None
+    clip_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "clip_frames", "clip_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions(EncoderOptions):
+    """A network, and which clips it is shown."""
+
+    backbone: str = field()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +79,17 @@ class Source:
     Attributes:
         backbone: in evaluation mode.
         name: value of ``--backbone``, for reports.
-        architecture: name of the network in `v3s.BACKBONES`.
-        width: width multiplier.
+        architecture: name of the network in `v3s.BACKBONES`, or of a foundation model's architecture.
+        width: width multiplier; 1 for a foundation model.
         fingerprint: SHA-256 of the weights.
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         window: through which deep pictures were seen; ``None`` for "auto".
+        resize: how frames are resized before they are cropped; ``None`` as in the paper.
+        origin: where the weights come from.
+        licence: of a foundation model, as its model card states it; ``None`` if it does not.
+        num_parameters: number of its parameters, before any are folded.
     """
 
     backbone: nn.Module
@@ -70,11 +101,15 @@ class Source:
     clip_size: int
     fps: float | None = None
     window: str | None = None
+    resize: Resize | None = None
+    origin: Origin = "random"
+    licence: str | None = None
+    num_parameters: int = 0
 
     @property
     def network(self) -> str:
-        """Name and width of the network, e.g. ``r2plus1d@0.25``."""
-        return f"{self.architecture}@{self.width:g}"
+        """Name and width of the network, e.g. ``r2plus1d@0.25``; of a foundation model its architecture."""
+        return f"{self.architecture}@{self.width:g}" if self.architecture in BACKBONES else self.architecture
 
     def view(
         self,
@@ -86,20 +121,27 @@ class Source:
         fps: float | None = None,
         window: str | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default with the sizes, rate and window that it was trained on."""
+        """Return the clips for this backbone; by default with the sizes, rate and window that it was trained on.
+
+        Raises:
+            ValueError: the backbone does not take clips of these sizes.
+        """
+        clip_frames, clip_size = clip_frames or self.clip_frames, clip_size or self.clip_size
+        if isinstance(self.backbone, FoundationBackbone):
+            self.backbone.check_clips(clip_frames, clip_size)
         return View(
-            clip_frames=clip_frames or self.clip_frames,
-            clip_size=clip_size or self.clip_size,
+            clip_frames=clip_frames,
+            clip_size=clip_size,
             num_clips=num_clips,
             stride=stride,
             fps=fps or self.fps,
             window=None if (chosen := window or self.window) == "auto" else chosen,
+            resize=self.resize,
         )
 
     def on(self, compute: Compute) -> nn.Module:
         """Move the backbone to a device, in channels-last format, and return it."""
-        self.backbone.to(compute.device)
-        return self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+        return compute.network(self.backbone)
 
 
 def open_source(backbone: str, *, seed: int = 0) -> Source:
@@ -107,12 +149,15 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
 
     Args:
         backbone: a run's folder, the safetensors file in it, ``random:NAME`` or ``random:NAME@WIDTH`` for a network
-            with random weights, or ``random:RUN`` for the network of a run with random weights.
+            with random weights, ``random:RUN`` for the network of a run with random weights, or ``hf:NAME`` for an
+            export of v3s or a foundation model.
         seed: seed of random weights.
 
     Raises:
         ValueError: the run, file or network does not exist.
     """
+    if backbone.startswith(HUGGING_FACE) and hub_export(backbone.removeprefix(HUGGING_FACE)) is None:
+        return _source_of_foundation(backbone)
     if not backbone.startswith(RANDOM):
         network, trained = open_trained(backbone)
         return _source_of_run(trained, network, backbone)
@@ -129,7 +174,28 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
     except ValueError as error:
         raise ValueError(f"backbone {backbone!r}: {error}") from error
     weights = fingerprint(network.state_dict())
-    return Source(network.eval(), backbone, name, width, weights, network.clip_frames, network.clip_size)
+    clips = network.clip_frames, network.clip_size
+    return Source(network.eval(), backbone, name, width, weights, *clips, num_parameters=_count_parameters(network))
+
+
+def _source_of_foundation(name: str) -> Source:
+    """Return a foundation model, with the clips that it expects."""
+    found = open_foundation(name.removeprefix(HUGGING_FACE))
+    network, clips = found.backbone, found.preprocessing
+    return Source(
+        network,
+        name,
+        found.architecture,
+        1.0,
+        found.fingerprint,
+        network.clip_frames,
+        network.clip_size,
+        clips.fps,
+        resize=clips.resize,
+        origin="foundation",
+        licence=found.licence,
+        num_parameters=_count_parameters(network),
+    )
 
 
 def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
@@ -145,7 +211,13 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
         sampling.clip_size,
         trained.fps,
         trained.window,
+        origin="random" if name.startswith(RANDOM) else trained.kind,
+        num_parameters=_count_parameters(network),
     )
+
+
+def _count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from v3s.files.writing import CheckpointError
 
 WEIGHTS = "backbone.safetensors"
+PUBLISHED = "model.safetensors"
+"""The same file in a folder that `v3s export` wrote: the name that the Hugging Face hub expects."""
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

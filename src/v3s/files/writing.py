@@ -122,6 +122,31 @@ def append_line(path: Path, line: str) -> None:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def cut_torn_line(path: Path) -> int:
+    """Cut off a last line that a killed process has left without its end; returns how many bytes that were.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    try:
+        with path.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = end
+            while start:
+                step = min(start, 1 << 16)
+                file.seek(start - step)
+                if (found := file.read(step).rfind(b"\n")) >= 0:
+                    start += found + 1 - step
+                    break
+                start -= step
+            if start < end:
+                file.truncate(start)
+                os.fsync(file.fileno())
+            return end - start
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def refuse_links(folder: Path, *, depth: int = 1) -> None:
     """Refuse links, pipes and devices among the files of a folder that v3s writes: they lead elsewhere.
 

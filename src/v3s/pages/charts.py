@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from v3s.pages.page import text_as_html
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 _THIN_DASHES = ("4 3", "1 4", "10 4", "10 3 1 3")  # of reference lines
 
@@ -177,7 +177,7 @@ def _cell(
     x, y = corner
     tip = f"true class {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{_PALETTE[0]}" '
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{PALETTE[0]}" '
         f'fill-opacity="{share:.3f}" stroke="currentColor" stroke-opacity="0.25">'
         f"<title>{text_as_html(tip)}</title></rect>"
     )
@@ -195,7 +195,7 @@ def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) 
         number_x = max(stop, x_axis(tick)) + 6
     parts = [
         _text(x_axis.start - 8, y + 14, label, anchor="end"),
-        f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{_PALETTE[0]}"/>',
+        f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{PALETTE[0]}"/>',
         _text(number_x, y + 14, f"{value:.4g}"),
     ]
     if tick is not None:
@@ -216,7 +216,7 @@ def _line(name: str, points: Sequence[tuple[float, float]], x_axis: _Axis, y_axi
 
 def _look(order: int) -> tuple[str, str]:
     """Return colour and dashes of a series, by its place."""
-    return _PALETTE[order % len(_PALETTE)], _DASHES[order % len(_DASHES)]
+    return PALETTE[order % len(PALETTE)], _DASHES[order % len(_DASHES)]
 
 
 def _horizontal_line(value: float, stroke: str, x_axis: _Axis, y_axis: _Axis) -> str:

@@ -51,9 +51,10 @@ def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
     )
 
 
-def section(heading: str, *blocks: str) -> str:
-    """Build a section from a heading and blocks."""
-    return "\n".join(["<section>", f"<h2>{text_as_html(heading)}</h2>", *blocks, "</section>"])
+def section(heading: str, *blocks: str, anchor: str = "") -> str:
+    """Build a section from a heading and blocks; links of the page lead to its anchor, as ``#anchor``."""
+    opening = f'<section id="{escape(anchor)}">' if anchor else "<section>"
+    return "\n".join([opening, f"<h2>{text_as_html(heading)}</h2>", *blocks, "</section>"])
 
 
 def paragraph(text: str) -> str:

@@ -13,8 +13,8 @@ def relative_loss(logits: Tensor, labels: Tensor, videos: Tensor) -> Tensor:
     """Cross entropy of finding, among the clips of a video, the one that shows a label.
 
     For each clip j, the scores of its label, one for each clip of its video, are turned into shares by a softmax over
-    these clips; clips with the same label as clip j are left out. The loss is the mean negative logarithm of clip j's
-    own share. What is added to a label's scores of all clips of a video changes nothing.
+    these clips; clips with the same label as clip j are not among them. The loss is the mean negative logarithm of clip
+    j's own share. What is added to a label's scores of all clips of a video changes nothing.
 
     Args:
         logits: outputs of a head, shape (B, rows).

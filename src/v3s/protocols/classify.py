@@ -9,10 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.groups import take_whole
+from v3s.recognizers.linear import fit_linear
 from v3s.vectors.exact import nearest
 
 _TEMPERATURE = 0.07
 """Temperature of the neighbours' vote, as in DINO: low values favour the nearest, high ones weight all equally."""
+
+FEW_LABELS, FEW_LABELS_C = 5, 1.0
+"""With fewer labels of a class or fewer groups, too few to choose the penalty on held-out rows, C has this value."""
 
 _VALIDATION_SHARE = 0.2  # of the training rows, held out to choose the penalty
 
@@ -26,13 +30,13 @@ class LinearProbe:
 
     Attributes:
         probabilities: class probabilities of the test rows, float32, shape (M, classes).
-        c: the chosen inverse strength of the L2 penalty.
-        validation_accuracy: accuracy on the validation rows with this penalty, in [0, 1].
+        c: the chosen inverse strength of the L2 penalty; `FEW_LABELS_C` if there are too few labels to choose it.
+        validation_accuracy: accuracy on the validation rows with this penalty, in [0, 1]; None if it was not chosen.
     """
 
     probabilities: Tensor
     c: float
-    validation_accuracy: float
+    validation_accuracy: float | None
 
 
 def few_label_subset(labels: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
@@ -86,11 +90,12 @@ def linear_probe(
 ) -> LinearProbe:
     """Classify by multinomial logistic regression on standardised features.
 
-    The penalty is chosen on held-out training rows; the model is then fitted on all training rows. The test rows are
-    only predicted: mean and standard deviation come from the rows that the model is fitted on.
+    The penalty is chosen on held-out training rows, if there are at least `FEW_LABELS` of each class and as many
+    groups: a few held-out rows would choose it by chance. The model is then fitted on all training rows. The test rows
+    are only predicted: mean and standard deviation come from the rows that the model is fitted on.
 
     Args:
-        train: features, shape (N, D), N >= 2.
+        train: features, shape (N, D).
         labels: classes of the training rows, 0 to classes - 1, int64, shape (N,).
         test: features, shape (M, D).
         generator: chooses the held-out rows.
@@ -98,17 +103,18 @@ def linear_probe(
             row is alone.
 
     Raises:
-        ValueError: the shapes do not match, or there are too few rows or groups to split.
+        ValueError: the shapes do not match, there are no rows, or no groups can be held out.
     """
+    if len(labels) != len(train) or not len(train):
+        raise ValueError(f"got {len(train)} training rows and {len(labels)} labels; expected one label per row")
+    num_classes, order = int(labels.max()) + 1, torch.randperm(len(train), generator=generator)
+    groups = np.arange(len(train)) if groups is None else groups
+    if min(int(np.unique(labels.numpy(), return_counts=True)[1].min()), len(np.unique(groups))) < FEW_LABELS:
+        probabilities = logistic_regression(train, labels, test, FEW_LABELS_C, num_classes)
+        return LinearProbe(probabilities, FEW_LABELS_C, None)
     num_validation = max(1, round(_VALIDATION_SHARE * len(train)))
-    if len(labels) != len(train) or num_validation >= len(train):
-        got = f"{len(train)} training rows, {len(labels)} labels and {num_validation} validation rows"
-        raise ValueError(f"got {got}; expected one label per row and at least one row to fit")
-    order = torch.randperm(len(train), generator=generator)
-    taken = take_whole(order.numpy(), num_validation, np.arange(len(train)) if groups is None else groups)
-    is_held = torch.from_numpy(taken)[order]
+    is_held = torch.from_numpy(take_whole(order.numpy(), num_validation, groups))[order]
     held_out, fitted = order[is_held], order[~is_held]
-    num_classes = int(labels.max()) + 1
     accuracy = {}
     for c in C_GRID:
         probabilities = logistic_regression(train[fitted], labels[fitted], train[held_out], c, num_classes)
@@ -118,10 +124,7 @@ def linear_probe(
 
 
 def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, num_classes: int) -> Tensor:
-    """Fit a multinomial logistic regression on standardised features; return the probabilities of the test rows.
-
-    Minimises ``c * sum(cross entropy) + |weights|^2 / 2`` by L-BFGS; the biases are not penalised. Constant features
-    are ignored.
+    """Fit a multinomial logistic regression, as `fit_linear`; return the probabilities of the test rows.
 
     Args:
         train: features, shape (N, D).
@@ -133,23 +136,8 @@ def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, c: float, n
     Returns:
         Probabilities, float32, shape (M, num_classes).
     """
-    train, test = train.detach().float(), test.detach().float()
-    mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, torch.inf)
-    train, test = (train - mean) / deviation, (test - mean) / deviation
-    weights = train.new_zeros(num_classes, train.shape[1], requires_grad=True)
-    biases = train.new_zeros(num_classes, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights, biases], max_iter=500, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        optimiser.zero_grad()
-        penalty = weights.square().sum() / (2 * c * len(train))
-        loss = F.cross_entropy(F.linear(train, weights, biases), labels) + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(objective)  # type: ignore[no-untyped-call]
-    return F.linear(test, weights, biases).detach().softmax(dim=1)
+    logits: Tensor = fit_linear(train, labels, c, num_classes)(test.detach().float())
+    return logits.softmax(dim=1)
 
 
 def top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -14,16 +14,17 @@ from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.backbones.stages import check_stage
 from v3s.data.letterbox import untransformed
 from v3s.data.views import View
-from v3s.features.saved import Trained, describe_trained, load_pretext_model
+from v3s.features.encoder import Feature
+from v3s.features.saved import describe_trained, load_backbone, load_pretext_model
 from v3s.files.text import say
 from v3s.files.times import parse_time, time_text
 from v3s.files.weights import fingerprint
-from v3s.files.writing import json_as_bytes, write_files
+from v3s.files.writing import CheckpointError, json_as_bytes, write_files
 from v3s.options import closest, require_folders
 from v3s.pages.images import data_uri, gif, mp4, png
 from v3s.pages.page import page, paragraph, section, strip, table
 from v3s.protocols.gradcam import contact_sheet, grad_cam, overlay
-from v3s.protocols.recognition import load_recognizer
+from v3s.recognizers.classifier import load_classifier
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
@@ -177,10 +178,14 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     """
     compute = compute or choose_compute("cpu", "fp32")
     if describe_trained(run).kind == "recognizer":
-        recognizer, tuned = load_recognizer(run)
-        heads = {"recognition": ExplainedHead(recognizer.classifier, tuned.classes)}
-        view = _view_of(tuned)
-        return Subject(recognizer.backbone, heads, view, lambda video: view.to_clip(video.width, video.height), compute)
+        classifier, network = load_classifier(run), load_backbone(run)
+        if classifier.space.feature != Feature(list(network.stages)[-1]):  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"{run}: its classifier takes {classifier.space.feature.stage}, {classifier.space.feature.pool}; v3s "
+                "explain shows classifiers of the mean of the last stage"
+            )
+        heads, view = {"recognition": ExplainedHead(classifier.layer, classifier.classes)}, classifier.space.view
+        return Subject(network, heads, view, lambda video: view.to_clip(video.width, video.height), compute)
     model, trained = load_pretext_model(run)
     heads = {
         "temporal": ExplainedHead(model.temporal_head, tuple(map(str, trained.task.temporal))),
@@ -188,13 +193,7 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
     }
     heads = {name: head for name, head in heads.items() if len(head.classes) > 1}
     to_clip = partial(untransformed, sampling=trained.sampling)
-    return Subject(model.backbone, heads, _view_of(trained), to_clip, compute)
-
-
-def _view_of(trained: Trained) -> View:
-    """The clips that a network was trained on."""
-    sizes = {"clip_frames": trained.sampling.clip_frames, "clip_size": trained.sampling.clip_size}
-    return View(**sizes, fps=trained.fps, window=trained.window)
+    return Subject(model.backbone, heads, trained.view, to_clip, compute)
 
 
 def explain_clip(

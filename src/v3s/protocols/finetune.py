@@ -4,12 +4,13 @@ The epoch to keep is chosen on held-out training videos; the test videos are rea
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from v3s.data.groups import hold_out_rows
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
 from v3s.data.views import View
-from v3s.features.saved import kind_of_run
+from v3s.features.encoder import Feature
+from v3s.features.saved import describe_trained, kind_of_run, refuse_foundation
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
@@ -29,19 +31,19 @@ from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.page import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled.division import LISTS
+from v3s.protocols.labelled.parts import Parts, keep_division
 from v3s.protocols.recognition import (
-    CLASSIFIER,
     LabelledClips,
+    RecognitionModel,
     RecognitionResult,
     RecognitionScores,
-    Recognizer,
-    load_recognizer,
-    recognition_encoder,
     recognition_objective,
-    recognize,
-    save_recognizer,
 )
+from v3s.recognizers.calibration import calibrate
+from v3s.recognizers.classifier import CLASSIFIER, save_answers, save_recognizer
+from v3s.recognizers.recognizer import open_recognizer
 from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
@@ -89,6 +91,7 @@ class FinetuneConfig(TrainingOptions, LabelledOptions):
         average: What to average over the clips of a video: probabilities (as in the paper) or logits.
     """
 
+    data: Annotated[str, "DATA"] = field()
     out: str
     backbone: str
     clip_frames: int | None = None
@@ -182,6 +185,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         ValueError: the configuration or the videos are invalid.
     """
     compute = choose_compute(config.device, config.precision)
+    refuse_foundation(config.backbone)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(
         clip_frames=config.clip_frames,
@@ -191,9 +195,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         window=config.window,
     )
     freeze_stages(source.backbone, config.freeze or ())
-    parts = labelled_parts(
-        config, workers=config.workers, console=console, divides=True, fps=view.fps, window=view.window
-    )
+    parts = labelled_parts(config, seed=config.seed, workers=config.workers, console=console, divides=True, view=view)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table.source(0), StoredVideo)
@@ -218,8 +220,9 @@ def _open(job: FinetuneJob) -> RunFolder:
     videos = contents_of(parts.train_paths, parts.train_table) | contents_of(parts.test_paths, parts.test_table)
     run = take_run(job.config, _facts(job), videos, free=_FREE)
     if not run.has_checkpoint:
-        for name in (CLASSIFIER, RESULT, REPORT):
+        for name in (CLASSIFIER, RESULT, REPORT, *LISTS):
             (run.path / name).unlink(missing_ok=True)
+    keep_division(parts, run.path, job.console)
     return run
 
 
@@ -250,7 +253,7 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
 
 def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
     config, training = job.config, finetuning(job)
-    assert isinstance(training.model, Recognizer)
+    assert isinstance(training.model, RecognitionModel)
     return TrainingJob(
         training=training,
         train=Stream(name="train", num_files=len(job.train), read=partial(job.batches, job.train)),
@@ -270,13 +273,16 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
     )
 
 
-def _save(job: FinetuneJob, model: Recognizer, folder: Path, results: dict[str, Any]) -> None:
+def _save(job: FinetuneJob, model: RecognitionModel, folder: Path, results: dict[str, Any]) -> None:
     save_recognizer(
         folder,
-        model,
-        job.source,
+        model.backbone,
+        model.classifier,
+        source=job.source,
         classes=job.parts.classes,
         view=job.view,
+        feature=Feature(list(model.backbone.stages)[-1]),  # type: ignore[arg-type]
+        average=job.config.average,
         results=results,
     )
 
@@ -284,7 +290,9 @@ def _save(job: FinetuneJob, model: Recognizer, folder: Path, results: dict[str, 
 def finetuning(job: FinetuneJob) -> Training:
     """Build the model on its device, with its optimizer, schedule and objective."""
     config, rate = job.config, initial_rate(job.config, job.source)
-    model = Recognizer(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(job.compute.device)
+    model = RecognitionModel(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(
+        job.compute.device
+    )
     optimizer = sgd(model, rate, config)
     return Training(
         model=model,
@@ -326,15 +334,21 @@ def _announcement(job: FinetuneJob) -> str:
 def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     """Test the weights that were kept: the first and only use of the test videos."""
     config, parts = job.config, job.parts
-    model, trained = load_recognizer(run.path)
+    trained = describe_trained(run.path)
+    opened = open_recognizer(run.path, job.compute, num_workers=job.num_workers)
+    asked = opened.asked(job.view, config.average)
+    held_out = asked.probabilities(job.validation.table, console=job.console, what="calibrating")
+    calibration = calibrate(torch.stack(list(held_out)), job.validation.labels)
+    recognizer = replace(asked, classifier=replace(asked.classifier, calibration=calibration))
+    save_answers(run.path, recognizer.classifier)
     say(job.console, f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each")
-    encoder = recognition_encoder(model, job.source, job.view, job.compute, num_workers=job.num_workers)
-    probabilities = recognize(model, encoder, parts.test_table, average=config.average, console=job.console)
+    probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
     scores = RecognitionScores(trained.classes, parts.test_labels, probabilities, parts.test_groups)
-    result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority)
+    result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority, calibration)
     job.console.print(recognition_table(result))
+    say(job.console, f"calibration: {calibration}")
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     html = recognition_page(
         result,
@@ -370,6 +384,7 @@ def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) 
         **parts.to_json(),
         "best_epoch": result.best_epoch,
         "validation": result.validation,
+        "calibration": asdict(result.calibration),
         "top_1": scores.top_1,
         "standard_error": scores.standard_error,
         "hits": scores.hits.bool().tolist(),

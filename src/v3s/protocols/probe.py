@@ -10,50 +10,54 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import LAST, Feature, Pool
+from v3s.features.saved import refuse_foundation
+from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
-from v3s.options import require_files, require_positive
-from v3s.protocols.classify import few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
+from v3s.options import require_files, require_folders, require_positive
+from v3s.protocols.classify import FEW_LABELS_C, few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import LabelledOptions, Parts, labelled_vectors
-
-_FEW_LABEL_C = 1.0
-"""Inverse penalty of the few-label runs, which have too few labels to choose it by validation."""
+from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
+from v3s.protocols.labelled.parts import Parts
+from v3s.recognizers.linear import require_own_folder, save_linear
+from v3s.vectors.collection import Description, read_description
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(BackboneOptions, LabelledOptions):
+class ProbeConfig(FeatureOptions):
     """Classify frozen features: a linear probe and nearest neighbours, also with few labels.
 
     Attributes:
-        out: JSON file for the result.
+        save: Folder for the linear classifier with its network, a recognizer that v3s predict applies to other videos.
+            If this command divided the videos, it is fitted on all of them.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         k: Number of neighbours that vote.
         few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
         repeats: Random draws per few-label run.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "mean"
     k: int = 20
     few_labels: tuple[int, ...] = (1, 5, 10)
     repeats: int = 5
-    out: str | None = None
+    save: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "repeats")
         require_files(self, "out")
+        require_folders(self, "save")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")
 
@@ -143,17 +147,50 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     """
     started = time.monotonic()
     console = console or Console()
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, train, test = labelled_vectors(config, encoder, workers=config.workers, console=console, divides=True)
-    result = run_probes(train, test, parts, config, started=started, console=console)
+    if config.save is not None:
+        require_own_folder(Path(config.save))
+        refuse_foundation(_stored(config).backbone if config.backbone is None else config.backbone)
+    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
+    result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; {result.minutes:.1f} minutes")
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, parts, result))
+        write_json(Path(config.out), _description(config, found, result))
+    if config.save is not None:
+        _save(config, Path(config.save), found, result, console)
     return result
+
+
+def _stored(config: ProbeConfig) -> Description:
+    """What the stored vectors are of."""
+    return read_description(Path(str(config.vectors)))
+
+
+def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: ProbeResult, console: Console) -> None:
+    """Save a linear classifier with its network: of all labelled videos if they were divided here, else the probe."""
+    parts = found.parts
+    vectors, labels, groups, whose = found.train, parts.train_labels, parts.train_groups, ""
+    if parts.is_divided:
+        whose = f", fitted on all {len(labels) + len(parts.test_labels):,} labelled videos"
+        vectors, labels = torch.cat([vectors, found.test]), torch.cat([labels, parts.test_labels])
+        if groups is not None:  # the parts share none
+            groups = np.concatenate([groups, parts.test_groups.numpy() + groups.max() + 1])
+    calibration = save_linear(
+        folder,
+        open_source(found.backbone, seed=config.seed if config.vectors is None else _stored(config).seed),
+        found.space,
+        vectors,
+        labels,
+        classes=parts.classes,
+        c=result.c,
+        groups=groups,
+        seed=config.seed,
+        results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
+    )
+    say(console, f"saved in {folder}{whose}; calibration: {calibration or 'none, since there are too few videos'}")
 
 
 def run_probes(
@@ -174,6 +211,8 @@ def run_probes(
         say(console, f"k is reduced from {config.k} to {k}, the number of training videos")
     generator = torch.Generator().manual_seed(config.seed)
     fitted = linear_probe(train, labels, test, generator=generator, groups=parts.train_groups)
+    if fitted.validation_accuracy is None:
+        say(console, f"C is {fitted.c:g}: too few labels or groups to choose it on held-out ones")
     shuffled = labels[torch.randperm(len(labels), generator=generator)]
     control = linear_probe(train, shuffled, test, generator=generator, groups=parts.train_groups)
     few = [_few_labels(train, test, parts, number, config) for number in _runnable(parts, config, console)]
@@ -222,7 +261,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     for _ in range(1 if takes_all else config.repeats):
         rows = few_label_subset(parts.train_labels, per_class, generator)
         probabilities = logistic_regression(
-            train[rows], parts.train_labels[rows], test, _FEW_LABEL_C, len(parts.classes)
+            train[rows], parts.train_labels[rows], test, FEW_LABELS_C, len(parts.classes)
         )
         accuracies.append(float(top_k(probabilities, parts.test_labels, 1).mean()))
     draws = torch.tensor(accuracies, dtype=torch.float64)
@@ -252,13 +291,14 @@ def _table(result: ProbeResult) -> Table:
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 
 
-def _description(config: ProbeConfig, encoder: Encoder, parts: Parts, result: ProbeResult) -> dict[str, object]:
+def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResult) -> dict[str, object]:
+    parts = found.parts
     return {
-        "backbone": encoder.source.name,
-        "fingerprint": encoder.source.fingerprint,
-        "stage": config.stage,
+        "backbone": found.backbone,
+        "fingerprint": found.space.weights,
+        "stage": found.space.feature.stage,
         "pool": config.pool,
-        "view": asdict(encoder.view),
+        "view": asdict(found.space.view),
         "seed": config.seed,
         "train_source": parts.train_source,
         "test_source": parts.test_source,

@@ -1,37 +1,30 @@
-"""Action recognition: a backbone with one linear head, its training and test clips, and its files (section 4.3)."""
+"""Action recognition: a backbone with one linear head, its training clips, and its results (section 4.3)."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from v3s.backbones.device import Compute
 from v3s.data.clips import SampleKey
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
-from v3s.features.encoder import Encoder, Feature, make_encoder
-from v3s.features.saved import Trained, load_head, open_trained, plain_sampling, write_trained
-from v3s.features.source import Source
 from v3s.files.text import short_repr
-from v3s.files.writing import CheckpointError
 from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import UNKNOWN
+from v3s.protocols.labelled.parts import UNKNOWN
+from v3s.recognizers.calibration import Calibration
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
 
-Average = Literal["probabilities", "logits"]
-CLASSIFIER = "classifier.safetensors"
 _CUT = 4  # keeps this random stream separate from those of data.clips
 
 
-class Recognizer(nn.Module):
+class RecognitionModel(nn.Module):
     """A backbone and one fully connected layer, without dropout.
 
     Args:
@@ -199,6 +192,7 @@ class RecognitionResult:
         scores: predictions on the test videos.
         chance: top-1 accuracy of a uniform guess.
         majority: test accuracy of always predicting the most frequent training class.
+        calibration: of the probabilities, on the validation videos.
     """
 
     run: Path
@@ -207,106 +201,4 @@ class RecognitionResult:
     scores: RecognitionScores
     chance: float
     majority: float
-
-
-def recognition_encoder(
-    model: Recognizer, source: Source, view: View, compute: Compute, *, num_workers: int = 0
-) -> Encoder:
-    """Return an encoder for the inputs of a recognizer's layer: the last stage, averaged over time and space.
-
-    Args:
-        model: in evaluation mode.
-        source: the backbone that it was trained from.
-        view: the clips of a video.
-        compute: device and precision.
-        num_workers: processes that read videos.
-    """
-    pooled = Feature(list(model.backbone.stages)[-1])  # type: ignore[arg-type]
-    tuned = replace(source, backbone=model.backbone, name="the fine-tuned network")
-    return make_encoder(tuned, view, [pooled], compute, num_workers=num_workers)
-
-
-def recognize(
-    model: Recognizer,
-    encoder: Encoder,
-    table: IndexTable,
-    *,
-    average: Average = "probabilities",
-    console: Console | None = None,
-) -> Tensor:
-    """Classify whole videos by averaging over their clips.
-
-    Args:
-        model: in evaluation mode.
-        encoder: the model's own, from `recognition_encoder`.
-        table: M videos.
-        average: what is averaged over a video's clips.
-        console: where to show progress.
-
-    Returns:
-        Probabilities, float32 on the CPU, shape (M, C).
-
-    Raises:
-        ValueError: the network's output contains NaN or infinity.
-
-    Source: paper section 4.3, "average the possibility of predictions".
-    """
-    weight, bias = model.classifier.weight.detach().cpu(), model.classifier.bias.detach().cpu()
-    encoded = encoder.encode_features(table, console=console, what="testing")
-    return torch.stack([average_clips(F.linear(features, weight, bias), average) for _, (features,) in encoded])
-
-
-def average_clips(logits: Tensor, average: Average) -> Tensor:
-    """Average the logits of a video's clips, (clips, C), into one distribution, (C,)."""
-    if average == "probabilities":
-        return logits.softmax(dim=1).mean(dim=0)
-    return logits.mean(dim=0).softmax(dim=0)
-
-
-def save_recognizer(
-    folder: Path,
-    model: Recognizer,
-    source: Source,
-    *,
-    classes: tuple[str, ...],
-    view: View,
-    results: dict[str, Any],
-) -> Trained:
-    """Write a recognizer into a run's folder, which every command also accepts as a backbone; returns its description.
-
-    Args:
-        folder: folder of the run.
-        model: the network and its layer.
-        source: the backbone that it was trained from.
-        classes: names of the layer's outputs.
-        view: the clips that it was trained on.
-        results: epoch, loss and accuracy.
-    """
-    trained = Trained(
-        kind="recognizer",
-        backbone=source.architecture,
-        width=source.width,
-        sampling=plain_sampling(view.clip_frames, view.clip_size),
-        results=results,
-        classes=classes,
-        fps=view.fps,
-        window=view.window,
-    )
-    return write_trained(folder, trained, model.backbone, {CLASSIFIER: model.classifier})
-
-
-def load_recognizer(path: str | Path) -> tuple[Recognizer, Trained]:
-    """Load a fine-tuned network, in evaluation mode, with its description.
-
-    Args:
-        path: a fine-tuned run's folder, or a safetensors file in it.
-
-    Raises:
-        CheckpointError: the folder does not contain a fine-tuned network, or its files are damaged.
-    """
-    network, trained = open_trained(path)
-    if trained.kind != "recognizer":
-        raise CheckpointError(f"{path}: contains a {trained.kind} network without classes; give a v3s finetune run")
-    model = Recognizer(network, len(trained.classes))
-    load_head(path, CLASSIFIER, model.classifier)
-    return model.eval(), trained
+    calibration: Calibration

@@ -15,15 +15,15 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import LAST, Feature, Pool
 from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.protocols.errors import standard_error
-from v3s.protocols.labelled import UNKNOWN, LabelledOptions, Parts, labelled_vectors
+from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
+from v3s.protocols.labelled.parts import UNKNOWN, Parts
 from v3s.vectors.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
 from v3s.video.homography import corners
@@ -35,15 +35,14 @@ _RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # Okabe and Ito's colour-blind saf
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrieveConfig(BackboneOptions, LabelledOptions):
+class RetrieveConfig(FeatureOptions):
     """Retrieve videos of the same class by nearest neighbours (paper section 4.4, Tables 4 and 5).
 
     Attributes:
-        out: JSON file for the result.
         page: HTML page with queries and their neighbours as thumbnails.
 
     More options:
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
         page_queries: Number of queries shown on the page.
 
@@ -51,10 +50,9 @@ class RetrieveConfig(BackboneOptions, LabelledOptions):
         centre: Subtract the mean vector of the gallery from all vectors first.
     """
 
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "max"
     centre: bool = False
-    out: str | None = None
     page: str | None = None
     page_queries: int = 12
 
@@ -108,8 +106,8 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     Source: paper section 4.4.
     """
     console = console or Console()
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)])
-    parts, gallery, queries = labelled_vectors(config, encoder, workers=config.workers, console=console)
+    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console)
+    parts, gallery, queries = found.parts, found.train, found.test
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
     result = score(
         parts.test_labels, parts.train_labels, ranked.indices, groups=parts.test_groups, dimension=gallery.shape[1]
@@ -118,9 +116,9 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     title = f"{counted(result.num_queries, 'query')}{groups}, and a gallery of {counted(result.num_gallery, 'video')}"
     console.print(text_table(title, _HEADER, _rows(result)))
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, parts, result))
+        write_json(Path(config.out), _description(config, found, result))
     if config.page is not None:
-        write_page(config.page, _page(config, parts, ranked, result))
+        write_page(config.page, _page(config, found, ranked, result))
     return result
 
 
@@ -190,13 +188,14 @@ def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
     return [*rows, ("mean average precision", *precision)]
 
 
-def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result: RetrievalResult) -> dict[str, Any]:
+def _description(config: RetrieveConfig, found: LabelledVectors, result: RetrievalResult) -> dict[str, Any]:
+    parts = found.parts
     return {
-        "backbone": config.backbone,
-        "fingerprint": encoder.source.fingerprint,
+        "backbone": found.backbone,
+        "fingerprint": found.space.weights,
         "seed": config.seed,
-        "view": asdict(encoder.view),
-        "stage": config.stage,
+        "view": asdict(found.space.view),
+        "stage": found.space.feature.stage,
         "pool": config.pool,
         "centre": config.centre,
         "gallery": parts.train_source,
@@ -206,12 +205,13 @@ def _description(config: RetrieveConfig, encoder: Encoder, parts: Parts, result:
     }
 
 
-def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: RetrievalResult) -> str:
+def _page(config: RetrieveConfig, found: LabelledVectors, ranked: Neighbours, result: RetrievalResult) -> str:
     """Show the scores, then some queries with their first neighbours."""
+    parts = found.parts
     count = min(config.page_queries, result.num_queries)
     chosen = np.random.default_rng(config.seed).choice(result.num_queries, count, replace=False)
     lead = (
-        f"Network: {config.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
+        f"Network: {found.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
         f"{counted(count, 'query')}, drawn at random (seed {config.seed}). Neighbours of the query's class have a "
         "green border and a ✓, all others an orange border and a ✗."
     )
@@ -224,7 +224,7 @@ def _page(config: RetrieveConfig, parts: Parts, ranked: Neighbours, result: Retr
 def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
     query_label = int(parts.test_labels[query])
     name = "class not in the gallery" if query_label == UNKNOWN else parts.classes[query_label]
-    columns = [(f"query: {name}", _thumbnail(parts.test_table[query]))]
+    columns = [(f"query: {name}", _thumbnail(parts.test.video(query)))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
     cosines = ranked.scores[query, :_NUM_SHOWN]
@@ -235,7 +235,7 @@ def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
             f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}, z {z:+.2f}; "
             f"{Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _thumbnail(parts.train_table[row], _RIGHT if right else _WRONG)))
+        columns.append((caption, _thumbnail(parts.train.video(row), _RIGHT if right else _WRONG)))
     num_right = labels.count(query_label)
     text = f"{parts.test_paths[query]}: neighbours of its class among the first {len(nearest)}: {num_right}."
     return section(name, paragraph(text), strip(columns))

@@ -22,13 +22,16 @@ from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
-from v3s.features.encoder import Encoder, Feature, mean_features, open_encoder
-from v3s.features.source import BackboneOptions
+from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
+from v3s.features.source import EncoderOptions
 from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_not_negative, require_positive, require_regular
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
 from v3s.protocols.labelled import report_padded, require_labels
+from v3s.protocols.labelled.features import require_source
+from v3s.protocols.labelled.parts import Labelled
+from v3s.protocols.labelled.stages import StoredStages
 from v3s.protocols.pairs import VideoPair, disjoint_class_pairs, read_pairs_csv
 from v3s.protocols.similarity_measures import (
     BoolArray,
@@ -42,11 +45,13 @@ from v3s.video.homography import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarityConfig(BackboneOptions, SpanOptions):
+class SimilarityConfig(EncoderOptions, SpanOptions):
     """Decide whether two videos show the same action (paper section 4.5, Table 6).
 
     Attributes:
         data: Folder of the videos.
+        vectors: Folders of vectors from v3s embed, one for each stage, in place of --backbone. Without DATA, pairs are
+            of the collection's own names and labels; DATA may be a list file with labels.
         pairs: ASLAN's View2.mat, or a CSV file with the columns a, b, same, fold and paths relative to DATA. Default:
             draw pairs from the labelled videos in DATA, with no class in two folds.
         out: JSON file for the result.
@@ -64,7 +69,8 @@ class SimilarityConfig(BackboneOptions, SpanOptions):
         c: C of the SVM, unless it is chosen on View-1.
     """
 
-    data: Annotated[str, "DATA"]
+    data: Annotated[str | None, "DATA"] = None
+    vectors: Annotated[tuple[str, ...], "--in"] = ()
     pairs: str | None = None
     view1_train: str | None = None
     view1_test: str | None = None
@@ -81,6 +87,10 @@ class SimilarityConfig(BackboneOptions, SpanOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_files(self, "out")
+        require_source(self)
+        if self.vectors and len(self.vectors) != len(self.stages):
+            given = f"stages are {', '.join(self.stages)}, and --in names {counted(len(self.vectors), 'folder')}"
+            raise ValueError(f"{given}; give one for each stage, in this order, separated by commas")
         require_not_negative(self, "stride")
         require_positive(self, "c")
         if not self.stages:
@@ -129,18 +139,16 @@ class _PairedVideos:
     Attributes:
         pairs: the pairs of all folds.
         view1: ASLAN's View-1, training pairs and test pairs, to choose C; empty if it is not used.
-        rows: name of each video -> its row in ``table``.
-        table: the videos that occur in pairs.
+        rows: name of each video -> its number in ``videos``.
+        videos: the videos that occur in pairs; stored features are those of all stages, one after another.
         source: one line that describes the pairs.
-        left_out: path and reason of each unreadable video, which is skipped when pairs are drawn.
     """
 
     pairs: list[VideoPair]
     view1: tuple[list[VideoPair], ...]
     rows: dict[str, int]
-    table: IndexTable
+    videos: Labelled
     source: str
-    left_out: dict[str, str]
 
 
 def similarity(config: SimilarityConfig, *, console: Console | None = None) -> SimilarityReport:
@@ -159,21 +167,23 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     """
     console = console or Console()
     import_sklearn()  # fails before the long work
-    encoder = open_encoder(config, [Feature(stage, "mean") for stage in config.stages], stride=config.stride)
-    spans = config.spans_for(encoder.view.fps, encoder.view.window)
-    videos = _draw_pairs(config, spans, console) if config.pairs is None else _read_pairs(config, spans, console)
+    features = [Feature(stage, "mean") for stage in config.stages]
+    encoder = None if config.vectors else open_encoder(config, features, stride=config.stride)
+    stored = StoredStages.of(config.vectors, config, features, config.stride) if config.vectors else None
+    spans = config.spans_for(encoder.view.fps, encoder.view.window) if encoder else config.spans_for()
+    videos = (_draw_pairs if config.pairs is None else _read_pairs)(config, spans, stored, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
-    _report_videos(videos, encoder.view, console)
-    stages = _stage_vectors(encoder, videos.table, console)
+    _report_videos(videos, encoder.view if encoder else None, console)
+    stages = _stage_vectors(encoder, stored, videos.videos, console)
     c = _choose_c(videos, stages) if videos.view1 else config.c
     result = evaluate_folds(_features(videos, videos.pairs, stages), same, fold, c)
     report = SimilarityReport(
-        result, _chance(same, fold), c, bool(videos.view1), len(same), len(videos.table), videos.source
+        result, _chance(same, fold), c, bool(videos.view1), len(same), len(videos.rows), videos.source
     )
     console.print(_table(report, sorted(set(fold.tolist()))))
     if config.out is not None:
-        write_json(Path(config.out), _description(config, encoder, videos, report))
+        write_json(Path(config.out), _description(config, *_network(encoder, stored), videos, report))
     return report
 
 
@@ -190,41 +200,67 @@ def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
     return table
 
 
-def _draw_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) -> _PairedVideos:
-    """Draw pairs from the readable labelled videos; unreadable ones are skipped and reported."""
-    listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset, spans=spans)
+def _draw_pairs(
+    config: SimilarityConfig, spans: SpanOptions, stored: StoredStages | None, console: Console
+) -> _PairedVideos:
+    """Draw pairs from the labelled videos that can be used; others are skipped and reported."""
+    if stored:
+        listed = stored.list_videos(config)
+    else:
+        assert config.data is not None
+        listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset, spans=spans)
     require_labels(listed, "or give --splits or your own --pairs: pairs are drawn by class")
-    scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
-    names = scan.videos.names
+    found = stored.take(listed, console) if stored else _read_videos(listed, config, console)
     pairs = disjoint_class_pairs(
-        [names[position] for position in scan.usable],
-        [str(label) for label in scan.usable_labels],
+        list(found.videos.names),
+        found.labels,
         generator=np.random.default_rng(config.seed),
         num_folds=config.num_folds,
         pairs_per_fold=config.pairs_per_fold,
     )
-    rows = {names[position]: row for row, position in enumerate(scan.usable)}
+    numbers = {name: number for number, name in enumerate(found.videos.names)}
     names = _names(pairs)
-    table = scan.usable_table.subset([rows[name] for name in names])
+    chosen = found.subset(np.array([numbers[name] for name in names], np.int64))
     source = f"{listed.source}; pairs drawn with seed {config.seed}"
-    return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, table, source, scan.skipped)
+    return _PairedVideos(pairs, (), {name: row for row, name in enumerate(names)}, chosen, source)
 
 
-def _read_pairs(config: SimilarityConfig, spans: SpanOptions, console: Console) -> _PairedVideos:
-    """Read pairs from a file; all their videos must exist and be readable."""
-    root = Path(config.data)
-    if not root.is_dir():
+def _read_videos(listed: VideoList, config: SimilarityConfig, console: Console) -> Labelled:
+    return Labelled.of(usable_videos(listed, min_frames=1, console=console, workers=config.workers))
+
+
+def _read_pairs(
+    config: SimilarityConfig, spans: SpanOptions, stored: StoredStages | None, console: Console
+) -> _PairedVideos:
+    """Read pairs from a file; all their videos must exist and be readable, or be in the collection."""
+    root = stored.contents.root if stored and config.data is None else Path(str(config.data))
+    if not root.is_dir() and not stored:
         raise ValueError(f"data is {root}, which is not a folder; give the folder that contains the pairs' videos")
     pairs = _read_list(str(config.pairs), root)
     view1 = tuple(_read_list(path, root) for path in (config.view1_train, config.view1_test) if path is not None)
     listed_pairs = [*pairs, *(pair for part in view1 for pair in part)]
     names = _names(listed_pairs)
-    _require_all(config, listed_pairs, {name: "no such file" for name in names if not (root / name).exists()})
     source = f"pairs {config.pairs} of videos in {root}"
-    listed = VideoList(root, names, (None,) * len(names), (), source, spans=spans)
-    scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
-    _require_all(config, listed_pairs, scan.skipped)
-    return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, scan.usable_table, source, {})
+    if stored:
+        places = {name: stored.contents.name_of(root, name) for name in names}
+        missing = {name: "no vector in the collection" for name, place in places.items() if place is None}
+        _require_all(config, root, listed_pairs, missing)
+        paths = tuple(str(places[name]) for name in names)
+        found = stored.take(VideoList(stored.contents.root, paths, (None,) * len(names), (), source), console)
+        if len(found.videos) > len(names):
+            raise ValueError(
+                f"pairs ({config.pairs}) name whole videos, but --in has vectors of segments; embed whole videos"
+            )
+        by_path = {place: name for name, place in places.items()}
+        skipped = {by_path[path]: reason for path, reason in found.left_out.items()}
+    else:
+        missing = {name: "no such file" for name in names if not (root / name).exists()}
+        _require_all(config, root, listed_pairs, missing)
+        listed = VideoList(root, names, (None,) * len(names), (), source, spans=spans)
+        found = _read_videos(listed, config, console)
+        skipped = found.left_out
+    _require_all(config, root, listed_pairs, skipped)
+    return _PairedVideos(pairs, view1, {name: row for row, name in enumerate(names)}, found, source)
 
 
 def _read_list(path: str, root: Path) -> list[VideoPair]:
@@ -239,11 +275,12 @@ def _read_list(path: str, root: Path) -> list[VideoPair]:
     raise ValueError(f"pairs {path}: unknown file type; give a .mat file (ASLAN) or a .csv file (a, b, same, fold)")
 
 
-def _require_all(config: SimilarityConfig, pairs: Sequence[VideoPair], bad: dict[str, str]) -> None:
+def _require_all(config: SimilarityConfig, root: Path, pairs: Sequence[VideoPair], bad: dict[str, str]) -> None:
     """Stop if any video of a pair is bad: no pair is ever skipped.
 
     Args:
-        config: names the list of pairs and the folder of the videos.
+        config: names the list of pairs.
+        root: the folder of the videos.
         pairs: all pairs.
         bad: path of each bad video -> the reason.
     """
@@ -253,7 +290,7 @@ def _require_all(config: SimilarityConfig, pairs: Sequence[VideoPair], bad: dict
     name, reason = next(iter(bad.items()))
     raise ValueError(
         f"{config.pairs}: {len(bad):,} of {num_videos:,} videos cannot be used, in {num_affected:,} of {len(pairs):,} "
-        f"pairs; first: {Path(config.data) / name}: {reason}; repair these videos or remove their pairs from the list"
+        f"pairs; first: {root / name}: {reason}; repair these videos or remove their pairs from the list"
     )
 
 
@@ -262,10 +299,11 @@ def _names(pairs: Sequence[VideoPair]) -> tuple[str, ...]:
     return tuple(sorted({name for pair in pairs for name in (pair.a, pair.b)}))
 
 
-def _report_videos(videos: _PairedVideos, view: View, console: Console) -> None:
+def _report_videos(videos: _PairedVideos, view: View | None, console: Console) -> None:
     """Report the facts about the videos that matter for reading the accuracy."""
-    say(console, f"{counted(len(videos.pairs), 'pair')} of {counted(len(videos.table), 'video')}")
-    report_padded({"videos": videos.table}, view, console)
+    say(console, f"{counted(len(videos.pairs), 'pair')} of {counted(len(videos.rows), 'video')}")
+    if view and videos.videos.table:
+        report_padded({"videos": videos.videos.table}, view, console)
     folds: dict[str, set[int]] = {}
     for pair in videos.pairs:
         for name in (pair.a, pair.b):
@@ -274,9 +312,16 @@ def _report_videos(videos: _PairedVideos, view: View, console: Console) -> None:
         say(console, f"videos in more than one fold: {repeated:,}; the accuracy is not for unseen actions")
 
 
-def _stage_vectors(encoder: Encoder, table: IndexTable, console: Console) -> list[Tensor]:
+def _stage_vectors(
+    encoder: Encoder | None, stored: StoredStages | None, videos: Labelled, console: Console
+) -> list[Tensor]:
     """Return the videos' vectors at each stage: mean over positions and clips, length 1; float32, shape (videos, D)."""
-    vectors = mean_features(_without_negatives(encoder, table, console))
+    if stored:
+        vectors = stored.split(videos)
+    else:
+        assert encoder is not None
+        assert videos.table is not None
+        vectors = [restored(stage) for stage in mean_features(_without_negatives(encoder, videos.table, console))]
     return [F.normalize(stage, dim=1) for stage in vectors]
 
 
@@ -318,15 +363,23 @@ def _chance(same: BoolArray, fold: npt.NDArray[np.int64]) -> float:
     return float(np.mean([correct[fold == number].mean() for number in np.unique(fold)]))
 
 
+def _network(encoder: Encoder | None, stored: StoredStages | None) -> tuple[str, Space]:
+    """The network as it was given, and its weights and clips."""
+    if stored:
+        return stored.backbone, stored.space
+    assert encoder is not None
+    return encoder.source.name, encoder.space
+
+
 def _description(
-    config: SimilarityConfig, encoder: Encoder, videos: _PairedVideos, report: SimilarityReport
+    config: SimilarityConfig, backbone: str, space: Space, videos: _PairedVideos, report: SimilarityReport
 ) -> dict[str, Any]:
     return {
-        "backbone": config.backbone,
-        "fingerprint": encoder.source.fingerprint,
+        "backbone": backbone,
+        "fingerprint": space.weights,
         "seed": config.seed,
-        "view": asdict(encoder.view),
+        "view": asdict(space.view),
         "stages": list(config.stages),
-        "left_out": videos.left_out,
+        "left_out": videos.videos.left_out,
         **asdict(report),
     }

@@ -79,11 +79,18 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def describe(means: dict[str, float]) -> str:
-    """Format the terms of an objective: the loss, then the accuracy of each head that has more than one label."""
+    """Format the terms of an objective: the loss, its terms that are of no head, and the accuracies.
+
+    A head with only one label, whose loss is 0, has none.
+    """
     parts = [f"loss {means['loss']:.3f}"] if "loss" in means else []
+    for name, value in means.items():
+        term = name.removeprefix("loss_")
+        if term != name and f"accuracy_{term}" not in means:
+            parts.append(f"{term} {value:.3f}")
     for name in sorted(means):
         head = name.removeprefix("accuracy")
-        if head != name and means.get(f"loss{head}") != 0:  # the loss is 0 if there is only one label
+        if head != name and means.get(f"loss{head}") != 0:
             parts.append(f"{head.removeprefix('_') or 'accuracy'} {means[name]:.1%}")
     return " ".join(parts)
 

@@ -29,7 +29,6 @@ from v3s.vectors.approximate import INDEX_FILE
 from v3s.vectors.collection import (
     VECTORS,
     Description,
-    Shard,
     VectorsError,
     read_description,
     read_shard,
@@ -37,7 +36,7 @@ from v3s.vectors.collection import (
     shard_path,
     videos_path,
 )
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.entries import Entry, Shard, join_shards, video_lines
 from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, remove_states
 
 _MAX_VALUES_PER_LINE = 1000  # of the list of videos; commas in names count
@@ -216,13 +215,8 @@ def _write_state(
         chosen = [known[content] for content in contents[first : first + size]]
         counts = [rows.high - rows.low for rows in chosen]
         videos = np.repeat(np.arange(first, first + len(chosen), dtype=np.int32), counts)
-        pieces = list(_runs(chosen))
-        columns = (
-            np.concatenate([getattr(rows.shard, name).numpy()[rows.low : rows.high] for rows in pieces])
-            for name in ("vectors", "starts", "ends")
-        )
-        vectors, starts, ends = map(torch.from_numpy, columns)
-        save_shard(folder, number, Shard(vectors, torch.from_numpy(videos), starts, ends), description)
+        joined = join_shards([rows.shard.cut(rows.low, rows.high) for rows in _runs(chosen)])
+        save_shard(folder, number, replace(joined, videos=torch.from_numpy(videos)), description)
 
 
 def _runs(chosen: Iterable[_Rows]) -> Iterator[_Rows]:

@@ -4,7 +4,8 @@
 vectors.json              `Description`: network, preprocessing, source, counts, which videos were skipped
 videos.jsonl              one line per video: its path, label, length in frames and in seconds, content
 shard-00000.safetensors   ``vectors`` (n, D) of unit length; ``videos`` (line in videos.jsonl), ``starts`` and ``ends``
-                          (first frame, and the one after the last), int32 (n,)
+                          (first frame, and the one after the last), int32 (n,); ``lengths``, float32 (n,), which the
+                          network's own vectors had
 ========================  ===========================================================================================
 
 Every shard contains the stamp of its folder, so that vectors of different networks or video lists are never mixed.
@@ -13,7 +14,8 @@ After ``v3s embed --append`` the names of list and shards contain a number, see 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import Space
-from v3s.files.checksum import adler32
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
 from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError, write_whole
-from v3s.vectors.entries import VIDEOS, Entry, Place
+from v3s.vectors.entries import VIDEOS, Entry, Place, Shard, checksum_of, columns_of, entries_of
 from v3s.vectors.exact import Neighbours, nearest
 
 _FORMAT = 1
@@ -53,7 +54,7 @@ class Description:
         backbone: the value of ``--backbone``; a path is absolute.
         seed: seed of random weights.
         network: name and width of the network, e.g. ``r2plus1d@0.25``.
-        stages: its stages with their channels.
+        stages: its stages in order, with their channels.
         space: network, clips and feature; vectors of the same space are comparable.
         per_clip: one vector per clip; otherwise one per video, the mean over its clips.
         dimension: length of a vector.
@@ -98,6 +99,9 @@ class Description:
                 "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
                 f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
             )
+        if self.space.feature.stage not in self.stages:
+            stages = ", ".join(self.stages) or "none"
+            raise ValueError(f"the feature's stage is {self.space.feature.stage}, and the network's are {stages}")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -121,17 +125,6 @@ class Description:
         if self.space.normalisation is None:
             del values["space"]["normalisation"]
         return values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shard:
-    """Vectors (n, D), memory-mapped if read from disk, with the video, first frame and end of each: int32 (n,)."""
-
-    vectors: Tensor
-    videos: Tensor
-    starts: Tensor
-    ends: Tensor
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +181,10 @@ class Vectors:
             vectors[in_shard] = self.shards[number].vectors[rows[in_shard] - int(self.offsets[number])].float()
         return F.normalize(vectors, dim=1)
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entry of each video, in order."""
+        return entries_of(self._lines, self.folder)
+
     def nearest(self, queries: Tensor, k: int) -> Neighbours:
         """Find the rows with the largest cosine similarity to each query by comparing all rows.
 
@@ -216,6 +213,11 @@ class Vectors:
         return Neighbours(ordered.gather(1, best.indices[:, :k]), best.values[:, :k])
 
     @property
+    def lines(self) -> bytes:
+        """The content of videos.jsonl."""
+        return self._lines
+
+    @property
     def has_spans(self) -> bool:
         """Whether some entries are spans that do not begin with their file."""
         return b'"start_seconds"' in self._lines
@@ -237,17 +239,13 @@ def videos_path(folder: Path, generation: int = 0) -> Path:
 
 def save_shard(folder: Path, number: int, shard: Shard, description: Description) -> None:
     """Write one shard atomically."""
-    tensors = {field.name: getattr(shard, field.name).contiguous() for field in fields(Shard)}
-    metadata = {"fingerprint": description.space.fingerprint, "stamp": description.stamp, "checksum": _checksum(shard)}
+    tensors = {name: tensor.contiguous() for name, tensor in shard.columns.items()}
+    metadata = {
+        "fingerprint": description.space.fingerprint,
+        "stamp": description.stamp,
+        "checksum": checksum_of(shard),
+    }
     write_whole(shard_path(folder, number, description.generation), save(tensors, metadata))
-
-
-def _checksum(shard: Shard) -> str:
-    """Adler-32 of the tensors of a shard, in the order of its fields."""
-    checksum = 1
-    for field in fields(Shard):
-        checksum = adler32(np.ascontiguousarray(getattr(shard, field.name).numpy()).data, checksum)
-    return f"adler32-{checksum:08x}"
 
 
 def read_shard(folder: Path, number: int, description: Description, *, verify: bool = True) -> Shard:
@@ -268,7 +266,7 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            shard = Shard(**{field.name: file.get_tensor(field.name) for field in fields(Shard)})
+            shard = Shard(**{name: file.get_tensor(name) for name in columns_of(file.keys())})
     except Exception as error:  # safetensors raises its own error, and OSError
         raise VectorsError(f"{path}: damaged ({error}); run v3s embed again with the same options") from error
     if metadata.get("stamp") != description.stamp:
@@ -280,7 +278,7 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
         )
     if not _fits(shard, description):
         raise VectorsError(f"{path}: does not fit {folder / VECTORS}: shapes, types or numbers of videos differ")
-    if verify and metadata.get("checksum") not in (None, _checksum(shard)):
+    if verify and metadata.get("checksum") not in (None, checksum_of(shard)):
         raise VectorsError(
             f"{path}: damaged: its content does not match its checksum; run v3s embed again with the same options"
         )
@@ -289,11 +287,12 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
 
 def _fits(shard: Shard, description: Description) -> bool:
     """Whether the tensors of a shard have the shapes, types and ranges that its description states."""
-    num_rows, places = len(shard.videos), (shard.videos, shard.starts, shard.ends)
+    num_rows, places, lengths = len(shard.videos), (shard.videos, shard.starts, shard.ends), shard.lengths
     return (
         shard.vectors.dtype == DTYPES[description.dtype]
         and shard.vectors.shape == (num_rows, description.dimension)
         and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
+        and (lengths is None or (lengths.dtype == torch.float32 and lengths.shape == (num_rows,)))
         and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
         and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
     )

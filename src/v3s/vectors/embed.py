@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable, content_of
 from v3s.data.lists.listing import Subset
@@ -23,7 +24,8 @@ from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
-from v3s.features.encoder import Encoder, Feature, Pool, open_encoder
+from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
@@ -34,7 +36,6 @@ from v3s.vectors.collection import (
     DTYPES,
     VECTORS,
     Description,
-    Shard,
     Vectors,
     VectorsError,
     open_vectors,
@@ -42,7 +43,7 @@ from v3s.vectors.collection import (
     save_shard,
     shard_path,
 )
-from v3s.vectors.entries import VIDEOS, Entry, video_lines
+from v3s.vectors.entries import VIDEOS, Entry, Shard, video_lines
 from v3s.vectors.exact import zero_rows
 from v3s.vectors.export import EXPORTS, import_pyarrow
 from v3s.vectors.folder import begin_folder, without_contents
@@ -63,7 +64,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     More options:
         subset: Part of the split.
-        stage: Stage of the backbone that the vectors come from.
+        stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         stride: Frames between the starts of consecutive clips (a sliding window); 0 takes --num-clips clips instead.
         dtype: Type of the numbers in the files.
@@ -74,7 +75,7 @@ class EmbedConfig(BackboneOptions, VideoOptions):
 
     out: str
     subset: Subset = "all"
-    stage: str = "conv5"
+    stage: str = LAST
     pool: Pool = "mean"
     stride: int = 0
     per_clip: bool = False
@@ -178,7 +179,7 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
 
 def absolute_backbone(backbone: str) -> str:
     """Return the value of ``--backbone`` with an absolute path, valid in any working directory."""
-    name = backbone.removeprefix(RANDOM)
+    name = backbone.removeprefix(RANDOM).removeprefix(HUGGING_FACE)
     return backbone.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else backbone
 
 
@@ -234,7 +235,7 @@ def _write_shards(
     if len(videos) < len(table):
         say(console, f"{len(table) - len(videos):,} of {len(table):,} videos are already embedded")
     began = time.perf_counter()
-    encoded = encoder.encode_table(table, per_clip=description.per_clip, videos=videos, console=console)
+    encoded = encoder.encode_table(table, per_clip=description.per_clip, videos=videos, console=console, scaled=False)
     with closing(encoded):  # ends the progress bar before anything else is printed
         for number in missing:
             shard = _collect(islice(encoded, len(parts[number])), table, encoder.view, description)
@@ -257,13 +258,15 @@ def _is_complete(folder: Path, number: int, description: Description, console: C
 
 def _collect(encoded: Iterable[tuple[int, Tensor]], table: IndexTable, view: View, description: Description) -> Shard:
     """Collect the vectors of videos in a shard."""
-    vectors, spans = [], []
+    vectors, lengths, spans = [], [], []
     for video, rows in encoded:
-        vectors.append(rows.to(DTYPES[description.dtype]))
+        vectors.append(F.normalize(rows, dim=1).to(DTYPES[description.dtype]))
+        lengths.append(rows.norm(dim=1))
         num_frames = int(table.num_frames[video])
         starts, length = (view.starts(num_frames), view.clip_frames) if description.per_clip else ([0], num_frames)
         spans += [(video, start, min(start + length, num_frames)) for start in starts]
-    return Shard(torch.cat(vectors), *torch.tensor(spans, dtype=torch.int32).T)
+    videos, starts, ends = torch.tensor(spans, dtype=torch.int32).T
+    return Shard(torch.cat(vectors), videos, starts, ends, torch.cat(lengths))
 
 
 def _report(vectors: Vectors, console: Console) -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions
-from v3s.vectors.collection import Description, Shard, Vectors, VectorsError, open_vectors, save_shard
-from v3s.vectors.entries import Entry, video_lines
+from v3s.vectors.collection import Description, Vectors, VectorsError, open_vectors, save_shard
+from v3s.vectors.entries import Entry, Shard, join_shards, video_lines
 from v3s.vectors.folder import begin_folder
 
 
@@ -137,8 +137,4 @@ def _reshard(parts: Sequence[Vectors], description: Description) -> Iterator[Sha
         first_video += part.description.num_videos
     for number in range(description.num_shards):
         bounds = torch.tensor([number, number + 1], dtype=torch.int32) * description.shard_videos
-        slices = []
-        for piece in pieces:
-            low, high = torch.searchsorted(piece.videos, bounds).tolist()
-            slices.append([getattr(piece, name)[low:high] for name in Shard.__slots__])
-        yield Shard(*map(torch.cat, zip(*slices, strict=True)))
+        yield join_shards([piece.cut(*torch.searchsorted(piece.videos, bounds).tolist()) for piece in pieces])

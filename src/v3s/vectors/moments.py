@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ _ROWS_PER_MOMENT, _MIN_ROWS = 4, 64
 _ROUNDING = 1e-6  # of times in seconds
 _NUM_SAMPLED = 4096  # rows that estimate the mean and the deviation of all scores; its error is 2 % of a deviation
 
-_Proposal = tuple[Tensor, Tensor, bool]
+Proposal = tuple[Tensor, Tensor, bool]
 """Rows, int64 (M,), best first; their scores, float32 (M,); whether there are no more."""
 
 
@@ -38,6 +39,15 @@ class Moment:
     score: float
     z: float
     place: Place
+
+
+class Timed(Protocol):
+    """A part of a file: its start and its end in seconds."""
+
+    @property
+    def start_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def end_seconds(self) -> float: ...  # noqa: D102
 
 
 def find_moments(
@@ -64,16 +74,16 @@ def find_moments(
         scores = best_scores(queries, [shard.vectors for shard in vectors.shards])
         sample = scores
 
-        def propose(num_rows: int) -> _Proposal:
+        def propose(num_rows: int) -> Proposal:
             return _best_rows(vectors, queries, scores, num_rows)
     else:
         sampled = torch.linspace(0, len(vectors) - 1, min(_NUM_SAMPLED, len(vectors)), dtype=torch.float64).long()
         sample = _score(vectors, queries, sampled)
 
-        def propose(num_rows: int) -> _Proposal:
+        def propose(num_rows: int) -> Proposal:
             return _proposed_rows(vectors, queries, index, num_rows)
 
-    kept = _suppress(vectors, propose, k, query)
+    kept = keep_moments(vectors, propose, k, query)
     standard = standardise(torch.tensor([score for _, score, _ in kept]), sample).tolist()
     return [Moment(row, score, z, place) for (row, score, place), z in zip(kept, standard, strict=True)]
 
@@ -83,7 +93,7 @@ def _score(vectors: Vectors, queries: Tensor, rows: Tensor) -> Tensor:
     return (vectors.take(rows).double() @ queries.T.double()).amax(dim=1).float()
 
 
-def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int) -> _Proposal:
+def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int) -> Proposal:
     """The best rows by scores in storage precision, ordered by exact cosine, and these cosines.
 
     Some spare rows are scored, because lengths in half precision differ by 1e-5 (see `v3s.vectors.collection`).
@@ -96,7 +106,7 @@ def _best_rows(vectors: Vectors, queries: Tensor, scores: Tensor, num_rows: int)
     return rows[order[:num_rows]], exact[:num_rows], num_rows == len(vectors)
 
 
-def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, num_rows: int) -> _Proposal:
+def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, num_rows: int) -> Proposal:
     """The rows that an index proposes for any query, down to the worst score that is certain; ordered by cosine."""
     found = index.nearest(queries, num_rows)
     rows = torch.from_numpy(np.unique(found.indices[found.indices >= 0].numpy()))
@@ -106,10 +116,20 @@ def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, n
     return rows[order[:certain]], exact[:certain], is_all
 
 
-def _suppress(
-    vectors: Vectors, propose: Callable[[int], _Proposal], k: int, query: tuple[str, float, float] | None
+def keep_moments(
+    vectors: Vectors, propose: Callable[[int], Proposal], k: int, query: tuple[str, float, float] | None = None
 ) -> list[tuple[int, float, Place]]:
-    """Keep the best rows that do not overlap; more rows are asked for until there are ``k`` or no more rows."""
+    """Keep the best rows that do not overlap; more rows are asked for until there are ``k`` or no more rows.
+
+    Args:
+        vectors: the collection.
+        propose: returns so many of the best rows.
+        k: number of rows to keep.
+        query: as for `find_moments`.
+
+    Returns:
+        Row, score and place of each, best first.
+    """
     num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
     while True:
         kept: list[tuple[int, float, Place]] = []
@@ -131,7 +151,7 @@ def _suppress(
         num_rows = min(4 * num_rows, len(vectors))
 
 
-def overlaps(one: Place, other: Place) -> bool:
+def overlaps(one: Timed, other: Timed) -> bool:
     """Whether two spans of one file are the same moment: they share more than `OVERLAP` of the shorter one."""
     shared = min(one.end_seconds, other.end_seconds) - max(one.start_seconds, other.start_seconds)
     shorter = min(one.end_seconds - one.start_seconds, other.end_seconds - other.start_seconds)

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from v3s.backbones.device import Compute
 from v3s.data.index_cache import default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
+from v3s.data.scan import check_window
 from v3s.data.store_folder import is_store, open_store
-from v3s.features.encoder import Encoder
+from v3s.features.encoder import Encoder, make_encoder
+from v3s.features.source import open_source
 from v3s.files.times import time_text
-from v3s.vectors.collection import Vectors
+from v3s.files.writing import CheckpointError
+from v3s.vectors.collection import Vectors, VectorsError
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
@@ -50,22 +54,26 @@ class Query:
         return 0.0, self.video.duration_seconds
 
 
-def known_video(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
-    """Return the index of a file, with the window of the collection.
+def known_video(root: Path, file: Path, window: str | None) -> VideoIndex | StoredVideo:
+    """Return the index of a file, seen through a window: what a scan has learned, else by decoding the whole file.
 
-    It is what a scan of the collection has learned, else decoding the whole file shows it.
+    Args:
+        root: the folder of the collection's videos.
+        file: the video; it need not be in it.
+        window: of the collection's view.
 
     Raises:
         VideoError: the file cannot be read.
+        ValueError: it is in a store of videos that were seen through another window.
     """
-    return windowed(_index_of(vectors, file), vectors.description.space.view.window)
+    return windowed(_index_of(root, file, window), window)
 
 
-def _index_of(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
-    root = Path(vectors.description.root)
+def _index_of(root: Path, file: Path, window: str | None) -> VideoIndex | StoredVideo:
     whole = file.resolve()
     path = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""
-    if path and is_store(root) and (stored := open_store(root).files.get(path)) is not None:
+    if path and is_store(root) and (stored := (store := open_store(root)).files.get(path)) is not None:
+        check_window(store, window or "auto")
         if isinstance(stored.outcome, Failure):
             raise VideoError(f"{file}: {stored.outcome.reason}")
         return stored.outcome
@@ -74,6 +82,33 @@ def _index_of(vectors: Vectors, file: Path) -> VideoIndex | StoredVideo:
         if isinstance(found, VideoIndex):
             return found
     return index_video(file)
+
+
+def open_query_encoder(vectors: Vectors, backbone: str | None, compute: Compute) -> Encoder:
+    """Open the network that the vectors of a collection come from, with the same settings.
+
+    Args:
+        vectors: the collection.
+        backbone: where the network is now, if not where it was when the collection was embedded.
+        compute: the device.
+
+    Raises:
+        VectorsError: the network cannot be opened, or has other weights.
+    """
+    stored, name = vectors.description, backbone or vectors.description.backbone
+    try:
+        source = open_source(name, seed=stored.seed)
+    except CheckpointError as error:
+        raise VectorsError(
+            f"{error}; {vectors.folder} was embedded with this network: give its new location with --backbone"
+        ) from error
+    if source.fingerprint != stored.space.weights:
+        raise VectorsError(
+            f"{vectors.folder} contains vectors of another model: they were embedded with the weights "
+            f"{stored.space.weights[:12]} ({stored.network}), but {name} has the weights "
+            f"{source.fingerprint[:12]}; give the network that embed used with --backbone, or embed again"
+        )
+    return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
 def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | None, end: float | None) -> Query:
@@ -97,7 +132,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
             f"{vectors.folder} has one vector per video, and a span of a video is not comparable with whole videos: "
             "leave out --start and --end, or embed with --per-clip or --segment"
         )
-    known = known_video(vectors, file)
+    known = known_video(Path(vectors.description.root), file, encoder.view.window)
     video = asked = at_rate(known, encoder.view.fps)
     if is_span:
         asked = asked_span(known, str(file), start, end, encoder.view.fps)

@@ -9,20 +9,17 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from v3s.backbones.device import ComputeOptions, choose_compute
-from v3s.features.encoder import Encoder, make_encoder
-from v3s.features.source import open_source
 from v3s.files.text import counted, say
 from v3s.files.times import parse_time, time_text
-from v3s.files.writing import CheckpointError
 from v3s.options import require_files, require_folders, require_positive
 from v3s.pages.page import write_page
 from v3s.vectors.approximate import open_index
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
 from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
 from v3s.vectors.moments import find_moments, video_of
-from v3s.vectors.query import Query, encode_query, known_video
+from v3s.vectors.query import Query, encode_query, known_video, open_query_encoder
 from v3s.vectors.search_page import search_page
 from v3s.video.decode import Video
 
@@ -104,20 +101,22 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
         check_cutouts(Path(config.clips))
     vectors = open_vectors(config.vectors, verify=not config.approximate)
     index = open_index(vectors) if config.approximate else None
-    query = encode_query(_open_encoder(vectors, config), vectors, Path(config.query), *config.span)
+    encoder = open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
+    query = encode_query(encoder, vectors, Path(config.query), *config.span)
     asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
-    known, rate = cache(lambda file: known_video(vectors, Path(file))), vectors.description.space.view.fps
+    root, view = Path(vectors.description.root), vectors.description.space.view
+    known = cache(lambda file: known_video(root, Path(file), view.window))
 
     def open_place(place: Place) -> Video:
-        return video_of(place, known(place.file), rate)
+        return video_of(place, known(place.file), view.fps)
 
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     with cutouts_if_saved(Path(config.clips)) if config.clips is not None else nullcontext():
         if config.clips is not None:
             files, failed = write_cutouts(Path(config.clips), moments, open_place)
-        ranked, of_file = enumerate(moments, start=1), rate is None and not vectors.has_spans
+        ranked, of_file = enumerate(moments, start=1), view.fps is None and not vectors.has_spans
         hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
         console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
@@ -133,30 +132,6 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
             shown = search_page(config.query, query, hits, videos, lead=lead, folder=Path(config.page).parent)
             write_page(config.page, shown)
     return hits
-
-
-def _open_encoder(vectors: Vectors, config: SearchConfig) -> Encoder:
-    """Open the network that the stored vectors come from, with the same settings.
-
-    Raises:
-        VectorsError: the network cannot be opened, or has other weights.
-    """
-    stored = vectors.description
-    backbone = config.backbone or stored.backbone
-    try:
-        source = open_source(backbone, seed=stored.seed)
-    except CheckpointError as error:
-        raise VectorsError(
-            f"{error}; {config.vectors} was embedded with this network: give its new location with --backbone"
-        ) from error
-    if source.fingerprint != stored.space.weights:
-        raise VectorsError(
-            f"{config.vectors} contains vectors of another model: they were embedded with the weights "
-            f"{stored.space.weights[:12]} ({stored.network}), but {backbone} has the weights "
-            f"{source.fingerprint[:12]}; give the network that embed used with --backbone, or embed again"
-        )
-    compute = choose_compute(config.device, config.precision)
-    return make_encoder(source, stored.space.view, [stored.space.feature], compute)
 
 
 def _summary(config: SearchConfig, vectors: Vectors, query: Query) -> list[str]:

@@ -34,11 +34,11 @@ def search_page(
         folder: where the page will lie; links to clips are relative to it.
     """
     times = "{} to {}".format(*map(time_text, query.times))
-    caption, picture = _thumbnail(f"{name}, {times}", name, lambda: query.video)
+    caption, picture = thumbnail(f"{name}, {times}", name, lambda: query.video)
     columns = []
     for hit, open_video in zip(hits, videos, strict=True):
         text = f"{hit.rank}. {hit.path}, {hit.start} to {hit.end}: {hit.score:.4f}, z {hit.z:+.2f}"
-        shown = _thumbnail(text, hit.file, open_video)
+        shown = thumbnail(text, hit.file, open_video)
         columns.append((*shown, "" if hit.clip is None else _link(Path(hit.clip), folder)))
     numbers = (
         "Numbers are cosine similarities, and z how many standard deviations they lie above the collection's mean."
@@ -53,11 +53,11 @@ def _link(file: Path, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(file, folder)))
 
 
-def _thumbnail(caption: str, file: str, open_video: Callable[[], Video]) -> tuple[str, str]:
+def thumbnail(caption: str, file: str, open_video: Callable[[], Video], width: int = _PICTURE_WIDTH) -> tuple[str, str]:
     """Return a caption and the middle frame of a video; grey and with the reason if it cannot be read."""
     try:
         video = open_video()
-        (picture,) = small_frames(video, [(video.num_frames - 1) // 2], _PICTURE_WIDTH)
+        (picture,) = small_frames(video, [(video.num_frames - 1) // 2], width)
         return caption, jpeg_uri(picture)
     except VideoError as error:
         return f"{caption} (no image: {str(error).removeprefix(f'{file}: ')})", _GREY

@@ -250,3 +250,12 @@ def test_bad_lists(tmp_path: Path) -> None:
         list_videos(missing, subset="test")
     with pytest.raises(ValueError, match=r"need a folder of videos, but .* is a file; give the folder"):
         list_videos(missing, splits=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "label"), [("my cell", None), ("my cell across", "across"), ("my cell,across", "across")]
+)
+def test_a_list_names_a_folder_of_frames_as_a_file(line: str, label: str | None, tmp_path: Path) -> None:
+    (tmp_path / "my cell").mkdir()
+    (entry,) = read_list(write(tmp_path / "list.txt", line), tmp_path).entries
+    assert (entry.names, entry.label) == (("my cell",), label)

@@ -11,6 +11,8 @@ from v3s.pages.page import figure, page, paragraph, section, side_by_side, table
 
 _NUM_NAMED = 3
 
+_OF_HEADS = ("loss_spatial", "loss_temporal")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
@@ -99,7 +101,11 @@ def _curves(found: Findings) -> list[str]:
     last = found.metrics[-1]
     kept = {"kept": float(last["best_epoch"])} if last["best_epoch"] else {}
     clips = "Random clips of training videos; the same clips of validation videos in every epoch"
-    charts = [_chart(_terms(found, "loss"), "Loss of both heads", "loss", clips, markers=kept)]
+    charts = [_chart(_terms(found, *_OF_HEADS), "Loss of both heads", "loss", clips, markers=kept)]
+    for term in sorted({term for line in found.metrics for term in line["train"] if term.startswith("loss_")}):
+        if term not in _OF_HEADS:
+            title = f"Loss of the {term.removeprefix('loss_')} term"
+            charts.append(_chart(_terms(found, term), title, "loss", "Clips of a batch of training videos"))
     for name, head in found.heads.items():
         levels = {"chance": head.chance, "best single answer": head.best_single_answer}
         curves, title = _terms(found, f"accuracy_{name}"), f"Accuracy of the {name} head"
@@ -109,10 +115,14 @@ def _curves(found: Findings) -> list[str]:
     return [chart for chart in charts if chart]
 
 
-def _terms(found: Findings, term: str) -> dict[str, list[tuple[float, float]]]:
-    """The curves of a term in both parts; an epoch whose batches were all empty has none."""
+def _terms(found: Findings, *terms: str) -> dict[str, list[tuple[float, float]]]:
+    """The curves of a sum of terms in both parts; an epoch whose batches were all empty has none."""
     return {
-        part: [(line["epoch"], line[part][term]) for line in found.metrics if term in line[part]]
+        part: [
+            (line["epoch"], sum(line[part][term] for term in terms))
+            for line in found.metrics
+            if set(terms) <= line[part].keys()
+        ]
         for part in ("train", "validation")
     }
 

@@ -3,10 +3,11 @@
 import csv
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
+from v3s.data.lists.spans import Bounds
 from v3s.files.reading import read_lines
 from v3s.files.times import parse_time
 from v3s.files.writing import write_atomically
@@ -16,7 +17,7 @@ _SPANS = ("path", "start", "end")
 _SPECIAL = frozenset('", \r\n')
 
 
-def read_list(file: Path, root: Path) -> Listing:
+def read_list(file: Path, root: Path, exists: Callable[[Path], bool] = os.path.exists) -> Listing:
     """Read a list of paths, with or without labels.
 
     The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
@@ -30,6 +31,7 @@ def read_list(file: Path, root: Path) -> Listing:
     Args:
         file: The list.
         root: The folder that paths are relative to.
+        exists: Whether a path names a file or a folder of frames, which decides between possible readings of a line.
 
     Raises:
         ValueError: The list contains no videos, or cannot be read as a list, or a line of spans cannot be read.
@@ -39,7 +41,7 @@ def read_list(file: Path, root: Path) -> Listing:
     lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
-    entries = tuple(_entry(line, root) for line in lines)
+    entries = tuple(_entry(line, root, exists) for line in lines)
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
 
 
@@ -88,16 +90,29 @@ def write_list(file: Path, videos: Iterable[tuple[str, str | None]]) -> None:
     write_atomically(file, write)
 
 
+def write_spans(file: Path, spans: Iterable[tuple[str, Bounds, str | None]]) -> None:
+    """Write a list of spans (path, start and end in seconds, label) that `read_list` reads, to the microsecond."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            writer = csv.writer(opened, lineterminator="\n")
+            writer.writerow([*_SPANS, "label"])
+            for path, bounds, label in spans:
+                writer.writerow([path, *("" if time is None else f"{time:.6f}" for time in bounds), label or ""])
+
+    write_atomically(file, write)
+
+
 def _line(*names: str) -> str:
     if all(name == name.strip() and not _SPECIAL.intersection(name) for name in names):
         return ",".join(names)
     return ",".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
-def _entry(line: str, root: Path) -> ListedVideo:
+def _entry(line: str, root: Path, exists: Callable[[Path], bool]) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
-    path, label = next((reading for reading in reversed(readings) if os.path.isfile(root / reading[0])), readings[0])
+    path, label = next((reading for reading in reversed(readings) if exists(root / reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 
 

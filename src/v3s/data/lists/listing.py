@@ -1,7 +1,7 @@
 """The contents of a dataset's lists, and the search for the listed videos in a folder."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,12 +83,13 @@ def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
+def locate(listing: Listing, root: Path, files: Sequence[str] | None = None) -> tuple[str | None, ...]:
     """Find the file of every entry.
 
     Args:
         listing: What to look for.
         root: The data folder.
+        files: The files in it, relative to it, in alphabetical order, if the disk is not asked.
 
     Returns:
         For every entry the path of its file relative to `root`, or ``None`` if there is no file. If several files have
@@ -99,11 +100,11 @@ def locate(listing: Listing, root: Path) -> tuple[str | None, ...]:
     """
     if listing.key is None:
         names = (entry.names[0] for entry in listing.entries)
-        if is_store(root):
-            stored = open_store(root).files
-            return tuple(name if name in stored else None for name in names)
+        if files is not None or is_store(root):
+            known = set(files) if files is not None else open_store(root).files
+            return tuple(name if name in known else None for name in names)
         return tuple(name if os.path.lexists(root / name) else None for name in names)
-    files = video_files(root)
+    files = video_files(root) if files is None else files
     by_name = {file: file for file in files}
     by_key = {listing.key(file): file for file in reversed(files) if file not in listing.known}
     located: list[str | None] = []

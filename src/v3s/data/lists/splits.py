@@ -1,6 +1,7 @@
 """The videos to use: a folder, a list file, or the official splits of UCF101, HMDB51 and Kinetics-400."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
@@ -105,7 +106,25 @@ def list_videos(
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
         raise ValueError(_missing_message(root, listing, located))
+    return list_located(root, listing, located, spans)
+
+
+def list_located(
+    root: Path, listing: Listing, located: tuple[str | None, ...], spans: SpanOptions = WHOLE_VIDEOS
+) -> VideoList:
+    """Return the entries of a list that were found, each once.
+
+    Args:
+        root: The folder that paths are relative to.
+        listing: The list.
+        located: The path of each of its entries, or ``None`` if there is none.
+        spans: How videos are cut into segments, and sampled.
+
+    Raises:
+        ValueError: The list contradicts itself.
+    """
     paths, labels, bounds = _once(root, located, listing)
+    num_missing = located.count(None)
     num_repeated = len(located) - num_missing - len(paths)
     skipped = [listing.skipped, f"{num_repeated:,} entries that name a video again" if num_repeated else ""]
     occurring = set(labels)
@@ -156,22 +175,14 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
     """Determine the kind of the dataset and read it: returns the folder that paths are relative to, and the list."""
     if not data.exists():
         raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
-    if splits is not None and not splits.exists():
-        raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
-    for path in (data, splits):
-        if path is not None and not path.is_dir():
-            require_regular(path)
-    if splits is not None and not data.is_dir():
-        raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
-    numbered = splits is not None and splits.is_dir() and _read_official(splits, split, subset)
-    if numbered and not numbered.entries:
-        raise ValueError(f"{splits}: the lists of split {split} contain no {subset} videos; restore the official files")
-    if numbered:
-        return data, numbered
-    if split != 1:
-        raise ValueError(f"split {split} was given, but {splits or data} has only one split; omit --split")
+    if not data.is_dir():
+        require_regular(data)
     if splits is not None:
-        return data, read_kinetics(splits, data, subset)
+        if not data.is_dir():
+            raise ValueError(f"splits {splits} need a folder of videos, but {data} is a file; give the folder")
+        return data, read_splits(splits, split, subset, data)
+    if split != 1:
+        raise ValueError(f"split {split} was given, but {data} has only one split; omit --split")
     if data.is_dir() and not is_frame_folder(data):
         return _read_folder(data, subset)
     if subset == "test":
@@ -180,6 +191,43 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         data = data if data.name else data.resolve()
         return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
+
+
+def has_test_part(data: Path) -> bool:
+    """Whether a folder has folders ``train`` and ``test`` (or ``val``), also if videos lie beside them."""
+    if not data.is_dir():
+        return False
+    first = {file.partition("/")[0] for file in video_files(data, inside=data) if "/" in file}
+    return "train" in first and not first.isdisjoint(("test", "val"))
+
+
+def read_splits(
+    splits: Path, split: int, subset: Subset, root: Path, exists: Callable[[Path], bool] = os.path.exists
+) -> Listing:
+    """Read the official lists of a dataset, or a list per subset.
+
+    Args:
+        splits: The lists, as for `list_videos`.
+        split: The number of the official split.
+        subset: Which videos.
+        root: The folder that paths are relative to.
+        exists: Whether a path names a video, as for `read_list`.
+
+    Raises:
+        ValueError: A list does not exist or cannot be read, or there is no such split or subset.
+    """
+    if not splits.exists():
+        raise ValueError(f"splits {splits} does not exist; give the folder of the official lists, or a CSV file")
+    if not splits.is_dir():
+        require_regular(splits)
+    numbered = splits.is_dir() and _read_official(splits, split, subset)
+    if numbered and not numbered.entries:
+        raise ValueError(f"{splits}: the lists of split {split} contain no {subset} videos; restore the official files")
+    if numbered:
+        return numbered
+    if split != 1:
+        raise ValueError(f"split {split} was given, but {splits} has only one split; omit --split")
+    return read_kinetics(splits, root, subset, exists)
 
 
 def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:

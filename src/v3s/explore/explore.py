@@ -1,0 +1,135 @@
+"""``v3s explore``: a collection as one page and as tables: map, clusters, near-duplicates, outliers, what to label."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rich.console import Console
+
+from v3s.explore.duplicates import LEAST_SIMILARITY
+from v3s.explore.exploration import Exploration, examine
+from v3s.explore.explore_page import explore_page
+from v3s.explore.projection import MOST_FOR_TSNE
+from v3s.explore.spans import matrix_of, table_of
+from v3s.explore.tables import PAGE, write_exploration
+from v3s.files.lock import is_free, only_writer
+from v3s.files.text import counted, say
+from v3s.options import CheckedOptions, require_folders, require_not_negative, seed_problem
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.entries import Place
+from v3s.vectors.moments import video_of
+from v3s.vectors.query import known_video
+from v3s.video.decode import Video
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig(CheckedOptions):
+    """Show a collection as one page and as tables: a map, clusters, near-duplicates, outliers, what to label next.
+
+    Writes index.html, spans.csv (path, start, end, x, y, cluster, outlier), duplicates.csv and to_label.csv, a list of
+    videos that every command takes as DATA, with a column for your labels. A million vectors need memory for
+    themselves and little more: clusters are found from 20,000 of them, the nearest vectors are looked for in the 8
+    nearest of many cells, and the page draws 5,000 points.
+
+    Attributes:
+        vectors: Folder of the vectors that v3s embed wrote.
+        out: Folder for the page and the tables.
+        map: pca shows where the collection differs most, at once; tsne shows neighbourhoods (pip install
+            'v3s[explore]'; 50,000 vectors at most).
+        clusters: Number of clusters, by k-means; 0 finds the number by HDBSCAN (pip install 'v3s[explore]'). Default:
+            the root of half the number of vectors, at most 30.
+        label: Number of videos or spans to propose for labelling.
+        overwrite: Replace the page and the tables in the folder.
+
+    More options:
+        similarity: How similar near-duplicates are at least: 1 is a copy, 0 an average pair of this collection.
+        seed: Seed of the clusters, of the samples and of tsne.
+    """
+
+    vectors: Annotated[str, "VECTORS", "--in"]
+    out: str
+    map: Literal["pca", "tsne"] = "pca"
+    clusters: int | None = None
+    label: int = 50
+    similarity: float = LEAST_SIMILARITY
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_folders(self, "out")
+        require_not_negative(self, "clusters", "label")
+        if not 0 < self.similarity < 1:
+            raise ValueError(f"similarity is {self.similarity}; it must be between 0 and 1")
+        if problem := seed_problem(self.seed):
+            raise ValueError(problem)
+
+
+def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
+    """Write the page and the tables of a collection.
+
+    Args:
+        config: which vectors, where to write.
+        console: where to report; the terminal by default.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: the vectors are damaged or not finite, the folder is not empty, or an extra is not installed.
+        SaveError: a file cannot be written.
+    """
+    console = console or Console()
+    with _own_folder(Path(config.out), config.overwrite) as folder:
+        collection = open_vectors(config.vectors)
+        vectors, table = matrix_of(collection), table_of(collection)
+        if config.map == "tsne" and len(vectors) > MOST_FOR_TSNE:
+            raise ValueError(
+                f"map is tsne, for {MOST_FOR_TSNE:,} vectors at most; there are {len(vectors):,}: give pca"
+            )
+        found = examine(
+            vectors,
+            table,
+            method=config.map,
+            num_clusters=config.clusters,
+            num_to_label=config.label,
+            least_similarity=config.similarity,
+            seed=config.seed,
+        )
+        say(console, *_summary(found, collection.description.source))
+        root, view = Path(collection.description.root), collection.description.space.view
+        known = cache(lambda file: known_video(root, Path(file), view.window))
+
+        def open_place(place: Place) -> Video:
+            return video_of(place, known(place.file), view.fps)
+
+        shown = explore_page(collection, vectors, found, open_place, seed=config.seed, console=console)
+        write_exploration(folder, found, shown)
+    return folder / PAGE
+
+
+@contextmanager
+def _own_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Hold the lock of a folder that may be written to.
+
+    Raises:
+        ValueError: it is not empty, and nothing may be replaced in it.
+    """
+    if folder.is_dir() and not overwrite and not is_free(folder):
+        raise ValueError(f"out is {folder}, which is not empty; give a new folder, or --overwrite to replace its page")
+    with only_writer(folder):
+        yield folder
+
+
+def _summary(found: Exploration, source: str) -> list[str]:
+    spans, files = counted(len(found.points), "vector"), counted(len(found.table.files), "video")
+    num_clusters = int(found.clusters.max()) + 1
+    outside = int((found.clusters < 0).sum())
+    return [
+        f"{spans} of {files} ({source})",
+        counted(num_clusters, "cluster") + (f", {counted(outside, 'vector')} in none" if outside else ""),
+        counted(len(found.duplicates), "near-duplicate"),
+    ]

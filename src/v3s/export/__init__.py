@@ -1,0 +1,1 @@
+"""Models to give away: as weights with a card, and as graphs for other programs."""

@@ -1,0 +1,227 @@
+"""The card of a model: README.md, in the form that the Hugging Face hub shows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
+from v3s.export.model import Model
+from v3s.export.record import Record
+from v3s.features.saved import Kind
+
+CARD = "README.md"
+_PURPOSES: dict[Kind, str] = {
+    "pretrained": "trained without labels by Video 3D Sampling",
+    "recognizer": "a recognizer of {} classes",
+    "converted": "weights of another project",
+}
+_UNKNOWN = "Not recorded: the folder that was exported did not contain the files of its training."
+_CONVERTED = "Another project trained these weights; v3s only renamed their tensors. See that project for what it used."
+_LIMITS = """\
+- The results above are of the videos counted there. Videos of other cameras, scenes or subjects may give others: test
+  the model on videos of your own before you rely on it.
+- It takes clips of the length and the size above. What happens faster than the frames of a clip, or takes longer than a
+  clip, it does not see.
+- What its training videos do not show, it has not learned; what they show in one way only, it may take for a rule."""
+
+
+def card(model: Model, record: Record, *, licence: str | None, form: str) -> str:
+    """Return the card of a model as Markdown.
+
+    Args:
+        model: the model.
+        record: what is known of its training.
+        licence: identifier of a licence of the weights; None if none is granted.
+        form: what the folder contains: "safetensors", "onnx" or "torch".
+    """
+    trained = model.trained
+    of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
+    num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
+    videos = record.videos or ({"for training": num_train} if num_train else {})
+    sections = {
+        "How to load it": _loading(model, form),
+        "What it is": _facts(model, form),
+        "What it was trained on": _table(("videos", "number"), videos.items()) or of_training,
+        "How it was trained": _table(("option", "value"), record.recipe.items()) or _linear(model) or of_training,
+        "Results": _results(model, record),
+        "How a video is read": _reading(model),
+        "Limits": _LIMITS,
+        "Licence": _licence(model, licence),
+    }
+    purpose = _PURPOSES[trained.kind].format(len(trained.classes))
+    parts = [_front_matter(model, licence, form), f"# {trained.backbone}, width {trained.width:g}: {purpose}"]
+    return "\n\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+
+
+def _front_matter(model: Model, licence: str | None, form: str) -> str:
+    """What the hub reads."""
+    task = "video-classification" if model.trained.kind == "recognizer" else "feature-extraction"
+    lines = ["library_name: v3s", f"pipeline_tag: {task}", "tags: [video, self-supervised-learning, v3s]"]
+    if form == "onnx":
+        lines[-1] = lines[-1].replace("v3s]", "v3s, onnx]")
+    return "\n".join(["---", *([f"license: {licence}"] if licence else []), *lines, "---"])
+
+
+def _loading(model: Model, form: str) -> str:
+    shape = ", ".join(map(str, model.clip_shape))
+    comment = f"# float32 clips (B, {shape}) in [0, 1]"
+    if form == "onnx":
+        code = [
+            "import onnxruntime",
+            'session = onnxruntime.InferenceSession("model.onnx")',
+            f'{", ".join(model.outputs)} = session.run(None, {{"{INPUT}": clips}})  {comment}',
+        ]
+    elif form == "torch":
+        code = [
+            "import torch",
+            'model = torch.export.load("model.pt2").module()',
+            f"{', '.join(model.outputs)} = model(clips)  {comment}",
+        ]
+    elif model.trained.kind == "recognizer":
+        code = [
+            "import v3s",
+            'recognizer = v3s.load_recognizer("FOLDER")  # or "hf:OWNER/NAME"',
+            'print(recognizer.predict("video.mp4", k=3))',
+        ]
+    else:
+        code = [
+            "import v3s",
+            'backbone = v3s.load_backbone("FOLDER")  # or "hf:OWNER/NAME"',
+            f"features = backbone(clips)  {comment}",
+        ]
+    text = "\n".join(["```python", *code, "```"])
+    if form == "onnx" and "logits" in model.outputs:
+        text += (
+            "\n\n`python predict_video.py VIDEO` prints the classes of a video; it needs numpy, PyAV and onnxruntime."
+        )
+    return text
+
+
+def _facts(model: Model, form: str) -> str:
+    trained, view = model.trained, model.view
+    num_parameters = sum(value.numel() for value in model.backbone.parameters())
+    rows: list[tuple[str, object]] = [
+        ("network", f"{trained.backbone}, width {trained.width:g}, {num_parameters:,} parameters"),
+        ("clips", f"{view.clip_frames} frames of {view.clip_size} x {view.clip_size} pixels, RGB in [0, 1]"),
+        ("frame rate", "that of the file" if view.fps is None else f"{view.fps:g} frames per second"),
+        ("window of deep pictures", view.window or "auto"),
+        ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else "none"),
+        ("feature", f"{model.feature.stage}, {model.feature.pool} over time and space" if model.feature.pool == "mean"
+         else f"{model.feature.stage}, max-pooled"),
+        ("outputs", ", ".join(model.outputs)),
+        ("SHA-256 of the weights", trained.fingerprint),
+    ]  # fmt: skip
+    if trained.init:
+        rows.append(("started from weights with SHA-256", trained.init.fingerprint))
+    if trained.classes:
+        rows.append(("classes", f"{len(trained.classes):,}, named in config.json"))
+    text = _table(("", ""), rows)
+    if form != "safetensors":
+        batches = " and ".join(map(str, CHECKED_BATCHES))
+        of = f"ONNX, opset {OPSET}" if form == "onnx" else "A program of torch.export"
+        text += (
+            f"\n\n{of}, float32; the size of the batch is free, the size of a clip is not. Compared with the network "
+            f"in batches of {batches}: every output differs by at most {TOLERANCE:g} of its largest value, or of 1."
+        )
+    return text
+
+
+def _linear(model: Model) -> str:
+    """How a classifier on a frozen network was fitted; empty for other models."""
+    c = model.trained.results.get("c")
+    if model.trained.kind != "recognizer" or c is None:
+        return ""
+    return (
+        f"The classifier is a logistic regression (inverse penalty {c:g}) on features of the network, whose weights "
+        "were not changed. How the network itself was trained is not recorded here."
+    )
+
+
+def _results(model: Model, record: Record) -> str:
+    trained = model.trained
+    if trained.kind == "pretrained":
+        return _of_heads(model, record)
+    if trained.kind == "converted":
+        return _CONVERTED
+    result = record.result if record.result.get("fingerprint") == trained.fingerprint else {}
+    values = {**trained.results, **result}
+    rows = [
+        (text, _percent(values[name]) + (f" ± {_percent(values['standard_error'])}" if with_error else ""))
+        for name, text, with_error in (
+            ("top_1", "top-1 accuracy", "standard_error" in values),
+            ("top_5", "top-5 accuracy", False),
+            ("chance", "a uniform guess", False),
+            ("majority", "always the most frequent class", False),
+        )
+        if name in values
+    ]
+    text = _table(("on test videos", ""), rows) or "No test is recorded."
+    if "standard_error" in values:
+        text += "\n\nThe error is the standard error over groups of videos: takes of one scene count as one."
+    calibration = trained.recognition.get("calibration")
+    return text + (f"\n\nProbabilities are calibrated: {_calibration(calibration)}." if calibration else "")
+
+
+def _calibration(values: Mapping[str, Any]) -> str:
+    return (
+        f"temperature {values['temperature']:.3g}, fitted on {values['num_videos']:,} held-out videos; the expected "
+        f"calibration error there is {values['error_before']:.1%} before and {values['error_after']:.1%} after"
+    )
+
+
+def _of_heads(model: Model, record: Record) -> str:
+    """Both heads of a pre-training against chance, with the error of so many independent labels."""
+    num_videos = record.videos.get("held out to choose the epoch", 0)
+    per_video = record.recipe.get("validation_clips")
+    num_clips = num_videos * per_video if isinstance(per_video, int) else 0
+    rows = []
+    for head, labels in (("spatial", model.trained.task.spatial), ("temporal", model.trained.task.temporal)):
+        share = model.trained.results.get(f"accuracy_{head}")
+        if isinstance(share, float) and 0 <= share <= 1:
+            error = f" ± {_percent(sqrt(share * (1 - share) / num_clips))}" if num_clips else ""
+            rows.append((head, f"{_percent(share)}{error}", _percent(1 / len(labels)), f"{len(labels)}"))
+    if not rows:
+        return _UNKNOWN
+    text = _table(("head", "accuracy", "chance", "labels"), rows)
+    if num_clips:
+        text += f"\n\nOn {num_clips:,} clips of {num_videos:,} held-out videos; ± is the standard error."
+    return text + (
+        "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "
+        "features serve a task of yours: measure that with `v3s probe`."
+    )
+
+
+def _reading(model: Model) -> str:
+    view, ratio = model.view, "256 x 256" if model.view.clip_size == 224 else "128 x 171"
+    of = 224 if model.view.clip_size == 224 else 112
+    rate = "consecutive frames" if view.fps is None else f"frames, those nearest to {view.fps:g} instants per second"
+    return (
+        f"A clip is {view.clip_frames} {rate}. {view.num_clips} clips start evenly spaced over the video; one that "
+        f"is shorter than a clip repeats its last frame. A frame is resized to {ratio} (times {view.clip_size} / {of}) "
+        "and its centre is cut out, in one step: every pixel of a clip averages up to 4 x 4 bilinear samples of the "
+        "planes of the video, which then become RGB. Another way to resize changes the outputs a little."
+    )
+
+
+def _licence(model: Model, licence: str | None) -> str:
+    if model.trained.kind == "converted":
+        return f"{licence or 'Not stated here'}; the licence of the project that trained these weights applies."
+    return licence or "None is granted yet: the owner of these weights has to choose one before others may use them."
+
+
+def _percent(share: object) -> str:
+    return f"{share:.1%}" if isinstance(share, int | float) else "not recorded"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown; empty if there are no rows."""
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in rows]
+    return "\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *lines]) if lines else ""
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

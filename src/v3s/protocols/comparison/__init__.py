@@ -1,0 +1,1 @@
+"""What `v3s compare` finds: the rows of its table, the verdict, and the page."""

@@ -1,0 +1,235 @@
+"""A linear classifier on the features of a network: what it takes, what it answers, and its files.
+
+A folder of a recognizer contains, written together:
+
+========================  =============================================================================================
+backbone.safetensors      the network
+classifier.safetensors    the linear layer: ``weight`` (classes, D) and ``bias`` (classes,)
+config.json               `v3s.features.saved.Trained`: network, normalisation, fingerprint of its weights, names of the
+                          classes; and under ``recognition`` a `Recognition`
+========================  =============================================================================================
+
+Both kinds of recognizers are of this form. `v3s finetune` writes the network that it trained. `v3s probe` writes the
+frozen network as it was.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from v3s.data.views import View
+from v3s.features.encoder import Feature, Space
+from v3s.features.saved import (
+    Trained,
+    describe_trained,
+    folder_of,
+    load_head,
+    network_of,
+    plain_sampling,
+    write_description,
+    write_trained,
+)
+from v3s.features.source import Source
+from v3s.files.reading import read_as, read_value
+from v3s.files.text import short_repr
+from v3s.files.writing import DESCRIPTION, CheckpointError
+from v3s.recognizers.calibration import Calibration, tempered
+
+CLASSIFIER = "classifier.safetensors"
+_RESULT = "result.json"  # of a fine-tuning run; states the clips of recognizers of earlier versions
+
+Average = Literal["probabilities", "logits"]
+"""What is averaged over the clips of a video: probabilities, as in the paper, or logits. The mean of the logits is the
+logits of the mean feature, so that such a classifier also takes the vectors of v3s embed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """How a recognizer answers for a video.
+
+    Attributes:
+        view: the clips of a video.
+        feature: what the classifier takes of a clip.
+        dimension: length of this feature, D.
+        average: what is averaged over clips.
+        calibration: how its probabilities are corrected; ``None`` if they are not.
+    """
+
+    view: View
+    feature: Feature
+    dimension: int
+    average: Average
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise ValueError(f"dimension is {self.dimension}; it must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A linear layer on features of one network, and the names of its outputs.
+
+    Attributes:
+        classes: names of the classes, (C,).
+        layer: D -> C, on the CPU.
+        space: the network, the clips and the feature that it takes.
+        average: what is averaged over the clips of a video.
+        calibration: how its probabilities are corrected; ``None`` if they are not.
+    """
+
+    classes: tuple[str, ...]
+    layer: nn.Linear
+    space: Space
+    average: Average
+    calibration: Calibration | None = None
+    __repr__ = short_repr
+
+    @property
+    def recognition(self) -> Recognition:
+        """How it answers, as config.json records it."""
+        return Recognition(
+            view=self.space.view,
+            feature=self.space.feature,
+            dimension=self.layer.in_features,
+            average=self.average,
+            calibration=self.calibration,
+        )
+
+    def require_dimension(self, dimension: int, path: str | Path) -> None:
+        """Refuse a network whose feature has another length than the classifier takes.
+
+        Raises:
+            CheckpointError: it does; the message contains the path of the recognizer.
+        """
+        if dimension != self.layer.in_features:
+            raise CheckpointError(
+                f"{path}: its classifier takes {self.layer.in_features:,} numbers, but the network gives "
+                f"{dimension:,}; restore config.json"
+            )
+
+    @torch.inference_mode()
+    def of_clips(self, features: Tensor) -> Tensor:
+        """Return the probabilities of a video.
+
+        Args:
+            features: of its clips, float32, shape (clips, D).
+
+        Returns:
+            Float32, shape (C,).
+
+        Source: paper section 4.3, "average the possibility of predictions".
+        """
+        if self.average == "logits":
+            return self.of_vectors(features.mean(dim=0, keepdim=True))[0]
+        return self._calibrated(self.layer(features).softmax(dim=1).mean(dim=0))
+
+    @torch.inference_mode()
+    def of_vectors(self, vectors: Tensor) -> Tensor:
+        """Return the probabilities for mean features of videos, float32 (N, D), as the network gives them: (N, C)."""
+        return self._calibrated(self.layer(vectors).softmax(dim=1))
+
+    def _calibrated(self, probabilities: Tensor) -> Tensor:
+        return probabilities if self.calibration is None else tempered(probabilities, self.calibration.temperature)
+
+
+def save_recognizer(
+    folder: Path,
+    network: nn.Module,
+    layer: nn.Linear,
+    *,
+    source: Source,
+    classes: tuple[str, ...],
+    view: View,
+    feature: Feature,
+    average: Average,
+    results: dict[str, Any],
+    calibration: Calibration | None = None,
+) -> Trained:
+    """Write a recognizer into a folder, which every command also accepts as a backbone; returns its description.
+
+    Args:
+        folder: the folder.
+        network: the backbone.
+        layer: the classifier.
+        source: the backbone's name and width.
+        classes: names of the layer's outputs.
+        view: the clips of a video.
+        feature: what the layer takes of a clip.
+        average: what is averaged over clips.
+        results: what is known of its training, such as epoch, loss and accuracy.
+        calibration: how its probabilities are corrected.
+    """
+    recognition = Recognition(
+        view=view, feature=feature, dimension=layer.in_features, average=average, calibration=calibration
+    )
+    trained = Trained(
+        kind="recognizer",
+        backbone=source.architecture,
+        width=source.width,
+        sampling=plain_sampling(view.clip_frames, view.clip_size),
+        results=results,
+        classes=classes,
+        fps=view.fps,
+        window=view.window,
+        recognition=asdict(recognition),
+    )
+    return write_trained(folder, trained, network, {CLASSIFIER: layer})
+
+
+def save_answers(folder: Path, classifier: Classifier) -> None:
+    """Record how a recognizer answers, after its weights were saved: its clips, its average and its calibration."""
+    write_description(folder, replace(describe_trained(folder), recognition=asdict(classifier.recognition)))
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Load the classifier of a recognizer, without its network.
+
+    Args:
+        path: the folder of a run of v3s finetune, or of a recognizer that v3s probe saved.
+
+    Raises:
+        CheckpointError: the folder does not contain a recognizer, or its files are damaged.
+    """
+    trained = describe_trained(path)
+    if trained.kind != "recognizer":
+        raise CheckpointError(
+            f"{path}: contains a {trained.kind} network without classes; give a v3s finetune run, or a recognizer that "
+            "v3s probe --save wrote"
+        )
+    description = folder_of(path) / DESCRIPTION
+    classes = trained.classes
+    if not classes or len(set(classes)) < len(classes) or not all(classes):
+        raise CheckpointError(f"{description}: classes must be names that differ; restore the file, or write it again")
+    recognition = _recognition(trained, path)
+    layer = empty_layer(recognition.dimension, len(classes))
+    load_head(path, CLASSIFIER, layer)
+    if not (layer.weight.isfinite().all() and layer.bias.isfinite().all()):
+        raise CheckpointError(f"{folder_of(path) / CLASSIFIER}: contains NaN or infinity; restore it, or train again")
+    space = Space(trained.fingerprint, recognition.view, recognition.feature, trained.normalisation)
+    return Classifier(classes, layer.requires_grad_(False).eval(), space, recognition.average, recognition.calibration)
+
+
+def empty_layer(dimension: int, num_classes: int) -> nn.Linear:
+    """Return a layer without values, which takes no memory, to load a state into by assignment."""
+    with torch.device("meta"):
+        return nn.Linear(dimension, num_classes)
+
+
+def _recognition(trained: Trained, path: str | Path) -> Recognition:
+    """How a recognizer answers; for one of an earlier version, as its fine-tuning tested it."""
+    folder = folder_of(path)
+    if trained.recognition:
+        return read_as(Recognition, trained.recognition, folder / DESCRIPTION)
+    network, tested = network_of(trained, path), folder / _RESULT
+    num_clips = read_value(tested, "view", View).num_clips if tested.is_file() else View().num_clips
+    average: Average = read_value(tested, "average", Average) if tested.is_file() else "probabilities"
+    return Recognition(
+        view=replace(trained.view, num_clips=num_clips),
+        feature=Feature(list(network.stages)[-1]),  # type: ignore[arg-type]
+        dimension=int(network.num_features),  # type: ignore[arg-type]
+        average=average,
+    )

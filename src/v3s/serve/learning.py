@@ -1,0 +1,67 @@
+"""A linear probe on the labels that were given in the page, and its answer for every span."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from v3s.files.text import counted, short_repr
+from v3s.protocols.classify import linear_probe, logistic_regression
+from v3s.serve.catalogue import Catalogue
+
+_ROWS_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeAnswers:
+    """What the probe says.
+
+    Attributes:
+        classes: the classes that have labels.
+        probabilities: of each span and class, float32 (N, classes).
+        num_labels: labels that it was trained on.
+        held_out_accuracy: of a probe that did not see a fifth of the labels, on these; None if they are too few.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    num_labels: int
+    held_out_accuracy: float | None
+    __repr__ = short_repr
+
+
+def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list[str]) -> ProbeAnswers:
+    """Train a linear probe as ``v3s probe`` does; spans of one file are held out together.
+
+    Args:
+        catalogue: the spans.
+        class_of: number of the class of each, -1 without a label, int64 (N,).
+        classes: names of the classes.
+
+    Raises:
+        ValueError: fewer than two classes have labels.
+    """
+    rows = np.flatnonzero(class_of >= 0)
+    present, labels = np.unique(class_of[rows], return_inverse=True)
+    if len(present) < 2:
+        have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "there are none"
+        raise ValueError(f"a probe needs labels of two classes, and {have}; mark spans of another class too")
+    train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
+    files = np.unique(catalogue.file_of[rows], return_inverse=True)[1]
+    probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)
+    parts = torch.split(torch.arange(len(catalogue)), _ROWS_AT_ONCE)
+    found = [logistic_regression(train, targets, catalogue.vectors.take(some), probe.c, len(present)) for some in parts]
+    names = tuple(classes[number] for number in present)
+    return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), probe.validation_accuracy)
+
+
+def load_optimiser() -> None:
+    """Load what the first probe would wait for: torch imports its optimisers in seconds."""
+    logistic_regression(torch.eye(2), torch.arange(2), torch.eye(2), 1.0, 2)
+
+
+def doubt(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How unsure each answer is: 1 less the distance of the two most probable classes, float32 (N,)."""
+    best = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return 1 - (best[:, 1] - best[:, 0])

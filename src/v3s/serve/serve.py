@@ -1,0 +1,130 @@
+"""``v3s serve``: a collection of vectors as a live page in the browser."""
+
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from rich.console import Console
+
+from v3s.backbones.device import ComputeOptions, choose_compute
+from v3s.features.encoder import Encoder
+from v3s.files.text import counted, say
+from v3s.options import import_extra
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.query import open_query_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(ComputeOptions):
+    """Look at a collection in the browser: search by a click, play, filter, and label spans with the keyboard.
+
+    Labels are kept in the folder of the vectors: labels/labels.csv is a list that v3s probe and v3s finetune take. The
+    page is shown to this machine only; with --host, whoever knows the printed address may use it.
+
+    Attributes:
+        vectors: Folder of the vectors that v3s embed wrote.
+        port: Port of the page's address; 0 takes a free one.
+        host: Name or address of this machine to listen on; 0.0.0.0 is all of them.
+
+    More options:
+        backbone: The network that computed these vectors, which a search by a stretch of a video needs. Default: the
+            one that v3s embed used.
+    """
+
+    vectors: Annotated[str, "VECTORS"]
+    port: int = 8000
+    host: str = "127.0.0.1"
+    backbone: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port is {self.port}; it must be from 0 to 65535")
+
+
+def serve(config: ServeConfig, *, console: Console | None = None) -> None:
+    """Show a collection until the process is stopped.
+
+    Args:
+        config: the vectors, and where to listen.
+        console: where to print the address; the terminal by default.
+
+    Raises:
+        ValueError: the vectors or their labels are missing or damaged, the port is in use, or starlette or uvicorn is
+            not installed.
+    """
+    console = console or Console()
+    for package in ("starlette", "uvicorn"):
+        import_extra(package, "serve", "v3s serve")
+    import uvicorn
+
+    from v3s.serve.app import make_app
+    from v3s.serve.catalogue import read_catalogue
+    from v3s.serve.decoders import Previews
+    from v3s.serve.desk import Desk
+    from v3s.serve.guard import LOOPBACK, Guard
+    from v3s.serve.learning import load_optimiser
+    from v3s.serve.marks import Marks
+
+    torch.set_num_threads(1)  # the other processors decode: threads would wait for each other at every step
+    with listen_on(config.host, config.port) as listening:
+        port = listening.getsockname()[1]
+        previews = Previews()
+        previews.start()
+        try:
+            vectors = open_vectors(config.vectors)
+            catalogue = read_catalogue(vectors)
+            marks = Marks(catalogue)
+            load_optimiser()
+            if marks.torn:
+                say(console, marks.torn)
+
+            def open_encoder() -> Encoder:
+                return open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
+
+            is_local = config.host in LOOPBACK
+            token = None if is_local else secrets.token_urlsafe(16)
+            hosts = frozenset(f"{_in_address(name)}:{port}" for name in LOOPBACK) if is_local else None
+            app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
+            address = f"http://{_in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
+            options = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+                lifespan="off", timeout_graceful_shutdown=2,
+            )  # fmt: skip
+            with suppress(KeyboardInterrupt):
+                say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)
+                uvicorn.Server(options).run(sockets=[listening])
+        finally:
+            previews.stop()
+
+
+def _in_address(name: str) -> str:
+    """A name or number of a machine in an address of the web."""
+    return f"[{name}]" if ":" in name else name
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """Listen on a port.
+
+    Raises:
+        ValueError: it is in use, or this machine does not have this name or address.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ValueError(f"host is {host!r}, which is no name or address of a machine ({error.strerror})") from error
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise ValueError(
+            f"port is {port}, which cannot be listened on at {host} ({error.strerror}); give another one, or 0 for any "
+            "free one"
+        ) from error
+    return listening

@@ -1,0 +1,71 @@
+// The clusters of the collection, and its duplicates.
+
+import { ask, element, media, shortTime } from "./api.js";
+import { makeTile, play, stop } from "./grid.js";
+
+export class Clusters {
+  constructor(section, { onChoose, onError }) {
+    Object.assign(this, { section, onChoose, onError, cards: [] });
+  }
+
+  async show(chosen) {
+    try {
+      if (!this.cards.length) {
+        this.section.replaceChildren(element("p", { className: "quiet", textContent: "looking for clusters …" }));
+        const found = await ask("/api/clusters");
+        this.cards = found.map((cluster) => this.card(cluster));
+        this.section.replaceChildren(element("div", { className: "cards" }, ...this.cards));
+      }
+      for (const card of this.cards) card.setAttribute("aria-pressed", card.dataset.cluster === String(chosen));
+    } catch (error) { this.section.replaceChildren(); this.onError(error); }
+  }
+
+  card(cluster) {
+    const pictures = cluster.spans.map((span) => element("img", { src: media(span.row, "picture.jpg"), alt: "", loading: "lazy" }));
+    const words = element("span", { textContent: `Cluster ${cluster.cluster + 1}: ${cluster.size.toLocaleString("en")}` });
+    const card = element("button", { type: "button", className: "card" }, element("span", { className: "pictures" }, ...pictures), words);
+    card.dataset.cluster = cluster.cluster;
+    card.addEventListener("click", () => this.onChoose(card.getAttribute("aria-pressed") === "true" ? null : cluster.cluster));
+    return card;
+  }
+}
+
+export class Duplicates {
+  constructor(section, { onChoose, onError, wholeFiles }) {
+    Object.assign(this, { section, onChoose, onError, wholeFiles, shown: -1 });
+  }
+
+  async show() {
+    if (this.shown >= 0) return;
+    this.shown = 0;
+    this.section.replaceChildren(element("p", { className: "quiet", textContent: "looking for duplicates …" }));
+    this.list = element("ol", { className: "pairs" });
+    this.more = element("button", { type: "button", textContent: "More" });
+    this.more.addEventListener("click", () => this.add());
+    await this.add();
+  }
+
+  async add() {
+    try {
+      const found = await ask("/api/duplicates", { offset: this.shown });
+      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} pairs that show the same, the most similar first` : "No two files show the same.";
+      this.shown += found.pairs.length;
+      this.list.append(...found.pairs.map((pair) => this.pair(pair)));
+      this.more.hidden = this.shown >= found.num_duplicates;
+      this.section.replaceChildren(element("p", { className: "quiet", textContent: words }), this.list, this.more);
+    } catch (error) { this.shown = -1; this.section.replaceChildren(); this.onError(error); }
+  }
+
+  pair(pair) {
+    const tiles = pair.sides.map((span) => {
+      const tile = makeTile(span, false);
+      tile.addEventListener("click", () => this.onChoose(span));
+      for (const type of ["pointerenter", "focus"]) tile.addEventListener(type, () => play(tile));
+      for (const type of ["pointerleave", "blur"]) tile.addEventListener(type, () => stop(tile));
+      return tile;
+    });
+    const length = shortTime(pair.sides[0].end - pair.sides[0].start);
+    const text = `similarity ${pair.similarity.toFixed(3)}${pair.num_pairs > 1 ? `; ${pair.num_pairs} spans, ${length}` : ""}`;
+    return element("li", {}, element("div", { className: "pair" }, ...tiles), element("p", { className: "quiet", textContent: text }));
+  }
+}

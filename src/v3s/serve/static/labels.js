@@ -1,0 +1,97 @@
+// The classes, the keys that give them, and what the probe learned from them.
+
+import { ask, element, send } from "./api.js";
+
+const POLL_MS = 2000;
+
+export class Labels {
+  constructor(section, { rowsShown, onClasses, onMarks, onChoose, onTrained, onError }) {
+    this.section = section;
+    this.calls = { rowsShown, onClasses, onMarks, onChoose, onTrained, onError };
+    this.classes = [];
+    this.version = -1;
+    this.undo = [];
+    section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
+    section.querySelector("#classes").addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (button) onChoose(this.names[Number(button.dataset.place)]);
+    });
+    section.querySelector("#train").addEventListener("click", () => this.train());
+    setInterval(() => { if (!document.hidden) this.poll(); }, POLL_MS);
+  }
+
+  get names() { return this.classes.map((each) => each.name); }
+
+  async add(event) {
+    event.preventDefault();
+    const input = event.target.elements.name, name = input.value.trim();
+    if (!name) return;
+    try {
+      this.take(await send("/api/classes", { name }));
+      input.value = "";
+      input.blur();
+    } catch (error) { this.calls.onError(error); }
+  }
+
+  take(found) {
+    this.classes = found.classes;
+    this.version = found.version;
+    this.list = found.list;
+    this.others = found.others;
+    this.show();
+    this.calls.onClasses();
+    if (found.marks) this.calls.onMarks(found.marks);
+  }
+
+  async give(span, name) { // null takes the label away
+    const before = span.mark;
+    try {
+      this.take(await send("/api/labels", { rows: [span.row], label: name }));
+      this.undo.push({ span, before });
+    } catch (error) { this.calls.onError(error); }
+  }
+
+  async undoLast() {
+    const last = this.undo.pop();
+    if (!last) return;
+    try { this.take(await send("/api/labels", { rows: [last.span.row], label: last.before })); } catch (error) { this.calls.onError(error); }
+  }
+
+  async poll() { // what other windows have labelled
+    try {
+      const found = await ask("/api/labels", { rows: this.calls.rowsShown().slice(0, 500).join(",") });
+      if (found.version !== this.version) this.take(found);
+    } catch (error) { this.calls.onError(error); }
+  }
+
+  async train() {
+    const shown = this.section.querySelector("#trained");
+    shown.textContent = "training …";
+    try {
+      const found = await send("/api/probe", {});
+      const held = found.held_out_accuracy;
+      shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes`
+        + (held === null ? "; too few to hold some out." : `; right on ${(100 * held).toFixed(0)} % of those held out.`);
+      this.calls.onTrained(found.classes);
+    } catch (error) {
+      shown.textContent = "";
+      this.calls.onError(error);
+    }
+  }
+
+  show() {
+    const items = this.classes.map(({ name, count }, place) => {
+      const key = element("kbd", { textContent: place < 9 ? String(place + 1) : "" });
+      const words = element("span", { className: "name", textContent: name });
+      const button = element("button", { type: "button", title: `Give the span this class: ${name}` }, key, words, element("span", { className: "quiet", textContent: count }));
+      button.dataset.place = place;
+      return element("li", {}, button);
+    });
+    this.section.querySelector("#classes").replaceChildren(...items);
+    const total = this.classes.reduce((sum, each) => sum + each.count, 0);
+    const list = this.section.querySelector("#list");
+    if (!total) { list.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1."; return; }
+    const others = this.others ? ` ${this.others} more labels are of spans that this collection does not have.` : "";
+    list.replaceChildren(`${total} labels, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
+  }
+}

@@ -1,0 +1,215 @@
+// The page: what is asked for stands in its address, so that reloading and going back show it again.
+
+import { Refused, ask, element, secondsOf } from "./api.js";
+import { Clusters, Duplicates } from "./findings.js";
+import { Grid } from "./grid.js";
+import { Labels } from "./labels.js";
+import { SpanMap } from "./map.js";
+import { Player } from "./player.js";
+
+const PAGE = 60;
+const FILTERS = ["folder", "label", "mark", "shortest", "longest", "after", "before", "cluster", "map", "lasso"];
+const VIEWS = ["grid", "map", "clusters", "duplicates"];
+const find = (selector) => document.querySelector(selector);
+const form = find("#filters"), message = find("#message");
+const ORDERS = [["listed", "as listed"], ["suggested", "to label next"], ["outliers", "unlike any others"]];
+const orders = new Map(ORDERS);
+let state = {}, collection = null, asked = null, shown = 0, views = {};
+
+const grid = new Grid(find("#grid"), { onChoose: (span) => searchLike(span) });
+const player = new Player(find("#player"), {
+  onLike: searchLike,
+  onStretch: (span, { from, to }) => go({ order: `stretch:${span.row}:${from.toFixed(3)}:${to.toFixed(3)}` }),
+  onClose: () => grid.setOpen(null),
+});
+const labels = new Labels(find("#labels"), {
+  rowsShown: () => grid.rows,
+  onClasses: () => collection && showChoices(),
+  onMarks: (marks) => grid.setMarks(marks),
+  onChoose: (name) => giveLabel(name),
+  onTrained: showAnswers,
+  onError: report,
+});
+
+function report(error) {
+  if (error.name === "AbortError") return;
+  message.hidden = false;
+  message.textContent = error instanceof Refused ? error.message : `The server does not answer (${error.message}). Is v3s serve running?`;
+}
+
+function searchLike(span) {
+  openPlayer(span);
+  go({ order: `like:${span.row}`, view: state.view === "duplicates" ? "grid" : state.view });
+}
+
+function openPlayer(span) {
+  player.open(span);
+  find("#player").scrollIntoView({ block: "nearest" });
+  grid.setOpen(span.row);
+}
+
+function readAddress() {
+  const values = new URLSearchParams(location.search);
+  const found = { order: values.get("order") ?? "listed", view: VIEWS.includes(values.get("view")) ? values.get("view") : "grid" };
+  for (const name of FILTERS) if (values.has(name)) found[name] = values.get(name);
+  return found;
+}
+
+function go(changes) {
+  state = { ...state, ...changes };
+  for (const name of Object.keys(state)) if (state[name] === null) delete state[name];
+  const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "listed" && value !== "grid"));
+  history.pushState(null, "", query.size ? `?${query}` : location.pathname);
+  show();
+}
+
+async function show() {
+  asked?.abort();
+  asked = new AbortController();
+  const { signal } = asked;
+  message.hidden = true;
+  grid.clear();
+  shown = 0;
+  find("#more").hidden = true;
+  showForm();
+  showView();
+  if (find("#results").getBoundingClientRect().top < 0) find("#results").scrollIntoView();
+  if (state.view !== "duplicates") await showMore(signal);
+}
+
+function showView() {
+  for (const button of document.querySelectorAll("nav [data-view]")) button.setAttribute("aria-pressed", button.dataset.view === state.view);
+  for (const name of ["map", "clusters", "duplicates"]) find(`#${name}`).hidden = state.view !== name;
+  find("#results").hidden = find("#filters").hidden = state.view === "duplicates";
+  if (state.view === "map") views.map.show(state.map ?? "pca", state.lasso);
+  if (state.view === "clusters") views.clusters.show(state.cluster);
+  if (state.view === "duplicates") views.duplicates.show();
+}
+
+async function showMore(signal) {
+  try {
+    const { view, ...wanted } = state;
+    const found = await ask("/api/spans", { ...wanted, offset: shown, limit: PAGE }, signal);
+    if (shown === 0) {
+      const kind = collection.whole_files ? "videos" : "spans";
+      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}, ${found.caption}`;
+      if (!orders.has(state.order) && !state.order.startsWith("suggested")) { orders.set(state.order, found.caption); showForm(); }
+    }
+    grid.add(found.spans, collection.whole_files);
+    grid.setOpen(player.span?.row ?? null);
+    shown += found.spans.length;
+    find("#more").hidden = found.spans.length < PAGE;
+  } catch (error) { report(error); }
+}
+
+function option(value, text) { return element("option", { value, textContent: text }); }
+
+function showForm() {
+  const order = form.elements.order;
+  order.replaceChildren(...[...orders].map(([value, text]) => option(value, text)));
+  if (!orders.has(state.order) && !state.order.startsWith("suggested")) order.append(option(state.order, "…"));
+  order.value = state.order.startsWith("suggested") ? "suggested" : state.order;
+  form.elements.folder.value = state.folder ?? "";
+  form.elements.label.value = state.mark !== undefined ? `mark:${state.mark}` : state.label !== undefined ? `label:${state.label}` : "";
+  for (const name of ["shortest", "longest", "after", "before"]) form.elements[name].value = state[name] ?? "";
+  find("#clear").hidden = !FILTERS.some((name) => name in state && name !== "map") && state.order === "listed";
+}
+
+function showChoices() {
+  const named = (each) => option(each.number, `${each.name || "(top)"} (${each.count})`);
+  form.elements.folder.replaceChildren(option("", "all"), ...collection.folders.map(named));
+  form.elements.folder.closest("label").hidden = collection.folders.length < 2;
+  const marks = [option("mark:", "without a label"), ...labels.names.map((name) => option(`mark:${name}`, name))];
+  const listed = collection.labels.map((each) => option(`label:${each.number}`, `${each.name} (${each.count})`));
+  const groups = [element("optgroup", { label: "Given here" }, ...marks)];
+  if (listed.length) groups.push(element("optgroup", { label: "From the list" }, ...listed));
+  form.elements.label.replaceChildren(option("", "all"), ...groups);
+  if (state.order) showForm();
+}
+
+function showAnswers(classes) {
+  for (const name of [...orders.keys()]) if (/^(answer|unsure)/.test(name)) orders.delete(name);
+  classes.forEach((name, number) => orders.set(`answer:${number}`, `most probably ${name}`));
+  orders.set("unsure", "where the probe is least sure");
+  showChoices();
+  go({ order: "answer:0" });
+}
+
+async function giveLabel(name) {
+  const tile = grid.focused, span = tile?.span ?? player.span;
+  if (!span) { report(new Refused("Choose a span first: go to it with the arrow keys, or open it in the player.")); return; }
+  await labels.give(span, name);
+  if (tile) grid.next(tile);
+}
+
+form.addEventListener("change", () => {
+  const values = form.elements, text = values.label.value;
+  const number = (name, seconds) => (values[name].value.trim() === "" ? null : seconds(values[name].value));
+  go({
+    order: values.order.value === "suggested" ? `suggested:${labels.version}` : values.order.value,
+    folder: values.folder.value === "" ? null : values.folder.value,
+    label: text.startsWith("label:") ? text.slice(6) : null,
+    mark: text.startsWith("mark:") ? text.slice(5) : null,
+    shortest: number("shortest", secondsOf), longest: number("longest", secondsOf),
+    after: number("after", secondsOf), before: number("before", secondsOf),
+  });
+});
+form.addEventListener("submit", (event) => event.preventDefault());
+find("#clear").addEventListener("click", () => go(Object.fromEntries([["order", "listed"], ...FILTERS.map((name) => [name, null])])));
+find("#more").addEventListener("click", () => showMore(asked.signal));
+find("#help-button").addEventListener("click", () => find("#help").showModal());
+addEventListener("popstate", () => { state = readAddress(); show(); });
+
+new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !find("#more").hidden) showMore(asked.signal); }, { rootMargin: "600px" }).observe(find("#more"));
+
+const KEYS = {
+  "?": () => find("#help").showModal(),
+  n: () => find("#new-class input").focus(),
+  t: () => labels.train(),
+  u: () => labels.undoLast(),
+  0: () => giveLabel(null),
+  p: () => grid.focused && openPlayer(grid.focused.span),
+  i: () => player.isOpen && player.actions.from(),
+  o: () => player.isOpen && player.actions.to(),
+  s: () => player.isOpen && player.actions.search(),
+  " ": () => player.isOpen && player.actions.play(),
+  Escape: () => player.isOpen && player.actions.close(),
+};
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, dialog *")) return;
+  if (event.key === " " && event.target.matches("button:not(.tile), summary")) return;
+  const place = "123456789".indexOf(event.key);
+  const action = place >= 0 && event.key.length === 1 ? () => labels.names[place] && giveLabel(labels.names[place]) : KEYS[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+function makeViews() {
+  const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
+  if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
+  const choose = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
+  const namesOf = (by, number) => (by === "cluster" ? `Cluster ${number + 1}` : by === "mark" ? labels.names[number] : collection.labels.find((each) => each.number === number)?.name ?? "");
+  views = {
+    map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
+    clusters: new Clusters(find("#clusters"), { onError: report, onChoose: (cluster) => go({ cluster }) }),
+    duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer }),
+  };
+  for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => go({ view: button.dataset.view }));
+}
+
+async function start() {
+  try {
+    const found = await ask("/api/collection");
+    labels.take(found);
+    collection = found;
+    if (collection.torn) report(new Refused(collection.torn));
+    showChoices();
+    makeViews();
+    state = readAddress();
+    await show();
+  } catch (error) { report(error); }
+}
+
+start();

@@ -1,0 +1,130 @@
+// One span in its file: some seconds around it, which may be moved, and a stretch of it to search with.
+
+import { ask, media, reasonOf, timeText } from "./api.js";
+
+const AROUND_SECONDS = 5, MOST_SECONDS = 30;
+
+export class Player {
+  constructor(section, { onLike, onStretch, onClose }) {
+    this.section = section;
+    this.video = section.querySelector("video");
+    this.slider = section.querySelector("input");
+    this.span = null;
+    this.actions = {
+      play: () => (this.video.paused ? this.video.play() : this.video.pause()),
+      earlier: () => this.shift(-1),
+      later: () => this.shift(1),
+      close: () => { this.close(); onClose(); },
+      from: () => this.setEnd("from"),
+      to: () => this.setEnd("to"),
+      like: () => onLike(this.span),
+      search: () => onStretch(this.span, this.stretch),
+    };
+    section.addEventListener("click", (event) => this.actions[event.target.closest("button")?.dataset.do]?.());
+    this.slider.addEventListener("input", () => { this.video.currentTime = Number(this.slider.value) - this.window.start; });
+    this.video.addEventListener("timeupdate", () => this.showTime());
+    for (const type of ["play", "pause"]) {
+      this.video.addEventListener(type, () => { this.button("play").textContent = this.video.paused ? "\u25b6" : "\u23f8"; });
+    }
+  }
+
+  get isOpen() { return this.span !== null; }
+
+  button(name) { return this.section.querySelector(`[data-do="${name}"]`); }
+
+  async open(span) {
+    this.span = span;
+    this.section.hidden = false;
+    this.stretch = { from: span.start, to: span.end };
+    this.fileSeconds = span.end;
+    this.section.querySelector(".name").textContent = span.name;
+    this.clear();
+    this.video.poster = media(span.row, "picture.jpg");
+    try {
+      const facts = await ask(`/api/spans/${span.row}`);
+      if (this.span !== span) return;
+      this.fileSeconds = facts.file_seconds;
+      const length = Math.min(span.end - span.start + 2 * AROUND_SECONDS, MOST_SECONDS);
+      const middle = (span.start + span.end) / 2;
+      const start = Math.min(span.end - span.start > MOST_SECONDS ? span.start : middle - length / 2, this.fileSeconds - length);
+      await this.show(Math.max(0, start), length, span.start);
+    } catch (error) {
+      if (this.span === span) this.fail(error.message);
+    }
+  }
+
+  async show(start, length, at) {
+    const window = { start, end: Math.min(this.fileSeconds, start + length) }, { span } = this;
+    this.window = window;
+    Object.assign(this.slider, { min: window.start, max: window.end, value: at });
+    this.button("earlier").disabled = window.start <= 0;
+    this.button("later").disabled = window.end >= this.fileSeconds - 0.01;
+    this.showStretch();
+    const response = await fetch(`${media(span.row, "window.mp4")}?start=${window.start}&end=${window.end}`);
+    if (this.span !== span || this.window !== window) return;
+    if (!response.ok) { this.fail(await reasonOf(response)); return; }
+    this.clear();
+    this.address = URL.createObjectURL(await response.blob());
+    this.video.src = this.address;
+    this.video.currentTime = Math.max(0, at - window.start);
+    this.video.play().catch(() => {});
+  }
+
+  shift(direction) {
+    const length = this.window.end - this.window.start;
+    const start = Math.min(Math.max(0, this.window.start + direction * length / 2), Math.max(0, this.fileSeconds - length));
+    this.show(start, length, start).catch((error) => this.fail(error.message));
+  }
+
+  setEnd(name) {
+    const time = this.now;
+    this.stretch[name] = time;
+    if (this.stretch.from >= this.stretch.to) {
+      if (name === "from") this.stretch.to = Math.min(this.fileSeconds, time + 1);
+      else this.stretch.from = Math.max(0, time - 1);
+    }
+    this.showStretch();
+  }
+
+  get now() { return this.window.start + this.video.currentTime; }
+
+  showTime() {
+    this.slider.value = this.now;
+    this.section.querySelector(".time").textContent = `${timeText(this.now)} of ${timeText(this.fileSeconds)}`;
+  }
+
+  showStretch() {
+    const { from, to } = this.stretch;
+    this.section.querySelector(".chosen").textContent = `${timeText(from)} – ${timeText(to)}`;
+    this.place(".extent", this.span.start, this.span.end);
+    this.place(".stretch", from, to);
+  }
+
+  place(name, start, end) {
+    const { window } = this, share = (time) => 100 * Math.min(1, Math.max(0, (time - window.start) / (window.end - window.start)));
+    const { style } = this.section.querySelector(name);
+    style.left = `${share(start)}%`;
+    style.width = `${share(end) - share(start)}%`;
+  }
+
+  fail(reason) {
+    this.clear();
+    const shown = this.section.querySelector(".reason");
+    shown.hidden = false;
+    shown.textContent = reason;
+  }
+
+  clear() {
+    this.section.querySelector(".reason").hidden = true;
+    this.video.removeAttribute("src");
+    this.video.load();
+    if (this.address) URL.revokeObjectURL(this.address);
+    this.address = null;
+  }
+
+  close() {
+    this.clear();
+    this.span = null;
+    this.section.hidden = true;
+  }
+}

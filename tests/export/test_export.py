@@ -1,0 +1,268 @@
+"""``v3s export``: what it writes loads again with the same weights, gives the same values, and names no file."""
+
+import copy
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from v3s.backbones import BACKBONES, create_backbone
+from v3s.backbones.device import Compute
+from v3s.backbones.normalisation import KINETICS, Normalisation
+from v3s.cli import main
+from v3s.data.views import View
+from v3s.export import graphs
+from v3s.export.export import ExportConfig, export
+from v3s.export.graphs import onnx_bytes, program_bytes
+from v3s.export.model import open_model
+from v3s.features.encoder import Feature
+from v3s.features.saved import (
+    InitialWeights,
+    Trained,
+    describe_trained,
+    load_backbone,
+    load_pretext_model,
+    plain_sampling,
+    write_trained,
+)
+from v3s.features.source import Source
+from v3s.files.weights import fingerprint, weights_as_bytes
+from v3s.recognizers.classifier import save_recognizer
+from v3s.recognizers.recognizer import load_recognizer
+
+QUIET = Console(quiet=True)
+SIZES = {"s3dg": 40}
+FRAMES, SIZE = 8, 24
+
+
+def write_converted(folder: Path, backbone: str = "r3d", normalisation: Normalisation | None = None) -> Path:
+    """A small network with random weights, as v3s convert would write it."""
+    network = create_backbone(backbone, 0.125, seed=1)
+    network.normalisation = normalisation
+    described = Trained(
+        kind="converted", backbone=backbone, width=0.125, sampling=plain_sampling(FRAMES, SIZES.get(backbone, SIZE)),
+        results={}, converted_from="secret-name.pth",
+    )  # fmt: skip
+    write_trained(folder, described, network, {})
+    return folder
+
+
+def write_recognizer(folder: Path, *, backbone: str = "r3d", view: View | None = None, **values: Any) -> Path:
+    """A small recognizer with random weights, whose classes differ clearly."""
+    network = create_backbone(backbone, 0.125, seed=2)
+    network.normalisation = values.pop("normalisation", None)
+    view = view or View(clip_frames=FRAMES, clip_size=SIZES.get(backbone, SIZE), num_clips=3)
+    feature = values.pop("feature", Feature())
+    with torch.inference_mode():
+        stages = network.eval().forward_stages(torch.rand(1, 3, view.clip_frames, view.clip_size, view.clip_size))
+    layer = nn.Linear(feature.extract(stages).shape[1], 3)
+    torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(3))
+    source = Source(network, "", backbone, 0.125, "", view.clip_frames, view.clip_size)
+    save_recognizer(
+        folder, network, layer, source=source, classes=("walk", "run | jump", "grüßen"), view=view, feature=feature,
+        average=values.pop("average", "probabilities"), results={}, **values,
+    )  # fmt: skip
+    return folder
+
+
+def test_a_run_is_read_back_with_the_same_weights(pretrained: Path, tmp_path: Path) -> None:
+    folder = export(ExportConfig(run=str(pretrained), out=str(tmp_path / "model"), licence="mit"), console=QUIET)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "spatial_head.safetensors", "temporal_head.safetensors",
+    ]  # fmt: skip
+    ours, theirs = load_backbone(pretrained), load_backbone(folder)
+    assert fingerprint(ours.state_dict()) == fingerprint(theirs.state_dict()) == describe_trained(folder).fingerprint
+    assert torch.equal(
+        load_pretext_model(folder)[0].spatial_head.weight, load_pretext_model(pretrained)[0].spatial_head.weight
+    )
+    assert load_backbone(folder / "model.safetensors").stages == ours.stages
+    again = export(ExportConfig(run=str(folder), out=str(tmp_path / "again")), console=QUIET)
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path, tmp_path: Path) -> None:
+    folder = export(ExportConfig(run=str(pretrained), out=str(tmp_path / "model"), licence="cc-by-4.0"), console=QUIET)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "license: cc-by-4.0" in text.split("---")[1]
+    manifest = json.loads((pretrained / "manifest.json").read_text())
+    for count in ("listed", "train", "validation"):
+        assert f"| {manifest['videos'][count]} |" in text
+    assert "| batch_size | 4 |" in text
+    results = describe_trained(pretrained).results
+    assert f"| spatial | {results['accuracy_spatial']:.1%} ± " in text
+    written = text + (folder / "config.json").read_text(encoding="utf-8")
+    for path in [small_videos, pretrained, *small_videos.rglob("*.mp4")]:
+        assert str(path) not in written
+    for path in small_videos.rglob("*.mp4"):
+        assert path.name not in written
+
+
+def test_the_start_of_a_training_is_a_hash_and_no_name(tmp_path: Path) -> None:
+    start = write_converted(tmp_path / "start")
+    model = open_model(start)
+    assert model.trained.converted_from is None
+    trained = replace(describe_trained(start), init=InitialWeights("/home/me/secret", "ab" * 32))
+    network = load_backbone(start)
+    write_trained(tmp_path / "run", trained, network, {})
+    folder = export(ExportConfig(run=str(tmp_path / "run"), out=str(tmp_path / "model")), console=QUIET)
+    written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.suffix in (".md", ".json"))
+    assert "secret" not in written
+    assert "ab" * 32 in written
+    assert describe_trained(folder).kind == "converted"
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_graphs_of_every_network(backbone: str, tmp_path: Path) -> None:
+    """Both forms give every output in batches of 1 and of 5, or an error instead of a file."""
+    model = open_model(write_recognizer(tmp_path / "run", backbone=backbone, normalisation=KINETICS))
+    assert model.outputs == ("features", "logits")
+    assert len(onnx_bytes(model)) > 100_000
+    assert len(program_bytes(model)) > 100_000
+
+
+def test_a_graph_without_heads_normalises_its_clips(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = open_model(write_converted(tmp_path / "run", normalisation=KINETICS))
+    content = onnx_bytes(model)
+    clips = torch.rand(3, *model.clip_shape, generator=torch.Generator().manual_seed(7))
+    (found,) = onnxruntime.InferenceSession(content).run(None, {"clips": clips.numpy()})
+    plain = load_backbone(write_converted(tmp_path / "plain"))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (KINETICS.mean, KINETICS.std))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), plain((clips - mean) / std), rtol=1e-4, atol=1e-4)
+
+
+def test_no_form_of_a_device_is_in_a_graph(tmp_path: Path) -> None:
+    """Neither bf16 nor channels last, nor padded convolutions."""
+    import onnx
+
+    run = write_recognizer(tmp_path / "run")
+    with Compute(torch.device("cpu"), bf16=True).autocast():
+        graph = onnx.load_from_string(onnx_bytes(open_model(run))).graph
+    assert {node.op_type for node in graph.node} == {"Conv", "Relu", "Add", "ReduceMean", "Gemm"}
+    assert {value.data_type for value in graph.initializer} <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    assert [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim] == [
+        "batch", 3, FRAMES, SIZE, SIZE,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_graph_that_differs_leaves_nothing(form: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(network: nn.Module) -> nn.Module:
+        folded = copy.deepcopy(network)
+        for parameter in folded.parameters():
+            parameter.data *= 1.001
+        return folded
+
+    monkeypatch.setattr(graphs, "fold", wrong)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"gives other values than the network: .* nothing was written"):
+        export(ExportConfig(run=str(write_recognizer(tmp_path / "run")), out=str(out), format=form), console=QUIET)
+    assert not out.exists()
+
+
+def test_a_network_too_large_for_onnx_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than the 2 GB of an ONNX file"):
+        onnx_bytes(open_model(write_converted(tmp_path / "run")))
+
+
+def damaged(folder: Path, name: str) -> None:
+    """Exchange the network under a classifier: that of another seed."""
+    network = create_backbone("r3d", 0.125, seed=9)
+    (folder / name).write_bytes(weights_as_bytes(network))
+
+
+def cases(tmp_path: Path) -> dict[str, tuple[Path, str]]:
+    """Folders that cannot be given away, and what is said of each."""
+    none, own, changed, damaged_weights = (tmp_path / name for name in ("none", "own", "changed", "damaged"))
+    none.mkdir()
+    (none / "config.yaml").write_text("epochs: 1\n")
+    write_converted(own)
+    description = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(description | {"backbone": "mine:network"}))
+    damaged(write_recognizer(changed), "backbone.safetensors")
+    other = write_recognizer(damaged_weights) / "config.json"
+    values = json.loads(other.read_text())
+    values["recognition"]["feature"]["stage"] = "conv2"
+    other.write_text(json.dumps(values))
+    return {
+        "no weights": (none, "contains no trained backbone"),
+        "own network": (own, "a network of your own, whose code v3s does not have"),
+        "another backbone": (changed, "damaged, or not the weights described"),
+        "another feature": (damaged_weights, "its classifier takes 64 numbers, but the network gives 8"),
+        "nothing": (tmp_path / "nowhere", "no such run folder"),
+    }
+
+
+@pytest.mark.parametrize("case", ["no weights", "own network", "another backbone", "another feature", "nothing"])
+def test_what_cannot_be_given_away_is_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, message = cases(tmp_path)[case]
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_converted(tmp_path / "run")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
+    assert "is not empty; choose another folder with --out" in capsys.readouterr().err
+    assert main(["export", str(run), "--out", str(tmp_path / "out" / "mine.txt")]) == 2
+    assert main(["export", str(run), "--out", str(tmp_path / "new"), "--licence", "my own: [x]"]) == 2
+    assert "give an identifier of the Hugging Face hub" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])
+def test_onnx_is_asked_for_before_any_work(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=rf"needs {name}, which is not installed .*: pip install 'v3s\[onnx\]'"):
+        export(ExportConfig(run=str(tmp_path / "nowhere"), out=str(tmp_path / "out"), format="onnx"), console=QUIET)
+
+
+def test_converted_weights_keep_the_licence_of_their_project(tmp_path: Path) -> None:
+    run = write_converted(tmp_path / "run", normalisation=KINETICS)
+    folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "the licence of the project that trained these weights applies" in text
+    assert "secret-name" not in text + (folder / "config.json").read_text()
+    assert describe_trained(folder).normalisation == KINETICS
+    assert torch.equal(*(load_backbone(each)(torch.ones(1, 3, 8, 24, 24)) for each in (run, folder)))
+
+
+def test_a_recognizer_is_read_back(tmp_path: Path, small_videos: Path) -> None:
+    run = write_recognizer(tmp_path / "run", average="logits", feature=Feature("conv4", "max"))
+    folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
+    ours, theirs = (load_recognizer(each, device="cpu") for each in (run, folder))
+    video = min(small_videos.rglob("*.mp4"))
+    assert ours.predict(video) == theirs.predict(video)
+    assert "v3s.load_recognizer" in (folder / "README.md").read_text()
+
+
+def test_a_card_of_files_that_lie(tmp_path: Path) -> None:
+    """What a run's files say is shown only where it is of the right kind."""
+    run = write_recognizer(tmp_path / "run")
+    (run / "manifest.json").write_text(json.dumps({"videos": {"train": "/secret", "test": 7, "listed": True}}))
+    (run / "config.yaml").write_text("task: /secret/x\nfreeze: [conv1, ../secret]\nepochs: 9\nsplits: secret\n")
+    result = {"fingerprint": describe_trained(run).fingerprint, "top_1": "secret", "standard_error": 0.0123, "top_5": 1}
+    (run / "result.json").write_text(json.dumps(result))
+    folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "secret" not in text
+    assert "| for testing | 7 |" in text
+    assert "| epochs | 9 |" in text
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml: not a file of options"):
+        export(ExportConfig(run=str(run), out=str(tmp_path / "other")), console=QUIET)

@@ -1,0 +1,293 @@
+"""A real browser does the user's work: search, jump, play an AVI, draw a lasso, label, reload, in two windows."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.serve.conftest import NAMES
+from v3s.data.lists.splits import list_videos
+
+START_SECONDS = 120
+HOSTILE = next(row for row, name in enumerate(sorted(NAMES, key=os.fsencode)) if "<script>" in name)
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """A server in a process of its own; gives its address, and kills it at the end."""
+    command = [sys.executable, "-m", "v3s", "serve", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("http://"):
+                yield line.strip()
+                return
+        pytest.fail(f"the server did not start: {''.join(lines)}")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def spans_page(embedded: dict[str, Path]) -> Iterator[str]:
+    """The address of a server for all tests that change nothing: of spans."""
+    with serving(embedded["spans"], "--device", "cpu") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("chromium is not installed, also not by .ci/run")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def window(browser: Browser) -> Iterator[Open]:
+    """Opens windows; at the end none of them has complained or asked another server for anything."""
+    contexts, problems = [], []
+
+    def open_window(address: str, *, width: int = 1400, path: str = "") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        own = address.partition("?")[0]
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console", lambda message: problems.append(message.text) if "Content Security" in message.text else None
+        )
+        page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else problems.append(asked.url))
+        page.goto(address + path)
+        page.wait_for_selector(".tile")
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def until(check: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something holds; the page's own waiting needs eval, which its policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def names(page: Page) -> list[str]:
+    found: list[str] = page.evaluate("[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.name)")
+    return found
+
+
+def test_a_click_searches_and_opens_the_player_which_jumps(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    assert len(names(page)) == 32
+    tile = page.locator("#grid .tile").nth(9)
+    chosen = tile.evaluate("(tile) => tile.span")
+    tile.click()
+    until(lambda: page.locator("#caption").inner_text().startswith("32 spans, similar to"))
+    until(lambda: names(page)[0] == chosen["name"])
+    assert f"order=like%3A{chosen['row']}" in page.url
+    until(lambda: page.evaluate("document.querySelector('#player video').readyState >= 2"))
+    page.locator("#player [data-do=play]").click()  # pause
+    page.locator("#player input[type=range]").evaluate(
+        "(slider) => { slider.value = 1.6; slider.dispatchEvent(new Event('input')); }"
+    )
+    until(lambda: page.locator("#player .time").inner_text().startswith("0:00:01.6 of 0:00:02"))
+    page.go_back()
+    until(lambda: page.locator("#caption").inner_text() == "32 spans, as listed")
+
+
+def test_a_stretch_of_the_player_is_searched_with(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    page.locator("#grid .tile").nth(6).focus()
+    page.keyboard.press("p")
+    until(lambda: page.evaluate("document.querySelector('#player video').readyState >= 2"))
+    page.locator("#player [data-do=play]").click()
+    page.evaluate("document.querySelector('#player video').currentTime = 0.5")
+    page.locator("#grid .tile").nth(6).focus()
+    until(lambda: page.evaluate("document.querySelector('#player video').currentTime === 0.5"))
+    page.keyboard.press("i")
+    page.evaluate("document.querySelector('#player video').currentTime = 1.5")
+    until(lambda: page.evaluate("document.querySelector('#player video').currentTime === 1.5"))
+    page.keyboard.press("o")
+    assert page.locator("#player .chosen").inner_text() == "0:00:00.5 \u2013 0:00:01.5"
+    page.keyboard.press("s")
+    until(lambda: "0:00:00.5 to 0:00:01.5" in page.locator("#caption").inner_text())
+    assert page.locator("#message").is_hidden()
+
+
+@pytest.mark.parametrize("reach", ["hover", "focus"])
+def test_an_avi_plays_where_the_pointer_or_the_focus_is(spans_page: str, window: Open, reach: str) -> None:
+    page = window(spans_page)
+    tile = page.locator("#grid .tile").nth(1)
+    getattr(tile, reach)()
+    video = "document.querySelectorAll('#grid .tile')[1].querySelector('video')"
+    until(lambda: page.evaluate(f"{video}?.currentTime > 0.2"))
+    assert page.evaluate(f"{video}.videoWidth") == 64
+    assert tile.locator(".reason").count() == 0
+    page.mouse.move(0, 0)
+    page.locator("#help-button").focus()
+    until(lambda: page.evaluate(f"{video} === null"))
+
+
+def test_a_hostile_name_is_text(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address)
+        title = page.title()
+        row = page.locator(f"#grid .tile[data-row='{HOSTILE}']")
+        assert "<script>" in row.locator(".name").inner_text() or "<script>" in row.get_attribute("title")  # type: ignore[operator]
+        row.click()
+        until(lambda: "<script>" in page.locator("#player .name").inner_text())
+        page.locator("#new-class input").fill("<img src=x onerror=document.title='owned'>")
+        page.locator("#new-class button").click()
+        until(lambda: "<img" in page.locator("#classes").inner_text())
+        assert page.title() == title
+        assert page.locator("#classes img").count() == 0
+        shown = names(page)
+        assert "right/two\\nlines.avi" in shown
+        assert "right/not-utf-8-\\xff.avi" in shown
+
+
+def test_a_lasso_on_the_map_filters_the_grid(spans_page: str, window: Open) -> None:
+    page = window(spans_page, path="?view=map")
+    until(lambda: page.locator(".legend li").count() and page.locator("#map output").inner_text().startswith("Draw"))
+    box = page.locator("#map canvas").bounding_box()
+    assert box is not None
+    x, middle, top, bottom = box["x"] + 20, box["x"] + box["width"] / 2, box["y"] + 8, box["y"] + box["height"] - 8
+    places = [(x, top), (middle, top), (middle, bottom), (x, bottom)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+    until(lambda: "lasso=" in page.url)
+    until(lambda: re.match(r"\d+ spans, as listed", page.locator("#caption").inner_text()))
+    until(lambda: 0 < len(names(page)) < 32)
+    before = names(page)
+    page.reload()
+    page.wait_for_selector(".tile")
+    until(lambda: names(page) == before)
+    page.locator("#clear").click()
+    until(lambda: len(names(page)) == 32)
+
+
+def test_clusters_filter_and_duplicates_are_shown_side_by_side(spans_page: str, window: Open) -> None:
+    page = window(spans_page, path="?view=clusters")
+    card = page.locator(".card").nth(1)
+    size = int(card.inner_text().rpartition(" ")[2])
+    card.click()
+    until(lambda: len(names(page)) == size)
+    assert card.get_attribute("aria-pressed") == "true"
+    page.locator("nav [data-view=duplicates]").click()
+    until(lambda: "same" in page.locator("#duplicates").inner_text())
+    assert page.locator("#results").is_hidden()
+
+
+def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        one, other = window(address), window(address)
+        one.keyboard.press("n")
+        one.keyboard.type("walk")
+        one.keyboard.press("Enter")
+        until(lambda: "walk" in one.locator("#classes").inner_text())
+        until(lambda: "walk" in other.locator("#classes").inner_text())  # it asks every two seconds
+        one.locator("#grid .tile").nth(0).focus()
+        one.keyboard.press("1")
+        until(lambda: one.locator("#grid .tile .mark").count() == 1)
+        until(lambda: one.evaluate("document.activeElement.dataset.row") == "1")  # it goes on to the next
+        one.keyboard.press("ArrowRight")
+        one.keyboard.press("1")
+        until(lambda: one.locator("#grid .tile .mark").count() == 2)
+        until(lambda: other.locator("#grid .tile .mark").count() == 2)
+        other.locator("#new-class input").fill("run")
+        other.locator("#new-class button").click()
+        until(lambda: "run" in other.locator("#classes").inner_text())
+        other.locator("#grid .tile").nth(4).focus()
+        other.keyboard.press("2")
+        until(lambda: one.locator("#grid .tile .mark").count() == 3)
+        one.keyboard.press("1")
+        until(lambda: one.locator("#grid .tile .mark").count() == 4)
+        one.keyboard.press("u")
+        until(lambda: one.locator("#grid .tile .mark").count() == 3)
+        one.reload()
+        one.wait_for_selector(".tile .mark")
+        marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
+        assert one.evaluate(marks) == ["walk", None, "walk", None, "run", None, None, None]
+        one.keyboard.press("t")
+        until(lambda: "most probably walk" in one.locator("#caption").inner_text())
+        assert one.locator("#trained").inner_text().startswith("Trained on 3 labels of 2 classes")
+    listed = list_videos(files / "labels" / "labels.csv")  # the server was killed
+    assert sorted(filter(None, listed.labels)) == ["run", "walk", "walk"]
+    with serving(files) as address:
+        again = window(address)
+        again.wait_for_selector(".tile .mark")
+        assert again.locator("#grid .tile .mark").count() == 3
+
+
+def test_a_video_that_was_moved_away_is_grey_with_the_reason(
+    embedded: dict[str, Path], avi_videos: Path, files: Path, window: Open, tmp_path: Path
+) -> None:
+    path, aside = avi_videos / "right/d.avi", tmp_path / "aside.avi"
+    shutil.move(path, aside)
+    try:
+        with serving(files) as address:
+            page = window(address)
+            until(lambda: page.locator(".tile.is-grey .reason").count() == 1)
+            assert "d.avi: is no longer there" in page.locator(".tile .reason").inner_text()
+            page.locator(".tile.is-grey").click()
+            until(lambda: "is no longer there" in page.locator("#player .reason").inner_text())
+    finally:
+        shutil.move(aside, path)
+
+
+def test_it_fits_a_phone(spans_page: str, window: Open) -> None:
+    for view in ("grid", "map", "clusters"):
+        page = window(spans_page, width=400, path=f"?view={view}")
+        page.locator("#grid .tile").nth(0).click()
+        page.wait_for_selector("#player:not([hidden])")
+        excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert excess == 0, view
+
+
+def test_a_token_opens_the_page_elsewhere_and_nothing_else_does(files: Path, window: Open, browser: Browser) -> None:
+    with serving(files, "--host", "0.0.0.0") as address:
+        local = address.replace("0.0.0.0", "127.0.0.1")
+        page = window(local)
+        assert "token" not in page.url
+        assert len(names(page)) == 8
+        stranger = browser.new_context().new_page()
+        answer = stranger.goto(local.partition("?")[0])
+        assert answer is not None
+        assert answer.status == 403
+        stranger.context.close()
+
+
+def test_a_name_that_leads_here_is_refused(spans_page: str, browser: Browser) -> None:
+    page = browser.new_context().new_page()
+    port = spans_page.rstrip("/").rpartition(":")[2]
+    answer = page.goto(f"http://rebound.localhost:{port}/")  # Chromium takes it to this machine
+    assert answer is not None
+    assert answer.status == 421
+    page.context.close()

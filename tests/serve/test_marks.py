@@ -1,0 +1,255 @@
+"""Labels that are given in the page: none is lost or made up, whoever writes and whoever is killed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.serve.conftest import NAMES, Open
+from v3s.data.lists.splits import list_videos
+from v3s.files.lock import only_writer
+from v3s.files.writing import append_line, cut_torn_line
+from v3s.serve import marks as marks_module
+from v3s.serve.catalogue import read_catalogue
+from v3s.serve.learning import train_probe
+from v3s.serve.marks import FOLDER, LOG, Marks, check_class
+from v3s.vectors.collection import VectorsError, open_vectors
+
+
+def marks_of(folder: Path) -> Marks:
+    return Marks(read_catalogue(open_vectors(folder)))
+
+
+def with_classes(folder: Path, *names: str) -> Marks:
+    marks = marks_of(folder)
+    for name in names:
+        marks.add(name)
+    return marks
+
+
+def given(marks: Marks) -> dict[int, str]:
+    return {row: marks.classes[number] for row, number in enumerate(marks.class_of.tolist()) if number >= 0}
+
+
+def test_labels_are_there_after_a_restart(files: Path) -> None:
+    marks = with_classes(files, "walk", "run", 'a "quoted", name')
+    marks.give([0, 3], "walk")
+    marks.give([1], 'a "quoted", name')
+    marks.give([3], "run")
+    marks.give([0], None)
+    assert given(marks) == given(marks_of(files)) == {1: 'a "quoted", name', 3: "run"}
+    assert marks.classes == ["walk", "run", 'a "quoted", name']
+    lines = (files / FOLDER / LOG).read_text().splitlines()
+    assert len(lines) == marks.version == 8
+
+
+def test_the_list_is_read_by_the_commands_that_train(files: Path, spans: Path, avi_videos: Path) -> None:
+    """Whatever the names contain: quotes, line breaks, bytes that are not UTF-8."""
+    marks = with_classes(files, "class 0", "class 1")
+    for row in range(len(NAMES)):
+        marks.give([row], f"class {row % 2}")
+    listed = list_videos(marks.list_file)
+    assert sorted(listed.paths) == sorted(str(avi_videos / name) for name in NAMES)
+    assert set(listed.labels) == {"class 0", "class 1"}
+    assert set(listed.bounds) == {(0.0, None)}
+    marks = with_classes(spans, "5")
+    marks.give([5], "5")
+    listed = list_videos(avi_videos, splits=marks.list_file)
+    place = marks.catalogue.vectors.place_of(5)
+    assert (listed.paths, listed.labels) == ((str(avi_videos / place.entry.path),), ("5",))
+    assert listed.bounds[0] == pytest.approx((place.start_seconds, place.end_seconds))
+
+
+def test_two_servers_see_each_other(files: Path) -> None:
+    one, other = marks_of(files), marks_of(files)
+    one.add("a")
+    one.give([0], "a")
+    other.add("b")
+    other.add("a")
+    other.give([1], "b")
+    one.refresh()
+    assert given(one) == given(other) == {0: "a", 1: "b"}
+    assert one.classes == other.classes == ["a", "b"]
+
+
+def test_labels_of_many_threads_and_servers_are_all_kept(spans: Path) -> None:
+    several = [with_classes(spans, *(f"c{number}" for number in range(5))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda marks=marks, row=row: marks.give([row], f"c{row % 5}"))
+        for row in range(24)
+        for marks in [several[row % 3]]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert given(marks_of(spans)) == {row: f"c{row % 5}" for row in range(24)}
+
+
+def label_for_ever(folder: Path, told: Path) -> None:
+    """Label spans, and write down each label that was promised."""
+    marks = with_classes(folder, *(f"class {number}" for number in range(7)))
+    for number in range(100_000):
+        marks.give([number % 32], f"class {number % 7}")
+        append_line(told, str(number))
+
+
+def test_kill_9_loses_no_label_that_was_promised(spans: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    process = multiprocessing.get_context("fork").Process(target=label_for_ever, args=(spans, told))
+    process.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (told.exists() and told.read_text().count("\n") >= 20):
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    promised = [int(line) for line in told.read_text().splitlines() if line]
+    marks = marks_of(spans)
+    assert len(promised) >= 20
+    num_given = marks.version - 7
+    assert num_given in (len(promised), len(promised) + 1)
+    latest = {number % 32: f"class {number % 7}" for number in range(num_given)}
+    assert given(marks) == latest
+
+
+@pytest.mark.parametrize("torn", [b'{"path": "left/a.avi", "sta', b"{", "ä".encode()[:1], b"x" * 200_000])
+def test_a_last_line_that_is_half_written_is_dropped_with_a_word(files: Path, torn: bytes) -> None:
+    with_classes(files, "a", "b").give([0], "a")
+    log = files / FOLDER / LOG
+    whole = log.read_bytes()
+    log.write_bytes(whole + torn)
+    marks = marks_of(files)
+    assert "half written" in marks.torn
+    assert given(marks) == {0: "a"}
+    assert log.read_bytes() == whole
+    log.write_bytes(whole + torn)
+    marks.give([1], "b")
+    assert given(marks_of(files)) == {0: "a", 1: "b"}
+
+
+def test_a_torn_line_alone_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for content, left in ((b"", b""), (b"half", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"x" * 70_000, b"")):
+        path.write_bytes(content)
+        assert cut_torn_line(path) == len(content) - len(left)
+        assert path.read_bytes() == left
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense", "[]", "{}", '{"path": 5, "start": 0, "end": null, "label": "a", "at": ""}',
+        '{"path": "a", "start": -1, "end": null, "label": "a", "at": ""}',
+        '{"path": "a", "start": 2, "end": 1, "label": "a", "at": ""}',
+        '{"path": "a", "start": NaN, "end": null, "label": "a", "at": ""}',
+        '{"path": "a", "start": 0, "end": null, "label": "a\\nb", "at": ""}',
+        '{"path": "a", "start": 0, "end": null, "label": "", "at": ""}',
+        '{"path": "a", "start": 0, "end": null, "label": "a", "at": "", "more": 1}',
+        '{"path": "a", "start": 0, "end": null, "label": "never added", "at": ""}',
+        '{"path": "", "start": 0, "end": null, "label": "a", "at": ""}',
+        '{"path": "", "start": 0, "end": null, "label": null, "at": ""}',
+        '{"path": "a", "path": "b", "start": 0, "end": null, "label": "a", "at": ""}',
+        "",
+    ],
+)  # fmt: skip
+def test_a_forged_line_is_refused_by_its_number(files: Path, line: str) -> None:
+    with_classes(files, "a").give([0], "a")
+    log = files / FOLDER / LOG
+    before = log.read_text() + line + "\n"
+    log.write_text(before)
+    with pytest.raises(VectorsError, match=r"marks\.jsonl, line 3") as caught:
+        marks_of(files)
+    assert "\n" not in str(caught.value)
+    assert log.read_text() == before
+
+
+def test_labels_of_spans_that_are_gone_are_kept_and_counted(files: Path, client: Open) -> None:
+    with_classes(files, "a", "b").give([0], "a")
+    other = {"path": "gone.avi", "start": 0.0, "end": None, "label": "b", "at": ""}
+    append_line(files / FOLDER / LOG, json.dumps(other))
+    append_line(files / FOLDER / LOG, json.dumps({**other, "path": "left/a.avi", "start": 0.0, "end": 1.0}))
+    marks = marks_of(files)
+    assert (given(marks), marks.num_others) == ({0: "a"}, 2)
+    assert len(list_videos(marks.list_file)) == 1
+    assert client(files).get("/api/labels").json()["others"] == 2
+
+
+def test_another_process_that_holds_the_file_is_named(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks_module, "_WAIT_SECONDS", 0.5)
+    marks = with_classes(files, "a")
+    context = multiprocessing.get_context("fork")
+    held, done = context.Event(), context.Event()
+
+    def hold() -> None:
+        with only_writer(files / FOLDER):
+            held.set()
+            done.wait(60)
+
+    process = context.Process(target=hold)
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(ValueError, match="in use by process"):
+        marks.give([0], "a")
+    done.set()
+    process.join()
+    marks.give([0], "a")
+    assert given(marks) == {0: "a"}
+
+
+@pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "a\x00", "\x1b[31m", "a" * 101, "\ud800"])
+def test_names_of_classes_are_one_line_of_text(name: str) -> None:
+    with pytest.raises(ValueError, match="it must be 1 to 100 letters"):
+        check_class(name)
+    check_class("Läufer <b>, \"x\" & 'y'")
+
+
+def test_a_class_that_was_not_added_is_refused(files: Path) -> None:
+    marks = with_classes(files, "walk")
+    with pytest.raises(ValueError, match="there is no class 'wlak'; add it first"):
+        marks.give([0], "wlak")
+    assert given(marks_of(files)) == {}
+
+
+def test_a_probe_needs_two_classes(files: Path) -> None:
+    marks = with_classes(files, "run", "walk")
+    with pytest.raises(ValueError, match="there are none"):
+        train_probe(marks.catalogue, marks.class_of, marks.classes)
+    marks.give([0, 1], "walk")
+    with pytest.raises(ValueError, match="all 2 labels are 'walk'"):
+        train_probe(marks.catalogue, marks.class_of, marks.classes)
+
+
+def test_a_probe_learns_what_was_labelled_and_sorts_by_it(client: Open, spans: Path) -> None:
+    served = client(spans)
+    rows = {label: [4 * file for file in files] for label, files in (("left", (0, 1, 2, 3)), ("right", (4, 5, 6, 7)))}
+    for label, labelled in rows.items():
+        served.post("/api/classes", json={"name": label})
+        served.post("/api/labels", json={"rows": labelled, "label": label})
+    trained = served.post("/api/probe", json={}).json()
+    assert (trained["classes"], trained["num_labels"], trained["held_out_accuracy"]) == (["left", "right"], 8, None)
+    for number, label in enumerate(rows):
+        found = served.get("/api/spans", params={"order": f"answer:{number}", "limit": 100}).json()["spans"]
+        scores = [span["score"] for span in found]
+        assert scores == sorted(scores, reverse=True)
+        assert {span["row"] for span in found[:16]} >= set(rows[label])  # those that it was trained on
+        assert found[0]["answer"]["class"] == label
+    unsure = served.get("/api/spans", params={"order": "unsure"}).json()["spans"]
+    assert unsure[0]["answer"]["probability"] == min(span["answer"]["probability"] for span in unsure)
+
+
+def test_with_enough_labels_some_are_held_out(spans: Path) -> None:
+    marks = with_classes(spans, "left", "right")
+    marks.give(list(range(0, 16)), "left")
+    marks.give(list(range(16, 32)), "right")
+    answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
+    assert answers.held_out_accuracy is not None
+    assert answers.probabilities.shape == (32, 2)
+    assert answers.probabilities.sum(axis=1) == pytest.approx(1)
+    predicted = answers.probabilities.argmax(axis=1)
+    assert (predicted[:16] == 0).mean() > 0.9

@@ -1,0 +1,70 @@
+"""The command: what it refuses before it listens, what it prints, how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from v3s.serve.marks import FOLDER, LOG
+from v3s.serve.serve import ServeConfig, listen_on, serve
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_is_a_port(port: int) -> None:
+    with pytest.raises(ValueError, match="it must be from 0 to 65535"):
+        ServeConfig(vectors="vectors", port=port)
+
+
+def test_a_port_that_is_in_use_is_named_before_anything_is_read() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port is {port}, which cannot be listened on at 127.0.0.1"):
+            serve(ServeConfig(vectors="absent", port=port))
+
+
+def test_a_host_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match="no name or address of a machine"):
+        listen_on("no.such.host.invalid", 0)
+    with pytest.raises(ValueError, match="cannot be listened on at 203"):
+        listen_on("203.0.113.1", 0)
+
+
+def test_a_folder_without_vectors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contains no vectors"):
+        serve(ServeConfig(vectors=str(tmp_path), port=0))
+
+
+def test_it_prints_its_address_and_what_was_dropped_and_ends_with_ctrl_c(files: Path) -> None:
+    (files / FOLDER).mkdir()
+    (files / FOLDER / LOG).write_text("half a li")
+    command = [sys.executable, "-m", "v3s", "serve", str(files), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("http://127.0.0.1:"):
+            break
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "", "")
+    assert "its last line was half written (9 bytes) and is dropped" in lines[0]
+    assert "8 spans" in lines[1]
+    assert os.listdir(files / FOLDER) == [LOG] or sorted(os.listdir(files / FOLDER)) == ["labels.csv", LOG]
+
+
+def test_forged_labels_end_the_command_with_one_line(files: Path) -> None:
+    (files / FOLDER).mkdir()
+    (files / FOLDER / LOG).write_text('{"path": "left/a.avi"}\n')
+    command = [sys.executable, "-m", "v3s", "serve", str(files), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "marks.jsonl, line 1: " in done.stderr
+    assert done.stderr.count("\n") == 1
