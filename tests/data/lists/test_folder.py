@@ -256,6 +256,6 @@ def test_bad_lists(tmp_path: Path) -> None:
     ("line", "label"), [("my cell", None), ("my cell across", "across"), ("my cell,across", "across")]
 )
 def test_a_list_names_a_folder_of_frames_as_a_file(line: str, label: str | None, tmp_path: Path) -> None:
-    (tmp_path / "my cell").mkdir()
+    make_files(tmp_path, ["my cell/1.png", "my cell/2.png", "my/a.mp4"])
     (entry,) = read_list(write(tmp_path / "list.txt", line), tmp_path).entries
     assert (entry.names, entry.label) == (("my cell",), label)

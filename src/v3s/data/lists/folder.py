@@ -118,6 +118,15 @@ def is_frame_folder(folder: Path) -> bool:
     return not found.videos
 
 
+def names_video(path: Path) -> bool:
+    """Whether there is a file of this path, or a folder of frames.
+
+    Raises:
+        ValueError: A folder cannot be read.
+    """
+    return os.path.isfile(path) or (os.path.isdir(path) and is_frame_folder(path))
+
+
 def link_outside(path: Path, folder: Path) -> str | None:
     """Return where a link leads, if it is one and leads out of a folder."""
     if not path.is_symlink():

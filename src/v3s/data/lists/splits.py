@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
-from v3s.data.lists.folder import find_files, folder_label, is_frame_folder, link_outside, subset_folders, video_files
+from v3s.data.lists.folder import (
+    find_files,
+    folder_label,
+    is_frame_folder,
+    link_outside,
+    names_video,
+    subset_folders,
+    video_files,
+)
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
@@ -202,7 +210,7 @@ def has_test_part(data: Path) -> bool:
 
 
 def read_splits(
-    splits: Path, split: int, subset: Subset, root: Path, exists: Callable[[Path], bool] = os.path.exists
+    splits: Path, split: int, subset: Subset, root: Path, is_video: Callable[[Path], bool] = names_video
 ) -> Listing:
     """Read the official lists of a dataset, or a list per subset.
 
@@ -211,7 +219,7 @@ def read_splits(
         split: The number of the official split.
         subset: Which videos.
         root: The folder that paths are relative to.
-        exists: Whether a path names a video, as for `read_list`.
+        is_video: Whether a path names a video, as for `read_list`.
 
     Raises:
         ValueError: A list does not exist or cannot be read, or there is no such split or subset.
@@ -227,7 +235,7 @@ def read_splits(
         return numbered
     if split != 1:
         raise ValueError(f"split {split} was given, but {splits} has only one split; omit --split")
-    return read_kinetics(splits, root, subset, exists)
+    return read_kinetics(splits, root, subset, is_video)
 
 
 def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
