@@ -78,7 +78,7 @@ def test_it_satisfies_the_contract_of_a_backbone(kind: str, foundations: dict[st
     ],
 )
 def test_clips_that_its_positions_are_not_for_are_refused(
-    kind: str, sizes: dict[str, int], message: str, foundations: dict[str, Path]
+    kind: str, sizes: dict[str, Any], message: str, foundations: dict[str, Path]
 ) -> None:
     with pytest.raises(ValueError, match=message):
         open_source(f"hf:{foundations[kind]}").view(**sizes)

@@ -3,6 +3,7 @@
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -58,7 +59,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     return index_video(steady(tmp_path_factory.mktemp("recording") / "a.mp4", 25, 12.3))
 
 
-def cut(video: VideoIndex, **options: float) -> list[tuple[float, float, int]]:
+def cut(video: VideoIndex, **options: Any) -> list[tuple[float, float, int]]:
     spans = SpanOptions(**options).cut(video, None)
     return [(round(span.start_seconds, 3), round(span.end_seconds, 3), span.num_frames) for span in spans]
 
@@ -139,7 +140,7 @@ def test_a_frame_outside_of_a_span_is_refused(recording: VideoIndex) -> None:
         read_frames(span, [25])
 
 
-def scan_list(folder: Path, text: str, **options: float) -> Scan:
+def scan_list(folder: Path, text: str, **options: Any) -> Scan:
     (folder / "list.csv").write_text(text)
     spans = SpanOptions(**options)
     return scan(list_videos(folder / "list.csv", spans=spans), min_frames=1, cache=None)
@@ -186,16 +187,17 @@ def test_a_span_outside_of_its_file_is_reported(recording: VideoIndex) -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    for options, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"segment": 0.0}, "segment is 0.0; it must be more than 0"),
         ({"segment_stride": 2.0}, "without segments"),
         ({"segment": 0.1, "fps": 5.0}, "no frame at 5 frames per second"),
-    ):
+    )
+    for options, message in refused:
         with pytest.raises(ValueError, match=message):
             SpanOptions(**options)
 
 
-def table_of(video: VideoIndex, **options: float) -> IndexTable:
+def table_of(video: VideoIndex, **options: Any) -> IndexTable:
     return IndexTable.of(SpanOptions(**options).cut(video, None))
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -79,6 +81,22 @@ def test_it_says_what_predict_says(which: str, small_videos: Path, request: pyte
 )  # fmt: skip
 def test_it_says_what_predict_says_of_real_videos(name: str, shared: Path, paper: tuple[Path, Path]) -> None:
     compare(paper, shared / "data" / name)
+
+
+def test_deep_pictures_are_refused_in_one_line(paper: tuple[Path, Path], tmp_path: Path) -> None:
+    """They are seen through a window, which the file does not know; swscale would show them black."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 24, 32, "gray16le"
+        for _ in range(9):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((24, 32), 900, np.uint16), format="gray16le")))
+        output.mux(stream.encode(None))
+    words = [sys.executable, str(paper[1] / "predict_video.py"), str(tmp_path / "a.mkv")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = "has gray16le frames, which v3s sees through a window: use v3s predict, or 8 bits"
+    assert done.stderr == f"{tmp_path / 'a.mkv'}: {expected}\n"
 
 
 def test_what_lies_beside_the_graph(paper: tuple[Path, Path]) -> None:

@@ -1,5 +1,6 @@
 """The encoder: unit vectors, agreement with ``v3s embed``, and fingerprints that identify a network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from v3s.backbones import create_backbone
 from v3s.backbones.device import choose_compute
 from v3s.data.views import View
-from v3s.features.encoder import Encoder, Feature, load_encoder, make_encoder
+from v3s.features.encoder import Encoder, Feature, Space, load_encoder, make_encoder
 from v3s.features.saved import save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
@@ -121,6 +122,14 @@ def test_another_network_or_feature_has_another_fingerprint(run: Path) -> None:
     ]
     assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
     assert load_encoder(run, device="cpu").fingerprint == encoders[0].fingerprint
+
+
+def test_vectors_of_earlier_versions_keep_their_fingerprint() -> None:
+    """What was added to a view since, rate and window, counts only where it is given."""
+    space = Space("ab", View(), Feature())
+    assert space.fingerprint == "bcf345a2205ebb1c2d7afb92f9fd727b5e776d8bd5d1093052b70c869ca4247e"
+    others = [replace(space, view=view) for view in (View(fps=5.0), View(window="full"))]
+    assert len({each.fingerprint for each in (space, *others)}) == 3
 
 
 def test_an_unreadable_file_is_reported(encoder: Encoder, videos: list[Path], tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
         "num_clips": 2,
         "stride": 0,
         "fps": None,
+        "window": None,
         "resize": None,
     }
     assert len(written["fingerprint"]) == 64

@@ -131,6 +131,7 @@ def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
         "num_clips": 2,
         "stride": 0,
         "fps": None,
+        "window": None,
         "resize": None,
     }
     assert "16 videos in 8 classes" in written["gallery"]

@@ -94,6 +94,7 @@ def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embe
         "num_clips": 10,
         "stride": 8,
         "fps": None,
+        "window": None,
         "resize": None,
     }
     assert (written["result"]["mean"], written["num_pairs"], written["left_out"]) == (1, 40, {})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from v3s.data.views import View
 from v3s.serve import decoders
 from v3s.serve.catalogue import read_catalogue
 from v3s.serve.decoders import Decoder, Previews
@@ -17,7 +18,7 @@ from v3s.video.index import VideoError
 def asked(folder: Path, row: int, kind: str = "picture") -> Preview:
     vectors = open_vectors(folder)
     place, root = vectors.place_of(row), vectors.description.root
-    return Preview(root, place, None, kind, file_state(root, place.file), 320, place.start_seconds, place.end_seconds)
+    return Preview(root, place, View(), kind, file_state(root, place.file), 320, place.start_seconds, place.end_seconds)
 
 
 def test_a_crash_is_named_and_the_next_preview_is_made(

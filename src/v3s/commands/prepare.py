@@ -41,6 +41,7 @@ from v3s.files.text import counted, progress_bar, say, size_text
 from v3s.files.writing import PART, SaveError, refuse_links, write_atomically
 from v3s.options import require_not_negative, require_positive
 from v3s.video.container import Failure, VideoError, open_video
+from v3s.video.stills.source import find_stills, read_stills
 from v3s.video.store import SHORT_SIDE, PixelFormat, StoredVideo, frame_bytes, stored_size
 from v3s.video.store_writer import ShardWriter, store_video
 
@@ -129,7 +130,8 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
 def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     decoder = f"libavcodec {codec}, PyAV {av.__version__}"
-    return StoreSettings(str(listed.root.resolve()), config.pixel_format, config.short_side, decoder)
+    source, window = str(listed.root.resolve()), config.window or "auto"
+    return StoreSettings(source, config.pixel_format, config.short_side, decoder, window=window)
 
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
@@ -206,6 +208,10 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
 
 def _estimated_bytes(path: Path, config: PrepareConfig) -> int:
     try:
+        if found := find_stills(path):
+            ((_, first),) = read_stills(str(path), found.stills, [0])
+            height, width = stored_size(first.height, first.width, config.short_side)
+            return found.num_frames * frame_bytes(config.pixel_format, height, width)
         with open_video(path) as (container, stream):
             seconds = (container.duration or 0) / av.time_base
             num_frames = stream.frames or int(seconds * float(stream.average_rate or 25))
@@ -330,7 +336,12 @@ def _write_list(stem: Path, files: Sequence[StoredFile]) -> None:
 def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) -> StoredVideo | Failure:
     try:
         return store_video(
-            path, writer, pixel_format=config.pixel_format, short_side=config.short_side, shard_name=shard.name
+            path,
+            writer,
+            pixel_format=config.pixel_format,
+            short_side=config.short_side,
+            shard_name=shard.name,
+            window=config.window or "auto",
         )
     except VideoError as error:
         return Failure.of(error, str(path))

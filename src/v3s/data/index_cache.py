@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import os
+import stat
 import warnings
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -13,19 +14,26 @@ import av
 
 from v3s.files.reading import read_bytes
 from v3s.files.writing import CheckpointError
-from v3s.video import brightness, chunks, container, first_pass, frames, index, orientation, planes, timing
+from v3s.video import chunks, container, first_pass, frames, index, orientation, planes, timing
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
+from v3s.video.light import brightness, window
+from v3s.video.stills import border, dicom, folder, found, numbered, pictures, pixels, source, tiff
+from v3s.video.stills.folder import frame_files
 
 ReadResult = Video | Failure
 """What reading a file gave: its index, or the reason why it cannot be read."""
 
 FileKey = tuple[str, int, int]
-"""A file as it stood when it was read: path below the data folder, size in bytes, time of change in nanoseconds."""
+"""A file as it stood when it was read: path below the data folder, size in bytes, time of change in nanoseconds.
+Of a folder of frames: the size of all, and a digest of their names, sizes and times."""
 
 
-_READERS = (brightness, chunks, container, first_pass, frames, index, orientation, planes, timing)
+_READERS = (
+    *(brightness, chunks, container, first_pass, frames, index, orientation, planes, timing),
+    *(border, dicom, folder, found, numbered, pictures, pixels, source, tiff, window),
+)
 """The code that learns of a file what is kept here."""
 
 
@@ -47,6 +55,10 @@ def file_key(root: Path, path: str) -> FileKey | None:
     """Return the key of a file as it stands now; ``None`` if there is no such file."""
     try:
         status = (root / path).stat()
+        if stat.S_ISDIR(status.st_mode) and (frames := frame_files(root / path)):
+            states = sorted((frame.name, frame.stat().st_size, frame.stat().st_mtime_ns) for frame in frames)
+            digest = hashlib.blake2b(repr(states).encode("utf-8", "surrogateescape"), digest_size=6).digest()
+            return path, sum(size for _, size, _ in states), int.from_bytes(digest, "big")
     except OSError:
         return None
     return path, status.st_size, status.st_mtime_ns

@@ -14,6 +14,7 @@ from v3s.data.lists.spans import Bounds, span_name
 from v3s.data.lists.splits import VideoList
 from v3s.files.text import counted, say, size_text
 from v3s.video.container import Failure
+from v3s.video.light.window import window_text
 from v3s.video.span import Span
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
@@ -87,7 +88,11 @@ def report_on(
         why = outcome.reason, outcome.stage, outcome.num_frames
         return FileReport(path, verdict, *why, start_seconds=start, end_seconds=end)
     original = first.setdefault(outcome.fingerprint, name)
-    remarks = [*outcome.remarks, *([f"has the same content as {original}"] if original != name else [])]
+    remarks = [*outcome.remarks]
+    if outcome.window:
+        remarks.append(window_text(outcome.window))
+    if original != name:
+        remarks.append(f"has the same content as {original}")
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(

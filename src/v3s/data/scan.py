@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
-from v3s.data.lists.folder import link_outside
+from v3s.data.lists.folder import video_link_outside
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
@@ -24,6 +24,7 @@ from v3s.data.store_folder import Store, is_store, open_store
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
+from v3s.video.span import Span, windowed
 from v3s.video.store import StoredVideo, verify_stored
 
 _FILES_AHEAD = 16
@@ -116,6 +117,7 @@ def scan(
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
+        check_window(store, videos.spans.window or "auto")
         return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
@@ -123,7 +125,7 @@ def scan(
     outcomes: dict[str, ReadResult] = {path: known[key] for path, key in keys.items() if key and key in known}
     if videos.stays_inside:
         for path in paths:
-            if target := link_outside(videos.root / path, videos.root):
+            if target := video_link_outside(videos.root / path, videos.root):
                 reason = f"links out of the data folder to {target}; a list file may name it"
                 outcomes[path] = Failure("open", reason)
     unknown = [path for path in paths if path not in outcomes]
@@ -151,6 +153,20 @@ def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     except VideoError as error:
         return Failure.of(error, str(store.folder / path))
     return outcome
+
+
+def check_window(store: Store, wanted: str) -> None:
+    """Refuse a store whose deep pictures were stored through another window.
+
+    Raises:
+        ValueError: It is one.
+    """
+    stored = store.settings.window
+    if stored != wanted and any(getattr(file.outcome, "window", None) for file in store.files.values()):
+        raise ValueError(
+            f"{store.folder} was stored with --window {stored}, not {wanted}: give --window {stored}, or make another "
+            "store with v3s prepare"
+        )
 
 
 def default_workers() -> int:
@@ -209,8 +225,13 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
     return outcome
 
 
+def _seen(outcome: ReadResult, window: str | None) -> ReadResult:
+    return outcome if isinstance(outcome, Failure | Span) else windowed(outcome, window)
+
+
 def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
     """Cut the files into spans, judge each, and put the indices into a table."""
+    read = {path: _seen(outcome, videos.spans.window) for path, outcome in read.items()}
     videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
     first: dict[int, str] = {}  # name by fingerprint
     bounds = videos.bounds or (None,) * len(videos)

@@ -24,6 +24,8 @@ from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
+from v3s.video.light.window import parse_window
+from v3s.video.stills.folder import frame_files
 from v3s.video.store import PixelFormat, StoredVideo
 
 _STORE_FORMAT = 1
@@ -40,6 +42,7 @@ class StoreSettings:
         short_side: Larger frames were resized to this many pixels on their short side.
         decoder: Versions of FFmpeg's libavcodec and PyAV that decoded the frames.
         format: Version of the file format.
+        window: Which values of deep pictures became black and white: "auto", "full" or "LOW,HIGH".
     """
 
     source: str
@@ -47,10 +50,12 @@ class StoreSettings:
     short_side: int
     decoder: str
     format: int = _STORE_FORMAT
+    window: str = "auto"
 
     def __post_init__(self) -> None:
         if self.short_side < 1:
             raise ValueError(f"short_side is {self.short_side}; it must be 1 or more")
+        parse_window(self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,14 @@ def _checksum(values: list[Any]) -> int:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits; "" if it is not a regular file or cannot be read."""
+    """SHA-256 of a file's content in hexadecimal digits; "" if it is not a regular file or cannot be read.
+
+    Of a folder of frames it is that of their names and contents.
+    """
     try:
+        if path.is_dir() and (frames := sorted(Path(frame.path) for frame in frame_files(path))):
+            contents = [(frame.name, content_digest(frame)) for frame in frames]
+            return hashlib.sha256(repr(contents).encode("utf-8", "surrogateescape")).hexdigest()
         if not path.is_file():  # reading a pipe would never end
             return ""
         with path.open("rb") as file:

@@ -130,7 +130,7 @@ def _clips_in_run(view: View) -> int:
 def _wastes(table: IndexTable, source: int, begins: NDArray[np.float64]) -> bool:
     """Whether starting at each of these places decodes too much again."""
     video = table.source(source)
-    if not isinstance(video, VideoIndex):
+    if not isinstance(video, VideoIndex) or video.stills:
         return False
     in_seconds = table.spans is not None and table.spans.rate is not None
     frames = (begins * video.fps if in_seconds else begins).astype(np.int64).tolist()

@@ -100,11 +100,11 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
             seed=config.seed,
         )
         say(console, *_summary(found, collection.description.source))
-        root, rate = Path(collection.description.root), collection.description.space.view.fps
-        known = cache(lambda file: known_video(root, Path(file)))
+        root, view = Path(collection.description.root), collection.description.space.view
+        known = cache(lambda file: known_video(root, Path(file), view.window))
 
         def open_place(place: Place) -> Video:
-            return video_of(place, known(place.file), rate)
+            return video_of(place, known(place.file), view.fps)
 
         shown = explore_page(collection, vectors, found, open_place, seed=config.seed, console=console)
         write_exploration(folder, found, shown)

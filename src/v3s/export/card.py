@@ -104,6 +104,7 @@ def _facts(model: Model, form: str) -> str:
         ("network", f"{trained.backbone}, width {trained.width:g}, {num_parameters:,} parameters"),
         ("clips", f"{view.clip_frames} frames of {view.clip_size} x {view.clip_size} pixels, RGB in [0, 1]"),
         ("frame rate", "that of the file" if view.fps is None else f"{view.fps:g} frames per second"),
+        ("window of deep pictures", view.window or "auto"),
         ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else "none"),
         ("feature", f"{model.feature.stage}, {model.feature.pool} over time and space" if model.feature.pool == "mean"
          else f"{model.feature.stage}, max-pooled"),

@@ -93,17 +93,15 @@ def open_model(path: str | Path) -> Model:
             f"{path}: contains weights of {trained.backbone}, a network of your own, whose code v3s does not have; "
             "only networks of v3s can be exported"
         )
-    sampling = trained.sampling
-    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size, fps=trained.fps)
     if trained.kind == "recognizer":
         return _recognizer(path)
     if trained.kind == "pretrained":
         both, trained = load_pretext_model(path)
         heads: dict[str, nn.Module] = {"spatial_logits": both.spatial_head, "temporal_logits": both.temporal_head}
         files = {"spatial_logits": SPATIAL_HEAD, "temporal_logits": TEMPORAL_HEAD}
-        return Model(_without_names(trained), both.backbone, view, _last(both.backbone), heads, files)
+        return Model(_without_names(trained), both.backbone, trained.view, _last(both.backbone), heads, files)
     network, trained = open_trained(path)
-    return Model(_without_names(trained), network, view, _last(network))
+    return Model(_without_names(trained), network, trained.view, _last(network))
 
 
 def _recognizer(path: str | Path) -> Model:

@@ -1,6 +1,7 @@
 """Print what a video shows: ``python predict_video.py VIDEO``, with numpy, PyAV and onnxruntime; v3s is not needed."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from math import ceil
@@ -16,7 +17,11 @@ _SHARES = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0
 
 def _decoded(path: str) -> Iterator[Any]:
     with av.open(path) as container:
-        yield from container.decode(video=0)
+        for frame in container.decode(video=0):
+            kind = frame.format
+            if re.match("gray|gbrp|rgb48|rgba64|ya16", kind.name) and kind.components[0].bits > 8:
+                sys.exit(f"{path}: has {kind.name} frames, which v3s sees through a window: use v3s predict, or 8 bits")
+            yield frame
 
 
 def _clips(times: list[float], view: dict[str, Any]) -> Any:

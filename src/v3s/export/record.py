@@ -16,7 +16,7 @@ from v3s.train.run import CONFIG, MANIFEST
 _LAST_WEIGHTS = "last"
 _RESULT = "result.json"
 _MOST_BYTES = 50_000
-_WORD = re.compile(r"[\w+.-]{1,40}")
+_WORD = re.compile(r"[\w+.,-]{1,40}")
 _COUNTS = {
     "listed": "listed",
     "train": "for training",
@@ -30,8 +30,8 @@ RECIPE = (
     "task", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "head_rate", "schedule", "warmup",
     "decay_epochs", "patience", "keep", "stop_early", "freeze", "train_clips", "validation_clips", "clips_together",
     "contrast", "heads", "relative", "zoom", "pre_resize", "trim_bars", "flip", "seam", "label_prior", "scale_jitter",
-    "blur", "colour_jitter", "grey", "short", "segment", "segment_stride", "fps", "batch_norm", "statistics_clips",
-    "average", "precision", "seed",
+    "blur", "colour_jitter", "grey", "short", "segment", "segment_stride", "fps", "window", "batch_norm",
+    "statistics_clips", "average", "precision", "seed",
 )  # fmt: skip
 """Options of a training that a card names; none of them is a path."""
 

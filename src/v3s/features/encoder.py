@@ -26,7 +26,6 @@ from v3s.data.views import View
 from v3s.features.source import EncoderOptions, Source, fold, open_source
 from v3s.files.text import progress_bar
 from v3s.video.index import index_video
-from v3s.video.span import at_rate
 
 Pool = Literal["mean", "max"]
 
@@ -141,7 +140,7 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         values = {"format": _PREPROCESSING, **asdict(self)}
-        for name in ("fps", "resize"):
+        for name in ("fps", "window", "resize"):
             if getattr(self.view, name) is None:
                 del values["view"][name]  # vectors of earlier versions keep their fingerprint
         if self.normalisation is None:
@@ -211,12 +210,12 @@ class Encoder:
         return torch.cat(rows) if rows else torch.empty(0, self.dimension)
 
     def table_of(self, paths: Iterable[str | Path]) -> IndexTable:
-        """Index video files, at the frame rate of the view.
+        """Index video files, as the view samples them.
 
         Raises:
             VideoError: a file cannot be read.
         """
-        return IndexTable.of(at_rate(index_video(path), self.view.fps) for path in paths)
+        return IndexTable.of(self.view.sample(index_video(path)) for path in paths)
 
     def encode_clips(self, path: str | Path) -> Tensor:
         """Return one unit vector per clip of a video: float32 on the CPU, shape (clips, D)."""
@@ -342,7 +341,7 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     """Open the encoder that a command's options describe.
 
     Args:
-        options: network, clips, device, reading processes; and the frame rate, where there is one.
+        options: network, clips, device, reading processes; and frame rate and window, where there are.
         features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
@@ -353,7 +352,8 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=getattr(options, "fps", None))
+    fps, window = getattr(options, "fps", None), getattr(options, "window", None)
+    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window)
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 

@@ -12,6 +12,7 @@ from torch import nn
 from v3s.backbones import BACKBONES, check_name
 from v3s.backbones.contract import expect_normalised, normalisation_of
 from v3s.backbones.normalisation import Normalisation
+from v3s.data.views import View
 from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
@@ -20,6 +21,7 @@ from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
+from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
 SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
@@ -57,6 +59,7 @@ class Trained:
         converted_from: name of the other project's file.
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        window: through which deep pictures were seen, as in :class:`v3s.data.views.View`; ``None`` for "auto".
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
@@ -74,6 +77,7 @@ class Trained:
     converted_from: str | None = None
     fingerprint: str = ""
     fps: float | None = None
+    window: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
     recognition: dict[str, Any] = field(default_factory=dict)
@@ -83,13 +87,24 @@ class Trained:
             raise ValueError("task has a table without labels; both heads need at least one")
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
+        parse_window(self.window or "auto")
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps is {self.fps}; it must be more than 0")
+
+    @property
+    def view(self) -> View:
+        """The clips that it was trained on."""
+        return View(
+            clip_frames=self.sampling.clip_frames,
+            clip_size=self.sampling.clip_size,
+            fps=self.fps,
+            window=None if self.window == "auto" else self.window,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "normalisation", "recognition")
+        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation", "recognition")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -126,6 +141,7 @@ def save_trained(
     sampling: Sampling,
     results: dict[str, Any],
     fps: float | None = None,
+    window: str | None = None,
     init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
@@ -137,6 +153,7 @@ def save_trained(
         sampling=sampling,
         results=results,
         fps=fps,
+        window=window,
         init=init,
     )
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}

@@ -85,6 +85,7 @@ class Source:
         clip_frames: frames of the clips that it was trained on, or expects.
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
+        window: through which deep pictures were seen; ``None`` for "auto".
         resize: how frames are resized before they are cropped; ``None`` as in the paper.
         origin: where the weights come from.
         licence: of a foundation model, as its model card states it; ``None`` if it does not.
@@ -99,6 +100,7 @@ class Source:
     clip_frames: int
     clip_size: int
     fps: float | None = None
+    window: str | None = None
     resize: Resize | None = None
     origin: Origin = "random"
     licence: str | None = None
@@ -117,8 +119,9 @@ class Source:
         num_clips: int = 10,
         stride: int = 0,
         fps: float | None = None,
+        window: str | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default they have the sizes and the rate that it was trained on.
+        """Return the clips for this backbone; by default with the sizes, rate and window that it was trained on.
 
         Raises:
             ValueError: the backbone does not take clips of these sizes.
@@ -132,6 +135,7 @@ class Source:
             num_clips=num_clips,
             stride=stride,
             fps=fps or self.fps,
+            window=None if (chosen := window or self.window) == "auto" else chosen,
             resize=self.resize,
         )
 
@@ -187,10 +191,10 @@ def _source_of_foundation(name: str) -> Source:
         network.clip_frames,
         network.clip_size,
         clips.fps,
-        clips.resize,
-        "foundation",
-        found.licence,
-        _count_parameters(network),
+        resize=clips.resize,
+        origin="foundation",
+        licence=found.licence,
+        num_parameters=_count_parameters(network),
     )
 
 
@@ -206,6 +210,7 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
         sampling.clip_frames,
         sampling.clip_size,
         trained.fps,
+        trained.window,
         origin="random" if name.startswith(RANDOM) else trained.kind,
         num_parameters=_count_parameters(network),
     )

@@ -154,7 +154,7 @@ def _measure(
     options, encoder = _options(config, name), _open(config, name)
     on_videos = console if is_first else Console(quiet=True)
     parts = labelled_parts(
-        options, seed=config.seed, workers=config.workers, console=on_videos, divides=True, fps=encoder.view.fps
+        options, seed=config.seed, workers=config.workers, console=on_videos, divides=True, view=encoder.view
     )
     file = folder / _ROWS / f"{_key(encoder, parts, config.seed)}.json"
     if file.exists():
@@ -205,7 +205,8 @@ def _compute(options: ProbeConfig, encoder: Encoder, parts: Parts, console: Cons
 def _clips_text(view: View) -> str:
     """What a clip is, in words."""
     rate = "" if view.fps is None else f" at {view.fps:g} per second"
-    return f"{view.clip_frames} frames{rate} of {view.clip_size} x {view.clip_size} pixels"
+    window = "" if view.window is None else f", window {view.window}"
+    return f"{view.clip_frames} frames{rate} of {view.clip_size} x {view.clip_size} pixels{window}"
 
 
 def _key(encoder: Encoder, parts: Parts, seed: int) -> str:

@@ -28,7 +28,7 @@ from v3s.recognizers.classifier import load_classifier
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography
 from v3s.video.index import index_video
-from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame
+from v3s.video.span import Span, nearest_frame, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
@@ -147,7 +147,7 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
     """
     console = console or Console()
     subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
-    video = at_rate(index_video(config.video), subject.view.fps)
+    video = subject.view.sample(index_video(config.video))
     start = None if config.start is None else _start_frame(video, subject.view, parse_time(config.start, "start"))
     explanation = explain_clip(subject, video, head=config.head, target=config.target, stage=config.stage, start=start)
     out = Path(config.out)
@@ -192,9 +192,8 @@ def open_subject(run: str | Path, compute: Compute | None = None) -> Subject:
         "spatial": ExplainedHead(model.spatial_head, tuple(map(str, trained.task.spatial))),
     }
     heads = {name: head for name, head in heads.items() if len(head.classes) > 1}
-    sampling = trained.sampling
-    view = View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size, fps=trained.fps)
-    return Subject(model.backbone, heads, view, partial(untransformed, sampling=sampling), compute)
+    to_clip = partial(untransformed, sampling=trained.sampling)
+    return Subject(model.backbone, heads, trained.view, to_clip, compute)
 
 
 def explain_clip(

@@ -188,12 +188,14 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
     refuse_foundation(config.backbone)
     source = open_source(config.backbone, seed=config.seed)
     view = source.view(
-        clip_frames=config.clip_frames, clip_size=config.clip_size, num_clips=config.test_clips, fps=config.fps
+        clip_frames=config.clip_frames,
+        clip_size=config.clip_size,
+        num_clips=config.test_clips,
+        fps=config.fps,
+        window=config.window,
     )
     freeze_stages(source.backbone, config.freeze or ())
-    parts = labelled_parts(
-        config, seed=config.seed, workers=config.workers, console=console, divides=True, fps=view.fps
-    )
+    parts = labelled_parts(config, seed=config.seed, workers=config.workers, console=console, divides=True, view=view)
     report_padded(parts.tables, view, console)
     train, validation = _divide(config, view, parts)
     stored = isinstance(train.table.source(0), StoredVideo)

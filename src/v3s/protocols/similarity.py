@@ -170,7 +170,7 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     features = [Feature(stage, "mean") for stage in config.stages]
     encoder = None if config.vectors else open_encoder(config, features, stride=config.stride)
     stored = StoredStages.of(config.vectors, config, features, config.stride) if config.vectors else None
-    spans = config.spans_for(encoder.view.fps if encoder else None)
+    spans = config.spans_for(encoder.view.fps, encoder.view.window) if encoder else config.spans_for()
     videos = (_draw_pairs if config.pairs is None else _read_pairs)(config, spans, stored, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
@@ -254,7 +254,7 @@ def _read_pairs(
         by_path = {place: name for name, place in places.items()}
         skipped = {by_path[path]: reason for path, reason in found.left_out.items()}
     else:
-        missing = {name: "no such file" for name in names if not (root / name).is_file()}
+        missing = {name: "no such file" for name in names if not (root / name).exists()}
         _require_all(config, root, listed_pairs, missing)
         listed = VideoList(root, names, (None,) * len(names), (), source, spans=spans)
         found = _read_videos(listed, config, console)

@@ -174,6 +174,7 @@ def save_recognizer(
         results=results,
         classes=classes,
         fps=view.fps,
+        window=view.window,
         recognition=asdict(recognition),
     )
     return write_trained(folder, trained, network, {CLASSIFIER: layer})
@@ -226,9 +227,8 @@ def _recognition(trained: Trained, path: str | Path) -> Recognition:
     network, tested = network_of(trained, path), folder / _RESULT
     num_clips = read_value(tested, "view", View).num_clips if tested.is_file() else View().num_clips
     average: Average = read_value(tested, "average", Average) if tested.is_file() else "probabilities"
-    sampling = trained.sampling
     return Recognition(
-        view=View(clip_frames=sampling.clip_frames, clip_size=sampling.clip_size, num_clips=num_clips, fps=trained.fps),
+        view=replace(trained.view, num_clips=num_clips),
         feature=Feature(list(network.stages)[-1]),  # type: ignore[arg-type]
         dimension=int(network.num_features),  # type: ignore[arg-type]
         average=average,

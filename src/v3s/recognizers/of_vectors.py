@@ -89,6 +89,7 @@ def _parts(space: Space) -> dict[str, Any]:
         "clip": f"{view.clip_frames} frames of {view.clip_size} pixels",
         "resizing": view.resize or "that of the paper",
         "frame rate": "that of the file" if view.fps is None else f"{view.fps:g}",
+        "window": view.window or "auto",
         "feature": f"{space.feature.stage}, {space.feature.pool}",
         "normalisation": space.normalisation or "none",
     }

@@ -29,7 +29,7 @@ from v3s.vectors.collection import open_vectors
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table
-_OF_VIDEOS = ("splits", "split", "subset", "allow_missing", "segment", "segment_stride", "fps", "num_clips")
+_OF_VIDEOS = ("splits", "split", "subset", "allow_missing", "segment", "segment_stride", "fps", "window", "num_clips")
 """Options that say which videos are read, and how."""
 
 
@@ -132,15 +132,19 @@ def _of_videos(
     config: PredictConfig, classifier: Classifier, k: int, left_out: dict[str, str], console: Console
 ) -> Iterator[Prediction]:
     """Read the list and all its files, then predict as the predictions are taken."""
-    rate = classifier.space.view.fps
+    rate, window = classifier.space.view.fps, classifier.space.view.window
     if config.fps is not None and rate is not None and config.fps != rate:
         raise ValueError(
             f"fps is {config.fps:g}, but the recognizer was trained on videos at {rate:g} frames per second; omit --fps"
         )
+    if config.window is not None and window is not None and config.window != window:
+        raise ValueError(
+            f"window is {config.window}, but the recognizer was trained on videos seen through {window}; omit --window"
+        )
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(config.list_videos(rate), min_frames=1, console=console, workers=config.workers)
+    scan = usable_videos(config.list_videos(rate, window), min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     if padded := count_padded(table, view):

@@ -109,7 +109,7 @@ class Desk:
         self.catalogue.check_row(row)
         stored, place = self.vectors.description, self.vectors.place_of(row)
         state = file_state(stored.root, place.file)
-        return Preview(stored.root, place, stored.space.view.fps, kind, state, width, start, end)
+        return Preview(stored.root, place, stored.space.view, kind, state, width, start, end)
 
     def order(self, name: str) -> Order:
         """An order by its name.

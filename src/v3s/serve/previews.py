@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from v3s.data.index_cache import file_key
 from v3s.data.store_folder import is_store
+from v3s.data.views import View
 from v3s.pages.images import jpeg, mp4, small_frames
 from v3s.vectors.entries import Place
 from v3s.vectors.moments import video_of
@@ -32,7 +34,7 @@ class Preview:
     Attributes:
         root: the folder of the collection's videos.
         place: the span.
-        rate: frames per second at which the collection was sampled; None for every frame.
+        view: the clips of the collection: at which rate and through which window its videos were seen.
         kind: ``picture`` is its middle frame as JPEG, ``clip`` its frames as MP4, ``window`` those of its file between
             two instants, ``facts`` the length of its file in seconds.
         state: what `file_state` says of the file now: another one is another preview.
@@ -43,7 +45,7 @@ class Preview:
 
     root: str
     place: Place
-    rate: float | None
+    view: View
     kind: str
     state: tuple[int, int]
     width: int = 0
@@ -57,8 +59,8 @@ def make_preview(asked: Preview) -> bytes:
     Raises:
         VideoError: the file cannot be read, has changed since it was embedded, or has no frame there.
     """
-    file = _known(asked.root, asked.place.file, asked.state)
-    span = video_of(asked.place, file, asked.rate)  # refuses a file that has changed
+    file = _known(asked.root, asked.place.file, asked.view.window, asked.state)
+    span = video_of(asked.place, file, asked.view.fps)  # refuses a file that has changed
     if asked.kind == "facts":
         return f"{file.duration_seconds:.6f}".encode()
     if asked.kind == "picture":
@@ -75,7 +77,7 @@ def warm_up() -> None:
 
 
 def file_state(root: str, file: str) -> tuple[int, int]:
-    """Size and time of change of a file; zeros for the frames in a store, which do not change.
+    """What changes with a file, as in its `FileKey`; zeros for the frames in a store, which do not change.
 
     Raises:
         VideoError: it does not exist, or cannot be read.
@@ -83,16 +85,17 @@ def file_state(root: str, file: str) -> tuple[int, int]:
     if is_store(Path(root)):
         return 0, 0
     try:
-        status = Path(file).stat()
+        Path(file).stat()
     except OSError as error:
         reason = "is no longer there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise VideoError(f"{file}: {reason}") from error
-    return status.st_size, status.st_mtime_ns
+    key = file_key(Path(root), file)
+    return key[1:] if key else (0, 0)
 
 
 @lru_cache(maxsize=256)
-def _known(root: str, file: str, state: tuple[int, int]) -> VideoIndex | StoredVideo:
-    return known_video(Path(root), Path(file))
+def _known(root: str, file: str, window: str | None, state: tuple[int, int]) -> VideoIndex | StoredVideo:
+    return known_video(Path(root), Path(file), window)
 
 
 def _clip(span: Span, width: int) -> bytes:

@@ -134,5 +134,6 @@ def _summary(description: Description) -> str:
         f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
         + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
         + (f", {space.view.fps:g} frames per second" if space.view.fps else "")
+        + (f", window {space.view.window}" if space.view.window else "")
         + (f", normalised by {space.normalisation}" if space.normalisation else "")
     )

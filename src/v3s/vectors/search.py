@@ -105,18 +105,18 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     query = encode_query(encoder, vectors, Path(config.query), *config.span)
     asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
-    root, rate = Path(vectors.description.root), vectors.description.space.view.fps
-    known = cache(lambda file: known_video(root, Path(file)))
+    root, view = Path(vectors.description.root), vectors.description.space.view
+    known = cache(lambda file: known_video(root, Path(file), view.window))
 
     def open_place(place: Place) -> Video:
-        return video_of(place, known(place.file), rate)
+        return video_of(place, known(place.file), view.fps)
 
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     with cutouts_if_saved(Path(config.clips)) if config.clips is not None else nullcontext():
         if config.clips is not None:
             files, failed = write_cutouts(Path(config.clips), moments, open_place)
-        ranked, of_file = enumerate(moments, start=1), rate is None and not vectors.has_spans
+        ranked, of_file = enumerate(moments, start=1), view.fps is None and not vectors.has_spans
         hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
         console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))

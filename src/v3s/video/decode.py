@@ -21,9 +21,10 @@ from av.video.stream import VideoStream
 from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
-from v3s.video.orientation import Orientation
+from v3s.video.light.window import shown
 from v3s.video.planes import PlaneReader
 from v3s.video.span import Span
+from v3s.video.stills.source import read_stills
 from v3s.video.store import StoredVideo, read_stored
 
 __all__ = ["Span", "Video", "VideoError", "VideoIndex", "index_video", "read_frames"]
@@ -54,10 +55,10 @@ class Stretch(NamedTuple):
 def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     """Read chosen frames of a video: of a file, of a store, or of a span of either.
 
-    The pixels are those of a sequential decode. 8-bit planes are kept as they are; swscale reduces deeper video to 8
-    bits and makes RGB of palettes and greys. Where format or colour space change on the way, every frame becomes RGB by
-    what it says of itself: none depends on which others are read with it. The display matrix is applied, the sample
-    aspect ratio is not: pixels stay as stored.
+    The pixels are those of a sequential decode. 8-bit planes are kept as they are; deeper greys and RGB are shown
+    through the index's window; swscale reduces deeper YUV to 8 bits, and makes RGB of palettes and greys. Where format
+    or colour space change on the way, every frame becomes RGB by what it says of itself: none depends on which others
+    are read with it. The display matrix is applied, the sample aspect ratio is not: pixels stay as stored.
 
     Args:
         index: What :func:`index_video` returned for the file, or an entry of a store.
@@ -131,6 +132,18 @@ def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Itera
 def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, list[list[np.ndarray]]]]:
     """Yield numbers and upright planes of wanted frames, as they come; planes are views that the next frame ends."""
     to_planes, orientation = PlaneReader(index.layout), index.orientation
+    for number, frame in _wanted_frames(index, wanted):
+        planes = [list(map(orientation.upright, group)) for group in to_planes(shown(frame, index.window))]
+        if planes[0][0].shape != (index.height, index.width):
+            raise VideoError(f"{index.path}: {_CHANGED}")
+        yield number, planes
+
+
+def _wanted_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield wanted frames with their numbers, as they come."""
+    if index.stills:
+        yield from read_stills(index.path, index.stills, wanted)
+        return
     with open_video(index.path, index.known_format, index.stream) as (container, stream):
         if container.size != index.num_bytes:
             raise VideoError(f"{index.path}: {_CHANGED}")
@@ -138,46 +151,24 @@ def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[i
         if index.pixel_format == "pal8" and stretches[0].start is not None:
             palette = first_palette(container, stream)
         for stretch in stretches:
-            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
-                planes = [list(map(orientation.upright, group)) for group in to_planes(frame)]
-                if planes[0][0].shape != (index.height, index.width):
-                    raise VideoError(f"{index.path}: {_CHANGED}")
-                yield number, planes
+            yield from _decode_stretch(index, container, stream, stretch, palette)
 
 
 def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     """Write every wanted frame to its positions in the clip; ``None`` if one did not arrive."""
-    layout, orientation = index.layout, index.orientation
-    to_planes = PlaneReader(layout)
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
-    with open_video(index.path, index.known_format, index.stream) as (container, stream):
-        if container.size != index.num_bytes:
-            raise VideoError(f"{index.path}: {_CHANGED}")
-        stretches, palette = plan_stretches(index, sorted(positions)), None
-        if index.pixel_format == "pal8" and stretches[0].start is not None:
-            palette = first_palette(container, stream)
-        for stretch in stretches:
-            for number, frame in _decode_stretch(index, container, stream, stretch, palette):
-                planes = to_planes(frame)
-                if not clip:
-                    length = sum(map(len, positions.values()))
-                    clip = tuple(np.empty((length, *_shape(group, orientation)), np.uint8) for group in planes)
-                    if clip[0].shape[2:] != (index.height, index.width):
-                        raise VideoError(f"{index.path}: {_CHANGED}")
-                for whole, group in zip(clip, planes, strict=True):
-                    for channel, plane in enumerate(group):
-                        upright = orientation.upright(plane)
-                        for position in positions[number]:
-                            whole[position, channel] = upright
-                num_missing -= 1
+    for number, planes in _decode_wanted(index, sorted(positions)):
+        length = sum(map(len, positions.values()))
+        clip = clip or tuple(np.empty((length, len(group), *group[0].shape), np.uint8) for group in planes)
+        for whole, group in zip(clip, planes, strict=True):
+            for channel, plane in enumerate(group):
+                for position in positions[number]:
+                    whole[position, channel] = plane
+        num_missing -= 1
     if num_missing:
         return None
-    return Frames(tuple(map(torch.from_numpy, clip)), layout.colour)
-
-
-def _shape(group: list[np.ndarray], orientation: Orientation) -> tuple[int, int, int]:
-    return len(group), *orientation.upright_shape(*group[0].shape)
+    return Frames(tuple(map(torch.from_numpy, clip)), index.layout.colour)
 
 
 def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:

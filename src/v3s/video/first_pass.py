@@ -14,9 +14,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.brightness import Brightness
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_frames, stated_seconds
+from v3s.video.light.brightness import Brightness
+from v3s.video.light.window import DEEP, ValueCounts
 from v3s.video.orientation import AS_STORED, Orientation, orientation_of
 from v3s.video.planes import Layout, PlaneReader, layout_of, meaning_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
@@ -51,7 +52,8 @@ class Pass:
         changes: Describes the first change of layout; empty without one.
         digest: Of all packets.
         planes: Reads frames as they are.
-        brightness: Of a few of them.
+        brightness: Of a few of them, if they have 8 bits or no window.
+        values: Of all of them, if they are deep and have a window.
     """
 
     path: str | Path
@@ -75,6 +77,7 @@ class Pass:
     digest: "blake2b" = field(default_factory=lambda: blake2b(digest_size=8))
     planes: PlaneReader = field(default_factory=PlaneReader)
     brightness: Brightness = field(default_factory=Brightness)
+    values: ValueCounts = field(default_factory=ValueCounts)
     _meaning: tuple[str, int, int] | None = None
     _last_key: int = 0
     _num_keys_reached: int = 0
@@ -131,7 +134,9 @@ class Pass:
         self.frame_times.append(time or 0)
         self.num_untimed += time is None
         self.num_corrupt += frame.is_corrupt
-        if is_looked_at:
+        if frame.format.name in DEEP:
+            self.values.add(frame)
+        elif is_looked_at:
             first, *_ = self.planes(frame)
             self.brightness.add(first, layout_of(frame).colour)
         if time is None:
@@ -315,9 +320,14 @@ def remarks_on(seen: Pass, container: InputContainer, stream: VideoStream, timin
     if container.format.name in BARE_FORMATS:
         why = "its codec's header states that" if codec_rate(stream) else "nothing states a rate"
         found.append(f"keeps no times: {timing.fps:.4g} frames per second are assumed; {why}")
-    if remark := seen.brightness.remark():
-        found.append(remark)
-    return tuple(found)
+    return (*found, *look_of(seen))
+
+
+def look_of(seen: Pass) -> tuple[str, ...]:
+    """What is unusual about the brightness of a video."""
+    window = seen.values.window()
+    flat = "black throughout" if window and window[0] == window[1] else None
+    return tuple(filter(None, [flat, seen.brightness.remark()]))
 
 
 def _described(pixel_format: str, layout: Layout | None) -> str:

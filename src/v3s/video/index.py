@@ -9,7 +9,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from v3s.video.container import VideoError, first_palette, open_video, packets_from
-from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, remarks_on, take_pass
+from v3s.video.container import MAX_SECONDS, VideoError, first_palette, open_video, packets_from
+from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, look_of, remarks_on, take_pass
 from v3s.video.frames import ColourSpace
+from v3s.video.light.window import DEEP, ValueWindow, values_of
 from v3s.video.orientation import Orientation
-from v3s.video.planes import RGB, Layout, PlaneReader, planar_format
+from v3s.video.planes import RGB, Layout, PlaneReader, planar_format, plane_lines
+from v3s.video.stills.found import FoundStills, Stills
+from v3s.video.stills.source import find_stills, read_stills
+from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE
 
 __all__ = ["VideoError", "VideoIndex", "index_video", "open_video", "packets_from"]
 
@@ -48,7 +52,7 @@ class VideoIndex:
         duration_seconds: From the first frame's start to the last frame's end.
         known_format: FFmpeg's name of the container's format where the packets have the same times in a file that is
             opened by it, without probing; elsewhere ``None``.
-        codec: FFmpeg's name of the decoder.
+        codec: FFmpeg's name of the decoder; "tiff" or "dicom" where it is none of FFmpeg's.
         pixel_format: FFmpeg's name of the stored pixel format, of the first frame.
         timestamps: The presentation time of every frame in the stream's time base, strictly increasing: a ``range``
             where they are evenly spaced. Empty where the file's own are missing, repeated or out of order; such a
@@ -66,6 +70,8 @@ class VideoIndex:
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is unusual about the file although it can be read, e.g. ``"black throughout"``.
         tick_seconds: The stream's time base: what a tick of ``timestamps`` lasts, in seconds; 0 where it is not known.
+        stills: How frames are kept that are pictures of their own; ``None`` for a video file.
+        window: Which values of a deep picture are shown as black and white; ``None`` where the format has no window.
     """
 
     path: str
@@ -92,6 +98,8 @@ class VideoIndex:
     rate_varies: bool = False
     remarks: tuple[str, ...] = ()
     tick_seconds: float = 0.0
+    stills: Stills | None = None
+    window: ValueWindow | None = None
 
     @property
     def orientation(self) -> Orientation:
@@ -112,6 +120,7 @@ class VideoIndex:
         times, values = self.timestamps, {item.name: getattr(self, item.name) for item in fields(self)}
         usual = {item.name for item in fields(self) if values[item.name] == item.default}
         values["timestamps"] = [times.start, times.step] if isinstance(times, range) else _packed(times)
+        values["stills"] = self.stills and asdict(self.stills)
         return json.dumps({name: value for name, value in values.items() if name not in usual})
 
     @classmethod
@@ -123,8 +132,9 @@ class VideoIndex:
             start, step = times
             times = range(start, start + step * values["num_frames"], step)
         values["timestamps"] = times if isinstance(times, range) else _unpacked(times)
-        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks") if name in values}
-        return cls(**values | listed)
+        listed = {name: tuple(values[name]) for name in ("key_frames", "remarks", "window") if name in values}
+        stills = {"stills": Stills.from_json(values["stills"])} if "stills" in values else {}
+        return cls(**values | listed | stills)
 
 
 def _packed(times: Sequence[int]) -> list[int | str]:
@@ -163,7 +173,7 @@ def index_video(
     gave, in all planes: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
 
     Args:
-        path: Any container that FFmpeg reads, except playlists and numbered images.
+        path: Any container that FFmpeg reads, except playlists; or a folder of frames.
         each_frame: Called with every frame, in order; it belongs to the decoder once the call is over.
         find_key_frames: Try the key frames; without, the index has none.
         tick: Called again and again: a long file takes long, and this shows that it does not hang.
@@ -178,6 +188,8 @@ def index_video(
             key frame on, or if more than 8 frames and more than 10 % of what it promises are not there; smaller lies
             are common. For a damaged file the error has the number of frames that decode.
     """
+    if found := find_stills(path):
+        return _index_stills(path, found, each_frame, tick)
     with open_video(path) as (container, stream):
         seen = Pass(path, find_key_frames)
         timing = take_pass(seen, container, stream, each_frame, tick)
@@ -216,7 +228,67 @@ def index_video(
             rate_varies=timing.varies,
             remarks=remarks_on(seen, container, stream, timing),
             tick_seconds=float(stream.time_base or 0),
+            window=seen.values.window(),
         )
+
+
+def _index_stills(
+    path: str | Path, found: FoundStills, each_frame: Callable[[VideoFrame], None] | None, tick: Callable[[], None]
+) -> VideoIndex:
+    """Decode all pictures once; they must agree in size and pixel format."""
+    seen = Pass(path, find_key_frames=False)
+    try:
+        for number, frame in read_stills(str(path), found.stills, range(found.num_frames)):
+            tick()
+            seen.add_frame(frame)
+            if frame.format.name != seen.pixel_format:
+                kinds = f"{seen.pixel_format} to {frame.format.name}"
+                raise VideoError(f"{path}: pixel format changes from {kinds} at frame {number}")
+            is_deep = frame.format.name in DEEP  # its bytes may be in either order
+            for plane in [values_of(frame)] if is_deep else map(plane_lines, frame.planes):
+                seen.digest.update(np.ascontiguousarray(plane).data)
+            if each_frame:
+                each_frame(frame)
+    except VideoError as error:
+        num_decoded = len(seen.frame_times)
+        raise VideoError(
+            f"{error}; {num_decoded} of {found.num_frames} frames are good", error.stage, num_decoded
+        ) from None
+    fps, keeps_times = _believed(found)
+    assumed = f"keeps no times: {fps:.4g} frames per second are assumed; nothing states a rate"
+    height, width = seen.orientation.upright_shape(*reversed(seen.size))
+    colour = (seen.layout and seen.layout.colour) or ColourSpace()
+    return VideoIndex(
+        path=str(path),
+        num_bytes=found.num_bytes,
+        num_frames=found.num_frames,
+        num_corrupt=0,
+        height=height,
+        width=width,
+        rotation=seen.orientation.rotation,
+        fps=fps,
+        duration_seconds=found.num_frames / fps,
+        known_format=None,
+        codec=found.codec,
+        pixel_format=seen.pixel_format,
+        timestamps=range(found.num_frames),
+        packets_match=False,
+        key_frames=(),
+        fingerprint=seen.fingerprint(),
+        mirrored=seen.orientation.mirrored,
+        matrix=colour.matrix,
+        full=colour.full,
+        remarks=(*(() if keeps_times else (assumed,)), *look_of(seen)),
+        tick_seconds=1 / fps,
+        stills=found.stills,
+        window=seen.values.window(),
+    )
+
+
+def _believed(found: FoundStills) -> tuple[float, bool]:
+    """Frames per second, and whether the pictures' own statement of it can be believed."""
+    can_be = found.fps is not None and 0 < found.fps <= HIGHEST_RATE and found.num_frames / found.fps <= MAX_SECONDS
+    return (found.fps, True) if found.fps is not None and can_be else (ASSUMED_RATE, False)
 
 
 def _known_format(probed: InputContainer, video: VideoStream, seen: Pass, tick: Callable[[], None]) -> str | None:

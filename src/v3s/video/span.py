@@ -7,10 +7,11 @@ import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from v3s.video.container import VideoError
 from v3s.video.index import VideoIndex
+from v3s.video.light.window import ValueWindow, choose_window
 from v3s.video.store import StoredVideo
 
 _TIE_SECONDS, _TIE_SHARE = 1.1e-3, 0.1
@@ -87,6 +88,11 @@ class Span:
         return self.video.remarks
 
     @property
+    def window(self) -> ValueWindow | None:
+        """Which values are shown as black and white."""
+        return self.video.window
+
+    @property
     def fingerprint(self) -> int:
         """64 bits, the same for the same span of every copy of a file."""
         text = f"{self.video.fingerprint} {self.start_seconds:.6f} {self.end_seconds:.6f} {self.rate or 0:g}"
@@ -106,6 +112,16 @@ class Span:
         if self.rate is None:
             return [self.first + number for number in numbers]
         return [nearest_frame(self.video, self.start_seconds + number / self.rate) for number in numbers]
+
+
+def windowed(video: VideoIndex | StoredVideo, choice: str | None) -> VideoIndex | StoredVideo:
+    """A video through a window: ``None`` and "auto" for that of the file, or as `choose_window`.
+
+    A store has been written through one.
+    """
+    if choice in (None, "auto") or isinstance(video, StoredVideo) or video.window is None:
+        return video
+    return replace(video, window=choose_window(choice, video.pixel_format, video.window))
 
 
 def at_rate(video: VideoIndex | StoredVideo, rate: float | None) -> VideoIndex | StoredVideo | Span:

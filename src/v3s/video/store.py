@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from v3s.files.checksum import adler32
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
+from v3s.video.light.window import ValueWindow
 from v3s.video.planes import plane_lines
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]
@@ -55,6 +56,7 @@ class StoredVideo:
         fingerprint: As in :class:`v3s.video.index.VideoIndex`; in a store of an earlier version of the frames instead.
         table_checksum: Adler-32 of the table; ``None`` in a store of an earlier version, whose frames have no checksums
             of their own.
+        window: As in :class:`v3s.video.index.VideoIndex`: the stored frames are what it shows.
     """
 
     path: str
@@ -75,6 +77,7 @@ class StoredVideo:
     remarks: tuple[str, ...] = ()
     fingerprint: int = 0
     table_checksum: int | None = None
+    window: ValueWindow | None = None
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -85,7 +88,8 @@ class StoredVideo:
         """Read an entry that :meth:`to_json` wrote, of this version or an earlier one."""
         values = json.loads(line)
         of_frames = values["checksum"] << 32 | values["num_bytes"] & 0xFFFFFFFF
-        return cls(**{"fingerprint": of_frames} | values | {"remarks": tuple(values.get("remarks", ()))})
+        listed = {"remarks": tuple(values.get("remarks", ())), "window": tuple(values.get("window") or ()) or None}
+        return cls(**{"fingerprint": of_frames} | values | listed)
 
 
 def plane_shapes(pixel_format: PixelFormat, height: int, width: int) -> tuple[tuple[int, int, int], ...]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from mmap import mmap
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from av.video.frame import VideoFrame
 from v3s.files.checksum import adler32
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
+from v3s.video.light.window import DEEP, ValueWindow, choose_window, shown
 from v3s.video.orientation import AS_STORED, orientation_of
 from v3s.video.planes import FULL_RANGE, Converter, Layout, fits, layout_of, plane_lines
 from v3s.video.store import PixelFormat, StoredVideo, stored_size
@@ -134,7 +136,13 @@ class ShardWriter:
 
 
 def store_video(
-    path: str | Path, shard: ShardWriter, *, pixel_format: PixelFormat, short_side: int, shard_name: str
+    path: str | Path,
+    shard: ShardWriter,
+    *,
+    pixel_format: PixelFormat,
+    short_side: int,
+    shard_name: str,
+    window: str = "auto",
 ) -> StoredVideo:
     """Decode a video once from end to end, and append its frames to a shard.
 
@@ -144,13 +152,14 @@ def store_video(
         pixel_format: As in :class:`StoredVideo`.
         short_side: Larger frames are shrunk to this many pixels by averaging areas; smaller ones are kept.
         shard_name: The shard's name once it is complete.
+        window: Of deep pictures, as in :func:`v3s.video.light.window.choose_window`; "auto" decodes them twice.
 
     Raises:
         VideoError: As :func:`v3s.video.index.index_video` does; the shard is then as it was.
         OSError: The shard cannot be written, which is not the video's fault.
     """
     start = shard.begin()
-    writer = _FrameWriter(shard, pixel_format, short_side)
+    writer = _FrameWriter(path, shard, pixel_format, short_side, window)
     try:
         index = index_video(path, each_frame=writer, find_key_frames=False)
     except BaseException as error:
@@ -182,6 +191,7 @@ def store_video(
         remarks=index.remarks,
         fingerprint=index.fingerprint,
         table_checksum=adler32(table),
+        window=writer.window,
     )
 
 
@@ -193,9 +203,13 @@ class _FrameWriter:
         colour: Of the stored frames: that of the first, into which any others are brought.
         places: Where the pictures begin in the shard, for "jpeg".
         checksums: Adler-32 of each frame.
+        window: Through which deep pictures are seen.
     """
 
-    def __init__(self, shard: ShardWriter, pixel_format: PixelFormat, short_side: int) -> None:
+    def __init__(
+        self, path: str | Path, shard: ShardWriter, pixel_format: PixelFormat, short_side: int, choice: str
+    ) -> None:
+        self._path, self._choice, self.window = path, choice, cast(ValueWindow | None, None)
         self.size, self.colour, self.places, self.checksums = (0, 0), ColourSpace(), list[int](), list[int]()
         self._shard, self._pixel_format, self._short_side = shard, pixel_format, short_side
         self._layout: Layout | None = None
@@ -216,6 +230,10 @@ class _FrameWriter:
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
         """The planes to store, contiguous, upright and not too large."""
+        if self._layout is None and frame.format.name in DEEP:
+            measured = index_video(self._path, find_key_frames=False).window if self._choice == "auto" else None
+            self.window = choose_window(self._choice, frame.format.name, measured)
+        frame = shown(frame, self.window)
         chosen = self._layout = self._layout or self._begin(frame)
         layout = layout_of(frame) if self._pixel_format == "rgb" else chosen
         size = stored_size(frame.height, frame.width, self._short_side)

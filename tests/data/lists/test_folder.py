@@ -58,7 +58,7 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
     """An ending that a format has is a video's; all others are counted, each by itself."""
     wanted = sorted(f"clips/a{ending}" for ending in ENDINGS)
     make_files(tmp_path, wanted)
-    make_files(tmp_path, [f"frames/{number}.png" for number in range(25)])
+    make_files(tmp_path, [f"shots/{letter}.png" for letter in "abcdefghijklmnopqrstuvwxy"])
     make_files(tmp_path, ["README", "notes.TXT", "clips/a.srt", "clips/b.srt", ".cache/x.mp4", "clips/.DS_Store"])
     videos = list_videos(tmp_path)
     assert list(videos.paths) == wanted
@@ -168,8 +168,8 @@ def test_bad_folders(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"contains no videos: .*such as \.avi or \.mp4; skipped: nothing"):
         list_videos(tmp_path / "empty")
-    make_files(tmp_path / "other", ["a/frame1.jpg", "a/frame2.jpg"])
-    with pytest.raises(ValueError, match=r"skipped: 2 files with other endings \(2 \.jpg\), such as a/frame\d\.jpg"):
+    make_files(tmp_path / "other", ["a/front.jpg", "a/back.jpg"])
+    with pytest.raises(ValueError, match=r"skipped: 2 files with other endings \(2 \.jpg\), such as a/\w+\.jpg"):
         list_videos(tmp_path / "other")
 
 
@@ -250,3 +250,12 @@ def test_bad_lists(tmp_path: Path) -> None:
         list_videos(missing, subset="test")
     with pytest.raises(ValueError, match=r"need a folder of videos, but .* is a file; give the folder"):
         list_videos(missing, splits=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "label"), [("my cell", None), ("my cell across", "across"), ("my cell,across", "across")]
+)
+def test_a_list_names_a_folder_of_frames_as_a_file(line: str, label: str | None, tmp_path: Path) -> None:
+    make_files(tmp_path, ["my cell/1.png", "my cell/2.png", "my/a.mp4"])
+    (entry,) = read_list(write(tmp_path / "list.txt", line), tmp_path).entries
+    assert (entry.names, entry.label) == (("my cell",), label)

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from v3s.data.store_folder import is_store, open_store
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
+from v3s.video.stills.folder import frame_files, is_picture
+from v3s.video.stills.source import STACK_ENDINGS
 
 _OWN_OUTPUT = {
     "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
@@ -62,6 +64,9 @@ def video_files(root: Path, *, inside: Path | None = None) -> tuple[str, ...]:
 def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     """List the video files below a folder, at any depth; of a store those that it was made from.
 
+    A folder that holds numbered pictures and no video, at any depth, is itself a video: its frames. A TIFF file is a
+    video unless it is such a frame; so is a DICOM file.
+
     Links to folders are followed, but never back into a folder that they lie in. Names that begin with a dot are
     skipped, and so is what v3s itself wrote below the folder. A link that leads nowhere, a pipe, a device and a folder
     without videos are listed if they are named like a video, so that a scan reports them.
@@ -93,11 +98,33 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
             f"skipped: {skipped}, such as {found.example}" if found.example else f"skipped: {skipped or 'nothing'}"
         )
         raise ValueError(
-            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS)} endings of videos, "
-            f"such as .avi or .mp4; {content}; a list file may name files with other endings"
+            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS | STACK_ENDINGS)} "
+            f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
         )
     found.videos.sort()
     return found
+
+
+def is_frame_folder(folder: Path) -> bool:
+    """Whether a folder is itself a video: it holds numbered pictures, and no video at any depth.
+
+    Raises:
+        ValueError: The folder cannot be read.
+    """
+    if not _are_frames(folder):
+        return False
+    found = FoundFiles()
+    _walk(folder, "", (), None, found)
+    return not found.videos
+
+
+def names_video(path: Path) -> bool:
+    """Whether there is a file of this path, or a folder of frames.
+
+    Raises:
+        ValueError: A folder cannot be read.
+    """
+    return os.path.isfile(path) or (os.path.isdir(path) and is_frame_folder(path))
 
 
 def link_outside(path: Path, folder: Path) -> str | None:
@@ -106,6 +133,17 @@ def link_outside(path: Path, folder: Path) -> str | None:
         return None
     target, real_folder = os.path.realpath(path), os.path.realpath(folder)
     return None if Path(target).is_relative_to(real_folder) else target
+
+
+def video_link_outside(path: Path, folder: Path) -> str | None:
+    """As :func:`link_outside` for a video, of which each frame may be a link if it is a folder of frames."""
+    if (target := link_outside(path, folder)) or not path.is_dir():
+        return target
+    try:
+        frames = frame_files(path)
+    except OSError:  # reading it says so
+        return None
+    return next(filter(None, (link_outside(Path(frame.path), folder) for frame in frames)), None)
 
 
 def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: Path | None, found: FoundFiles) -> None:
@@ -125,21 +163,44 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
     if below and any(marks.get(name) for name in _OWN_FOLDERS):
         found.num_own += 1
         return
+    num_videos, pictures = len(found.videos), []
     for entry in entries:
         name = f"{below}{entry.name}"
         if entry.name.startswith("."):
             found.num_hidden += 1
         elif entry.name in own:
             found.num_own += 1
+        elif is_picture(entry.name) and entry.is_file():
+            pictures.append(name)
         elif not entry.is_dir():
             _add_file(found, name)
         elif inside and link_outside(Path(entry.path), inside):
             found.videos.append(name)
         else:
-            num_videos = len(found.videos)
+            num_before = len(found.videos)
             _walk(root, f"{name}/", (*parents, here), inside, found)
-            if _ending(name) in ENDINGS and len(found.videos) == num_videos:
+            if _ending(name) in ENDINGS and len(found.videos) == num_before:
                 found.videos.append(name)
+    if not pictures or not _are_frames(folder):
+        for name in pictures:
+            _add_file(found, name)
+    elif below and len(found.videos) == num_videos:
+        found.videos.append(below.rstrip("/"))
+    else:
+        for name in pictures:
+            _add_other(found, name)
+
+
+def _are_frames(folder: Path) -> bool:
+    """Whether the pictures of a folder are the frames of a video.
+
+    Raises:
+        ValueError: The folder cannot be read.
+    """
+    try:
+        return bool(frame_files(folder))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
 
 
 def _own_output(mark: Path) -> set[str]:
@@ -155,11 +216,15 @@ def _own_output(mark: Path) -> set[str]:
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
-    if (ending := _ending(name)) in ENDINGS:
+    if _ending(name) in ENDINGS | STACK_ENDINGS:
         found.videos.append(name)
     else:
-        found.others[ending] += 1
-        found.example = found.example or name
+        _add_other(found, name)
+
+
+def _add_other(found: FoundFiles, name: str) -> None:
+    found.others[_ending(name)] += 1
+    found.example = found.example or name
 
 
 def _ending(name: str) -> str:

@@ -1,11 +1,11 @@
 """Lists with one file per subset: the official CSV files of Kinetics-400, or plain ``path label`` lists."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from v3s.data.lists.folder import names_video
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order
 from v3s.files.reading import read_lines
@@ -20,9 +20,7 @@ _SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
 """Values of the column ``split`` of a single file, for each subset."""
 
 
-def read_kinetics(
-    splits: Path, root: Path, subset: Subset, is_file: Callable[[Path], bool] = os.path.isfile
-) -> Listing:
+def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[Path], bool] = names_video) -> Listing:
     """Read the videos of one subset from a list file or from a folder of them.
 
     An official file has the header ``label,youtube_id,time_start,time_end,split`` and may have more columns. Its videos
@@ -37,35 +35,37 @@ def read_kinetics(
         splits: A list, or a folder with ``train.csv`` and ``val.csv`` or ``test.csv``.
         root: The folder of videos.
         subset: Which videos.
-        is_file: Whether a path names a file, as for `read_list`.
+        is_video: Whether a path names a video, as for `read_list`.
 
     Raises:
         ValueError: There is no list for the subset, or a row cannot be read.
     """
     parts = ("train", "test") if subset == "all" else (subset,)
     if splits.is_file():
-        listing = _read_file(splits, root, is_file, None if subset == "all" else _SPLIT_NAMES[subset])
+        listing = _read_file(splits, root, is_video, None if subset == "all" else _SPLIT_NAMES[subset])
         if subset == "test" and not _is_official(splits):
             raise ValueError(f"{splits} is a single list without a test subset; give a folder that contains test.csv")
     else:
-        listing = _join([_read_part(splits, root, is_file, part) for part in parts])
+        listing = _join([_read_part(splits, root, is_video, part) for part in parts])
     if not listing.entries:
         raise ValueError(f"{splits} lists no videos with subset {subset!r} in its column split; give another list")
     return replace(listing, title=f"{listing.title} {subset}")
 
 
-def _read_part(folder: Path, root: Path, is_file: Callable[[Path], bool], part: str) -> Listing:
+def _read_part(folder: Path, root: Path, is_video: Callable[[Path], bool], part: str) -> Listing:
     """Read the first usable list of a subset."""
     for file in (folder / name for name in SUBSET_FILES[part]):
-        if file.is_file() and ((listing := _read_file(file, root, is_file, None)).classes or part == "train"):
+        if file.is_file() and ((listing := _read_file(file, root, is_video, None)).classes or part == "train"):
             return listing
     raise ValueError(f"{folder} contains no usable {part} list: looked for {', '.join(SUBSET_FILES[part])}")
 
 
-def _read_file(file: Path, root: Path, is_file: Callable[[Path], bool], split_names: tuple[str, ...] | None) -> Listing:
+def _read_file(
+    file: Path, root: Path, is_video: Callable[[Path], bool], split_names: tuple[str, ...] | None
+) -> Listing:
     """Read one list, official or plain; of an official one only the rows with one of `split_names`, if given."""
     if not _is_official(file):
-        return replace(read_list(file, root, is_file), title=f"list {file.name}")
+        return replace(read_list(file, root, is_video), title=f"list {file.name}")
     try:
         entries = tuple(_official_entries(file, csv.DictReader(read_lines(file)), split_names))
     except csv.Error as error:

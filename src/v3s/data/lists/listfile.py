@@ -1,11 +1,11 @@
 """A list file: one video per line, as ``path`` or ``path label``."""
 
 import csv
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from v3s.data.lists.folder import names_video
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
 from v3s.data.lists.spans import Bounds
 from v3s.files.reading import read_lines
@@ -17,7 +17,7 @@ _SPANS = ("path", "start", "end")
 _SPECIAL = frozenset('", \r\n')
 
 
-def read_list(file: Path, root: Path, is_file: Callable[[Path], bool] = os.path.isfile) -> Listing:
+def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_video) -> Listing:
     """Read a list of paths, with or without labels.
 
     The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
@@ -31,7 +31,7 @@ def read_list(file: Path, root: Path, is_file: Callable[[Path], bool] = os.path.
     Args:
         file: The list.
         root: The folder that paths are relative to.
-        is_file: Whether a path names a file, which decides between the possible readings of a line.
+        is_video: Whether a path names a video, which decides between possible readings of a line.
 
     Raises:
         ValueError: The list contains no videos, or cannot be read as a list, or a line of spans cannot be read.
@@ -41,7 +41,7 @@ def read_list(file: Path, root: Path, is_file: Callable[[Path], bool] = os.path.
     lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
-    entries = tuple(_entry(line, root, is_file) for line in lines)
+    entries = tuple(_entry(line, root, is_video) for line in lines)
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
 
 
@@ -109,10 +109,10 @@ def _line(*names: str) -> str:
     return ",".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
-def _entry(line: str, root: Path, is_file: Callable[[Path], bool]) -> ListedVideo:
+def _entry(line: str, root: Path, is_video: Callable[[Path], bool]) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
-    path, label = next((reading for reading in reversed(readings) if is_file(root / reading[0])), readings[0])
+    path, label = next((reading for reading in reversed(readings) if is_video(root / reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
-from v3s.data.lists.folder import find_files, folder_label, link_outside, subset_folders, video_files
+from v3s.data.lists.folder import (
+    find_files,
+    folder_label,
+    is_frame_folder,
+    link_outside,
+    names_video,
+    subset_folders,
+    video_files,
+)
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
@@ -16,6 +24,7 @@ from v3s.data.lists.ucf101 import read_ucf101
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
 from v3s.video.container import ENDINGS
+from v3s.video.stills.source import STACK_ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -80,11 +89,11 @@ def list_videos(
     """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, a video, or a list file (``.txt``, ``.csv``) with one ``path`` or ``path label`` per line, or of
-            spans (see :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder
-            without `splits`, the label of a video is the name of its folder; videos
-            directly in `data` have no label. Links that lead out of such a folder are refused: only a list may name
-            files elsewhere.
+        data: A folder, a video (a file, or a folder of numbered pictures), or a list file (``.txt``, ``.csv``) with one
+            ``path`` or ``path label`` per line, or of spans (see :func:`v3s.data.lists.listfile.read_list`), relative
+            to the folder of the list. In a folder without `splits`, the label of a video is the name of its folder;
+            videos directly in `data` have no label. Links that lead out of such a folder are refused: only a list may
+            name files elsewhere.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
@@ -182,11 +191,12 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         return data, read_splits(splits, split, subset, data)
     if split != 1:
         raise ValueError(f"split {split} was given, but {data} has only one split; omit --split")
-    if data.is_dir():
+    if data.is_dir() and not is_frame_folder(data):
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
-    if data.suffix.lower() in ENDINGS:
+    if data.suffix.lower() in ENDINGS | STACK_ENDINGS or data.is_dir():
+        data = data if data.name else data.resolve()
         return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
     return data.parent, read_list(data, data.parent)
 
@@ -200,7 +210,7 @@ def has_test_part(data: Path) -> bool:
 
 
 def read_splits(
-    splits: Path, split: int, subset: Subset, root: Path, is_file: Callable[[Path], bool] = os.path.isfile
+    splits: Path, split: int, subset: Subset, root: Path, is_video: Callable[[Path], bool] = names_video
 ) -> Listing:
     """Read the official lists of a dataset, or a list per subset.
 
@@ -209,7 +219,7 @@ def read_splits(
         split: The number of the official split.
         subset: Which videos.
         root: The folder that paths are relative to.
-        is_file: Whether a path names a file, as for `read_list`.
+        is_video: Whether a path names a video, as for `read_list`.
 
     Raises:
         ValueError: A list does not exist or cannot be read, or there is no such split or subset.
@@ -225,7 +235,7 @@ def read_splits(
         return numbered
     if split != 1:
         raise ValueError(f"split {split} was given, but {splits} has only one split; omit --split")
-    return read_kinetics(splits, root, subset, is_file)
+    return read_kinetics(splits, root, subset, is_video)
 
 
 def _read_official(folder: Path, split: int, subset: Subset) -> Listing | None:
@@ -289,7 +299,7 @@ class VideoOptions(SpanOptions):
 
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
-            prepare.
+            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
@@ -304,11 +314,12 @@ class VideoOptions(SpanOptions):
     subset: Subset = "train"
     allow_missing: bool = False
 
-    def list_videos(self, fps: float | None = None) -> VideoList:
+    def list_videos(self, fps: float | None = None, window: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.
 
         Args:
             fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
+            window: the window of the run, if ``self.window`` does not say otherwise.
         """
         return list_videos(
             self.data,
@@ -316,5 +327,5 @@ class VideoOptions(SpanOptions):
             split=self.split,
             subset=self.subset,
             allow_missing=self.allow_missing,
-            spans=self.spans_for(fps),
+            spans=self.spans_for(fps, window),
         )

@@ -113,7 +113,7 @@ def labelled_vectors(
 def _computed(options: FeatureOptions, feature: Feature, console: Console, divides: bool) -> LabelledVectors:
     encoder = open_encoder(options, [feature])
     parts = labelled_parts(
-        options, seed=options.seed, workers=options.workers, console=console, divides=divides, fps=encoder.view.fps
+        options, seed=options.seed, workers=options.workers, console=console, divides=divides, view=encoder.view
     )
     return encode_parts(encoder, parts, console)
 
@@ -168,6 +168,8 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *,
     for name in ("clip_frames", "clip_size", "fps", *(() if view.stride and stride != 0 else ("num_clips",))):
         if (value := getattr(options, name, None)) is not None:
             has[name], asked[name] = getattr(view, name), value
+    if (window := getattr(options, "window", None)) is not None:
+        has["window"], asked["window"] = view.window or "auto", window
     differing = [name for name in asked if asked[name] != has[name]]
     if differing:
         given, wanted = _as_options(has, differing), _as_options(asked, differing)
@@ -220,7 +222,5 @@ def take_stored(contents: Contents, listed: VideoList, console: Console) -> Labe
 def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     """Open what the middle one of a sample's rows shows."""
     vectors, rows = contents.vectors, joined.rows[joined.samples == number]
-    place = vectors.place_of(int(rows[len(rows) // 2]))
-    return video_of(
-        place, known_video(Path(vectors.description.root), Path(place.file)), vectors.description.space.view.fps
-    )
+    place, view = vectors.place_of(int(rows[len(rows) // 2])), vectors.description.space.view
+    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view.window), view.fps)

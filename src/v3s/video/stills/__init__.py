@@ -1,0 +1,1 @@
+"""Videos that are pictures one by one: folders of numbered frames, TIFF stacks, DICOM files."""

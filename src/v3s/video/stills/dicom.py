@@ -1,0 +1,129 @@
+"""A DICOM file of several frames (cine) as a video: pydicom reads the file, FFmpeg decodes its pictures."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from v3s.options import import_extra
+from v3s.video.container import MAX_PIXELS
+from v3s.video.stills.border import reading
+from v3s.video.stills.found import FoundStills, Stills
+from v3s.video.stills.pictures import PictureDecoder
+from v3s.video.stills.pixels import as_frame
+
+DICOM_ENDINGS = frozenset({".dcm", ".dicom"})
+
+_MOST_HEADER_BYTES = 1 << 16  # of an element: larger ones, such as all pixels, stay in the file until they are needed
+_SYNTAX = "1.2.840.10008.1.2"
+_AS_ARRAYS = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2", "5", "1.99"))}  # no compression, RLE, deflate
+_CODECS = {
+    **{f"{_SYNTAX}.4.{number}": "mjpeg" for number in (50, 51, 57, 70)},
+    **{f"{_SYNTAX}.4.{number}": "jpegls" for number in (80, 81)},
+    **{f"{_SYNTAX}.4.{number}": "jpeg2000" for number in (90, 91)},
+}
+"""FFmpeg's decoder of each transfer syntax with compressed pictures."""
+
+
+def open_dicom(path: str) -> FoundStills:
+    """Learn how many frames a DICOM file has, and their rate.
+
+    Raises:
+        VideoError: It is damaged, has no pictures, or such as are not read.
+    """
+    with _opened(path) as file:
+        num_frames, num_bytes = _num_frames(file), os.path.getsize(path)
+        if num_frames > num_bytes:
+            raise ValueError(f"it states {num_frames} frames, more than it has bytes")
+        codec = _CODECS.get(file.file_meta.TransferSyntaxUID, "dicom")
+        return FoundStills(Stills("dicom"), num_frames, num_bytes, codec, _rate(file))
+
+
+def read_dicom(path: str, wanted: Iterable[int]) -> Iterator[VideoFrame]:
+    """Yield frames by their numbers.
+
+    Raises:
+        VideoError: One cannot be read.
+    """
+    wanted = list(wanted)
+    with _opened(path) as file:
+        num_frames = _num_frames(file)
+        if wanted and max(wanted) >= num_frames:
+            raise ValueError(f"it has {num_frames} frames now: it changed since it was indexed; index it again")
+        if file.file_meta.TransferSyntaxUID in _AS_ARRAYS:
+            yield from _plain_frames(path, file, wanted)
+        else:
+            yield from _compressed_frames(file, wanted, num_frames)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """Open a DICOM file. pydicom warns of what it can read all the same."""
+    with reading(f"{path}:"):
+        pydicom = import_extra("pydicom", "science", "reading DICOM files")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield pydicom.dcmread(path, defer_size=_MOST_HEADER_BYTES)
+
+
+def _num_frames(file: Any) -> int:
+    """The number of pictures, once it is known that they can be read."""
+    if "PixelData" not in file:
+        raise ValueError("it holds no pictures: it is a report, or is cut short")
+    syntax = file.file_meta.TransferSyntaxUID
+    if syntax not in _AS_ARRAYS and syntax not in _CODECS:
+        raise ValueError(f"its pictures are compressed as {syntax.name}, which is not read; convert it to JPEG or RLE")
+    if not 0 < int(file.Rows) * int(file.Columns) <= MAX_PIXELS:
+        raise ValueError(f"its pictures have {file.Columns}x{file.Rows} pixels; at most {MAX_PIXELS} are read")
+    num_frames = int(file.get("NumberOfFrames") or 1)
+    if num_frames < 1:
+        raise ValueError(f"it states {num_frames} frames")
+    return num_frames
+
+
+def _plain_frames(path: str, file: Any, wanted: list[int]) -> Iterator[VideoFrame]:
+    """Frames that pydicom reads, each from its place in the file."""
+    pixels = import_extra("pydicom.pixels", "science", "reading DICOM files")
+    for values in pixels.iter_pixels(path, indices=wanted):
+        if file.PhotometricInterpretation == "PALETTE COLOR":
+            values = pixels.apply_color_lut(values, file)
+        yield as_frame(_upright_values(values, file))
+
+
+def _compressed_frames(file: Any, wanted: list[int], num_frames: int) -> Iterator[VideoFrame]:
+    encaps = import_extra("pydicom.encaps", "science", "reading DICOM files")
+    decode = PictureDecoder(_CODECS[file.file_meta.TransferSyntaxUID])
+    for number in wanted:
+        frame = decode(encaps.get_frame(file.PixelData, number, number_of_frames=num_frames))
+        if frame.format.name.startswith("yuv") and file.PhotometricInterpretation == "RGB":  # without a marker of it
+            frame = as_frame(np.moveaxis(frame.to_ndarray(), 0, -1))
+        elif file.PhotometricInterpretation == "MONOCHROME1":
+            frame = as_frame(_upright_values(frame.to_ndarray(), file))
+        yield frame
+
+
+def _upright_values(values: np.ndarray, file: Any) -> np.ndarray:
+    """Values of which the greatest is white: in MONOCHROME1 the least is."""
+    if file.PhotometricInterpretation != "MONOCHROME1":
+        return values
+    most = -1 if values.dtype.kind == "i" else (1 << int(file.BitsStored)) - 1
+    inverted: np.ndarray = values.dtype.type(most) - values
+    return inverted
+
+
+def _rate(file: Any) -> float | None:
+    """Frames per second, if the file states the time of a frame, or a rate."""
+    for name in ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"):
+        try:
+            values = [float(value) for value in np.atleast_1d(file.get(name, ()))]
+            if name == "FrameTimeVector":
+                values = values[1:]  # the first is 0
+            if values and (mean := sum(values) / len(values)) > 0:
+                return 1000 / mean if name.startswith("FrameTime") else mean
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return None

@@ -1,0 +1,81 @@
+"""A folder of numbered pictures as a video."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from av.video.frame import VideoFrame
+
+from v3s.video.container import MAX_PIXELS, VideoError
+from v3s.video.stills.border import reading
+from v3s.video.stills.found import FoundStills, Stills
+from v3s.video.stills.numbered import Numbered, are_frames, ending_of, number_frames
+from v3s.video.stills.pictures import PictureDecoder
+from v3s.video.stills.tiff import TIFF_ENDINGS, is_one_picture, read_tiff_picture
+
+PICTURES = {".jpeg": "mjpeg", ".jpg": "mjpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff"}
+"""Endings, in lower case, of pictures that may be frames, and FFmpeg's names of their decoders."""
+
+_MOST_BYTES = 8 * MAX_PIXELS
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name."""
+    return ending_of(name) in PICTURES
+
+
+def frame_files(folder: str | Path) -> list["os.DirEntry[str]"]:
+    """The pictures of a folder, in any order, if they look like the frames of one video; else nothing.
+
+    TIFF files of several pictures each are no frames, but videos of their own: the first by name decides.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if is_picture(entry.name) and entry.name[0] != "." and entry.is_file()]
+    if not are_frames([entry.name for entry in found]):
+        return []
+    first = min((entry.path for entry in found if ending_of(entry.name) in TIFF_ENDINGS), default=None)
+    return found if first is None or is_one_picture(first) else []
+
+
+def open_folder(folder: str) -> FoundStills | None:
+    """Learn the frames of a folder from the names in it; ``None`` if it holds none.
+
+    Raises:
+        VideoError: They are no single series without gaps, or the folder cannot be read.
+    """
+    try:
+        files = frame_files(folder)
+        if not files:
+            return None
+        names = number_frames([file.name for file in files], folder)
+        num_bytes = sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read: {error.strerror}", "open") from error
+    return FoundStills(Stills("folder", names), len(files), num_bytes, _codec(names))
+
+
+def read_folder(folder: str, names: Numbered, wanted: Iterable[int]) -> Iterator[VideoFrame]:
+    """Yield frames by their numbers, each from a file of its own.
+
+    Raises:
+        VideoError: A picture is missing or damaged.
+    """
+    codec = _codec(names)
+    decode = PictureDecoder(codec)
+    for number in wanted:
+        file = Path(folder, names.name(number))
+        with reading(f"{folder}: {file.name}"):
+            if file.stat().st_size > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+            if codec == "tiff":
+                frame = read_tiff_picture(str(file), f"{folder}: {file.name}")
+            else:
+                frame = decode(file.read_bytes())
+        yield frame
+
+
+def _codec(names: Numbered) -> str:
+    return PICTURES[ending_of(names.name(0))]

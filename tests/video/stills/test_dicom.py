@@ -1,0 +1,101 @@
+"""DICOM cine: how frames are kept, rates, and one line for what is not a video."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import scan
+from v3s.video.decode import read_frames
+from v3s.video.index import VideoError, index_video
+
+Film = Callable[..., NDArray[Any]]
+Write = Callable[..., Path]
+
+
+def test_three_frames(tmp_path: Path, film: Film, write_dicom: Write) -> None:
+    values = film(3, np.uint8)
+    index = index_video(write_dicom(tmp_path / "a.dcm", values, FrameTime=40))
+    assert (index.num_frames, index.height, index.width, index.fps, index.window) == (3, 24, 40, 25.0, None)
+    assert index.remarks == ()
+    assert np.array_equal(read_frames(index, [2, 0]).rgb()[:, 1].numpy(), values[[2, 0]])
+    (report,) = scan(list_videos(tmp_path), min_frames=3, cache=None).reports
+    assert report.verdict == "usable"
+
+
+@pytest.mark.parametrize(
+    ("elements", "rate"),
+    [
+        ({"FrameTime": 20}, 50.0),
+        ({"FrameTimeVector": [0, 100, 100, 100]}, 10.0),
+        ({"CineRate": 12}, 12.0),
+        ({"RecommendedDisplayFrameRate": 30}, 30.0),
+        ({"FrameTime": 0, "CineRate": 0}, 25.0),
+    ],
+)
+def test_rates(tmp_path: Path, film: Film, write_dicom: Write, elements: dict[str, Any], rate: float) -> None:
+    assert index_video(write_dicom(tmp_path / "a.dcm", film(4, np.uint8), **elements)).fps == pytest.approx(rate)
+
+
+def test_compressed_frames(tmp_path: Path, film: Film, write_dicom: Write, picture: Callable[..., bytes]) -> None:
+    """JPEG, which ultrasound machines write, through FFmpeg; RLE through pydicom."""
+    colour, grey = film(5, np.uint8, colour=True), film(5, np.uint16)
+    photos = [picture(frame, "mjpeg", "yuvj422p") for frame in colour]
+    jpeg = write_dicom(
+        tmp_path / "jpeg.dcm", colour, syntax="JPEGBaseline8Bit", data=encapsulate(photos),
+        PhotometricInterpretation="YBR_FULL_422",
+    )  # fmt: skip
+    frames = read_frames(index_video(jpeg), [4, 1])
+    assert [plane.shape[1:] for plane in frames.planes] == [(1, 24, 40), (2, 24, 20)]
+    assert np.abs(frames.rgb().permute(0, 2, 3, 1).numpy().astype(int) - colour[[4, 1]]).mean() < 6
+    plain = write_dicom(tmp_path / "plain.dcm", grey)
+    dataset = pydicom.dcmread(plain)
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(tmp_path / "rle.dcm")
+    one, other = (read_frames(index_video(file), range(5)).rgb() for file in (plain, tmp_path / "rle.dcm"))
+    assert np.array_equal(one.numpy(), other.numpy())
+
+
+def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) -> None:
+    values = film(3, np.uint16)
+    index = index_video(write_dicom(tmp_path / "a.dcm", values, PhotometricInterpretation="MONOCHROME1", BitsStored=12))
+    straight = index_video(write_dicom(tmp_path / "b.dcm", 4095 - values))
+    assert index.window == straight.window
+    assert np.array_equal(read_frames(index, [1]).rgb().numpy(), read_frames(straight, [1]).rgb().numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": b""}, "it holds no pictures: it is a report, or is cut short"),
+        ({"syntax": "MPEG4HP41"}, "its pictures are compressed as MPEG-4 AVC/H.264 High Profile"),
+        ({"NumberOfFrames": 10**6}, "it states 1000000 frames, more than it has bytes"),
+        ({"Rows": 60000, "Columns": 60000}, "its pictures have 60000x60000 pixels"),
+        ({"NumberOfFrames": 8}, "; 4 of 8 frames are good"),
+        ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_is_no_video_is_said(
+    tmp_path: Path, film: Film, write_dicom: Write, change: dict[str, Any], reason: str
+) -> None:
+    file = tmp_path / "a.dcm"
+    if change.get("data") == b"":
+        dataset = pydicom.dcmread(write_dicom(file, film(4, np.uint8)))
+        del dataset.PixelData
+        dataset.save_as(file)
+    elif "syntax" in change:
+        write_dicom(file, film(4, np.uint8), data=encapsulate([b"1234"] * 4), **change)
+    else:
+        write_dicom(file, film(4, np.uint8), **change)
+    with pytest.raises(VideoError) as error:
+        index_video(file)
+    assert str(error.value).startswith(f"{file}: cannot be read: ")
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)

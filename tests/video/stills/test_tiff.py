@@ -1,0 +1,127 @@
+"""TIFF stacks: axes, rates, kinds of pixels, and one line for what is not a video."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import scan
+from v3s.video.decode import read_frames
+from v3s.video.index import VideoError, index_video
+
+Film = Callable[..., NDArray[Any]]
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({}, None),
+        ({"bigtiff": True, "byteorder": ">"}, None),
+        ({"imagej": True, "metadata": {"axes": "TYX", "finterval": 0.5}}, 2.0),
+        ({"imagej": True, "metadata": {"axes": "ZYX"}}, None),
+        ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 100.0, "TimeIncrementUnit": "ms"}}, 10.0),
+        ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 1e9}}, None),
+        ({"contiguous": False, "metadata": None}, None),
+        ({"compression": "zlib", "predictor": False, "rowsperstrip": 5}, None),
+        ({"photometric": "miniswhite"}, None),
+    ],
+    ids=str,
+)
+def test_frames_lie_along_the_one_axis(tmp_path: Path, film: Film, options: dict[str, Any], rate: float | None) -> None:
+    values = film(7, np.uint8)
+    with tifffile.TiffWriter(
+        tmp_path / "a.tif",
+        **{name: options[name] for name in ("bigtiff", "byteorder", "imagej", "ome") if name in options},
+    ) as file:
+        rest = {name: value for name, value in options.items() if name not in ("bigtiff", "byteorder", "imagej", "ome")}
+        for picture in values if "contiguous" in options else [values]:
+            file.write(picture, **rest)
+    index = index_video(tmp_path / "a.tif")
+    assert index.num_frames == 7
+    assert index.fps == pytest.approx(rate or 25.0)
+    assert any("are assumed" in remark for remark in index.remarks) == (rate is None)
+    expected = 255 - values if options.get("photometric") == "miniswhite" else values
+    assert np.array_equal(read_frames(index, range(7)).rgb()[:, 0].numpy(), expected)
+
+
+def test_palettes_planes_and_bits(tmp_path: Path) -> None:
+    table = np.arange(3 * 256).reshape(3, 256).astype(np.uint16) * 80
+    tifffile.imwrite(tmp_path / "palette.tif", np.full((2, 8, 8), 200, np.uint8), photometric="palette", colormap=table)
+    shown = read_frames(index_video(tmp_path / "palette.tif"), [1]).rgb()[0, :, 3, 3]
+    assert shown.tolist() == (table[:, 200] >> 8).tolist()
+    planes = np.arange(2 * 3 * 8 * 9).reshape(2, 3, 8, 9).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(read_frames(index_video(tmp_path / "planes.tif"), [0, 1]).rgb().numpy(), planes)
+    bits = np.indices((3, 8, 16)).sum(axis=0) % 3 == 0
+    tifffile.imwrite(tmp_path / "bits.tif", bits, photometric="minisblack")
+    assert np.array_equal(read_frames(index_video(tmp_path / "bits.tif"), [2]).rgb()[0, 0].numpy(), bits[2] * 255)
+    signed = np.array([[[-5, 0], [7, 300]]] * 2, np.int16)
+    tifffile.imwrite(tmp_path / "signed.tif", signed)
+    index = index_video(tmp_path / "signed.tif")
+    assert index.window == (32763, 33068)
+    assert read_frames(index, [0]).rgb()[0, 0].tolist() == [[0, 4], [10, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "reason"),
+    [
+        (np.zeros((5, 2, 8, 8), np.uint8), {"imagej": True, "metadata": {"axes": "TCYX"}}, "it has the axes TCYX"),
+        (np.zeros((5, 2, 8, 8), np.uint8), {"imagej": True, "metadata": {"axes": "TZYX"}}, "it has the axes TZYX"),
+        (np.zeros((5, 8, 8), np.float32), {}, "holds values of type float32; pictures of one or three channels"),
+        (np.zeros((5, 8, 8), np.uint32), {}, "holds values of type uint32; pictures of one or three channels"),
+    ],
+)
+def test_what_is_no_video_is_said(tmp_path: Path, values: NDArray[Any], options: dict[str, Any], reason: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    with pytest.raises(VideoError) as error:
+        index_video(tmp_path / "a.tif")
+    assert reason in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'a.tif'}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_one_frame_many_sizes_and_a_cut(tmp_path: Path, film: Film) -> None:
+    """The same verdicts as of video files."""
+    values = film(9, np.uint16)
+    tifffile.imwrite(tmp_path / "one.tif", values[0])
+    with tifffile.TiffWriter(tmp_path / "sizes.tif") as file:
+        for picture in (*values[:4], values[4, :, :20]):
+            file.write(picture, contiguous=False, metadata=None)
+    with tifffile.TiffWriter(tmp_path / "colour.tif") as file:
+        for picture in (*values[:4], np.stack([values[4]] * 3, axis=-1)):
+            file.write(picture, contiguous=False, metadata=None)
+    tifffile.imwrite(tmp_path / "whole.tif", values)
+    content = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.tif").write_bytes(b"")
+    found = scan(list_videos(tmp_path), min_frames=5, cache=None)
+    verdicts = {report.path: (report.verdict, report.reason) for report in found.reports}
+    assert verdicts["one.tif"] == ("too short", "1 frames; the task needs 5")
+    assert verdicts["whole.tif"] == ("usable", "")
+    assert verdicts["empty.tif"] == ("unreadable", "is an empty file")
+    for name in ("sizes.tif", "colour.tif"):
+        assert verdicts[name][0] == "unreadable"
+        assert "it holds pictures of several kinds" in verdicts[name][1]
+    assert verdicts["cut.tif"][0] in ("partial", "unreadable")
+    assert "cannot be read: " in verdicts["cut.tif"][1]
+
+
+def test_numbered_stacks_are_videos_of_their_own(tmp_path: Path, film: Film) -> None:
+    for number in range(3):
+        tifffile.imwrite(tmp_path / f"mouse{number}.tif", film(5, np.uint8))
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "frames" / f"{number}.TIFF", film(4, np.uint8)[number])
+    assert list_videos(tmp_path).paths == ("frames", "mouse0.tif", "mouse1.tif", "mouse2.tif")
+
+
+def test_without_tifffile_each_file_says_what_to_install(tmp_path: Path, film: Film, monkeypatch: Any) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", film(5, np.uint8))
+    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+    (report,) = scan(list_videos(tmp_path), min_frames=1, cache=None).reports
+    assert report.verdict == "unreadable"
+    assert "pip install 'v3s[science]'" in report.reason
