@@ -153,6 +153,16 @@ def test_resume_takes_the_runs_own_configuration(tmp_path: Path) -> None:
     assert (config.data, config.epochs, config.resume) == ("videos", 9, True)
 
 
+def test_the_command_that_began_a_run_resumes_it(tmp_path: Path) -> None:
+    """With --resume at its end; the recipe own chooses only once."""
+    words = ["--data=videos", f"--out={tmp_path}", "--epochs=9"]
+    contrast = read_config("pretrain", PretrainConfig, [*words, "--recipe=v3s-contrast"])
+    (tmp_path / "config.yaml").write_text(to_yaml(contrast))
+    assert read_config("pretrain", PretrainConfig, [*words, "--recipe=v3s-contrast", "--resume"]).contrast == 0.5
+    resumed = read_config("pretrain", PretrainConfig, [*words, "--recipe=own", "--minutes=3", "--resume"])
+    assert resumed == replace(contrast, resume=True)
+
+
 def test_a_run_s_own_configuration_does_not_replace_it() -> None:
     given = PretrainConfig(data="videos", out="run", epochs=7, resume=True, overwrite=True)
     assert from_yaml(PretrainConfig, to_yaml(given, without=("resume", "overwrite"))) == replace(

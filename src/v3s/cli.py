@@ -31,7 +31,7 @@ from typing import Any, get_type_hints
 
 from v3s import argv
 from v3s.commands import COMMANDS
-from v3s.commands.recipes import RECIPE_OPTIONS, RecipeError, options_of_recipe
+from v3s.commands.recipes import OWN, RECIPE_OPTIONS, RecipeError, options_of_recipe
 from v3s.options import as_typed, closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
@@ -109,7 +109,7 @@ def load_command(name: str) -> tuple[Callable[[Any], object], type[Any]]:
 def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     """Read the configuration of a command; each source overrides those before it.
 
-    The sources are the defaults, the recipe, the run to resume, ``--config`` files and the command line.
+    The sources are the defaults, the run to resume, the recipe, ``--config`` files and the command line.
 
     Raises:
         argv.UsageError: the command line or an options file is wrong.
@@ -123,9 +123,9 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
     of_run = _options_of_run(kind, values)
-    if recipe and of_run:
-        raise ValueError("--recipe and --resume cannot be combined: a run is resumed with its own options")
-    config = argv.build(kind, options_of_recipe(recipe, values, minutes) | of_run | values)
+    if of_run and recipe == OWN:  # it chose when the run began
+        recipe = minutes = None
+    config = argv.build(kind, of_run | options_of_recipe(recipe, values, minutes) | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
             f"backbone {config.backbone!r} is your own code, which can be trained only from Python: "

@@ -151,7 +151,8 @@ def test_a_stretch_is_not_set_before_the_player_shows_it(spans_page: str, window
     page.route("**/window.mp4*", lambda route: None)  # it never comes
     page.locator("#grid .tile").nth(5).focus()
     page.keyboard.press("p")
-    until(lambda: page.locator("#player .time").inner_text().startswith("loading"))
+    until(lambda: page.locator("#player .chosen").inner_text() != "")
+    assert page.locator("#player .time").inner_text().startswith("loading")
     before = page.locator("#player .chosen").inner_text()
     page.keyboard.press("i")
     assert page.locator("#player .chosen").inner_text() == before

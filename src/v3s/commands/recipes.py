@@ -15,7 +15,7 @@ _UCF101 = {
     "statistics_clips": 0,
 }
 
-_OWN = "own"
+OWN = "own"
 """Not a fixed set: it is chosen for some videos and a machine, see `v3s.commands.own`."""
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ RECIPE_OPTIONS = (
     argv.Option(
         field="recipe",
         names=("--recipe",),
-        choices=(*RECIPES, _OWN),
+        choices=(*RECIPES, OWN),
         metavar="NAME",
         group="Attributes",
         help="A named set of options; any other option overrides it. own chooses for your videos and this machine, and "
@@ -85,8 +85,8 @@ def recipe(name: str, *, minutes: float | None = None, **options: Any) -> dict[s
     >>> recipe("v3s-contrast", data="videos", out="run", contrast=0.25)["contrast"]
     0.25
     """
-    if name not in (*RECIPES, _OWN):
-        known = (*RECIPES, _OWN)
+    if name not in (*RECIPES, OWN):
+        known = (*RECIPES, OWN)
         raise ValueError(f"no recipe is called {name!r}{closest(name, known)}; available: {', '.join(known)}")
     return options_of_recipe(name, options, minutes) | options
 
@@ -106,9 +106,9 @@ def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float
     """
     if minutes is not None and not isinstance(minutes, int | float):
         raise TypeError(f"minutes is {minutes!r}, of type {type(minutes).__name__}; it must be a number or None")
-    if minutes is not None and (name != _OWN or not minutes > 0):
-        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {_OWN}")
-    if name != _OWN:
+    if minutes is not None and (name != OWN or not minutes > 0):
+        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {OWN}")
+    if name != OWN:
         return dict(RECIPES[name]) if name else {}
     if "data" not in given:
         raise argv.UsageError("--data is missing")
