@@ -36,6 +36,7 @@ from v3s.options import as_typed, closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
 _STDOUT = 1
+_EXIT_WITHOUT_READER = 141  # 128 + SIGPIPE, a signal that Windows does not have
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _output_has_no_reader():
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the last flush by the interpreter
-            return 128 + signal.SIGPIPE
+            return _EXIT_WITHOUT_READER
         if isinstance(error, OSError) and error.filename is not None:
             return _print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return _print_error(str(error))

@@ -122,5 +122,15 @@ def test_a_missing_gpu_is_refused(two_gpus: list[torch.device], device: str, loc
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cuda:-1", "cuda:x", ""])
 def test_other_devices_are_refused(device: str) -> None:
-    with pytest.raises(ValueError, match="it must be auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ValueError, match="it must be auto, cpu, cuda, cuda:N or mps"):
         choose_compute(device)
+
+
+def test_a_mac_s_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_compute("mps") == Compute(torch.device("mps"), bf16=False)
+    with pytest.raises(ValueError, match="device 'mps' computes in fp32; bf16 was requested"):
+        choose_compute("mps", "bf16")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"'mps' was requested, but torch .* finds no GPU of a Mac here"):
+        choose_compute("mps")

@@ -77,20 +77,27 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     """Choose a device and the fastest precision on it.
 
     Args:
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" (an NVIDIA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:N", or "mps", the GPU of a
+            Mac, which computes in fp32.
         precision: "auto" is bf16 if the device has hardware for it: GPUs from compute capability 8 on, and CPUs with
             AMX or AVX-512 BF16. Other CPUs emulate bf16.
         local_rank: the GPU of this process if several processes run on one machine.
 
     Raises:
-        ValueError: the device does not exist on this machine.
+        ValueError: the device does not exist on this machine, or does not compute in this precision.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    form = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    form = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", device)
     if form is None:
-        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N")
+        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda, cuda:N or mps")
     chosen = torch.device(device)
+    if chosen.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError(f"device 'mps' was requested, but torch {torch.__version__} finds no GPU of a Mac here")
+        if precision == "bf16":
+            raise ValueError("device 'mps' computes in fp32; bf16 was requested")
+        return Compute(chosen, False)
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {device!r} was requested, but torch {torch.__version__} finds no GPU here")
@@ -159,7 +166,7 @@ class ComputeOptions(CheckedOptions):
     More options:
         workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
             (0 for a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
         seed: Seed for all randomness. The same seed gives the same samples with any number of workers and processes.
     """

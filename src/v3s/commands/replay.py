@@ -33,7 +33,7 @@ class ReplayConfig(CheckedOptions):
 
     Attributes:
         run: Folder of the run, as given to --out.
-        device: auto, cpu, cuda or cuda:N. Default: the device of the run.
+        device: auto, cpu, cuda, cuda:N or mps. Default: the device of the run.
     """
 
     run: Annotated[str, "RUN"]

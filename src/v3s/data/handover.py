@@ -6,7 +6,6 @@ the main process copies each batch out before it requests the next one.
 """
 
 import math
-import resource
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,10 @@ def check_room(num_workers: int) -> None:
             f"{SHARED_MEMORY} has {_free_shared_bytes() / 1e3:.0f} kB free, but reading processes need shared memory; "
             "give the container more (docker run --shm-size=1g), or use --workers 0"
         )
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
     needed, (soft, hard) = _FILES_OF_MAIN + _FILES_PER_WORKER * num_workers, resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:

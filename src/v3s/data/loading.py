@@ -8,6 +8,7 @@ resumes, with new workers, at the first batch that was not delivered.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from v3s.video.container import Failure, VideoError
 SILENT_SECONDS = 120.0
 """Workers count as hung if for this long no batch arrives and no worker starts a sample."""
 
+_START = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else "spawn"
 _MAX_IDLE_DEATHS = 3  # deaths in a row of workers that were reading no sample: no file is to blame
 
 
@@ -109,6 +111,7 @@ def load(
             collate_fn=_identity,
             worker_init_fn=start_worker,
             prefetch_factor=prefetch,
+            multiprocessing_context=_START,
         )
         with _Workers(loader, positions, BatchReader(pin_memory=pin_memory)) as workers:
             for read in workers:
@@ -257,6 +260,11 @@ def _identity(read: Any) -> Any:
     return read
 
 
+def _child_handler() -> Any:
+    """What this process does when a child ends; None where there is no such signal."""
+    return signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+
+
 class _Workers:
     """The workers of one loader; iterate it for their batches until everything is read or a worker dies.
 
@@ -270,9 +278,9 @@ class _Workers:
         self._positions, self._waiting_since = positions, 0
         self._hung: list[BaseProcess] = []
         self._ended = threading.Event()
-        others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+        others, handler = set(multiprocessing.active_children()), _child_handler()
         self._batches = iter(loader)
-        if threading.current_thread() is threading.main_thread():
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler)
         self._processes = [process for process in multiprocessing.active_children() if process not in others]
         self._watchdog = threading.Thread(target=self._kill_if_hung, daemon=True)

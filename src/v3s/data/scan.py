@@ -1,7 +1,6 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
 import os
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -214,6 +213,8 @@ def _limit_memory() -> None:
     """Let this process take so much more memory than it has now, and no more; Linux only."""
     status = Path("/proc/self/statm")
     if status.exists():
+        import resource
+
         held = int(status.read_text().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         wanted = held + _MAX_BYTES

@@ -323,7 +323,7 @@ def load_encoder(
     Args:
         path: a run's folder or the safetensors file in it; also ``random:NAME[@WIDTH]``, the untrained baseline, and
             ``hf:NAME``, a foundation model.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "bf16" or "fp32".
         stage: the backbone's stage that the vectors come from; "last" for its last.
         pool: "mean" averages the stage, "max" max-pools it by two.

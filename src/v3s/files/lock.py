@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from v3s.files.writing import DESCRIPTION, NEXT, PART, SaveError
 
 LOCK = ".lock"
+_HAS_LOCKF = find_spec("fcntl") is not None  # of POSIX systems
 _OWNER_SECONDS = 1.0  # time for a new owner to write its name
 
 
@@ -44,8 +46,9 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder")
-    if os.name != "posix":  # no such lock exists there
-        yield
+    if not _HAS_LOCKF:
+        with _by_filelock(folder):
+            yield
         return
     is_new = not folder.exists()
     descriptor = _acquire(folder)
@@ -62,6 +65,19 @@ def only_writer(folder: Path) -> Iterator[None]:
         if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         os.close(descriptor)
+
+
+@contextmanager
+def _by_filelock(folder: Path) -> Iterator[None]:
+    """Hold a lock of the library filelock, which does not name its holder."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise FolderInUseError(f"{folder} is in use; wait until the other process ends, or choose another") from error
 
 
 def _acquire(folder: Path) -> int:

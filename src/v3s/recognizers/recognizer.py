@@ -91,7 +91,7 @@ def load_recognizer(path: str | Path, *, device: str = "auto", precision: Precis
 
     Args:
         path: the folder of a run of v3s finetune, or of a recognizer that v3s probe saved.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "bf16" or "fp32".
 
     Raises:

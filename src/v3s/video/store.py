@@ -5,7 +5,6 @@ records follow one another: any frame is one read, and nothing before it is deco
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -126,7 +125,7 @@ def read_stored(video: StoredVideo, frames: Sequence[int]) -> Frames:
     clip = [np.empty((len(frames), *shape), np.uint8) for shape in shapes]
     with _shard_of(video) as shard:
         read = _read_pictures if video.pixel_format == "jpeg" else _read_planes
-        read(video, shard.fileno(), frames, clip)
+        read(video, shard, frames, clip)
     colour = None if video.pixel_format == "rgb" else ColourSpace(video.matrix, video.full)
     return Frames(tuple(map(torch.from_numpy, clip)), colour)
 
@@ -141,16 +140,17 @@ def _shard_of(video: StoredVideo) -> "Iterator[FileIO]":
         raise VideoError(f"{video.path}: its frames cannot be read from {video.shard}: {error.strerror}") from error
 
 
-def _read_planes(video: StoredVideo, file: int, frames: Sequence[int], clip: list[np.ndarray]) -> None:
+def _read_planes(video: StoredVideo, file: FileIO, frames: Sequence[int], clip: list[np.ndarray]) -> None:
     size = frame_bytes(video.pixel_format, video.height, video.width)
     with _Checks(video, file, frames) as checks:
         for position, number in enumerate(frames):
             parts = [group[position] for group in clip]
-            _check_length(video, os.preadv(file, parts, video.offset + number * size), size)
+            file.seek(video.offset + number * size)
+            _check_length(video, sum(file.readinto(part) for part in parts), size)
             checks.check(number, parts)
 
 
-def _read_pictures(video: StoredVideo, file: int, frames: Sequence[int], clip: list[np.ndarray]) -> None:
+def _read_pictures(video: StoredVideo, file: FileIO, frames: Sequence[int], clip: list[np.ndarray]) -> None:
     places = np.frombuffer(_read_table(video, file), np.uint64, video.num_frames + 1)
     decoder = _jpeg_decoder()
     with _Checks(video, file, frames) as checks:
@@ -158,7 +158,8 @@ def _read_pictures(video: StoredVideo, file: int, frames: Sequence[int], clip: l
             start, end = map(int, places[number : number + 2])
             if not start < end <= video.num_bytes:
                 raise _damaged(video, number)
-            picture = os.pread(file, end - start, video.offset + start)
+            file.seek(video.offset + start)
+            picture = file.read(end - start)
             _check_length(video, len(picture), end - start)
             checks.check(number, [picture])
             clip[0][position, 0], clip[1][position, 0], clip[1][position, 1] = _decoded(video, number, picture, decoder)
@@ -185,11 +186,12 @@ def _damaged(video: StoredVideo, number: int | None = None) -> VideoError:
     return VideoError(f"{video.path}: {what} damaged; delete the shard, run v3s prepare again")
 
 
-def _read_table(video: StoredVideo, file: int) -> bytes:
+def _read_table(video: StoredVideo, file: FileIO) -> bytes:
     """The table behind a video's frames, compared with its checksum."""
     size = 8 * (video.num_frames + 1) if video.pixel_format == "jpeg" else 0
     size += 0 if video.table_checksum is None else 4 * video.num_frames
-    table = os.pread(file, size, video.offset + video.num_bytes)
+    file.seek(video.offset + video.num_bytes)
+    table = file.read(size)
     _check_length(video, len(table), size)
     if video.table_checksum not in (None, adler32(table)):
         raise _damaged(video)
@@ -201,13 +203,13 @@ class _Checks:
 
     Args:
         video: Whose frames; those of an earlier version's store have no checksums, and are not compared.
-        file: Descriptor of its shard.
+        file: Its shard.
         frames: Numbers of those that will be read.
     """
 
     _known: ClassVar[dict[int, int]] = {}  # a bit for each frame of a video that was compared
 
-    def __init__(self, video: StoredVideo, file: int, frames: Sequence[int]) -> None:
+    def __init__(self, video: StoredVideo, file: FileIO, frames: Sequence[int]) -> None:
         self._video, self._key = video, hash((video.shard, video.offset, video.table_checksum))
         self._good = self._known.get(self._key, 0)
         self._sums: np.ndarray | None = None
@@ -254,7 +256,7 @@ def verify_stored(video: StoredVideo) -> None:
     """
     checksum, left = 1, video.num_bytes
     with _shard_of(video) as shard:
-        _read_table(video, shard.fileno())
+        _read_table(video, shard)
         shard.seek(video.offset)
         while left and (block := shard.read(min(left, 1 << 22))):
             checksum, left = adler32(block, checksum), left - len(block)

@@ -4,7 +4,6 @@ import errno
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from fcntl import F_GETFL, F_SETFL, fcntl
 from fractions import Fraction
 from mmap import mmap
 from pathlib import Path
@@ -47,7 +46,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.checksum = 1
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         self._pass_cache(True)
         self._gathering, self._leaving = (np.frombuffer(mmap(-1, PIECE), np.uint8) for _ in range(2))
         self._start = self._gathered = 0  # the first place in the file of what is gathered, and how much that is
@@ -103,7 +102,8 @@ class ShardWriter:
     def _write_out(self, values: memoryview, place: int) -> None:
         while values:
             try:
-                num_written = os.pwrite(self._file, values, place)
+                os.lseek(self._file, place, os.SEEK_SET)  # only this thread writes
+                num_written = os.write(self._file, values)
             except OSError as error:
                 if error.errno != errno.EINVAL or not self._pass_cache(False):
                     raise
@@ -112,6 +112,10 @@ class ShardWriter:
 
     def _pass_cache(self, wanted: bool) -> bool:
         """Write past the system's cache, or through it; whether that is a change that the file system makes."""
+        if not DIRECT:
+            return False
+        from fcntl import F_GETFL, F_SETFL, fcntl
+
         flags = fcntl(self._file, F_GETFL)
         changed = flags | DIRECT if wanted else flags & ~DIRECT
         with suppress(OSError):
