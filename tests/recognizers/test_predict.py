@@ -152,11 +152,11 @@ def test_vectors_of_clips_are_predicted_clip_by_clip(config: PredictConfig, tmp_
 
 def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     result, text = printed(replace(config, segment=0.4, unsure_below=1.0))
-    assert (result.num_spans, result.num_unsure, result.left_out) == (48, 48, {})
+    assert (result.num_spans, result.left_out) == (48, {})
+    assert result.num_unsure > 40
     assert sum(result.by_class.values()) == 48
-    assert f"48 spans, {result.num_events} events; 48 are unsure: the probability is below 1" in text
-    assert "calibrated by temperature" in text
-    assert "on 16 held-out videos: expected calibration error" in text
+    assert f"48 spans, {result.num_events} events; {result.num_unsure} are unsure: the probability is below 1" in text
+    assert "calibration: none, since 16 held-out videos are too few (100 are needed)" in text
 
 
 def test_a_bad_video_is_reported(config: PredictConfig, labelled_videos: Path, tmp_path: Path) -> None:

@@ -136,6 +136,24 @@ class Classifier:
         return probabilities if self.calibration is None else tempered(probabilities, self.calibration.temperature)
 
 
+def require_probabilities(probabilities: Tensor, source: object) -> Tensor:
+    """Return probabilities as they are; refuse those that contain NaN, which overflowing logits give.
+
+    Args:
+        probabilities: any shape.
+        source: the file that they are of, for messages.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    if not probabilities.isfinite().all():
+        raise ValueError(
+            f"{source}: the recognizer gives NaN for it, since numbers of its classifier are too large; restore its "
+            f"{CLASSIFIER}, or train again"
+        )
+    return probabilities
+
+
 def save_recognizer(
     folder: Path,
     network: nn.Module,

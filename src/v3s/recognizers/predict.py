@@ -172,7 +172,5 @@ def _report(
         console,
         f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; {tally.num_unsure:,} are unsure: "
         f"the probability is below {config.unsure_below:g}" + (f"; skipped: {len(left_out):,}" if left_out else ""),
-        "probabilities are not calibrated: an earlier version made the recognizer, or there were too few videos"
-        if classifier.calibration is None
-        else f"calibrated by {classifier.calibration}",
+        f"calibration: {classifier.calibration or 'none, since there were too few videos, or an earlier version'}",
     )
