@@ -19,6 +19,7 @@ from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
+from v3s.options import check_rate
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
@@ -93,8 +94,7 @@ class Trained:
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
-        if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"fps is {self.fps}; it must be more than 0")
+        check_rate(self.fps)
 
     @property
     def view(self) -> View:

@@ -8,7 +8,9 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from filecmp import cmp
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,37 @@ def write_atomically(path: Path, write: Writer, *, keep: Path | None = None) -> 
             path.replace(keep)
 
     write_set({path: write}, before=move)
+
+
+def write_keeping(path: Path, write: Writer) -> Path | None:
+    """Write a file as `write_atomically`; a previous one with another content is kept under the first free name.
+
+    Returns:
+        Where the previous file is now, if it was kept.
+
+    Raises:
+        SaveError: the file cannot be written; the previous file is unchanged.
+    """
+    written: list[Path] = []
+    kept: list[Path] = []
+
+    def write_new(temporary: Path) -> None:
+        written.append(temporary)
+        write(temporary)
+
+    def keep() -> None:
+        if path.is_file() and not cmp(path, written[0], shallow=False):
+            kept.append(free_name(path))
+            path.replace(kept[0])
+
+    write_set({path: write_new}, before=keep)
+    return kept[0] if kept else None
+
+
+def free_name(path: Path) -> Path:
+    """The first of labels-1.csv, labels-2.csv, ... that does not exist, for labels.csv."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+    return next(each for each in numbered if not os.path.lexists(each))
 
 
 def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = lambda: None) -> None:

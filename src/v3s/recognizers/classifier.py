@@ -13,6 +13,7 @@ Both kinds of recognizers are of this form. `v3s finetune` writes the network th
 frozen network as it was.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,19 @@ class Classifier:
             average=self.average,
             calibration=self.calibration,
         )
+
+    def require_stage(self, stages: Iterable[str], path: str | Path) -> None:
+        """Refuse a network that does not have the stage whose feature the classifier takes.
+
+        Raises:
+            CheckpointError: it does not; the message contains the path of the recognizer.
+        """
+        stage, known = self.space.feature.stage, list(stages)
+        if stage not in known:
+            raise CheckpointError(
+                f"{folder_of(path) / DESCRIPTION}: the feature's stage is {stage!r}, and the network's are "
+                f"{', '.join(known)}; restore the file"
+            )
 
     def require_dimension(self, dimension: int, path: str | Path) -> None:
         """Refuse a network whose feature has another length than the classifier takes.

@@ -117,6 +117,7 @@ def open_recognizer(
     """
     classifier = load_classifier(path)
     space, source = classifier.space, open_source(str(path))
+    classifier.require_stage(source.backbone.stages, path)  # type: ignore[arg-type]
     view = space.view if num_clips is None else replace(space.view, num_clips=num_clips, stride=0)
     encoder = make_encoder(source, view, [space.feature], compute, num_workers=num_workers)
     classifier.require_dimension(encoder.dimension, path)

@@ -26,7 +26,7 @@ from v3s.data.lists.splits import VideoList, list_located, read_splits
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
 from v3s.vectors.collection import Vectors, VectorsError, shard_path
-from v3s.vectors.entries import Entry
+from v3s.vectors.entries import Entry, tabulate
 
 _LEAST_SHARE = 0.5  # of a row's time: more of it must lie in a labelled span
 
@@ -212,7 +212,7 @@ def join(contents: Contents, listed: VideoList) -> Joined:
         VectorsError: a listed file or span has no row.
     """
     vectors, paths, labels = contents.vectors, listed.paths, listed.labels
-    videos, starts, ends = row_times(contents)
+    videos, starts, ends = vectors.row_times(tabulate(contents.entries))
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, video in enumerate(videos.tolist()):
         rows_of[contents.entries[video].path].append(row)
@@ -272,17 +272,6 @@ def _copies(entries: Sequence[Entry], bounds: Sequence[tuple[float, float]]) -> 
             int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
         )
     return np.array(numbers, np.uint64)
-
-
-def row_times(contents: Contents) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return each row's entry, start and end in its file in seconds, each of shape (rows,)."""
-    videos, first, last = (
-        np.concatenate([getattr(shard, name).numpy() for shard in contents.vectors.shards])
-        for name in ("videos", "starts", "ends")
-    )
-    begins = np.array([entry.start_seconds for entry in contents.entries])[videos]
-    steps = np.array([entry.seconds / entry.num_frames for entry in contents.entries])[videos]
-    return videos, begins + first * steps, begins + last * steps
 
 
 def stored_features(vectors: Vectors, rows: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from v3s.files.times import time_text
-from v3s.options import CheckedOptions, require_positive
+from v3s.options import CheckedOptions, check_rate, require_positive
 from v3s.video.index import VideoIndex
 from v3s.video.light.window import parse_window
 from v3s.video.span import Span, span_of
@@ -50,7 +50,8 @@ class SpanOptions(CheckedOptions):
             ValueError: a value is not positive, a segment is shorter than a frame, there is a stride alone, or the
                 window is none.
         """
-        require_positive(self, "segment", "segment_stride", "fps")
+        require_positive(self, "segment", "segment_stride")
+        check_rate(self.fps)
         parse_window("auto" if self.window is None else self.window)
         if self.segment_stride is not None and self.segment is None:
             raise ValueError(f"segment_stride is {self.segment_stride:g}, without segments; give --segment too")
