@@ -29,8 +29,10 @@ from v3s.files.text import as_cell
 from v3s.files.writing import CheckpointError, append_line, cut_torn_line, free_name
 from v3s.serve.catalogue import Catalogue
 from v3s.vectors.collection import VectorsError
+from v3s.vectors.labels import GIVEN
 
-FOLDER, LOG, LIST = "labels", "marks.jsonl", "labels.csv"
+FOLDER, LIST = GIVEN
+LOG = "marks.jsonl"
 _MAX_BYTES = 1 << 28
 _MAX_NAME = 100
 _WAIT_SECONDS = 5.0  # for another process that writes a label

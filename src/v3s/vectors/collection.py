@@ -29,9 +29,9 @@ from torch.nn import functional as F
 
 from v3s.features.encoder import Space
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
-from v3s.files.text import short_repr
+from v3s.files.text import counted, short_repr
 from v3s.files.writing import CheckpointError, write_whole
-from v3s.vectors.entries import VIDEOS, Columns, Entry, Place, Shard, checksum_of, columns_of, entries_of
+from v3s.vectors.entries import VIDEOS, Columns, Entry, Place, Shard, checksum_of, columns_of, entries_of, noun_of
 from v3s.vectors.exact import Neighbours, nearest
 
 _FORMAT = 1
@@ -250,7 +250,12 @@ class Vectors:
     @property
     def has_spans(self) -> bool:
         """Whether some entries are spans that do not begin with their file."""
-        return b'"start_seconds"' in self._lines
+        return noun_of(self._lines) == "span"
+
+    @property
+    def counted(self) -> str:
+        """How many entries it has, in words: ``343 spans``."""
+        return counted(self.description.num_videos, noun_of(self._lines))
 
     def _place(self, row: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(self.offsets, row, side="right")) - 1
@@ -323,7 +328,7 @@ def _fits(shard: Shard, description: Description) -> bool:
         and shard.vectors.shape == (num_rows, description.dimension)
         and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
         and (lengths is None or (lengths.dtype == torch.float32 and lengths.shape == (num_rows,)))
-        and (lengths is None or bool(((lengths >= 0) & (lengths < torch.inf)).all()))
+        and not (lengths is not None and bool((lengths < 0).any()))
         and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
         and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
     )

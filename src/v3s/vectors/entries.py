@@ -82,6 +82,11 @@ def video_lines(videos: Iterable[Entry]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in values)
 
 
+def noun_of(lines: bytes) -> str:
+    """What the entries of videos.jsonl are: spans, if some do not begin with their file, or videos."""
+    return "span" if b'"start_seconds"' in lines else "video"
+
+
 def entries_of(lines: bytes, listed: Path) -> Iterator[Entry]:
     """Read the content of videos.jsonl, every value checked: 100,000 lines in a second or two.
 

@@ -104,12 +104,19 @@ class SpanOptions(CheckedOptions):
 
 def _inside(video: VideoIndex | StoredVideo, bounds: Bounds) -> tuple[float, float]:
     """Start and end of a part of a video, in seconds."""
-    start, end = bounds
-    length = video.duration_seconds
-    if start >= length or (end or 0.0) > length + _SLACK_SECONDS:
-        asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
-        raise ValueError(f"{asked} is outside of the video: it is {time_text(length)} long")
+    (start, end), length = bounds, video.duration_seconds
+    if reason := outside(bounds, length):
+        raise ValueError(reason)
     return start, length if end is None else min(end, length)
+
+
+def outside(bounds: Bounds, length: float) -> str:
+    """Why a part lies outside of a video of so many seconds; empty if it does not."""
+    start, end = bounds
+    if start < length and (end or 0.0) <= length + _SLACK_SECONDS:
+        return ""
+    asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
+    return f"{asked} is outside of the video: it is {time_text(length)} long"
 
 
 WHOLE_VIDEOS = SpanOptions()
