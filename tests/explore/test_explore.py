@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 import v3s
@@ -21,7 +22,7 @@ from v3s.data.lists.splits import list_videos
 from v3s.explore.explore import ExploreConfig, explore
 from v3s.explore.spans import matrix_of
 from v3s.files.writing import SaveError
-from v3s.vectors.collection import Vectors
+from v3s.vectors.collection import Vectors, VectorsError, open_vectors, save_shard
 from v3s.vectors.embed import EmbedConfig, embed
 
 QUIET = Console(quiet=True)
@@ -168,6 +169,16 @@ def test_a_page_is_replaced_and_labels_that_a_person_wrote_are_kept(stored: Vect
     assert f"to_label.csv had labels; it is now {out / 'to_label-1.csv'}" in text
     assert (out / "to_label-1.csv").read_text() == written
     assert (out / "to_label.csv").read_text() == proposed
+
+
+def test_vectors_of_nan_are_named(stored: Vectors, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    shutil.copytree(stored.folder, vectors)
+    shard = replace(stored.shards[0], vectors=torch.full_like(stored.shards[0].vectors, torch.nan))
+    save_shard(vectors, 0, shard, stored.description)
+    with pytest.raises(VectorsError, match=r"vectors/shard-00000\.safetensors: contains NaN or infinity; run"):
+        run(open_vectors(vectors), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_leaves_no_half_page(

@@ -336,11 +336,22 @@ def test_a_video_that_could_not_be_embedded_is_skipped_and_said(folder: Path, tm
 
 def test_another_feature_or_other_clips_are_refused_with_the_command(folder: Path, stored: Path) -> None:
     with pytest.raises(VectorsError) as caught:
-        retrieve(RetrieveConfig(vectors=str(stored), clip_frames=16), console=QUIET)
+        retrieve(RetrieveConfig(vectors=str(stored), clip_frames=16, pool="max"), console=QUIET)
     assert "\n" not in str(caught.value)
     assert "was embedded with --pool mean --clip-frames 8 --num-clips 2, not --pool max" in str(caught.value)
     assert f"v3s embed {folder} --backbone random:r3d@0.125 --stage conv5 --pool max" in str(caught.value)
-    retrieve(RetrieveConfig(vectors=str(stored), clip_frames=8, num_clips=2, pool="mean"), console=QUIET)
+    given = RetrieveConfig(vectors=str(stored), clip_frames=8, num_clips=2, pool="mean")
+    assert retrieve(given, console=QUIET) == retrieve(RetrieveConfig(vectors=str(stored), num_clips=2), console=QUIET)
+
+
+def test_labels_that_were_given_in_the_page_are_named(stored: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    shutil.copytree(stored, vectors)
+    (vectors / "labels").mkdir()
+    (vectors / "labels/labels.csv").write_text("path,start,end,label\n")
+    console = Console(file=io.StringIO(), width=1000)
+    of_store(vectors, console=console)
+    assert f"{vectors}/labels/labels.csv has labels that were given in v3s serve; give it as DATA" in printed(console)
 
 
 def damage(vectors: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:

@@ -261,6 +261,22 @@ def test_mistakes_are_one_line(
     assert not Path(config.out).exists()
 
 
+def test_other_answers_that_were_there_are_kept(
+    config: PredictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = embedded(config, tmp_path / "vectors")
+    words = ["predict", "--in", vectors, "--recognizer", config.recognizer, "--out", config.out]
+    words += ["--events", str(tmp_path / "e.csv")]
+    for more in ([], [], ["--unsure-below", "0.99"]):
+        capsys.readouterr()
+        assert main([*words, *more]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{config.out}\n{tmp_path / 'e.csv'}\n")
+    assert f"other answers were there before; they are now {tmp_path / 'p-1.csv'}" in printed
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"p.csv", "p-1.csv", "e.csv", "e-1.csv"}
+    assert [row["class"] for row in rows(config.out)] == [row["class"] for row in rows(tmp_path / "p-1.csv")]
+
+
 def test_stored_vectors_with_nan_are_refused(config: PredictConfig, tmp_path: Path) -> None:
     vectors = open_vectors(embedded(config, tmp_path / "vectors"))
     shard = replace(vectors.shards[1], vectors=torch.full_like(vectors.shards[1].vectors, torch.nan))

@@ -60,6 +60,7 @@ def write_keeping(path: Path, write: Writer) -> Path | None:
     Raises:
         SaveError: the file cannot be written; the previous file is unchanged.
     """
+    path = path.resolve() if path.is_symlink() else path
     written: list[Path] = []
     kept: list[Path] = []
 
