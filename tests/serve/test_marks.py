@@ -246,6 +246,13 @@ def test_names_of_classes_are_one_line_of_text(name: str) -> None:
     check_class("Läufer <b>, \"x\" & 'y'")
 
 
+@pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@a"])
+def test_a_class_that_a_spreadsheet_would_run_is_refused(name: str, files: Path) -> None:
+    with pytest.raises(ValueError, match="which a spreadsheet takes for a formula; begin it with a letter"):
+        with_classes(files, name)
+    assert marks_of(files).classes == []
+
+
 def test_a_class_that_was_not_added_is_refused(files: Path) -> None:
     marks = with_classes(files, "walk")
     with pytest.raises(ValueError, match="there is no class 'wlak'; add it first"):

@@ -11,7 +11,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -150,6 +150,11 @@ def content_digest(path: Path) -> str:
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store."""
     return (folder / STORE_FILE).is_file()
+
+
+def names_in_list(root: Path) -> Callable[[str], str]:
+    """What a list that may lie anywhere calls the videos of a folder: whole paths, those of a store by their names."""
+    return str if is_store(root) else lambda path: str(root / path)
 
 
 def open_store(folder: Path, *, to_write: bool = False) -> Store:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.options import check_clip
+from v3s.options import check_clip, check_rate
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.index import VideoIndex
@@ -20,6 +20,7 @@ from v3s.video.span import at_rate, windowed
 from v3s.video.store import StoredVideo
 from v3s.video.warp import warp
 
+_MOST = 1_000_000  # clips of a video, and frames between two
 _PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame / side of the clip (section 4.3)
 
 
@@ -69,7 +70,10 @@ class View:
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
             raise ValueError(f"a view needs positive sizes and counts, and a stride of 0 or more; got {self}")
+        if max(self.num_clips, self.stride) > _MOST:
+            raise ValueError(f"num_clips is {self.num_clips} and stride {self.stride}; give at most {_MOST:,}")
         check_clip(self.clip_frames, self.clip_size)
+        check_rate(self.fps)
         parse_window(self.window or "auto")
         if self.resize is not None and self.resize.side < self.clip_size:
             raise ValueError(f"frames are resized to {self.resize.side} pixels, less than a clip's {self.clip_size}")

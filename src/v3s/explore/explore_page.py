@@ -73,7 +73,7 @@ def explore_page(
         sections = [
             _map(found, seed),
             *_clusters(found, members, picture),
-            _duplicates(duplicates, len(found.duplicates), picture),
+            _duplicates(duplicates, len(found.duplicates), picture, are_whole=found.table.are_whole),
             _outliers(outliers, found, picture),
             _to_label(to_label, len(found.to_label), picture),
         ]
@@ -120,11 +120,13 @@ def _clusters(found: Exploration, members: Sequence[NDArray[np.int64]], picture:
         yield section(_cluster_name(number, found), shown, anchor=_link(number).removeprefix("#"))
 
 
-def _duplicates(shown: Sequence[Duplicate], count: int, picture: _Picture) -> str:
+def _duplicates(shown: Sequence[Duplicate], count: int, picture: _Picture, *, are_whole: bool) -> str:
     text = (
-        f"{counted(count, 'pair')} of stretches of different files that show the same: the longest runs of spans first"
+        f"{counted(count, 'pair')} of files that show the same, the most similar first"
+        if are_whole
+        else f"{counted(count, 'pair')} of stretches of different files that show the same: the longest runs of spans "
+        "first, then the most similar"
     )
-    text += ", then the most similar"
     text += f"; {len(shown):,} are shown, duplicates.csv has all." if count > len(shown) else "."
     text += " Similarity is 1 for copies and 0 for an average pair of this collection." if count else ""
     pairs = []

@@ -24,6 +24,7 @@ from v3s.pages.page import page, paragraph, section, strip, table, write_page
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import UNKNOWN, Parts
+from v3s.vectors.collection import read_description
 from v3s.vectors.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
 from v3s.video.homography import corners
@@ -44,6 +45,7 @@ class RetrieveConfig(FeatureOptions):
     More options:
         stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
+            Default: max, or that of the vectors of --in.
         page_queries: Number of queries shown on the page.
 
     For ablations:
@@ -51,7 +53,7 @@ class RetrieveConfig(FeatureOptions):
     """
 
     stage: str = LAST
-    pool: Pool = "max"
+    pool: Pool | None = None
     centre: bool = False
     page: str | None = None
     page_queries: int = 12
@@ -106,7 +108,8 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     Source: paper section 4.4.
     """
     console = console or Console()
-    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console)
+    of_vectors = config.vectors and read_description(Path(config.vectors)).space.feature.pool
+    found = labelled_vectors(config, Feature(config.stage, config.pool or of_vectors or "max"), console=console)
     parts, gallery, queries = found.parts, found.train, found.test
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
     result = score(
@@ -196,7 +199,7 @@ def _description(config: RetrieveConfig, found: LabelledVectors, result: Retriev
         "seed": config.seed,
         "view": asdict(found.space.view),
         "stage": found.space.feature.stage,
-        "pool": config.pool,
+        "pool": found.space.feature.pool,
         "centre": config.centre,
         "gallery": parts.train_source,
         "queries": parts.test_source,

@@ -29,9 +29,9 @@ from torch.nn import functional as F
 
 from v3s.features.encoder import Space
 from v3s.files.reading import parse_as, read_as, read_bytes, read_json
-from v3s.files.text import short_repr
+from v3s.files.text import counted, short_repr
 from v3s.files.writing import CheckpointError, write_whole
-from v3s.vectors.entries import VIDEOS, Entry, Place, Shard, checksum_of, columns_of, entries_of
+from v3s.vectors.entries import VIDEOS, Columns, Entry, Place, Shard, checksum_of, columns_of, entries_of, noun_of
 from v3s.vectors.exact import Neighbours, nearest
 
 _FORMAT = 1
@@ -169,6 +169,7 @@ class Vectors:
         """Return the file of a row and its span in it, in frames and in seconds."""
         number, (start, end) = self.video_of(row), self.span_of(row)
         entry = self.video(number)
+        self._check_end(row, end, entry.num_frames)
         file = str(Path(self.description.root) / entry.path)
         return Place(entry, file, start, end, entry.time_of(start), entry.time_of(end))
 
@@ -183,7 +184,36 @@ class Vectors:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entry of each video, in order."""
-        return entries_of(self._lines, self.folder)
+        return entries_of(self._lines, videos_path(self.folder, self.description.generation))
+
+    def row_times(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The entry of each row, int64 (N,), and the start and end of the row in its file in seconds, float64 (N,).
+
+        Args:
+            columns: `tabulate` of the entries.
+
+        Raises:
+            VectorsError: a row ends after its entry.
+        """
+        videos, first, end = (
+            np.concatenate([getattr(shard, name).numpy() for shard in self.shards]).astype(np.int64)
+            for name in ("videos", "starts", "ends")
+        )
+        is_outside = end > columns.num_frames[videos]
+        if is_outside.any():
+            row = int(is_outside.argmax())
+            self._check_end(row, int(end[row]), int(columns.num_frames[videos[row]]))
+        frame_seconds = columns.seconds / columns.num_frames
+        starts, ends = (columns.starts[videos] + frames * frame_seconds[videos] for frames in (first, end))
+        return videos, starts, ends
+
+    def _check_end(self, row: int, end: int, num_frames: int) -> None:
+        if end > num_frames:
+            listed = videos_path(self.folder, self.description.generation)
+            raise VectorsError(
+                f"{listed}: vector {row:,} ends with frame {end:,}, and its video has {num_frames:,}; embed again with "
+                "--overwrite"
+            )
 
     def nearest(self, queries: Tensor, k: int) -> Neighbours:
         """Find the rows with the largest cosine similarity to each query by comparing all rows.
@@ -220,7 +250,12 @@ class Vectors:
     @property
     def has_spans(self) -> bool:
         """Whether some entries are spans that do not begin with their file."""
-        return b'"start_seconds"' in self._lines
+        return noun_of(self._lines) == "span"
+
+    @property
+    def counted(self) -> str:
+        """How many entries it has, in words: ``343 spans``."""
+        return counted(self.description.num_videos, noun_of(self._lines))
 
     def _place(self, row: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(self.offsets, row, side="right")) - 1
@@ -293,6 +328,7 @@ def _fits(shard: Shard, description: Description) -> bool:
         and shard.vectors.shape == (num_rows, description.dimension)
         and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
         and (lengths is None or (lengths.dtype == torch.float32 and lengths.shape == (num_rows,)))
+        and not (lengths is not None and bool((lengths < 0).any()))
         and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
         and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
     )

@@ -28,6 +28,7 @@ from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
 from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
+from v3s.files.reading import read_bytes
 from v3s.files.text import counted, say
 from v3s.files.times import time_text
 from v3s.options import require_folders, require_not_negative, require_positive
@@ -42,8 +43,9 @@ from v3s.vectors.collection import (
     read_shard,
     save_shard,
     shard_path,
+    videos_path,
 )
-from v3s.vectors.entries import VIDEOS, Entry, Shard, video_lines
+from v3s.vectors.entries import VIDEOS, Entry, Shard, noun_of, video_lines
 from v3s.vectors.exact import zero_rows
 from v3s.vectors.export import EXPORTS, import_pyarrow
 from v3s.vectors.folder import begin_folder, without_contents
@@ -226,14 +228,14 @@ def _write_shards(
     folder: Path, encoder: Encoder, table: IndexTable, description: Description, console: Console
 ) -> None:
     """Write the missing shards, and report the speed."""
-    size = description.shard_videos
+    size, noun = description.shard_videos, noun_of(read_bytes(videos_path(folder, description.generation)))
     parts = {
         number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
     }
     missing = [number for number in parts if not _is_complete(folder, number, description, console)]
     videos = [video for number in missing for video in parts[number]]
     if len(videos) < len(table):
-        say(console, f"{len(table) - len(videos):,} of {len(table):,} videos are already embedded")
+        say(console, f"{len(table) - len(videos):,} of {counted(len(table), noun)} are already embedded")
     began = time.perf_counter()
     encoded = encoder.encode_table(table, per_clip=description.per_clip, videos=videos, console=console, scaled=False)
     with closing(encoded):  # ends the progress bar before anything else is printed
@@ -242,7 +244,7 @@ def _write_shards(
             save_shard(folder, number, shard, description)
     seconds = time.perf_counter() - began
     if missing:
-        say(console, f"{counted(len(videos), 'video')} in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s")
+        say(console, f"{counted(len(videos), noun)} in {seconds:.1f} s: {len(videos) / seconds:.1f} {noun}s/s")
 
 
 def _is_complete(folder: Path, number: int, description: Description, console: Console) -> bool:
@@ -272,7 +274,7 @@ def _collect(encoded: Iterable[tuple[int, Tensor]], table: IndexTable, view: Vie
 def _report(vectors: Vectors, console: Console) -> None:
     stored = vectors.description
     if stored.num_padded:
-        short = f"{stored.num_padded:,} of {stored.num_videos:,} videos are shorter than a clip"
+        short = f"{stored.num_padded:,} of {vectors.counted} are shorter than a clip"
         say(console, f"{short}: their last frame is repeated")
     zeros = zero_rows([shard.vectors for shard in vectors.shards])
     if len(zeros):
@@ -288,6 +290,6 @@ def _report(vectors: Vectors, console: Console) -> None:
     say(
         console,
         f"{counted(len(vectors), 'vector')} of {stored.dimension:,} numbers ({stored.dtype}) from "
-        f"{counted(stored.num_videos, 'video')} "
+        f"{vectors.counted} "
         f"in {vectors.folder}{skipped}",
     )

@@ -11,7 +11,7 @@ from v3s.files.reading import read_bytes
 from v3s.files.text import counted
 from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
 from v3s.vectors.collection import VECTORS, Description, VectorsError, read_description, videos_path
-from v3s.vectors.entries import entries_of, video_lines
+from v3s.vectors.entries import VIDEOS, entries_of, video_lines
 
 EXPORTED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet")
 STAGING = ".append-*"
@@ -116,7 +116,7 @@ def _changed_contents(folder: Path, lines: bytes) -> list[str]:
     listed = videos_path(folder, read_description(folder).generation)
     before: dict[str, set[str]] = defaultdict(set)
     now: dict[str, set[str]] = defaultdict(set)
-    for contents, entries in ((before, entries_of(read_bytes(listed), folder)), (now, entries_of(lines, folder))):
+    for contents, entries in ((before, entries_of(read_bytes(listed), listed)), (now, entries_of(lines, listed))):
         for entry in entries:
             contents[entry.path].add(entry.content)
     return [path for path, contents in now.items() if before.get(path, contents) not in ({""}, contents)]
@@ -124,7 +124,7 @@ def _changed_contents(folder: Path, lines: bytes) -> list[str]:
 
 def without_contents(lines: bytes, folder: Path) -> bytes:
     """The content of videos.jsonl as an earlier version wrote it."""
-    return video_lines(replace(entry, content="") for entry in entries_of(lines, folder))
+    return video_lines(replace(entry, content="") for entry in entries_of(lines, folder / VIDEOS))
 
 
 def _summary(description: Description) -> str:

@@ -66,8 +66,7 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
         merged = open_vectors(folder)
     say(
         console,
-        f"merged {len(parts)} folders: {counted(len(merged), 'vector')} "
-        f"of {counted(description.num_videos, 'video')} in {folder}",
+        f"merged {len(parts)} folders: {counted(len(merged), 'vector')} of {merged.counted} in {folder}",
     )
     return merged
 

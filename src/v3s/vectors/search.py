@@ -152,7 +152,7 @@ def _collection(vectors: Vectors) -> str:
     stored = vectors.description
     skipped = f"; {counted(len(stored.left_out), 'unreadable video')} skipped" if stored.left_out else ""
     skipped += f"; {counted(stored.num_gone, 'video')} gone, not searched" if stored.num_gone else ""
-    return f"{counted(len(vectors), 'vector')} of {counted(stored.num_videos, 'video')} ({stored.source}){skipped}"
+    return f"{counted(len(vectors), 'vector')} of {vectors.counted} ({stored.source}){skipped}"
 
 
 def _result(config: SearchConfig, vectors: Vectors, query: Query) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from v3s.files.times import time_text
-from v3s.options import CheckedOptions, require_positive
+from v3s.options import CheckedOptions, check_rate, require_positive
 from v3s.video.index import VideoIndex
 from v3s.video.light.window import parse_window
 from v3s.video.span import Span, span_of
@@ -50,7 +50,8 @@ class SpanOptions(CheckedOptions):
             ValueError: a value is not positive, a segment is shorter than a frame, there is a stride alone, or the
                 window is none.
         """
-        require_positive(self, "segment", "segment_stride", "fps")
+        require_positive(self, "segment", "segment_stride")
+        check_rate(self.fps)
         parse_window("auto" if self.window is None else self.window)
         if self.segment_stride is not None and self.segment is None:
             raise ValueError(f"segment_stride is {self.segment_stride:g}, without segments; give --segment too")
@@ -103,12 +104,19 @@ class SpanOptions(CheckedOptions):
 
 def _inside(video: VideoIndex | StoredVideo, bounds: Bounds) -> tuple[float, float]:
     """Start and end of a part of a video, in seconds."""
-    start, end = bounds
-    length = video.duration_seconds
-    if start >= length or (end or 0.0) > length + _SLACK_SECONDS:
-        asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
-        raise ValueError(f"{asked} is outside of the video: it is {time_text(length)} long")
+    (start, end), length = bounds, video.duration_seconds
+    if reason := outside(bounds, length):
+        raise ValueError(reason)
     return start, length if end is None else min(end, length)
+
+
+def outside(bounds: Bounds, length: float) -> str:
+    """Why a part lies outside of a video of so many seconds; empty if it does not."""
+    start, end = bounds
+    if start < length and (end or 0.0) <= length + _SLACK_SECONDS:
+        return ""
+    asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
+    return f"{asked} is outside of the video: it is {time_text(length)} long"
 
 
 WHOLE_VIDEOS = SpanOptions()
