@@ -20,7 +20,7 @@ from v3s.data.lists.listfile import write_list
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import only_writer
 from v3s.files.writing import SaveError, append_line, write_json, write_together, write_whole
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.train.checkpoint import save_checkpoint
 from v3s.train.run import RunFolder, open_log
 from v3s.vectors.collection import open_vectors
