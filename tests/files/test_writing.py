@@ -29,7 +29,7 @@ from v3s.files.writing import (
     write_together,
     write_whole,
 )
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.train.checkpoint import save_checkpoint
 from v3s.train.run import RunFolder, open_log
 from v3s.vectors.collection import open_vectors

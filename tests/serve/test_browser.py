@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
 from tests.serve.conftest import NAMES
 from v3s.data.lists.splits import list_videos
@@ -45,17 +45,6 @@ def spans_page(embedded: dict[str, Path]) -> Iterator[str]:
     """The address of a server for all tests that change nothing: of spans."""
     with serving(embedded["spans"], "--device", "cpu") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("chromium is not installed, also not by .ci/run")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 Open = Callable[..., Page]

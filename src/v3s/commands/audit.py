@@ -33,7 +33,7 @@ from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
 from v3s.pages.images import data_uri, mp4
-from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
@@ -338,20 +338,26 @@ def _terminal_table(result: Audit) -> Table:
 
 
 def _page(result: Audit) -> str:
-    blocks = [paragraph(sentence) for sentence in result.conclusions]
+    charts, films = {}, []
     for place, head in enumerate(_HEADS):
         scores = {name: pair[place] for name, pair in result.rows.items()}
-        if len(next(iter(scores.values())).labels) > 1:
+        first = next(iter(scores.values()))
+        if len(first.labels) > 1:
             values = {name: score.accuracy for name, score in scores.items()}
-            chance = next(iter(scores.values())).chance
-            chart = bar_chart(values, title=f"Accuracy of the {head} head", reference=chance, note="chance")
-            blocks.append(figure(chart, f"{head} head"))
-    sections = [section("What gives the labels away", *blocks, table(_HEADER, _cells(result)))]
+            title = f"Accuracy of the {head} head"
+            charts[head] = bar_chart(values, title=title, reference=first.chance, note="chance")
     if result.shown is not None:
-        clips = result.shown.permute(0, 2, 3, 4, 1).numpy()
-        columns = [(name, data_uri(mp4(clip, 8), "video/mp4")) for name, clip in zip(STIMULI, clips, strict=True)]
-        sections.append(section("One sample under every stimulus", strip(columns)))
-    return page("Audit", sections, lead=result.title)
+        clips = result.shown.permute(0, 2, 3, 4, 1)
+        films = [(data_uri(mp4(clip, 8), "video/mp4"), name) for name, clip in zip(STIMULI, clips, strict=True)]
+    return render(
+        "audit.html",
+        lead=result.title,
+        conclusions=result.conclusions,
+        charts=charts,
+        header=_HEADER,
+        rows=_cells(result),
+        films=films,
+    )
 
 
 def _usable(

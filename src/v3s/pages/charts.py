@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from v3s.pages.page import text_as_html
+from v3s.pages.templates import text_as_html
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
@@ -49,7 +50,7 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     reference_lines: Mapping[str, float] | None = None,
     markers: Mapping[str, float] | None = None,
-) -> str:
+) -> Markup:
     """Draw named series of (x, y) points as lines; a series of one point is a dot.
 
     Args:
@@ -97,7 +98,7 @@ def line_chart(
 
 def bar_chart(
     values: Mapping[str, float], *, title: str, reference: Mapping[str, float] | float | None = None, note: str = ""
-) -> str:
+) -> Markup:
     """Draw one horizontal bar per value, from zero, with the number at its end.
 
     Args:
@@ -131,7 +132,7 @@ def bar_chart(
     return _svg(title, x_axis.stop + 70, bottom + (28 if note else 8), parts)
 
 
-def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) -> str:
+def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) -> Markup:
     """Draw a table of counts: rows are true classes, columns are predicted classes, shades are shares of the row.
 
     Args:
@@ -326,11 +327,11 @@ def _text(
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{text_as_html(text)}</text>'
 
 
-def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
+def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> Markup:
     """Assemble the chart, which shrinks and grows with the page."""
     width = max(width, 24 + 1.25 * _length(title))
     name = text_as_html(title)
-    return (
+    return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="system-ui, sans-serif" font-size="{_FONT_SIZE}" '
         f'style="display:block;width:100%;max-width:{_LARGEST * width:.0f}px;height:auto">'

@@ -12,7 +12,7 @@ from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.files.text import counted, say
 from v3s.files.times import parse_time, time_text
 from v3s.options import require_files, require_folders, require_positive
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.vectors.approximate import open_index
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
