@@ -95,6 +95,17 @@ def test_entries_of_the_log_that_the_source_names_exist() -> None:
             assert re.search(rf"^## [\d-]+ {re.escape(title)}", log, re.M), f"{path}: {title}"
 
 
+def test_readme_is_easy_to_read() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+    prose = re.sub(r"^```.*?^```|`[^`]*`|^\|.*$|\]\([^)]*\)", "", text, flags=re.M | re.S)
+    for sentence in re.split(r"(?<=[.:?!])\s", prose):
+        assert len(re.findall(r"\d+(?:\.\d+)?", sentence)) <= 2, sentence
+    results = (ROOT / "docs/results.md").read_text()
+    for row in re.findall(r"^\| (?:linear|retrieval|fine).*\|$", text, re.M):
+        assert row in results, row
+
+
 UNCLEAR = r"\b(left out|goes on|go on|is no multiple|told|tells?(?!\()|less bars)\b"
 """Phrases that a reader has to read twice: skipped, continues, must be a multiple of, reported, shows, without bars."""
 
