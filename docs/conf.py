@@ -3,6 +3,7 @@
 project = "v3s"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
 html_theme = "furo"
+html_show_copyright = False
 html_title = "v3s"
 html_extra_path = ["llms.txt"]
 exclude_patterns = ["_build"]

@@ -92,7 +92,27 @@ def test_entries_of_the_log_that_the_source_names_exist() -> None:
     log = (ROOT / "docs/log.md").read_text()
     for path in (ROOT / "src").rglob("*.py"):
         for title in re.findall(r'docs/log\.md, "([^"]+)"', " ".join(path.read_text().split())):
-            assert re.search(rf"^## [\d-]+ {re.escape(title)}", log, re.M), f"{path}: {title}"
+            assert re.search(rf"^### [\d-]+ {re.escape(title)}", log, re.M), f"{path}: {title}"
+
+
+def test_readme_is_easy_to_read() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+    prose = re.sub(r"^```.*?^```|`[^`]*`|^\|.*$|\]\([^)]*\)", "", text, flags=re.M | re.S)
+    for sentence in re.split(r"(?<=[.:?!])\s", prose):
+        assert len(re.findall(r"(?<![\w.])\d+", sentence)) <= 2, sentence
+    results = (ROOT / "docs/results.md").read_text()
+    for row in re.findall(r"^\| (?:linear|retrieval|fine).*\|$", text, re.M):
+        assert row in results, row
+
+
+def test_every_entry_of_the_log_has_a_verdict_and_a_row() -> None:
+    log = (ROOT / "docs/log.md").read_text()
+    index = log.split("\n## ")[0]
+    for title, below in re.findall(r"^### (.*)\n\n(.*)", log, re.M):
+        anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        assert f"](#{anchor})" in index, title
+        assert below.startswith("*Verdict: "), title
 
 
 UNCLEAR = r"\b(left out|goes on|go on|is no multiple|told|tells?(?!\()|less bars)\b"
