@@ -207,7 +207,7 @@ def join(contents: Contents, listed: VideoList, *, allow_missing: bool = False) 
     """Find the rows of a collection that belong to each entry of a list.
 
     A row belongs to a listed file, or to a listed span if more than half of the row's time lies in it. A span that
-    lies outside of its file is left out, as where videos are read; of a collection of spans, the lengths of files are
+    lies outside of its file is skipped, as where videos are read; of a collection of spans, the lengths of files are
     not known.
 
     Args:
@@ -216,7 +216,7 @@ def join(contents: Contents, listed: VideoList, *, allow_missing: bool = False) 
         allow_missing: leave out files and spans without a row, unless all are.
 
     Raises:
-        VectorsError: a listed file or span has no row, or all are left out.
+        VectorsError: a listed file or span has no row, or all are skipped.
     """
     vectors, paths, labels = contents.vectors, listed.paths, listed.labels
     videos, starts, ends = vectors.row_times(tabulate(contents.entries))
