@@ -183,8 +183,11 @@ class Vectors:
         return F.normalize(vectors, dim=1)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entry of each video, in order."""
-        return entries_of(self._lines, videos_path(self.folder, self.description.generation))
+        """Yield the entry of each video, in order; a damaged line is a VectorsError."""
+        try:
+            yield from entries_of(self._lines, videos_path(self.folder, self.description.generation))
+        except CheckpointError as error:
+            raise VectorsError(str(error)) from error
 
     def row_times(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """The entry of each row, int64 (N,), and the start and end of the row in its file in seconds, float64 (N,).
@@ -199,9 +202,7 @@ class Vectors:
             np.concatenate([getattr(shard, name).numpy() for shard in self.shards]).astype(np.int64)
             for name in ("videos", "starts", "ends")
         )
-        is_outside = end > columns.num_frames[videos]
-        if is_outside.any():
-            row = int(is_outside.argmax())
+        for row in np.flatnonzero(end > columns.num_frames[videos])[:1].tolist():
             self._check_end(row, int(end[row]), int(columns.num_frames[videos[row]]))
         frame_seconds = columns.seconds / columns.num_frames
         starts, ends = (columns.starts[videos] + frames * frame_seconds[videos] for frames in (first, end))
