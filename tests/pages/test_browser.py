@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page
 
+from tests.pages.conftest import sample_page
 from v3s.pages.charts import bar_chart, confusion_matrix, line_chart
 from v3s.pages.images import data_uri, jpeg_uri, mp4
 from v3s.pages.templates import render
@@ -76,16 +76,8 @@ def everything() -> str:
     counts = confusion_matrix(np.full((8, 8), 99999), ["pendulum", "WWWW", "mammoth", *"abcde"], title="Test videos")
     bars = bar_chart({"with the whole network": 0.4, "without": 0.2}, title="Bars", reference=0.3, note="chance")
     picture = jpeg_uri(np.zeros((112, 454, 3), np.uint8))
-    return audit_page(
-        name,
-        charts={f"{name}{number}": chart for number, chart in enumerate((curve, matrix, counts, bars))},
-        films=[(picture, name), (film(), name)] * 3,
-    )
-
-
-def audit_page(name: str, **values: Any) -> str:
-    shown: dict[str, Any] = {"lead": name, "conclusions": [name], "header": [name] * 3, "rows": [[name] * 3]}
-    return render("audit.html", **shown, **values)
+    charts = [(chart, name) for chart in (curve, matrix, counts, bars)]
+    return sample_page(name, charts=charts, films=[(picture, name), (film(), name)] * 3)
 
 
 def film() -> str:
@@ -120,7 +112,7 @@ def test_the_report_of_a_run_fits(show: Show, pretrained: Path, width: int) -> N
 
 
 def test_a_film_plays_and_its_controls_are_below_it(show: Show) -> None:
-    page = show(audit_page("name", charts={}, films=[(film(), "name")]), width=400)
+    page = show(sample_page("name", films=[(film(), "name")]), width=400)
     video, button, time = (page.locator(name) for name in ("video", ".controls button", ".controls input"))
     assert plays(video)
     picture, below = video.bounding_box(), page.locator(".controls").bounding_box()
@@ -151,7 +143,7 @@ def test_a_film_that_is_a_link_plays_while_one_points_at_it(show: Show) -> None:
 
 def test_a_page_loads_and_runs_nothing_of_others(show: Show) -> None:
     name = 'a"><img src="http://127.0.0.1:9/a.png" onerror="alert(1)"><script>alert(2)</script>'
-    html = audit_page(name, charts={}, films=[(film(), name)])
+    html = sample_page(name, films=[(film(), name)])
     page = show(html)
     page.wait_for_timeout(300)
     assert page.locator("img").count() == 0
@@ -160,7 +152,7 @@ def test_a_page_loads_and_runs_nothing_of_others(show: Show) -> None:
 def test_a_script_of_others_would_not_run(browser: Browser, tmp_path: Path) -> None:
     """Even if something were not escaped, the policy of the page holds."""
     path = tmp_path / "page.html"
-    html = audit_page("name", charts={}, films=[])
+    html = sample_page("name", films=[])
     hole = "<img src='http://127.0.0.1:9/' onerror='document.title = 1'><script>document.title = 2</script>"
     path.write_text(html.replace("</h1>", f"</h1>{hole}"))
     with browser.new_context() as context, context.new_page() as page:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from jinja2 import Environment, nodes
-from markupsafe import Markup
 
 import v3s
+from tests.pages.conftest import sample_page
 from v3s.files.writing import SaveError
 from v3s.pages.charts import line_chart
-from v3s.pages.templates import render, write_page
+from v3s.pages.templates import write_page
 
 ROOT = Path(v3s.__file__).parent
 TEMPLATES = sorted(ROOT.glob("*/templates/*.html"))
@@ -56,16 +56,8 @@ def check(html: str) -> Checker:
 
 
 def full_page(evil: str = EVIL) -> str:
-    """The page of an audit, which has everything that pages are made of."""
-    return render(
-        "audit.html",
-        lead=evil,
-        conclusions=[evil],
-        charts={evil: line_chart({evil: [(0, 1), (1, 2)]}, title=evil, x_label="x", y_label="y")},
-        header=["name", evil],
-        rows=[["a", evil], ["b", 0.5]],
-        films=[(GIF, evil), (MP4, evil), (MP4, evil, f"{evil}.mp4")],
-    )
+    chart = line_chart({evil: [(0, 1), (1, 2)]}, title=evil, x_label="x", y_label="y")
+    return sample_page(evil, charts=[(chart, evil)], films=[(GIF, evil), (MP4, evil), (MP4, evil, f"{evil}.mp4")])
 
 
 def test_tags_are_balanced_and_text_is_preserved() -> None:
@@ -94,16 +86,13 @@ def test_the_head_sets_language_charset_viewport_and_colour_scheme() -> None:
 
 
 def test_a_page_without_films_has_no_script() -> None:
-    html = render("search.html", title="t", lead="", query=(GIF, "q"), hits=[])
-    assert "<script" in html
-    html = render("compare.html", title="t", lead="", answer=[], header=(), rows=[], notes=[], chart=Markup("<svg/>"),
-                  differences=((), []), facts=((), []))  # fmt: skip
-    assert "<script" not in html
+    assert "<script" in sample_page("a", films=[(MP4, "b")])
+    assert "<script" not in sample_page("<video", films=[(GIF, "b")])
 
 
 def test_a_ragged_table_is_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        render("audit.html", lead="", conclusions=[], charts={}, header=["a", "b"], rows=[["x"]], films=[])
+        sample_page("a", scores=(["a", "b"], [["x"]]))
 
 
 def test_write_page_replaces_the_file_and_leaves_no_other_file(tmp_path: Path) -> None:

@@ -220,14 +220,11 @@ def test_page_has_an_image_of_each_hit(
     assert all(f"{hit.start} to {hit.end}" in html for hit in hits)
     for hit, film in zip(hits, re.findall(r'src="data:video/mp4;base64,([^"]*)"', html)[1:], strict=True):
         with av.open(io.BytesIO(base64.b64decode(film)), "r") as container:
-            length = sum(1 for _ in container.decode(video=0))
-        assert length == (hit.end_frame or 0) - (hit.start_frame or 0) if per_clip else 20  # every second of 40
-    addresses = [unquote(link) for link in re.findall(r'<a href="([^"]*)"><video', html)]
-    query_link, *links = [re.fullmatch(r"(.*?)(?:#t=([\d.]+),([\d.]+))?", link) for link in addresses]
-    assert query_link is not None
-    assert (page.parent / query_link[1]).resolve() == query.resolve()
-    assert (float(query_link[2]), float(query_link[3])) == (0, 1.6)
-    assert [(page.parent / link[1]).resolve() for link in links if link] == [Path(hit.clip or "") for hit in hits]
+            length = len(list(container.decode(video=0)))
+        assert length == ((hit.end_frame or 0) - (hit.start_frame or 0) if per_clip else 20)  # every second of 40
+    asked, *links = [unquote(link) for link in re.findall(r'<a href="([^"]*)"><video', html)]
+    assert (page.parent / asked.removesuffix("#t=0.00,1.60")).resolve() == query.resolve()
+    assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
     assert f"4 clips in {clips}" in text
 
 

@@ -338,26 +338,17 @@ def _terminal_table(result: Audit) -> Table:
 
 
 def _page(result: Audit) -> str:
-    charts, films = {}, []
+    charts, films = [], []
     for place, head in enumerate(_HEADS):
         scores = {name: pair[place] for name, pair in result.rows.items()}
         first = next(iter(scores.values()))
         if len(first.labels) > 1:
-            values = {name: score.accuracy for name, score in scores.items()}
-            title = f"Accuracy of the {head} head"
-            charts[head] = bar_chart(values, title=title, reference=first.chance, note="chance")
+            values, title = {name: score.accuracy for name, score in scores.items()}, f"Accuracy of the {head} head"
+            charts.append((bar_chart(values, title=title, reference=first.chance, note="chance"), f"{head} head"))
     if result.shown is not None:
         clips = result.shown.permute(0, 2, 3, 4, 1)
         films = [(data_uri(mp4(clip, 8), "video/mp4"), name) for name, clip in zip(STIMULI, clips, strict=True)]
-    return render(
-        "audit.html",
-        lead=result.title,
-        conclusions=result.conclusions,
-        charts=charts,
-        header=_HEADER,
-        rows=_cells(result),
-        films=films,
-    )
+    return render("audit.html", result=result, charts=charts, scores=(_HEADER, _cells(result)), films=films)
 
 
 def _usable(

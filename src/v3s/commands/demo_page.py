@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from rich.console import Console
 
 from v3s.commands.evaluate import PretextScores
 from v3s.commands.pretrain_result import PretrainResult
 from v3s.commands.preview import cut_examples, show_examples
+from v3s.commands.scores import HeadScores
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.reading import read_json
 from v3s.files.writing import write_atomically
-from v3s.pages.charts import confusion_matrix, line_chart
+from v3s.pages.charts import confusion_matrix, epoch_chart
 from v3s.pages.images import data_uri, mp4, png, small_frames
 from v3s.pages.templates import render, write_page
 from v3s.pretext.plan import Sampling
@@ -95,8 +95,7 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
     number = len(videos) // 2  # in the middle of the list: not chosen by how well the network does on it
     middle = videos[number]
     examples = cut_examples(middle, trained.task, trained.sampling, seed=0, number=number)
-    scores = demo.scores
-    heads = {"Spatial": scores.spatial, "Temporal": scores.temporal}
+    heads = {"spatial": demo.scores.spatial, "temporal": demo.scores.temporal}
     html = render(
         "demo.html",
         demo=demo,
@@ -105,56 +104,35 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
         num_epochs=len(metrics),
         num_skipped=len(demo.scan.reports) - demo.scan.num_usable,
         accuracies=[
-            (name.lower(), len(head.labels), f"{head.accuracy:.1%} ± {head.standard_error:.1%}", f"{head.chance:.1%}")
+            (name, len(head.labels), f"{head.accuracy:.1%} ± {head.standard_error:.1%}", f"{head.chance:.1%}")
             for name, head in heads.items()
         ],
-        example_of=middle,
+        video=middle,
         examples=show_examples(middle, examples),
-        losses=_losses(metrics),
-        curves=_accuracies(metrics, demo),
-        confusions={
-            name: confusion_matrix(head.confusion, head.labels, title=f"{name} head, held-out clips")
+        curves=_curves(metrics, heads, float(demo.trained.best_epoch)),
+        confusions=[
+            (confusion_matrix(head.confusion, head.labels, title=f"{name} head, held-out clips"), f"{name} head")
             for name, head in heads.items()
-        },
+        ],
         retrieval=_retrieval(demo.retrieval),
         middle=Path(middle.path).name,
         explained=_EXPLAINED,
         attention=_attention(demo.trained.run, middle),
-        **_speediness(path.parent / _CHANGING, demo.trained.run, trained, middle),
         commands=_next_steps(demo),
+        **_speediness(path.parent / _CHANGING, demo.trained.run, trained, middle),
     )
     write_page(path, html)
 
 
-def _losses(metrics: Sequence[dict[str, Any]]) -> Markup:
-    return line_chart(
-        {part: _curve(metrics, part, "loss") for part in ("train", "validation")},
-        title="Loss of both heads",
-        x_label="epoch",
-        y_label="loss",
-    )
-
-
-def _accuracies(metrics: Sequence[dict[str, Any]], demo: DemoResult) -> Markup:
-    return line_chart(
-        {
-            f"{head}, {part}": _curve(metrics, part, f"accuracy_{head}")
-            for head in ("spatial", "temporal")
-            for part in ("train", "validation")
-        },
-        title="Accuracy of each head",
-        x_label="epoch",
-        y_label="accuracy",
-        reference_lines={
-            "chance (spatial)": demo.scores.spatial.chance,
-            "chance (temporal)": demo.scores.temporal.chance,
-        },
-        markers={"kept": float(demo.trained.best_epoch)},
-    )
-
-
-def _curve(metrics: Sequence[dict[str, Any]], part: str, term: str) -> list[tuple[float, float]]:
-    return [(line["epoch"], line[part][term]) for line in metrics]
+def _curves(metrics: Sequence[dict[str, Any]], heads: dict[str, HeadScores], best: float) -> list[tuple[Any, str]]:
+    """Charts with captions."""
+    charts = [(epoch_chart(metrics, "loss", title="Loss of both heads", y_label="loss"), "Training and validation")]
+    for name, head in heads.items():
+        shown = {"reference_lines": {"chance": head.chance}, "markers": {"kept": best}}
+        title = f"Accuracy of the {name} head"
+        chart = epoch_chart(metrics, f"accuracy_{name}", title=title, y_label="accuracy", **shown)
+        charts.append((chart, "Training and validation"))
+    return charts
 
 
 def _retrieval(results: dict[str, RetrievalResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:
@@ -202,19 +180,10 @@ def _next_steps(demo: DemoResult) -> list[tuple[str, str]]:
     if demo.scan.usable_table.num_frames.min() < TASKS["v3s"].longest_span(Sampling().clip_frames):
         shorter = ["--clip-frames", str(describe_trained(demo.trained.run).sampling.clip_frames)]
         least = ["--min-frames", str(demo.scan.min_frames)]
+    own = ["pretrain", *data, *group, "--recipe", "own", "--minutes", "30", "--out", "RUN"]
     commands = {
         "your own videos under each transform": ["preview", *data, *shorter],
         "which of them are usable": ["check", *data, *least],
-        "a network of them, with settings that suit them and this machine": [
-            "pretrain",
-            *data,
-            *group,
-            "--recipe",
-            "own",
-            "--minutes",
-            "30",
-            "--out",
-            "RUN",
-        ],
+        "a network of them, with settings that suit them and this machine": own,
     }
     return [(shlex.join(["v3s", *words]), text) for text, words in commands.items()]

@@ -5,7 +5,6 @@ so that the page of a million vectors is not larger than that of ten thousand.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup
@@ -30,11 +29,7 @@ _MOST_CLUSTERS, _MEMBERS = 30, 5  # that have pictures
 _MOST_DUPLICATES, _MOST_OUTLIERS, _MOST_TO_LABEL = 24, 20, 50
 _PICTURE_WIDTH = 176  # in pixels
 
-
-class _Picture(Protocol):
-    """Makes the picture of a row: an image, and a caption, which begins with a text."""
-
-    def __call__(self, row: int, text: str = "", times: tuple[float, float] | None = None) -> tuple[str, str]: ...
+_Figure = tuple[str, str]  # a picture as a data URI, and its caption
 
 
 def explore_page(
@@ -63,7 +58,7 @@ def explore_page(
     with progress_bar(console) as progress:
         task = progress.add_task("pictures", total=num_pictures)
 
-        def picture(row: int, text: str = "", times: tuple[float, float] | None = None) -> tuple[str, str]:
+        def picture(row: int, text: str = "", times: tuple[float, float] | None = None) -> _Figure:
             progress.advance(task)
             place = collection.place_of(row)
             start, end = map(time_text, times or (place.start_seconds, place.end_seconds))
@@ -119,7 +114,7 @@ def _link(number: int) -> str:
     return f"#cluster-{number + 1}" if number < _MOST_CLUSTERS else "#clusters"
 
 
-def _sides(number: int, pair: Duplicate, picture: _Picture) -> list[tuple[str, str]]:
+def _sides(number: int, pair: Duplicate, picture: Callable[..., _Figure]) -> list[_Figure]:
     """Pictures of both sides of a pair of near-duplicates."""
     length = "" if pair.num_pairs == 1 else f"{pair.num_pairs:,} matching spans, "
     name = f"{number}. {length}similarity {pair.similarity:.3f}: "

@@ -9,6 +9,7 @@ axes there are only lines, and their names are in the legend.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -94,6 +95,22 @@ def line_chart(
         legend,
     ]
     return _svg(title, _WIDTH, bottom, parts)
+
+
+def epoch_chart(metrics: Sequence[Mapping[str, Any]], *terms: str, **more: Any) -> Markup | None:
+    """Draw the sum of some terms over the epochs of a training, in both parts; None if no epoch has all of them.
+
+    Args:
+        metrics: The lines of metrics.jsonl.
+        terms: Names in their parts "train" and "validation".
+        more: What `line_chart` takes.
+    """
+    curves = {
+        part: [(line["epoch"], sum(map(line[part].get, terms))) for line in metrics if set(terms) <= line[part].keys()]
+        for part in ("train", "validation")
+    }
+    drawn = {part: points for part, points in curves.items() if points}
+    return line_chart(drawn, x_label="epoch", **more) if drawn else None
 
 
 def bar_chart(
@@ -191,13 +208,13 @@ def _cell(
 def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) -> str:
     """Draw one bar with its label on the left and its number at the end."""
     start, stop = sorted((x_axis(0), x_axis(value)))
-    number_x = stop + 6
-    if tick is not None and -8 < x_axis(tick) - stop < 50:  # the dashed tick would cross the number
+    number, number_x = f"{value:.4g}", stop + 6
+    if tick is not None and -8 < x_axis(tick) - stop < 8 + _length(number):  # the dashed tick would cross the number
         number_x = max(stop, x_axis(tick)) + 6
     parts = [
         _text(x_axis.start - 8, y + 14, label, anchor="end"),
         f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{PALETTE[0]}"/>',
-        _text(number_x, y + 14, f"{value:.4g}"),
+        _text(number_x, y + 14, number),
     ]
     if tick is not None:
         x = f"{x_axis(tick):.1f}"

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
 from rich.table import Table
 
 from v3s.files.text import counted, text_table
-from v3s.pages.charts import confusion_matrix, line_chart
+from v3s.pages.charts import confusion_matrix, epoch_chart
 from v3s.pages.templates import render
 from v3s.protocols.recognition import RecognitionResult
 
@@ -37,17 +36,13 @@ def recognition_page(
         num_clips: clips of each test video.
         sources: use of the videos -> where they come from.
     """
-
-    def chart(term: str, title: str, **more: Any) -> Markup:
-        parts = ("train", "validation")
-        curves = {part: [(line["epoch"], line[part][term]) for line in metrics] for part in parts}
-        kept = {"kept": float(result.best_epoch)}
-        return line_chart(curves, title=title, x_label="epoch", y_label=term, markers=kept, **more)
-
-    scores = result.scores
-    by_class = [
-        (label, "no test videos" if share is None else f"{share:.1%}") for label, share in scores.per_class.items()
-    ]
+    scores, best = result.scores, {"kept": float(result.best_epoch)}
+    levels = {"chance": result.chance}
+    loss = epoch_chart(metrics, "loss", title="Cross entropy", y_label="loss", markers=best)
+    accuracy = epoch_chart(
+        metrics, "accuracy", title="Single-clip accuracy", y_label="accuracy", markers=best, reference_lines=levels
+    )
+    per_class = scores.per_class.items()
     return render(
         "finetune.html",
         result=result,
@@ -55,12 +50,10 @@ def recognition_page(
         name=name,
         num_clips=num_clips,
         sources=sources,
-        header=_HEADER,
-        rows=_rows(result),
-        loss=chart("loss", "Cross entropy"),
-        accuracy=chart("accuracy", "Single-clip accuracy", reference_lines={"chance": result.chance}),
+        accuracies=(_HEADER, _rows(result)),
+        curves=[(loss, "Loss"), (accuracy, "Accuracy")],
         confusion=confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos"),
-        by_class=by_class,
+        by_class=[(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class],
     )
 
 

@@ -39,7 +39,7 @@ class SearchConfig(ComputeOptions):
         vectors: Folder of the vectors that v3s embed wrote.
         k: Number of hits to find.
         out: JSON file for the result; CSV if its name ends in .csv.
-        page: HTML page with thumbnails.
+        page: HTML page with thumbnails that move and lead to the file, at the time of the hit.
         clips: Folder for the hits as small H.264 files.
 
     More options:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from v3s.commands.scores import HeadScores
 from v3s.files.text import counted
-from v3s.pages.charts import confusion_matrix, line_chart
+from v3s.pages.charts import confusion_matrix, epoch_chart, line_chart
 from v3s.pages.templates import render
 
 _NUM_NAMED = 3
@@ -88,39 +88,36 @@ def _scores(found: Findings) -> tuple[tuple[str, ...], list[tuple[object, ...]]]
 
 def _curves(found: Findings) -> list[_Figure]:
     last = found.metrics[-1]
-    kept = {"kept": float(last["best_epoch"])} if last["best_epoch"] else {}
+    shown: dict[str, Any] = {"markers": {"kept": float(last["best_epoch"])} if last["best_epoch"] else {}}
     clips = "Random clips of training videos; the same clips of validation videos in every epoch"
-    charts = [_chart(_terms(found, *_OF_HEADS), "Loss of both heads", "loss", clips, markers=kept)]
+    charts = [(epoch_chart(found.metrics, *_OF_HEADS, title="Loss of both heads", y_label="loss", **shown), clips)]
     for term in sorted({term for line in found.metrics for term in line["train"] if term.startswith("loss_")}):
         if term not in _OF_HEADS:
-            title = f"Loss of the {term.removeprefix('loss_')} term"
-            charts.append(_chart(_terms(found, term), title, "loss", "Clips of a batch of training videos"))
+            chart = epoch_chart(
+                found.metrics, term, title=f"Loss of the {term.removeprefix('loss_')} term", y_label="loss"
+            )
+            charts.append((chart, "Clips of a batch of training videos"))
     for name, head in found.heads.items():
-        levels = {"chance": head.chance, "best single answer": head.best_single_answer}
-        curves, title = _terms(found, f"accuracy_{name}"), f"Accuracy of the {name} head"
-        charts.append(_chart(curves, title, "accuracy", clips, reference_lines=levels, markers=kept))
-    rates = {"learning rate": [(line["epoch"], line["learning_rate"]) for line in found.metrics]}
-    charts.append(_chart(rates, "Learning rate", "learning rate", "Of the backbone"))
-    return list(filter(None, charts))
+        shown["reference_lines"] = {"chance": head.chance, "best single answer": head.best_single_answer}
+        shown["title"] = f"Accuracy of the {name} head"
+        charts.append((epoch_chart(found.metrics, f"accuracy_{name}", y_label="accuracy", **shown), clips))
+    rate = _of_run(found, "learning_rate", "Of the backbone", title="Learning rate", y_label="learning rate")
+    return [*((chart, caption) for chart, caption in charts if chart), rate]
 
 
-def _terms(found: Findings, *terms: str) -> dict[str, list[tuple[float, float]]]:
-    """The curves of a sum of terms in both parts; an epoch whose batches were all empty has none."""
-    return {
-        part: [
-            (line["epoch"], sum(line[part][term] for term in terms))
-            for line in found.metrics
-            if set(terms) <= line[part].keys()
-        ]
-        for part in ("train", "validation")
-    }
+def _of_run(found: Findings, name: str, caption: str, **more: Any) -> _Figure:
+    """A number of the whole run by epoch."""
+    points = [(line["epoch"], line[name]) for line in found.metrics]
+    return line_chart({more["y_label"]: points}, x_label="epoch", **more), caption
 
 
-def _chart(
-    curves: Mapping[str, Sequence[tuple[float, float]]], title: str, y_label: str, caption: str, **more: Any
-) -> _Figure | None:
-    drawn = {name: points for name, points in curves.items() if points}
-    return (line_chart(drawn, title=title, x_label="epoch", y_label=y_label, **more), caption) if drawn else None
+def _speed(found: Findings) -> list[_Figure]:
+    clips: dict[str, Any] = {"title": "Training clips per second", "y_label": "clips/s"}
+    waiting: dict[str, Any] = {"title": "Waiting for data", "y_label": "share of the time", "y_range": (0.0, 1.0)}
+    return [
+        _of_run(found, "clips_per_second", "All processes together", **clips),
+        _of_run(found, "waiting_share", "In the first process", **waiting),
+    ]
 
 
 def _unused(found: Findings) -> list[str]:
@@ -131,14 +128,3 @@ def _unused(found: Findings) -> list[str]:
             named = ": " + " | ".join(names[:_NUM_NAMED]) + more if names else ""
             sentences.append(f"{counted(number, 'video')} {why}{named}.")
     return sentences or ["All listed videos are used."]
-
-
-def _speed(found: Findings) -> list[_Figure]:
-    def chart(name: str, *words: str, **more: Any) -> _Figure | None:
-        return _chart({"train": [(line["epoch"], line[name]) for line in found.metrics]}, *words, **more)
-
-    charts = [
-        chart("clips_per_second", "Training clips per second", "clips/s", "All processes together"),
-        chart("waiting_share", "Waiting for data", "share of the time", "In the first process", y_range=(0.0, 1.0)),
-    ]
-    return list(filter(None, charts))
