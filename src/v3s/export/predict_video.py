@@ -77,6 +77,8 @@ def _main(path: str) -> None:
     folder = Path(__file__).parent
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     how = config["recognition"]
+    if how["view"].get("mask"):
+        sys.exit(f"{folder}: was trained on videos with a mask: use v3s predict")
     clips = _clips([frame.time or 0.0 for frame in _decoded(path)], how["view"])
     wanted, size = set(clips.flat), how["view"]["clip_size"]
     pictures = {number: _picture(frame, size) for number, frame in enumerate(_decoded(path)) if number in wanted}

@@ -21,6 +21,7 @@ from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
+from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
@@ -60,6 +61,7 @@ class Trained:
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         window: through which deep pictures were seen, as in :class:`v3s.data.views.View`; ``None`` for "auto".
+        mask: which pixels were blanked, as in :class:`v3s.data.views.View`; ``None`` for none.
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
@@ -78,6 +80,7 @@ class Trained:
     fingerprint: str = ""
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
     recognition: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class Trained:
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
+        require_mask(self.mask)
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps is {self.fps}; it must be more than 0")
 
@@ -99,12 +103,13 @@ class Trained:
             clip_size=self.sampling.clip_size,
             fps=self.fps,
             window=None if self.window == "auto" else self.window,
+            mask=self.mask,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation", "recognition")
+        optional = ("classes", "converted_from", "fps", "init", "window", "mask", "normalisation", "recognition")
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -142,6 +147,7 @@ def save_trained(
     results: dict[str, Any],
     fps: float | None = None,
     window: str | None = None,
+    mask: str | None = None,
     init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
@@ -154,6 +160,7 @@ def save_trained(
         results=results,
         fps=fps,
         window=window,
+        mask=mask,
         init=init,
     )
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}

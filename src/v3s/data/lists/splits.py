@@ -314,12 +314,13 @@ class VideoOptions(SpanOptions):
     subset: Subset = "train"
     allow_missing: bool = False
 
-    def list_videos(self, fps: float | None = None, window: str | None = None) -> VideoList:
+    def list_videos(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.
 
         Args:
             fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
             window: the window of the run, if ``self.window`` does not say otherwise.
+            mask: the mask of the run, likewise.
         """
         return list_videos(
             self.data,
@@ -327,5 +328,5 @@ class VideoOptions(SpanOptions):
             split=self.split,
             subset=self.subset,
             allow_missing=self.allow_missing,
-            spans=self.spans_for(fps, window),
+            spans=self.spans_for(fps, window, mask),
         )
