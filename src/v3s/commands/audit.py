@@ -33,6 +33,7 @@ from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
 from v3s.pages.images import data_uri, mp4
+from v3s.pages.masked import Masked, masked_of
 from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
@@ -62,7 +63,8 @@ class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
         backbone: Folder of a run; choose videos that it was not trained on.
         task: The pretext task, as for v3s pretrain.
         out: JSON file for the scores.
-        page: HTML page with tables and charts and, with --backbone, the clips that the network was shown.
+        page: HTML page with tables and charts; with --backbone the clips that the network was shown, with --mask what
+            it takes away.
 
     More options:
         clips: Clips per video; the seed determines which.
@@ -94,12 +96,14 @@ class Audit:
         rows: the scores of both heads by name: a setting and a cue, or a stimulus.
         conclusions: what follows from the scores of a network, one sentence each.
         shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
+        masked: what a mask takes away, for the page; None without a mask.
     """
 
     title: str
     rows: dict[str, Scores]
     conclusions: list[str]
     shown: Tensor | None = None
+    masked: Masked | None = None
     __repr__ = short_repr
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +168,8 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     title = f"Linear probe on a few statistics of each clip: {shown}"
     conclusions = [f"videos with bars: {base.num_with_bars:,} of {len(videos):,}"] if config.trim_bars else []
     others = counted(len(trained), "other video")
-    return Audit(f"{title}, trained on {others}", rows, conclusions)
+    masked = masked_of(videos) if config.page else None
+    return Audit(f"{title}, trained on {others}", rows, conclusions, masked=masked)
 
 
 def _of_videos(num_clips: int, groups: np.ndarray) -> str:
@@ -260,7 +265,8 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
         )
         rows[name] = spatial, temporal
     title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
-    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
+    masked = masked_of(videos) if config.page else None
+    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0], masked)
 
 
 @torch.no_grad()
@@ -354,7 +360,7 @@ def _page(result: Audit) -> str:
 def _usable(
     config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console, trained: Trained | None = None
 ) -> Scan:
-    listed = config.list_videos(trained.fps, trained.window) if trained else config.list_videos()
+    listed = config.list_videos(trained.fps, trained.window, trained.mask) if trained else config.list_videos()
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)

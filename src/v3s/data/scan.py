@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.folder import video_link_outside
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
@@ -23,7 +24,8 @@ from v3s.data.store_folder import Store, is_store, open_store
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
-from v3s.video.span import Span, windowed
+from v3s.video.light.mask import mask_text
+from v3s.video.span import Span, seen
 from v3s.video.store import StoredVideo, verify_stored
 
 _FILES_AHEAD = 16
@@ -116,7 +118,7 @@ def scan(
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
-        check_window(store, videos.spans.window or "auto")
+        check_store(store, videos.spans.window, videos.spans.mask)
         return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
@@ -154,13 +156,23 @@ def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     return outcome
 
 
-def check_window(store: Store, wanted: str) -> None:
-    """Refuse a store whose deep pictures were stored through another window.
+def check_store(store: Store, window: str | None, mask: str | None) -> None:
+    """Refuse a store whose deep pictures were stored through another window, or with another mask.
+
+    Args:
+        store: The store.
+        window: The one that is wanted; ``None`` for "auto".
+        mask: The one that is wanted, as in :class:`v3s.data.views.View`.
 
     Raises:
         ValueError: It is one.
     """
-    stored = store.settings.window
+    if store.settings.mask != mask:
+        raise ValueError(
+            f"{store.folder} was stored with the mask {mask_text(store.settings.mask)}, not {mask_text(mask)}: "
+            f"give that with --mask, or make another store with v3s prepare"
+        )
+    stored, wanted = store.settings.window, window or "auto"
     if stored != wanted and any(getattr(file.outcome, "window", None) for file in store.files.values()):
         raise ValueError(
             f"{store.folder} was stored with --window {stored}, not {wanted}: give --window {stored}, or make another "
@@ -226,13 +238,18 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
     return outcome
 
 
-def _seen(outcome: ReadResult, window: str | None) -> ReadResult:
-    return outcome if isinstance(outcome, Failure | Span) else windowed(outcome, window)
+def _seen(outcome: ReadResult, spans: SpanOptions) -> ReadResult:
+    if isinstance(outcome, Failure | Span):
+        return outcome
+    try:
+        return seen(outcome, spans.window, spans.mask)
+    except VideoError as error:
+        return Failure.of(error, outcome.path)
 
 
 def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
     """Cut the files into spans, judge each, and put the indices into a table."""
-    read = {path: _seen(outcome, videos.spans.window) for path, outcome in read.items()}
+    read = {path: _seen(outcome, videos.spans) for path, outcome in read.items()}
     videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
     first: dict[int, str] = {}  # name by fingerprint
     bounds = videos.bounds or (None,) * len(videos)

@@ -101,7 +101,7 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
         )
         say(console, *_summary(found, collection.description.source))
         root, view = Path(collection.description.root), collection.description.space.view
-        known = cache(lambda file: known_video(root, Path(file), view.window))
+        known = cache(lambda file: known_video(root, Path(file), view))
 
         def open_place(place: Place) -> Video:
             return video_of(place, known(place.file), view.fps)

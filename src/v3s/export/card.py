@@ -9,6 +9,7 @@ from v3s.export.model import Model
 from v3s.export.record import Record
 from v3s.features.saved import Kind
 from v3s.recognizers.calibration import Calibration
+from v3s.video.light.mask import mask_text
 
 CARD = "README.md"
 _PURPOSES: dict[Kind, str] = {
@@ -106,6 +107,7 @@ def _facts(model: Model, form: str) -> str:
         ("clips", f"{view.clip_frames} frames of {view.clip_size} x {view.clip_size} pixels, RGB in [0, 1]"),
         ("frame rate", "that of the file" if view.fps is None else f"{view.fps:g} frames per second"),
         ("window of deep pictures", view.window or "auto"),
+        ("mask of overlays", mask_text(view.mask)),
         ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else "none"),
         ("feature", f"{model.feature.stage}, {model.feature.pool} over time and space" if model.feature.pool == "mean"
          else f"{model.feature.stage}, max-pooled"),

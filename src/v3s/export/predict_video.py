@@ -79,6 +79,8 @@ def _main(path: str) -> None:
     folder = Path(__file__).parent
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     how = config["recognition"]
+    if how["view"].get("mask"):
+        sys.exit(f"{folder}: was trained on videos with a mask: use v3s predict")
     times = [frame.time or 0.0 for frame in _decoded(path)]
     if not times:
         sys.exit(f"{path}: has no frame")

@@ -140,7 +140,7 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         values = {"format": _PREPROCESSING, **asdict(self)}
-        for name in ("fps", "window", "resize"):
+        for name in ("fps", "window", "mask", "resize"):
             if getattr(self.view, name) is None:
                 del values["view"][name]  # vectors of earlier versions keep their fingerprint
         if self.normalisation is None:
@@ -341,7 +341,7 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     """Open the encoder that a command's options describe.
 
     Args:
-        options: network, clips, device, reading processes; and frame rate and window, where there are.
+        options: network, clips, device, reading processes; and frame rate, window and mask, where there are.
         features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
@@ -352,8 +352,8 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
-    fps, window = getattr(options, "fps", None), getattr(options, "window", None)
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window)
+    fps, window, mask = (getattr(options, name, None) for name in ("fps", "window", "mask"))
+    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window, mask=mask)
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 

@@ -24,6 +24,7 @@ from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
+from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
@@ -46,6 +47,9 @@ class InitialWeights:
     fingerprint: str
 
 
+_OPTIONAL = ("classes", "converted_from", "fps", "init", "window", "mask", "normalisation", "recognition", "heads")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """The description of a trained backbone in config.json.
@@ -63,6 +67,7 @@ class Trained:
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         window: through which deep pictures were seen, as in :class:`v3s.data.views.View`; ``None`` for "auto".
+        mask: which pixels were blanked, as in :class:`v3s.data.views.View`; ``None`` for none.
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
@@ -83,6 +88,7 @@ class Trained:
     fingerprint: str = ""
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
     recognition: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +101,7 @@ class Trained:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
         check_rate(self.fps)
+        require_mask(self.mask)
 
     @property
     def view(self) -> View:
@@ -104,12 +111,23 @@ class Trained:
             clip_size=self.sampling.clip_size,
             fps=self.fps,
             window=None if self.window == "auto" else self.window,
+            mask=self.mask,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation", "recognition", "heads")
+        optional = (
+            "classes",
+            "converted_from",
+            "fps",
+            "init",
+            "window",
+            "mask",
+            "normalisation",
+            "recognition",
+            "heads",
+        )
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -157,6 +175,7 @@ def save_trained(
     results: dict[str, Any],
     fps: float | None = None,
     window: str | None = None,
+    mask: str | None = None,
     init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
@@ -169,6 +188,7 @@ def save_trained(
         results=results,
         fps=fps,
         window=window,
+        mask=mask,
         init=init,
     )
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}

@@ -193,6 +193,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         num_clips=config.test_clips,
         fps=config.fps,
         window=config.window,
+        mask=config.mask,
     )
     freeze_stages(source.backbone, config.freeze or ())
     parts = labelled_parts(config, seed=config.seed, workers=config.workers, console=console, divides=True, view=view)

@@ -32,7 +32,6 @@ from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
 from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
-from v3s.video.span import at_rate, windowed
 from v3s.video.warp import warp
 
 _READ_BYTES = 2**29  # source frames in memory at a time; longer videos are read in parts
@@ -149,7 +148,7 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
     model, trained = load_pretext_model(config.backbone)
-    video = at_rate(windowed(index_video(config.video), trained.window), trained.fps)
+    video = trained.view.sample(index_video(config.video))
     windows = Windows(config.stride, config.batch_size)
     curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
     out = Path(config.out)

@@ -207,6 +207,7 @@ def save_recognizer(
         classes=classes,
         fps=view.fps,
         window=view.window,
+        mask=view.mask,
         recognition=asdict(recognition),
     )
     return write_trained(folder, trained, network, {CLASSIFIER: layer})

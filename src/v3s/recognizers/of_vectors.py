@@ -10,6 +10,7 @@ from v3s.features.encoder import Space
 from v3s.recognizers.classifier import Classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable
 from v3s.vectors.collection import Vectors, VectorsError
+from v3s.video.light.mask import mask_text
 
 _ROWS = 4096  # in memory at a time
 
@@ -91,6 +92,7 @@ def _parts(space: Space) -> dict[str, Any]:
         "resizing": view.resize or "that of the paper",
         "frame rate": "that of the file" if view.fps is None else f"{view.fps:g}",
         "window": view.window or "auto",
+        "mask": mask_text(view.mask),
         "feature": f"{space.feature.stage}, {space.feature.pool}",
         "normalisation": space.normalisation or "none",
     }

@@ -26,10 +26,14 @@ from v3s.recognizers.predictions import (
 )
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.vectors.collection import open_vectors
+from v3s.video.light.mask import mask_text, read_mask
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table
-_OF_VIDEOS = ("splits", "split", "subset", "allow_missing", "segment", "segment_stride", "fps", "window", "num_clips")
+_OF_VIDEOS = (
+    *("splits", "split", "subset", "allow_missing"),
+    *("segment", "segment_stride", "fps", "window", "mask", "num_clips"),
+)
 """Options that say which videos are read, and how."""
 
 
@@ -142,10 +146,15 @@ def _of_videos(
         raise ValueError(
             f"window is {config.window}, but the recognizer was trained on videos seen through {window}; omit --window"
         )
+    mask = classifier.space.view.mask
+    if config.mask is not None and read_mask(config.mask) != mask:
+        raise ValueError(
+            f"mask is {config.mask}, but the recognizer was trained with the mask {mask_text(mask)}; omit --mask"
+        )
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(config.list_videos(rate, window), min_frames=1, console=console, workers=config.workers)
+    scan = usable_videos(config.list_videos(rate, window, mask), min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     if padded := count_padded(table, view):

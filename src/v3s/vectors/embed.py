@@ -129,7 +129,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     if config.export == "parquet":
         import_pyarrow()  # fails before the long work
     encoder = open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
-    listed = config.list_videos(encoder.view.fps, encoder.view.window)
+    listed = config.list_videos(encoder.view.fps, encoder.view.window, encoder.view.mask)
     part = take_shard(listed, *_parse_shard(config.shard))
     scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
     folder, entries = Path(config.out), list(_entries(scan))

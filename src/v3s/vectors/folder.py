@@ -12,6 +12,7 @@ from v3s.files.text import counted
 from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
 from v3s.vectors.collection import VECTORS, Description, VectorsError, read_description, videos_path
 from v3s.vectors.entries import VIDEOS, entries_of, video_lines
+from v3s.video.light.mask import mask_text
 
 EXPORTED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet")
 STAGING = ".append-*"
@@ -135,5 +136,6 @@ def _summary(description: Description) -> str:
         + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
         + (f", {space.view.fps:g} frames per second" if space.view.fps else "")
         + (f", window {space.view.window}" if space.view.window else "")
+        + (f", mask {mask_text(space.view.mask)}" if space.view.mask else "")
         + (f", normalised by {space.normalisation}" if space.normalisation else "")
     )

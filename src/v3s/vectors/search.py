@@ -106,7 +106,7 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
     root, view = Path(vectors.description.root), vectors.description.space.view
-    known = cache(lambda file: known_video(root, Path(file), view.window))
+    known = cache(lambda file: known_video(root, Path(file), view))
 
     def open_place(place: Place) -> Video:
         return video_of(place, known(place.file), view.fps)

@@ -21,6 +21,7 @@ from v3s.vectors.labels import GIVEN, Contents, Joined, join, list_contents, lis
 from v3s.vectors.moments import video_of
 from v3s.vectors.query import known_video
 from v3s.video.decode import Video
+from v3s.video.light.mask import read_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,8 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *,
             has[name], asked[name] = getattr(view, name), value
     if (window := getattr(options, "window", None)) is not None:
         has["window"], asked["window"] = view.window or "auto", window
+    if (mask := getattr(options, "mask", None)) is not None:
+        has["mask"], asked["mask"] = view.mask or "none", read_mask(mask) or "none"
     differing = [name for name in asked if asked[name] != has[name]]
     if differing:
         given, wanted = _as_options(has, differing), _as_options(asked, differing)
@@ -226,4 +229,4 @@ def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     """Open what the middle one of a sample's rows shows."""
     vectors, rows = contents.vectors, joined.rows[joined.samples == number]
     place, view = vectors.place_of(int(rows[len(rows) // 2])), vectors.description.space.view
-    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view.window), view.fps)
+    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view), view.fps)
