@@ -187,8 +187,7 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """Length of a vector, D."""
-        size = self.view.clip_size
-        clip = torch.zeros(1, 3, self.view.clip_frames, size, size, dtype=torch.uint8)
+        clip = torch.zeros(1, 3, self.view.clip_frames, *2 * (self.view.clip_size,), dtype=torch.uint8)
         (vector,) = clip_features(self.backbone, clip, self.features[:1], self.compute)
         return vector.shape[1]
 
