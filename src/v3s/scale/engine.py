@@ -77,7 +77,7 @@ def _count_attempt(folder: Path, part: int, paths: Sequence[str]) -> None:
     if attempts.stat().st_size > MOST_ATTEMPTS:
         raise ValueError(
             f"{MOST_ATTEMPTS} actors died of the {counted(len(set(paths)), 'file')} from {paths[0]} to {paths[-1]}: "
-            "give them more memory (fewer --actors), or leave out the file; the same command goes on with other parts"
+            "give them more memory (fewer --actors), or leave out the file; the same command resumes with other parts"
         )
 
 

@@ -8,7 +8,7 @@ part-00000.parquet  one row a file: path, reason (why it cannot be used), index,
 ==================  ===================================================================================================
 
 A part is written whole by whoever computes it, under a name that depends on its files only. So a part that is computed
-twice is there once, and a job that was killed goes on with the parts that are missing.
+twice is there once, and a job that was killed resumes with the parts that are missing.
 """
 
 import hashlib
