@@ -331,7 +331,7 @@ def test_a_folder_of_an_earlier_version_is_resumed(small_embedding: EmbedConfig,
     folder = tmp_path / "vectors"
     config = replace(small_embedding, out=str(folder), num_clips=1, shard_videos=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_module, "content_of", lambda video: "")
+        patch.setattr("v3s.vectors.folder.content_of", lambda video: "")
         embed(config, console=QUIET)
     before, date = (folder / "videos.jsonl").read_bytes(), shard_path(folder, 0).stat().st_mtime_ns
     assert b"content" not in before

@@ -1,7 +1,7 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,11 +115,24 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    outcomes = read_all(videos, workers=workers, cache=cache, progress=progress, verify=verify)
+    return judge(videos, min_frames, outcomes)
+
+
+def read_all(
+    videos: VideoList,
+    *,
+    workers: int = 0,
+    cache: Path | Literal["default"] | None = "default",
+    progress: Callable[[int, int], None] | None = None,
+    verify: bool = False,
+) -> dict[str, ReadResult]:
+    """Read every file of a list, see :func:`scan`: what each gave, by its path."""
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
         check_store(store, videos.spans.window, videos.spans.mask)
-        return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
+        return {path: _stored(store, path, verify) for path in paths}
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = {path: file_key(videos.root, path) for path in paths}
@@ -134,13 +147,13 @@ def scan(
         progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
         files = [str(videos.root / path) for path in unknown]
-        for path, outcome in zip(unknown, _read_all(files, workers), strict=True):
+        for path, outcome in zip(unknown, _read_files(files, workers), strict=True):
             outcomes[path] = outcome
             if (key := keys[path]) and key == file_key(videos.root, path):
                 writer.add(key, outcome)
             if progress:
                 progress(len(outcomes), len(paths))
-    return _assemble(videos, min_frames, outcomes)
+    return outcomes
 
 
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:
@@ -186,7 +199,7 @@ def default_workers() -> int:
     return min(usable, 16)
 
 
-def _read_all(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
+def _read_files(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
     """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
     deadly = Quarantine(report=lambda text: None)
     found = load(
@@ -247,8 +260,8 @@ def _seen(outcome: ReadResult, spans: SpanOptions) -> ReadResult:
         return Failure.of(error, outcome.path)
 
 
-def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
-    """Cut the files into spans, judge each, and put the indices into a table."""
+def judge(videos: VideoList, min_frames: int, read: Mapping[str, ReadResult]) -> Scan:
+    """Cut files that were read into spans, judge each, and put the indices into a table."""
     read = {path: _seen(outcome, videos.spans) for path, outcome in read.items()}
     videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
     first: dict[int, str] = {}  # name by fingerprint

@@ -345,13 +345,22 @@ def read_description(folder: Path) -> Description:
     if not path.is_file():
         raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
     try:
-        values = read_json(path)
-        if (version := values.pop("format", None)) != _FORMAT:
-            raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
-        fingerprint = values.pop("fingerprint", None)
-        description = read_as(Description, values, path)
+        return as_description(read_json(path), path)
     except CheckpointError as error:
         raise VectorsError(str(error)) from error
+
+
+def as_description(values: dict[str, Any], path: Path) -> Description:
+    """Check values that `Description.to_json` gave.
+
+    Raises:
+        ValueError: they have another format, are incomplete or were edited.
+    """
+    values = dict(values)
+    if (version := values.pop("format", None)) != _FORMAT:
+        raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
+    fingerprint = values.pop("fingerprint", None)
+    description = read_as(Description, values, path)
     if fingerprint != description.space.fingerprint:
         raise VectorsError(f"{path}: was edited: its fingerprint does not match its content; embed again")
     return description
