@@ -23,7 +23,8 @@ from v3s.recognizers.classifier import load_classifier
 from v3s.recognizers.predict import PredictConfig, predict
 from v3s.recognizers.recognizer import load_recognizer
 from v3s.serve.previews import Preview, file_state, make_preview
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.query import known_video
 from v3s.vectors.search import SearchConfig, search

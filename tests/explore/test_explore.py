@@ -22,7 +22,8 @@ from v3s.data.lists.splits import list_videos
 from v3s.explore.explore import ExploreConfig, explore
 from v3s.explore.spans import matrix_of
 from v3s.files.writing import SaveError
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, save_shard
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 
 QUIET = Console(quiet=True)

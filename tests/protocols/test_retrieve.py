@@ -32,7 +32,7 @@ from v3s.protocols.retrieve import (
     score,
     top_k_accuracy,
 )
-from v3s.vectors.exact import Neighbours
+from v3s.vectors.nearest.exact import Neighbours
 from v3s.video.index import index_video
 
 

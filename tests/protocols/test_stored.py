@@ -18,7 +18,8 @@ from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, lab
 from v3s.protocols.probe import ProbeConfig, probe
 from v3s.protocols.retrieve import RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
-from v3s.vectors.collection import VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.labels import Contents, join, list_labelled
 from v3s.vectors.merge import MergeConfig, merge

@@ -16,7 +16,8 @@ from v3s.protocols.probe import ProbeConfig, probe
 from v3s.recognizers.classifier import load_classifier
 from v3s.recognizers.of_vectors import probabilities_of
 from v3s.recognizers.predict import PredictConfig, Predicted, predict
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 
 QUIET = Console(quiet=True)

@@ -17,7 +17,8 @@ from tests.serve.conftest import NAMES, Open, write_avi
 from v3s.backbones.device import choose_compute
 from v3s.features.encoder import Encoder
 from v3s.serve.catalogue import read_catalogue
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.query import open_query_encoder
 from v3s.vectors.search import SearchConfig, search
 

@@ -18,7 +18,8 @@ from v3s.serve import marks as marks_module
 from v3s.serve.catalogue import read_catalogue
 from v3s.serve.learning import train_probe
 from v3s.serve.marks import FOLDER, LOG, Marks, check_class
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 
 
 def marks_of(folder: Path) -> Marks:

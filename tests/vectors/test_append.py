@@ -19,7 +19,8 @@ from v3s.features.encoder import Encoder
 from v3s.files.writing import SaveError
 from v3s.pages.images import mp4
 from v3s.vectors import collection as collection_module
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import Vectors, open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.merge import MergeConfig, merge
 from v3s.vectors.search import SearchConfig, search

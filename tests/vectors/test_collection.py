@@ -19,15 +19,8 @@ from v3s.data.views import Resize, View
 from v3s.explore.spans import table_of
 from v3s.features.encoder import Feature, Space
 from v3s.serve.catalogue import read_catalogue
-from v3s.vectors.collection import (
-    DTYPES,
-    Description,
-    VectorsError,
-    open_vectors,
-    read_description,
-    save_shard,
-    shard_path,
-)
+from v3s.vectors.collection import open_vectors, save_shard, shard_path
+from v3s.vectors.description import DTYPES, Description, VectorsError, read_description
 from v3s.vectors.entries import Entry, Shard, entries_of, tabulate, video_lines
 from v3s.vectors.folder import begin_folder
 

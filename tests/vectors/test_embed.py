@@ -22,7 +22,8 @@ from safetensors.torch import save
 from v3s.data.synthetic import make_clips
 from v3s.features.encoder import Encoder
 from v3s.vectors import embed as embed_module
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import Vectors, open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.entries import Shard
 

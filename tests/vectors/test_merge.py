@@ -11,7 +11,8 @@ from rich.console import Console
 from v3s.cli import main, read_config
 from v3s.data.lists.splits import list_videos
 from v3s.data.synthetic import make_clips
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import Vectors, open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed, take_shard
 from v3s.vectors.merge import MergeConfig, merge
 

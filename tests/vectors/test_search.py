@@ -28,8 +28,9 @@ from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import cutout_name
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.entries import Entry, Place
 from v3s.vectors.moments import Moment

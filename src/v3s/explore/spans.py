@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from v3s.explore.matrix import Matrix
 from v3s.files.text import short_repr
-from v3s.vectors.collection import Vectors, VectorsError, shard_path
+from v3s.vectors.collection import Vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.entries import tabulate
 
 

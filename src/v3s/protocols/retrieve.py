@@ -24,8 +24,8 @@ from v3s.pages.templates import render, write_page
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import UNKNOWN, Parts
-from v3s.vectors.collection import read_description
-from v3s.vectors.exact import Neighbours, nearest, standardise
+from v3s.vectors.description import read_description
+from v3s.vectors.nearest.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
 from v3s.video.homography import corners
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from v3s.features.encoder import Space
 from v3s.recognizers.classifier import Classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable
-from v3s.vectors.collection import Vectors, VectorsError
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
 from v3s.video.light.mask import mask_text
 
 _ROWS = 4096  # in memory at a time

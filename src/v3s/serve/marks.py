@@ -28,7 +28,7 @@ from v3s.files.reading import parse_as, read_bytes
 from v3s.files.text import as_cell
 from v3s.files.writing import CheckpointError, append_line, cut_torn_line, free_name
 from v3s.serve.catalogue import Catalogue
-from v3s.vectors.collection import VectorsError
+from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import GIVEN
 
 FOLDER, LIST = GIVEN

@@ -25,19 +25,11 @@ from rich.console import Console
 from v3s.files.reading import parse_as, read_bytes
 from v3s.files.text import counted, say
 from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
-from v3s.vectors.approximate import INDEX_FILE
-from v3s.vectors.collection import (
-    VECTORS,
-    Description,
-    VectorsError,
-    read_description,
-    read_shard,
-    save_shard,
-    shard_path,
-    videos_path,
-)
+from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
+from v3s.vectors.description import VECTORS, Description, VectorsError, read_description
 from v3s.vectors.entries import Entry, Shard, entries_of, join_shards, video_lines
 from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, remove_states
+from v3s.vectors.nearest.approximate import INDEX_FILE
 
 
 class _Rows(NamedTuple):

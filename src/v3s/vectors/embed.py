@@ -33,14 +33,9 @@ from v3s.options import require_folders, require_not_negative, require_positive
 from v3s.scale.engine import EngineOptions, run_job
 from v3s.scale.job import Job, begin_job
 from v3s.vectors.append import append_vectors
-from v3s.vectors.collection import (
-    VECTORS,
-    Description,
-    Vectors,
-    open_vectors,
-)
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VECTORS, Description
 from v3s.vectors.entries import VIDEOS, video_lines
-from v3s.vectors.exact import zero_rows
 from v3s.vectors.export import EXPORTS
 from v3s.vectors.folder import (
     ROWS,
@@ -51,6 +46,7 @@ from v3s.vectors.folder import (
     without_contents,
     write_shards,
 )
+from v3s.vectors.nearest.exact import zero_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,18 +26,8 @@ from v3s.files.reading import read_bytes
 from v3s.files.text import counted, say
 from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
 from v3s.scale.job import JOB, all_videos, missing_parts, read_job, read_outcomes, read_vectors
-from v3s.vectors.collection import (
-    DTYPES,
-    VECTORS,
-    Description,
-    VectorsError,
-    as_description,
-    read_description,
-    read_shard,
-    save_shard,
-    shard_path,
-    videos_path,
-)
+from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
+from v3s.vectors.description import DTYPES, VECTORS, Description, VectorsError, as_description, read_description
 from v3s.vectors.entries import VIDEOS, Entry, Shard, entries_of, noun_of, video_lines
 from v3s.video.light.mask import mask_text
 from v3s.video.span import Span

@@ -25,7 +25,8 @@ from v3s.data.lists.spans import Bounds, outside
 from v3s.data.lists.splits import VideoList, list_located, read_splits
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
-from v3s.vectors.collection import Vectors, VectorsError, shard_path
+from v3s.vectors.collection import Vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.entries import Entry, tabulate
 
 GIVEN = ("labels", "labels.csv")

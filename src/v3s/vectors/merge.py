@@ -15,7 +15,8 @@ from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions
 from v3s.scale.job import is_job
-from v3s.vectors.collection import Description, Vectors, VectorsError, open_vectors, save_shard
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import Description, VectorsError
 from v3s.vectors.entries import Entry, Shard, join_shards, video_lines
 from v3s.vectors.folder import begin_folder, gather_rows
 

@@ -16,7 +16,8 @@ from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.times import time_text
 from v3s.files.writing import CheckpointError
-from v3s.vectors.collection import Vectors, VectorsError
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video

@@ -13,12 +13,12 @@ from v3s.files.text import counted, say
 from v3s.files.times import parse_time, time_text
 from v3s.options import require_files, require_folders, require_positive
 from v3s.pages.templates import write_page
-from v3s.vectors.approximate import open_index
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
 from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
 from v3s.vectors.moments import find_moments, video_of
+from v3s.vectors.nearest.approximate import open_index
 from v3s.vectors.query import Query, encode_query, known_video, open_query_encoder
 from v3s.vectors.search_page import search_page
 from v3s.video.decode import Video

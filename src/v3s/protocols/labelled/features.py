@@ -16,7 +16,8 @@ from v3s.features.source import EncoderOptions
 from v3s.files.text import say, short_repr
 from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts, report_padded
 from v3s.protocols.labelled.parts import Labelled, Parts, keep_division, make_parts
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import GIVEN, Contents, Joined, join, list_contents, list_labelled, list_official
 from v3s.vectors.moments import video_of
 from v3s.vectors.query import known_video
