@@ -70,7 +70,7 @@ def test_a_span_of_a_recording_finds_its_segment(
     assert abs(cutout.num_frames - own.num_frames) <= (fps is not None)  # at the file's own rate
     ours, theirs = (read_frames(video, [0, 3]).rgb().float() for video in (cutout, own))
     assert (ours - theirs).abs().mean() < 8
-    assert page.read_text().count("<img") == 4
+    assert page.read_text().count("<video") == 4
     assert "no image" not in page.read_text()
 
 

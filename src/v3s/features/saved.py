@@ -102,6 +102,9 @@ class Trained:
         parse_window(self.window or "auto")
         check_rate(self.fps)
         require_mask(self.mask)
+        for name, digest in self.heads.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"heads: {name} has the SHA-256 {digest!r}, which is none")
 
     @property
     def view(self) -> View:
