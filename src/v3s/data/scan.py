@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.reports import FileReport, Verdict, report_on
 from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
+from v3s.files.remote.fetch import bytes_to_fetch
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
@@ -43,6 +44,7 @@ class Scan:
         reports: One report a video, in the order of the list.
         readable: int64, the positions in the list of the videos that can be read, usable or too short.
         table: The indices of the readable videos, in the order of `readable`.
+        num_fetched_bytes: What was fetched from URLs.
     """
 
     videos: VideoList
@@ -50,6 +52,7 @@ class Scan:
     reports: tuple[FileReport, ...]
     readable: NDArray[np.int64]
     table: IndexTable
+    num_fetched_bytes: int = 0
     __repr__ = short_repr
 
     @property
@@ -128,17 +131,21 @@ def scan(
                 reason = f"links out of the data folder to {target}; a list file may name it"
                 outcomes[path] = Failure("open", reason)
     unknown = [path for path in paths if path not in outcomes]
+    num_to_fetch = {path: number for path in unknown if (number := bytes_to_fetch(videos.root / path))}
     if progress:
         progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
         files = [str(videos.root / path) for path in unknown]
         for path, outcome in zip(unknown, _read_all(files, workers), strict=True):
             outcomes[path] = outcome
-            if (key := keys[path]) and key == file_key(videos.root, path):
+            is_lost = isinstance(outcome, Failure) and bytes_to_fetch(videos.root / path) > 0
+            if is_lost:
+                num_to_fetch.pop(path)
+            elif (key := keys[path]) and key == file_key(videos.root, path):
                 writer.add(key, outcome)
             if progress:
                 progress(len(outcomes), len(paths))
-    return _assemble(videos, min_frames, outcomes)
+    return replace(_assemble(videos, min_frames, outcomes), num_fetched_bytes=sum(num_to_fetch.values()))
 
 
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
+from v3s.files.remote.fetch import held
 from v3s.video.container import MAX_PIXELS, VideoError
 from v3s.video.stills.border import reading
 from v3s.video.stills.found import FoundStills, Stills
@@ -67,7 +68,7 @@ def read_folder(folder: str, names: Numbered, wanted: Iterable[int]) -> Iterator
     decode = PictureDecoder(codec)
     for number in wanted:
         file = Path(folder, names.name(number))
-        with reading(f"{folder}: {file.name}"):
+        with reading(f"{folder}: {file.name}"), held(file):
             if file.stat().st_size > _MOST_BYTES:
                 raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
             if codec == "tiff":
