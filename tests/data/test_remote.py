@@ -287,6 +287,16 @@ def test_a_file_that_ends_early_is_fetched_twice(server: _Server) -> None:
     assert not list((mirror_root() / ".part").iterdir())
 
 
+def test_a_store_lacks_nothing_that_was_not_fetched_once(server: _Server, tmp_path: Path) -> None:
+    """What could not be fetched is no fact about the file: the next run tries again."""
+    words = ["prepare", f"{server.url}/videos", f"--out={tmp_path / 'store'}", "--workers=1"]
+    server.num_cut = 1000
+    main(words)
+    server.num_cut = 0
+    assert main(words) == 0
+    assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
+
+
 @pytest.mark.parametrize("way", ["user", "query"])
 def test_secrets_open_files_and_are_nowhere(
     server: _Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str

@@ -45,7 +45,7 @@ class RemoteFile:
 
     Attributes:
         size: In bytes.
-        version: A number that changes with the content, as far as the server tells; below 2**31.
+        version: A number that changes with the content, as far as the server states it; below 2**31.
     """
 
     size: int

@@ -108,20 +108,22 @@ def mirror_file(address: Address) -> Path:
 
 def place(path: Path, file: RemoteFile) -> None:
     """Put a placeholder of a file at a path, unless it is there in this version, with content or without."""
-    try:
+    with suppress(FileNotFoundError, NotADirectoryError):
         status = path.lstat()
         if stat.S_ISREG(status.st_mode) and state_of(status) == file:
             return
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):  # it has become a file
             _remove_others(path, {})
-    except (FileNotFoundError, NotADirectoryError):
-        for folder in path.parents:
-            if folder.is_file():
-                folder.unlink()  # it has become a folder
-        path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_file() as temporary:
         os.truncate(temporary, file.size)
-        put(temporary, path, file.version, content=False)
+        try:
+            put(temporary, path, file.version, content=False)
+        except (FileNotFoundError, NotADirectoryError):
+            for folder in path.parents:
+                if folder.is_file():
+                    folder.unlink()  # it has become a folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(temporary, path, file.version, content=False)
 
 
 def state_of(status: os.stat_result) -> RemoteFile:
