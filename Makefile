@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs wheel bench clean
 
 demo: $(STAMP)
 	$(BIN)/v3s demo --out demo --overwrite
@@ -25,6 +25,12 @@ docs: $(STAMP)
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
+# Builds what is published, and tries it where there is no checkout.
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m tests.release dist/*.whl
+
 bench: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.data_path --quick
@@ -39,4 +45,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo docs/_build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo dist docs/_build .mypy_cache .ruff_cache .pytest_cache

@@ -30,11 +30,12 @@ from benchmarks.machine import describe_machine
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.vectors.append import append_vectors
-from v3s.vectors.collection import Description, Vectors, open_vectors, save_shard
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import Description
 from v3s.vectors.entries import Entry, Shard, video_lines
-from v3s.vectors.exact import best_scores
 from v3s.vectors.folder import begin_folder
 from v3s.vectors.moments import find_moments
+from v3s.vectors.nearest.exact import best_scores
 
 NUM_RECORDINGS, RECORDINGS_PER_SHARD, STEP, PERSISTENCE, NUM_MOMENTS = 100, 10, 4, 0.8, 50
 NUM_APPENDED_TO = 100_000

@@ -24,7 +24,7 @@ from benchmarks.study_tables import (
     markdown,
 )
 from v3s.pages.charts import line_chart
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.train.run import METRICS
 
 PROTOCOLS = {"recognition": "fine-tuning", "retrieval": "retrieval", "probe": "linear probe"}

@@ -21,7 +21,7 @@ from v3s.commands.pretrain import PretrainConfig
 from v3s.data.clips import BatchOrder
 from v3s.files.reading import read_json
 from v3s.pages.charts import line_chart
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.pretext.task import TASKS
 from v3s.protocols.errors import standard_error
 from v3s.train.run import MANIFEST, METRICS, config_of_run, read_metrics

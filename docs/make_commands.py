@@ -1,5 +1,11 @@
-"""Write docs/commands.md, every command with its options: ``python docs/make_commands.py`` (``make docs`` runs it)."""
+"""Write the generated pages: ``python docs/make_commands.py`` (``make docs`` runs it).
 
+These are docs/commands.md, a page for each command in docs/commands/, and docs/llms.txt, the contents of the site for
+language models.
+"""
+
+import re
+from inspect import cleandoc, getdoc
 from itertools import groupby
 from pathlib import Path
 
@@ -7,10 +13,11 @@ from v3s import argv
 from v3s.cli import load_command, options_of_command
 from v3s.commands import COMMANDS
 
-PAGE = Path(__file__).with_name("commands.md")
+DOCS = Path(__file__).parent
 INTRODUCTION = """# Commands
 
-This page is written by `python docs/make_commands.py`; `v3s COMMAND --help` prints the same options.
+This page and those of the commands are written by `python docs/make_commands.py`; `v3s COMMAND --help` prints the
+same options.
 
 - The first word after a command is its main input: `v3s check my_videos` means `v3s check --data my_videos`.
 - A flag needs no value: `--resume`; `--no-resume` or `--resume=false` takes it back. A list is written with commas:
@@ -20,31 +27,36 @@ This page is written by `python docs/make_commands.py`; `v3s COMMAND --help` pri
 - From Python, every command is a function of its configuration, with the same names:
   `v3s.check(v3s.CheckConfig(data="my_videos"))`.
 """
+ERRORS = """An error is one line on stderr: what was given, what is needed, which file, and what to do. The
+command ends with exit code 1, or 2 if an option is wrong. [Troubleshooting](../troubleshooting.md) lists messages.
+"""
 
 
-def commands_page() -> str:
-    """The whole page."""
-    contents = []
+def generated_pages() -> dict[Path, str]:
+    """The text of every generated file."""
+    pages = {DOCS / "commands.md": _overview()}
+    return pages | {DOCS / "commands" / f"{name}.md": _page(name) for name in COMMANDS} | {DOCS / "llms.txt": _llms()}
+
+
+def _overview() -> str:
+    lines = [INTRODUCTION.rstrip()]
     for group, commands in groupby(COMMANDS.items(), key=lambda item: item[1].group):
-        contents += [f"\n**{group.capitalize()}**\n", "| command | what it does |", "|---|---|"]
-        contents += [f"| [`v3s {name}`](#v3s-{name}) | {command.summary} |" for name, command in commands]
-    return "\n".join([INTRODUCTION.rstrip(), *contents, "", *map(_section, COMMANDS)])
+        lines += [f"\n**{group.capitalize()}**\n", "| command | what it does |", "|---|---|"]
+        lines += [f"| [`v3s {name}`](commands/{name}.md) | {command.summary} |" for name, command in commands]
+    contents = [f"commands/{name}" for name in COMMANDS]
+    return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *contents, "```", ""])
 
 
-def _section(name: str) -> str:
-    _, kind = load_command(name)
+def _page(name: str) -> str:
+    job, kind = load_command(name)
     examples = "\n".join(f"v3s {example}" for example in COMMANDS[name].examples)
-    lines = [f"## v3s {name}", "", *"\n\n".join(argv.summary_of(kind)).splitlines(), "", "```bash", examples, "```"]
+    lines = [f"# v3s {name}", "", *"\n\n".join(argv.summary_of(kind)).splitlines(), "", "```bash", examples, "```"]
     for title, options in groupby(options_of_command(name, kind), key=lambda option: argv.GROUPS[option.group]):
-        lines += [
-            "",
-            f"*{title.capitalize()}*",
-            "",
-            "| option | default | meaning |",
-            "|---|---|---|",
-            *map(_row, options),
-        ]
-    return "\n".join([*lines, ""])
+        table = [f"## {title.capitalize()}", "", "| option | default | meaning |", "|---|---|---|", *map(_row, options)]
+        lines += ["", *table]
+    lines += ["", "## Errors", "", ERRORS.rstrip(), "", *_raised(cleandoc(getdoc(job) or ""))]
+    python = f"`v3s.{name}(v3s.{kind.__name__}(...))`; [Python](../api.md#commands) says what it returns."
+    return "\n".join([*lines, "", "## From Python", "", python, ""])
 
 
 def _row(option: argv.Option) -> str:
@@ -53,5 +65,39 @@ def _row(option: argv.Option) -> str:
     return f"| {names}{value} | {option.default_text} | {option.help} |"
 
 
+def _raised(docstring: str) -> list[str]:
+    """The section Raises of a docstring, as a list."""
+    section = re.search(r"^Raises:\n((?: .*\n?|\n)+)", docstring, re.MULTILINE)
+    if section is None:
+        return []
+    items = re.split(r"^ {4}(?=\S)", section[1], flags=re.MULTILINE)[1:]
+    pairs = [" ".join(item.split()).split(": ", 1) for item in items]
+    return [f"- `{kind}`: {text}" for kind, text in pairs]
+
+
+def _llms() -> str:
+    """The title and the first sentence of every page."""
+    lines = ["# v3s", "", "> Train a video backbone on any folder of videos, without labels.", "", "## Pages", ""]
+    pages = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
+    for page in pages:
+        place = page.relative_to(DOCS).as_posix()
+        name, text = place.removesuffix(".md"), page.read_text(encoding="utf-8")
+        if page.parent.name == "commands":
+            lines.append(f"- [v3s {page.stem}]({name}.html): {COMMANDS[page.stem].summary}")
+        elif name != "index":
+            title = text.split("\n", 1)[0].removeprefix("# ")
+            lines.append(f"- [{title}]({name}.html): {_first_sentence(text)}")
+    return "\n".join([*lines, ""])
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a page, without links and marks."""
+    paragraph = next(part for part in text.split("\n\n")[1:] if re.match(r"(?!```)[A-Za-z*`_]", part))
+    plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(paragraph.split())).replace("`", "").replace("*", "")
+    return re.split(r"(?<=[.:?!]) ", plain)[0].rstrip(":")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(commands_page(), encoding="utf-8")
+    (DOCS / "commands").mkdir(exist_ok=True)
+    for file, text in generated_pages().items():
+        file.write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from v3s import PretrainConfig, pretrain
@@ -137,6 +139,18 @@ def foundations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             (folders[kind] / "preprocessor_config.json").write_text(json.dumps(preprocessor))
             (folders[kind] / "README.md").write_text(f"---\nlicense: apache-2.0\ntags:\n- {kind}\n---\n# A model\n")
     return folders
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium; without it, skips."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("chromium is not installed, also not by .ci/run")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from v3s.files.text import short_repr
 
 SOURCE = Path(__file__).resolve().parents[1] / "src/v3s"
 ROOMS = (
-    "options", "argv", "files", "video", "backbones", "pages", "pretext", "data", "train", "features", "vectors",
-    "recognizers", "protocols", "explore", "serve", "export", "commands", "cli",
+    "options", "argv", "files", "video", "backbones", "pages", "pretext", "data", "train", "features", "scale",
+    "vectors", "recognizers", "protocols", "explore", "serve", "export", "commands", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from those before it."""
 VERB_ROOMS = ("commands", "protocols", "vectors", "recognizers", "explore", "serve", "export")

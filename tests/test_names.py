@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import v3s
 from v3s import PretrainConfig, pretrain
 from v3s.cli import main
 from v3s.commands.demo import DemoConfig, demo
@@ -20,9 +21,11 @@ from v3s.data.lists.splits import list_videos
 QUIET = Console(quiet=True)
 NAMES = (
     b"bytes \xff\xfe.mp4", b"red \x1b[31m.mp4", b"[bold]x[red].mp4", b"=1+1.mp4", b"line\nbreak.mp4", b"return\r.mp4",
-    b'quote", comma.mp4', b" space.mp4", b"-dash.mp4", b"<b>&amp;.mp4", "世界\u3000ä.mp4".encode(), b"a\\b .mp4",
+    b'quote", comma.mp4', b" space.mp4", b"-dash.mp4", b"<img src=x onerror=alert(1)>&amp;.mp4",
+    "世界\u3000ä.mp4".encode(), b"a\\b .mp4",
 )  # fmt: skip
-FOLDERS = (b'@class\xff "\n,', b"=[b]\x1b")
+FOLDERS = (b'@class\xff "\n,', b"=[b]\x1b<img src=x>")
+FILMS = (Path(v3s.__file__).parent / "pages/static/films.js").read_text().splitlines()
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -54,6 +57,16 @@ def ran(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed
 
 
+def shown(page: Path) -> str:
+    """A page, in which names are nothing but text: no other element, and no script but that of the films."""
+    html = page.read_text()
+    assert not CONTROLS.search(html)
+    assert not re.search(r"<img src=[^\"]", html)
+    scripts = re.findall("<script.*?>.*", html)
+    assert scripts in ([], [f"<script>{FILMS[0]}"])
+    return html
+
+
 def test_a_run_on_odd_names(run: Path) -> None:
     log = (run / "train.log").read_text()
     assert not CONTROLS.search(log)
@@ -80,9 +93,7 @@ def test_check_prepare_and_preview(odd: Path, tmp_path: Path, capsys: pytest.Cap
     page = tmp_path / "p.html"
     sizes = ["--task=ts", "--clip-frames=4", "--clip-size=16", "--num-videos=12"]
     ran(["preview", f"--data={odd}", f"--out={page}", *sizes], capsys)
-    text = page.read_text()
-    assert not CONTROLS.search(text)
-    assert "&lt;b&gt;&amp;amp;.mp4" in text
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;amp;.mp4" in shown(page)
 
 
 def test_search_explain_speediness(odd: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,17 +112,33 @@ def test_search_explain_speediness(odd: Path, run: Path, tmp_path: Path, capsys:
         assert "1.0000" in printed
         best = json.loads(out.read_text())["hits"][0]["file"]
         assert os.fsencode(best) == os.fsencode(os.path.realpath(file))
-        assert not CONTROLS.search(page.read_text())
+        assert "&lt;img src=x" in shown(page)
         folder = tmp_path / f"explained {Path(file).name}"
         ran(["explain", f"--video={file}", f"--backbone={run}", f"--out={folder}"], capsys)
         assert json.loads((folder / "explain.json").read_text())["video"] == file
-        assert not CONTROLS.search((folder / "explain.html").read_text())
+        shown(folder / "explain.html")
         ran(["speediness", f"--video={file}", f"--backbone={run}", f"--out={tmp_path / 'p.html'}"], capsys)
-        assert not CONTROLS.search((tmp_path / "p.html").read_text())
+        shown(tmp_path / "p.html")
+    ran(["explore", f"--in={vectors}", f"--out={tmp_path / 'explored'}"], capsys)
+    assert "&lt;img src=x" in shown(tmp_path / "explored" / "index.html")
+
+
+def test_audit_retrieve_finetune_and_compare(
+    odd: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_run, audit, retrieved = f"--backbone={run}", tmp_path / "audit.html", tmp_path / "retrieve.html"
+    ran(["audit", f"--data={odd}", of_run, f"--page={audit}", "--clips=1", "--workers=0"], capsys)
+    ran(["retrieve", f"--data={odd}", of_run, f"--page={retrieved}", "--workers=0"], capsys)
+    ran(["finetune", f"--data={odd}", of_run, f"--out={tmp_path / 'tuned'}", "--epochs=1", "--workers=0"], capsys)
+    ran(["compare", f"--data={odd}", f"--backbones={run}", f"--out={tmp_path / 'both'}", "--workers=0"], capsys)
+    shown(audit)
+    shown(tmp_path / "both" / "compare.html")
+    for page in (retrieved, tmp_path / "tuned" / "report.html", run / "report.html"):
+        assert "&lt;img src=x" in shown(page), page
 
 
 def test_the_demo(odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CLIPS_PER_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
         monkeypatch.setattr(f"v3s.commands.demo.{name}", 16)
     page = demo(DemoConfig(data=str(odd), out=str(tmp_path / "demo"), epochs=1, workers=0), console=QUIET)
-    assert not CONTROLS.search(page.read_text())
+    shown(page)

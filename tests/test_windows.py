@@ -23,7 +23,8 @@ from v3s.recognizers.classifier import load_classifier
 from v3s.recognizers.predict import PredictConfig, predict
 from v3s.recognizers.recognizer import load_recognizer
 from v3s.serve.previews import Preview, file_state, make_preview
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.query import known_video
 from v3s.vectors.search import SearchConfig, search
@@ -155,7 +156,7 @@ def test_a_stretch_is_searched_and_shown_through_the_window(stacks: Path, tmp_pa
     file = stacks / "across" / "cell_2.tif"
     config = SearchConfig(query=str(file), start="0.16", end="0.48", vectors=str(vectors), k=40, device="cpu")
     collection = open_vectors(vectors)
-    assert known_video(stacks, file, WINDOW).window == (200, 700)
+    assert known_video(stacks, file, View(window=WINDOW)).window == (200, 700)
     hits = search(config, console=QUIET)
     assert hits
     places = [collection.place_of(row) for row in range(4)]
@@ -171,9 +172,9 @@ def test_a_store_of_another_window_is_not_searched_with(stacks: Path, tmp_path: 
     prepare(PrepareConfig(data=str(stacks), out=str(tmp_path / "store"), workers=0, window=WINDOW), console=QUIET)
     store = open_store(tmp_path / "store")
     name = next(iter(store.files))
-    assert known_video(store.folder, store.folder / name, WINDOW).window == (200, 700)
+    assert known_video(store.folder, store.folder / name, View(window=WINDOW)).window == (200, 700)
     with pytest.raises(ValueError, match=f"stored with --window {WINDOW}, not auto"):
-        known_video(store.folder, store.folder / name, None)
+        known_video(store.folder, store.folder / name, View())
 
 
 @pytest.mark.parametrize("window", ["9,1", "Full"])

@@ -26,6 +26,7 @@ from rich.table import Table
 from v3s.cli import main as v3s
 from v3s.data.synthetic import make_clips
 from v3s.files.weights import fingerprint
+from v3s.files.writing import partial_path
 from v3s.train.checkpoint import load_checkpoint
 
 OPTIONS = {
@@ -112,7 +113,7 @@ def kills(bench: Bench) -> str:
     out, num_kills, in_save = bench.folder / "kills", 0, 0
     while num_kills < bench.times(20):
         process = bench.start(bench.command(out, epochs=10_000))
-        part = out / f"checkpoints/.last.pt.{process.pid}.part"  # the file that a save writes
+        part = partial_path(out / "checkpoints/last.pt", process.pid)  # the file that a save writes
         if num_kills % 2:
             wait_for(part.exists, process)
         else:

@@ -167,7 +167,7 @@ def _expand_home(value: Any) -> Any:
 
 def _print_outputs(result: object, config: Any) -> int:
     """Print the file that a command returns, or else its output files; returns the exit code."""
-    requested = [Path(path) for name in ("out", "page") if (path := getattr(config, name, None)) is not None]
+    requested = [Path(path) for name in ("out", "events", "page") if (path := getattr(config, name, None)) is not None]
     for path in [result] if isinstance(result, Path) else filter(Path.is_file, requested):
         _print_path(path)
     return 1 if getattr(result, "num_usable", None) == 0 else 0  # a scan without a usable video

@@ -193,6 +193,19 @@ def require_not_negative(config: Any, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be {'finite' if value == inf else '0 or more'}")
 
 
+_MOST_FPS = 10_000.0
+
+
+def check_rate(fps: float | None) -> None:
+    """Refuse frame rates at which no video is sampled; None is allowed.
+
+    Raises:
+        ValueError: the rate is not more than 0, or too large.
+    """
+    if fps is not None and not 0 < fps <= _MOST_FPS:
+        raise ValueError(f"fps is {fps:g}; it must be more than 0, and at most {_MOST_FPS:,.0f}")
+
+
 _MAX_CLIP_FRAMES, _MAX_CLIP_SIZE, _MAX_CLIP_PIXELS = 10_000, 4096, 1 << 28
 
 

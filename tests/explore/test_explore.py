@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 import v3s
@@ -21,7 +22,8 @@ from v3s.data.lists.splits import list_videos
 from v3s.explore.explore import ExploreConfig, explore
 from v3s.explore.spans import matrix_of
 from v3s.files.writing import SaveError
-from v3s.vectors.collection import Vectors
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 
 QUIET = Console(quiet=True)
@@ -64,7 +66,7 @@ def test_the_tables_have_a_row_per_vector_and_name_the_copy(stored: Vectors, tmp
     rows = rows_of(page.parent / "spans.csv")
     assert list(rows[0]) == ["path", "start", "end", "x", "y", "cluster", "outlier"]
     assert len(rows) == len(stored) == 17
-    assert rows[5]["path"] == stored.place_of(5).file or "=a" in rows[5]["path"]
+    assert rows[5]["path"] == stored.place_of(5).entry.path or "=a" in rows[5]["path"]
     vectors = matrix_of(stored)
     np.testing.assert_allclose([[float(row["x"]), float(row["y"])] for row in rows], v3s.map_of(vectors), atol=1e-5)
     assert [int(row["cluster"]) - 1 for row in rows] == v3s.clusters_of(vectors, 3).tolist()
@@ -145,16 +147,39 @@ def test_a_second_run_gives_the_same_files(stored: Vectors, tmp_path: Path) -> N
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_folder_with_other_files_is_refused_unless_it_may_be_overwritten(stored: Vectors, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"out is .*, which is not empty; give a new folder, or --overwrite"):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_files_is_refused(overwrite: bool, stored: Vectors, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(ValueError, match="contains something else than v3s explore writes; give a new folder"):
+        run(stored, tmp_path, overwrite=overwrite)
+    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_page_is_replaced_and_labels_that_a_person_wrote_are_kept(stored: Vectors, tmp_path: Path) -> None:
+    out = run(stored, tmp_path / "out", label=3)[0].parent
+    with pytest.raises(ValueError, match="which has a page; give a new folder, or --overwrite to replace it"):
         run(stored, out)
-    assert [file.name for file in out.iterdir()] == ["notes.txt"]
-    run(stored, out, overwrite=True)
-    assert {file.name for file in out.iterdir()} == NAMES | {"notes.txt"}
-    assert (out / "notes.txt").read_text() == "mine"
+    for changes in ({"label": 0}, {"label": 3}):
+        run(stored, out, overwrite=True, **changes)
+        assert {file.name for file in out.iterdir()} == NAMES
+    proposed = (out / "to_label.csv").read_text()
+    written = proposed.rstrip("\n") + "walk\n"
+    (out / "to_label.csv").write_text(written)
+    _, text = run(stored, out, overwrite=True, label=3)
+    assert f"to_label.csv had labels; it is now {out / 'to_label-1.csv'}" in text
+    assert (out / "to_label-1.csv").read_text() == written
+    assert (out / "to_label.csv").read_text() == proposed
+
+
+def test_vectors_of_nan_are_named(stored: Vectors, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    shutil.copytree(stored.folder, vectors)
+    shard = replace(stored.shards[0], vectors=torch.full_like(stored.shards[0].vectors, torch.nan))
+    save_shard(vectors, 0, shard, stored.description)
+    with pytest.raises(VectorsError, match=r"vectors/shard-00000\.safetensors: contains NaN or infinity; run"):
+        run(open_vectors(vectors), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_leaves_no_half_page(
@@ -162,7 +187,7 @@ def test_a_full_disk_leaves_no_half_page(
 ) -> None:
     with full_disk(2000), pytest.raises(SaveError, match="cannot be written"):
         run(stored, tmp_path / "out")
-    assert not (tmp_path / "out" / "index.html").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

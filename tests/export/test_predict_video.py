@@ -99,6 +99,22 @@ def test_deep_pictures_are_refused_in_one_line(paper: tuple[Path, Path], tmp_pat
     assert done.stderr == f"{tmp_path / 'a.mkv'}: {expected}\n"
 
 
+@pytest.mark.parametrize("name", ["missing.mp4", "text.mp4", "sound.wav", None])
+def test_what_is_no_video_is_one_line(name: str | None, paper: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_bytes(b"no video")
+    with av.open(str(tmp_path / "sound.wav"), "w") as output:
+        stream = output.add_stream("pcm_s16le", rate=8000)
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        output.mux(stream.encode(frame))
+    words = [sys.executable, str(paper[1] / "predict_video.py"), *([] if name is None else [str(tmp_path / name)])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("usage: " if name is None else str(tmp_path / name))
+
+
 def test_what_lies_beside_the_graph(paper: tuple[Path, Path]) -> None:
     assert sorted(path.name for path in paper[1].iterdir()) == [
         "README.md", "config.json", "model.onnx", "predict_video.py",

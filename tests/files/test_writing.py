@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,8 +20,16 @@ from v3s.commands.check import CheckConfig, check
 from v3s.data.lists.listfile import write_list
 from v3s.data.quarantine import Quarantine
 from v3s.files.lock import only_writer
-from v3s.files.writing import SaveError, append_line, write_json, write_together, write_whole
-from v3s.pages.page import write_page
+from v3s.files.writing import (
+    SaveError,
+    append_line,
+    partial_path,
+    write_json,
+    write_keeping,
+    write_together,
+    write_whole,
+)
+from v3s.pages.templates import write_page
 from v3s.train.checkpoint import save_checkpoint
 from v3s.train.run import RunFolder, open_log
 from v3s.vectors.collection import open_vectors
@@ -141,6 +150,39 @@ def test_links_and_pipes_in_other_folders(
         pass
     assert mine.read_text() == "mine"
     assert json.loads((vectors / "vectors.json").read_text())["num_videos"] == 16
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    file, ended = tmp_path / "a.csv", subprocess.Popen(["true"])
+    ended.wait()
+    mine, elsewhere = partial_path(tmp_path / "b.csv", ended.pid), tmp_path / f".a.csv.0badhost-{ended.pid}.part"
+    left, running = partial_path(file, ended.pid), partial_path(file, os.getppid())
+    for path in (left, running, mine, elsewhere):
+        path.write_text("half")
+    write_whole(file, b"whole")
+    assert set(tmp_path.iterdir()) == {file, running, mine, elsewhere}
+    assert file.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_with_another_content_is_kept(is_link: bool, tmp_path: Path, full_disk: FullDisk) -> None:
+    folder = tmp_path / "place"
+    folder.mkdir()
+    file = tmp_path / "a.csv" if is_link else folder / "a.csv"
+    if is_link:
+        file.symlink_to(folder / "a.csv")
+
+    def write(text: str) -> Path | None:
+        return write_keeping(file, lambda path: path.write_text(text))
+
+    assert [write("one"), write("one"), write("two")] == [None, None, folder / "a-1.csv"]
+    with full_disk(100), pytest.raises(SaveError, match="the file that was there before is intact"):
+        write("x" * 1000)
+    assert write("three") == folder / "a-2.csv"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "a.csv": "three", "a-1.csv": "one", "a-2.csv": "two",
+    }  # fmt: skip
+    assert file.is_symlink() == is_link
 
 
 def test_a_pipe_or_a_device_is_not_replaced_and_a_link_stays(tmp_path: Path) -> None:

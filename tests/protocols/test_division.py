@@ -81,7 +81,11 @@ def test_written_lists_are_read_as_they_are(tmp_path: Path, label: str) -> None:
         (data / name).touch()
     train = VideoList(data, names[:2], (label, "other"), (label, "other"), "")
     test = VideoList(data, names[2:], (label,) * 2, (label,), "")
-    write_division(tmp_path / "split", train, test)
+    assert write_division(tmp_path / "split", test, train) == []
+    assert write_division(tmp_path / "split", test, train) == []  # the same again
+    kept = [tmp_path / "split" / name for name in ("train-1.csv", "test-1.csv")]
+    assert write_division(tmp_path / "split", train, test) == kept
+    assert [path.read_bytes() for path in kept] == [(tmp_path / "split" / name).read_bytes() for name in LISTS[::-1]]
     for subset, listed in (("train", train), ("test", test)):
         again = list_videos(data, splits=tmp_path / "split", subset=subset)  # type: ignore[arg-type]
         assert (again.paths, again.labels) == (listed.paths, listed.labels)

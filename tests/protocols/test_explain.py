@@ -126,7 +126,7 @@ def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -
         written = index_video(out / name)
         assert (written.num_frames, written.height, written.width) == (8, 40, 40)
     assert read_png(out / "contact_sheet.png").shape == (2 * 40, 8 * 40, 3)
-    html = page.read_text()
+    html = " ".join(page.read_text().split())
     assert html.count("data:video/mp4") == 2
     assert html.count("data:image/png") == 1
     assert "conv5 has a resolution of 1 x 3 x 3 (time, height, width)" in html

@@ -18,7 +18,8 @@ from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, lab
 from v3s.protocols.probe import ProbeConfig, probe
 from v3s.protocols.retrieve import RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
-from v3s.vectors.collection import VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.labels import Contents, join, list_labelled
 from v3s.vectors.merge import MergeConfig, merge
@@ -275,6 +276,27 @@ def test_labelled_spans_find_the_rows_that_lie_in_them(folder: Path, tmp_path: P
         join(contents, list_labelled(contents, tmp_path / "labels.csv"))
 
 
+def test_spans_without_a_vector_or_outside_of_their_file_are_left_out(folder: Path, tmp_path: Path) -> None:
+    vectors = open_vectors(embedded(folder, tmp_path / "vectors", per_clip=True, stride=8))
+    contents, first = Contents.of(vectors), f"{folder}/a/v_a_g00_c00.mp4"
+    lines = [
+        f"{first},0,0.01,short",
+        f"{folder}/b/v_b_g00_c00.mp4,0.3,9,outside",
+        f"{folder}/b/v_b_g01_c00.mp4,,,whole",
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["Path, Start, End, Label", *lines]))
+    listed = list_labelled(contents, tmp_path / "labels.csv")
+    with pytest.raises(VectorsError, match=r"no vector of 1 of 3 listed spans.*; or give --allow-missing to use the"):
+        join(contents, listed)
+    joined = join(contents, listed, allow_missing=True)
+    assert joined.videos.labels == ("whole",)
+    outside = "0:00:00.3 to 0:00:09.0 is outside of the video: it is 0:00:01.0 long"
+    assert list(joined.left_out.values()) == [outside, "no vector lies in it by more than half"]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,start,end,label", *lines[:2]]))
+    with pytest.raises(VectorsError, match="no vector of 1 of 2 listed spans, first: a/v_a_g00"):
+        join(contents, list_labelled(contents, tmp_path / "labels.csv"), allow_missing=True)
+
+
 def joined_rows(vectors: Any, rows: list[int]) -> torch.Tensor:
     shard = vectors.shards[0]
     found: torch.Tensor = shard.vectors[rows] * shard.lengths[rows][:, None]
@@ -315,11 +337,22 @@ def test_a_video_that_could_not_be_embedded_is_skipped_and_said(folder: Path, tm
 
 def test_another_feature_or_other_clips_are_refused_with_the_command(folder: Path, stored: Path) -> None:
     with pytest.raises(VectorsError) as caught:
-        retrieve(RetrieveConfig(vectors=str(stored), clip_frames=16), console=QUIET)
+        retrieve(RetrieveConfig(vectors=str(stored), clip_frames=16, pool="max"), console=QUIET)
     assert "\n" not in str(caught.value)
     assert "was embedded with --pool mean --clip-frames 8 --num-clips 2, not --pool max" in str(caught.value)
     assert f"v3s embed {folder} --backbone random:r3d@0.125 --stage conv5 --pool max" in str(caught.value)
-    retrieve(RetrieveConfig(vectors=str(stored), clip_frames=8, num_clips=2, pool="mean"), console=QUIET)
+    given = RetrieveConfig(vectors=str(stored), clip_frames=8, num_clips=2, pool="mean")
+    assert retrieve(given, console=QUIET) == retrieve(RetrieveConfig(vectors=str(stored), num_clips=2), console=QUIET)
+
+
+def test_labels_that_were_given_in_the_page_are_named(stored: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    shutil.copytree(stored, vectors)
+    (vectors / "labels").mkdir()
+    (vectors / "labels/labels.csv").write_text("path,start,end,label\n")
+    console = Console(file=io.StringIO(), width=1000)
+    of_store(vectors, console=console)
+    assert f"{vectors}/labels/labels.csv has labels that were given in v3s serve; give it as DATA" in printed(console)
 
 
 def damage(vectors: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from v3s.recognizers.calibration import Calibration, calibrate, calibration_error, log_loss, tempered
+from v3s.recognizers.calibration import FEWEST, Calibration, calibrate, calibration_error, log_loss, tempered
 
 
 def answers(sharpness: float, num_rows: int = 4000, num_classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,15 +32,15 @@ def test_the_temperature_of_a_known_error_is_found(sharpness: float) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_the_loss_is_never_larger_after_than_before(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    probabilities = (4 * torch.randn(3, 4, generator=generator)).softmax(dim=1)
-    labels = torch.randint(4, (3,), generator=generator)
+    probabilities = (4 * torch.randn(FEWEST, 4, generator=generator)).softmax(dim=1)
+    labels = torch.randint(4, (FEWEST,), generator=generator)
     found = calibrate(probabilities, labels)
     assert found.loss_after <= found.loss_before
     assert math.isfinite(found.loss_before)
 
 
 def test_without_information_nothing_changes() -> None:
-    found = calibrate(torch.full((6, 3), 1 / 3), torch.tensor([0, 1, 2, 0, 1, 2]))
+    found = calibrate(torch.full((150, 3), 1 / 3), torch.arange(150) % 3)
     assert found.temperature == 1
     assert found.loss_after == found.loss_before == pytest.approx(math.log(3))
 
@@ -55,8 +55,8 @@ def test_the_order_of_the_classes_stays() -> None:
 
 
 def test_sure_and_wrong_gives_a_finite_loss() -> None:
-    certain = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    found = calibrate(certain, torch.tensor([0, 1]))
+    certain = torch.tensor([[1.0, 0.0]]).repeat(FEWEST, 1)
+    found = calibrate(certain, torch.arange(FEWEST) % 2)
     assert math.isfinite(found.loss_before)
     assert math.isfinite(found.loss_after)
 
@@ -70,8 +70,26 @@ def test_errors_by_hand() -> None:
     assert log_loss(probabilities, labels) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"num_videos": 0}])
+def test_few_rows_change_nothing_and_say_so() -> None:
+    probabilities, labels = answers(3.0, num_rows=FEWEST)
+    few, enough = calibrate(probabilities[1:], labels[1:]), calibrate(probabilities, labels)
+    assert (few.temperature, few.loss_after) == (1, few.loss_before)
+    assert str(few).startswith("none, since 99 held-out videos are too few (100 are needed)")
+    assert enough.temperature > 2
+    assert str(enough).startswith("temperature 2.")
+
+
+def test_certain_answers_stay_within_bounds() -> None:
+    certain = torch.tensor([[0.6, 0.4]]).repeat(FEWEST, 1)
+    right = calibrate(certain, torch.zeros(FEWEST, dtype=torch.int64))
+    wrong = calibrate(certain, torch.ones(FEWEST, dtype=torch.int64))
+    assert (right.temperature, wrong.temperature) == (0.05, 20)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0.0}, {"temperature": 1e-300}, {"temperature": 20.1}, {"num_videos": 0}]
+)
 def test_what_no_calibration_gives_is_refused(wrong: dict[str, float]) -> None:
     values = {"temperature": 1.0, "num_videos": 3, "loss_before": 1.0, "loss_after": 1.0, "error_before": 0.0}
-    with pytest.raises(ValueError, match="both must be more than 0"):
+    with pytest.raises(ValueError, match=r"they must be from 0\.05 to 20, and 1 or more"):
         Calibration(**{**values, "error_after": 0.0, **wrong})  # type: ignore[arg-type]

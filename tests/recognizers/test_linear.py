@@ -63,7 +63,7 @@ def test_rows_are_calibrated_by_classifiers_that_never_saw_their_group(monkeypat
 
 def test_a_classifier_that_is_too_sure_gets_a_temperature() -> None:
     """With many dimensions, few rows and almost no penalty, training rows are fitted perfectly."""
-    train, labels = blobs(60, 3, 6.0)
+    train, labels = blobs(150, 3, 6.0)
     found = calibrate_linear(train, labels, 100.0, 3, groups=None, seed=0)
     assert found is not None
     assert found.temperature > 1.5

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +144,18 @@ def test_forged_descriptions_are_one_line(copy: Path, changes: dict[str, Any], m
         ({"dimension": 65}, r"weights of another network.*\(4, 64\).*\(4, 65\)"),
         ({"dimension": -1}, "dimension is -1; it must be 1 or more"),
         ({"dimension": 10**15}, "weights of another network"),
-        ({"feature": {"stage": "conv9"}}, "no stage 'conv9'"),
+        (
+            {"feature": {"stage": "conv9"}},
+            r"config\.json: the feature's stage is 'conv9', and the network's are conv1, ",
+        ),
+        ({"view": {"fps": 1e300}}, r"config\.json: fps is 1e\+300; it must be more than 0, and at most 10,000"),
+        ({"view": {"num_clips": 10**300}}, r"config\.json: view\.num_clips is 1000.*; it must be a whole number"),
+        ({"view": {"num_clips": 10**9}}, "num_clips is 1000000000 and stride 0; give at most 1,000,000"),
         ({"feature": {"stage": "conv4"}}, "takes 64 numbers, but the network gives 32"),
         ({"view": {"clip_frames": 10**9}}, "a clip may have at most"),
         ({"view": {"num_clips": 0}}, "a view needs positive sizes"),
         ({"calibration": {"temperature": 0}}, "num_videos is missing"),
+        ({"calibration": {**asdict(CALIBRATION), "temperature": 1e-300}}, r"config\.json: temperature is 1e-300"),
         ({"hidden": 1}, "hidden is not known"),
     ],
 )
@@ -174,10 +181,42 @@ def test_another_network_in_the_folder_is_noticed(copy: Path) -> None:
         open_recognizer(copy, CPU)
 
 
+def exchange(folder: Path) -> None:
+    """Exchange two rows of the classifier."""
+    weights = load_file(folder / "classifier.safetensors")
+    save_file({name: value[[1, 0, 2, 3]] for name, value in weights.items()}, folder / "classifier.safetensors")
+
+
+def test_another_classifier_or_other_classes_are_noticed(copy: Path) -> None:
+    edit(copy, classes=["b b", "a", "ü", "d"])
+    with pytest.raises(CheckpointError, match=r"not the weights and classes described by the config\.json next to it"):
+        load_classifier(copy)
+    exchange(copy)
+    with pytest.raises(CheckpointError, match="not the weights and classes described by"):
+        load_classifier(copy)
+
+
+def test_a_classifier_of_an_earlier_version_is_not_compared(copy: Path, saved: Path) -> None:
+    edit(copy, heads={})
+    exchange(copy)
+    assert torch.equal(load_classifier(copy).layer.weight, load_classifier(saved).layer.weight[[1, 0, 2, 3]])
+
+
+def test_nan_is_never_an_answer(copy: Path, labelled_videos: Path) -> None:
+    """Finite numbers of which logits overflow."""
+    weights = load_file(copy / "classifier.safetensors")
+    save_file({name: torch.full_like(value, 3e38) for name, value in weights.items()}, copy / "classifier.safetensors")
+    edit(copy, heads={})
+    path = next((labelled_videos / "test").rglob("*.mp4"))
+    with pytest.raises(ValueError, match=rf"{path.name}: the recognizer gives NaN for it"):
+        open_recognizer(copy, CPU).predict(path)
+
+
 def test_a_classifier_of_nan_is_refused(copy: Path) -> None:
     weights = load_file(copy / "classifier.safetensors")
     weights["bias"][2] = torch.nan
     save_file(weights, copy / "classifier.safetensors")
+    edit(copy, heads={})
     with pytest.raises(CheckpointError, match=r"classifier\.safetensors: contains NaN or infinity"):
         open_recognizer(copy, CPU)
 

@@ -17,7 +17,8 @@ from tests.serve.conftest import NAMES, Open, write_avi
 from v3s.backbones.device import choose_compute
 from v3s.features.encoder import Encoder
 from v3s.serve.catalogue import read_catalogue
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.query import open_query_encoder
 from v3s.vectors.search import SearchConfig, search
 
@@ -283,5 +284,5 @@ def test_a_damaged_list_of_videos_is_named(files: Path) -> None:
     vectors = open_vectors(files)
     for forged in (b'{"path": 5, "label": null, "num_frames": 1, "seconds": 1}', b'{"path": "a"}', b"[]", b"{"):
         object.__setattr__(vectors, "_lines", forged + b"\n")
-        with pytest.raises(VectorsError, match=r"videos\.jsonl: damaged"):
+        with pytest.raises(VectorsError, match=r"videos\.jsonl, line 1: "):
             read_catalogue(vectors)

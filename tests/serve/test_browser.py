@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
 from tests.serve.conftest import NAMES
 from v3s.data.lists.splits import list_videos
@@ -47,17 +47,6 @@ def spans_page(embedded: dict[str, Path]) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("chromium is not installed, also not by .ci/run")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 Open = Callable[..., Page]
 
 
@@ -66,7 +55,7 @@ def window(browser: Browser) -> Iterator[Open]:
     """Opens windows; at the end none of them has complained or asked another server for anything."""
     contexts, problems = [], []
 
-    def open_window(address: str, *, width: int = 1400, path: str = "") -> Page:
+    def open_window(address: str, *, width: int = 1400, path: str = "", wait_for: str = ".tile") -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
@@ -78,7 +67,7 @@ def window(browser: Browser) -> Iterator[Open]:
         )
         page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else problems.append(asked.url))
         page.goto(address + path)
-        page.wait_for_selector(".tile")
+        page.wait_for_selector(wait_for)
         return page
 
     yield open_window
@@ -132,7 +121,7 @@ def test_a_stretch_of_the_player_is_searched_with(spans_page: str, window: Open)
     page.evaluate("document.querySelector('#player video').currentTime = 1.5")
     until(lambda: page.evaluate("document.querySelector('#player video').currentTime === 1.5"))
     page.keyboard.press("o")
-    assert page.locator("#player .chosen").inner_text() == "0:00:00.5 \u2013 0:00:01.5"
+    until(lambda: page.locator("#player .chosen").inner_text() == "0:00:00.5 \u2013 0:00:01.5")
     page.keyboard.press("s")
     until(lambda: "0:00:00.5 to 0:00:01.5" in page.locator("#caption").inner_text())
     assert page.locator("#message").is_hidden()
@@ -141,9 +130,9 @@ def test_a_stretch_of_the_player_is_searched_with(spans_page: str, window: Open)
 def test_the_first_arrow_key_goes_to_the_first_tile(spans_page: str, window: Open) -> None:
     page = window(spans_page)
     page.keyboard.press("ArrowDown")
-    assert page.evaluate("document.activeElement.dataset.row") == "0"
+    until(lambda: page.evaluate("document.activeElement.dataset.row") == "0")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.dataset.row") == "1"
+    until(lambda: page.evaluate("document.activeElement.dataset.row") == "1")
 
 
 def test_a_stretch_is_not_set_before_the_player_shows_it(spans_page: str, window: Open) -> None:
@@ -221,10 +210,57 @@ def test_clusters_filter_and_duplicates_are_shown_side_by_side(spans_page: str, 
     size = int(card.inner_text().rpartition(" ")[2])
     card.click()
     until(lambda: len(names(page)) == size)
-    assert card.get_attribute("aria-pressed") == "true"
+    until(lambda: card.get_attribute("aria-pressed") == "true")
+    until(lambda: page.locator("#caption").inner_text() == f"{size} spans of cluster 2, as listed")
     page.locator("nav [data-view=duplicates]").click()
     until(lambda: "same" in page.locator("#duplicates").inner_text())
     assert page.locator("#results").is_hidden()
+
+
+def test_more_that_is_asked_for_twice_is_loaded_once(spans_page: str, window: Open) -> None:
+    """The button and the end of the page both ask; the answer of the second page is late."""
+    asked, held = [], []
+
+    def answer(route: Route) -> None:
+        if "offset=0" in route.request.url:
+            found = route.fetch().json()
+            spans = (found["spans"] * 2)[:60]  # a whole page, so that there may be more
+            route.fulfill(json={**found, "spans": spans})
+        else:
+            asked.append(route.request.url)
+            held.append(route)
+
+    page = window(spans_page, path="?view=duplicates", wait_for="#duplicates:not([hidden])")
+    page.route("**/api/spans?*", answer)
+    page.locator("nav [data-view=grid]").click()
+    until(lambda: len(names(page)) == 60)
+    for _ in range(2):
+        page.evaluate("document.querySelector('#more').click()")
+    until(lambda: held)
+    page.wait_for_timeout(300)  # as long as a second request would take
+    assert len(asked) == 1
+    assert "offset=60" in asked[0]
+    held[0].fulfill(json={"caption": "as listed", "num_chosen": 61, "spans": [held_span(page)]})
+    until(lambda: len(names(page)) == 61)
+    assert len(asked) == 1
+
+
+def held_span(page: Page) -> object:
+    return page.evaluate("document.querySelector('#grid .tile').span")
+
+
+def test_a_time_that_is_none_is_refused_and_not_ignored(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    page.locator("#filters summary").click()
+    page.locator("[name=after]").fill("abc")
+    page.keyboard.press("Enter")
+    page.locator("[name=after]").blur()
+    until(lambda: page.locator("#message").inner_text() == '"abc" is not a time: write 754.5, 12:34.5 or 0:12:34.5.')
+    assert len(names(page)) == 32
+    page.locator("[name=after]").fill("1.4")
+    page.locator("[name=after]").blur()
+    until(lambda: len(names(page)) == 8)
+    until(lambda: page.locator("#message").is_hidden())
 
 
 def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files: Path, window: Open) -> None:
@@ -256,16 +292,15 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         one.reload()
         one.wait_for_selector(".tile .mark")
         marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
-        assert one.evaluate(marks) == ["walk", None, "walk", None, "run", None, None, None]
+        until(lambda: one.evaluate(marks) == ["walk", None, "walk", None, "run", None, None, None])
         one.keyboard.press("t")
         until(lambda: "most probably walk" in one.locator("#caption").inner_text())
-        assert one.locator("#trained").inner_text().startswith("Trained on 3 labels of 2 classes")
+        until(lambda: one.locator("#trained").inner_text().startswith("Trained on 3 labels of 2 classes"))
     listed = list_videos(files / "labels" / "labels.csv")  # the server was killed
     assert sorted(filter(None, listed.labels)) == ["run", "walk", "walk"]
     with serving(files) as address:
         again = window(address)
-        again.wait_for_selector(".tile .mark")
-        assert again.locator("#grid .tile .mark").count() == 3
+        until(lambda: again.locator("#grid .tile .mark").count() == 3)
 
 
 def test_a_video_that_was_moved_away_is_grey_with_the_reason(

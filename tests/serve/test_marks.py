@@ -18,7 +18,8 @@ from v3s.serve import marks as marks_module
 from v3s.serve.catalogue import read_catalogue
 from v3s.serve.learning import train_probe
 from v3s.serve.marks import FOLDER, LOG, Marks, check_class
-from v3s.vectors.collection import VectorsError, open_vectors
+from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 
 
 def marks_of(folder: Path) -> Marks:
@@ -244,6 +245,13 @@ def test_names_of_classes_are_one_line_of_text(name: str) -> None:
     with pytest.raises(ValueError, match="it must be 1 to 100 letters"):
         check_class(name)
     check_class("Läufer <b>, \"x\" & 'y'")
+
+
+@pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@a"])
+def test_a_class_that_a_spreadsheet_would_run_is_refused(name: str, files: Path) -> None:
+    with pytest.raises(ValueError, match="which a spreadsheet takes for a formula; begin it with a letter"):
+        with_classes(files, name)
+    assert marks_of(files).classes == []
 
 
 def test_a_class_that_was_not_added_is_refused(files: Path) -> None:

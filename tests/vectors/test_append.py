@@ -19,8 +19,8 @@ from v3s.features.encoder import Encoder
 from v3s.files.writing import SaveError
 from v3s.pages.images import mp4
 from v3s.vectors import collection as collection_module
-from v3s.vectors import embed as embed_module
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import Vectors, open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.merge import MergeConfig, merge
 from v3s.vectors.search import SearchConfig, search
@@ -304,7 +304,7 @@ def test_options_that_exclude_each_other() -> None:
 
 def test_a_folder_of_an_earlier_version_is_refused_by_name(config: EmbedConfig) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_module, "content_of", lambda video: "")
+        patch.setattr("v3s.vectors.folder.content_of", lambda video: "")
         embed(config, console=QUIET)
     description = Path(config.out) / "vectors.json"
     values = json.loads(description.read_text())

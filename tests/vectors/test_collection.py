@@ -11,21 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.views import Resize, View
+from v3s.explore.spans import table_of
 from v3s.features.encoder import Feature, Space
-from v3s.vectors.collection import (
-    DTYPES,
-    Description,
-    VectorsError,
-    open_vectors,
-    read_description,
-    save_shard,
-    shard_path,
-)
-from v3s.vectors.entries import Entry, Shard, video_lines
+from v3s.serve.catalogue import read_catalogue
+from v3s.vectors.collection import open_vectors, save_shard, shard_path
+from v3s.vectors.description import DTYPES, Description, VectorsError, read_description
+from v3s.vectors.entries import Entry, Shard, entries_of, tabulate, video_lines
 from v3s.vectors.folder import begin_folder
 
 CLIP_FRAMES = 8
@@ -244,6 +240,74 @@ def test_a_changed_file_is_reported(folder: Path, name: str, old: str, new: str,
     with pytest.raises(ValueError, match=message) as caught:
         open_vectors(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": ""}, "path is '' and label None; neither may be empty"),
+        ({"path": "a\0.mp4"}, "path is .*; it must be text"),
+        ({"path": "\ud800.mp4"}, "path is .*; it must be text"),
+        ({"path": 7}, "path is 7; it must be text"),
+        ({"label": ""}, r"path is 'video_0002\.mp4' and label ''; neither may be empty"),
+        ({"label": 3}, "label is 3; it must be text"),
+        ({"num_frames": 0}, "num_frames is 0; it must be from 1 to"),
+        ({"num_frames": 8.0}, r"num_frames is 8\.0; it must be a whole number"),
+        ({"num_frames": 10**300}, r"num_frames is 1000.*; it must be a whole number"),
+        ({"num_frames": 2**40}, "num_frames is 1099511627776; it must be from 1 to 2,147,483,647"),
+        ({"seconds": -1.0}, "seconds is -1 and start_seconds 0; they must be from 0 to 1e"),
+        ({"seconds": 1e308}, r"seconds is 1e\+308 and start_seconds 0"),
+        ({"seconds": 10**400}, r"seconds is 1000.*; it must be a finite number"),
+        ({"seconds": float("nan")}, "seconds is NaN; it must be a finite number"),
+        ({"start_seconds": 1e300}, r"start_seconds 1e\+300; they must be from 0"),
+        ({"content": None}, "content is null; it must be text"),
+        ({"more": 1}, "more is not known"),
+        ({"num_frames": 7}, "vector 2 ends with frame 8, and its video has 7"),
+    ],
+)
+def test_a_forged_list_is_one_line_for_all_who_read_it(folder: Path, changes: dict[str, Any], message: str) -> None:
+    """The SHA-256 of the list is forged, too."""
+    listed, described = folder / "videos.jsonl", folder / "vectors.json"
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    lines[2] |= changes
+    listed.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    values = json.loads(described.read_text()) | {"files_sha256": hashlib.sha256(listed.read_bytes()).hexdigest()}
+    described.write_text(json.dumps(values))
+    for number in range(read_description(folder).num_shards):  # shards have the stamp of their folder
+        save_shard(folder, number, load_shard(folder, number), read_description(folder))
+    vectors = open_vectors(folder)
+    for read in (lambda: table_of(vectors), lambda: read_catalogue(vectors), lambda: vectors.place_of(2)):
+        with pytest.raises(ValueError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert str(listed) in str(caught.value)
+
+
+def load_shard(folder: Path, number: int) -> Shard:
+    with safe_open(shard_path(folder, number), "pt") as file:
+        return Shard(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def test_a_list_is_read_as_it_was_written() -> None:
+    entries = [
+        Entry(f"päth {number}/{number % 7}\udcff.mp4", None if number % 3 else "ü", 5 + number, 0.5, "ab", number % 2)
+        for number in range(25_000)
+    ]
+    assert list(entries_of(video_lines(entries), Path("videos.jsonl"))) == entries
+    columns = tabulate(entries)
+    assert [columns.files[file] for file in columns.file_of[:50]] == [entry.path for entry in entries[:50]]
+    assert [columns.labels[label] if label >= 0 else None for label in columns.label_of[:9]] == ["ü", None, None] * 3
+    assert columns.num_frames.tolist() == [entry.num_frames for entry in entries]
+    assert columns.starts.tolist() == [entry.start_seconds for entry in entries]
+
+
+def test_forged_lengths_are_refused(folder: Path) -> None:
+    shard = load_shard(folder, 1)
+    lengths = torch.ones(len(shard.videos))
+    lengths[1] = -1
+    save_shard(folder, 1, replace(shard, lengths=lengths), read_description(folder))
+    with pytest.raises(VectorsError, match=r"shard-00001\.safetensors: does not fit .*vectors\.json"):
+        open_vectors(folder)
 
 
 def test_folders_without_vectors_are_refused(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from safetensors.torch import save
 from v3s.data.synthetic import make_clips
 from v3s.features.encoder import Encoder
 from v3s.vectors import embed as embed_module
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors, shard_path
+from v3s.vectors.collection import Vectors, open_vectors, shard_path
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.entries import Shard
 
@@ -331,7 +332,7 @@ def test_a_folder_of_an_earlier_version_is_resumed(small_embedding: EmbedConfig,
     folder = tmp_path / "vectors"
     config = replace(small_embedding, out=str(folder), num_clips=1, shard_videos=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_module, "content_of", lambda video: "")
+        patch.setattr("v3s.vectors.folder.content_of", lambda video: "")
         embed(config, console=QUIET)
     before, date = (folder / "videos.jsonl").read_bytes(), shard_path(folder, 0).stat().st_mtime_ns
     assert b"content" not in before

@@ -11,10 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.vectors.approximate import ApproximateIndex, open_index
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.index import IndexConfig, choose_kind, index, measure_recall
+from v3s.vectors.nearest.approximate import ApproximateIndex, open_index
 from v3s.vectors.search import SearchConfig, search
 
 QUIET = Console(quiet=True)

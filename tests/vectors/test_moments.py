@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
-from v3s.vectors.approximate import ApproximateIndex
-from v3s.vectors.collection import Description, Vectors, open_vectors, save_shard
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import Description
 from v3s.vectors.entries import Entry, Place, Shard, video_lines
-from v3s.vectors.exact import best_scores, standardise
 from v3s.vectors.folder import begin_folder
 from v3s.vectors.moments import OVERLAP, find_moments, overlaps
+from v3s.vectors.nearest.approximate import ApproximateIndex
+from v3s.vectors.nearest.exact import best_scores, standardise
 
 LENGTH, DIMENSION = 20, 32
 

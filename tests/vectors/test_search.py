@@ -1,6 +1,8 @@
 """Search from file to page: a query finds itself first, the best pair of clips by brute force, and errors."""
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -21,12 +24,13 @@ from v3s.backbones import create_backbone
 from v3s.data.lists.folder import find_files, video_files
 from v3s.features.saved import save_trained
 from v3s.files.writing import SaveError
-from v3s.pages.images import jpeg_uri, mp4, small_frames
+from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import cutout_name
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.entries import Entry, Place
 from v3s.vectors.moments import Moment
@@ -212,14 +216,15 @@ def test_page_has_an_image_of_each_hit(
     query = small_videos / stored[per_clip].video(2).path
     hits, text = find(stored[per_clip], query, k=4, page=str(page), clips=str(clips))
     html = page.read_text()
-    assert html.count("data:image/jpeg") == 5
-    assert html.count("<figcaption>") == 5
+    assert html.count("<video") == html.count("data:video/mp4") == html.count("<figcaption>") == 5
     assert "no image" not in html
     assert all(f"{hit.start} to {hit.end}" in html for hit in hits)
-    for hit in hits:  # of a clip of 8 frames the fourth, of a video of 40 the twentieth
-        (middle,) = small_frames(index_video(hit.file), [(hit.start_frame or 0) + (3 if per_clip else 19)], 320)
-        assert jpeg_uri(middle) in html
-    links = [unquote(link) for link in re.findall(r'</figcaption>|<a href="([^"]*)"><img', html) if link]
+    for hit, film in zip(hits, re.findall(r'src="data:video/mp4;base64,([^"]*)"', html)[1:], strict=True):
+        with av.open(io.BytesIO(base64.b64decode(film)), "r") as container:
+            length = len(list(container.decode(video=0)))
+        assert length == ((hit.end_frame or 0) - (hit.start_frame or 0) if per_clip else 20)  # every second of 40
+    asked, *links = [unquote(link) for link in re.findall(r'<a href="([^"]*)"><video', html)]
+    assert (page.parent / asked.removesuffix("#t=0.00,1.60")).resolve() == query.resolve()
     assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
     assert f"4 clips in {clips}" in text
 
@@ -309,7 +314,8 @@ def test_page_reports_a_deleted_file(run: Path, small_videos: Path, tmp_path: Pa
     (rank,) = [hit.rank for hit in hits if hit.path == vectors.video(9).path]
     assert f"<figcaption>{rank}. {vectors.video(9).path}, 0:00:00.0 to 0:00:01.6: {hits[rank - 1].score:.4f}" in html
     assert html.count("(no image: does not exist)</figcaption>") == 1
-    assert html.count("data:image/jpeg") == 16
+    assert html.count("<video") == 16
+    assert html.count("<a ") == 2 * 16  # the missing file is no link
 
 
 def test_vectors_of_another_model_are_refused(stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path) -> None:

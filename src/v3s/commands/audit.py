@@ -33,7 +33,8 @@ from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
 from v3s.pages.images import data_uri, mp4
-from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pages.masked import Masked, masked_of
+from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
@@ -62,7 +63,8 @@ class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
         backbone: Folder of a run; choose videos that it was not trained on.
         task: The pretext task, as for v3s pretrain.
         out: JSON file for the scores.
-        page: HTML page with tables and charts and, with --backbone, the clips that the network was shown.
+        page: HTML page with tables and charts; with --backbone the clips that the network was shown, with --mask what
+            it takes away.
 
     More options:
         clips: Clips per video; the seed determines which.
@@ -94,12 +96,14 @@ class Audit:
         rows: the scores of both heads by name: a setting and a cue, or a stimulus.
         conclusions: what follows from the scores of a network, one sentence each.
         shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
+        masked: what a mask takes away, for the page; None without a mask.
     """
 
     title: str
     rows: dict[str, Scores]
     conclusions: list[str]
     shown: Tensor | None = None
+    masked: Masked | None = None
     __repr__ = short_repr
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +168,8 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
     title = f"Linear probe on a few statistics of each clip: {shown}"
     conclusions = [f"videos with bars: {base.num_with_bars:,} of {len(videos):,}"] if config.trim_bars else []
     others = counted(len(trained), "other video")
-    return Audit(f"{title}, trained on {others}", rows, conclusions)
+    masked = masked_of(videos) if config.page else None
+    return Audit(f"{title}, trained on {others}", rows, conclusions, masked=masked)
 
 
 def _of_videos(num_clips: int, groups: np.ndarray) -> str:
@@ -260,7 +265,8 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
         )
         rows[name] = spatial, temporal
     title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
-    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0])
+    masked = masked_of(videos) if config.page else None
+    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0], masked)
 
 
 @torch.no_grad()
@@ -338,26 +344,23 @@ def _terminal_table(result: Audit) -> Table:
 
 
 def _page(result: Audit) -> str:
-    blocks = [paragraph(sentence) for sentence in result.conclusions]
+    charts, films = [], []
     for place, head in enumerate(_HEADS):
         scores = {name: pair[place] for name, pair in result.rows.items()}
-        if len(next(iter(scores.values())).labels) > 1:
-            values = {name: score.accuracy for name, score in scores.items()}
-            chance = next(iter(scores.values())).chance
-            chart = bar_chart(values, title=f"Accuracy of the {head} head", reference=chance, note="chance")
-            blocks.append(figure(chart, f"{head} head"))
-    sections = [section("What gives the labels away", *blocks, table(_HEADER, _cells(result)))]
+        first = next(iter(scores.values()))
+        if len(first.labels) > 1:
+            values, title = {name: score.accuracy for name, score in scores.items()}, f"Accuracy of the {head} head"
+            charts.append((bar_chart(values, title=title, reference=first.chance, note="chance"), f"{head} head"))
     if result.shown is not None:
-        clips = result.shown.permute(0, 2, 3, 4, 1).numpy()
-        columns = [(name, data_uri(mp4(clip, 8), "video/mp4")) for name, clip in zip(STIMULI, clips, strict=True)]
-        sections.append(section("One sample under every stimulus", strip(columns)))
-    return page("Audit", sections, lead=result.title)
+        clips = result.shown.permute(0, 2, 3, 4, 1)
+        films = [(data_uri(mp4(clip, 8), "video/mp4"), name) for name, clip in zip(STIMULI, clips, strict=True)]
+    return render("audit.html", result=result, charts=charts, scores=(_HEADER, _cells(result)), films=films)
 
 
 def _usable(
     config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console, trained: Trained | None = None
 ) -> Scan:
-    listed = config.list_videos(trained.fps, trained.window) if trained else config.list_videos()
+    listed = config.list_videos(trained.fps, trained.window, trained.mask) if trained else config.list_videos()
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)

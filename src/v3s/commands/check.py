@@ -2,21 +2,24 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from v3s.data.lists.splits import VideoOptions
+from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.reports import FileReport, rate_advice, say_notes, summary
-from v3s.data.scan import Scan
+from v3s.data.scan import Scan, judge
 from v3s.data.usable import scan_with_bar, shorter_table
 from v3s.files.remote.mirror import address_of
 from v3s.files.text import say, size_text
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 from v3s.pretext.task import TASKS, needs_of_shorter_clips
+from v3s.scale.engine import EngineOptions, run_job
+from v3s.scale.job import begin_job, read_outcomes
 
 _NUM_BAD_SHOWN = 20
 _PAPER_FRAMES = 16
@@ -24,7 +27,7 @@ _PAPER_SPAN = TASKS["v3s"].longest_span(_PAPER_FRAMES)  # 69
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(VideoOptions):
+class CheckConfig(VideoOptions, EngineOptions):
     """Read every video once and report which are usable, too short, partial or unreadable.
 
     Attributes:
@@ -43,6 +46,8 @@ class CheckConfig(VideoOptions):
         super().__post_init__()
         require_not_negative(self, "min_frames", "workers")
         require_files(self, "out")
+        if self.engine is not None and self.out is None:
+            raise ValueError("--engine needs --out: the rows of the engine are beside the report until it is written")
 
 
 def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
@@ -59,7 +64,7 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     console = console or Console()
     listed = config.list_videos()
     say(console, listed.description)
-    scanned = scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
+    scanned = _scan_by_engine(config, listed, console) if config.engine else _scan_here(config, listed, console)
     if address_of(listed.root / listed.paths[0]) or scanned.num_fetched_bytes:
         say(console, f"fetched {size_text(scanned.num_fetched_bytes)}; the rest is in the cache, or known from before")
     console.print(summary(scanned.reports, scanned.videos))
@@ -73,7 +78,24 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     _print_remarks(scanned, console, config.out)
     if config.out is not None:
         _write_reports(scanned.reports, Path(config.out))
+        shutil.rmtree(_rows_beside(config.out), ignore_errors=True)
     return scanned
+
+
+def _scan_here(config: CheckConfig, listed: VideoList, console: Console) -> Scan:
+    return scan_with_bar(listed, min_frames=config.min_frames, workers=config.workers, console=console, verify=True)
+
+
+def _scan_by_engine(config: CheckConfig, listed: VideoList, console: Console) -> Scan:
+    assert config.out is not None
+    rows = _rows_beside(config.out)
+    job = begin_job(rows, listed, {})
+    run_job(rows, job, config, None, console, verify=True)
+    return judge(listed, config.min_frames, read_outcomes(rows, job))
+
+
+def _rows_beside(out: str) -> Path:
+    return Path(f"{out}.rows")
 
 
 def _write_reports(reports: Iterable[FileReport], out: Path) -> None:

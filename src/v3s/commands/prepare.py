@@ -121,7 +121,8 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         if wanted:
             _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()
-            _write_all(folder, listed.root, wanted, config, store.next_shard, console)
+            masked = replace(config, mask=listed.spans.mask)  # its picture has been read
+            _write_all(folder, listed.root, wanted, masked, store.next_shard, console)
         (folder / UNFINISHED).unlink(missing_ok=True)
         store = open_store(folder)
     _report(store, console)
@@ -131,8 +132,8 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
 def _settings(config: PrepareConfig, listed: VideoList) -> StoreSettings:
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     decoder = f"libavcodec {codec}, PyAV {av.__version__}"
-    source, window = str(listed.root.resolve()), config.window or "auto"
-    return StoreSettings(source, config.pixel_format, config.short_side, decoder, window=window)
+    source, window, mask = str(listed.root.resolve()), config.window or "auto", listed.spans.mask
+    return StoreSettings(source, config.pixel_format, config.short_side, decoder, window=window, mask=mask)
 
 
 def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> Store:
@@ -346,6 +347,7 @@ def _store(path: Path, writer: ShardWriter, shard: Path, config: PrepareConfig) 
             short_side=config.short_side,
             shard_name=shard.name,
             window=config.window or "auto",
+            mask=config.mask,
         )
     except VideoError as error:
         return Failure.of(error, str(path))

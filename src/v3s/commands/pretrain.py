@@ -376,7 +376,8 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
 def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str, Any]) -> None:
     save_trained(
         folder, model, backbone=job.config.backbone, width=job.config.width, fps=job.config.fps,
-        window=job.config.window, task=job.task, sampling=job.sampling, results=results, init=job.started,
+        window=job.config.window, mask=job.scan.videos.spans.mask, task=job.task, sampling=job.sampling,
+        results=results, init=job.started,
     )  # fmt: skip
 
 

@@ -6,18 +6,17 @@ Every clip is planned, read and warped as in training.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
-from v3s.files.text import counted
 from v3s.options import require_files, require_positive, seed_problem
-from v3s.pages.images import Pixels, data_uri, jpeg, mp4, outline, tile
-from v3s.pages.page import figure, page, paragraph, section, strip, table, write_page
+from v3s.pages.images import Pixels, data_uri, jpeg_uri, mp4, outline, tile
+from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import (
     ClipOptions,
@@ -111,17 +110,21 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=shortest, console=console)
-    sections = []
+    shown = []
     for number in _evenly_spaced(scanned.num_usable, config.num_videos):
         video = scanned.usable_table[number]
-        examples = cut_examples(video, task, sampling, seed=config.seed, number=number)
-        name = scanned.videos.names[scanned.usable[number]]
-        sections.append(section(name, *show_examples(video, examples), *_too_short(video, task, sampling)))
-    lead = (
-        f"{listed.source}. Clips of {sampling.clip_frames} frames, {sampling.clip_size} x {sampling.clip_size} "
-        f"pixels; a canvas of {sampling.canvas_size}; zoom {sampling.zoom}; seed {config.seed}."
+        examples = show_examples(video, cut_examples(video, task, sampling, seed=config.seed, number=number))
+        shown.append((scanned.videos.names[scanned.usable[number]], video, examples, _missing(video, task, sampling)))
+    html = render(
+        "preview.html",
+        source=listed.source,
+        sampling=sampling,
+        seed=config.seed,
+        shown=shown,
+        skipped=list(scanned.skipped.items()),
+        most_skipped=_MAX_SKIPPED_SHOWN,
+        num_videos=len(scanned.reports),
     )
-    html = page("Transformed clips", [*sections, *_skipped(scanned)], lead=lead)
     write_page(config.out, html)
     return Path(config.out)
 
@@ -159,32 +162,22 @@ def cut_examples(video: Video, task: PretextTask, sampling: Sampling, *, seed: i
     return examples
 
 
-def show_examples(video: Video, examples: Sequence[Example]) -> list[str]:
-    """The blocks of a page for examples: playing at the rate of the source, where they were cut, frame by frame."""
-    start = examples[0].plan.frames[0]
-    facts = (
-        f"{video.width} x {video.height} pixels, {counted(video.num_frames, 'frame')} at {video.fps:.4g} frames per "
-        f"second. All clips start at source frame {start}."
-    )
-    playing = [(_caption(example), data_uri(mp4(example.clip, video.fps), "video/mp4")) for example in examples]
-    places = [
-        (f"{example.kind}: {_extent(example, video)}", data_uri(jpeg(example.picture), "image/jpeg"))
-        for example in examples
-    ]
-    stills = [
-        figure(
-            data_uri(jpeg(tile(example.clip, _STILLS_IN_A_ROW)), "image/jpeg"),
-            f"{_caption(example)}; source frames {', '.join(map(str, example.plan.frames))}",
+def show_examples(video: Video, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """What ``examples.html`` shows of each example of a video: its plan, and pictures with captions."""
+    shown = []
+    for example in examples:
+        caption, extent = f"{example.kind}: {example.label}", _extent(example, video)
+        frames = ", ".join(map(str, example.plan.frames))
+        stills = jpeg_uri(tile(example.clip, _STILLS_IN_A_ROW))
+        shown.append(
+            {
+                "plan": example.plan,
+                "film": (data_uri(mp4(example.clip, video.fps), "video/mp4"), caption),
+                "place": (jpeg_uri(example.picture), f"{example.kind}: {extent}"),
+                "stills": (stills, f"{caption}; source frames {frames}"),
+            }
         )
-        for example in examples
-    ]
-    return [
-        paragraph(facts),
-        strip(playing),
-        paragraph(f"What each clip shows of frame {start}:"),
-        strip(places),
-        *stills,
-    ]
+    return shown
 
 
 def seen_corners(plan: ClipPlan, clip_size: int) -> FloatArray:
@@ -235,10 +228,6 @@ def _label_text(shown: PretextTask, labels: Labels) -> str:
     return " and ".join(changes) or "neither scaled nor projected"
 
 
-def _caption(example: Example) -> str:
-    return f"{example.kind}: {example.label}"
-
-
 def _extent(example: Example, video: Video) -> str:
     """The extent of the region that a clip shows, as text."""
     seen = seen_corners(example.plan, example.clip.shape[1])
@@ -246,29 +235,10 @@ def _extent(example: Example, video: Video) -> str:
     return f"x {left:.1f} to {right:.1f} of {video.width}, y {top:.1f} to {bottom:.1f} of {video.height}"
 
 
-def _too_short(video: Video, task: PretextTask, sampling: Sampling) -> list[str]:
-    """A paragraph with the rows of the task that the video is too short for, if there are any."""
+def _missing(video: Video, task: PretextTask, sampling: Sampling) -> list[str]:
+    """The rows of the task that the video is too short for, with what they need."""
     spans = {str(row): span(row, sampling.clip_frames, sampling.seam) for row in task.temporal}
-    missing = [f"{row} needs {frames}" for row, frames in spans.items() if frames > video.num_frames]
-    if not missing:
-        return []
-    return [
-        paragraph(
-            f"Too short for some labels: the video has {video.num_frames} frames; {', '.join(missing)}. "
-            "Training skips such a video, unless you choose --short fit."
-        )
-    ]
-
-
-def _skipped(scanned: Scan) -> list[str]:
-    """A section with the videos that cannot be shown, if there are any."""
-    bad = list(scanned.skipped.items())
-    if not bad:
-        return []
-    num_more = len(bad) - _MAX_SKIPPED_SHOWN
-    more = [paragraph(f"and {num_more:,} more; v3s check lists all of them")] if num_more > 0 else []
-    heading = f"Not usable: {len(bad):,} of {len(scanned.reports):,} videos"
-    return [section(heading, table(("video", "why"), bad[:_MAX_SKIPPED_SHOWN]), *more)]
+    return [f"{row} needs {frames}" for row, frames in spans.items() if frames > video.num_frames]
 
 
 def _evenly_spaced(num_videos: int, wanted: int) -> list[int]:

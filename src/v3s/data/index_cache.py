@@ -19,7 +19,7 @@ from v3s.video import chunks, container, first_pass, frames, index, orientation,
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
-from v3s.video.light import brightness, window
+from v3s.video.light import brightness, mask, window
 from v3s.video.stills import border, dicom, folder, found, numbered, pictures, pixels, source, tiff
 from v3s.video.stills.folder import frame_files
 
@@ -33,7 +33,7 @@ Of a folder of frames: the size of all, and a digest of their names, sizes and t
 
 _READERS = (
     *(brightness, chunks, container, first_pass, frames, index, orientation, planes, timing),
-    *(border, dicom, folder, found, numbered, pictures, pixels, source, tiff, window),
+    *(border, dicom, folder, found, numbered, pictures, pixels, source, tiff, mask, window),
 )
 """The code that learns of a file what is kept here."""
 

@@ -26,6 +26,8 @@ def content_of(video: Video) -> str:
     """
     file = video.video if isinstance(video, Span) else video
     stated = {name: getattr(file, name) for name in _IDENTITY if hasattr(file, name)}
+    if isinstance(file, VideoIndex) and file.mask:
+        stated["mask"] = file.mask
     if isinstance(video, Span):
         times = round(video.start_seconds, 6), round(video.end_seconds, 6)
         stated["span"] = video.first, video.num_frames, *times, video.rate

@@ -14,6 +14,8 @@ from v3s.data.lists.spans import Bounds, span_name
 from v3s.data.lists.splits import VideoList
 from v3s.files.text import counted, say, size_text
 from v3s.video.container import Failure
+from v3s.video.index import VideoIndex
+from v3s.video.light.mask import MOST_STILL, blanked_share
 from v3s.video.light.window import window_text
 from v3s.video.span import Span
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
@@ -44,6 +46,8 @@ class FileReport:
         seconds: Length in seconds.
         rate_varies: Whether frames are not evenly spaced in time.
         remarks: What is unusual about a file that can be read, e.g. ``"black throughout"``.
+        still_share: The share of the file's pixels that never change, of those that are not dark; 0 to 1.
+        blanked: The share of the picture that a mask blanks; 0 to 1.
         copy_of: The first listed file of the same content, if that is another.
         start_seconds: Where the span begins in the file.
         end_seconds: Where it ends; ``None`` for a whole file.
@@ -62,6 +66,8 @@ class FileReport:
     seconds: float = 0.0
     rate_varies: bool = False
     remarks: str = ""
+    still_share: float = 0.0
+    blanked: float = 0.0
     copy_of: str = ""
     start_seconds: float = 0.0
     end_seconds: float | None = None
@@ -93,6 +99,8 @@ def report_on(
         remarks.append(window_text(outcome.window))
     if original != name:
         remarks.append(f"has the same content as {original}")
+    file = outcome.video if isinstance(outcome, Span) else outcome
+    still = (file.still_share, blanked_share(file.mask or "1x1:1")) if isinstance(file, VideoIndex) else (0.0, 0.0)
     enough = outcome.num_frames >= min_frames
     reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
     return FileReport(
@@ -102,12 +110,14 @@ def report_on(
         frames=outcome.num_frames,
         height=outcome.height,
         width=outcome.width,
-        fps=outcome.video.fps if isinstance(outcome, Span) else outcome.fps,
+        fps=file.fps,
         codec=outcome.codec,
         pixel_format=outcome.pixel_format,
         seconds=outcome.duration_seconds,
         rate_varies=outcome.rate_varies,
         remarks="; ".join(remarks),
+        still_share=still[0],
+        blanked=round(still[1], 4),
         copy_of=original if original != name else "",
         start_seconds=start,
         end_seconds=end,
@@ -163,12 +173,28 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
         table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
         table.add_row("codecs", _most_common(report.codec for report in readable))
         table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
+        table.add_row("still pixels", _still_text(readable))
+        if any(report.blanked for report in readable):
+            table.add_row("masked pixels", _shares_text([report.blanked for report in readable]))
         lengths = [report.frames for report in readable]
         median = statistics.median_low(lengths)
         if not videos.bounds and videos.spans.fps is None:
             table.add_row("as a store", f"{size_text(_store_bytes(readable))} (v3s prepare with its defaults)")
         table.add_row("frames", f"shortest {min(lengths):,}, median {median:,}, longest {max(lengths):,}")
     return table
+
+
+def _still_text(readable: Sequence[FileReport]) -> str:
+    """How much of the pictures never changes, and what ``--mask auto`` makes of that."""
+    shares = [report.still_share for report in readable]
+    still_scenes = sum(share > MOST_STILL for share in shares)
+    left = f"; more than {MOST_STILL:.0%} in {still_scenes:,}: --mask auto blanks nothing there" if still_scenes else ""
+    return _shares_text(shares) + left
+
+
+def _shares_text(shares: Sequence[float]) -> str:
+    """The middle and the greatest one of some shares."""
+    return f"median {statistics.median(shares):.1%}, most {max(shares):.1%}"
 
 
 def _store_bytes(readable: Iterable[FileReport]) -> int:

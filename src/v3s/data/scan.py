@@ -1,7 +1,7 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.folder import video_link_outside
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList
 from v3s.data.loading import load, still_reading
 from v3s.data.quarantine import Quarantine
@@ -24,7 +25,8 @@ from v3s.files.remote.fetch import bytes_to_fetch
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
-from v3s.video.span import Span, windowed
+from v3s.video.light.mask import mask_text
+from v3s.video.span import Span, seen
 from v3s.video.store import StoredVideo, verify_stored
 
 _FILES_AHEAD = 16
@@ -116,11 +118,26 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
+    fetched: list[int] = []
+    read = read_all(videos, workers=workers, cache=cache, progress=progress, verify=verify, fetched=fetched.append)
+    return replace(judge(videos, min_frames, read), num_fetched_bytes=sum(fetched))
+
+
+def read_all(
+    videos: VideoList,
+    *,
+    workers: int = 0,
+    cache: Path | Literal["default"] | None = "default",
+    progress: Callable[[int, int], None] | None = None,
+    verify: bool = False,
+    fetched: Callable[[int], None] = lambda num_bytes: None,
+) -> dict[str, ReadResult]:
+    """Read every file of a list, see :func:`scan`: what each gave, by its path; `fetched` hears of bytes from URLs."""
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
-        check_window(store, videos.spans.window or "auto")
-        return _assemble(videos, min_frames, {path: _stored(store, path, verify) for path in paths})
+        check_store(store, videos.spans.window, videos.spans.mask)
+        return {path: _stored(store, path, verify) for path in paths}
     cache_file = default_cache(videos.root) if cache == "default" else cache
     known = read_cache(cache_file, videos.root)
     keys = {path: file_key(videos.root, path) for path in paths}
@@ -136,16 +153,16 @@ def scan(
         progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
         files = [str(videos.root / path) for path in unknown]
-        for path, outcome in zip(unknown, _read_all(files, workers), strict=True):
+        for path, outcome in zip(unknown, _read_files(files, workers), strict=True):
             outcomes[path] = outcome
             is_lost = isinstance(outcome, Failure) and bytes_to_fetch(videos.root / path) > 0
-            if is_lost:
-                num_to_fetch.pop(path)
-            elif (key := keys[path]) and key == file_key(videos.root, path):
-                writer.add(key, outcome)
+            if not is_lost:
+                fetched(num_to_fetch.get(path, 0))
+                if (key := keys[path]) and key == file_key(videos.root, path):
+                    writer.add(key, outcome)
             if progress:
                 progress(len(outcomes), len(paths))
-    return replace(_assemble(videos, min_frames, outcomes), num_fetched_bytes=sum(num_to_fetch.values()))
+    return outcomes
 
 
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:
@@ -161,13 +178,23 @@ def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     return outcome
 
 
-def check_window(store: Store, wanted: str) -> None:
-    """Refuse a store whose deep pictures were stored through another window.
+def check_store(store: Store, window: str | None, mask: str | None) -> None:
+    """Refuse a store whose deep pictures were stored through another window, or with another mask.
+
+    Args:
+        store: The store.
+        window: The one that is wanted; ``None`` for "auto".
+        mask: The one that is wanted, as in :class:`v3s.data.views.View`.
 
     Raises:
         ValueError: It is one.
     """
-    stored = store.settings.window
+    if store.settings.mask != mask:
+        raise ValueError(
+            f"{store.folder} was stored with the mask {mask_text(store.settings.mask)}, not {mask_text(mask)}: "
+            f"give that with --mask, or make another store with v3s prepare"
+        )
+    stored, wanted = store.settings.window, window or "auto"
     if stored != wanted and any(getattr(file.outcome, "window", None) for file in store.files.values()):
         raise ValueError(
             f"{store.folder} was stored with --window {stored}, not {wanted}: give --window {stored}, or make another "
@@ -181,7 +208,7 @@ def default_workers() -> int:
     return min(usable, 16)
 
 
-def _read_all(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
+def _read_files(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
     """Read files in their order, in this process or in others; one over which a process dies or hangs is a failure."""
     deadly = Quarantine(report=lambda text: None)
     found = load(
@@ -233,13 +260,18 @@ def _only(outcomes: list[ReadResult]) -> ReadResult:
     return outcome
 
 
-def _seen(outcome: ReadResult, window: str | None) -> ReadResult:
-    return outcome if isinstance(outcome, Failure | Span) else windowed(outcome, window)
+def _seen(outcome: ReadResult, spans: SpanOptions) -> ReadResult:
+    if isinstance(outcome, Failure | Span):
+        return outcome
+    try:
+        return seen(outcome, spans.window, spans.mask)
+    except VideoError as error:
+        return Failure.of(error, outcome.path)
 
 
-def _assemble(videos: VideoList, min_frames: int, read: dict[str, ReadResult]) -> Scan:
-    """Cut the files into spans, judge each, and put the indices into a table."""
-    read = {path: _seen(outcome, videos.spans.window) for path, outcome in read.items()}
+def judge(videos: VideoList, min_frames: int, read: Mapping[str, ReadResult]) -> Scan:
+    """Cut files that were read into spans, judge each, and put the indices into a table."""
+    read = {path: _seen(outcome, videos.spans) for path, outcome in read.items()}
     videos, outcomes = cut_videos(videos, [read[path] for path in videos.paths])
     first: dict[int, str] = {}  # name by fingerprint
     bounds = videos.bounds or (None,) * len(videos)

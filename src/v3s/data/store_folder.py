@@ -11,7 +11,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
 from v3s.video.decode import video_from_json
+from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 from v3s.video.stills.folder import frame_files
 from v3s.video.store import PixelFormat, StoredVideo
@@ -44,6 +45,7 @@ class StoreSettings:
         decoder: Versions of FFmpeg's libavcodec and PyAV that decoded the frames.
         format: Version of the file format.
         window: Which values of deep pictures became black and white: "auto", "full" or "LOW,HIGH".
+        mask: Which pixels are black in the stored frames, as in :class:`v3s.data.views.View`.
     """
 
     source: str
@@ -52,11 +54,13 @@ class StoreSettings:
     decoder: str
     format: int = _STORE_FORMAT
     window: str = "auto"
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         if self.short_side < 1:
             raise ValueError(f"short_side is {self.short_side}; it must be 1 or more")
         parse_window(self.window)
+        require_mask(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,11 @@ def content_digest(path: Path) -> str:
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store."""
     return (folder / STORE_FILE).is_file()
+
+
+def names_in_list(root: Path) -> Callable[[str], str]:
+    """What a list that may lie anywhere calls the videos of a folder: whole paths, those of a store by their names."""
+    return str if is_store(root) else lambda path: str(root / path)
 
 
 def open_store(folder: Path, *, to_write: bool = False) -> Store:

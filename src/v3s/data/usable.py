@@ -7,9 +7,10 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
+from v3s.data.index_cache import ReadResult
 from v3s.data.lists.splits import VideoList
 from v3s.data.reports import Verdict, rate_advice, say_notes, summary
-from v3s.data.scan import Scan, default_workers, scan
+from v3s.data.scan import Scan, default_workers, judge, scan
 from v3s.files.text import counted, progress_bar, say, text_table
 
 
@@ -20,6 +21,7 @@ def usable_videos(
     console: Console,
     workers: int | None = None,
     shorter: Mapping[str, int] | None = None,
+    outcomes: Mapping[str, ReadResult] | None = None,
 ) -> Scan:
     """Read every listed file (or recall what an earlier scan found) and report which are skipped, and why.
 
@@ -30,13 +32,17 @@ def usable_videos(
         workers: processes that read; one a processor by default.
         shorter: settings that need fewer frames -> how many; if videos are too short, a table shows how many videos
             each setting would use.
+        outcomes: what reading each file gave, if an engine has read them.
 
     Raises:
         ValueError: no video is usable, or more than half of them are bad: then a table was printed; the message has
             the counts and the first reason.
     """
     say(console, listed.description)
-    found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
+    if outcomes is None:
+        found = scan_with_bar(listed, min_frames=min_frames, workers=workers, console=console)
+    else:
+        found = judge(listed, min_frames, outcomes)
     say_notes(console, found.videos)
     readable = [report for report in found.reports if not report.is_bad]
     if advice := rate_advice(readable, min_frames, listed.spans.fps):

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import IndexTable
-from v3s.options import check_clip
+from v3s.options import check_clip, check_rate
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.index import VideoIndex
+from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
-from v3s.video.span import at_rate, windowed
+from v3s.video.span import at_rate, seen
 from v3s.video.store import StoredVideo
 from v3s.video.warp import warp
 
+_MOST = 1_000_000  # clips of a video, and frames between two
 _PAPER_RESIZE = (128 / 112, 171 / 112)  # height and width of a resized frame / side of the clip (section 4.3)
 
 
@@ -53,6 +55,7 @@ class View:
         fps: frames per second at which videos are sampled; ``None`` for every frame of the file.
         window: which values of deep pictures are shown as black and white, as in
             :func:`v3s.video.light.window.choose_window`; ``None`` for "auto".
+        mask: which pixels are blanked, as :func:`v3s.video.light.mask.read_mask` returns it; ``None`` for none.
         resize: how frames are resized before the crop; ``None`` as in the paper.
 
     Source: paper section 4.3 (frames resized to 128 x 171, 10 clips) and 4.5 (16-frame clips with stride 8).
@@ -64,19 +67,24 @@ class View:
     stride: int = 0
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
     resize: Resize | None = None
 
     def __post_init__(self) -> None:
         if min(self.clip_frames, self.clip_size, self.num_clips) < 1 or self.stride < 0:
             raise ValueError(f"a view needs positive sizes and counts, and a stride of 0 or more; got {self}")
+        if max(self.num_clips, self.stride) > _MOST:
+            raise ValueError(f"num_clips is {self.num_clips} and stride {self.stride}; give at most {_MOST:,}")
         check_clip(self.clip_frames, self.clip_size)
+        check_rate(self.fps)
         parse_window(self.window or "auto")
+        require_mask(self.mask)
         if self.resize is not None and self.resize.side < self.clip_size:
             raise ValueError(f"frames are resized to {self.resize.side} pixels, less than a clip's {self.clip_size}")
 
     def sample(self, video: VideoIndex | StoredVideo) -> Video:
-        """Return a video as it is seen: at this rate and through this window."""
-        return at_rate(windowed(video, self.window), self.fps)
+        """Return a video as it is seen: at this rate, through this window and this mask."""
+        return at_rate(seen(video, self.window, self.mask), self.fps)
 
     def starts(self, num_frames: int) -> list[int]:
         """Return the first frame of each clip of a video."""

@@ -36,7 +36,7 @@ class Passage:
     """A part of a file, which one or more rows of a collection cover.
 
     Attributes:
-        file: full path of the file.
+        file: path of the file, as listed.
         start_seconds: start of the first row, in seconds from the start of the file on.
         end_seconds: end of the last.
         rows: the rows, in order of time.

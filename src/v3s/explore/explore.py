@@ -14,7 +14,7 @@ from v3s.explore.exploration import Exploration, examine
 from v3s.explore.explore_page import explore_page
 from v3s.explore.projection import MOST_FOR_TSNE
 from v3s.explore.spans import matrix_of, table_of
-from v3s.explore.tables import PAGE, write_exploration
+from v3s.explore.tables import PAGE, SPANS, TO_LABEL, write_exploration
 from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions, require_folders, require_not_negative, seed_problem
@@ -42,7 +42,7 @@ class ExploreConfig(CheckedOptions):
         clusters: Number of clusters, by k-means; 0 finds the number by HDBSCAN (pip install 'v3s[explore]'). Default:
             the root of half the number of vectors, at most 30.
         label: Number of videos or spans to propose for labelling.
-        overwrite: Replace the page and the tables in the folder.
+        overwrite: Replace the page and the tables in the folder; a to_label.csv with labels is kept under another name.
 
     More options:
         similarity: How similar near-duplicates are at least: 1 is a copy, 0 an average pair of this collection.
@@ -80,7 +80,7 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
 
     Raises:
         ValueError: the vectors are damaged or not finite, the folder is not empty, or an extra is not installed.
-        SaveError: a file cannot be written.
+        SaveError: a file cannot be written; what was there before is unchanged.
     """
     console = console or Console()
     with _own_folder(Path(config.out), config.overwrite) as folder:
@@ -101,13 +101,15 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
         )
         say(console, *_summary(found, collection.description.source))
         root, view = Path(collection.description.root), collection.description.space.view
-        known = cache(lambda file: known_video(root, Path(file), view.window))
+        known = cache(lambda file: known_video(root, Path(file), view))
 
         def open_place(place: Place) -> Video:
             return video_of(place, known(place.file), view.fps)
 
         shown = explore_page(collection, vectors, found, open_place, seed=config.seed, console=console)
-        write_exploration(folder, found, shown)
+        kept = write_exploration(folder, found, shown, root)
+        if kept is not None:
+            say(console, f"{TO_LABEL} had labels; it is now {kept}")
     return folder / PAGE
 
 
@@ -116,10 +118,15 @@ def _own_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Hold the lock of a folder that may be written to.
 
     Raises:
-        ValueError: it is not empty, and nothing may be replaced in it.
+        ValueError: it is not empty, and nothing may be replaced in it, or v3s explore has not written it.
     """
-    if folder.is_dir() and not overwrite and not is_free(folder):
-        raise ValueError(f"out is {folder}, which is not empty; give a new folder, or --overwrite to replace its page")
+    if folder.is_dir() and not is_free(folder):
+        if not ((folder / PAGE).is_file() and (folder / SPANS).is_file()):
+            raise ValueError(
+                f"out is {folder}, which contains something else than v3s explore writes; give a new folder"
+            )
+        if not overwrite:
+            raise ValueError(f"out is {folder}, which has a page; give a new folder, or --overwrite to replace it")
     with only_writer(folder):
         yield folder
 

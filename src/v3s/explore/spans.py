@@ -1,14 +1,15 @@
 """The rows of a collection as arrays: their vectors, and which stretch of which file each of them shows."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v3s.explore.matrix import Matrix
 from v3s.files.text import short_repr
-from v3s.vectors.collection import Vectors
+from v3s.vectors.collection import Vectors, shard_path
+from v3s.vectors.description import VectorsError
+from v3s.vectors.entries import tabulate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,7 +17,7 @@ class SpanTable:
     """Where each row of a collection comes from.
 
     Attributes:
-        files: full path of each file, in the order in which they first occur.
+        files: path of each file as listed, in the order in which they first occur.
         file_of: number of each row's file, int64 (N,).
         starts: start of each row in seconds from the start of its file on, float64 (N,).
         ends: its end in seconds, float64 (N,).
@@ -32,26 +33,16 @@ class SpanTable:
 
 
 def matrix_of(collection: Vectors) -> Matrix:
-    """All vectors of a collection in memory, in the precision in which they are stored: shape (N, D)."""
-    return np.concatenate([shard.vectors.numpy() for shard in collection.shards])
+    """All vectors of a collection in memory, in the precision in which they are stored: shape (N, D).
 
-
-def times_of_rows(
-    collection: Vectors, begins: NDArray[np.float64], frame_seconds: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """The entry of each row of a collection, int64 (N,), and the start and end of the row in its file, float64 (N,).
-
-    Args:
-        collection: the collection.
-        begins: start of each entry in seconds from the start of its file on, (V,).
-        frame_seconds: seconds that a frame of each entry lasts, (V,).
+    Raises:
+        VectorsError: one contains NaN or infinity.
     """
-    videos, first, end = (
-        np.concatenate([getattr(shard, name).numpy() for shard in collection.shards]).astype(np.int64)
-        for name in ("videos", "starts", "ends")
-    )
-    starts, ends = (begins[videos] + frames * frame_seconds[videos] for frames in (first, end))
-    return videos, starts, ends
+    for number, shard in enumerate(collection.shards):
+        if not np.isfinite(shard.vectors.numpy()).all():
+            path = shard_path(collection.folder, number, collection.description.generation)
+            raise VectorsError(f"{path}: contains NaN or infinity; run v3s embed again with --overwrite")
+    return np.concatenate([shard.vectors.numpy() for shard in collection.shards])
 
 
 def are_whole_files(collection: Vectors) -> bool:
@@ -60,12 +51,11 @@ def are_whole_files(collection: Vectors) -> bool:
 
 
 def table_of(collection: Vectors) -> SpanTable:
-    """Where the rows of a collection come from."""
-    entries = [collection.video(number) for number in range(collection.description.num_videos)]
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(entry.path for entry in entries))}
-    places = np.array([numbers[entry.path] for entry in entries], np.int64)
-    begins = np.array([entry.start_seconds for entry in entries])
-    frame_seconds = np.array([entry.seconds / entry.num_frames for entry in entries])
-    videos, starts, ends = times_of_rows(collection, begins, frame_seconds)
-    files = tuple(str(Path(collection.description.root) / path) for path in numbers)
-    return SpanTable(files, places[videos], starts, ends, are_whole_files(collection))
+    """Where the rows of a collection come from.
+
+    Raises:
+        ValueError: the list of the collection is damaged or forged.
+    """
+    columns = tabulate(collection.entries())
+    videos, starts, ends = collection.row_times(columns)
+    return SpanTable(columns.files, columns.file_of[videos], starts, ends, are_whole_files(collection))

@@ -8,6 +8,8 @@ from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
 from v3s.export.model import Model
 from v3s.export.record import Record
 from v3s.features.saved import Kind
+from v3s.recognizers.calibration import Calibration
+from v3s.video.light.mask import mask_text
 
 CARD = "README.md"
 _PURPOSES: dict[Kind, str] = {
@@ -105,6 +107,7 @@ def _facts(model: Model, form: str) -> str:
         ("clips", f"{view.clip_frames} frames of {view.clip_size} x {view.clip_size} pixels, RGB in [0, 1]"),
         ("frame rate", "that of the file" if view.fps is None else f"{view.fps:g} frames per second"),
         ("window of deep pictures", view.window or "auto"),
+        ("mask of overlays", mask_text(view.mask)),
         ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else "none"),
         ("feature", f"{model.feature.stage}, {model.feature.pool} over time and space" if model.feature.pool == "mean"
          else f"{model.feature.stage}, max-pooled"),
@@ -159,10 +162,12 @@ def _results(model: Model, record: Record) -> str:
     if "standard_error" in values:
         text += "\n\nThe error is the standard error over groups of videos: takes of one scene count as one."
     calibration = trained.recognition.get("calibration")
-    return text + (f"\n\nProbabilities are calibrated: {_calibration(calibration)}." if calibration else "")
+    return text + (f"\n\nCalibration of the probabilities: {_calibration(calibration)}." if calibration else "")
 
 
 def _calibration(values: Mapping[str, Any]) -> str:
+    if not Calibration(**values).is_fitted:
+        return f"none, since {values['num_videos']:,} held-out videos are too few"
     return (
         f"temperature {values['temperature']:.3g}, fitted on {values['num_videos']:,} held-out videos; the expected "
         f"calibration error there is {values['error_before']:.1%} before and {values['error_after']:.1%} after"

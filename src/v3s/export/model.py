@@ -108,6 +108,7 @@ def _recognizer(path: str | Path) -> Model:
     classifier = load_classifier(path)
     network, trained = open_trained(path)
     described = replace(_without_names(trained), recognition=asdict(classifier.recognition))
+    classifier.require_stage(network.stages, path)  # type: ignore[arg-type]
     view, feature = classifier.space.view, classifier.space.feature
     model = Model(described, network, view, feature, {"logits": classifier.layer}, {"logits": CLASSIFIER})
     with torch.inference_mode():

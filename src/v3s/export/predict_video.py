@@ -17,6 +17,8 @@ _SHARES = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0
 
 def _decoded(path: str) -> Iterator[Any]:
     with av.open(path) as container:
+        if not container.streams.video:
+            sys.exit(f"{path}: has no video")
         for frame in container.decode(video=0):
             kind = frame.format
             if re.match("gray|gbrp|rgb48|rgba64|ya16", kind.name) and kind.components[0].bits > 8:
@@ -77,7 +79,12 @@ def _main(path: str) -> None:
     folder = Path(__file__).parent
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     how = config["recognition"]
-    clips = _clips([frame.time or 0.0 for frame in _decoded(path)], how["view"])
+    if how["view"].get("mask"):
+        sys.exit(f"{folder}: was trained on videos with a mask: use v3s predict")
+    times = [frame.time or 0.0 for frame in _decoded(path)]
+    if not times:
+        sys.exit(f"{path}: has no frame")
+    clips = _clips(times, how["view"])
     wanted, size = set(clips.flat), how["view"]["clip_size"]
     pictures = {number: _picture(frame, size) for number, frame in enumerate(_decoded(path)) if number in wanted}
     inputs = np.stack([np.stack([pictures[number] for number in clip], axis=1) for clip in clips])
@@ -89,4 +96,9 @@ def _main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python predict_video.py VIDEO")
+    try:
+        _main(sys.argv[1])
+    except (OSError, av.error.FFmpegError) as error:
+        sys.exit(f"{error.filename or sys.argv[1]}: cannot be read ({error.strerror or error})")

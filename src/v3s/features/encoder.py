@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -140,7 +141,7 @@ class Space:
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the preprocessing."""
         values = {"format": _PREPROCESSING, **asdict(self)}
-        for name in ("fps", "window", "resize"):
+        for name in ("fps", "window", "mask", "resize"):
             if getattr(self.view, name) is None:
                 del values["view"][name]  # vectors of earlier versions keep their fingerprint
         if self.normalisation is None:
@@ -186,8 +187,7 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """Length of a vector, D."""
-        size = self.view.clip_size
-        clip = torch.zeros(1, 3, self.view.clip_frames, size, size, dtype=torch.uint8)
+        clip = torch.zeros(1, 3, self.view.clip_frames, *2 * (self.view.clip_size,), dtype=torch.uint8)
         (vector,) = clip_features(self.backbone, clip, self.features[:1], self.compute)
         return vector.shape[1]
 
@@ -265,7 +265,7 @@ class Encoder:
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield the features of each video's clips as the network outputs them.
 
-        Clips of consecutive videos share forward passes, so that every pass is full.
+        Clips of consecutive videos fill a forward pass; on a CPU those of one file, so that no bit depends on others.
 
         Args:
             table: the indices.
@@ -281,8 +281,8 @@ class Encoder:
         """
         numbers = range(len(table)) if videos is None else videos
         runs = load_runs(table, self.view, num_workers=self.num_workers, videos=numbers)
-        parts = (part for group in _full_passes(runs, self.batch_size) for part in self._run(group))
-        encoded = complete_rows(parts, table, self.view, numbers)
+        groups = _full_passes(runs, 1 if self.compute.device.type == "cpu" else self.batch_size)
+        encoded = complete_rows(chain.from_iterable(map(self._run, groups)), table, self.view, numbers)
         for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
             self.require_finite(features, table, video)
             yield video, features
@@ -333,15 +333,15 @@ def load_encoder(
         ValueError: the run, stage or device does not exist.
     """
     source = open_source(str(path))
-    view = source.view(num_clips=num_clips)
-    return make_encoder(source, view, [Feature(stage, pool)], choose_compute(device, precision))
+    compute = choose_compute(device, precision)
+    return make_encoder(source, source.view(num_clips=num_clips), [Feature(stage, pool)], compute)
 
 
 def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride: int = 0) -> Encoder:
     """Open the encoder that a command's options describe.
 
     Args:
-        options: network, clips, device, reading processes; and frame rate and window, where there are.
+        options: network, clips, device, reading processes; and frame rate, window and mask, where there are.
         features: the features to compute.
         stride: frames between the starts of a video's clips; 0 takes ``options.num_clips`` clips.
 
@@ -352,8 +352,8 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     compute = choose_compute(options.device, options.precision)
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
-    fps, window = getattr(options, "fps", None), getattr(options, "window", None)
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window)
+    fps, window, mask = (getattr(options, name, None) for name in ("fps", "window", "mask"))
+    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window, mask=mask)
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 
@@ -377,12 +377,12 @@ def make_encoder(
     return Encoder(folded, view, named, compute, num_workers, batch_size)
 
 
-def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], batch_size: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:
-    """Group consecutive runs until their clips fill a forward pass."""
+def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], least: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:
+    """Group consecutive runs until they have so many clips."""
     group: list[tuple[ClipRun, Tensor]] = []
     for item in runs:
         group.append(item)
-        if sum(len(run) for run, _ in group) >= batch_size:
+        if sum(len(run) for run, _ in group) >= least:
             yield group
             group = []
     if group:

@@ -1,8 +1,10 @@
 """Trained backbones as files: ``backbone.safetensors``, its heads, and their description in config.json."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -17,10 +19,12 @@ from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
 from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
+from v3s.options import check_rate
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
 from v3s.train.run import CONFIG, MANIFEST
+from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
@@ -43,6 +47,9 @@ class InitialWeights:
     fingerprint: str
 
 
+_OPTIONAL = ("classes", "converted_from", "fps", "init", "window", "mask", "normalisation", "recognition", "heads")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """The description of a trained backbone in config.json.
@@ -60,11 +67,14 @@ class Trained:
         fingerprint: SHA-256 of the weights; set by `write_trained`.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         window: through which deep pictures were seen, as in :class:`v3s.data.views.View`; ``None`` for "auto".
+        mask: which pixels were blanked, as in :class:`v3s.data.views.View`; ``None`` for none.
         init: the weights that its training started from; ``None`` if they were random.
         normalisation: of clips, as the weights expect it; ``None`` if they expect values in [0, 1]. Set by
             `write_trained`.
         recognition: how a recognizer answers, see `v3s.recognizers.classifier.Recognition`; empty for other kinds, and
             in recognizers of earlier versions.
+        heads: file of each layer that was saved with the backbone -> SHA-256 of its tensors and of the classes; set by
+            `write_trained`. Folders of earlier versions have none, and their layers are not compared.
     """
 
     kind: Kind
@@ -78,9 +88,11 @@ class Trained:
     fingerprint: str = ""
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
     recognition: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
@@ -88,8 +100,8 @@ class Trained:
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
-        if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"fps is {self.fps}; it must be more than 0")
+        check_rate(self.fps)
+        require_mask(self.mask)
 
     @property
     def view(self) -> View:
@@ -99,12 +111,23 @@ class Trained:
             clip_size=self.sampling.clip_size,
             fps=self.fps,
             window=None if self.window == "auto" else self.window,
+            mask=self.mask,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = ("classes", "converted_from", "fps", "init", "window", "normalisation", "recognition")
+        optional = (
+            "classes",
+            "converted_from",
+            "fps",
+            "init",
+            "window",
+            "mask",
+            "normalisation",
+            "recognition",
+            "heads",
+        )
         return {name: value for name, value in values.items() if name not in optional or value}
 
 
@@ -113,17 +136,27 @@ def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Ma
 
     Args:
         folder: the folder to write to.
-        trained: the description, without the fingerprint and the normalisation.
+        trained: the description, without the fingerprints and the normalisation.
         backbone: the network.
         heads: file name -> layer.
 
     Returns:
-        The description with both.
+        The description with them.
     """
-    trained = replace(trained, fingerprint=fingerprint(backbone.state_dict()), normalisation=normalisation_of(backbone))
+    trained = replace(
+        trained,
+        fingerprint=fingerprint(backbone.state_dict()),
+        normalisation=normalisation_of(backbone),
+        heads={name: _head_fingerprint(head, trained.classes) for name, head in heads.items()},
+    )
     weights = {name: weights_as_bytes(module) for name, module in {WEIGHTS: backbone, **heads}.items()}
     write_together(folder, {**weights, DESCRIPTION: json_as_bytes(trained.to_json())})
     return trained
+
+
+def _head_fingerprint(head: nn.Module, classes: Sequence[str]) -> str:
+    """SHA-256 of the tensors of a layer, and of the names of its outputs in their order."""
+    return sha256(json.dumps([fingerprint(head.state_dict()), *classes]).encode()).hexdigest()
 
 
 def write_description(folder: Path, trained: Trained) -> None:
@@ -142,6 +175,7 @@ def save_trained(
     results: dict[str, Any],
     fps: float | None = None,
     window: str | None = None,
+    mask: str | None = None,
     init: InitialWeights | None = None,
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
@@ -154,6 +188,7 @@ def save_trained(
         results=results,
         fps=fps,
         window=window,
+        mask=mask,
         init=init,
     )
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
@@ -271,9 +306,13 @@ def load_head(path: str | Path, name: str, head: nn.Module) -> None:
         head: the layer to load the weights into.
 
     Raises:
-        CheckpointError: the file does not exist, or contains another layer.
+        CheckpointError: the file does not exist, contains another layer, or it or the classes were exchanged.
     """
-    load_weights(current(folder_of(path), name), head)
+    trained, file = describe_trained(path), current(folder_of(path), name)
+    load_weights(file, head)
+    if trained.heads.get(name, own := _head_fingerprint(head, trained.classes)) != own:
+        classes = " and classes" if trained.classes else ""
+        raise CheckpointError(f"{file}: damaged, or not the weights{classes} described by the {DESCRIPTION} next to it")
 
 
 def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[PretextModel, Trained]:

@@ -19,6 +19,7 @@ from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.features.saved import Kind, Trained, describe_trained, open_trained
 from v3s.files.weights import fingerprint
 from v3s.options import require_positive
+from v3s.video.light.mask import read_mask
 
 RANDOM = "random:"
 Origin = Literal[Kind, "random", "foundation"]
@@ -86,6 +87,7 @@ class Source:
         clip_size: side of these clips in pixels.
         fps: frames per second at which its videos were sampled; ``None`` for every frame of the file.
         window: through which deep pictures were seen; ``None`` for "auto".
+        mask: which pixels were blanked, as in :class:`v3s.data.views.View`; ``None`` for none.
         resize: how frames are resized before they are cropped; ``None`` as in the paper.
         origin: where the weights come from.
         licence: of a foundation model, as its model card states it; ``None`` if it does not.
@@ -101,6 +103,7 @@ class Source:
     clip_size: int
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
     resize: Resize | None = None
     origin: Origin = "random"
     licence: str | None = None
@@ -120,8 +123,9 @@ class Source:
         stride: int = 0,
         fps: float | None = None,
         window: str | None = None,
+        mask: str | None = None,
     ) -> View:
-        """Return the clips for this backbone; by default with the sizes, rate and window that it was trained on.
+        """Return the clips for this backbone; by default with the sizes, rate, window and mask that it was trained on.
 
         Raises:
             ValueError: the backbone does not take clips of these sizes.
@@ -136,6 +140,7 @@ class Source:
             stride=stride,
             fps=fps or self.fps,
             window=None if (chosen := window or self.window) == "auto" else chosen,
+            mask=read_mask(mask or self.mask),
             resize=self.resize,
         )
 
@@ -211,6 +216,7 @@ def _source_of_run(trained: Trained, network: nn.Module, name: str) -> Source:
         sampling.clip_size,
         trained.fps,
         trained.window,
+        trained.mask,
         origin="random" if name.startswith(RANDOM) else trained.kind,
         num_parameters=_count_parameters(network),
     )

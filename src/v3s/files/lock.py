@@ -23,9 +23,9 @@ class FolderInUseError(ValueError):
     """Another process is writing to the folder; the message names it."""
 
 
-def is_free(folder: Path) -> bool:
-    """Whether a folder contains only its lock and partly written files of a killed process."""
-    return all(file.name == LOCK or file.match(PART) or _is_incomplete(file) for file in folder.iterdir())
+def is_free(folder: Path, *besides: str) -> bool:
+    """Whether a folder contains only its lock, partly written files of a killed process, and what has these names."""
+    return all(file.name in (LOCK, *besides) or file.match(PART) or _is_incomplete(file) for file in folder.iterdir())
 
 
 def _is_incomplete(file: Path) -> bool:

@@ -5,8 +5,8 @@ dataclasses themselves.
 """
 
 import json
-import math
 import re
+import sys
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -19,8 +19,9 @@ from v3s.files.writing import CheckpointError
 _T = TypeVar("_T")
 _MAX_JSON_BYTES = 1 << 26
 _MAX_LINES, _MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of one
-_NO_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Halves of characters, which no file contains; the others stand for bytes of names that are not UTF-8."""
+_NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+"""Zeros, which no name contains, and halves of characters; the other halves stand for bytes that are not UTF-8."""
+_LARGEST = sys.float_info.max  # JSON has numbers of any number of digits
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
@@ -200,11 +201,19 @@ def checked(kind: Any, value: Any, name: str) -> Any:
     elif origin is dict and isinstance(value, dict):
         return {key: checked(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
     elif kind is float:
-        if type(value) in (int, float) and math.isfinite(value):
+        if type(value) in (int, float) and abs(value) <= _LARGEST:
             return value
-    elif type(value) is kind and kind in (int, str, bool) and not (kind is str and _NO_TEXT.search(value)):
+    elif type(value) is kind is int:
+        if abs(value) < 1 << 64:
+            return value
+    elif type(value) is kind and (kind is bool or (kind is str and is_text(value))):
         return value
     raise ValueError(f"{name} is {_short(value)}; it must be {_describe(kind)}")
+
+
+def is_text(*texts: str) -> bool:
+    """Whether texts consist of whole characters other than zero, and of bytes of names that are not UTF-8."""
+    return not any(_NO_TEXT.search(text) for text in texts)
 
 
 _hints = cache(get_type_hints)

@@ -5,12 +5,17 @@ Files that belong together are replaced together.
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from filecmp import cmp
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from v3s.files.checksum import adler32
 
 DESCRIPTION = "config.json"  # written last of a set of files, and read first
 NEXT = ".next"  # contains a set of files until all of them are written
@@ -46,6 +51,38 @@ def write_atomically(path: Path, write: Writer, *, keep: Path | None = None) -> 
     write_set({path: write}, before=move)
 
 
+def write_keeping(path: Path, write: Writer) -> Path | None:
+    """Write a file as `write_atomically`; a previous one with another content is kept under the first free name.
+
+    Returns:
+        Where the previous file is now, if it was kept.
+
+    Raises:
+        SaveError: the file cannot be written; the previous file is unchanged.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    written: list[Path] = []
+    kept: list[Path] = []
+
+    def write_new(temporary: Path) -> None:
+        written.append(temporary)
+        write(temporary)
+
+    def keep() -> None:
+        if path.is_file() and not cmp(path, written[0], shallow=False):
+            kept.append(free_name(path))
+            path.replace(kept[0])
+
+    write_set({path: write_new}, before=keep)
+    return kept[0] if kept else None
+
+
+def free_name(path: Path) -> Path:
+    """The first of labels-1.csv, labels-2.csv, ... that does not exist, for labels.csv."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+    return next(each for each in numbered if not os.path.lexists(each))
+
+
 def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = lambda: None) -> None:
     """Write files that belong together: none takes its place before all are written, so a full disk changes nothing.
 
@@ -64,7 +101,8 @@ def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = la
             if place.exists() and not (place.is_file() or place.is_dir()):
                 raise SaveError(f"{place} is a pipe or a device, which cannot be replaced by a file; give another name")
             made += _make_folder(place.parent)
-            written[place] = temporary = _beside(place)
+            written[place] = temporary = partial_path(place, os.getpid())
+            _remove_leftovers(place)
             write(temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -88,12 +126,39 @@ def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = la
                 folder.rmdir()
 
 
-def _beside(path: Path) -> Path:
-    """Where a file is written until it is complete."""
+def partial_path(path: Path, process: int) -> Path:
+    """Where a process of this machine writes a file until it is complete."""
+    return path.with_name(f"{_partial_name(path)}{process}.part")
+
+
+def _partial_name(path: Path) -> str:
+    """How the names of partly written forms of a file begin, if processes of this machine write them."""
     name = path.name
     if len(os.fsencode(name)) > _LONG_NAME:  # with the ending it would be too long for the file system
         name = sha256(os.fsencode(name)).hexdigest()
-    return path.with_name(f".{name}.{os.getpid()}.part")
+    return f".{name}.{adler32(platform.node().encode()):08x}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine that were killed have left of a file."""
+    begins = _partial_name(path)
+    with suppress(OSError):  # a folder that cannot be listed may still be written to
+        for name in os.listdir(path.parent):
+            if name.startswith(begins) and not _is_running(name[len(begins) :].removesuffix(".part")):
+                (path.parent / name).unlink()
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process may still run; where that cannot be asked, it may."""
+    if os.name != "posix" or not (process.isascii() and process.isdecimal()):
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _make_folder(folder: Path) -> list[Path]:

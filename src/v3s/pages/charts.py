@@ -9,11 +9,13 @@ axes there are only lines, and their names are in the legend.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from v3s.pages.page import text_as_html
+from v3s.pages.templates import text_as_html
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
@@ -49,7 +51,7 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     reference_lines: Mapping[str, float] | None = None,
     markers: Mapping[str, float] | None = None,
-) -> str:
+) -> Markup:
     """Draw named series of (x, y) points as lines; a series of one point is a dot.
 
     Args:
@@ -95,9 +97,25 @@ def line_chart(
     return _svg(title, _WIDTH, bottom, parts)
 
 
+def epoch_chart(metrics: Sequence[Mapping[str, Any]], *terms: str, **more: Any) -> Markup | None:
+    """Draw the sum of some terms over the epochs of a training, in both parts; None if no epoch has all of them.
+
+    Args:
+        metrics: The lines of metrics.jsonl.
+        terms: Names in their parts "train" and "validation".
+        more: What `line_chart` takes.
+    """
+    curves = {
+        part: [(line["epoch"], sum(map(line[part].get, terms))) for line in metrics if set(terms) <= line[part].keys()]
+        for part in ("train", "validation")
+    }
+    drawn = {part: points for part, points in curves.items() if points}
+    return line_chart(drawn, x_label="epoch", **more) if drawn else None
+
+
 def bar_chart(
     values: Mapping[str, float], *, title: str, reference: Mapping[str, float] | float | None = None, note: str = ""
-) -> str:
+) -> Markup:
     """Draw one horizontal bar per value, from zero, with the number at its end.
 
     Args:
@@ -131,7 +149,7 @@ def bar_chart(
     return _svg(title, x_axis.stop + 70, bottom + (28 if note else 8), parts)
 
 
-def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) -> str:
+def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) -> Markup:
     """Draw a table of counts: rows are true classes, columns are predicted classes, shades are shares of the row.
 
     Args:
@@ -190,13 +208,13 @@ def _cell(
 def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) -> str:
     """Draw one bar with its label on the left and its number at the end."""
     start, stop = sorted((x_axis(0), x_axis(value)))
-    number_x = stop + 6
-    if tick is not None and -8 < x_axis(tick) - stop < 50:  # the dashed tick would cross the number
+    number, number_x = f"{value:.4g}", stop + 6
+    if tick is not None and -8 < x_axis(tick) - stop < 8 + _length(number):  # the dashed tick would cross the number
         number_x = max(stop, x_axis(tick)) + 6
     parts = [
         _text(x_axis.start - 8, y + 14, label, anchor="end"),
         f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{PALETTE[0]}"/>',
-        _text(number_x, y + 14, f"{value:.4g}"),
+        _text(number_x, y + 14, number),
     ]
     if tick is not None:
         x = f"{x_axis(tick):.1f}"
@@ -326,11 +344,11 @@ def _text(
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{text_as_html(text)}</text>'
 
 
-def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
+def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> Markup:
     """Assemble the chart, which shrinks and grows with the page."""
     width = max(width, 24 + 1.25 * _length(title))
     name = text_as_html(title)
-    return (
+    return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="system-ui, sans-serif" font-size="{_FONT_SIZE}" '
         f'style="display:block;width:100%;max-width:{_LARGEST * width:.0f}px;height:auto">'

@@ -5,13 +5,13 @@ Without a script: a group is a link, and a tooltip names it. Thousands of points
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from v3s.pages.charts import PALETTE
-from v3s.pages.page import text_as_html
+from v3s.pages.templates import text_as_html
 
 _SIZE, _MARGIN = 600, 14  # of the map, in its own units
 _SHAPES = ("m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "m-3-3h6v6h-6z", "m0-4l4 7h-8z", "m0-4l4 4-4 4-4-4z", "m0 4l4-7h-8z")
@@ -38,7 +38,7 @@ class Group:
     is_rest: bool = False
 
 
-def scatter(groups: Sequence[Group], *, title: str, marks: Sequence[Group] = ()) -> str:
+def scatter(groups: Sequence[Group], *, title: str, marks: Sequence[Group] = ()) -> Markup:
     """Draw groups of points.
 
     Args:
@@ -53,7 +53,7 @@ def scatter(groups: Sequence[Group], *, title: str, marks: Sequence[Group] = ())
     parts += map(_circles, marks)
     parts += [_name(group) for group in groups if len(group.points) and not group.is_rest]
     name = text_as_html(title)
-    return (
+    return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" viewBox="0 0 {_SIZE} {_SIZE}" '
         f'font-family="system-ui, sans-serif" font-size="15" font-weight="700" width="{_SIZE}" '
         f'style="display:block;max-width:100%;height:auto"><title>{name}</title>{"".join(parts)}</svg>'
@@ -78,7 +78,7 @@ def _circles(group: Group) -> str:
 
 
 def _linked(drawn: str, link: str) -> str:
-    return f'<a href="{escape(link)}">{drawn}</a>' if link else drawn
+    return f'<a href="{text_as_html(link)}">{drawn}</a>' if link else drawn
 
 
 def _name(group: Group) -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from v3s.data.groups import take_whole
 from v3s.recognizers.linear import fit_linear
-from v3s.vectors.exact import nearest
+from v3s.vectors.nearest.exact import nearest
 
 _TEMPERATURE = 0.07
 """Temperature of the neighbours' vote, as in DINO: low values favour the nearest, high ones weight all equally."""

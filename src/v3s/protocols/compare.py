@@ -39,6 +39,7 @@ from v3s.protocols.labelled.features import encode_parts
 from v3s.protocols.labelled.parts import Parts, keep_division
 from v3s.protocols.probe import ProbeConfig, run_probes
 from v3s.protocols.retrieve import rank, score
+from v3s.video.light.mask import mask_text
 
 _FORMAT = 1  # increase it if a row is computed differently
 _ROWS, _SPLIT, _NAME = "rows", "split", "compare"
@@ -206,7 +207,8 @@ def _clips_text(view: View) -> str:
     """What a clip is, in words."""
     rate = "" if view.fps is None else f" at {view.fps:g} per second"
     window = "" if view.window is None else f", window {view.window}"
-    return f"{view.clip_frames} frames{rate} of {view.clip_size} x {view.clip_size} pixels{window}"
+    mask = "" if view.mask is None else f", mask {mask_text(view.mask)}"
+    return f"{view.clip_frames} frames{rate} of {view.clip_size} x {view.clip_size} pixels{window}{mask}"
 
 
 def _key(encoder: Encoder, parts: Parts, seed: int) -> str:

@@ -22,7 +22,7 @@ from v3s.files.weights import fingerprint
 from v3s.files.writing import CheckpointError, json_as_bytes, write_files
 from v3s.options import closest, require_folders
 from v3s.pages.images import data_uri, gif, mp4, png
-from v3s.pages.page import page, paragraph, section, strip, table
+from v3s.pages.templates import render
 from v3s.protocols.gradcam import contact_sheet, grad_cam, overlay
 from v3s.recognizers.classifier import load_classifier
 from v3s.video.decode import Video, read_frames
@@ -302,24 +302,14 @@ def _page(config: ExplainConfig, explanation: Explanation, films: list[tuple[str
         for number in ranked
         if number == target or number in ranked[:_MAX_PREDICTIONS]
     ]
-    times, rows, columns = explanation.places
-    reading = (
-        "The heat map is computed with Grad-CAM. The brighter a region, the more it increased the logit of the "
-        f"explained class, relative to the clip's brightest region. {explanation.stage} has a resolution of {times} x "
-        f"{rows} x {columns} (time, height, width); the heat map is interpolated from it. It shows where the network "
-        "looked, not whether it was right: if the probability is close to chance "
-        f"({1 / len(classes):.1%}), the map means little."
+    return render(
+        "explain.html",
+        lead=f"{config.video}: {_frame_range(explanation)}. Network: {config.backbone}. {_summary(explanation)}",
+        films=[(data_uri(film, "video/mp4"), caption) for caption, film in films],
+        sheet=data_uri(sheet, "image/png"),
+        predictions=predictions,
+        shown=explanation,
     )
-    if explanation.head == "spatial":
-        reading += " The clip is not transformed. This head has no class for that: it predicts the closest one."
-    blocks = [
-        section("The clip", strip([(caption, data_uri(film, "video/mp4")) for caption, film in films])),
-        section("Frame by frame", strip([("Frames (top) and heat maps (bottom)", data_uri(sheet, "image/png"))])),
-        section("What the head predicts", table(("number", "class", "probability", ""), predictions)),
-        section("How to read the heat map", paragraph(reading)),
-    ]
-    lead = f"{config.video}: {_frame_range(explanation)}. Network: {config.backbone}. {_summary(explanation)}"
-    return page("Where the network looks", blocks, lead=lead)
 
 
 def _summary(explanation: Explanation) -> str:

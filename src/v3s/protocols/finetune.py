@@ -29,7 +29,7 @@ from v3s.files.reading import read_value
 from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
 from v3s.protocols.labelled.division import LISTS
@@ -193,6 +193,7 @@ def set_up_finetuning(config: FinetuneConfig, console: Console) -> FinetuneJob:
         num_clips=config.test_clips,
         fps=config.fps,
         window=config.window,
+        mask=config.mask,
     )
     freeze_stages(source.backbone, config.freeze or ())
     parts = labelled_parts(config, seed=config.seed, workers=config.workers, console=console, divides=True, view=view)

@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from v3s.files.text import counted, text_table
-from v3s.pages.charts import confusion_matrix, line_chart
-from v3s.pages.page import figure, page, section, table
+from v3s.pages.charts import confusion_matrix, epoch_chart
+from v3s.pages.templates import render
 from v3s.protocols.recognition import RecognitionResult
 
 _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
@@ -36,22 +36,25 @@ def recognition_page(
         num_clips: clips of each test video.
         sources: use of the videos -> where they come from.
     """
-    scores = result.scores
-    lead = (
-        f"{name}, fine-tuned for {counted(len(metrics), 'epoch')}. The weights of epoch {result.best_epoch} were kept; "
-        f"they were tested on {counted(len(scores.labels), 'test video')} with {counted(num_clips, 'clip')} each."
+    scores, best = result.scores, {"kept": float(result.best_epoch)}
+    levels = {"chance": result.chance}
+    loss = epoch_chart(metrics, "loss", title="Cross entropy", y_label="loss", markers=best)
+    accuracy = epoch_chart(
+        metrics, "accuracy", title="Single-clip accuracy", y_label="accuracy", markers=best, reference_lines=levels
     )
-    confusion = confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos")
     per_class = scores.per_class.items()
-    by_class = [(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class]
-    sections = [
-        section("Test accuracy", table(_HEADER, _rows(result))),
-        section("Training curves", *_curves(result, metrics)),
-        section("Confusion matrix", figure(confusion, "Rows are true classes, columns are predicted classes")),
-        section("Accuracy per class", table(("class", "top-1"), by_class)),
-        section("Videos", table(("videos", "source"), list(sources.items()))),
-    ]
-    return page("Action recognition", sections, lead=lead)
+    return render(
+        "finetune.html",
+        result=result,
+        metrics=metrics,
+        name=name,
+        num_clips=num_clips,
+        sources=sources,
+        accuracies=(_HEADER, _rows(result)),
+        curves=[(loss, "Loss"), (accuracy, "Accuracy")],
+        confusion=confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos"),
+        by_class=[(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class],
+    )
 
 
 def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
@@ -62,20 +65,3 @@ def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
         ("test, top-5", f"{scores.top_5:.1%}", "", f"{min(5 * chance, 1):.1%}", ""),
         ("validation, one clip", f"{result.validation['accuracy']:.1%}", "", f"{chance:.1%}", ""),
     ]
-
-
-def _curves(result: RecognitionResult, metrics: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    def curve(term: str) -> dict[str, list[tuple[float, float]]]:
-        return {part: [(line["epoch"], line[part][term]) for line in metrics] for part in ("train", "validation")}
-
-    best = {"kept": float(result.best_epoch)}
-    loss = line_chart(curve("loss"), title="Cross entropy", x_label="epoch", y_label="loss", markers=best)
-    accuracy = line_chart(
-        curve("accuracy"),
-        title="Single-clip accuracy",
-        x_label="epoch",
-        y_label="accuracy",
-        reference_lines={"chance": result.chance},
-        markers=best,
-    )
-    return figure(loss, "Loss"), figure(accuracy, "Random clips of training videos, centre clips of validation videos")

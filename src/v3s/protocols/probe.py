@@ -27,7 +27,7 @@ from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts
 from v3s.recognizers.linear import require_own_folder, save_linear
-from v3s.vectors.collection import Description, read_description
+from v3s.vectors.description import Description, read_description
 
 
 @dataclass(frozen=True, kw_only=True)

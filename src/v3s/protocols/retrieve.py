@@ -20,11 +20,12 @@ from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
-from v3s.pages.page import page, paragraph, section, strip, table, write_page
+from v3s.pages.templates import render, write_page
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import UNKNOWN, Parts
-from v3s.vectors.exact import Neighbours, nearest, standardise
+from v3s.vectors.description import read_description
+from v3s.vectors.nearest.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
 from v3s.video.homography import corners
 
@@ -44,6 +45,7 @@ class RetrieveConfig(FeatureOptions):
     More options:
         stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max is the paper's last pooling layer (9,216 numbers).
+            Default: max, or that of the vectors of --in.
         page_queries: Number of queries shown on the page.
 
     For ablations:
@@ -51,7 +53,7 @@ class RetrieveConfig(FeatureOptions):
     """
 
     stage: str = LAST
-    pool: Pool = "max"
+    pool: Pool | None = None
     centre: bool = False
     page: str | None = None
     page_queries: int = 12
@@ -106,7 +108,8 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     Source: paper section 4.4.
     """
     console = console or Console()
-    found = labelled_vectors(config, Feature(config.stage, config.pool), console=console)
+    of_vectors = config.vectors and read_description(Path(config.vectors)).space.feature.pool
+    found = labelled_vectors(config, Feature(config.stage, config.pool or of_vectors or "max"), console=console)
     parts, gallery, queries = found.parts, found.train, found.test
     ranked = rank(queries, gallery, len(gallery), centre=config.centre)
     result = score(
@@ -196,7 +199,7 @@ def _description(config: RetrieveConfig, found: LabelledVectors, result: Retriev
         "seed": config.seed,
         "view": asdict(found.space.view),
         "stage": found.space.feature.stage,
-        "pool": config.pool,
+        "pool": found.space.feature.pool,
         "centre": config.centre,
         "gallery": parts.train_source,
         "queries": parts.test_source,
@@ -207,38 +210,35 @@ def _description(config: RetrieveConfig, found: LabelledVectors, result: Retriev
 
 def _page(config: RetrieveConfig, found: LabelledVectors, ranked: Neighbours, result: RetrievalResult) -> str:
     """Show the scores, then some queries with their first neighbours."""
-    parts = found.parts
     count = min(config.page_queries, result.num_queries)
     chosen = np.random.default_rng(config.seed).choice(result.num_queries, count, replace=False)
-    lead = (
-        f"Network: {found.backbone}. Gallery: {parts.train_source}. Queries: {parts.test_source}. This page shows "
-        f"{counted(count, 'query')}, drawn at random (seed {config.seed}). Neighbours of the query's class have a "
-        "green border and a ✓, all others an orange border and a ✗."
-    )
-    scores = section("Scores", table(_HEADER, _rows(result)))
-    return page(
-        "Nearest neighbours", [scores, *(_show_query(parts, ranked, int(query)) for query in sorted(chosen))], lead=lead
-    )
+    queries = [_query(found.parts, ranked, query) for query in sorted(chosen.tolist())]
+    return render("retrieve.html", found=found, seed=config.seed, header=_HEADER, rows=_rows(result), queries=queries)
 
 
-def _show_query(parts: Parts, ranked: Neighbours, query: int) -> str:
+def _query(parts: Parts, ranked: Neighbours, query: int) -> dict[str, Any]:
+    """A query and its first neighbours, as (picture, caption)."""
     query_label = int(parts.test_labels[query])
     name = "class not in the gallery" if query_label == UNKNOWN else parts.classes[query_label]
-    columns = [(f"query: {name}", _thumbnail(parts.test.video(query)))]
     nearest = ranked.indices[query, :_NUM_SHOWN].tolist()
     labels = parts.train_labels[nearest].tolist()
     cosines = ranked.scores[query, :_NUM_SHOWN]
     standard = standardise(cosines, ranked.scores[query]).tolist()  # the whole gallery is ranked
+    neighbours = []
     for row, label, cosine, z in zip(nearest, labels, cosines.tolist(), standard, strict=True):
         right = label == query_label
         caption = (
             f"{'✓' if right else '✗'} {parts.classes[label]}, cosine {cosine:.3f}, z {z:+.2f}; "
             f"{Path(parts.train_paths[row]).name}"
         )
-        columns.append((caption, _thumbnail(parts.train.video(row), _RIGHT if right else _WRONG)))
-    num_right = labels.count(query_label)
-    text = f"{parts.test_paths[query]}: neighbours of its class among the first {len(nearest)}: {num_right}."
-    return section(name, paragraph(text), strip(columns))
+        neighbours.append((_thumbnail(parts.train.video(row), _RIGHT if right else _WRONG), caption))
+    return {
+        "name": name,
+        "path": parts.test_paths[query],
+        "picture": (_thumbnail(parts.test.video(query)), f"query: {name}"),
+        "neighbours": neighbours,
+        "num_right": labels.count(query_label),
+    }
 
 
 def _thumbnail(video: Video, colour: tuple[int, int, int] | None = None) -> str:

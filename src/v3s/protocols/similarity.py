@@ -173,11 +173,12 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     features = [Feature(stage, "mean") for stage in config.stages]
     encoder = None if config.vectors else open_encoder(config, features, stride=config.stride)
     stored = StoredStages.of(config.vectors, config, features, config.stride) if config.vectors else None
-    spans = config.spans_for(encoder.view.fps, encoder.view.window) if encoder else config.spans_for()
+    view = encoder.view if encoder else None
+    spans = config.spans_for(view.fps, view.window, view.mask) if view else config.spans_for()
     videos = (_draw_pairs if config.pairs is None else _read_pairs)(config, spans, stored, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
-    _report_videos(videos, encoder.view if encoder else None, console)
+    _report_videos(videos, view, console)
     stages = _stage_vectors(encoder, stored, videos.videos, console)
     c = _choose_c(videos, stages) if videos.view1 else config.c
     result = evaluate_folds(_features(videos, videos.pairs, stages), same, fold, c)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -18,20 +19,19 @@ from torch import Tensor
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
-from v3s.files.text import counted, say, short_repr
+from v3s.files.text import say, short_repr
 from v3s.files.times import time_text
 from v3s.files.writing import json_as_bytes, write_files
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import line_chart
 from v3s.pages.images import jpeg_uri, small_frames, tile
-from v3s.pages.page import figure, page, paragraph, section
+from v3s.pages.templates import render
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import PretextTask
 from v3s.pretext.temporal import TemporalProjection, TemporalScale, TemporalTransform
 from v3s.video.decode import Video, read_frames
 from v3s.video.index import index_video
-from v3s.video.span import at_rate, windowed
 from v3s.video.warp import warp
 
 _READ_BYTES = 2**29  # source frames in memory at a time; longer videos are read in parts
@@ -148,7 +148,7 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
     model, trained = load_pretext_model(config.backbone)
-    video = at_rate(windowed(index_video(config.video), trained.window), trained.fps)
+    video = trained.view.sample(index_video(config.video))
     windows = Windows(config.stride, config.batch_size)
     curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
     out = Path(config.out)
@@ -253,7 +253,7 @@ def _temporal_logits(
     return torch.cat(logits)
 
 
-def curve_chart(curve: SpeedinessCurve, task: PretextTask, *, video: str, markers: dict[str, float]) -> str:
+def curve_chart(curve: SpeedinessCurve, task: PretextTask, *, video: str, markers: dict[str, float]) -> Markup:
     """Draw the curves over time, with a uniform guess for reference, as SVG.
 
     Args:
@@ -278,35 +278,13 @@ def _page(config: SpeedinessConfig, trained: Trained, video: Video, curve: Speed
     moments = curve.moments()
     markers = {name: curve.seconds[window] for name, window in moments.items()}
     chart = curve_chart(curve, trained.task, video=Path(config.video).name, markers=markers)
-    meaning = {
-        "speediness": "Speediness is 1 - P(s = 1) / P(all speeds). Near 0, the video seems to play at normal speed; "
-        "near 1, it seems sped up.",
-        "acceleration": "Acceleration is P(p2 > p1) / P(all patterns). Near 1, the second half of a window seems "
-        "faster than the first; near 0, it seems slower.",
-    }
-    lead = (
-        f"{config.video}: {counted(video.num_frames, 'frame')} at {video.fps:.4g} frames per second, "
-        f"{counted(len(curve.frames), 'window')} of {trained.sampling.clip_frames} frames. "
-        f"Network: {config.backbone} ({trained.backbone})."
-    )
-    reading = [meaning[name] for name in curve.curves]
-    reading.append(
-        "The network responds to changes of pixels: a flash of light or a cut can look like speed. A network that "
-        "cannot distinguish speeds stays near the uniform guess."
-    )
     pictures = [
-        figure(_window_picture(video, curve.frames[window], trained), f"{name}: {_moment(curve, window)}")
+        (_window_picture(video, curve.frames[window], trained), f"{name}: {_moment(curve, window)}")
         for name, window in moments.items()
     ]
-    blocks = [
-        section(
-            "Curve",
-            figure(chart, f"One window every {counted(config.stride, 'frame')}; each point is the middle of a window."),
-        ),
-        section("Windows at the marked moments, frame by frame", *pictures),
-        section("How to read the curve", *map(paragraph, reading)),
-    ]
-    return page("How fast the video seems to play", blocks, lead=lead)
+    return render(
+        "speediness.html", config=config, trained=trained, video=video, curve=curve, chart=chart, pictures=pictures
+    )
 
 
 def _moment(curve: SpeedinessCurve, window: int) -> str:

@@ -13,8 +13,13 @@ from torch.nn import functional as F
 
 _LEAST = 1e-12  # a smaller probability counts as this one, so that the loss is finite
 _NUM_BINS = 15
-_TEMPERATURES = np.geomspace(0.05, 20, 121).tolist()
+_LOWEST, _HIGHEST = 0.05, 20.0
+_TEMPERATURES = np.geomspace(_LOWEST, _HIGHEST, 121).tolist()
 """Candidates, 5 % apart; the one in the middle is 1, which changes nothing."""
+FEWEST = 100
+"""Held-out rows that a temperature is fitted on at least; with fewer it is 1. Of probabilities that need a temperature
+of 1.5 or 0.7, one fitted on 25 rows made the expected calibration error larger in 38 % of draws, one fitted on 50 in
+15 %, on 75 in 5 %, on 100 in 3 %, on 200 in 1.5 % (40 draws each, two classes, by more than 0.01)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +27,8 @@ class Calibration:
     """A temperature, and what it changes on the held-out videos that it was fitted on.
 
     Attributes:
-        temperature: more than 1 if the classifier was too sure, less if it was not sure enough.
+        temperature: more than 1 if the classifier was too sure, less if it was not sure enough; from 0.05 to 20. It is
+            1 if there were fewer than `FEWEST` held-out videos.
         num_videos: number of held-out videos.
         loss_before: mean negative log-likelihood of the true class, in nats, at temperature 1.
         loss_after: the same at ``temperature``; never larger.
@@ -38,12 +44,23 @@ class Calibration:
     error_after: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.temperature < float("inf")) or self.num_videos < 1:
+        if not _LOWEST <= self.temperature <= _HIGHEST or self.num_videos < 1:
             raise ValueError(
-                f"temperature is {self.temperature} and num_videos {self.num_videos}; both must be more than 0"
+                f"temperature is {self.temperature:g} and num_videos {self.num_videos}; they must be from {_LOWEST:g} "
+                f"to {_HIGHEST:g}, and 1 or more"
             )
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there were enough videos to fit a temperature, or a version that asked for fewer fitted one."""
+        return self.num_videos >= FEWEST or self.temperature != 1
+
     def __str__(self) -> str:
+        if not self.is_fitted:
+            return (
+                f"none, since {self.num_videos:,} held-out videos are too few ({FEWEST} are needed); on them the "
+                f"expected calibration error is {self.error_before:.1%}"
+            )
         return (
             f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out videos: expected calibration error "
             f"{self.error_before:.1%} before, {self.error_after:.1%} after; negative log-likelihood "
@@ -54,13 +71,16 @@ class Calibration:
 def calibrate(probabilities: Tensor, labels: Tensor) -> Calibration:
     """Choose the temperature with the least negative log-likelihood; 1 is among the candidates and wins ties.
 
+    On fewer than `FEWEST` videos it is 1: it would fit their chance.
+
     Args:
         probabilities: of held-out videos, shape (N, classes), N at least 1; rows sum to 1.
         labels: their classes, int64, shape (N,).
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
     """
-    losses = {each: log_loss(tempered(probabilities, each), labels) for each in sorted(_TEMPERATURES, key=_from_one)}
+    candidates = sorted(_TEMPERATURES, key=_from_one)[: None if len(labels) >= FEWEST else 1]
+    losses = {each: log_loss(tempered(probabilities, each), labels) for each in candidates}
     temperature = min(losses, key=lambda each: losses[each])
     after = tempered(probabilities, temperature)
     return Calibration(

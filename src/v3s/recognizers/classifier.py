@@ -13,6 +13,7 @@ Both kinds of recognizers are of this form. `v3s finetune` writes the network th
 frozen network as it was.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +100,19 @@ class Classifier:
             calibration=self.calibration,
         )
 
+    def require_stage(self, stages: Iterable[str], path: str | Path) -> None:
+        """Refuse a network that does not have the stage whose feature the classifier takes.
+
+        Raises:
+            CheckpointError: it does not; the message contains the path of the recognizer.
+        """
+        stage, known = self.space.feature.stage, list(stages)
+        if stage not in known:
+            raise CheckpointError(
+                f"{folder_of(path) / DESCRIPTION}: the feature's stage is {stage!r}, and the network's are "
+                f"{', '.join(known)}; restore the file"
+            )
+
     def require_dimension(self, dimension: int, path: str | Path) -> None:
         """Refuse a network whose feature has another length than the classifier takes.
 
@@ -134,6 +148,24 @@ class Classifier:
 
     def _calibrated(self, probabilities: Tensor) -> Tensor:
         return probabilities if self.calibration is None else tempered(probabilities, self.calibration.temperature)
+
+
+def require_probabilities(probabilities: Tensor, source: object) -> Tensor:
+    """Return probabilities as they are; refuse those that contain NaN, which overflowing logits give.
+
+    Args:
+        probabilities: any shape.
+        source: the file that they are of, for messages.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    if not probabilities.isfinite().all():
+        raise ValueError(
+            f"{source}: the recognizer gives NaN for it, since numbers of its classifier are too large; restore its "
+            f"{CLASSIFIER}, or train again"
+        )
+    return probabilities
 
 
 def save_recognizer(
@@ -175,6 +207,7 @@ def save_recognizer(
         classes=classes,
         fps=view.fps,
         window=view.window,
+        mask=view.mask,
         recognition=asdict(recognition),
     )
     return write_trained(folder, trained, network, {CLASSIFIER: layer})

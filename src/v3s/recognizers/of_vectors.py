@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from v3s.features.encoder import Space
-from v3s.recognizers.classifier import Classifier
+from v3s.recognizers.classifier import Classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable
-from v3s.vectors.collection import Vectors, VectorsError
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
+from v3s.video.light.mask import mask_text
 
 _ROWS = 4096  # in memory at a time
 
@@ -34,7 +36,8 @@ def probabilities_of(classifier: Classifier, vectors: Vectors) -> Iterator[Tenso
     """Yield the probabilities of all rows, in blocks of float32, shape (n, C).
 
     Raises:
-        VectorsError: a vector contains NaN or infinity, or an earlier version wrote the folder, without lengths.
+        ValueError: a vector or an answer contains NaN or infinity, or an earlier version wrote the folder, without
+            lengths.
     """
     for shard in vectors.shards:
         if shard.lengths is None:
@@ -43,10 +46,10 @@ def probabilities_of(classifier: Classifier, vectors: Vectors) -> Iterator[Tenso
                 "embed again"
             )
         for block, lengths in zip(*(torch.split(each, _ROWS) for each in (shard.vectors, shard.lengths)), strict=True):
-            found = classifier.of_vectors(block.float() * lengths[:, None])
-            if not found.isfinite().all():
+            features = block.float() * lengths[:, None]
+            if not features.isfinite().all():
                 raise VectorsError(f"{vectors.folder}: a vector contains NaN or infinity; embed again with --overwrite")
-            yield found
+            yield require_probabilities(classifier.of_vectors(features), vectors.folder)
 
 
 def _predictions(vectors: Vectors, best: Iterator[tuple[tuple[str, ...], tuple[float, ...]]]) -> Iterator[Prediction]:
@@ -90,6 +93,7 @@ def _parts(space: Space) -> dict[str, Any]:
         "resizing": view.resize or "that of the paper",
         "frame rate": "that of the file" if view.fps is None else f"{view.fps:g}",
         "window": view.window or "auto",
+        "mask": mask_text(view.mask),
         "feature": f"{space.feature.stage}, {space.feature.pool}",
         "normalisation": space.normalisation or "none",
     }

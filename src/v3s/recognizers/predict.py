@@ -26,10 +26,14 @@ from v3s.recognizers.predictions import (
 )
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.vectors.collection import open_vectors
+from v3s.video.light.mask import mask_text, read_mask
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table
-_OF_VIDEOS = ("splits", "split", "subset", "allow_missing", "segment", "segment_stride", "fps", "window", "num_clips")
+_OF_VIDEOS = (
+    *("splits", "split", "subset", "allow_missing"),
+    *("segment", "segment_stride", "fps", "window", "mask", "num_clips"),
+)
 """Options that say which videos are read, and how."""
 
 
@@ -43,7 +47,8 @@ class PredictConfig(ComputeOptions, VideoOptions):
         vectors: Folder of vectors of v3s embed, in place of DATA; for a recognizer of v3s probe. Each vector is one
             prediction.
         recognizer: Folder of a run of v3s finetune, or the one that v3s probe saved (--save).
-        out: CSV file for the predictions, one for each video or span; JSON lines if its name ends in .jsonl.
+        out: CSV file for the predictions, one for each video or span; JSON lines if its name ends in .jsonl. Other
+            answers that are there are kept under another name.
         events: CSV file (or .jsonl) for events: consecutive spans of a file with the same class, joined.
         k: Classes to name for each span, the most probable first. Default: 3, or all if there are fewer.
 
@@ -141,10 +146,15 @@ def _of_videos(
         raise ValueError(
             f"window is {config.window}, but the recognizer was trained on videos seen through {window}; omit --window"
         )
+    mask = classifier.space.view.mask
+    if config.mask is not None and read_mask(config.mask) != mask:
+        raise ValueError(
+            f"mask is {config.mask}, but the recognizer was trained with the mask {mask_text(mask)}; omit --mask"
+        )
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(config.list_videos(rate, window), min_frames=1, console=console, workers=config.workers)
+    scan = usable_videos(config.list_videos(rate, window, mask), min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     if padded := count_padded(table, view):
@@ -165,6 +175,7 @@ def _report(
     what = "vector" if config.vectors is not None else "span" if config.segment is not None else "video"
     shown = tally.by_class.most_common(_NUM_LISTED)
     rows = [(name, f"{number:,}", f"{number / tally.num_spans:.1%}") for name, number in shown]
+    say(console, *(f"other answers were there before; they are now {path}" for path in tally.kept))
     console.print(text_table("", ("class", f"{what}s", "share"), rows))
     if num_more := len(tally.by_class) - len(shown):
         say(console, f"and {counted(num_more, 'more class')} in {config.out}")
@@ -172,7 +183,5 @@ def _report(
         console,
         f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; {tally.num_unsure:,} are unsure: "
         f"the probability is below {config.unsure_below:g}" + (f"; skipped: {len(left_out):,}" if left_out else ""),
-        "probabilities are not calibrated: an earlier version made the recognizer, or there were too few videos"
-        if classifier.calibration is None
-        else f"calibrated by {classifier.calibration}",
+        f"calibration: {classifier.calibration or 'none, since there were too few videos, or an earlier version'}",
     )

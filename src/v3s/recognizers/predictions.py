@@ -12,7 +12,7 @@ from typing import TextIO
 from torch import Tensor
 
 from v3s.files.text import as_cell
-from v3s.files.writing import write_atomically
+from v3s.files.writing import write_keeping
 from v3s.video.decode import Span, Video
 
 _GAP_SECONDS = 0.1  # spans so little apart follow one another: times are rounded
@@ -126,18 +126,24 @@ def join_events(predictions: Iterable[Prediction]) -> Iterator[Event]:
 
 @dataclass(slots=True)
 class Tally:
-    """What was written: spans, of them unsure ones, and events; and how many spans each class was predicted for."""
+    """What was written: spans, of them unsure ones, and events; and how many spans each class was predicted for.
+
+    ``kept`` are earlier files with other answers, under the names that they have now.
+    """
 
     num_spans: int = 0
     num_unsure: int = 0
     num_events: int = 0
     by_class: Counter[str] = field(default_factory=Counter)
+    kept: list[Path] = field(default_factory=list)
 
 
 def write_predictions(
     out: Path, events: Path | None, predictions: Iterable[Prediction], *, k: int, unsure_below: float
 ) -> Tally:
     """Write predictions as they come, and the events that they make; each file is written whole or not at all.
+
+    An earlier file with other answers is kept under the first free name.
 
     A file whose name ends in .jsonl has JSON lines with exact names; any other is CSV, with names as text
     (`v3s.files.text.as_cell`). Both have the same columns. Times are rounded to milliseconds, probabilities to four
@@ -173,7 +179,7 @@ def write_predictions(
             if events is None:
                 tally.num_events = sum(1 for _ in joined)
             else:
-                write_atomically(events, partial(write_events, joined))
+                keep(write_keeping(events, partial(write_events, joined)))
 
     def write_events(joined: Iterator[Event], rows: Path) -> None:
         assert events is not None
@@ -184,7 +190,11 @@ def write_predictions(
                 write_row((*_cells(event, event.name, event.probability), is_unsure, event.num_spans))
                 tally.num_events += 1
 
-    write_atomically(out, write)
+    def keep(earlier: Path | None) -> None:
+        if earlier is not None:
+            tally.kept.append(earlier)
+
+    keep(write_keeping(out, write))
     return tally
 
 

@@ -13,7 +13,7 @@ from v3s.data.views import View
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.text import short_repr
-from v3s.recognizers.classifier import Average, Classifier, load_classifier
+from v3s.recognizers.classifier import Average, Classifier, load_classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes, times_of
 
 
@@ -80,10 +80,11 @@ class Recognizer:
             Float32 on the CPU, shape (C,).
 
         Raises:
-            ValueError: the network's output contains NaN or infinity; the message contains the video.
+            ValueError: the output of the network or of the classifier contains NaN or infinity; the message contains
+                the video.
         """
-        for _, (features,) in self.encoder.encode_features(table, console=console, what=what):
-            yield self.classifier.of_clips(features)
+        for video, (features,) in self.encoder.encode_features(table, console=console, what=what):
+            yield require_probabilities(self.classifier.of_clips(features), table[video].path)
 
 
 def load_recognizer(path: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Recognizer:
@@ -116,6 +117,7 @@ def open_recognizer(
     """
     classifier = load_classifier(path)
     space, source = classifier.space, open_source(str(path))
+    classifier.require_stage(source.backbone.stages, path)  # type: ignore[arg-type]
     view = space.view if num_clips is None else replace(space.view, num_clips=num_clips, stride=0)
     encoder = make_encoder(source, view, [space.feature], compute, num_workers=num_workers)
     classifier.require_dimension(encoder.dimension, path)

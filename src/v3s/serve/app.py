@@ -22,7 +22,7 @@ from v3s.serve.filters import Filters
 from v3s.video.index import VideoError
 
 _MAX_BODY, _MAX_ROWS, _MAX_PAGE = 1 << 16, 500, 240
-_MAX_CORNERS = 300
+_MAX_CORNERS, _FARTHEST_CORNER = 300, 10.0  # the map is from 0 to 1
 _PICTURE_WIDTH, _CLIP_WIDTH, _WINDOW_WIDTH = 320, 320, 640
 _CLIP_SECONDS, _WINDOW_SECONDS = 10.0, 40.0
 _NUM_PAIRS = 30
@@ -243,8 +243,8 @@ def read_filters(values: Any) -> Filters:
         elif field.name == "lasso":
             numbers = [_number(word, "lasso") for word in text.split(",")]
             corners = list(zip(numbers[::2], numbers[1::2], strict=False))
-            if not 3 <= len(corners) <= _MAX_CORNERS:
-                raise ValueError(f"a lasso has 3 to {_MAX_CORNERS} corners; got {len(corners)}")
+            if not 3 <= len(corners) <= _MAX_CORNERS or max(map(abs, numbers)) > _FARTHEST_CORNER:
+                raise ValueError(f"a lasso has 3 to {_MAX_CORNERS} corners on the map; got {len(corners)}: {text[:60]}")
             found["lasso"] = tuple(corners)
         else:
             number = _number(text, field.name)

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from posixpath import dirname
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.explore.spans import are_whole_files, times_of_rows
-from v3s.files.reading import checked, parse_json
+from v3s.explore.spans import are_whole_files
 from v3s.files.text import short_repr
-from v3s.vectors.collection import Vectors, VectorsError, videos_path
+from v3s.vectors.collection import Vectors
+from v3s.vectors.entries import tabulate
 
-_LINES_AT_ONCE = 10_000
-_MAX_VALUES_PER_LINE = 100  # of the list of videos; commas in names count
 _SAME_SECONDS = 1e-3  # two times that differ by less are the same
 
 
@@ -74,62 +71,32 @@ class Catalogue:
 
 
 def read_catalogue(vectors: Vectors) -> Catalogue:
-    """Read the list of a collection's videos in one go: 100,000 lines in a second.
+    """Read the list of a collection's videos.
 
     Raises:
-        VectorsError: a line of the list is damaged.
+        ValueError: the list is damaged or forged.
     """
-    paths, labels, numbers = _read_lines(vectors)
-    num_frames, seconds, starts = numbers.T
-    file_of, files = _numbered(paths)
-    folder_of_file, folders = _numbered(list(map(dirname, files)))
-    label_of, names = _numbered(labels)
-    folder_order, label_order = _ranks(folders), _ranks(names)
-    videos, begins, ends = times_of_rows(vectors, starts, seconds / num_frames)
+    columns = tabulate(vectors.entries())
+    videos, starts, ends = vectors.row_times(columns)
+    folders = list(map(dirname, columns.files))
+    folder_names, label_names = sorted(set(folders)), sorted(columns.labels)
+    folder_of = _places(folders, folder_names)[columns.file_of]
+    label_of = np.append(_places(columns.labels, label_names), -1)[columns.label_of]
     return Catalogue(
         vectors,
-        tuple(files),
-        tuple(sorted(folders)),
-        tuple(sorted(name for name in names if name is not None)),
-        file_of[videos],
-        folder_order[folder_of_file][file_of][videos],
-        label_order[label_of][videos],
-        begins,
+        columns.files,
+        tuple(folder_names),
+        tuple(label_names),
+        columns.file_of[videos],
+        folder_of[videos],
+        label_of[videos],
+        starts,
         ends,
-        files,
+        {file: number for number, file in enumerate(columns.files)},
     )
 
 
-def _read_lines(vectors: Vectors) -> tuple[list[str], list[str | None], NDArray[np.float64]]:
-    """Path and label of each video, and its length in frames, its length and its start in seconds, float64 (V, 3)."""
-    listed = videos_path(vectors.folder, vectors.description.generation)
-    lines = vectors.lines.splitlines()
-    paths: list[str] = []
-    labels: list[str | None] = []
-    numbers: list[tuple[float, float, float]] = []
-    try:
-        for first in range(0, len(lines), _LINES_AT_ONCE):
-            some = lines[first : first + _LINES_AT_ONCE]
-            values: Any = parse_json(b"[" + b",".join(some) + b"]", max_values=_MAX_VALUES_PER_LINE * (1 + len(some)))
-            paths += [checked(str, value["path"], "path") for value in values]
-            labels += [checked(str | None, value["label"], "label") for value in values]
-            numbers += [(value["num_frames"], value["seconds"], value.get("start_seconds", 0.0)) for value in values]
-        table = np.array(numbers, np.float64).reshape(len(lines), 3)
-        if not (np.isfinite(table).all() and (table >= (1, 0, 0)).all()):
-            raise ValueError("a length or a start is negative")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VectorsError(f"{listed}: damaged ({error}); embed again with --overwrite") from error
-    return paths, labels, table
-
-
-def _numbered(names: Sequence[Any]) -> tuple[NDArray[np.int64], dict[Any, int]]:
-    """The number of each name, int64 (N,), and the names by number in the order in which they first occur."""
-    numbers: dict[Any, int] = {}
-    of_each = [numbers.setdefault(name, len(numbers)) for name in names]
-    return np.array(of_each, np.int64), numbers
-
-
-def _ranks(names: dict[Any, int]) -> NDArray[np.int64]:
-    """The place in alphabetical order of each name, int64; -1 for None."""
-    places = {name: place for place, name in enumerate(sorted(name for name in names if name is not None))}
-    return np.array([places.get(name, -1) for name in names], np.int64)
+def _places(names: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    """The place of each name among others, int64 (N,)."""
+    places = {name: place for place, name in enumerate(among)}
+    return np.array([places[name] for name in names], np.int64)

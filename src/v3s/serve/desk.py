@@ -165,6 +165,9 @@ class Desk:
             found = encode_query(self._encoder, self.vectors, Path(file), start, end)
         name = as_text(self.vectors.place_of(row).entry.path)
         caption = f"similar to {name}, {time_text(start)} to {time_text(end)}"
+        if found.widened is not None:
+            first, last = found.widened
+            caption += f", widened to a clip: {first:.2f} to {last:.2f} s"
         return order_by_similarity(self.vectors, found.vectors, caption, (file, *found.times))
 
     def _order_by_answer(self, kind: str, number: int) -> Order:

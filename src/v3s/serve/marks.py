@@ -16,21 +16,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v3s.data.lists.listfile import write_spans
-from v3s.data.store_folder import is_store
+from v3s.data.store_folder import names_in_list
 from v3s.files.lock import FolderInUseError, only_writer
 from v3s.files.reading import parse_as, read_bytes
-from v3s.files.writing import CheckpointError, append_line, cut_torn_line
+from v3s.files.text import as_cell
+from v3s.files.writing import CheckpointError, append_line, cut_torn_line, free_name
 from v3s.serve.catalogue import Catalogue
-from v3s.vectors.collection import VectorsError
+from v3s.vectors.description import VectorsError
+from v3s.vectors.labels import GIVEN
 
-FOLDER, LOG, LIST = "labels", "marks.jsonl", "labels.csv"
+FOLDER, LIST = GIVEN
+LOG = "marks.jsonl"
 _MAX_BYTES = 1 << 28
 _MAX_NAME = 100
 _WAIT_SECONDS = 5.0  # for another process that writes a label
@@ -125,10 +127,13 @@ class Marks:
         """Add a class; on return it is on the disk. One that exists stays as it is.
 
         Raises:
-            ValueError: it is not a valid class name, or another process holds the file.
+            ValueError: it is not a valid class name, a spreadsheet would take it for a formula in the list, or another
+                process holds the file.
             SaveError: the file cannot be written.
         """
         check_class(name)
+        if as_cell(name) != name:
+            raise ValueError(f"the class is {name!r}, which a spreadsheet takes for a formula; begin it with a letter")
         with self._alone():
             self._read()
             if name not in self.classes:
@@ -218,7 +223,7 @@ class Marks:
 
     def _replace_list(self) -> None:
         """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
-        kept = next(path for number in count(1) if not (path := self.folder / f"labels-{number}.csv").exists())
+        kept = free_name(self.list_file)
         if self.list_file.exists():
             self.list_file.replace(kept)
         self._write_list()
@@ -230,11 +235,9 @@ class Marks:
             self.torn = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
 
     def _write_list(self) -> None:
-        """Write the spans of the collection that have a label; of a store by names, else by whole paths."""
-        root = Path(self.catalogue.vectors.description.root)
-        in_store, spans = is_store(root), []
+        """Write the spans of the collection that have a label."""
+        name_in_list, spans = names_in_list(Path(self.catalogue.vectors.description.root)), []
         for row in np.flatnonzero(self.class_of >= 0).tolist():
             mark = self._mark(row, self.classes[self.class_of[row]], "")
-            path = mark.path if in_store else str(root / mark.path)
-            spans.append((path, (mark.start, mark.end), mark.label))
+            spans.append((name_in_list(mark.path), (mark.start, mark.end), mark.label))
         write_spans(self.list_file, spans)

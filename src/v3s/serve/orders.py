@@ -10,8 +10,8 @@ from torch import Tensor
 from v3s.files.text import short_repr
 from v3s.serve.filters import Chosen
 from v3s.vectors.collection import Vectors
-from v3s.vectors.exact import best_scores
 from v3s.vectors.moments import Proposal, keep_moments
+from v3s.vectors.nearest.exact import best_scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,7 +59,7 @@ def make_preview(asked: Preview) -> bytes:
     Raises:
         VideoError: the file cannot be read, has changed since it was embedded, or has no frame there.
     """
-    file = _known(asked.root, asked.place.file, asked.view.window, asked.state)
+    file = _known(asked.root, asked.place.file, asked.view, asked.state)
     span = video_of(asked.place, file, asked.view.fps)  # refuses a file that has changed
     if asked.kind == "facts":
         return f"{file.duration_seconds:.6f}".encode()
@@ -94,8 +94,8 @@ def file_state(root: str, file: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _known(root: str, file: str, window: str | None, state: tuple[int, int]) -> VideoIndex | StoredVideo:
-    return known_video(Path(root), Path(file), window)
+def _known(root: str, file: str, view: View, state: tuple[int, int]) -> VideoIndex | StoredVideo:
+    return known_video(Path(root), Path(file), view)
 
 
 def _clip(span: Span, width: int) -> bytes:

@@ -92,7 +92,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
             address = f"http://{_in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
             options = uvicorn.Config(
-                app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none",
+                app, log_level="error", access_log=False, server_header=False, proxy_headers=False, ws="none",
                 lifespan="off", timeout_graceful_shutdown=2,
             )  # fmt: skip
 

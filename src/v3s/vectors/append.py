@@ -22,24 +22,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from v3s.files.reading import checked, parse_as, parse_json, read_bytes
+from v3s.files.reading import parse_as, read_bytes
 from v3s.files.text import counted, say
 from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
-from v3s.vectors.approximate import INDEX_FILE
-from v3s.vectors.collection import (
-    VECTORS,
-    Description,
-    VectorsError,
-    read_description,
-    read_shard,
-    save_shard,
-    shard_path,
-    videos_path,
-)
-from v3s.vectors.entries import Entry, Shard, join_shards, video_lines
+from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
+from v3s.vectors.description import VECTORS, Description, VectorsError, read_description
+from v3s.vectors.entries import Entry, Shard, entries_of, join_shards, video_lines
 from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, remove_states
-
-_MAX_VALUES_PER_LINE = 1000  # of the list of videos; commas in names count
+from v3s.vectors.nearest.approximate import INDEX_FILE
 
 
 class _Rows(NamedTuple):
@@ -162,15 +152,11 @@ def _read_list(folder: Path, description: Description) -> _List:
         raise VectorsError(f"{listed}: does not match {VECTORS}; embed again with --overwrite")
     if content.count(b"\n") != description.num_videos:
         raise VectorsError(f"{listed}: has another number of lines than {VECTORS} lists videos; use --overwrite")
-    lines = content.splitlines()
-    try:
-        values = parse_json(b"[" + b",".join(lines) + b"]", max_values=_MAX_VALUES_PER_LINE * (1 + len(lines)))
-        paths, contents = (
-            [checked(str, value.get(name, ""), name) for value in values] for name in ("path", "content")
-        )
-    except (ValueError, AttributeError) as error:
-        raise VectorsError(f"{listed}: damaged ({error}); embed again with --overwrite") from error
-    return _List(description, lines, paths, contents)
+    paths, contents = [], []
+    for entry in entries_of(content, listed):
+        paths.append(entry.path)
+        contents.append(entry.content)
+    return _List(description, content.splitlines(), paths, contents)
 
 
 def _list_if_complete(folder: Path) -> _List | None:

@@ -13,11 +13,9 @@ After ``v3s embed --append`` the names of list and shards contain a number, see 
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,104 +25,16 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.features.encoder import Space
-from v3s.files.reading import parse_as, read_as, read_bytes, read_json
-from v3s.files.text import short_repr
+from v3s.files.reading import parse_as, read_bytes
+from v3s.files.text import counted, short_repr
 from v3s.files.writing import CheckpointError, write_whole
-from v3s.vectors.entries import VIDEOS, Entry, Place, Shard, checksum_of, columns_of, entries_of
-from v3s.vectors.exact import Neighbours, nearest
+from v3s.vectors.description import DTYPES, VECTORS, Description, VectorsError, read_description
+from v3s.vectors.entries import VIDEOS, Columns, Entry, Place, Shard, checksum_of, columns_of, entries_of, noun_of
+from v3s.vectors.nearest.exact import Neighbours, nearest
 
-_FORMAT = 1
-VECTORS = "vectors.json"
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
 NUM_SPARE = 16
 """Rows that are scored exactly in addition to the ``k`` requested: in half precision, lengths differ by 1e-5, which can
 swap near ties and even rank another vector before a copy of the query."""
-
-
-class VectorsError(ValueError):
-    """Vectors that are missing, damaged, incomplete or from another network; the message contains the file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
-    """The content of vectors.json.
-
-    Attributes:
-        backbone: the value of ``--backbone``; a path is absolute.
-        seed: seed of random weights.
-        network: name and width of the network, e.g. ``r2plus1d@0.25``.
-        stages: its stages in order, with their channels.
-        space: network, clips and feature; vectors of the same space are comparable.
-        per_clip: one vector per clip; otherwise one per video, the mean over its clips.
-        dimension: length of a vector.
-        dtype: type of the numbers, ``float16`` or ``float32``.
-        root: the folder that the paths of the videos are relative to.
-        source: one line that describes the list of videos.
-        files_sha256: SHA-256 of videos.jsonl.
-        num_videos: number of videos with vectors.
-        num_vectors: number of vectors.
-        num_padded: number of videos shorter than a clip, whose last frame is repeated.
-        num_missing: number of listed videos that do not exist.
-        left_out: path and reason of each skipped video.
-        shard_videos: videos per shard.
-        generation: how often ``v3s embed --append`` has replaced the state of the folder; names its files.
-        num_gone: number of videos that an earlier state had and the list no longer has.
-    """
-
-    backbone: str
-    seed: int
-    network: str
-    stages: dict[str, int]
-    space: Space
-    per_clip: bool
-    dimension: int
-    dtype: str
-    root: str
-    source: str
-    files_sha256: str
-    num_videos: int
-    num_vectors: int
-    num_padded: int
-    num_missing: int
-    left_out: dict[str, str]
-    shard_videos: int
-    generation: int = 0
-    num_gone: int = 0
-
-    def __post_init__(self) -> None:
-        counts = (self.num_videos, self.num_vectors, self.num_padded, self.num_missing, self.generation, self.num_gone)
-        if min(self.dimension, self.shard_videos) < 1 or min(counts) < 0 or self.dtype not in DTYPES:
-            raise ValueError(
-                "dimension and shard_videos must be 1 or more, counts 0 or more, and dtype float16 or float32; got "
-                f"{self.dimension}, {self.shard_videos}, {counts} and {self.dtype}"
-            )
-        if self.space.feature.stage not in self.stages:
-            stages = ", ".join(self.stages) or "none"
-            raise ValueError(f"the feature's stage is {self.space.feature.stage}, and the network's are {stages}")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The values that all shards in a folder have in common."""
-        own = {name: getattr(self, name) for name in ("per_clip", "dimension", "dtype", "files_sha256", "shard_videos")}
-        return {"fingerprint": self.space.fingerprint, **own}
-
-    @property
-    def stamp(self) -> str:
-        """SHA-256 over the identity: a shard or an index with another stamp belongs to other vectors."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def num_shards(self) -> int:
-        """Number of shards in the complete folder."""
-        return -(-self.num_videos // self.shard_videos)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, including the fingerprint; those of networks without normalisation do not name one."""
-        values = {"format": _FORMAT, "fingerprint": self.space.fingerprint, **asdict(self)}
-        if self.space.normalisation is None:
-            del values["space"]["normalisation"]
-        return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,6 +79,7 @@ class Vectors:
         """Return the file of a row and its span in it, in frames and in seconds."""
         number, (start, end) = self.video_of(row), self.span_of(row)
         entry = self.video(number)
+        self._check_end(row, end, entry.num_frames)
         file = str(Path(self.description.root) / entry.path)
         return Place(entry, file, start, end, entry.time_of(start), entry.time_of(end))
 
@@ -182,8 +93,38 @@ class Vectors:
         return F.normalize(vectors, dim=1)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entry of each video, in order."""
-        return entries_of(self._lines, self.folder)
+        """Yield the entry of each video, in order; a damaged line is a VectorsError."""
+        try:
+            yield from entries_of(self._lines, videos_path(self.folder, self.description.generation))
+        except CheckpointError as error:
+            raise VectorsError(str(error)) from error
+
+    def row_times(self, columns: Columns) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The entry of each row, int64 (N,), and the start and end of the row in its file in seconds, float64 (N,).
+
+        Args:
+            columns: `tabulate` of the entries.
+
+        Raises:
+            VectorsError: a row ends after its entry.
+        """
+        videos, first, end = (
+            np.concatenate([getattr(shard, name).numpy() for shard in self.shards]).astype(np.int64)
+            for name in ("videos", "starts", "ends")
+        )
+        for row in np.flatnonzero(end > columns.num_frames[videos])[:1].tolist():
+            self._check_end(row, int(end[row]), int(columns.num_frames[videos[row]]))
+        frame_seconds = columns.seconds / columns.num_frames
+        starts, ends = (columns.starts[videos] + frames * frame_seconds[videos] for frames in (first, end))
+        return videos, starts, ends
+
+    def _check_end(self, row: int, end: int, num_frames: int) -> None:
+        if end > num_frames:
+            listed = videos_path(self.folder, self.description.generation)
+            raise VectorsError(
+                f"{listed}: vector {row:,} ends with frame {end:,}, and its video has {num_frames:,}; embed again with "
+                "--overwrite"
+            )
 
     def nearest(self, queries: Tensor, k: int) -> Neighbours:
         """Find the rows with the largest cosine similarity to each query by comparing all rows.
@@ -220,7 +161,12 @@ class Vectors:
     @property
     def has_spans(self) -> bool:
         """Whether some entries are spans that do not begin with their file."""
-        return b'"start_seconds"' in self._lines
+        return noun_of(self._lines) == "span"
+
+    @property
+    def counted(self) -> str:
+        """How many entries it has, in words: ``343 spans``."""
+        return counted(self.description.num_videos, noun_of(self._lines))
 
     def _place(self, row: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(self.offsets, row, side="right")) - 1
@@ -293,31 +239,10 @@ def _fits(shard: Shard, description: Description) -> bool:
         and shard.vectors.shape == (num_rows, description.dimension)
         and all(place.dtype == torch.int32 and place.shape == (num_rows,) for place in places)
         and (lengths is None or (lengths.dtype == torch.float32 and lengths.shape == (num_rows,)))
+        and not (lengths is not None and bool((lengths < 0).any()))
         and bool((shard.videos.diff() >= 0).all() & (shard.starts >= 0).all() & (shard.starts < shard.ends).all())
         and (not num_rows or 0 <= int(shard.videos[0]) <= int(shard.videos[-1]) < description.num_videos)
     )
-
-
-def read_description(folder: Path) -> Description:
-    """Read vectors.json.
-
-    Raises:
-        VectorsError: the file does not exist, has another format or is incomplete.
-    """
-    path = folder / VECTORS
-    if not path.is_file():
-        raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
-    try:
-        values = read_json(path)
-        if (version := values.pop("format", None)) != _FORMAT:
-            raise VectorsError(f"{path}: has format {version}; this version of v3s reads format {_FORMAT}: embed again")
-        fingerprint = values.pop("fingerprint", None)
-        description = read_as(Description, values, path)
-    except CheckpointError as error:
-        raise VectorsError(str(error)) from error
-    if fingerprint != description.space.fingerprint:
-        raise VectorsError(f"{path}: was edited: its fingerprint does not match its content; embed again")
-    return description
 
 
 def open_vectors(folder: str | Path, *, verify: bool = True) -> Vectors:

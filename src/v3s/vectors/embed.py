@@ -4,54 +4,53 @@ A shard's rows are numbered by their position in the list, so a changed list can
 collection that changes, ``--append`` replaces the folder's state by another (`v3s.vectors.append`).
 """
 
-import hashlib
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
-from torch.nn import functional as F
 
-from v3s.data.index_table import IndexTable, content_of
+from v3s.data.index_cache import file_key
+from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.scan import Scan
+from v3s.data.store_folder import is_store, open_store
 from v3s.data.usable import usable_videos
-from v3s.data.views import View, count_padded
 from v3s.features.encoder import LAST, Encoder, Feature, Pool, open_encoder
 from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, BackboneOptions
 from v3s.files.lock import only_writer
+from v3s.files.parquet import import_pyarrow
 from v3s.files.text import counted, say
 from v3s.files.times import time_text
 from v3s.options import require_folders, require_not_negative, require_positive
+from v3s.scale.engine import EngineOptions, run_job
+from v3s.scale.job import Job, begin_job
 from v3s.vectors.append import append_vectors
-from v3s.vectors.collection import (
-    DTYPES,
-    VECTORS,
-    Description,
-    Vectors,
-    VectorsError,
-    open_vectors,
-    read_shard,
-    save_shard,
-    shard_path,
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VECTORS, Description
+from v3s.vectors.entries import VIDEOS, video_lines
+from v3s.vectors.export import EXPORTS
+from v3s.vectors.folder import (
+    ROWS,
+    begin_folder,
+    complete_description,
+    entries_in,
+    gather_rows,
+    without_contents,
+    write_shards,
 )
-from v3s.vectors.entries import VIDEOS, Entry, Shard, video_lines
-from v3s.vectors.exact import zero_rows
-from v3s.vectors.export import EXPORTS, import_pyarrow
-from v3s.vectors.folder import begin_folder, without_contents
-from v3s.video.span import Span
+from v3s.vectors.nearest.exact import zero_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(BackboneOptions, VideoOptions):
+class EmbedConfig(BackboneOptions, VideoOptions, EngineOptions):
     """Compute one feature vector per video, or one per clip.
 
     Attributes:
@@ -95,6 +94,9 @@ class EmbedConfig(BackboneOptions, VideoOptions):
         if self.append and (self.overwrite or self.shard != "1/1"):
             other = "--overwrite" if self.overwrite else "--shard"
             raise ValueError(f"--append and {other} were given; --append keeps what it can, for the whole list")
+        if self.engine is not None and (self.append or self.shard != "1/1"):
+            other = "--append" if self.append else "--shard"
+            raise ValueError(f"--engine and {other} were given; the engine divides the whole list by itself")
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
@@ -126,28 +128,19 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     console = console or Console()
     if config.export == "parquet":
         import_pyarrow()  # fails before the long work
-    encoder = open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
-    listed = config.list_videos(encoder.view.fps, encoder.view.window)
-    part = take_shard(listed, *_parse_shard(config.shard))
-    scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
-    folder, entries = Path(config.out), list(_entries(scan))
-    lines = video_lines(entries)
-    if not config.append:
-        lines = _lines_of_folder(folder, lines)
-    table = scan.usable_table
-    description = _describe(config, encoder, scan, table, lines)
+    encoder = _open(config)
+    listed = config.list_videos(encoder.view.fps, encoder.view.window, encoder.view.mask)
+    folder, description = Path(config.out), _describe(config, encoder)
     with only_writer(folder):
-        if config.append and (folder / VECTORS).is_file():
-
-            def compute(numbers: list[int], into: Path) -> None:
-                new, listed = table.subset(numbers), video_lines(entries[number] for number in numbers)
-                part = begin_folder(into, _describe(config, encoder, scan, new, listed), listed, overwrite=False)
-                _write_shards(into, encoder, new, part, console)
-
-            append_vectors(folder, description, entries, lines, compute, console)
+        if config.engine is not None:
+            rows = folder / ROWS
+            job = begin_job(rows, listed, description.to_json(), overwrite=config.overwrite)
+            _run_engine(rows, job, config, encoder, console)
+            gather_rows(rows, folder, overwrite=config.overwrite, console=console)
         else:
-            description = begin_folder(folder, description, lines, overwrite=config.overwrite)
-            _write_shards(folder, encoder, table, description, console)
+            part = take_shard(listed, *_parse_shard(config.shard))
+            scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
+            _embed_here(folder, config, encoder, description, scan, console)
         vectors = open_vectors(folder)
         if config.export is not None:
             EXPORTS[config.export](vectors)
@@ -155,8 +148,49 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     return vectors
 
 
+def _open(config: EmbedConfig) -> Encoder:
+    return open_encoder(config, [Feature(config.stage, config.pool)], stride=config.stride)
+
+
+def _run_engine(rows: Path, job: Job, config: EmbedConfig, encoder: Encoder, console: Console) -> None:
+    """Let an engine compute what is missing of a job; with a GPU, the cores of an actor read videos."""
+    gpu = encoder.compute.device.type == "cuda"
+    there = replace(config, backbone=absolute_backbone(config.backbone), workers=config.actor_cores if gpu else 0)
+    run_job(rows, job, config, partial(_open, there), console, per_clip=config.per_clip, gpu=gpu)
+
+
+def _embed_here(
+    folder: Path, config: EmbedConfig, encoder: Encoder, description: Description, scan: Scan, console: Console
+) -> None:
+    """Compute the vectors in this process."""
+    entries = list(entries_in(scan))
+    lines = video_lines(entries)
+    if not config.append:
+        lines = _lines_of_folder(folder, lines)
+    whole = scan.usable_table
+
+    def write(into: Path, table: IndexTable, complete: Description) -> None:
+        def encode(videos: Sequence[int]) -> Generator[tuple[int, Tensor], None, None]:
+            return encoder.encode_table(table, per_clip=config.per_clip, videos=videos, console=console, scaled=False)
+
+        write_shards(into, encode, table, complete, console)
+
+    def compute(numbers: list[int], into: Path) -> None:
+        new, listed = whole.subset(numbers), video_lines(entries[number] for number in numbers)
+        part = begin_folder(into, complete_description(description, scan, new, listed), listed, overwrite=False)
+        write(into, new, part)
+
+    complete = complete_description(description, scan, whole, lines)
+    if config.append and (folder / VECTORS).is_file():
+        append_vectors(folder, complete, entries, lines, compute, console)
+    else:
+        write(folder, whole, begin_folder(folder, complete, lines, overwrite=config.overwrite))
+
+
 def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
-    """Return part ``number`` (from 1) of ``count`` nearly equal, consecutive parts of a list.
+    """Return part ``number`` (from 1) of ``count`` consecutive parts of a list, of nearly equal numbers of frames.
+
+    Before a file is read, its size stands for its frames; seconds of listed spans and frames of a store are known.
 
     Raises:
         ValueError: there are fewer videos than parts.
@@ -165,7 +199,12 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
         return listed
     if len(listed) < count:
         raise ValueError(f"{listed.source}: cannot be divided into {count:,} parts; reduce n in --shard i/n")
-    part = slice((number - 1) * len(listed) // count, number * len(listed) // count)
+    before, shares = np.cumsum(_lengths(listed)), np.arange(count + 1)
+    crossing = np.searchsorted(before, before[-1] * shares[1:-1] // count)  # belongs to the share whose end it crosses
+    ends = np.concatenate([[0], crossing + 1, [len(listed)]])
+    ends = np.maximum.accumulate(ends - shares) + shares  # none is empty
+    ends = np.minimum(ends, len(listed) - shares[::-1])
+    part = slice(int(ends[number - 1]), int(ends[number]))
     paths = listed.paths[part]
     return replace(
         listed,
@@ -177,17 +216,24 @@ def take_shard(listed: VideoList, number: int, count: int) -> VideoList:
     )
 
 
+def _lengths(listed: VideoList) -> NDArray[np.int64]:
+    """What stands for the numbers of frames of entries; whole numbers, which every machine adds up alike."""
+    if listed.bounds and all(end is not None for _, end in listed.bounds):
+        lengths = [int(1000 * (end - start)) for start, end in listed.bounds if end is not None]
+    elif is_store(listed.root):
+        files = open_store(listed.root).files
+        lengths = [files[path].outcome.num_frames for path in listed.paths]
+    else:
+        keys = (file_key(listed.root, path) for path in listed.paths)
+        lengths = [0 if key is None else key[1] for key in keys]
+    known: NDArray[np.int64] = np.array(lengths, np.int64)
+    return known + 1 + int(known.sum()) // (1000 * len(known))  # opening a file takes time, too
+
+
 def absolute_backbone(backbone: str) -> str:
     """Return the value of ``--backbone`` with an absolute path, valid in any working directory."""
     name = backbone.removeprefix(RANDOM).removeprefix(HUGGING_FACE)
     return backbone.removesuffix(name) + str(Path(name).resolve()) if Path(name).exists() else backbone
-
-
-def _entries(scan: Scan) -> Iterator[Entry]:
-    for position, index, label in zip(scan.usable, scan.usable_table, scan.usable_labels, strict=True):
-        start = index.start_seconds if isinstance(index, Span) else 0.0
-        length = index.num_frames, index.duration_seconds
-        yield Entry(scan.videos.paths[position], label, *length, content_of(index), start)
 
 
 def _lines_of_folder(folder: Path, lines: bytes) -> bytes:
@@ -197,10 +243,8 @@ def _lines_of_folder(folder: Path, lines: bytes) -> bytes:
     return before if written.is_file() and written.read_bytes() == before else lines
 
 
-def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, table: IndexTable, lines: bytes) -> Description:
-    """Describe the vectors of all usable videos of a scan, or of some: those of the table and the lines."""
-    view = encoder.view
-    clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
+def _describe(config: EmbedConfig, encoder: Encoder) -> Description:
+    """Describe the vectors of no video."""
     return Description(
         backbone=absolute_backbone(config.backbone),
         seed=config.seed,
@@ -210,69 +254,22 @@ def _describe(config: EmbedConfig, encoder: Encoder, scan: Scan, table: IndexTab
         per_clip=config.per_clip,
         dimension=encoder.dimension,
         dtype=config.dtype,
-        root=str(scan.videos.root.resolve()),
-        source=scan.videos.source,
-        files_sha256=hashlib.sha256(lines).hexdigest(),
-        num_videos=len(table),
-        num_vectors=sum(clips) if config.per_clip else len(table),
-        num_padded=count_padded(table, view),
-        num_missing=scan.videos.num_missing,
-        left_out=scan.skipped,
+        root="",
+        source="",
+        files_sha256="",
+        num_videos=0,
+        num_vectors=0,
+        num_padded=0,
+        num_missing=0,
+        left_out={},
         shard_videos=config.shard_videos,
     )
-
-
-def _write_shards(
-    folder: Path, encoder: Encoder, table: IndexTable, description: Description, console: Console
-) -> None:
-    """Write the missing shards, and report the speed."""
-    size = description.shard_videos
-    parts = {
-        number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
-    }
-    missing = [number for number in parts if not _is_complete(folder, number, description, console)]
-    videos = [video for number in missing for video in parts[number]]
-    if len(videos) < len(table):
-        say(console, f"{len(table) - len(videos):,} of {len(table):,} videos are already embedded")
-    began = time.perf_counter()
-    encoded = encoder.encode_table(table, per_clip=description.per_clip, videos=videos, console=console, scaled=False)
-    with closing(encoded):  # ends the progress bar before anything else is printed
-        for number in missing:
-            shard = _collect(islice(encoded, len(parts[number])), table, encoder.view, description)
-            save_shard(folder, number, shard, description)
-    seconds = time.perf_counter() - began
-    if missing:
-        say(console, f"{counted(len(videos), 'video')} in {seconds:.1f} s: {len(videos) / seconds:.1f} videos/s")
-
-
-def _is_complete(folder: Path, number: int, description: Description, console: Console) -> bool:
-    if not shard_path(folder, number, description.generation).exists():
-        return False
-    try:
-        read_shard(folder, number, description)
-    except VectorsError as error:
-        say(console, f"recomputing a shard: {error}")
-        return False
-    return True
-
-
-def _collect(encoded: Iterable[tuple[int, Tensor]], table: IndexTable, view: View, description: Description) -> Shard:
-    """Collect the vectors of videos in a shard."""
-    vectors, lengths, spans = [], [], []
-    for video, rows in encoded:
-        vectors.append(F.normalize(rows, dim=1).to(DTYPES[description.dtype]))
-        lengths.append(rows.norm(dim=1))
-        num_frames = int(table.num_frames[video])
-        starts, length = (view.starts(num_frames), view.clip_frames) if description.per_clip else ([0], num_frames)
-        spans += [(video, start, min(start + length, num_frames)) for start in starts]
-    videos, starts, ends = torch.tensor(spans, dtype=torch.int32).T
-    return Shard(torch.cat(vectors), videos, starts, ends, torch.cat(lengths))
 
 
 def _report(vectors: Vectors, console: Console) -> None:
     stored = vectors.description
     if stored.num_padded:
-        short = f"{stored.num_padded:,} of {stored.num_videos:,} videos are shorter than a clip"
+        short = f"{stored.num_padded:,} of {vectors.counted} are shorter than a clip"
         say(console, f"{short}: their last frame is repeated")
     zeros = zero_rows([shard.vectors for shard in vectors.shards])
     if len(zeros):
@@ -288,6 +285,6 @@ def _report(vectors: Vectors, console: Console) -> None:
     say(
         console,
         f"{counted(len(vectors), 'vector')} of {stored.dimension:,} numbers ({stored.dtype}) from "
-        f"{counted(stored.num_videos, 'video')} "
+        f"{vectors.counted} "
         f"in {vectors.folder}{skipped}",
     )

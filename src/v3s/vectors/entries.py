@@ -1,19 +1,30 @@
 """What a collection consists of: entries, the lines of videos.jsonl, and rows, which its shards hold."""
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from v3s.files.checksum import adler32
-from v3s.files.reading import parse_as
+from v3s.files.reading import is_text, parse_as, parse_json
 from v3s.files.text import short_repr
 
 VIDEOS = "videos.jsonl"
+_MOST_FRAMES, _MOST_SECONDS = 2**31 - 1, 1e9  # of an entry: rows count frames in int32, and 1e9 s are 30 years
+_LINES_AT_ONCE = 10_000
+_VALUES_PER_LINE = 100  # on average, at most; commas in names count
+_KINDS: dict[str, tuple[type, ...]] = {
+    "path": (str,), "label": (str, NoneType), "num_frames": (int,), "seconds": (int, float), "content": (str,),
+    "start_seconds": (int, float),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +43,15 @@ class Entry:
     start_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1 or min(self.seconds, self.start_seconds) < 0:
-            raise ValueError(f"num_frames is {self.num_frames} and seconds {self.seconds}; both must be positive")
+        if not self.path or self.label == "":
+            raise ValueError(f"path is {self.path[:60]!r} and label {self.label!r}; neither may be empty")
+        if not 1 <= self.num_frames <= _MOST_FRAMES:
+            raise ValueError(f"num_frames is {self.num_frames}; it must be from 1 to {_MOST_FRAMES:,}")
+        if not (0 <= self.seconds <= _MOST_SECONDS and 0 <= self.start_seconds <= _MOST_SECONDS):
+            raise ValueError(
+                f"seconds is {self.seconds:g} and start_seconds {self.start_seconds:g}; they must be from 0 to "
+                f"{_MOST_SECONDS:g}"
+            )
 
     def time_of(self, frame: int) -> float:
         """Return when a frame is shown, in seconds from the start of the file on, if frames are evenly spaced."""
@@ -64,9 +82,84 @@ def video_lines(videos: Iterable[Entry]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in values)
 
 
-def entries_of(lines: bytes, folder: Path) -> Iterator[Entry]:
-    """Read the content of videos.jsonl."""
-    return (parse_as(Entry, line, folder / VIDEOS) for line in lines.splitlines())
+def noun_of(lines: bytes) -> str:
+    """What the entries of videos.jsonl are: spans, if some do not begin with their file, or videos."""
+    return "span" if b'"start_seconds"' in lines else "video"
+
+
+def entries_of(lines: bytes, listed: Path) -> Iterator[Entry]:
+    """Read the content of videos.jsonl, every value checked: 100,000 lines in a second or two.
+
+    Args:
+        lines: the content.
+        listed: the file, for messages.
+
+    Raises:
+        CheckpointError: a line is damaged or forged; the message names it.
+    """
+    every = lines.splitlines()
+    for first in range(0, len(every), _LINES_AT_ONCE):
+        some = every[first : first + _LINES_AT_ONCE]
+        try:
+            values = parse_json(b"[" + b",".join(some) + b"]", max_values=_VALUES_PER_LINE * (1 + len(some)))
+            if len(values) != len(some) or not all(map(_is_plain, values)):
+                raise ValueError("not a list of entries")
+            yield from [Entry(**value) for value in values]
+        except (TypeError, ValueError, OverflowError):  # line by line, the same checks name the line and the value
+            yield from (
+                parse_as(Entry, line, f"{listed}, line {number:,}") for number, line in enumerate(some, first + 1)
+            )
+
+
+def _is_plain(values: Any) -> bool:
+    """Whether the types of a line's values are those of an entry."""
+    return (
+        type(values) is dict
+        and all(type(value) in _KINDS.get(name, ()) for name, value in values.items())
+        and is_text(values.get("path", ""), values.get("label") or "", values.get("content", ""))
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The entries (V) of a collection in columns, which take little memory.
+
+    Attributes:
+        files: the paths as listed, each once, in the order in which they first occur.
+        file_of: number of each entry's file, int64 (V,).
+        labels: the labels, each once, in the order in which they first occur.
+        label_of: number of each entry's label, -1 without one, int64 (V,).
+        num_frames: length of each, int64 (V,).
+        seconds: the same in seconds, float64 (V,).
+        starts: its start in seconds from the start of its file on, float64 (V,).
+    """
+
+    files: tuple[str, ...]
+    file_of: NDArray[np.int64]
+    labels: tuple[str, ...]
+    label_of: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    starts: NDArray[np.float64]
+    __repr__ = short_repr
+
+
+def tabulate(entries: Iterable[Entry]) -> Columns:
+    """Put entries into columns."""
+    files: dict[str, int] = {}
+    labels: dict[str | None, int] = {None: -1}
+    file_of, label_of, num_frames = array("q"), array("q"), array("q")
+    seconds, starts = array("d"), array("d")
+    for entry in entries:
+        file_of.append(files.setdefault(entry.path, len(files)))
+        label_of.append(labels.setdefault(entry.label, len(labels) - 1))
+        num_frames.append(entry.num_frames)
+        seconds.append(entry.seconds)
+        starts.append(entry.start_seconds)
+    names = tuple(name for name in labels if name is not None)
+    whole = (np.array(column, np.int64) for column in (file_of, label_of, num_frames))
+    of_file, of_label, lengths = whole
+    return Columns(tuple(files), of_file, names, of_label, lengths, np.array(seconds), np.array(starts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from v3s.files.parquet import import_pyarrow
 from v3s.files.text import as_cell, as_text
 from v3s.files.writing import write_atomically
-from v3s.options import import_extra
 from v3s.vectors.collection import Vectors
 
 _ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
@@ -87,8 +87,3 @@ def write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([as_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet, an optional package."""
-    return import_extra("pyarrow", "parquet", "a parquet file"), import_extra("pyarrow.parquet", "parquet", "it")

@@ -1,19 +1,41 @@
-"""The folder of new vectors: begun, resumed, or refused because it contains others."""
+"""The folder of new vectors: begun, resumed, or refused because it contains others, and written shard by shard."""
 
+import hashlib
 import re
 import shutil
+import time
 from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional as F
+
+from v3s.data.index_table import IndexTable, content_of
+from v3s.data.scan import Scan
+from v3s.data.usable import usable_videos
+from v3s.data.views import count_padded
 from v3s.files.lock import is_free
 from v3s.files.reading import read_bytes
-from v3s.files.text import counted
+from v3s.files.text import counted, say
 from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
-from v3s.vectors.collection import VECTORS, Description, VectorsError, read_description, videos_path
-from v3s.vectors.entries import entries_of, video_lines
+from v3s.scale.job import JOB, all_videos, missing_parts, read_job, read_outcomes, read_vectors
+from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
+from v3s.vectors.description import DTYPES, VECTORS, Description, VectorsError, as_description, read_description
+from v3s.vectors.entries import VIDEOS, Entry, Shard, entries_of, noun_of, video_lines
+from v3s.video.light.mask import mask_text
+from v3s.video.span import Span
 
 EXPORTED = ("vectors.npy", "rows.csv", "vectors.csv", "vectors.parquet")
+ROWS = "rows"
+"""Folder of the job in a folder of vectors that an engine computes."""
+
 STAGING = ".append-*"
 """Folders in a folder of vectors that v3s embed --append has not finished."""
 
@@ -33,7 +55,7 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
     """
     if folder.exists() and not folder.is_dir():
         raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and not is_free(folder):
+    if folder.is_dir() and not is_free(folder, ROWS):
         if not (folder / VECTORS).is_file():
             raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
         if overwrite:
@@ -44,8 +66,8 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
             description = replace(description, generation=old.generation, num_gone=old.num_gone)
     if folder.is_dir():
         refuse_links(folder)
-    for partial in folder.glob(PART):  # from a killed run
-        partial.unlink()
+    for part in folder.glob(PART):  # from a killed run
+        part.unlink()
     described = json_as_bytes(description.to_json())
     write_files({folder / VECTORS: described, videos_path(folder, description.generation): lines})
     return description
@@ -116,7 +138,7 @@ def _changed_contents(folder: Path, lines: bytes) -> list[str]:
     listed = videos_path(folder, read_description(folder).generation)
     before: dict[str, set[str]] = defaultdict(set)
     now: dict[str, set[str]] = defaultdict(set)
-    for contents, entries in ((before, entries_of(read_bytes(listed), folder)), (now, entries_of(lines, folder))):
+    for contents, entries in ((before, entries_of(read_bytes(listed), listed)), (now, entries_of(lines, listed))):
         for entry in entries:
             contents[entry.path].add(entry.content)
     return [path for path, contents in now.items() if before.get(path, contents) not in ({""}, contents)]
@@ -124,7 +146,7 @@ def _changed_contents(folder: Path, lines: bytes) -> list[str]:
 
 def without_contents(lines: bytes, folder: Path) -> bytes:
     """The content of videos.jsonl as an earlier version wrote it."""
-    return video_lines(replace(entry, content="") for entry in entries_of(lines, folder))
+    return video_lines(replace(entry, content="") for entry in entries_of(lines, folder / VIDEOS))
 
 
 def _summary(description: Description) -> str:
@@ -135,5 +157,110 @@ def _summary(description: Description) -> str:
         + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
         + (f", {space.view.fps:g} frames per second" if space.view.fps else "")
         + (f", window {space.view.window}" if space.view.window else "")
+        + (f", mask {mask_text(space.view.mask)}" if space.view.mask else "")
         + (f", normalised by {space.normalisation}" if space.normalisation else "")
     )
+
+
+def complete_description(description: Description, scan: Scan, table: IndexTable, lines: bytes) -> Description:
+    """Describe the vectors of all usable videos of a scan, or of some: those of the table and the lines."""
+    view = description.space.view
+    clips = (len(view.starts(int(num_frames))) for num_frames in table.num_frames)
+    return replace(
+        description,
+        root=str(scan.videos.root.resolve()),
+        source=scan.videos.source,
+        files_sha256=hashlib.sha256(lines).hexdigest(),
+        num_videos=len(table),
+        num_vectors=sum(clips) if description.per_clip else len(table),
+        num_padded=count_padded(table, view),
+        num_missing=scan.videos.num_missing,
+        left_out=scan.skipped,
+    )
+
+
+def gather_rows(rows: Path, folder: Path, *, overwrite: bool, console: Console) -> None:
+    """Write the rows of a job as a folder of vectors: the one that a single process would have written.
+
+    Raises:
+        ValueError: parts of the job are missing, or no video is usable.
+    """
+    job = read_job(rows)
+    if missing := missing_parts(rows, job):
+        raise VectorsError(
+            f"{rows}: {len(missing):,} of {counted(job.num_parts, 'part')} are missing; run v3s embed --engine again"
+        )
+    videos = all_videos(rows, job)
+    scan = usable_videos(videos, min_frames=1, console=console, outcomes=read_outcomes(rows, job))
+    lines, table = video_lines(entries_in(scan)), scan.usable_table
+    description = complete_description(as_description(job.made, rows / JOB), scan, table, lines)
+    description = begin_folder(folder, description, lines, overwrite=overwrite)
+    write_shards(folder, partial(read_vectors, rows, job, scan), table, description, console)
+
+
+def entries_in(scan: Scan) -> Iterator[Entry]:
+    """Yield the entry of each usable video of a scan."""
+    for position, index, label in zip(scan.usable, scan.usable_table, scan.usable_labels, strict=True):
+        start = index.start_seconds if isinstance(index, Span) else 0.0
+        length = index.num_frames, index.duration_seconds
+        yield Entry(scan.videos.paths[position], label, *length, content_of(index), start)
+
+
+def write_shards(
+    folder: Path,
+    encode: Callable[[Sequence[int]], Generator[tuple[int, Tensor], None, None]],
+    table: IndexTable,
+    description: Description,
+    console: Console,
+) -> None:
+    """Write the missing shards, and report the speed.
+
+    Args:
+        folder: the folder, which `begin_folder` has begun.
+        encode: yields what the network gives for videos, by number: (number, float32 of shape (clips or 1, D)).
+        table: the videos.
+        description: what the folder contains.
+        console: where to report.
+    """
+    size, noun = description.shard_videos, noun_of(read_bytes(videos_path(folder, description.generation)))
+    parts = {
+        number: range(number * size, min((number + 1) * size, len(table))) for number in range(description.num_shards)
+    }
+    missing = [number for number in parts if not _is_complete(folder, number, description, console)]
+    videos = [video for number in missing for video in parts[number]]
+    if len(videos) < len(table):
+        say(console, f"{len(table) - len(videos):,} of {counted(len(table), noun)} are already embedded")
+    began = time.perf_counter()
+    encoded = encode(videos)
+    with closing(encoded):  # ends the progress bar before anything else is printed
+        for number in missing:
+            shard = _collect(islice(encoded, len(parts[number])), table, description)
+            save_shard(folder, number, shard, description)
+    seconds = time.perf_counter() - began
+    if missing:
+        say(console, f"{counted(len(videos), noun)} in {seconds:.1f} s: {len(videos) / seconds:.1f} {noun}s/s")
+
+
+def _is_complete(folder: Path, number: int, description: Description, console: Console) -> bool:
+    if not shard_path(folder, number, description.generation).exists():
+        return False
+    try:
+        read_shard(folder, number, description)
+    except VectorsError as error:
+        say(console, f"recomputing a shard: {error}")
+        return False
+    return True
+
+
+def _collect(encoded: Iterable[tuple[int, Tensor]], table: IndexTable, description: Description) -> Shard:
+    """Collect the vectors of videos in a shard."""
+    view = description.space.view
+    vectors, lengths, spans = [], [], []
+    for video, rows in encoded:
+        vectors.append(F.normalize(rows, dim=1).to(DTYPES[description.dtype]))
+        lengths.append(rows.norm(dim=1))
+        num_frames = int(table.num_frames[video])
+        starts, length = (view.starts(num_frames), view.clip_frames) if description.per_clip else ([0], num_frames)
+        spans += [(video, start, min(start + length, num_frames)) for start in starts]
+    videos, starts, ends = torch.tensor(spans, dtype=torch.int32).T
+    return Shard(torch.cat(vectors), videos, starts, ends, torch.cat(lengths))

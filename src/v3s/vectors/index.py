@@ -21,9 +21,9 @@ from torch import Tensor
 from v3s.files.text import say
 from v3s.files.writing import json_as_bytes, write_set
 from v3s.options import CheckedOptions, require_positive
-from v3s.vectors.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
 from v3s.vectors.collection import Vectors, open_vectors
-from v3s.vectors.exact import Neighbours
+from v3s.vectors.nearest.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
+from v3s.vectors.nearest.exact import Neighbours
 
 MAX_GRAPH_VECTORS = 1_000_000  # a larger graph would not fit into typical memory
 _ROWS_AT_ONCE = 16_384

@@ -21,13 +21,18 @@ from torch import Tensor
 from v3s.data.lists.folder import folder_label, subset_folders
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
-from v3s.data.lists.spans import Bounds
+from v3s.data.lists.spans import Bounds, outside
 from v3s.data.lists.splits import VideoList, list_located, read_splits
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
-from v3s.vectors.collection import Vectors, VectorsError, shard_path
-from v3s.vectors.entries import Entry
+from v3s.vectors.collection import Vectors, shard_path
+from v3s.vectors.description import VectorsError
+from v3s.vectors.entries import Entry, tabulate
 
+GIVEN = ("labels", "labels.csv")
+"""Folder and list, in the folder of a collection, of the labels that were given in the page of v3s serve."""
+
+_NO_ROW = "no vector lies in it by more than half"
 _LEAST_SHARE = 0.5  # of a row's time: more of it must lie in a labelled span
 
 
@@ -90,7 +95,7 @@ def list_contents(contents: Contents, *, subset: Subset = "all") -> VideoList:
         for entry in contents.entries
         if entry.path.startswith(folder)
     ]
-    title = f"vectors {vectors.folder}{f' {subset}' if subsets else ''}"
+    title = f"collection {vectors.folder}{f' {subset}' if subsets else ''}"
     listing = Listing(title, tuple(listed), class_order(entry.label for entry in listed))
     located = list_located(contents.root, listing, tuple(entry.names[0] for entry in listed))
     return replace(located, stays_inside=True)
@@ -199,20 +204,23 @@ class Joined:
         return sums / torch.from_numpy(counts)[:, None]
 
 
-def join(contents: Contents, listed: VideoList) -> Joined:
+def join(contents: Contents, listed: VideoList, *, allow_missing: bool = False) -> Joined:
     """Find the rows of a collection that belong to each entry of a list.
 
-    A row belongs to a listed file, or to a listed span if more than half of the row's time lies in it.
+    A row belongs to a listed file, or to a listed span if more than half of the row's time lies in it. A span that
+    lies outside of its file is skipped, as where videos are read; of a collection of spans, the lengths of files are
+    not known.
 
     Args:
         contents: the collection.
         listed: videos or spans of it, such as `list_labelled` gives.
+        allow_missing: leave out files and spans without a row, unless all are.
 
     Raises:
-        VectorsError: a listed file or span has no row.
+        VectorsError: a listed file or span has no row, or all are skipped.
     """
     vectors, paths, labels = contents.vectors, listed.paths, listed.labels
-    videos, starts, ends = row_times(contents)
+    videos, starts, ends = vectors.row_times(tabulate(contents.entries))
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, video in enumerate(videos.tolist()):
         rows_of[contents.entries[video].path].append(row)
@@ -225,7 +233,11 @@ def join(contents: Contents, listed: VideoList) -> Joined:
         for name, reason in vectors.description.left_out.items()
         if name in named or (listed.stays_inside and (tops is None or name.partition("/")[0] in tops))
     }
+    lengths = {} if vectors.has_spans else {entry.path: entry.seconds for entry in contents.entries}
     for item, (path, name) in enumerate(zip(paths, listed.names, strict=True)):
+        if listed.bounds and (reason := outside(listed.bounds[item], lengths.get(path, inf))):
+            left_out[name] = reason
+            continue
         rows = np.array(rows_of.get(path, ()), np.int64)
         if listed.bounds and len(rows):
             start, end = listed.bounds[item]
@@ -237,11 +249,16 @@ def join(contents: Contents, listed: VideoList) -> Joined:
             continue
         cuts = np.flatnonzero(np.diff(videos[rows])) + 1
         chosen += [(item, int(videos[part[0]]), part) for part in np.split(rows, cuts)]
-    if without:
+    if without and not (allow_missing and chosen):
+        way_out = f"; or give --allow-missing to use the other {len(listed) - len(without):,}" if chosen else ""
         raise VectorsError(
             f"{vectors.folder} has no vector of {len(without):,} of {counted(len(listed), 'listed span')}, first: "
-            f"{without[0]}: none lies in it by more than half; embed with --per-clip, or with --segment and this list"
+            f"{without[0]}: {_NO_ROW}; embed with --per-clip, or with --segment and this list{way_out}"
         )
+    left_out |= dict.fromkeys(without, _NO_ROW)
+    if left_out and not chosen:
+        name, reason = next(iter(left_out.items()))
+        raise VectorsError(f"{listed.source}: nothing of it can be used, first: {name}: {reason}; change the list")
     items = [item for item, _, _ in chosen]
     bounds = tuple((float(starts[part].min()), float(ends[part].max())) for *_, part in chosen)
     is_cut = bool(listed.bounds) or vectors.has_spans
@@ -272,17 +289,6 @@ def _copies(entries: Sequence[Entry], bounds: Sequence[tuple[float, float]]) -> 
             int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
         )
     return np.array(numbers, np.uint64)
-
-
-def row_times(contents: Contents) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return each row's entry, start and end in its file in seconds, each of shape (rows,)."""
-    videos, first, last = (
-        np.concatenate([getattr(shard, name).numpy() for shard in contents.vectors.shards])
-        for name in ("videos", "starts", "ends")
-    )
-    begins = np.array([entry.start_seconds for entry in contents.entries])[videos]
-    steps = np.array([entry.seconds / entry.num_frames for entry in contents.entries])[videos]
-    return videos, begins + first * steps, begins + last * steps
 
 
 def stored_features(vectors: Vectors, rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
@@ -13,9 +14,11 @@ from rich.console import Console
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions
-from v3s.vectors.collection import Description, Vectors, VectorsError, open_vectors, save_shard
+from v3s.scale.job import is_job
+from v3s.vectors.collection import Vectors, open_vectors, save_shard
+from v3s.vectors.description import Description, VectorsError
 from v3s.vectors.entries import Entry, Shard, join_shards, video_lines
-from v3s.vectors.folder import begin_folder
+from v3s.vectors.folder import begin_folder, gather_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class MergeConfig(CheckedOptions):
     """Join folders of vectors, such as those of v3s embed --shard.
 
     Attributes:
-        parts: Folders of vectors, in the order that their videos will have in the result.
+        parts: Folders of vectors, in the order that their videos will have in the result; also the Parquet of --engine
+            (the folder rows).
         out: Folder for the joined vectors.
         overwrite: Replace the vectors in the folder.
     """
@@ -45,12 +49,32 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
             is in two parts, or the new folder contains other vectors.
     """
     console = console or Console()
-    if len(config.parts) < 2:
+    if len(config.parts) < 2 and not any(map(is_job, config.parts)):
         given = f"only {config.parts[0]} was given" if config.parts else "none was given"
         raise ValueError(f"merge joins two or more folders of vectors, but {given}; name all of them before --out")
     if Path(config.out).resolve() in {Path(part).resolve() for part in config.parts}:
         raise ValueError(f"{config.out} is one of the parts; choose another folder for the merged vectors with --out")
-    parts = [open_vectors(part) for part in config.parts]
+    beside = Path(config.out).absolute().parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=beside, prefix=".merge-") as temporary:
+        parts = [_open(part, Path(temporary) / str(number)) for number, part in enumerate(config.parts)]
+        merged = _merge(parts, Path(config.out), overwrite=config.overwrite)
+    say(
+        console,
+        f"merged {counted(len(parts), 'folder')}: {counted(len(merged), 'vector')} of {merged.counted} in {config.out}",
+    )
+    return merged
+
+
+def _open(part: str, gathered: Path) -> Vectors:
+    """Open a folder of vectors, or gather the Parquet of an engine first."""
+    if not is_job(part):
+        return open_vectors(part)
+    gather_rows(Path(part), gathered, overwrite=False, console=Console(quiet=True))
+    return open_vectors(gathered)
+
+
+def _merge(parts: Sequence[Vectors], folder: Path, *, overwrite: bool) -> Vectors:
     for part in parts[1:]:
         _check_comparable(parts[0], part)
     root = os.path.commonpath([part.description.root for part in parts])
@@ -58,18 +82,11 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
     _check_disjoint(parts, videos)
     lines = video_lines(videos)
     description = _describe(parts, root, lines)
-    folder = Path(config.out)
     with only_writer(folder):
-        description = begin_folder(folder, description, lines, overwrite=config.overwrite)
+        description = begin_folder(folder, description, lines, overwrite=overwrite)
         for number, shard in enumerate(_reshard(parts, description)):
             save_shard(folder, number, shard, description)
-        merged = open_vectors(folder)
-    say(
-        console,
-        f"merged {len(parts)} folders: {counted(len(merged), 'vector')} "
-        f"of {counted(description.num_videos, 'video')} in {folder}",
-    )
-    return merged
+        return open_vectors(folder)
 
 
 def _check_comparable(first: Vectors, other: Vectors) -> None:

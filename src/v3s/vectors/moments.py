@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from v3s.data.index_table import content_of
-from v3s.vectors.approximate import ApproximateIndex
 from v3s.vectors.collection import NUM_SPARE, Vectors
 from v3s.vectors.entries import Place
-from v3s.vectors.exact import best_scores, standardise
+from v3s.vectors.nearest.approximate import ApproximateIndex
+from v3s.vectors.nearest.exact import best_scores, standardise
 from v3s.video.container import VideoError
 from v3s.video.index import VideoIndex
 from v3s.video.span import Span, frame_at, span_of

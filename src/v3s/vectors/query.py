@@ -9,17 +9,19 @@ from torch import Tensor
 from v3s.backbones.device import Compute
 from v3s.data.index_cache import default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
-from v3s.data.scan import check_window
+from v3s.data.scan import check_store
 from v3s.data.store_folder import is_store, open_store
+from v3s.data.views import View
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.times import time_text
 from v3s.files.writing import CheckpointError
-from v3s.vectors.collection import Vectors, VectorsError
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
-from v3s.video.span import Span, at_rate, nearest_frame, time_of_frame, windowed
+from v3s.video.span import Span, at_rate, nearest_frame, seen, time_of_frame
 from v3s.video.store import StoredVideo
 
 _TOLERANCE_SECONDS = 0.06  # an end that was printed, rounded to a tenth, may be pasted
@@ -54,26 +56,28 @@ class Query:
         return 0.0, self.video.duration_seconds
 
 
-def known_video(root: Path, file: Path, window: str | None) -> VideoIndex | StoredVideo:
-    """Return the index of a file, seen through a window: what a scan has learned, else by decoding the whole file.
+def known_video(root: Path, file: Path, view: View) -> VideoIndex | StoredVideo:
+    """Return the index of a file, with the window and the mask of a view.
+
+    It is what a scan has learned, else the whole file is decoded.
 
     Args:
         root: the folder of the collection's videos.
         file: the video; it need not be in it.
-        window: of the collection's view.
+        view: the collection's.
 
     Raises:
-        VideoError: the file cannot be read.
-        ValueError: it is in a store of videos that were seen through another window.
+        VideoError: the file cannot be read, or the mask does not fit it.
+        ValueError: it is in a store of videos that were seen through another window or mask.
     """
-    return windowed(_index_of(root, file, window), window)
+    return seen(_index_of(root, file, view), view.window, view.mask)
 
 
-def _index_of(root: Path, file: Path, window: str | None) -> VideoIndex | StoredVideo:
+def _index_of(root: Path, file: Path, view: View) -> VideoIndex | StoredVideo:
     whole = file.resolve()
     path = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""
     if path and is_store(root) and (stored := (store := open_store(root)).files.get(path)) is not None:
-        check_window(store, window or "auto")
+        check_store(store, view.window, view.mask)
         if isinstance(stored.outcome, Failure):
             raise VideoError(f"{file}: {stored.outcome.reason}")
         return stored.outcome
@@ -132,7 +136,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
             f"{vectors.folder} has one vector per video, and a span of a video is not comparable with whole videos: "
             "leave out --start and --end, or embed with --per-clip or --segment"
         )
-    known = known_video(Path(vectors.description.root), file, encoder.view.window)
+    known = known_video(Path(vectors.description.root), file, encoder.view)
     video = asked = at_rate(known, encoder.view.fps)
     if is_span:
         asked = asked_span(known, str(file), start, end, encoder.view.fps)

@@ -12,13 +12,13 @@ from v3s.backbones.device import ComputeOptions, choose_compute
 from v3s.files.text import counted, say
 from v3s.files.times import parse_time, time_text
 from v3s.options import require_files, require_folders, require_positive
-from v3s.pages.page import write_page
-from v3s.vectors.approximate import open_index
+from v3s.pages.templates import write_page
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
 from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
 from v3s.vectors.moments import find_moments, video_of
+from v3s.vectors.nearest.approximate import open_index
 from v3s.vectors.query import Query, encode_query, known_video, open_query_encoder
 from v3s.vectors.search_page import search_page
 from v3s.video.decode import Video
@@ -39,7 +39,7 @@ class SearchConfig(ComputeOptions):
         vectors: Folder of the vectors that v3s embed wrote.
         k: Number of hits to find.
         out: JSON file for the result; CSV if its name ends in .csv.
-        page: HTML page with thumbnails.
+        page: HTML page with thumbnails that move and lead to the file, at the time of the hit.
         clips: Folder for the hits as small H.264 files.
 
     More options:
@@ -106,7 +106,7 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
     root, view = Path(vectors.description.root), vectors.description.space.view
-    known = cache(lambda file: known_video(root, Path(file), view.window))
+    known = cache(lambda file: known_video(root, Path(file), view))
 
     def open_place(place: Place) -> Video:
         return video_of(place, known(place.file), view.fps)
@@ -152,7 +152,7 @@ def _collection(vectors: Vectors) -> str:
     stored = vectors.description
     skipped = f"; {counted(len(stored.left_out), 'unreadable video')} skipped" if stored.left_out else ""
     skipped += f"; {counted(stored.num_gone, 'video')} gone, not searched" if stored.num_gone else ""
-    return f"{counted(len(vectors), 'vector')} of {counted(stored.num_videos, 'video')} ({stored.source}){skipped}"
+    return f"{counted(len(vectors), 'vector')} of {vectors.counted} ({stored.source}){skipped}"
 
 
 def _result(config: SearchConfig, vectors: Vectors, query: Query) -> dict[str, Any]:

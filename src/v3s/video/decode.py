@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from v3s.video.container import VideoError, first_palette, open_video, packets_from
 from v3s.video.frames import Frames
 from v3s.video.index import VideoIndex, index_video
+from v3s.video.light.mask import blank
 from v3s.video.light.window import shown
 from v3s.video.planes import PlaneReader
 from v3s.video.span import Span
@@ -58,7 +59,8 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
     The pixels are those of a sequential decode. 8-bit planes are kept as they are; deeper greys and RGB are shown
     through the index's window; swscale reduces deeper YUV to 8 bits, and makes RGB of palettes and greys. Where format
     or colour space change on the way, every frame becomes RGB by what it says of itself: none depends on which others
-    are read with it. The display matrix is applied, the sample aspect ratio is not: pixels stay as stored.
+    are read with it. The display matrix is applied, the sample aspect ratio is not: pixels stay as stored. Those that
+    the index's mask blanks are black.
 
     Args:
         index: What :func:`index_video` returned for the file, or an entry of a store.
@@ -131,12 +133,12 @@ def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Itera
 
 def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, list[list[np.ndarray]]]]:
     """Yield numbers and upright planes of wanted frames, as they come; planes are views that the next frame ends."""
-    to_planes, orientation = PlaneReader(index.layout), index.orientation
+    to_planes, orientation, colour = PlaneReader(index.layout), index.orientation, index.layout.colour
     for number, frame in _wanted_frames(index, wanted):
         planes = [list(map(orientation.upright, group)) for group in to_planes(shown(frame, index.window))]
         if planes[0][0].shape != (index.height, index.width):
             raise VideoError(f"{index.path}: {_CHANGED}")
-        yield number, planes
+        yield number, blank(planes, index.mask, colour) if index.mask else planes
 
 
 def _wanted_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:

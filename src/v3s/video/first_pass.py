@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_frames, stated_seconds
 from v3s.video.light.brightness import Brightness
-from v3s.video.light.window import DEEP, ValueCounts
+from v3s.video.light.mask import StillPixels
+from v3s.video.light.window import DEEP, ValueCounts, values_of
 from v3s.video.orientation import AS_STORED, Orientation, orientation_of
 from v3s.video.planes import Layout, PlaneReader, layout_of, meaning_of
 from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, timing_of
@@ -54,6 +55,7 @@ class Pass:
         planes: Reads frames as they are.
         brightness: Of a few of them, if they have 8 bits or no window.
         values: Of all of them, if they are deep and have a window.
+        still: Which pixels never change.
     """
 
     path: str | Path
@@ -78,6 +80,7 @@ class Pass:
     planes: PlaneReader = field(default_factory=PlaneReader)
     brightness: Brightness = field(default_factory=Brightness)
     values: ValueCounts = field(default_factory=ValueCounts)
+    still: StillPixels = field(default_factory=StillPixels)
     _meaning: tuple[str, int, int] | None = None
     _last_key: int = 0
     _num_keys_reached: int = 0
@@ -134,11 +137,7 @@ class Pass:
         self.frame_times.append(time or 0)
         self.num_untimed += time is None
         self.num_corrupt += frame.is_corrupt
-        if frame.format.name in DEEP:
-            self.values.add(frame)
-        elif is_looked_at:
-            first, *_ = self.planes(frame)
-            self.brightness.add(first, layout_of(frame).colour)
+        self._look_at(frame, number)
         if time is None:
             return
         if self._num_keys_reached < len(self.key_times) and time >= self.key_times[self._num_keys_reached]:
@@ -147,6 +146,21 @@ class Pass:
         if self._num_to_check:
             self.checksums[time] = self.planes.checksum(frame)
             self._num_to_check -= 1
+
+    def _look_at(self, frame: VideoFrame, number: int) -> None:
+        """Count the values of a frame, and compare it with those before."""
+        is_deep, is_compared = frame.format.name in DEEP, self.still.looks_at(number)
+        if is_deep:
+            self.values.add(frame)
+        if is_deep and is_compared:
+            values = values_of(frame)
+            self.still.add([values] if values.ndim == 2 else list(values.transpose(2, 0, 1)), None)
+        elif not is_deep and (is_compared or self.brightness.looks_at(number)):
+            first, colour = self.planes(frame)[0], layout_of(frame).colour
+            if is_compared:
+                self.still.add(first, colour)
+            if self.brightness.looks_at(number):
+                self.brightness.add(first, colour)
 
     def _note_meaning(self, frame: VideoFrame, number: int) -> None:
         """Note what the values of frames mean, and a change of it."""

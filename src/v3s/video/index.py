@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from v3s.video.container import MAX_SECONDS, VideoError, first_palette, open_video, packets_from
 from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, look_of, remarks_on, take_pass
 from v3s.video.frames import ColourSpace
+from v3s.video.light.mask import mask_to_text
 from v3s.video.light.window import DEEP, ValueWindow, values_of
 from v3s.video.orientation import Orientation
 from v3s.video.planes import RGB, Layout, PlaneReader, planar_format, plane_lines
@@ -72,6 +73,10 @@ class VideoIndex:
         tick_seconds: The stream's time base: what a tick of ``timestamps`` lasts, in seconds; 0 where it is not known.
         stills: How frames are kept that are pictures of their own; ``None`` for a video file.
         window: Which values of a deep picture are shown as black and white; ``None`` where the format has no window.
+        still_share: Of the pixels that are not dark, the share that never changes, as in
+            :class:`v3s.video.light.mask.StillPixels`.
+        overlay: The pixels of an overlay, as text (:func:`v3s.video.light.mask.mask_to_text`); ``None`` without one.
+        mask: The pixels that reading makes black, as text; ``None`` for none.
     """
 
     path: str
@@ -100,6 +105,9 @@ class VideoIndex:
     tick_seconds: float = 0.0
     stills: Stills | None = None
     window: ValueWindow | None = None
+    still_share: float = 0.0
+    overlay: str | None = None
+    mask: str | None = None
 
     @property
     def orientation(self) -> Orientation:
@@ -229,6 +237,7 @@ def index_video(
             remarks=remarks_on(seen, container, stream, timing),
             tick_seconds=float(stream.time_base or 0),
             window=seen.values.window(),
+            **_still(seen),
         )
 
 
@@ -282,7 +291,15 @@ def _index_stills(
         tick_seconds=1 / fps,
         stills=found.stills,
         window=seen.values.window(),
+        **_still(seen),
     )
+
+
+def _still(seen: Pass) -> dict[str, Any]:
+    """The fields that say which pixels never change."""
+    share, overlay = seen.still.found(seen.values.window())
+    upright = None if overlay is None else mask_to_text(seen.orientation.upright(overlay))
+    return {"still_share": round(share, 4), "overlay": upright}
 
 
 def _believed(found: FoundStills) -> tuple[float, bool]:

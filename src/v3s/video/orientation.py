@@ -35,6 +35,11 @@ class Orientation:
             plane = plane[::-1]
         return np.rot90(plane, self.rotation // 90) if self.rotation else plane
 
+    def as_stored(self, plane: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`upright`; a view."""
+        plane = np.rot90(plane, -self.rotation // 90) if self.rotation else plane
+        return plane[::-1] if self.mirrored else plane
+
     def upright_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a picture of a stored height and width."""
         return (width, height) if self.is_sideways else (height, width)

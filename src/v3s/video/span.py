@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from v3s.video.container import VideoError
 from v3s.video.index import VideoIndex
+from v3s.video.light.mask import check_mask
 from v3s.video.light.window import ValueWindow, choose_window
 from v3s.video.store import StoredVideo
 
@@ -114,14 +115,30 @@ class Span:
         return [nearest_frame(self.video, self.start_seconds + number / self.rate) for number in numbers]
 
 
-def windowed(video: VideoIndex | StoredVideo, choice: str | None) -> VideoIndex | StoredVideo:
-    """A video through a window: ``None`` and "auto" for that of the file, or as `choose_window`.
+def seen(video: VideoIndex | StoredVideo, window: str | None, mask: str | None) -> VideoIndex | StoredVideo:
+    """A video through a window and a mask. A store has been written through both.
 
-    A store has been written through one.
+    Args:
+        video: The video.
+        window: ``None`` and "auto" for that of the file, or as `choose_window`.
+        mask: ``None`` for none, "auto" for the file's own overlay, or as :func:`v3s.video.light.mask.read_mask` gives.
+
+    Raises:
+        VideoError: The mask does not fit the video's frames.
     """
-    if choice in (None, "auto") or isinstance(video, StoredVideo) or video.window is None:
+    if isinstance(video, StoredVideo):
         return video
-    return replace(video, window=choose_window(choice, video.pixel_format, video.window))
+    if window not in (None, "auto") and video.window is not None:
+        video = replace(video, window=choose_window(window, video.pixel_format, video.window))
+    if mask not in (None, "auto"):
+        try:
+            check_mask(mask, video.width, video.height)
+        except ValueError as error:
+            raise VideoError(f"{video.path}: {error}", "open") from error
+        return replace(video, mask=mask, overlay=None)
+    if video.overlay is None:
+        return video
+    return replace(video, mask=video.overlay if mask else None, overlay=None)
 
 
 def at_rate(video: VideoIndex | StoredVideo, rate: float | None) -> VideoIndex | StoredVideo | Span:

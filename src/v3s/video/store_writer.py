@@ -5,6 +5,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 from mmap import mmap
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +16,13 @@ import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 
 from v3s.files.checksum import adler32
+from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace, Frames
 from v3s.video.index import index_video
+from v3s.video.light.mask import blank, check_mask
 from v3s.video.light.window import DEEP, ValueWindow, choose_window, shown
 from v3s.video.orientation import AS_STORED, orientation_of
 from v3s.video.planes import FULL_RANGE, Converter, Layout, fits, layout_of, plane_lines
@@ -147,6 +151,7 @@ def store_video(
     short_side: int,
     shard_name: str,
     window: str = "auto",
+    mask: str | None = None,
 ) -> StoredVideo:
     """Decode a video once from end to end, and append its frames to a shard.
 
@@ -157,13 +162,15 @@ def store_video(
         short_side: Larger frames are shrunk to this many pixels by averaging areas; smaller ones are kept.
         shard_name: The shard's name once it is complete.
         window: Of deep pictures, as in :func:`v3s.video.light.window.choose_window`; "auto" decodes them twice.
+        mask: Which pixels become black before frames are shrunk, as in :func:`v3s.video.span.seen`; "auto" decodes
+            twice.
 
     Raises:
         VideoError: As :func:`v3s.video.index.index_video` does; the shard is then as it was.
         OSError: The shard cannot be written, which is not the video's fault.
     """
     start = shard.begin()
-    writer = _FrameWriter(path, shard, pixel_format, short_side, window)
+    writer = _FrameWriter(path, shard, pixel_format, short_side, (window, mask))
     try:
         index = index_video(path, each_frame=writer, find_key_frames=False)
     except BaseException as error:
@@ -208,12 +215,19 @@ class _FrameWriter:
         places: Where the pictures begin in the shard, for "jpeg".
         checksums: Adler-32 of each frame.
         window: Through which deep pictures are seen.
+        mask: Which pixels become black.
     """
 
     def __init__(
-        self, path: str | Path, shard: ShardWriter, pixel_format: PixelFormat, short_side: int, choice: str
+        self,
+        path: str | Path,
+        shard: ShardWriter,
+        pixel_format: PixelFormat,
+        short_side: int,
+        choice: tuple[str, str | None],
     ) -> None:
         self._path, self._choice, self.window = path, choice, cast(ValueWindow | None, None)
+        self.mask: str | None = None
         self.size, self.colour, self.places, self.checksums = (0, 0), ColourSpace(), list[int](), list[int]()
         self._shard, self._pixel_format, self._short_side = shard, pixel_format, short_side
         self._layout: Layout | None = None
@@ -234,11 +248,12 @@ class _FrameWriter:
 
     def _planes(self, frame: VideoFrame) -> list[np.ndarray]:
         """The planes to store, contiguous, upright and not too large."""
-        if self._layout is None and frame.format.name in DEEP:
-            measured = index_video(self._path, find_key_frames=False).window if self._choice == "auto" else None
-            self.window = choose_window(self._choice, frame.format.name, measured)
+        if self._layout is None:
+            self._choose(frame)
         frame = shown(frame, self.window)
         chosen = self._layout = self._layout or self._begin(frame)
+        if self.mask:
+            frame = self._blanked(frame, self.mask)
         layout = layout_of(frame) if self._pixel_format == "rgb" else chosen
         size = stored_size(frame.height, frame.width, self._short_side)
         if size != (frame.height, frame.width) or not fits(frame, layout):
@@ -250,6 +265,35 @@ class _FrameWriter:
             luma, chroma = torch.from_numpy(turned[0]), torch.from_numpy(np.stack(turned[1:]))
             return list(Frames((luma[None, None], chroma[None]), layout.colour).rgb()[0].numpy())
         return turned
+
+    def _choose(self, first: VideoFrame) -> None:
+        """Choose the window and the mask; what the file's frames say is learned in a pass of its own."""
+        window, mask = self._choice
+        is_deep = first.format.name in DEEP
+        asks = mask == "auto" or (is_deep and window == "auto")
+        known = index_video(self._path, find_key_frames=False) if asks else None
+        if is_deep:
+            self.window = choose_window(window, first.format.name, known.window if known else None)
+        self.mask = known.overlay if known and mask == "auto" else mask if mask != "auto" else None
+        if self.mask:
+            height, width = (orientation_of(first) or AS_STORED).upright_shape(first.height, first.width)
+            try:
+                check_mask(self.mask, width, height)
+            except ValueError as error:
+                raise VideoError(f"{self._path}: {error}", "open") from error
+
+    def _blanked(self, frame: VideoFrame, mask: str) -> VideoFrame:
+        """A frame whose masked pixels are black."""
+        layout = layout_of(frame)
+        planes = list(map(plane_lines, self._convert(frame, layout).planes))
+        groups = [planes] if layout.planes == "gbrp" else [planes[:1], planes[1:]]
+        upright = [[self._orientation.upright(plane) for plane in group] for group in groups]
+        made = VideoFrame(frame.width, frame.height, layout.planes)  # the decoder still needs its own
+        made.colorspace = frame.colorspace
+        made.color_range = ColorRange.JPEG if layout.colour and layout.colour.full else frame.color_range
+        for plane, values in zip(made.planes, chain(*blank(upright, mask, layout.colour)), strict=True):
+            plane_lines(plane)[:] = self._orientation.as_stored(values)
+        return made
 
     def _begin(self, first: VideoFrame) -> Layout:
         """Choose the layout of the stored frames. Values of RGB and greys keep the range that they are marked with."""

@@ -228,9 +228,10 @@ def test_list_file_in_all_its_forms(tmp_path: Path) -> None:
     assert all((tmp_path / entry.names[0]).is_file() for entry in listing.entries)
 
 
-def test_integer_labels_are_in_numerical_order_and_a_header_is_not_a_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["path,label", "Path,Label", "path, label", '"PATH","LABEL"'])
+def test_integer_labels_are_in_numerical_order_and_a_header_is_not_a_video(header: str, tmp_path: Path) -> None:
     make_files(tmp_path, ["1.mp4", "2.mp4", "3.mp4"])
-    videos = list_videos(write(tmp_path / "list.csv", "path,label\n1.mp4,10\n2.mp4,9\n3.mp4,10\n"), subset="all")
+    videos = list_videos(write(tmp_path / "list.csv", f"{header}\n1.mp4,10\n2.mp4,9\n3.mp4,10\n"), subset="all")
     assert videos.classes == ("9", "10")
     assert videos.source == f"list {tmp_path / 'list.csv'}: 3 videos in 2 classes"
 

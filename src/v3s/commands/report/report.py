@@ -21,7 +21,7 @@ from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips
 from v3s.data.scan import Scan
 from v3s.files.text import counted, say
 from v3s.pages.images import Pixels, jpeg_uri, tile
-from v3s.pages.page import write_page
+from v3s.pages.templates import write_page
 from v3s.train.distributed import Processes
 from v3s.train.loop import validate
 from v3s.train.run import METRICS, REPORT, RunFolder, read_metrics

@@ -12,9 +12,9 @@ from v3s.data.lists.spans import Bounds
 from v3s.files.reading import read_lines
 from v3s.files.remote.address import is_url
 from v3s.files.times import parse_time
-from v3s.files.writing import write_atomically
+from v3s.files.writing import Writer, write_atomically
 
-_HEADERS = ("path", "path,label")
+_HEADERS = (["path"], ["path", "label"])
 _SPANS = ("path", "start", "end")
 _SPECIAL = frozenset('", \r\n')
 
@@ -24,7 +24,8 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
 
     The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
     double quotes, as in CSV, may contain anything. If the whole line is the path of an existing file, it has no label,
-    even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header.
+    even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header,
+    in capitals and with spaces too.
     ``#`` does not start a comment, since file names contain it.
 
     A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV: start and end are
@@ -40,7 +41,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
     """
     if (spans := _read_spans(file)) is not None:
         return Listing(f"list {file}", spans, class_order(entry.label for entry in spans))
-    lines = [line for number, line in numbered_lines(file) if not (number == 1 and line in _HEADERS)]
+    lines = [line for number, line in numbered_lines(file) if not (number == 1 and _words(line) in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
     entries = tuple(_entry(line, root, is_video) for line in lines)
@@ -49,7 +50,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
 
 def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     """Read a list of spans; ``None`` if its first line is no header of one."""
-    first = next(numbered_lines(file), (0, ""))[1].lower().replace(" ", "").split(",")
+    first = _words(next(numbered_lines(file), (0, ""))[1])
     if tuple(first[:3]) != _SPANS:
         words = set(re.split(r"[,;\t|]", ",".join(first)))
         if words >= set(_SPANS):
@@ -68,6 +69,11 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     return tuple(entries)
 
 
+def _words(line: str) -> list[str]:
+    """The words of a header."""
+    return [word.strip('"') for word in line.lower().replace(" ", "").split(",")]
+
+
 def _span(place: str, row: list[str], num_columns: int) -> ListedVideo:
     """Read one line of a list of spans."""
     if len(row) != num_columns:
@@ -84,16 +90,26 @@ def _span(place: str, row: list[str], num_columns: int) -> ListedVideo:
 
 def write_list(file: Path, videos: Iterable[tuple[str, str | None]]) -> None:
     """Write a list of (path, label) pairs that `read_list` reads as they are, whatever the names contain."""
+    write_atomically(file, list_writer(videos))
+
+
+def list_writer(videos: Iterable[tuple[str, str | None]]) -> Writer:
+    """What writes the file of `write_list`."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
             opened.writelines(f"{_line(*filter(None, video))}\n" for video in videos)
 
-    write_atomically(file, write)
+    return write
 
 
 def write_spans(file: Path, spans: Iterable[tuple[str, Bounds, str | None]]) -> None:
     """Write a list of spans (path, start and end in seconds, label) that `read_list` reads, to the microsecond."""
+    write_atomically(file, spans_writer(spans))
+
+
+def spans_writer(spans: Iterable[tuple[str, Bounds, str | None]]) -> Writer:
+    """What writes the file of `write_spans`."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
@@ -102,7 +118,7 @@ def write_spans(file: Path, spans: Iterable[tuple[str, Bounds, str | None]]) -> 
             for path, bounds, label in spans:
                 writer.writerow([path, *("" if time is None else f"{time:.6f}" for time in bounds), label or ""])
 
-    write_atomically(file, write)
+    return write
 
 
 def _line(*names: str) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import count
 
 from v3s.files.times import time_text
-from v3s.options import CheckedOptions, require_positive
+from v3s.options import CheckedOptions, check_rate, require_positive
 from v3s.video.index import VideoIndex
+from v3s.video.light.mask import read_mask
 from v3s.video.light.window import parse_window
 from v3s.video.span import Span, span_of
 from v3s.video.store import StoredVideo
@@ -20,7 +21,7 @@ _LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter i
 
 @dataclass(frozen=True, kw_only=True)
 class SpanOptions(CheckedOptions):
-    """Segments instead of whole files, a common frame rate, and a window of values.
+    """Segments instead of whole files, a common frame rate, a window of values, and a mask.
 
     More options:
         segment: Cut every video, or every span of a list, into segments of this many seconds and treat each as a video.
@@ -32,12 +33,16 @@ class SpanOptions(CheckedOptions):
         window: Values that are shown as black and as white where greys or RGB have more than 8 bits, the same for all
             frames of a file: auto (percentiles 0.1 and 99.9 of all its values), full (all that the format can have), or
             LOW,HIGH. Default: that of the run given as --backbone, else auto.
+        mask: Make text, scales and logos black in every frame, before anything looks: auto blanks what never changes in
+            a file, if that is at most a quarter of what is not dark; or a picture (PNG) of the frames' shape, whose
+            white pixels are blanked; or none. Default: that of the run given as --backbone, else none.
     """
 
     segment: float | None = None
     segment_stride: float | None = None
     fps: float | None = None
     window: str | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,24 +53,28 @@ class SpanOptions(CheckedOptions):
 
         Raises:
             ValueError: a value is not positive, a segment is shorter than a frame, there is a stride alone, or the
-                window is none.
+                window or the mask is none.
         """
-        require_positive(self, "segment", "segment_stride", "fps")
+        require_positive(self, "segment", "segment_stride")
+        check_rate(self.fps)
         parse_window("auto" if self.window is None else self.window)
+        read_mask(self.mask)
         if self.segment_stride is not None and self.segment is None:
             raise ValueError(f"segment_stride is {self.segment_stride:g}, without segments; give --segment too")
         if self.segment and self.fps and self.segment * self.fps < 1:
             raise ValueError(f"a segment of {self.segment:g} s has no frame at {self.fps:g} frames per second")
 
-    def spans_for(self, fps: float | None = None, window: str | None = None) -> "SpanOptions":
+    def spans_for(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> "SpanOptions":
         """Return these options alone, checked.
 
         Args:
             fps: the frame rate of the run that the videos are for, if there is no other.
             window: the window of that run, if there is no other.
+            mask: the mask of that run, if there is no other; a picture is read here.
         """
         segments = {"segment": self.segment, "segment_stride": self.segment_stride}
-        return SpanOptions(**segments, fps=self.fps or fps, window=self.window or window)
+        mask = read_mask(self.mask or mask)
+        return SpanOptions(**segments, fps=self.fps or fps, window=self.window or window, mask=mask)
 
     @property
     def is_default(self) -> bool:
@@ -103,12 +112,19 @@ class SpanOptions(CheckedOptions):
 
 def _inside(video: VideoIndex | StoredVideo, bounds: Bounds) -> tuple[float, float]:
     """Start and end of a part of a video, in seconds."""
-    start, end = bounds
-    length = video.duration_seconds
-    if start >= length or (end or 0.0) > length + _SLACK_SECONDS:
-        asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
-        raise ValueError(f"{asked} is outside of the video: it is {time_text(length)} long")
+    (start, end), length = bounds, video.duration_seconds
+    if reason := outside(bounds, length):
+        raise ValueError(reason)
     return start, length if end is None else min(end, length)
+
+
+def outside(bounds: Bounds, length: float) -> str:
+    """Why a part lies outside of a video of so many seconds; empty if it does not."""
+    start, end = bounds
+    if start < length and (end or 0.0) <= length + _SLACK_SECONDS:
+        return ""
+    asked = f"{time_text(start)} to {'its end' if end is None else time_text(end)}"
+    return f"{asked} is outside of the video: it is {time_text(length)} long"
 
 
 WHOLE_VIDEOS = SpanOptions()

@@ -19,6 +19,7 @@ from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
+from v3s.data.lists.pattern import is_pattern, read_pattern
 from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
@@ -97,7 +98,8 @@ def list_videos(
             of one. A list has one ``path`` or ``path label`` per line, or spans (see
             :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder without
             `splits`, the label of a video is the name of its folder; videos directly in `data` have no label. Links
-            that lead out of such a folder are refused: only a list may name files elsewhere.
+            that lead out of such a folder are refused: only a list may name files elsewhere. Or a
+            pattern of several of these, see :func:`v3s.data.lists.pattern.read_pattern`.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
@@ -185,6 +187,12 @@ def _once(
 
 def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[Path, Listing]:
     """Determine the kind of the dataset and read it: returns the folder that paths are relative to, and the list."""
+    if is_pattern(data):
+        if splits is not None or split != 1 or subset == "test":
+            raise ValueError(
+                f"data is the pattern {str(data)!r}, which has no splits and no test subset; {_TEST_VIDEOS}"
+            )
+        return read_pattern(str(data))
     if not data.exists():
         raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
     if not data.is_dir():
@@ -306,8 +314,9 @@ class VideoOptions(SpanOptions):
 
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
-            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos. Each may
-            also be at a URL: s3://, gs:// or https://.
+            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos. Several
+            folders or files are one pattern in quotes: 'cages/*/monday*.mp4', '{cages,/mnt/old}/camera1'. All but
+            patterns and stores may be at a URL: s3://, gs:// or https://.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
@@ -326,12 +335,13 @@ class VideoOptions(SpanOptions):
         super().__post_init__()
         hide_secrets(self, "data")
 
-    def list_videos(self, fps: float | None = None, window: str | None = None) -> VideoList:
+    def list_videos(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.
 
         Args:
             fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
             window: the window of the run, if ``self.window`` does not say otherwise.
+            mask: the mask of the run, likewise.
         """
         return list_videos(
             self.data,
@@ -339,5 +349,5 @@ class VideoOptions(SpanOptions):
             split=self.split,
             subset=self.subset,
             allow_missing=self.allow_missing,
-            spans=self.spans_for(fps, window),
+            spans=self.spans_for(fps, window, mask),
         )

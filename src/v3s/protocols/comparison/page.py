@@ -7,7 +7,7 @@ from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM
 from v3s.files.text import as_text, counted
 from v3s.pages.charts import bar_chart
-from v3s.pages.page import figure, page, paragraph, section, table
+from v3s.pages.templates import render
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
 NUM_LABELS = 5  # of each class
@@ -150,16 +150,16 @@ def comparison_page(found: Comparison) -> str:
     names = short_names(found)
     shares = {name: 100 * found.share(row, "linear").value for name, row in zip(names, found.rows, strict=True)}
     chart = bar_chart(shares, title="Linear probe, % of the test videos", reference=100 * found.chance, note="chance")
-    return page(
-        _TITLE,
-        [
-            section("The answer", *map(paragraph, conclusion(found))),
-            section("All numbers", table(header(found), table_rows(found)), *map(paragraph, _NOTES)),
-            section("Linear probe", figure(chart, "The classes by logistic regression on frozen vectors")),
-            section("Points more than with random weights", table(_DIFFERENCES, _difference_rows(found))),
-            section("What was compared", table(_FACTS, _facts(found))),
-        ],
+    return render(
+        "compare.html",
+        title=_TITLE,
         lead=_lead(found),
+        answer=conclusion(found),
+        numbers=(header(found), table_rows(found)),
+        notes=_NOTES,
+        chart=chart,
+        differences=(_DIFFERENCES, _difference_rows(found)),
+        facts=(_FACTS, _facts(found)),
     )
 
 

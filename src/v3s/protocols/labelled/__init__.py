@@ -71,14 +71,14 @@ def labelled_parts(
         workers: processes that read files for the first time; None starts one per processor.
         console: where to report what was read, what is skipped, and which test labels are unknown.
         divides: whether the training videos will be divided by group, so that ``group`` must do so too.
-        view: the clips of the network; its frame rate and window hold if the options do not say otherwise.
+        view: the clips of the network; its frame rate, window and mask hold if the options do not say otherwise.
 
     Raises:
         ValueError: a part cannot be listed, has videos without labels or no readable videos, both parts share a file or
             some time of one, the training part has fewer than two classes, or ``group`` does not divide a part into
             groups.
     """
-    spans = options.spans_for(view.fps, view.window) if view else options.spans_for()
+    spans = options.spans_for(view.fps, view.window, view.mask) if view else options.spans_for()
     lists = _list_parts(options, spans)
     check_lists(lists, options, "write 'path label' on each line of the list, or give the official --splits", divides)
     found = [Labelled.of(usable_videos(listed, min_frames=1, console=console, workers=workers)) for listed in lists]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3s.data.groups import GAP_SECONDS
-from v3s.data.lists.listfile import write_list, write_spans
+from v3s.data.lists.listfile import list_writer, spans_writer
 from v3s.data.lists.spans import Bounds
 from v3s.data.lists.splits import VideoList
+from v3s.files.writing import write_keeping
 
 TEST_SHARE = 1 / 4
 """Share of each class's videos that is tested on."""
@@ -105,13 +106,22 @@ def undivided(labels: Sequence[str], is_test: NDArray[np.bool_]) -> dict[str, st
     return {name: "test" if own == {True} else "training" for name, own in sides.items() if len(own) == 1}
 
 
-def write_division(folder: Path, train: VideoList, test: VideoList) -> None:
-    """Write two lists, ``train.csv`` and ``test.csv``, which ``--splits`` takes with the same DATA."""
-    for name, listed in zip(LISTS, (train, test), strict=True):
-        if listed.bounds:
-            write_spans(folder / name, _spans(listed))
-        else:
-            write_list(folder / name, zip(listed.paths, listed.labels, strict=True))
+def write_division(folder: Path, train: VideoList, test: VideoList) -> list[Path]:
+    """Write two lists, ``train.csv`` and ``test.csv``, which ``--splits`` takes with the same DATA.
+
+    Returns:
+        Where lists of another division are now, which were there before.
+    """
+    kept = [
+        write_keeping(
+            folder / name,
+            spans_writer(_spans(listed))
+            if listed.bounds
+            else list_writer(zip(listed.paths, listed.labels, strict=True)),
+        )
+        for name, listed in zip(LISTS, (train, test), strict=True)
+    ]
+    return [path for path in kept if path is not None]
 
 
 def _spans(listed: VideoList) -> Iterator[tuple[str, Bounds, str | None]]:

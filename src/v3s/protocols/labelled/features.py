@@ -16,11 +16,13 @@ from v3s.features.source import EncoderOptions
 from v3s.files.text import say, short_repr
 from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts, report_padded
 from v3s.protocols.labelled.parts import Labelled, Parts, keep_division, make_parts
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
-from v3s.vectors.labels import Contents, Joined, join, list_contents, list_labelled, list_official
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VectorsError
+from v3s.vectors.labels import GIVEN, Contents, Joined, join, list_contents, list_labelled, list_official
 from v3s.vectors.moments import video_of
 from v3s.vectors.query import known_video
 from v3s.video.decode import Video
+from v3s.video.light.mask import read_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +139,12 @@ def _stored(options: FeatureOptions, feature: Feature, console: Console, divides
     if vectors.description.dtype != "float32":
         say(console, f"{vectors.folder}: float16 numbers; figures of the videos to the last digit need --dtype float32")
     contents = Contents.of(vectors)
+    given = vectors.folder.joinpath(*GIVEN)
+    if options.data is None and given.is_file():
+        say(console, f"{given} has labels that were given in v3s serve; give it as DATA to use them")
     lists = _list_parts(options, contents)
     check_lists(lists, options, "give the official --splits, or a list with labels as DATA", divides)
-    found = [take_stored(contents, listed, console) for listed in lists]
+    found = [take_stored(contents, listed, console, allow_missing=options.allow_missing) for listed in lists]
     parts = make_parts(found, options, seed=options.seed, divides=divides, console=console)
     train, test = parts.train.features, parts.test.features
     assert train is not None
@@ -170,6 +175,8 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *,
             has[name], asked[name] = getattr(view, name), value
     if (window := getattr(options, "window", None)) is not None:
         has["window"], asked["window"] = view.window or "auto", window
+    if (mask := getattr(options, "mask", None)) is not None:
+        has["mask"], asked["mask"] = view.mask or "none", read_mask(mask) or "none"
     differing = [name for name in asked if asked[name] != has[name]]
     if differing:
         given, wanted = _as_options(has, differing), _as_options(asked, differing)
@@ -204,14 +211,14 @@ def _list_parts(options: FeatureOptions, contents: Contents) -> list[VideoList]:
     return [list_contents(contents, subset="train"), list_contents(contents, subset="test")]
 
 
-def take_stored(contents: Contents, listed: VideoList, console: Console) -> Labelled:
+def take_stored(contents: Contents, listed: VideoList, console: Console, *, allow_missing: bool = False) -> Labelled:
     """Return the videos and spans of a list with their vectors from a collection; say which are listed and skipped.
 
     Raises:
         VectorsError: a listed file or span has no vector, or numbers are not finite.
     """
     say(console, listed.description)
-    joined = join(contents, listed)
+    joined = join(contents, listed, allow_missing=allow_missing)
     say(console, *(f"skipped: {path}: {reason}" for path, reason in joined.left_out.items()))
     features = joined.features(contents.vectors)
     return Labelled(
@@ -223,4 +230,4 @@ def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     """Open what the middle one of a sample's rows shows."""
     vectors, rows = contents.vectors, joined.rows[joined.samples == number]
     place, view = vectors.place_of(int(rows[len(rows) // 2])), vectors.description.space.view
-    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view.window), view.fps)
+    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view), view.fps)

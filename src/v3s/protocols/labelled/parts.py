@@ -263,9 +263,13 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
 
 
 def keep_division(parts: Parts, folder: Path, console: Console) -> None:
-    """Write the lists of videos that were divided here into a folder, and say how to give them again."""
+    """Write the lists of videos that were divided here into a folder, and say how to give them again.
+
+    Lists of another division that are there already are kept under other names.
+    """
     if parts.is_divided:
-        write_division(folder, parts.train.videos, parts.test.videos)
+        kept = write_division(folder, parts.train.videos, parts.test.videos)
+        say(console, *(f"a list of another division was there before; it is now {path}" for path in kept))
         say(console, f"the division is kept in {folder}: give it again with --splits {folder}")
 
 

@@ -15,7 +15,8 @@ from v3s.features.encoder import Feature, Space
 from v3s.features.source import EncoderOptions
 from v3s.protocols.labelled.features import require_view, take_stored
 from v3s.protocols.labelled.parts import Labelled
-from v3s.vectors.collection import Vectors, VectorsError, open_vectors
+from v3s.vectors.collection import Vectors, open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import Contents, list_contents, list_labelled, list_official
 
 

@@ -48,7 +48,8 @@ export class Duplicates {
   async add() {
     try {
       const found = await ask("/api/duplicates", { offset: this.shown });
-      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} pairs that show the same, the longest runs first` : "No two files show the same.";
+      const kind = this.wholeFiles ? "pairs of videos that show the same, the most similar first" : "pairs that show the same, the longest runs first";
+      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} ${kind}` : "No two files show the same.";
       this.shown += found.pairs.length;
       this.list.append(...found.pairs.map((pair) => this.pair(pair)));
       this.more.hidden = this.shown >= found.num_duplicates;
@@ -58,7 +59,7 @@ export class Duplicates {
 
   pair(pair) {
     const tiles = pair.sides.map((span) => {
-      const tile = makeTile(span, false);
+      const tile = makeTile(span, this.wholeFiles);
       tile.addEventListener("click", () => this.onChoose(span));
       for (const type of ["pointerenter", "focus"]) tile.addEventListener(type, () => play(tile));
       for (const type of ["pointerleave", "blur"]) tile.addEventListener(type, () => stop(tile));

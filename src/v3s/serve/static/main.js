@@ -95,7 +95,8 @@ async function showMore(signal) {
     const found = await ask("/api/spans", { ...wanted, offset: shown, limit: PAGE }, signal);
     if (shown === 0) {
       const kind = collection.whole_files ? "videos" : "spans";
-      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}, ${found.caption}`;
+      const cluster = "cluster" in wanted ? ` of cluster ${Number(wanted.cluster) + 1}` : "";
+      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}${cluster}, ${found.caption}`;
       if (!orders.has(state.order) && !state.order.startsWith("suggested")) { orders.set(state.order, found.caption); showForm(); }
     }
     grid.add(found.spans, collection.whole_files);
@@ -147,15 +148,18 @@ async function giveLabel(name) {
 }
 
 form.addEventListener("change", () => {
-  const values = form.elements, text = values.label.value;
-  const number = (name, seconds) => (values[name].value.trim() === "" ? null : seconds(values[name].value));
+  const values = form.elements, text = values.label.value, times = {};
+  for (const name of ["shortest", "longest", "after", "before"]) {
+    const written = values[name].value.trim();
+    times[name] = written === "" ? null : secondsOf(written);
+    if (written !== "" && times[name] === null) { report(new Refused(`"${written}" is not a time: write 754.5, 12:34.5 or 0:12:34.5.`)); return; }
+  }
   go({
+    ...times,
     order: values.order.value === "suggested" ? `suggested:${labels.version}` : values.order.value,
     folder: values.folder.value === "" ? null : values.folder.value,
     label: text.startsWith("label:") ? text.slice(6) : null,
     mark: text.startsWith("mark:") ? text.slice(5) : null,
-    shortest: number("shortest", secondsOf), longest: number("longest", secondsOf),
-    after: number("after", secondsOf), before: number("before", secondsOf),
   });
 });
 form.addEventListener("submit", (event) => event.preventDefault());
@@ -199,7 +203,7 @@ function makeViews() {
   views = {
     map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
     clusters: new Clusters(find("#clusters"), { onError: report, onChoose: (cluster) => go({ cluster }) }),
-    duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer }),
+    duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer, wholeFiles: collection.whole_files }),
   };
   for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => go({ view: button.dataset.view }));
 }

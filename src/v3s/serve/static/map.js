@@ -21,7 +21,7 @@ export class SpanMap {
     for (const [value, text] of colourings) this.colouring.append(element("option", { value, textContent: text }));
     this.state = element("output", { className: "quiet" });
     this.peek = element("img", { className: "peek", alt: "", hidden: true });
-    const row = element("div", { className: "row" }, element("label", { textContent: "Map " }, this.method), element("label", { textContent: "Colour " }, this.colouring), this.state);
+    const row = element("div", { className: "row" }, element("label", {}, "Map ", this.method), element("label", {}, "Colour ", this.colouring), this.state);
     this.legend = element("ul", { className: "legend quiet" });
     section.append(row, element("div", { className: "sheet" }, this.canvas, this.peek), this.legend);
     this.method.addEventListener("change", () => this.onLasso(this.method.value, null));

@@ -25,7 +25,7 @@ export class Player {
     this.video.addEventListener("timeupdate", () => this.isReady && this.showTime());
     this.video.addEventListener("loadeddata", () => { this.setReady(true); this.showTime(); });
     for (const type of ["play", "pause"]) {
-      this.video.addEventListener(type, () => { this.button("play").textContent = this.video.paused ? "\u25b6" : "\u23f8"; });
+      this.video.addEventListener(type, () => { this.button("play").classList.toggle("is-playing", !this.video.paused); });
     }
   }
 

@@ -64,18 +64,26 @@ def read_folder(folder: str, names: Numbered, wanted: Iterable[int]) -> Iterator
     Raises:
         VideoError: A picture is missing or damaged.
     """
-    codec = _codec(names)
-    decode = PictureDecoder(codec)
     for number in wanted:
         file = Path(folder, names.name(number))
-        with reading(f"{folder}: {file.name}"), held(file):
-            if file.stat().st_size > _MOST_BYTES:
-                raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
-            if codec == "tiff":
-                frame = read_tiff_picture(str(file), f"{folder}: {file.name}")
-            else:
-                frame = decode(file.read_bytes())
-        yield frame
+        yield read_picture(file, f"{folder}: {file.name}")
+
+
+def read_picture(file: Path, name: str) -> VideoFrame:
+    """Read one picture.
+
+    Args:
+        file: Its ending is in `PICTURES`.
+        name: Begins the message of an error.
+
+    Raises:
+        VideoError: It is missing or damaged.
+    """
+    codec = PICTURES[ending_of(file.name)]
+    with reading(name), held(file):
+        if file.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        return read_tiff_picture(str(file), name) if codec == "tiff" else PictureDecoder(codec)(file.read_bytes())
 
 
 def _codec(names: Numbered) -> str:

@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from v3s.vectors import exact as module
-from v3s.vectors.exact import nearest, zero_rows
+from v3s.vectors.nearest import exact as module
+from v3s.vectors.nearest.exact import nearest, zero_rows
 
 
 def unit_vectors(num_vectors: int, length: int, seed: int) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from v3s.files.reading import read_json
 from v3s.options import import_extra
-from v3s.vectors.collection import Vectors, VectorsError
-from v3s.vectors.exact import Neighbours
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
+from v3s.vectors.nearest.exact import Neighbours
 
 INDEX_FILE, MEASURED_FILE = "index.faiss", "index.json"
 _CANDIDATES_PER_NEIGHBOUR, _MIN_CANDIDATES = 4, 100

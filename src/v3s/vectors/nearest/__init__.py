@@ -1,0 +1,1 @@
+"""The rows most similar to a query: by comparing all, or by an approximate index."""
