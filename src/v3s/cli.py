@@ -186,9 +186,10 @@ def _print_path(path: Path) -> None:
 
 def _print_error(message: str, *, see: str = "") -> int:
     """Print an error on one line, whatever bytes a file name in it contains; returns the exit code."""
+    from v3s.files.remote.address import without_secrets
     from v3s.files.text import as_text
 
-    print(f"error: {as_text(message)}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
+    print(f"error: {as_text(without_secrets(message))}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
     return 2 if see else 1
 
 

@@ -13,7 +13,8 @@ from v3s.data.lists.splits import VideoList, VideoOptions
 from v3s.data.reports import FileReport, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, judge
 from v3s.data.usable import scan_with_bar, shorter_table
-from v3s.files.text import say
+from v3s.files.remote.mirror import address_of
+from v3s.files.text import say, size_text
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 from v3s.pretext.task import TASKS, needs_of_shorter_clips
@@ -64,6 +65,8 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     listed = config.list_videos()
     say(console, listed.description)
     scanned = _scan_by_engine(config, listed, console) if config.engine else _scan_here(config, listed, console)
+    if address_of(listed.root / listed.paths[0]) or scanned.num_fetched_bytes:
+        say(console, f"fetched {size_text(scanned.num_fetched_bytes)}; the rest is in the cache, or known from before")
     console.print(summary(scanned.reports, scanned.videos))
     if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
         console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES)))

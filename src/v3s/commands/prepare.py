@@ -37,6 +37,7 @@ from v3s.data.store_folder import (
     open_store,
 )
 from v3s.files.lock import is_free, only_writer
+from v3s.files.remote.fetch import bytes_to_fetch
 from v3s.files.text import counted, progress_bar, say, size_text
 from v3s.files.writing import PART, SaveError, refuse_links, write_atomically
 from v3s.options import require_not_negative, require_positive
@@ -317,7 +318,10 @@ def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareCo
             for path in paths:
                 # In this order: a file that is written in between gets a date that differs from its key.
                 key, digest = file_key(root, path) or (path, 0, 0), content_digest(root / path)
-                files.append(StoredFile(key, digest, _store(root / path, writer, shard, config)))
+                outcome = _store(root / path, writer, shard, config)
+                if isinstance(outcome, Failure) and bytes_to_fetch(root / path):
+                    key = (path, 0, 0)  # the next run tries to fetch it again
+                files.append(StoredFile(key, digest, outcome))
         os.replace(unfinished, shard)
     except OSError as error:
         unfinished.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 
+from v3s.files.cache import cache_folder
 from v3s.files.reading import read_bytes
 from v3s.files.writing import CheckpointError
 from v3s.video import chunks, container, first_pass, frames, index, orientation, planes, timing
@@ -38,17 +39,17 @@ _READERS = (
 
 
 def default_cache(root: Path) -> Path:
-    """Return the cache file of a data folder, in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """Return the cache file of a data folder.
 
     The name also depends on the decoder's version and the code that reads the files: another may count other frames.
     """
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = cache_folder()
     except RuntimeError:  # a user without a home folder, which the warning of `CacheWriter` reports
         base = Path(os.devnull)
     reader = "\n".join([av.__version__, *map(inspect.getsource, _READERS)])
     name = hashlib.sha256(os.fsencode(f"{root.resolve()}\n{reader}")).hexdigest()
-    return base / "v3s" / "index" / f"{name}.jsonl"
+    return base / "index" / f"{name}.jsonl"
 
 
 def file_key(root: Path, path: str) -> FileKey | None:

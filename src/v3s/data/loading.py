@@ -28,6 +28,7 @@ from v3s.backbones.device import keep_freed_memory
 from v3s.data.clips import BatchOrder, SampleKey
 from v3s.data.handover import BatchReader, BatchWriter, check_room, stack
 from v3s.data.quarantine import Quarantine
+from v3s.files.remote.fetch import on_progress
 from v3s.video.container import Failure, VideoError
 
 SILENT_SECONDS = 120.0
@@ -152,6 +153,9 @@ def still_reading() -> None:
     """Signal, during a sample that takes long, that this worker is not hung."""
     if _heartbeat is not None:
         _heartbeat()
+
+
+on_progress(still_reading)
 
 
 def start_worker(worker: int) -> None:

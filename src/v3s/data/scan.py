@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.reports import FileReport, Verdict, report_on
 from v3s.data.spans import cut_videos
 from v3s.data.store_folder import Store, is_store, open_store
+from v3s.files.remote.fetch import bytes_to_fetch
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
 from v3s.video.index import index_video
@@ -45,6 +46,7 @@ class Scan:
         reports: One report a video, in the order of the list.
         readable: int64, the positions in the list of the videos that can be read, usable or too short.
         table: The indices of the readable videos, in the order of `readable`.
+        num_fetched_bytes: What was fetched from URLs.
     """
 
     videos: VideoList
@@ -52,6 +54,7 @@ class Scan:
     reports: tuple[FileReport, ...]
     readable: NDArray[np.int64]
     table: IndexTable
+    num_fetched_bytes: int = 0
     __repr__ = short_repr
 
     @property
@@ -115,8 +118,9 @@ def scan(
     Returns:
         A report on every file and the indices of the readable ones. A bad file is a report, never an exception.
     """
-    outcomes = read_all(videos, workers=workers, cache=cache, progress=progress, verify=verify)
-    return judge(videos, min_frames, outcomes)
+    fetched: list[int] = []
+    read = read_all(videos, workers=workers, cache=cache, progress=progress, verify=verify, fetched=fetched.append)
+    return replace(judge(videos, min_frames, read), num_fetched_bytes=sum(fetched))
 
 
 def read_all(
@@ -126,8 +130,9 @@ def read_all(
     cache: Path | Literal["default"] | None = "default",
     progress: Callable[[int, int], None] | None = None,
     verify: bool = False,
+    fetched: Callable[[int], None] = lambda num_bytes: None,
 ) -> dict[str, ReadResult]:
-    """Read every file of a list, see :func:`scan`: what each gave, by its path."""
+    """Read every file of a list, see :func:`scan`: what each gave, by its path; `fetched` hears of bytes from URLs."""
     paths = tuple(dict.fromkeys(videos.paths))  # spans of a file are read together
     if is_store(videos.root):
         store = open_store(videos.root)
@@ -143,14 +148,18 @@ def read_all(
                 reason = f"links out of the data folder to {target}; a list file may name it"
                 outcomes[path] = Failure("open", reason)
     unknown = [path for path in paths if path not in outcomes]
+    num_to_fetch = {path: number for path in unknown if (number := bytes_to_fetch(videos.root / path))}
     if progress:
         progress(len(outcomes), len(paths))
     with CacheWriter(cache_file) as writer:
         files = [str(videos.root / path) for path in unknown]
         for path, outcome in zip(unknown, _read_files(files, workers), strict=True):
             outcomes[path] = outcome
-            if (key := keys[path]) and key == file_key(videos.root, path):
-                writer.add(key, outcome)
+            is_lost = isinstance(outcome, Failure) and bytes_to_fetch(videos.root / path) > 0
+            if not is_lost:
+                fetched(num_to_fetch.get(path, 0))
+                if (key := keys[path]) and key == file_key(videos.root, path):
+                    writer.add(key, outcome)
             if progress:
                 progress(len(outcomes), len(paths))
     return outcomes

@@ -20,6 +20,7 @@ from typing import Any
 from v3s.data.index_cache import FileKey, file_key
 from v3s.files.checksum import adler32
 from v3s.files.reading import checked, lines_of, parse_json, read_as, read_bytes, read_json
+from v3s.files.remote.fetch import held
 from v3s.files.text import short_repr
 from v3s.files.writing import CheckpointError
 from v3s.video.container import Failure
@@ -145,7 +146,7 @@ def content_digest(path: Path) -> str:
             return hashlib.sha256(repr(contents).encode("utf-8", "surrogateescape")).hexdigest()
         if not path.is_file():  # reading a pipe would never end
             return ""
-        with path.open("rb") as file:
+        with held(path), path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
+from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
 from v3s.features.source import EncoderOptions
+from v3s.files.remote.address import hide_secrets
 from v3s.files.text import counted, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_not_negative, require_positive, require_regular
@@ -86,6 +88,7 @@ class SimilarityConfig(EncoderOptions, SpanOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        hide_secrets(self, "data")
         require_files(self, "out")
         require_source(self)
         if self.vectors and len(self.vectors) != len(self.stages):
@@ -234,7 +237,7 @@ def _read_pairs(
     config: SimilarityConfig, spans: SpanOptions, stored: StoredStages | None, console: Console
 ) -> _PairedVideos:
     """Read pairs from a file; all their videos must exist and be readable, or be in the collection."""
-    root = stored.contents.root if stored and config.data is None else Path(str(config.data))
+    root = stored.contents.root if stored and config.data is None else local_data(str(config.data))
     if not root.is_dir() and not stored:
         raise ValueError(f"data is {root}, which is not a folder; give the folder that contains the pairs' videos")
     pairs = _read_list(str(config.pairs), root)

@@ -41,6 +41,7 @@ from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine, failures_in
 from v3s.files.lock import is_free
 from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
+from v3s.files.remote.address import without_secrets
 from v3s.files.text import as_text, counted, say
 from v3s.files.writing import (
     NEXT,
@@ -374,7 +375,7 @@ def write_manifest(run: RunFolder, facts: dict[str, Any]) -> None:
         "cpu": torch.cpu.get_capabilities().get("cpu_name"),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
-        "command": sys.argv,
+        "command": list(map(without_secrets, sys.argv)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(run.path / MANIFEST, {**environment, **facts})

@@ -13,6 +13,9 @@ from av.packet import Packet, PacketSideData
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from v3s.files.remote.address import RemoteError
+from v3s.files.remote.fetch import held
+
 MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
 
@@ -137,7 +140,7 @@ def open_video(
         raise VideoError(f"{path}: is an empty file", "open")
     stage: Stage = "open"
     try:
-        with _open_container(path, known_format) as container:
+        with held(path), _open_container(path, known_format) as container:
             if known_format is None:
                 _check_streams(container, path)
             stream = _video_stream(container, path, stream_number)
@@ -147,6 +150,8 @@ def open_video(
             yield container, stream
     except (VideoError, AssertionError):
         raise
+    except RemoteError as error:
+        raise VideoError(f"{path}: {error}", "open") from error
     except Exception as error:
         raise VideoError(f"{path}: is not a video, or is damaged: {reason_of(error)}", stage) from error
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from v3s.data.lists.folder import names_video
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
+from v3s.data.lists.remote import names_remote_video
 from v3s.data.lists.spans import Bounds
 from v3s.files.reading import read_lines
+from v3s.files.remote.address import is_url
 from v3s.files.times import parse_time
 from v3s.files.writing import Writer, write_atomically
 
@@ -128,6 +130,9 @@ def _line(*names: str) -> str:
 def _entry(line: str, root: Path, is_video: Callable[[Path], bool]) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
+    if is_url(readings[0][0]):
+        path, label = next((each for each in reversed(readings) if names_remote_video(each[0])), readings[0])
+        return ListedVideo((path,), label or None)
     path, label = next((reading for reading in reversed(readings) if is_video(root / reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -20,8 +20,12 @@ from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.pattern import is_pattern, read_pattern
+from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
+from v3s.files.remote.address import hide_secrets
+from v3s.files.remote.fetch import held
+from v3s.files.remote.mirror import shown_place
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
 from v3s.video.container import ENDINGS
@@ -90,12 +94,12 @@ def list_videos(
     """List the videos of a dataset, with their labels if there are any.
 
     Args:
-        data: A folder, a video (a file, or a folder of numbered pictures), or a list file (``.txt``, ``.csv``) with one
-            ``path`` or ``path label`` per line, or of spans (see :func:`v3s.data.lists.listfile.read_list`), relative
-            to the folder of the list. In a folder without `splits`, the label of a video is the name of its folder;
-            videos directly in `data` have no label. Links that lead out of such a folder are refused: only a list may
-            name files elsewhere. Or a pattern of several of these, see
-            :func:`v3s.data.lists.pattern.read_pattern`.
+        data: A folder, a video (a file, or a folder of numbered pictures), a list file (``.txt``, ``.csv``), or the URL
+            of one. A list has one ``path`` or ``path label`` per line, or spans (see
+            :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder without
+            `splits`, the label of a video is the name of its folder; videos directly in `data` have no label. Links
+            that lead out of such a folder are refused: only a list may name files elsewhere. Or a
+            pattern of several of these, see :func:`v3s.data.lists.pattern.read_pattern`.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
@@ -111,7 +115,7 @@ def list_videos(
     """
     if subset not in get_args(Subset):
         raise ValueError(f"subset is {subset!r}; give one of {', '.join(get_args(Subset))}")
-    root, listing = _read(Path(data), Path(splits) if splits is not None else None, split, subset)
+    root, listing = _read(local_data(data), Path(splits) if splits is not None else None, split, subset)
     located = locate(listing, root)
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
@@ -205,8 +209,11 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
     if data.suffix.lower() in ENDINGS | STACK_ENDINGS or data.is_dir():
         data = data if data.name else data.resolve()
-        return data.parent, Listing(f"file {data}", (ListedVideo((data.name,)),), ())
-    return data.parent, read_list(data, data.parent)
+        return data.parent, Listing(f"file {shown_place(data)}", (ListedVideo((data.name,)),), ())
+    with held(data):
+        listing = read_list(data, data.parent)
+    root, listing = mirror_listed(listing, data.parent)
+    return root, replace(listing, title=f"list {shown_place(data)}")
 
 
 def has_test_part(data: Path) -> bool:
@@ -280,7 +287,7 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
         for file in files
         if file.startswith(folder)
     ]
-    title = f"folder {data}{f' {subset}' if subsets else ''}"
+    title = f"folder {shown_place(data)}{f' {subset}' if subsets else ''}"
     classes = class_order(entry.label for entry in entries)
     return data, Listing(title, tuple(entries), classes, stays_inside=True, skipped=found.skipped())
 
@@ -308,7 +315,8 @@ class VideoOptions(SpanOptions):
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
             prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos. Several
-            folders or files are one pattern in quotes: 'cages/*/monday*.mp4', '{cages,/mnt/old}/camera1'.
+            folders or files are one pattern in quotes: 'cages/*/monday*.mp4', '{cages,/mnt/old}/camera1'. All but
+            patterns and stores may be at a URL: s3://, gs:// or https://.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
@@ -322,6 +330,10 @@ class VideoOptions(SpanOptions):
     split: int = 1
     subset: Subset = "train"
     allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hide_secrets(self, "data")
 
     def list_videos(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
-from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
@@ -15,10 +14,12 @@ from rich.console import Console
 from v3s.data.groups import GroupOptions, number_groups
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
+from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, has_test_part, list_videos
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
+from v3s.files.remote.address import hide_secrets
 from v3s.files.text import say
 from v3s.protocols.labelled.parts import Labelled, Parts, make_parts
 
@@ -47,6 +48,7 @@ class LabelledOptions(GroupOptions, SpanOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        hide_secrets(self, "data", "test_data")
         if self.test_data is not None and self.splits is not None:
             given = f"test_data ({self.test_data}) and splits ({self.splits})"
             raise ValueError(f"{given} cannot be combined; give only one")
@@ -91,10 +93,11 @@ def _list_parts(options: LabelledOptions, spans: SpanOptions) -> list[VideoList]
         both = options.data, options.test_data
         return [list_videos(data, subset="all", allow_missing=missing, spans=spans) for data in both]
     subsets: tuple[Subset, ...] = ("train", "test")
-    if options.splits is None and not has_test_part(Path(options.data)):
+    data = local_data(options.data)
+    if options.splits is None and not has_test_part(data):
         subsets = ("all",)
     lists = {"splits": options.splits, "split": options.split, "allow_missing": missing, "spans": spans}
-    return [list_videos(options.data, subset=subset, **lists) for subset in subsets]  # type: ignore[arg-type]
+    return [list_videos(data, subset=subset, **lists) for subset in subsets]  # type: ignore[arg-type]
 
 
 def check_lists(lists: Sequence[VideoList], options: GroupOptions, alternatives: str, divides: bool) -> None:

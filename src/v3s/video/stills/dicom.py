@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
+from v3s.files.remote.fetch import held
 from v3s.options import import_extra
 from v3s.video.container import MAX_PIXELS
 from v3s.video.stills.border import reading
@@ -63,7 +64,7 @@ def read_dicom(path: str, wanted: Iterable[int]) -> Iterator[VideoFrame]:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Open a DICOM file. pydicom warns of what it can read all the same."""
-    with reading(f"{path}:"):
+    with reading(f"{path}:"), held(path):
         pydicom = import_extra("pydicom", "science", "reading DICOM files")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

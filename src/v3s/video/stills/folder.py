@@ -6,6 +6,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
+from v3s.files.remote.fetch import held
 from v3s.video.container import MAX_PIXELS, VideoError
 from v3s.video.stills.border import reading
 from v3s.video.stills.found import FoundStills, Stills
@@ -79,7 +80,7 @@ def read_picture(file: Path, name: str) -> VideoFrame:
         VideoError: It is missing or damaged.
     """
     codec = PICTURES[ending_of(file.name)]
-    with reading(name):
+    with reading(name), held(file):
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         return read_tiff_picture(str(file), name) if codec == "tiff" else PictureDecoder(codec)(file.read_bytes())

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from av.video.frame import VideoFrame
 
+from v3s.files.remote.fetch import held
 from v3s.options import import_extra
 from v3s.video.container import MAX_PIXELS, VideoError
 from v3s.video.stills.border import reading
@@ -71,12 +72,17 @@ def read_tiff_picture(path: str, name: str) -> VideoFrame:
 
 
 def is_one_picture(path: str) -> bool:
-    """Whether a TIFF file holds a single picture, as far as that is known."""
-    try:
-        with _opened(path, path, is_known=False) as file:
-            return _num_frames(file) == 1
-    except VideoError:
-        return False
+    """Whether a TIFF file holds a single picture, as far as that is known.
+
+    Raises:
+        RemoteError: It cannot be fetched.
+    """
+    with held(path):
+        try:
+            with _opened(path, path, is_known=False) as file:
+                return _num_frames(file) == 1
+        except VideoError:
+            return False
 
 
 @contextmanager
@@ -89,7 +95,7 @@ def _opened(path: str, name: str, *, is_known: bool = True) -> Iterator[Any]:
         is_known: Whether the chain of its pictures was followed before.
     """
     log, heard = logging.getLogger("tifffile"), _Heard()
-    with reading(name):
+    with reading(name), held(path):
         if not is_known:
             _follow_chain(path)
         tifffile = import_extra("tifffile", "science", "reading TIFF files")

@@ -1,0 +1,1 @@
+"""Files at URLs, as files of a folder in the user's cache that arrive when they are opened."""
