@@ -73,8 +73,7 @@ class Trained:
             `write_trained`.
         recognition: how a recognizer answers, see `v3s.recognizers.classifier.Recognition`; empty for other kinds, and
             in recognizers of earlier versions.
-        heads: file of each layer that was saved with the backbone -> SHA-256 of its tensors and of the classes; set by
-            `write_trained`. Folders of earlier versions have none, and their layers are not compared.
+        heads: file of each layer beside the backbone -> SHA-256 of its tensors and the classes; set by `write_trained`.
     """
 
     kind: Kind
@@ -102,9 +101,8 @@ class Trained:
         parse_window(self.window or "auto")
         check_rate(self.fps)
         require_mask(self.mask)
-        for name, digest in self.heads.items():
-            if not re.fullmatch(r"[0-9a-f]{64}", digest):
-                raise ValueError(f"heads: {name} has the SHA-256 {digest!r}, which is none")
+        if any(not re.fullmatch(r"[0-9a-f]{64}", digest) for digest in self.heads.values()):
+            raise ValueError("heads contains what is no SHA-256")
 
     @property
     def view(self) -> View:
