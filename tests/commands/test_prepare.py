@@ -283,16 +283,16 @@ def test_disk_that_fills_up_is_not_the_videos_fault(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
-    real = os.pwrite
+    real = os.write
 
-    def full_disk(file: int, values: memoryview, place: int) -> int:
-        if place and os.readlink(f"/proc/self/fd/{file}").endswith("00001.part"):
+    def full_disk(file: int, values: memoryview) -> int:
+        if os.readlink(f"/proc/self/fd/{file}").endswith("00001.part") and os.lseek(file, 0, os.SEEK_CUR):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(file, values, place)
+        return real(file, values)
 
     with monkeypatch.context() as patch:
         patch.setattr(storing, "PIECE", 1 << 16)
-        patch.setattr(os, "pwrite", full_disk)
+        patch.setattr(os, "write", full_disk)
         with pytest.raises(SaveError, match=r"00001\.part cannot be written: No space left on device; completed"):
             run(small_videos, tmp_path / "store")
     assert [path.name for path in sorted((tmp_path / "store/shards").iterdir())] == ["00000.bin", "00000.jsonl"]

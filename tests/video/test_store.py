@@ -239,12 +239,12 @@ def test_shard_holds_what_was_written_and_not_taken_back(
     folder: str, videos: list[tuple[list[int], bool]], refuses: bool
 ) -> None:
     """Whatever the sizes, whether pieces of a video had left already, and where the disk refuses to be written so."""
-    values, real = np.random.default_rng(0), os.pwrite
+    values, real = np.random.default_rng(0), os.write
 
-    def refuse(file: int, values: memoryview, place: int) -> int:
+    def refuse(file: int, values: memoryview) -> int:
         if fcntl(file, F_GETFL) & storing.DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
-        return real(file, values[:5000], place)
+        return real(file, values[:5000])
 
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm" if folder == "in memory" else None) as made,
@@ -252,7 +252,7 @@ def test_shard_holds_what_was_written_and_not_taken_back(
     ):
         patch.setattr(storing, "PIECE", 2 * BLOCK)
         if refuses:
-            patch.setattr(os, "pwrite", refuse)
+            patch.setattr(os, "write", refuse)
         kept = []
         with ShardWriter(Path(made) / "shard") as writer:
             for sizes, fails in videos:
