@@ -67,8 +67,8 @@ def test_a_run_is_resumed_with_its_own_options(tmp_path: Path) -> None:
         train("--out", str(tmp_path), "--resume")
     assert train("videos", "--out", str(tmp_path), "--resume").data == "videos"
     (tmp_path / "config.yaml").write_text(to_yaml(Train(data="videos", out="elsewhere", epochs=7, k=7)))
-    with pytest.raises(ValueError, match="--recipe and --resume cannot be combined"):
-        train("--out", str(tmp_path), "--resume", "--recipe", "ucf101-c3d")
+    again = train("--out", str(tmp_path), "--resume", "--recipe", "ucf101-c3d")
+    assert (again.backbone, again.k) == ("c3d", 7)
     config = train("--out", str(tmp_path), "--resume", "-k", "8")
     assert (config.data, config.out, config.epochs, config.k) == ("videos", str(tmp_path), 7, 8)
 

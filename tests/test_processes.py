@@ -61,8 +61,8 @@ def test_the_module_imports_nothing_from_the_current_folder_before_it_leaves_it(
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 2.5])
 def test_ctrl_c_in_prepare(seconds: float, small_videos: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for number in range(30):
-        shutil.copytree(small_videos, data / str(number))
+    for number in range(150):  # for longer than the longest wait
+        shutil.copytree(small_videos, data / str(number), copy_function=os.link)
     command = start(["prepare", f"--data={data}", f"--out={tmp_path / 'store'}", "--workers=2"], tmp_path)
     while len(children_of(command.pid)) < 2 and command.poll() is None:
         time.sleep(0.01)

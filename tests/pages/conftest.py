@@ -13,5 +13,6 @@ def sample_page(
     name: str, *, charts: Sequence[tuple[Markup, str]] = (), films: Sequence[tuple[str, ...]] = (), **more: Any
 ) -> str:
     """The page of an audit with a text everywhere, charts and films with their captions."""
-    values = {"result": SimpleNamespace(title=name, conclusions=[name]), "scores": ([name, "b"], [["a", name]])}
+    result = SimpleNamespace(title=name, conclusions=[name], masked=None)
+    values = {"result": result, "scores": ([name, "b"], [["a", name]])}
     return render("audit.html", charts=charts, films=films, **{**values, **more})

@@ -135,6 +135,7 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
         "stride": 0,
         "fps": None,
         "window": None,
+        "mask": None,
         "resize": None,
     }
     assert len(written["fingerprint"]) == 64

@@ -132,6 +132,7 @@ def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
         "stride": 0,
         "fps": None,
         "window": None,
+        "mask": None,
         "resize": None,
     }
     assert "16 videos in 8 classes" in written["gallery"]

@@ -95,6 +95,7 @@ def test_copies_are_distinguished_from_others(videos: Path, tmp_path: Path, embe
         "stride": 8,
         "fps": None,
         "window": None,
+        "mask": None,
         "resize": None,
     }
     assert (written["result"]["mean"], written["num_pairs"], written["left_out"]) == (1, 40, {})
