@@ -190,5 +190,3 @@ def test_of_several_processes_only_the_first_calls_them(small_pretraining: Pretr
     page = (tmp_path / "run/report.html").read_text()
     text = " ".join(page.split())
     assert "Answers of the kept weights to 4 clips of 4 validation videos" in text, "of both processes"
-        "of both processes"
-    )
