@@ -303,6 +303,27 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         until(lambda: again.locator("#grid .tile .mark").count() == 3)
 
 
+def slowly(route: Route) -> None:
+    time.sleep(0.2)
+    route.continue_()
+
+
+def test_each_key_labels_the_next_span_also_when_the_server_is_slow(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address)
+        for name in ("walk", "run", "sit"):
+            page.locator("#new-class input").fill(name)
+            page.locator("#new-class button").click()
+            page.wait_for_selector(f"#classes >> text={name}")
+        page.route("**/api/labels", slowly)
+        page.locator("#grid .tile").nth(0).focus()
+        page.keyboard.type("12331u")  # the last one is taken back
+        until(lambda: page.locator("#grid .tile .mark").count() == 4)
+        marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
+        until(lambda: page.evaluate(marks) == ["walk", "run", "sit", "sit", None, None, None, None])
+        until(lambda: page.locator("#list").inner_text().startswith("4 labels, saved"))
+
+
 def test_a_video_that_was_moved_away_is_grey_with_the_reason(
     embedded: dict[str, Path], avi_videos: Path, files: Path, window: Open, tmp_path: Path
 ) -> None:

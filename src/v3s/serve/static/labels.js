@@ -11,6 +11,7 @@ export class Labels {
     this.classes = [];
     this.version = -1;
     this.undo = [];
+    this.sent = Promise.resolve(); // one label after the other, in the order of the keys
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
     section.querySelector("#classes").addEventListener("click", (event) => {
       const button = event.target.closest("button");
@@ -44,18 +45,28 @@ export class Labels {
     if (found.marks) this.calls.onMarks(found.marks);
   }
 
-  async give(span, name) { // null takes the label away
-    const before = span.mark;
-    try {
-      this.take(await send("/api/labels", { rows: [span.row], label: name }));
-      this.undo.push({ span, before });
-    } catch (error) { this.calls.onError(error); }
+  inTurn(send) {
+    this.sent = this.sent.then(send).catch((error) => this.calls.onError(error));
+    return this.sent;
   }
 
-  async undoLast() {
-    const last = this.undo.pop();
-    if (!last) return;
-    try { this.take(await send("/api/labels", { rows: [last.span.row], label: last.before })); } catch (error) { this.calls.onError(error); }
+  async setLabel(span, label) {
+    this.take(await send("/api/labels", { rows: [span.row], label }));
+  }
+
+  give(span, name) { // null takes the label away
+    return this.inTurn(async () => {
+      const before = span.mark;
+      await this.setLabel(span, name);
+      this.undo.push({ span, before });
+    });
+  }
+
+  undoLast() {
+    return this.inTurn(async () => {
+      const last = this.undo.pop();
+      if (last) await this.setLabel(last.span, last.before);
+    });
   }
 
   async poll() { // what other windows have labelled
@@ -68,6 +79,7 @@ export class Labels {
   async train() {
     const shown = this.section.querySelector("#trained");
     shown.textContent = "training …";
+    await this.sent;
     try {
       const found = await send("/api/probe", {});
       const held = found.held_out_accuracy;
@@ -93,6 +105,6 @@ export class Labels {
     const list = this.section.querySelector("#list");
     if (!total) { list.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1."; return; }
     const others = this.others ? ` ${this.others} more labels are of spans that this collection does not have.` : "";
-    list.replaceChildren(`${total} labels, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
+    list.replaceChildren(`${total} ${total === 1 ? "label" : "labels"}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
   }
 }

@@ -143,8 +143,8 @@ function showAnswers(classes) {
 async function giveLabel(name) {
   const tile = grid.focused, span = tile?.span ?? player.span;
   if (!span) { report(new Refused("Choose a span first: go to it with the arrow keys, or open it in the player.")); return; }
+  if (tile) grid.next(tile); // at once: the next key is for the next span
   await labels.give(span, name);
-  if (tile) grid.next(tile);
 }
 
 form.addEventListener("change", () => {
