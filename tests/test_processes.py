@@ -18,9 +18,11 @@ SCRIPT = "import sys; del sys.path[0]; from v3s.cli import main; raise SystemExi
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    """A command as a terminal starts it: Ctrl-C is not ignored, also if these tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *words], cwd=folder, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
