@@ -498,9 +498,9 @@ def test_a_file_with_code_or_nothing_is_refused(kind: str, tmp_path: Path, capsy
         path.mkdir()
     elif kind != "missing":
         path.write_bytes({"pickle": pickle.dumps(value), "empty": b"", "text": b"weights"}[kind])
-    start = time.monotonic()
+    start = time.process_time()
     assert main(["convert", f"--weights={path}", f"--out={tmp_path / 'run'}"]) == 1
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path}{NEEDED[kind]}")
     assert len(error.splitlines()) == 1

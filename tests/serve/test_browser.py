@@ -184,16 +184,21 @@ def test_a_hostile_name_is_text(files: Path, window: Open) -> None:
 def test_a_lasso_on_the_map_filters_the_grid(spans_page: str, window: Open) -> None:
     page = window(spans_page, path="?view=map")
     until(lambda: page.locator(".legend li").count() and page.locator("#map output").inner_text().startswith("Draw"))
-    box = page.locator("#map canvas").bounding_box()
-    assert box is not None
-    x, middle, top, bottom = box["x"] + 20, box["x"] + box["width"] / 2, box["y"] + 8, box["y"] + box["height"] - 8
-    places = [(x, top), (middle, top), (middle, bottom), (x, bottom)]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=5)
-    page.mouse.up()
-    until(lambda: "lasso=" in page.url)
+
+    def draw() -> bool:  # the map may move while the page is still laid out: then once more
+        box = page.locator("#map canvas").bounding_box()
+        assert box is not None
+        x, middle, top, bottom = box["x"] + 20, box["x"] + box["width"] / 2, box["y"] + 8, box["y"] + box["height"] - 8
+        places = [(x, top), (middle, top), (middle, bottom), (x, bottom)]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        return "lasso=" in page.url
+
+    until(draw)
     until(lambda: re.match(r"\d+ spans, as listed", page.locator("#caption").inner_text()))
     until(lambda: 0 < len(names(page)) < 32)
     before = names(page)

@@ -268,7 +268,7 @@ def test_many_videos_are_refused_at_once(suffix: str, number: int, tmp_path: Pat
             assert isinstance(stream, av.VideoStream)
             output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
             output.mux(stream.encode(None))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(VideoError, match="has 32 video streams or more"), open_video(path):
         pass
-    assert time.monotonic() - started < 1.0
+    assert time.process_time() - started < 1.0
