@@ -112,6 +112,11 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     return Compute(chosen, fast)
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, where the system says so; else of all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def divide_cores(
     num_workers: int | None,
     device: torch.device,
@@ -135,8 +140,7 @@ def divide_cores(
             work would be idle.
         num_processes: number of processes of the run on this machine, which share the cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // num_processes)
+    cores = max(1, usable_cores() // num_processes)
     on_cpu = device.type == "cpu"
     if num_workers is None:
         if not on_cpu:

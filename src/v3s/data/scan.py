@@ -1,6 +1,5 @@
 """Read every file of a list once, before anything trains on it: what is usable, what is not, and why."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from v3s.backbones.device import usable_cores
 from v3s.data.index_cache import CacheWriter, ReadResult, default_cache, file_key, read_cache
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.folder import video_link_outside
@@ -204,8 +204,7 @@ def check_store(store: Store, window: str | None, mask: str | None) -> None:
 
 def default_workers() -> int:
     """Return how many processes scan best: one a processor that this process may use, 16 at most."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, 16)
+    return min(usable_cores(), 16)
 
 
 def _read_files(files: Sequence[str], workers: int) -> Iterator[ReadResult]:

@@ -1,7 +1,6 @@
 """Processes that decode for the server: a file that makes FFmpeg crash or hang costs its own picture, nothing else."""
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from queue import SimpleQueue
 
 import torch
 
+from v3s.backbones.device import usable_cores
 from v3s.serve.previews import Preview, make_preview, warm_up
 from v3s.video.index import VideoError
 
@@ -97,7 +97,7 @@ class Previews:
     """
 
     def __init__(self, num_decoders: int = 0) -> None:
-        num_decoders = num_decoders or max(1, min(4, len(os.sched_getaffinity(0))))
+        num_decoders = num_decoders or min(4, usable_cores())
         self._decoders = [Decoder() for _ in range(num_decoders)]
         self._free: SimpleQueue[Decoder] = SimpleQueue()
         for decoder in self._decoders:
