@@ -80,3 +80,15 @@ for _ in range(2):
     said = run(without, "-c", code, str(tmp_path / "run")).splitlines()
     assert len(said) == 2
     assert all("is in use; wait until the other process ends" in line for line in said)
+
+
+def test_the_previews_of_serve_start(without: dict[str, str]) -> None:
+    code = """
+from v3s.serve.decoders import Previews
+if __name__ == "__main__":
+    previews = Previews()
+    previews.start()
+    previews.stop()
+    print("stopped")
+"""
+    assert run(without, "-c", code) == "stopped\n"
