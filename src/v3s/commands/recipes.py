@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "validation_videos": 3000,
     },
-    # V3S without the cues that reveal labels but not content (docs/results.md); any backbone, any number of epochs
+    # V3S without the cues that reveal labels but not content (docs/shortcuts.md); any backbone, any number of epochs
     "v3s-plus": {"zoom": "even", "scale_jitter": 0.5, "blur": 3.0, "colour_jitter": 0.4, "grey": 0.2},
     # V3S and a contrast between videos, with what keeps a clip from being recognised by its colours or its borders
     "v3s-contrast": {
