@@ -24,7 +24,7 @@ class SpanOptions(CheckedOptions):
     """Segments instead of whole files, a common frame rate, a window of values, and a mask.
 
     More options:
-        segment: Cut every video, or every span of a list, into segments of this many seconds. Each is used like a video.
+        segment: Cut every video, or every span of a list, into segments of this many seconds, each used like a video.
             What remains at the end is a segment if it is at least half as long; a shorter video is one segment.
         segment_stride: Seconds between the starts of segments. Default: the length of a segment.
         fps: Frames per second at which videos are sampled, by their time stamps. Clips of files with different or
