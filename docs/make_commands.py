@@ -5,6 +5,7 @@ language models.
 """
 
 import re
+from collections.abc import Sequence
 from inspect import cleandoc, getdoc
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ from v3s.cli import load_command, options_of_command
 from v3s.commands import COMMANDS
 
 DOCS = Path(__file__).parent
+_MOST_CHOICES = 4  # more of them would make the column of the options too wide
 INTRODUCTION = """# Commands
 
 This page and those of the commands are written by `python docs/make_commands.py`; `v3s COMMAND --help` prints the
@@ -61,8 +63,19 @@ def _page(name: str) -> str:
 
 def _row(option: argv.Option) -> str:
     names = ", ".join(f"`{name}`" for name in option.names)
-    value = "" if option.kind is bool else " " + (" / ".join(option.choices) or option.metavar)
-    return f"| {names}{value} | {option.default_text} | {option.help} |"
+    few = option.choices if len(option.choices) <= _MOST_CHOICES else ()
+    value = "" if option.kind is bool else " " + (" / ".join(few) or option.metavar)
+    meaning = option.help if few else " ".join([option.help, *_listed(option.choices)])
+    return f"| {names}{value} | {option.default_text} | {_as_markdown(meaning)} |"
+
+
+def _listed(choices: Sequence[str]) -> list[str]:
+    return [f"One of {', '.join(choices[:-1])} and {choices[-1]}."] if choices else []
+
+
+def _as_markdown(text: str) -> str:
+    """Options and quoted patterns as code, so that Markdown changes neither dashes nor stars."""
+    return re.sub(r"(?<![\w`])(--[a-z][a-z0-9-]*|'[^' ]+'|[a-z]+:[A-Z]+(?:\[@[A-Z]+\])?)", r"`\1`", text)
 
 
 def _raised(docstring: str) -> list[str]:

@@ -24,7 +24,7 @@ COMMANDS = (
     "predict --in vectors --recognizer recognizer --out answers.csv",
     "demo my_videos --epochs 1 --out demo",
 )
-EXTRAS = "test,dev,docs,bench"
+EXTRAS = "test,dev,docs,bench,ray"
 OUTPUTS = ("run/report.html", "vectors/vectors.json", "answers.csv", "demo/report.html")
 
 

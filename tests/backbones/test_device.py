@@ -132,5 +132,5 @@ def test_a_mac_s_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="device 'mps' computes in fp32; bf16 was requested"):
         choose_compute("mps", "bf16")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"'mps' was requested, but torch .* finds no GPU of a Mac here"):
+    with pytest.raises(ValueError, match=r"'mps' was requested, but torch .* finds no Apple GPU here"):
         choose_compute("mps")

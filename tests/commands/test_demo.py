@@ -158,7 +158,7 @@ def test_two_groups_are_too_few(small_videos: Path, tmp_path: Path) -> None:
     config = DemoConfig(data=str(small_videos), out=str(tmp_path / "demo"), workers=0, group="^([bd]?)")
     groups = {path.name[0] if path.name[0] in "bd" else "" for path in small_videos.iterdir()}
     config = replace(config, group="^(b?)") if len(groups) > 2 else config
-    with pytest.raises(ValueError, match=r"the 16 usable videos are of 2 groups; a demo needs 3"):
+    with pytest.raises(ValueError, match=r"the 16 usable videos form only 2 groups; a demo needs 3"):
         demo(config, console=QUIET)
 
 

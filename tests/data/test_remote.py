@@ -347,14 +347,14 @@ def test_configurations_and_texts_lose_secrets() -> None:
     [
         ("ftp://host/a.mp4", r"ftp://host/a\.mp4: ftp:// is not read; give a folder, a file, or s3://"),
         ("file:///etc/a.mp4", "file:// is not read"),
-        ("https:///a.mp4", "is no name that a file in a folder can have"),
-        ("https://host/../a.mp4", "is no name"),
-        ("https://host/%2e%2e/a.mp4", "is no name"),
+        ("https:///a.mp4", "is not a name that a file in a folder can have"),
+        ("https://host/../a.mp4", "is not a name"),
+        ("https://host/%2e%2e/a.mp4", "is not a name"),
         ("https://host/a%2Fb.mp4", "a name with a slash"),
-        ("https://host/a%00.mp4", "is no name"),
+        ("https://host/a%00.mp4", "is not a name"),
         ("https://host:x/a.mp4", "is not a URL"),
-        ("s3://../a.mp4", "is no name"),
-        ("s3://bucket//a.mp4", "is no name"),
+        ("s3://../a.mp4", "is not a name"),
+        ("s3://bucket//a.mp4", "is not a name"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
@@ -375,7 +375,7 @@ def test_a_missing_package_is_named() -> None:
     [
         ("/none/", r"/none/: does not exist"),
         ("/none.mp4", r"/none\.mp4: does not exist"),
-        ("/empty/", r"/empty/: there are no files"),
+        ("/empty/", r"/empty/: contains no files"),
     ],
 )
 def test_what_does_not_exist(server: _Server, tmp_path: Path, path: str, message: str) -> None:
@@ -395,7 +395,7 @@ def test_hostile_names_of_a_bucket(memory: Any, monkeypatch: pytest.MonkeyPatch,
     memory.pipe("memory://bucket/set/a.mp4", b"x")
     entry = {"name": f"/bucket/set/{name}", "size": 1, "type": "file"}
     monkeypatch.setattr(type(memory), "find", lambda *_, **__: {entry["name"]: entry})
-    with pytest.raises(RemoteError, match=r"^memory://bucket/set: .* is no name that a file in a folder can have$"):
+    with pytest.raises(RemoteError, match=r"^memory://bucket/set: .* is not a name that a file in a folder can have$"):
         list_videos("memory://bucket/set")
     assert not list(tmp_path.rglob("x*.mp4"))
 
@@ -418,7 +418,7 @@ def test_hostile_links_of_a_page(server: _Server, tmp_path: Path) -> None:
     assert list_videos(f"{server.url}/page/").paths == ("a&b.mp4",)
     for link in ("%2e%2e%2f%2e%2e%2fx.mp4", "%2e%2e/", "%2fetc%2fx.mp4", "x%00.mp4"):
         page.write_text(f'<a href="{link}">x</a>')
-        with pytest.raises(RemoteError, match="is no name that a file in a folder can have"):
+        with pytest.raises(RemoteError, match="is not a name that a file in a folder can have"):
             list_videos(f"{server.url}/page/")
 
 

@@ -301,6 +301,7 @@ def test_check_advises_a_common_rate() -> None:
     assert "from 15 to 60" in advice
     assert "--fps 15" in advice
     assert "(69 frames) then needs 4.6 s" in advice
+    assert "label (" not in str(rate_advice(reports, 1, None))
     assert rate_advice(reports, 69, 10.0) is None
     assert rate_advice(reports[:1], 69, None) is None
 

@@ -29,3 +29,9 @@ def test_the_error_is_that_of_resampled_groups() -> None:
     drawn = torch.randint(0, 80, (20_000, 80), generator=generator)
     means = sums[drawn].sum(dim=1) / sizes[drawn].sum(dim=1)
     assert standard_error(scores, groups) == pytest.approx(float(means.std()), rel=0.05)
+
+
+def test_the_example_of_the_page_on_groups() -> None:
+    right = torch.tensor([1.0] * 9 + [0.0] * 1 + [1.0] * 9 + [0.0] * 1 + [1.0] * 3 + [0.0] * 7 + [1.0] * 3 + [0.0] * 7)
+    assert standard_error(right, torch.arange(40)) == pytest.approx(0.078, abs=5e-4)
+    assert standard_error(right, torch.arange(4).repeat_interleave(10)) == pytest.approx(0.173, abs=5e-4)

@@ -429,7 +429,7 @@ def test_what_does_not_go_together(options: dict[str, Any], message: str) -> Non
 
 
 def test_a_folder_is_no_list_and_a_split_needs_lists(folder: Path, stored: Path) -> None:
-    with pytest.raises(ValueError, match="is no list file; with --in give a list"):
+    with pytest.raises(ValueError, match="is not a list file; with --in give a list"):
         of_store(stored, data=str(folder))
     with pytest.raises(ValueError, match=r"absent\.csv does not exist; with --in give a list"):
         of_store(stored, data=str(folder / "absent.csv"))

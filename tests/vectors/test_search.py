@@ -188,7 +188,7 @@ def test_what_is_asked_wrongly_is_refused_in_one_line(
 
 
 def test_a_span_cannot_be_compared_with_whole_videos(stored: dict[bool, Vectors], small_videos: Path) -> None:
-    with pytest.raises(ValueError, match=r"has one vector per video, .*: leave out --start and --end, or embed with"):
+    with pytest.raises(ValueError, match=r"has one vector per video, .*: omit --start and --end, or embed with"):
         find(stored[False], small_videos / stored[False].video(0).path, start="0.2")
 
 

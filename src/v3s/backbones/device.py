@@ -94,7 +94,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     chosen = torch.device(device)
     if chosen.type == "mps":
         if not torch.backends.mps.is_available():
-            raise ValueError(f"device 'mps' was requested, but torch {torch.__version__} finds no GPU of a Mac here")
+            raise ValueError(f"device 'mps' was requested, but torch {torch.__version__} finds no Apple GPU here")
         if precision == "bf16":
             raise ValueError("device 'mps' computes in fp32; bf16 was requested")
         return Compute(chosen, False)

@@ -128,4 +128,4 @@ def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
         say(console, f"note: {report.name}: {report.remarks}")
     if len(unusual) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
-        say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with remarks; {where}")
+        say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with notes; {where}")

@@ -194,8 +194,8 @@ def _draw(
     num_groups = len(np.unique(united))
     if num_groups < _MIN_GROUPS:
         raise ValueError(
-            f"the {len(paths):,} usable videos are of {counted(num_groups, 'group')}; a demo needs {_MIN_GROUPS}, to "
-            "train, to validate and to test on; change --group"
+            f"the {len(paths):,} usable videos form only {counted(num_groups, 'group')}; a demo needs {_MIN_GROUPS}, "
+            "to train, to validate and to test on; change --group"
         )
     kept, held = hold_out(len(paths), max(2, len(paths) // 4), seed, contents, groups)
     if len(np.unique(united[kept])) == 1:

@@ -105,7 +105,7 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
     if is_store(listed.root):
         raise ValueError(f"{listed.root} is already a store; give the folder of videos that it was made from")
     if not config.spans_for().is_default or listed.bounds:
-        say(console, "a store holds whole files: --segment, --fps and lists of spans count where it is used")
+        say(console, "a store holds whole files; give --segment, --fps or a list of spans to the commands that use it")
     folder = Path(config.out)
     with only_writer(folder):
         store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)

@@ -52,8 +52,8 @@ class BatchOptions:
 
     More options:
         train_clips: Clips per training video and epoch. With few videos, more than 1 makes epochs longer.
-        clips_together: Clips of each video, with different labels, that are in the same batch. An epoch shows every
-            video so often, and the batch size must be a multiple of it.
+        clips_together: Number of clips of each video, with different labels, in the same batch. An epoch shows every
+            video this many times, and the batch size must be a multiple of it.
         validation_videos: Videos held out, drawn with the seed. Default: the paper's share (800 of 9,537), at most 800.
         validation_clips: Clips per validation video, the same in every epoch.
         parts: Divide the training videos into this many parts; every batch takes equally many clips from each. If not

@@ -30,9 +30,10 @@ class GroupOptions:
     """Which videos resemble each other.
 
     More options:
-        group: Regular expression that finds the group in a path: videos that resemble each other, such as takes of one
-            scene. A group is trained on or held out as a whole, and standard errors are over groups. Default: the
-            groups of UCF101 (v_Class_g01_c01), else each file alone; of a single recording, 20 equal stretches of time.
+        group: Regular expression that finds a video's group in its path, such as 'mouse[0-9]+'. Videos of a group
+            resemble each other: they are trained on or held out together, and standard errors are over groups.
+            Default: the groups of UCF101 (v_Class_g01_c01), else each file alone; of a single recording, 20 equal
+            stretches of time.
     """
 
     group: str | None = None

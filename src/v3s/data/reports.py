@@ -137,7 +137,7 @@ def rate_advice(reports: Iterable[FileReport], min_frames: int, fps: float | Non
 
     Args:
         reports: of readable files.
-        min_frames: frames of the longest label.
+        min_frames: frames of the longest label; 1 where no labels are learned.
         fps: the chosen rate.
     """
     rate_of = {report.path: report.fps for report in reports if report.fps}
@@ -148,10 +148,11 @@ def rate_advice(reports: Iterable[FileReport], min_frames: int, fps: float | Non
     chosen = float(f"{chosen:.3g}")
     num_slower = sum(rate < chosen / 1.01 for rate in rates)
     repeat = f"; {counted(num_slower, 'slower file')} would repeat frames" if num_slower else ""
+    longest = f"; the longest label ({min_frames} frames) then needs {min_frames / chosen:.1f} s"
     return (
-        f"frame rates differ by more than a fifth, from {rates[0]:.4g} to {rates[-1]:.4g}: the same label then means "
-        f"different speeds; --fps {chosen:g} samples all alike, and the longest label ({min_frames} frames) then needs "
-        f"{min_frames / chosen:.1f} s{repeat}"
+        f"frame rates differ by more than a fifth, from {rates[0]:.4g} to {rates[-1]:.4g} frames per second: "
+        f"the same label then means different speeds; --fps {chosen:g} samples all alike"
+        f"{longest if min_frames > 1 else ''}{repeat}"
     )
 
 

@@ -48,9 +48,9 @@ class EncoderOptions(ClipCountOptions):
     """Which network, if any, and which clips it is shown.
 
     Attributes:
-        backbone: Folder of a run, a safetensors file in one, random:NAME[@WIDTH] for random weights (random:r3d),
-            random:RUN for the network of a run with random weights, or hf:NAME for what v3s export wrote or a
-            foundation model (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT), in a folder or on the hub of Hugging Face.
+        backbone: Folder of a run, or a safetensors file in one; random:NAME[@WIDTH] for random weights (random:r3d);
+            random:RUN for the network of a run with random weights; or hf:NAME for an exported model or a foundation
+            model (V-JEPA 2, VideoMAE, CLIP, DINOv2 or ViT), in a folder or on the Hugging Face hub.
 
     More options:
         clip_frames: Frames per clip. Default: what the backbone was trained on.

@@ -19,10 +19,10 @@ class ObjectiveOptions:
     """What pre-training minimises: the paper's L_S + L_T, or more.
 
     More options:
-        contrast: Weight of a contrast between videos: clips of one video belong together, those of the batch's other
-            videos do not. It is added to the paper's loss and needs --clips-together 2 or more.
-        relative: Weight of finding, among the clips of a video, the one that shows a temporal label. It is added to the
-            paper's loss and needs --clips-together 2 or more.
+        contrast: Weight of a contrastive loss (NT-Xent): clips of one video should have similar vectors, clips of
+            different videos should not. It is added to the paper's loss, and needs --clips-together 2 or more.
+        relative: Weight of a loss on relative speed: which clip of a video shows a given temporal label? It is added to
+            the paper's loss, and needs --clips-together 2 or more.
 
     For ablations:
         heads: Weight of the losses of both heads; 0 trains by contrast alone.

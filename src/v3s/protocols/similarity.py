@@ -107,7 +107,7 @@ class SimilarityConfig(EncoderOptions, SpanOptions):
         if (self.view1_train is None) != (self.view1_test is None) or (self.view1_train and not self.pairs):
             raise ValueError("View-1 needs both of its lists, view1_train and view1_test, and the pairs of View-2")
         if self.pairs and self.segment:
-            raise ValueError(f"pairs ({self.pairs}) name whole videos; leave out --segment")
+            raise ValueError(f"pairs ({self.pairs}) name whole videos; omit --segment")
         if self.pairs and self.splits:
             raise ValueError(f"pairs ({self.pairs}) and splits ({self.splits}) cannot be combined; give only one")
 

@@ -44,7 +44,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
             prepare.
-        vectors: Folder of vectors of v3s embed, in place of DATA; for a recognizer of v3s probe. Each vector is one
+        vectors: Folder of vectors from v3s embed, in place of DATA, for a recognizer of v3s probe. Each vector gets one
             prediction.
         recognizer: Folder of a run of v3s finetune, or the one that v3s probe saved (--save).
         out: CSV file for the predictions, one for each video or span; JSON lines if its name ends in .jsonl. Other

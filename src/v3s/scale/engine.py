@@ -29,10 +29,10 @@ class EngineOptions(CheckedOptions):
     """One machine, or many.
 
     More options:
-        engine: ray computes on the cluster that this machine belongs to, or on this machine if there is none; all of
-            them reach DATA and OUT under the same paths. Default: none, this process computes.
-        actors: Processes of the engine that compute; each has a network of its own. Default: as many as fit.
-        actor_cores: Cores of each of them.
+        engine: ray computes on the cluster that this machine belongs to, or on this machine if there is none. All
+            machines must see DATA and OUT under the same paths. Default: none, this process computes.
+        actors: Number of processes that compute under --engine, each with its own network. Default: as many as fit.
+        actor_cores: Number of cores of each actor.
     """
 
     engine: Literal["ray"] | None = None
@@ -77,7 +77,7 @@ def _count_attempt(folder: Path, part: int, paths: Sequence[str]) -> None:
     if attempts.stat().st_size > MOST_ATTEMPTS:
         raise ValueError(
             f"{MOST_ATTEMPTS} actors died of the {counted(len(set(paths)), 'file')} from {paths[0]} to {paths[-1]}: "
-            "give them more memory (fewer --actors), or leave out the file; the same command resumes with other parts"
+            "give them more memory (fewer --actors), or remove the file from the list; the same command then resumes"
         )
 
 

@@ -120,7 +120,7 @@ def listen_on(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise ValueError(f"host is {host!r}, which is no name or address of a machine ({error.strerror})") from error
+        raise ValueError(f"host is {host!r}, which is not a name or address of a machine ({error.strerror})") from error
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -57,8 +57,8 @@ class EmbedConfig(BackboneOptions, VideoOptions, EngineOptions):
         out: Folder for the vectors.
         per_clip: Write one vector per clip instead of their mean.
         export: Also write the vectors as npy, csv or parquet.
-        append: Bring the folder up to date: compute the videos that are new or changed, and no longer search those
-            that are gone from the list.
+        append: Bring the folder up to date: embed the videos that are new or changed, and no longer search those that
+            are gone from the list.
         overwrite: Replace the vectors in the folder.
 
     More options:
@@ -66,8 +66,8 @@ class EmbedConfig(BackboneOptions, VideoOptions, EngineOptions):
         stage: Stage of the backbone that the vectors come from; last is the deepest (conv5 of the built-in networks).
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         stride: Frames between the starts of consecutive clips (a sliding window); 0 takes --num-clips clips instead.
-        dtype: Type of the numbers in the files.
-        shard: Embed only part i of n of the list, written as i/n (1/n to n/n), into its own folder; v3s merge joins the
+        dtype: Type of the numbers in the files; float32 keeps every digit, float16 takes half the space.
+        shard: Embed only part i of n of the list, given as i/n, such as 2/4, into its own folder; v3s merge joins the
             folders.
         shard_videos: Videos per file; a killed run loses at most the vectors of one file.
     """

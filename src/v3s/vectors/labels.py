@@ -114,8 +114,8 @@ def list_labelled(contents: Contents, file: Path, *, allow_missing: bool = False
         ValueError: the list cannot be read, or names files that the collection does not have.
     """
     if not file.exists() or file.is_dir():
-        wrong = "is no list file" if file.exists() else "does not exist"
-        raise ValueError(f"{file} {wrong}; with --in give a list of labelled files or spans, or leave it out")
+        wrong = "is not a list file" if file.exists() else "does not exist"
+        raise ValueError(f"{file} {wrong}; with --in give a list of labelled files or spans, or omit it")
     require_regular(file)
     find = partial(contents.name_of, file.parent)
     listing = read_list(file, file.parent, lambda path: find(path) is not None)

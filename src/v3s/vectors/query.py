@@ -134,7 +134,7 @@ def encode_query(encoder: Encoder, vectors: Vectors, file: Path, start: float | 
     if is_span and not (per_clip or vectors.has_spans):
         raise ValueError(
             f"{vectors.folder} has one vector per video, and a span of a video is not comparable with whole videos: "
-            "leave out --start and --end, or embed with --per-clip or --segment"
+            "omit --start and --end, or embed with --per-clip or --segment"
         )
     known = known_video(Path(vectors.description.root), file, encoder.view)
     video = asked = at_rate(known, encoder.view.fps)

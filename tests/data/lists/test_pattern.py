@@ -58,7 +58,7 @@ def test_what_is_no_video_is_said(cages: Path) -> None:
     [
         ("*/none*.mp4", "no file or folder matches"),
         ("{one,three}", "no file or folder matches .*three"),
-        ("two/*.txt", "none of 1 matching name is a video's"),
+        ("two/*.txt", "none of 1 matching name is a video or a folder"),
         ("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", "more than 1,000 paths"),
     ],
 )

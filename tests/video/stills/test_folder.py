@@ -100,9 +100,9 @@ def damage(folder: Path, kind: str, film: Pixels) -> None:
     [
         ("size", "frame size changes from 40x24 to 30x24 at frame 7; 7 of 30 frames are good"),
         ("gap", "frames are missing between frame_6.png and frame_8.png"),
-        ("truncated", "frame_7.png cannot be read: it is no png picture, or is damaged"),
-        ("not a picture", "frame_7.png cannot be read: it is no png picture, or is damaged"),
-        ("empty", "frame_7.png cannot be read: it is no png picture, or is damaged"),
+        ("truncated", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
+        ("not a picture", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
+        ("empty", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
         ("no access", "frames are missing between frame_6.png and frame_8.png"),
     ],
 )

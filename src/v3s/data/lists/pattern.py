@@ -59,7 +59,7 @@ def read_pattern(pattern: str) -> tuple[Path, Listing]:
                 others.add(name)
     if not videos:
         raise ValueError(
-            f"data is {pattern!r}: none of {counted(len(others), 'matching name')} is a video's or a folder's of some; "
+            f"data is {pattern!r}: none of {counted(len(others), 'matching name')} is a video or a folder of videos; "
             "numbered pictures are given as their folder"
         )
     entries = tuple(ListedVideo((name,), folder_label(name)) for name in sorted(videos))

@@ -24,18 +24,18 @@ class SpanOptions(CheckedOptions):
     """Segments instead of whole files, a common frame rate, a window of values, and a mask.
 
     More options:
-        segment: Cut every video, or every span of a list, into segments of this many seconds and treat each as a video.
-            A rest at the end counts if it is at least half as long; a shorter video is one segment.
+        segment: Cut every video, or every span of a list, into segments of this many seconds, each used like a video.
+            What remains at the end is a segment if it is at least half as long; a shorter video is one segment.
         segment_stride: Seconds between the starts of segments. Default: the length of a segment.
-        fps: Frames per second at which videos are sampled, by their time stamps, so that clips of files with different
-            or varying rates show the same instants. Default: that of the run given as --backbone, else every frame of
-            the file.
-        window: Values that are shown as black and as white where greys or RGB have more than 8 bits, the same for all
-            frames of a file: auto (percentiles 0.1 and 99.9 of all its values), full (all that the format can have), or
-            LOW,HIGH. Default: that of the run given as --backbone, else auto.
-        mask: Make text, scales and logos black in every frame, before anything looks: auto blanks what never changes in
-            a file, if that is at most a quarter of what is not dark; or a picture (PNG) of the frames' shape, whose
-            white pixels are blanked; or none. Default: that of the run given as --backbone, else none.
+        fps: Frames per second at which videos are sampled, by their time stamps. Clips of files with different or
+            varying rates then show the same instants. Default: that of the run given as --backbone, else every frame
+            of the file.
+        window: The values that are shown as black and as white, for pictures of more than 8 bits. auto takes the
+            percentiles 0.1 and 99.9 of a whole file, full the range of the format, LOW,HIGH these values. Default:
+            that of the run given as --backbone, else auto.
+        mask: Make text, scales and logos black in every frame, before clips are cut. auto blanks what never changes in
+            a file, if that is at most a quarter of what is not dark. A picture (PNG) of the frames' shape blanks what
+            is white in it. none blanks nothing. Default: that of the run given as --backbone, else none.
     """
 
     segment: float | None = None

@@ -314,9 +314,9 @@ class VideoOptions(SpanOptions):
 
     Attributes:
         data: A folder of videos (subfolders included), a video, a list file with one path per line, or a store from v3s
-            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos. Several
-            folders or files are one pattern in quotes: 'cages/*/monday*.mp4', '{cages,/mnt/old}/camera1'. All but
-            patterns and stores may be at a URL: s3://, gs:// or https://.
+            prepare. A folder of numbered pictures (PNG, JPEG, TIFF), a TIFF stack and a DICOM file are videos, too.
+            A pattern in quotes names several folders or files: 'cages/*/monday*.mp4', '{cages,/mnt/old}/camera1'. All
+            but patterns and stores may be at a URL: s3://, gs:// or https://.
 
     More options:
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.

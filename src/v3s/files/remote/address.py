@@ -138,7 +138,7 @@ def check_remote_name(name: str, shown: str) -> None:
     """
     parts = name.split("/")
     if not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
-        raise RemoteError(f"{shown}: {as_text(repr(name))} is no name that a file in a folder can have")
+        raise RemoteError(f"{shown}: {as_text(repr(name))} is not a name that a file in a folder can have")
 
 
 def hide_secrets(config: Any, *names: str) -> None:

@@ -73,7 +73,7 @@ def list_folder(address: Address) -> dict[str, RemoteFile]:
             named = [(name, entry) for name, entry in files if name and not name.endswith("/")]  # marks of folders
             found = {name: _described(address.child(name), entry) for name, entry in named}
     if not found:
-        raise RemoteError(f"{address}: there are no files; give a folder, or a file with an ending of videos or lists")
+        raise RemoteError(f"{address}: contains no files; give a folder, or a file with an ending of videos or lists")
     for name in found:
         check_remote_name(name, str(address))
     folders = {name[: place.start()] for name in found for place in re.finditer("/", name)}
@@ -130,7 +130,7 @@ def _linked(system: Any, folder: Address, below: str, depth: int) -> Iterator[st
         if _NO_LINK.search(link) or not (name := link.rstrip("/")) or "/" in name or name == "..":
             continue  # other links of the page: to orders of the list, to other folders, of its decoration
         if "/" in (name := unquote(name, errors="surrogateescape")):
-            raise RemoteError(f"{folder}: {as_text(repr(name))} is no name that a file in a folder can have")
+            raise RemoteError(f"{folder}: {as_text(repr(name))} is not a name that a file in a folder can have")
         check_remote_name(name, str(folder))
         if link.endswith("/"):
             yield from _linked(system, folder, f"{below}{name}/", depth + 1)

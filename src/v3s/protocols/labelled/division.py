@@ -76,8 +76,8 @@ def divide(labels: Sequence[str], groups: NDArray[np.int64], seed: int) -> NDArr
                 take(group)
     if not tested:
         raise ValueError(
-            "no class has videos in two groups that could be divided into training and test videos; add videos, give a "
-            "--group with which they are, or test videos of their own with --test-data"
+            "no class has videos in two groups, one to train on and one to test on; add videos, give a --group that "
+            "makes more groups, or give test videos with --test-data"
         )
     return np.isin(groups, list(tested))
 

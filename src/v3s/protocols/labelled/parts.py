@@ -240,7 +240,7 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
         if not is_train.any():
             raise ValueError(
                 f"{found.videos.source}: all spans are of one recording, and none is {GAP_SECONDS:.0f} s away from "
-                "those that would be tested on; add recordings, or give test videos of their own with --test-data"
+                "those that would be tested on; add recordings, or give test videos with --test-data"
             )
     names = [f"{'spans' if found.videos.bounds else 'videos'} for {part}" for part in ("training", "testing")]
     train, test = (

@@ -115,7 +115,7 @@ def read_mask(choice: str | None) -> str | None:
     if not Path(choice).is_file():
         raise ValueError(f"mask {choice} is not a file; {_NEEDED}")
     if not is_picture(choice):
-        raise ValueError(f"mask {choice} is no picture by its name (PNG, JPEG, TIFF); {_NEEDED}")
+        raise ValueError(f"mask {choice} does not have the name of a picture (PNG, JPEG or TIFF); {_NEEDED}")
     try:
         blanked = read_picture(Path(choice), f"mask {choice}").to_ndarray(format="gray") >= _WHITE
     except VideoError as error:

@@ -32,7 +32,7 @@ class PictureDecoder:
         try:
             frames = [*decoder.decode(av.Packet(picture + _PADDING)), *decoder.decode(None)]
         except (av.FFmpegError, MemoryError) as error:
-            raise ValueError(f"it is no {self._codec} picture, or is damaged: {reason_of(error)}") from error
+            raise ValueError(f"it is not a {self._codec} picture, or is damaged: {reason_of(error)}") from error
         if len(frames) != 1 or frames[0].is_corrupt:
-            raise ValueError(f"it is no {self._codec} picture, or is damaged: it gives {len(frames)} frames")
+            raise ValueError(f"it is not a {self._codec} picture, or is damaged: it gives {len(frames)} frames")
         return frames[0]

@@ -120,7 +120,7 @@ def _follow_chain(path: str) -> None:
         order = {b"II": "<", b"MM": ">"}.get(file.read(2), "")
         kind = _unpack(f"{order}H", file)
         if not order or kind not in (42, 43):
-            raise ValueError("it is no TIFF file")
+            raise ValueError("it is not a TIFF file")
         is_big = kind == 43
         count_format, place_format, tag_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
         file.seek(8 if is_big else 4)
@@ -164,7 +164,7 @@ def _num_frames(file: Any) -> int:
     sizes = dict(zip(first.axes, first.shape, strict=True))
     if not {"Y", "X"} <= sizes.keys() or sizes["Y"] * sizes["X"] > MAX_PIXELS:
         raise ValueError(
-            f"its pictures have the axes {first.axes} of {first.shape}, at most {MAX_PIXELS} pixels are read"
+            f"its pictures have the axes {first.axes} of {first.shape}; at most {MAX_PIXELS} pixels are read"
         )
     along = [axis for axis in first.axes if axis not in "YXS" and sizes[axis] > 1]
     if len(along) > 1 or "C" in along:
