@@ -139,7 +139,9 @@ def test_a_film_plays_and_its_controls_are_below_it(show: Show) -> None:
 
 
 def test_a_film_that_is_a_link_plays_while_one_points_at_it(show: Show) -> None:
-    html = render("search.html", title="t", lead="", query=(film(), "q"), hits=[(film(), "hit", "a%20b.avi#t=1,2")], num_hits=1)
+    html = render(
+        "search.html", title="t", lead="", query=(film(), "q"), hits=[(film(), "hit", "a%20b.avi#t=1,2")], num_hits=1
+    )
     page = show(html)
     video = page.locator("a video")
     assert video.evaluate("film => film.paused")

@@ -58,6 +58,7 @@ export class SpanMap {
     try {
       if (by === "cluster") this.state.textContent = "looking for clusters …";
       this.colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
+      this.by = by;
       this.draw();
       this.name(by);
     } catch (error) { this.onError(error); }
@@ -99,7 +100,7 @@ export class SpanMap {
     }
     context.putImageData(image, 0, 0);
     context.scale(scale, scale);
-    if (this.colours && this.colouring.value === "cluster") this.number(context);
+    if (this.by === "cluster") this.number(context);
     const corners = this.drawn ?? this.lasso;
     if (!corners) return;
     context.beginPath();
