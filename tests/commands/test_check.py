@@ -37,14 +37,20 @@ def printed(console: Console) -> str:
 def test_settings_for_short_videos_are_shown_by_check_and_by_pretrain(tmp_path: Path) -> None:
     make_clips(tmp_path / "short", num_videos=2, num_frames=24, height=32, width=32)
     make_clips(tmp_path / "long", num_videos=1, num_frames=40, height=32, width=32)
-    for run in (
-        lambda console: check(CheckConfig(data=str(tmp_path), workers=0), console=console),
-        lambda console: pretrain(PretrainConfig(data=str(tmp_path), out=str(tmp_path / "run")), console=console),
+    for chosen, run in (
+        (
+            "--task v3s --clip-frames 16",
+            lambda console: check(CheckConfig(data=str(tmp_path), workers=0), console=console),
+        ),
+        (
+            "these settings",
+            lambda console: pretrain(PretrainConfig(data=str(tmp_path), out=str(tmp_path / "run")), console=console),
+        ),
     ):
         console = Console(file=io.StringIO(), width=120)
         with suppress(ValueError):
             run(console)
-        assert re.search(r"these settings +│ +69 │ +0 of 3", printed(console))
+        assert re.search(rf"{chosen} +│ +69 │ +0 of 3", printed(console))
         assert re.search(r"--clip-frames 8 +│ +33 │ +1 of 3", printed(console))
         assert re.search(r"--task v3s-short --clip-frames 8 +│ +22 │ +3 of 3", printed(console))
     with pytest.raises(ValueError, match="the task needs 69; the table shows which settings use more videos"):
@@ -90,7 +96,7 @@ def test_check_names_what_is_odd_and_usable(shared: Path, tmp_path: Path, consol
     check(CheckConfig(data=str(data), workers=0), console=console)
     text = printed(console)
     for expected in (
-        "4 videos without labels; skipped: 1 file with other endings (1 .txt)",
+        "4 videos without labels; skipped: 1 file with endings that no video has (1 .txt)",
         "note: black.mp4: black throughout",
         "note: pauses.mp4: its rate varies: 1.949 frames per second on average",
         "note: ffv1_12in16.mkv: values from 4 to 4090 are shown as black to white",

@@ -111,6 +111,17 @@ def test_the_report_of_a_run_fits(show: Show, pretrained: Path, width: int) -> N
     assert found["letters"] >= 9
 
 
+def test_a_page_of_many_sections_has_contents_that_lead_to_them(show: Show, pretrained: Path) -> None:
+    page = show((pretrained / "report.html").read_text(), width=400)
+    links = page.locator(".contents a")
+    names = page.locator("h2").all_inner_texts()
+    assert links.all_inner_texts() == names
+    assert len(names) > 3
+    links.last.click()
+    assert page.locator("h2").last.evaluate("section => section.matches(':target')")
+    assert show(sample_page("few sections", films=[])).locator(".contents").count() == 0
+
+
 def test_a_film_plays_and_its_controls_are_below_it(show: Show) -> None:
     page = show(sample_page("name", films=[(film(), "name")]), width=400)
     video, button, time = (page.locator(name) for name in ("video", ".controls button", ".controls input"))
@@ -128,7 +139,9 @@ def test_a_film_plays_and_its_controls_are_below_it(show: Show) -> None:
 
 
 def test_a_film_that_is_a_link_plays_while_one_points_at_it(show: Show) -> None:
-    html = render("search.html", title="t", lead="", query=(film(), "q"), hits=[(film(), "hit", "a%20b.avi#t=1,2")])
+    html = render(
+        "search.html", title="t", lead="", query=(film(), "q"), hits=[(film(), "hit", "a%20b.avi#t=1,2")], num_hits=1
+    )
     page = show(html)
     video = page.locator("a video")
     assert video.evaluate("film => film.paused")

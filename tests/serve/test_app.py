@@ -94,6 +94,16 @@ def test_of_spans_that_overlap_only_the_best_is_shown(client: Open, spans: Path)
     assert scores == sorted(scores, reverse=True)
 
 
+def test_other_files_only_leaves_as_many_hits(client: Open, spans: Path) -> None:
+    served = client(spans)
+    every, others = (spans_of(served, order="like:3", limit=28, other_files=only) for only in (0, 1))
+    assert every[0]["row"] == 3
+    assert len(every) == len(others) == 28
+    assert every[0]["name"] not in {span["name"] for span in others}
+    elsewhere = [span["row"] for span in every if span["name"] != every[0]["name"]]
+    assert [span["row"] for span in others][: len(elsewhere)] == elsewhere
+
+
 def test_filters(client: Open, spans: Path) -> None:
     served = client(spans)
     collection = served.get("/api/collection").json()

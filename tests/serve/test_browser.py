@@ -108,6 +108,36 @@ def test_a_click_searches_and_opens_the_player_which_jumps(spans_page: str, wind
     until(lambda: page.locator("#caption").inner_text() == "32 spans, as listed")
 
 
+def test_other_files_only_stays_chosen(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    box = page.locator("[name=other_files]")
+    assert box.is_hidden()
+    for number in (3, 9):  # the second time it is still chosen
+        asked = page.locator("#grid .tile").nth(number).evaluate("(tile) => tile.span.name")
+        page.locator("#grid .tile").nth(number).click()
+        if number == 3:
+            until(lambda asked=asked: names(page)[:1] == [asked])
+            box.check()
+        until(lambda asked=asked: len(names(page)) == 28 and asked not in names(page))
+        assert box.is_checked()
+
+
+def test_a_search_on_a_phone_shows_the_player_and_results(spans_page: str, window: Open) -> None:
+    page = window(spans_page, width=400)
+    page.locator("#grid .tile").nth(20).click()
+    page.wait_for_selector("#player:not([hidden])")
+    until(lambda: page.locator("#caption").inner_text().startswith("32 spans, similar to"))
+    until(lambda: len(names(page)) == 32)
+
+    def edges(selector: str) -> tuple[float, float]:
+        box = page.locator(selector).first.bounding_box()
+        assert box is not None
+        return box["y"], box["y"] + box["height"]
+
+    until(lambda: edges("#player")[0] >= -1)
+    assert edges("#grid .tile")[1] < edges("#labels")[0]
+
+
 def test_a_stretch_of_the_player_is_searched_with(spans_page: str, window: Open) -> None:
     page = window(spans_page)
     page.locator("#grid .tile").nth(6).focus()

@@ -68,6 +68,14 @@ def test_suppression_is_the_greedy_one(tmp_path: Path, step: int, k: int) -> Non
         )
 
 
+def test_a_file_is_left_out_and_as_many_are_found(tmp_path: Path) -> None:
+    vectors = make_recordings(tmp_path / "vectors", random_units(400, 1), 4, 10)
+    query, file = random_units(1, 2), vectors.place_of(0).file
+    every = [moment.row for moment in find_moments(vectors, query, 400) if moment.place.file != file]
+    assert len(every) > 60
+    assert [moment.row for moment in find_moments(vectors, query, 60, without=file)] == every[:60]
+
+
 def test_twenty_planted_moments_of_one_file_are_the_first_twenty_hits(tmp_path: Path) -> None:
     rows, (moment,) = random_units(2000, 3), random_units(1, 4)
     planted = range(31, 931, 45)

@@ -229,6 +229,19 @@ def test_page_has_an_image_of_each_hit(
     assert f"4 clips in {clips}" in text
 
 
+def test_a_page_of_many_hits_is_bounded_and_says_so(
+    stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("v3s.vectors.search_page.MOST_HITS", 3)
+    query = small_videos / stored[False].video(2).path
+    hits, _ = find(stored[False], query, k=9, other_files=True, page=str(tmp_path / "hits.html"))
+    assert len(hits) == 9
+    assert str(query) not in {hit.file for hit in hits}
+    html = (tmp_path / "hits.html").read_text()
+    assert html.count("<video") == 4
+    assert "The first 3 of 9 hits are shown; v3s search --out writes all." in html
+
+
 def test_clips_contain_exactly_the_frames_of_their_hits(
     stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path
 ) -> None:

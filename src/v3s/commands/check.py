@@ -24,6 +24,7 @@ from v3s.scale.job import begin_job, read_outcomes
 _NUM_BAD_SHOWN = 20
 _PAPER_FRAMES = 16
 _PAPER_SPAN = TASKS["v3s"].longest_span(_PAPER_FRAMES)  # 69
+_DEFAULTS = f"--task v3s --clip-frames {_PAPER_FRAMES}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,12 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
         say(console, f"fetched {size_text(scanned.num_fetched_bytes)}; the rest is in the cache, or known from before")
     console.print(summary(scanned.reports, scanned.videos))
     if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
-        console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES)))
+        console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES), chosen=_DEFAULTS))
+        say(
+            console,
+            f"too short means shorter than the {_PAPER_SPAN} frames of {_DEFAULTS}, the defaults of v3s pretrain; "
+            "--recipe own chooses settings that nearly all videos are long enough for",
+        )
     _print_bad(scanned, console, config.out)
     say_notes(console, scanned.videos)
     readable = (report for report in scanned.reports if not report.is_bad)

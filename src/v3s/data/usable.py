@@ -89,15 +89,16 @@ def require_length(found: Scan, num_frames: int) -> None:
         )
 
 
-def shorter_table(found: Scan, shorter: Mapping[str, int]) -> Table:
+def shorter_table(found: Scan, shorter: Mapping[str, int], *, chosen: str = "these settings") -> Table:
     """How many of the videos that can be read each setting would use.
 
     Args:
         found: the scan.
         shorter: settings -> number of frames that a video needs with them.
+        chosen: the settings that the scan was for.
     """
     lengths = found.table.num_frames
-    needs = {"these settings": found.min_frames, **shorter}
+    needs = {chosen: found.min_frames, **shorter}
     rows = [
         (words, f"{need:,}", f"{int((lengths >= need).sum()):,} of {len(lengths):,}") for words, need in needs.items()
     ]

@@ -91,6 +91,7 @@ class _Views:
                 "num_spans": len(catalogue),
                 "counted": counted(len(catalogue), spans),
                 "whole_files": catalogue.has_whole_files,
+                "num_files": len(catalogue.paths),
                 "folders": _numbered(catalogue.folders, folders),
                 "labels": _numbered(catalogue.labels, labels),
                 "longest": float(lengths.max()),
@@ -240,6 +241,8 @@ def read_filters(values: Any) -> Filters:
             continue
         if field.name in ("mark", "map"):
             found[field.name] = text
+        elif field.name == "other_files":
+            found["other_files"] = text == "1"
         elif field.name == "lasso":
             numbers = [_number(word, "lasso") for word in text.split(",")]
             corners = list(zip(numbers[::2], numbers[1::2], strict=False))

@@ -55,7 +55,10 @@ class Desk:
             ValueError: there is no such order, or a stretch cannot be searched with.
         """
         order = self.order(order_name)
-        rows = rows_in(order, self.chosen(filters))
+        chosen = self.chosen(filters)
+        if filters.other_files and order.row is not None:
+            chosen &= self.catalogue.file_of != self.catalogue.file_of[order.row]
+        rows = rows_in(order, chosen)
         shown = page_of(self.vectors, order, rows, offset, limit)
         spans = [
             {**self.describe(row), "score": round(score, 4) if score is not None and order.shows_scores else None}
@@ -152,7 +155,7 @@ class Desk:
         query = self.vectors.take(torch.tensor([row]))
         if not query.any():
             raise ValueError("the vector of this span is zero (is it black?), and nothing is similar to it")
-        return order_by_similarity(self.vectors, query, f"similar to {self._named(row)}")
+        return order_by_similarity(self.vectors, query, f"similar to {self._named(row)}", row)
 
     def _order_like_stretch(self, row: int, start: float, end: float) -> Order:
         self.catalogue.check_row(row)
@@ -168,7 +171,7 @@ class Desk:
         if found.widened is not None:
             first, last = found.widened
             caption += f", widened to a clip: {first:.2f} to {last:.2f} s"
-        return order_by_similarity(self.vectors, found.vectors, caption, (file, *found.times))
+        return order_by_similarity(self.vectors, found.vectors, caption, row, (file, *found.times))
 
     def _order_by_answer(self, kind: str, number: int) -> Order:
         answers = self.answers

@@ -26,6 +26,7 @@ class Filters:
         cluster: number of their cluster.
         map: the map that the lasso was drawn on: the name of its method.
         lasso: corners (x, y) of a polygon on the map that they lie in.
+        other_files: whether they must be of another file than the span that is searched with.
     """
 
     folder: int | None = None
@@ -38,6 +39,7 @@ class Filters:
     cluster: int | None = None
     map: str = "pca"
     lasso: tuple[tuple[float, float], ...] = ()
+    other_files: bool = False
 
 
 def chosen_by(filters: Filters, catalogue: Catalogue, class_of: NDArray[np.int64], classes: list[str]) -> Chosen:

@@ -24,6 +24,7 @@ class Order:
         shows_scores: whether the scores say anything to a reader.
         is_similarity: of spans of a file that overlap only the best is shown, as in ``v3s search``.
         query: file, start and end in seconds of the stretch that was searched with, of which only the best span counts.
+        row: the span that was searched with, or the one whose file the stretch is of.
     """
 
     scores: NDArray[np.float32] | None
@@ -31,6 +32,7 @@ class Order:
     shows_scores: bool = True
     is_similarity: bool = False
     query: tuple[str, float, float] | None = None
+    row: int | None = None
     __repr__ = short_repr
 
 
@@ -43,7 +45,7 @@ def rows_in(order: Order, chosen: Chosen) -> NDArray[np.int64]:
 
 
 def order_by_similarity(
-    vectors: Vectors, queries: Tensor, caption: str, query: tuple[str, float, float] | None = None
+    vectors: Vectors, queries: Tensor, caption: str, row: int, query: tuple[str, float, float] | None = None
 ) -> Order:
     """The order by cosine with the most similar query.
 
@@ -51,10 +53,11 @@ def order_by_similarity(
         vectors: the collection.
         queries: float32 (Q, D), unit length.
         caption: what was searched with.
+        row: as in `Order`.
         query: as in `Order`.
     """
     scores = best_scores(queries, [shard.vectors for shard in vectors.shards]).numpy()
-    return Order(scores, caption, is_similarity=True, query=query)
+    return Order(scores, caption, is_similarity=True, query=query, row=row)
 
 
 def page_of(

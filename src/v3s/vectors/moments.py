@@ -1,5 +1,6 @@
 """Moments: the rows of a collection that are most similar to a query, where overlapping rows of a file count once."""
 
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,6 +58,7 @@ def find_moments(
     index: ApproximateIndex | None = None,
     *,
     query: tuple[str, float, float] | None = None,
+    without: str | None = None,
 ) -> list[Moment]:
     """Find the ``k`` best moments by non-maximum suppression.
 
@@ -68,6 +70,7 @@ def find_moments(
         queries: vectors of one video or span, float32, shape (Q, D), unit length.
         k: number of moments to find; fewer are returned if there are fewer.
         query: file, start and end in seconds of a query that is a span: of the rows in it only the best counts.
+        without: a file whose rows are not found.
         index: searches the candidates of this index only. Standard scores then come from a sample of the rows.
     """
     if index is None:
@@ -83,7 +86,7 @@ def find_moments(
         def propose(num_rows: int) -> Proposal:
             return _proposed_rows(vectors, queries, index, num_rows)
 
-    kept = keep_moments(vectors, propose, k, query)
+    kept = keep_moments(vectors, propose, k, query, without)
     standard = standardise(torch.tensor([score for _, score, _ in kept]), sample).tolist()
     return [Moment(row, score, z, place) for (row, score, place), z in zip(kept, standard, strict=True)]
 
@@ -117,7 +120,11 @@ def _proposed_rows(vectors: Vectors, queries: Tensor, index: ApproximateIndex, n
 
 
 def keep_moments(
-    vectors: Vectors, propose: Callable[[int], Proposal], k: int, query: tuple[str, float, float] | None = None
+    vectors: Vectors,
+    propose: Callable[[int], Proposal],
+    k: int,
+    query: tuple[str, float, float] | None = None,
+    without: str | None = None,
 ) -> list[tuple[int, float, Place]]:
     """Keep the best rows that do not overlap; more rows are asked for until there are ``k`` or no more rows.
 
@@ -126,6 +133,7 @@ def keep_moments(
         propose: returns so many of the best rows.
         k: number of rows to keep.
         query: as for `find_moments`.
+        without: as for `find_moments`.
 
     Returns:
         Row, score and place of each, best first.
@@ -133,22 +141,43 @@ def keep_moments(
     num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
     while True:
         kept: list[tuple[int, float, Place]] = []
-        of_file: dict[str, list[Place]] = defaultdict(list)
+        of_file: dict[str, _Disjoint] = defaultdict(_Disjoint)
         rows, scores, is_all = propose(num_rows)
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             place = vectors.place_of(row)
-            if not any(overlaps(place, other) for other in of_file[place.file]):
+            if place.file != without and not of_file[place.file].overlap(place):
                 kept.append((row, score, place))
-                of_file[place.file].append(place)
+                of_file[place.file].add(place)
                 if query is not None and place.file == query[0]:
                     asked = replace(place, start_seconds=query[1], end_seconds=query[2])
                     if overlaps(place, asked):
-                        of_file[place.file].append(asked)
+                        of_file[place.file].add(asked)
             if len(kept) == k:
                 return kept
         if is_all:
             return kept
         num_rows = min(4 * num_rows, len(vectors))
+
+
+class _Disjoint:
+    """Spans of one file, of which one is compared with those near to it only: there may be thousands."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []  # by their start
+        self.longest = 0.0  # in seconds
+
+    def add(self, place: Place) -> None:
+        insort(self.places, place, key=_start)
+        self.longest = max(self.longest, place.end_seconds - place.start_seconds)
+
+    def overlap(self, place: Place) -> bool:
+        first = bisect_left(self.places, place.start_seconds - self.longest, key=_start)
+        after = bisect_right(self.places, place.end_seconds, key=_start)
+        return any(overlaps(place, other) for other in self.places[first:after])
+
+
+def _start(place: Place) -> float:
+    return place.start_seconds
 
 
 def overlaps(one: Timed, other: Timed) -> bool:

@@ -38,6 +38,7 @@ class SearchConfig(ComputeOptions):
         end: End of this part. Default: the end of the video.
         vectors: Folder of the vectors that v3s embed wrote.
         k: Number of hits to find.
+        other_files: Find none in the file of the query.
         out: JSON file for the result; CSV if its name ends in .csv.
         page: HTML page with thumbnails that move and lead to the file, at the time of the hit.
         clips: Folder for the hits as small H.264 files.
@@ -53,6 +54,7 @@ class SearchConfig(ComputeOptions):
     end: str | None = None
     backbone: str | None = None
     k: int = 10
+    other_files: bool = False
     approximate: bool = False
     out: str | None = None
     page: str | None = None
@@ -103,8 +105,10 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     index = open_index(vectors) if config.approximate else None
     encoder = open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
     query = encode_query(encoder, vectors, Path(config.query), *config.span)
-    asked = (str(Path(config.query).resolve()), *query.times) if query.is_span else None
-    moments = find_moments(vectors, query.vectors, config.k, index, query=asked)
+    file = str(Path(config.query).resolve())
+    asked = (file, *query.times) if query.is_span else None
+    without = file if config.other_files else None
+    moments = find_moments(vectors, query.vectors, config.k, index, query=asked, without=without)
     root, view = Path(vectors.description.root), vectors.description.space.view
     known = cache(lambda file: known_video(root, Path(file), view))
 

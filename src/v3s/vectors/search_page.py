@@ -14,6 +14,7 @@ from v3s.vectors.query import Query
 from v3s.video.decode import Video
 from v3s.video.index import VideoError
 
+MOST_HITS = 100  # on the page
 _WIDTH = 240  # of a film, in pixels
 _SECONDS, _MOST_FRAMES = 3, 32  # of a film: a part around the middle, at the original speed
 _GREY = data_uri(
@@ -32,20 +33,21 @@ def search_page(
     Args:
         name: the query's file.
         query: what was searched with.
-        hits: what was found, best first.
+        hits: what was found, best first; the first `MOST_HITS` are shown, and how many there are.
         videos: open each hit as a video.
         lead: what was searched, and how.
         folder: where the page will lie; links are relative to it.
     """
     caption = "{}, {} to {}".format(name, *map(time_text, query.times))
     found = []
-    for hit, open_video in zip(hits, videos, strict=True):
+    for hit, open_video in zip(hits[:MOST_HITS], videos[:MOST_HITS], strict=True):
         text = f"{hit.rank}. {hit.path}, {hit.start} to {hit.end}: {hit.score:.4f}, z {hit.z:+.2f}"
         times = (hit.start_seconds, hit.end_seconds)
         link = _link(hit.file, folder, times) if hit.clip is None else _link(hit.clip, folder)
         found.append((*_film(text, hit.file, open_video), link))
     asked = (*_film(caption, name, lambda: query.video), _link(name, folder, query.times))
-    return render("search.html", title=f"Similar to {Path(name).name}", lead=lead, query=asked, hits=found)
+    title = f"Similar to {Path(name).name}"
+    return render("search.html", title=title, lead=lead, query=asked, hits=found, num_hits=len(hits))
 
 
 def _link(file: str, folder: Path, times: tuple[float, float] | None = None) -> str:

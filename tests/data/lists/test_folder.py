@@ -43,7 +43,7 @@ def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) ->
     assert videos.labels == ("deep", "b", "b", None)
     assert videos.classes == ("b", "deep")
     assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
-    skipped = "1 file with other endings (1 .txt), 2 hidden"
+    skipped = "1 file with endings that no video has (1 .txt), 2 hidden"
     assert (videos.skipped, videos.description) == (skipped, f"{videos.source}; skipped: {skipped}")
     assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
 
@@ -62,12 +62,16 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
     make_files(tmp_path, ["README", "notes.TXT", "clips/a.srt", "clips/b.srt", ".cache/x.mp4", "clips/.DS_Store"])
     videos = list_videos(tmp_path)
     assert list(videos.paths) == wanted
-    by_ending = "25 .png, 2 .srt, 1 .txt, 1 without ending"
+    by_ending = "2 .srt, 1 .txt, 1 without ending"
     assert sorted(videos.skipped.partition("(")[2].partition(")")[0].split(", ")) == sorted(by_ending.split(", "))
-    assert videos.skipped.startswith("29 files with other endings (25 .png, 2 .srt, ")
-    assert videos.skipped.endswith(", 2 hidden")
+    assert videos.skipped.startswith("4 files with endings that no video has (2 .srt, ")
+    assert videos.skipped.endswith(
+        ", 2 hidden, 25 pictures (25 .png): to be the frames of a video, pictures need numbers in their names and a "
+        "folder that holds no video"
+    )
     found = find_files(tmp_path)
-    assert found.others.total() + found.num_hidden + len(found.videos) == 29 + 2 + len(wanted)
+    counts = found.others.total(), found.pictures.total(), found.num_hidden, len(found.videos)
+    assert counts == (4, 25, 2, len(wanted))
 
 
 def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"contains no videos: .*such as \.avi or \.mp4; skipped: nothing"):
         list_videos(tmp_path / "empty")
     make_files(tmp_path / "other", ["a/front.jpg", "a/back.jpg"])
-    with pytest.raises(ValueError, match=r"skipped: 2 files with other endings \(2 \.jpg\), such as a/\w+\.jpg"):
+    with pytest.raises(ValueError, match=r"skipped, such as a/\w+\.jpg: 2 pictures \(2 \.jpg\): to be the frames"):
         list_videos(tmp_path / "other")
 
 

@@ -71,7 +71,7 @@ def test_subfolders_are_videos_beside_files_and_other_pictures_are_counted(small
     listed = list_videos(tmp_path)
     assert listed.paths == ("run/a.mp4", "top", "walk/clip1", "walk/clip2")
     assert listed.labels == ("run", None, "walk", "walk")
-    assert "3 files with other endings (3 .png)" in listed.description
+    assert "skipped: 3 pictures (3 .png): to be the frames of a video, " in listed.description
     one = list_videos(tmp_path / "walk" / "clip1")
     assert (one.root, one.paths) == (tmp_path / "walk", ("clip1",))
     (tmp_path / "list.txt").write_text("walk/clip2 a\nrun/a.mp4 b\n")

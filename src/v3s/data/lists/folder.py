@@ -31,13 +31,15 @@ class FoundFiles:
 
     Attributes:
         videos: Files that are videos by their ending, relative to the folder, posix.
-        others: How many files of each other ending there are, ``""`` for those without one.
+        pictures: How many pictures of each ending are no frames of a video.
+        others: How many other files of each ending there are, ``""`` for those without one.
         num_hidden: Names that begin with a dot, of files and of folders.
         num_own: Folders below it, and videos in it, that v3s wrote.
         example: One of the other files.
     """
 
     videos: list[str] = field(default_factory=list)
+    pictures: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
     num_hidden: int = 0
     num_own: int = 0
@@ -47,12 +49,14 @@ class FoundFiles:
         """What was skipped, in words; empty if nothing was."""
         parts = []
         if number := self.others.total():
-            by_ending = ", ".join(
-                f"{count:,} {ending or 'without ending'}" for ending, count in self.others.most_common()
-            )
-            parts.append(f"{counted(number, 'file')} with other endings ({by_ending})")
+            parts.append(f"{counted(number, 'file')} with endings that no video has ({_by_ending(self.others)})")
         parts += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
         parts += [f"{counted(self.num_own, 'output')} of v3s"] if self.num_own else []
+        if number := self.pictures.total():
+            parts.append(
+                f"{counted(number, 'picture')} ({_by_ending(self.pictures)}): to be the frames of a video, pictures "
+                "need numbers in their names and a folder that holds no video"
+            )
         return ", ".join(parts)
 
 
@@ -94,9 +98,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     _walk(root, "", (), inside, found)
     if not found.videos:
         skipped = found.skipped()
-        content = (
-            f"skipped: {skipped}, such as {found.example}" if found.example else f"skipped: {skipped or 'nothing'}"
-        )
+        content = f"skipped{f', such as {found.example}' if found.example else ''}: {skipped or 'nothing'}"
         raise ValueError(
             f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS | STACK_ENDINGS)} "
             f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
@@ -191,6 +193,10 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             _add_other(found, name)
 
 
+def _by_ending(numbers: Counter[str]) -> str:
+    return ", ".join(f"{number:,} {ending or 'without ending'}" for ending, number in numbers.most_common())
+
+
 def _are_frames(folder: Path) -> bool:
     """Whether the pictures of a folder are the frames of a video.
 
@@ -223,7 +229,7 @@ def _add_file(found: FoundFiles, name: str) -> None:
 
 
 def _add_other(found: FoundFiles, name: str) -> None:
-    found.others[_ending(name)] += 1
+    (found.pictures if is_picture(name) else found.others)[_ending(name)] += 1
     found.example = found.example or name
 
 

@@ -9,6 +9,9 @@ import { Player } from "./player.js";
 
 const PAGE = 60;
 const FILTERS = ["folder", "label", "mark", "shortest", "longest", "after", "before", "cluster", "map", "lasso"];
+const KEPT = "other_files"; // a choice that stays while the page is open, also if all spans are shown
+const SCORES = { like: "cosine similarity", stretch: "cosine similarity", outliers: "distance from the nearest others", answer: "probability", unsure: "doubt of the probe" };
+const isNarrow = matchMedia("(max-width: 56rem)"); // the player is above the results, not beside them
 const VIEWS = ["grid", "map", "clusters", "duplicates"];
 const find = (selector) => document.querySelector(selector);
 const form = find("#filters"), message = find("#message");
@@ -35,6 +38,7 @@ const labels = new Labels(find("#labels"), {
 function report(error) {
   if (error.name === "AbortError") return;
   message.hidden = false;
+  message.scrollIntoView({ block: "nearest" });
   message.textContent = error instanceof Refused ? error.message : `The server does not answer (${error.message}). Is v3s serve running?`;
 }
 
@@ -45,14 +49,14 @@ function searchLike(span) {
 
 function openPlayer(span) {
   player.open(span);
-  find("#player").scrollIntoView({ block: "nearest" });
+  find("#player").scrollIntoView({ block: isNarrow.matches ? "start" : "nearest" });
   grid.setOpen(span.row);
 }
 
 function readAddress() {
   const values = new URLSearchParams(location.search);
   const found = { order: values.get("order") ?? "listed", view: VIEWS.includes(values.get("view")) ? values.get("view") : "grid" };
-  for (const name of FILTERS) if (values.has(name)) found[name] = values.get(name);
+  for (const name of [...FILTERS, KEPT]) if (values.has(name)) found[name] = values.get(name);
   return found;
 }
 
@@ -74,7 +78,8 @@ async function show() {
   find("#more").hidden = true;
   showForm();
   showView();
-  if (find("#results").getBoundingClientRect().top < 0) find("#results").scrollIntoView();
+  const top = find(isNarrow.matches && player.isOpen ? "#player" : "#results");
+  if (top.getBoundingClientRect().top < 0) top.scrollIntoView();
   if (state.view !== "duplicates") await showMore(signal);
 }
 
@@ -96,7 +101,7 @@ async function showMore(signal) {
     if (shown === 0) {
       const kind = collection.whole_files ? "videos" : "spans";
       const cluster = "cluster" in wanted ? ` of cluster ${Number(wanted.cluster) + 1}` : "";
-      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}${cluster}, ${found.caption}`;
+      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}${cluster}, ${found.caption}${numbersOf(state.order)}`;
       if (!orders.has(state.order) && !state.order.startsWith("suggested")) { orders.set(state.order, found.caption); showForm(); }
     }
     grid.add(found.spans, collection.whole_files);
@@ -106,6 +111,13 @@ async function showMore(signal) {
   } catch (error) { report(error); }
   if (loading === signal) loading = null;
 }
+
+function numbersOf(order) { // what the numbers on the tiles are
+  const name = SCORES[order.split(":")[0]];
+  return name ? `; numbers: ${name}` : "";
+}
+
+const searches = (order) => /^(like|stretch):/.test(order);
 
 function option(value, text) { return element("option", { value, textContent: text }); }
 
@@ -117,6 +129,8 @@ function showForm() {
   form.elements.folder.value = state.folder ?? "";
   form.elements.label.value = state.mark !== undefined ? `mark:${state.mark}` : state.label !== undefined ? `label:${state.label}` : "";
   for (const name of ["shortest", "longest", "after", "before"]) form.elements[name].value = state[name] ?? "";
+  form.elements[KEPT].checked = state[KEPT] === "1";
+  form.elements[KEPT].closest("label").hidden = !searches(state.order) || collection.num_files < 2 || collection.whole_files;
   find("#clear").hidden = !FILTERS.some((name) => name in state && name !== "map") && state.order === "listed";
 }
 
@@ -147,7 +161,7 @@ async function giveLabel(name) {
   await labels.give(span, name);
 }
 
-form.addEventListener("change", () => {
+for (const place of [form, find("#found")]) place.addEventListener("change", () => {
   const values = form.elements, text = values.label.value, times = {};
   for (const name of ["shortest", "longest", "after", "before"]) {
     const written = values[name].value.trim();
@@ -160,6 +174,7 @@ form.addEventListener("change", () => {
     folder: values.folder.value === "" ? null : values.folder.value,
     label: text.startsWith("label:") ? text.slice(6) : null,
     mark: text.startsWith("mark:") ? text.slice(5) : null,
+    [KEPT]: values[KEPT].checked ? "1" : null,
   });
 });
 form.addEventListener("submit", (event) => event.preventDefault());
@@ -195,6 +210,11 @@ addEventListener("keydown", (event) => {
   action();
 });
 
+function chooseCluster(cluster) {
+  go({ cluster });
+  if (find("#results").getBoundingClientRect().top > 0.7 * innerHeight) find("#results").scrollIntoView();
+}
+
 function makeViews() {
   const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
   if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
@@ -202,7 +222,7 @@ function makeViews() {
   const namesOf = (by, number) => (by === "cluster" ? `Cluster ${number + 1}` : by === "mark" ? labels.names[number] : collection.labels.find((each) => each.number === number)?.name ?? "");
   views = {
     map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
-    clusters: new Clusters(find("#clusters"), { onError: report, onChoose: (cluster) => go({ cluster }) }),
+    clusters: new Clusters(find("#clusters"), { onError: report, onChoose: chooseCluster }),
     duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer, wholeFiles: collection.whole_files }),
   };
   for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => go({ view: button.dataset.view }));

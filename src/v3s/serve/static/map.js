@@ -2,12 +2,16 @@
 
 import { element, media, reasonOf } from "./api.js";
 
-const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat
+const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat in another shape
   [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [160, 140, 20],
   [117, 80, 170], [60, 160, 60], [200, 60, 80], [20, 140, 160], [150, 100, 60],
 ];
 const GREY = [140, 147, 155];
-const MOST_NAMED = 24, MARGIN = 12, NEAR = 14, MOST_CORNERS = 120;
+const SHAPES = [ // corners, from -1 to 1
+  [-1, -1, 1, -1, 1, 1, -1, 1], [0, -1.3, 1.2, 1, -1.2, 1], [0, -1.4, 1.4, 0, 0, 1.4, -1.4, 0], [0, 1.3, 1.2, -1, -1.2, -1],
+  [-0.4, -1.2, 0.4, -1.2, 0.4, -0.4, 1.2, -0.4, 1.2, 0.4, 0.4, 0.4, 0.4, 1.2, -0.4, 1.2, -0.4, 0.4, -1.2, 0.4, -1.2, -0.4, -0.4, -0.4],
+];
+const MOST_NAMED = 60, MARGIN = 12, NEAR = 14, MOST_CORNERS = 120;
 
 export class SpanMap {
   constructor(section, { onLasso, onChoose, onError, colourings, namesOf }) {
@@ -54,6 +58,7 @@ export class SpanMap {
     try {
       if (by === "cluster") this.state.textContent = "looking for clusters …";
       this.colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
+      this.by = by;
       this.draw();
       this.name(by);
     } catch (error) { this.onError(error); }
@@ -63,9 +68,7 @@ export class SpanMap {
   name(by) { // what the colours are
     const numbers = by ? [...new Set(this.colours)].sort((one, other) => one - other) : [];
     const items = numbers.slice(0, MOST_NAMED).map((number) => {
-      const dot = element("span", { className: "dot" });
-      dot.style.background = `rgb(${colourOf(number)})`;
-      return element("li", {}, dot, number < 0 ? "none" : this.namesOf(by, number));
+      return element("li", {}, sample(number), number < 0 ? "none" : this.namesOf(by, number));
     });
     if (numbers.length > MOST_NAMED) items.push(element("li", { textContent: `and ${numbers.length - MOST_NAMED} more` }));
     this.legend.replaceChildren(...items);
@@ -84,15 +87,20 @@ export class SpanMap {
     Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d"), image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
     const { side, left, top } = this.place([0, 0]), count = points.length / 2;
-    const size = Math.max(1, Math.round((count < 3000 ? 5 : count < 30000 ? 3 : 1.5) * scale)), half = size / 2;
+    const size = Math.max(1, Math.round((count < 3000 ? 6 : count < 30000 ? 4 : 1.5) * scale)), shapes = SHAPES.map((shape) => rowsOf(shape, size));
     for (let number = 0; number < count; number += 1) {
-      const [red, green, blue] = colourOf(this.colours ? this.colours[number] : 0);
+      const group = this.colours ? this.colours[number] : 0;
+      const [red, green, blue] = colourOf(group);
       const colour = (255 << 24) | (blue << 16) | (green << 8) | red;
-      const x = Math.round((left + points[2 * number] / 65535 * side) * scale - half), y = Math.round((top + points[2 * number + 1] / 65535 * side) * scale - half);
-      for (let down = Math.max(0, y); down < Math.min(height, y + size); down += 1) pixels.fill(colour, down * width + Math.max(0, x), down * width + Math.min(width, x + size));
+      const x = Math.round((left + points[2 * number] / 65535 * side) * scale), y = Math.round((top + points[2 * number + 1] / 65535 * side) * scale);
+      for (const [row, from, to] of shapes[shapeOf(group)]) {
+        const down = y + row;
+        if (down >= 0 && down < height) pixels.fill(colour, down * width + Math.max(0, x + from), down * width + Math.min(width, x + to));
+      }
     }
     context.putImageData(image, 0, 0);
     context.scale(scale, scale);
+    if (this.by === "cluster") this.number(context);
     const corners = this.drawn ?? this.lasso;
     if (!corners) return;
     context.beginPath();
@@ -104,6 +112,25 @@ export class SpanMap {
     context.lineWidth = 2;
     context.strokeStyle = getComputedStyle(canvas).color;
     context.stroke();
+  }
+
+  number(context) { // each cluster, in the middle of its points
+    const sums = new Map();
+    for (let point = 0; point < this.colours.length; point += 1) {
+      const sum = sums.get(this.colours[point]) ?? [0, 0, 0];
+      sum[0] += this.points[2 * point]; sum[1] += this.points[2 * point + 1]; sum[2] += 1;
+      sums.set(this.colours[point], sum);
+    }
+    Object.assign(context, { font: "700 14px system-ui, sans-serif", textAlign: "center", textBaseline: "middle", lineWidth: 4, lineJoin: "round" });
+    const style = getComputedStyle(this.canvas);
+    for (const [group, [across, down, count]] of sums) {
+      if (group < 0) continue;
+      const { x, y } = this.place([across / count / 65535, down / count / 65535]);
+      context.strokeStyle = style.backgroundColor;
+      context.strokeText(group + 1, x, y);
+      context.fillStyle = style.color;
+      context.fillText(group + 1, x, y);
+    }
   }
 
   at(event) { // a place on the map, each side 0 to 1
@@ -164,6 +191,34 @@ export class SpanMap {
   pointerleave() { this.peek.hidden = true; }
 
   pointercancel() { this.drawn = null; this.draw(); }
+}
+
+function shapeOf(number) { return number < 0 ? 0 : Math.floor(number / COLOURS.length) % SHAPES.length; }
+
+function rowsOf(shape, size) { // [row, from, to) of the pixels of a shape around its point
+  const rows = [], half = size / 2;
+  for (let row = -size; row <= size; row += 1) {
+    const y = (row + 0.5) / half, inside = [];
+    for (let column = -size; column <= size; column += 1) if (contains(shape, (column + 0.5) / half, y)) inside.push(column);
+    if (inside.length) rows.push([row, inside[0], inside.at(-1) + 1]);
+  }
+  return rows;
+}
+
+function contains(corners, x, y) { // whether a ray to the right crosses the sides an odd number of times
+  let inside = false;
+  for (let at = 0, before = corners.length - 2; at < corners.length; before = at, at += 2) {
+    const [x1, y1, x2, y2] = [corners[before], corners[before + 1], corners[at], corners[at + 1]];
+    if ((y1 > y) !== (y2 > y) && x < (x2 - x1) * (y - y1) / (y2 - y1) + x1) inside = !inside;
+  }
+  return inside;
+}
+
+function sample(number) { // a point of the map, for the legend
+  const make = (name, values) => { const made = document.createElementNS("http://www.w3.org/2000/svg", name); for (const [key, value] of Object.entries(values)) made.setAttribute(key, value); return made; };
+  const drawing = make("svg", { viewBox: "-1.5 -1.5 3 3", "aria-hidden": "true" });
+  drawing.append(make("polygon", { points: SHAPES[shapeOf(number)].join(" "), fill: `rgb(${colourOf(number)})` }));
+  return drawing;
 }
 
 function colourOf(number) { return number < 0 ? GREY : COLOURS[number % COLOURS.length]; }
