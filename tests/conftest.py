@@ -20,6 +20,7 @@ from rich.console import Console
 from v3s import PretrainConfig, pretrain
 from v3s.data.synthetic import make_clips
 from v3s.protocols.finetune import FinetuneConfig
+from v3s.protocols.probe import ProbeConfig, probe
 from v3s.train.progress import Progress
 from v3s.vectors.embed import EmbedConfig
 
@@ -188,3 +189,11 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCon
                 yield
 
     return die_after
+
+
+@pytest.fixture(scope="module")
+def recognizer(probing: ProbeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The linear recognizer that a module's own ``probing`` saves."""
+    folder = tmp_path_factory.mktemp("recognizers") / "linear"
+    probe(replace(probing, save=str(folder)), console=Console(quiet=True))
+    return folder

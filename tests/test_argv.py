@@ -1,6 +1,7 @@
 """Options from a dataclass: what words, files and the help make of them, and what a user sees of mistakes."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -288,6 +289,16 @@ def test_yaml_there_and_back() -> None:
 def test_what_was_probably_meant(word: str, hint: str) -> None:
     names = [name for option in options_of(Train) for name in option.names]
     assert closest(word, names) == (f" (did you mean {hint!r}?)" if hint else "")
+
+
+def test_two_folders_and_a_file_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both errors name what works: one pattern, and a path that does not begin with the dash."""
+    with pytest.raises(UsageError, match=r"'a' and 'b'; several are one pattern in quotes: '\{a,b\}'"):
+        parse_words(options_of(Train), ["a", "b"])
+    monkeypatch.chdir(tmp_path)
+    Path("-dash.avi").touch()
+    with pytest.raises(UsageError, match=r"unknown option '-dash.avi'; to name the file, write \./-dash\.avi"):
+        parse_words(options_of(Train), ["-dash.avi"])
 
 
 def test_several_may_be_meant() -> None:

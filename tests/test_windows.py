@@ -17,7 +17,7 @@ from v3s.features.encoder import Feature
 from v3s.features.saved import describe_trained
 from v3s.protocols.compare import CompareConfig, compare
 from v3s.protocols.labelled.features import labelled_vectors
-from v3s.protocols.probe import ProbeConfig, probe
+from v3s.protocols.probe import ProbeConfig
 from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.recognizers.classifier import load_classifier
 from v3s.recognizers.predict import PredictConfig, predict
@@ -55,13 +55,6 @@ def probing(stacks: Path) -> ProbeConfig:
         data=str(stacks), backbone="random:r3d@0.125", clip_frames=8, clip_size=32, num_clips=2, few_labels=(),
         window=WINDOW, workers=0, device="cpu", precision="fp32",
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def recognizer(probing: ProbeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recognizers") / "linear"
-    probe(replace(probing, save=str(folder)), console=QUIET)
-    return folder
 
 
 def embedding(stacks: Path, out: Path, **values: object) -> EmbedConfig:

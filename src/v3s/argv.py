@@ -12,6 +12,7 @@ The docstring of the class, or of a class that it inherits from, describes each 
 of the help; see `GROUPS`.
 """
 
+import os
 import re
 import shutil
 import textwrap
@@ -195,7 +196,8 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
                 while option.commas and left and not left[0].startswith("-"):
                     text += f",{left.popleft()}"
         elif name.startswith("-"):
-            raise UsageError(f"unknown option {name!r}{closest(name, named)}")
+            hint = f"; to name the file, write ./{word}" if os.path.lexists(word) else closest(name, named)
+            raise UsageError(f"unknown option {name!r}{hint}")
         else:
             raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
         raw.setdefault(option.field, []).extend((name, part) for part in _parts(option, text))
@@ -297,7 +299,9 @@ def _value(option: Option, raw: RawValues) -> Any:
     if len(raw) > 1:
         names = " or ".join(dict.fromkeys(name for name, _ in raw))
         texts = " and ".join(repr(text) for _, text in raw)
-        raise UsageError(f"{names} is given more than once: {texts}")
+        pattern = ",".join(text for _, text in raw)
+        hint = f"; several are one pattern in quotes: '{{{pattern}}}'" if option.word == "DATA" else ""
+        raise UsageError(f"{names} is given more than once: {texts}{hint}")
     return _one_value(option, *raw[0])
 
 

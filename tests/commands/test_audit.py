@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s import TASKS
-from v3s.commands.audit import STIMULI, AuditConfig, Scores, Stimuli, audit, conclude, draw_texture
+from v3s.commands.audit import STIMULI, AuditConfig, Scores, Stimuli, audit, conclude, conclude_cues, draw_texture
 from v3s.commands.pixel_cues import ALL_CUES, CUES, clip_cues, probe_cues
 from v3s.commands.scores import HeadScores
 from v3s.data.clips import VALIDATION_EPOCH, PretextClips
@@ -197,6 +197,17 @@ def test_temporal_label_read_from_what_does_not_move_is_a_leak(name: str) -> Non
     assert f"30.0% ± 1.4% on {name}" in leak
 
 
+def test_the_statistics_of_clips_are_put_in_words() -> None:
+    """What all of them give away with each setting; nothing is claimed where it is not significant."""
+    rows = {
+        "paper: motion": (head(0.9), head(0.9)), "paper: all three": (head(0.3), head(0.1)),
+        "even: all three": (head(0.11), head(0.11)),
+    }  # fmt: skip
+    spatial, temporal = conclude_cues(rows)
+    assert "30.0% ± 1.4% (paper), 11.0% ± 1.0% (even) of them, chance is 10.0%: with paper, a network can" in spatial
+    assert temporal.endswith("no sign of a shortcut in 100 independent samples")
+
+
 # Whole audits
 
 
@@ -208,7 +219,10 @@ def test_audit_of_clips(small_videos: Path, tmp_path: Path) -> None:
     found = audit(config, console=QUIET)
     names = {f"{zoom}: {cue}" for zoom in ("paper", "even", "v3s-plus") for cue in (*CUES, ALL_CUES)}
     assert set(found.rows) == names  # no more: none of these videos has bars
-    assert found.conclusions == ["videos with bars: 0 of 16"]
+    temporal, bars = found.conclusions  # the spatial head has one label
+    assert temporal.startswith(f"temporal labels: the statistics give {found.rows['paper: all three'][1].accuracy:.1%}")
+    assert bars == "videos with bars: 0 of 16"
+    assert temporal in (tmp_path / "audit.html").read_text()
     assert {pair[1].confusion.sum() for pair in found.rows.values()} == {15}  # 3 clips of a third of 16 videos
     written = json.loads((tmp_path / "audit.json").read_text())
     assert written["rows"]["even: motion"]["temporal"]["accuracy"] == found.rows["even: motion"][1].accuracy

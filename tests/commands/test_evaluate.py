@@ -13,7 +13,7 @@ from rich.console import Console
 
 from v3s import TASKS, EvaluateConfig, PretrainConfig, pretrain
 from v3s.commands.evaluate import evaluate
-from v3s.commands.scores import chance, critical_value, score_head
+from v3s.commands.scores import chance, score_head
 from v3s.data.clips import PretextClips
 from v3s.pages.images import mp4
 from v3s.pretext.plan import draw_labels
@@ -41,12 +41,6 @@ def test_clips_of_one_video_are_not_independent_draws() -> None:
     assert scores.standard_error == pytest.approx(0.5)
     alone = score_head(("a", "b"), "class", truth, answers, np.zeros(20, int))
     assert alone.standard_error == pytest.approx(np.sqrt(0.25 / 19))
-
-
-@pytest.mark.parametrize(("num_groups", "exact"), [(8, 2.998), (16, 2.602), (31, 2.457), (1001, 2.330)])
-def test_the_critical_value_is_students(num_groups: int, exact: float) -> None:
-    assert critical_value(num_groups) == pytest.approx(exact, rel=0.008)
-    assert critical_value(3) == np.inf
 
 
 def test_heads_at_chance_are_seldom_called_better() -> None:

@@ -127,6 +127,7 @@ def test_the_epoch_that_is_kept_and_the_last_one(
     monkeypatch.setattr(fit, "validate", lambda *arguments: next(passes))
     given = replace(config, out=str(tmp_path), keep=keep, epochs=4, statistics_clips=0)
     result = pretrain(given, console=QUIET)
+    assert ("kept: epoch" in (tmp_path / "train.log").read_text()) == (keep != "last")  # where nothing is chosen
     assert (result.best_epoch, result.validation) == (kept, means[kept - 1])
     assert describe_trained(tmp_path).results["epoch"] == kept
     assert [line["best_epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")][-1] == kept

@@ -83,7 +83,7 @@ def test_the_same_content_under_other_names_is_reported(folder: Path) -> None:
     }
     originals = {path: report.copy_of for path, report in reports.items()}
     assert originals == dict.fromkeys(("copy.mp4", "link.mp4", "tagged.mp4"), "a/one.mp4") | dict.fromkeys(PATHS, "")
-    assert "note: copy.mp4: has the same content as a/one.mp4" in console.export_text()
+    assert "note: copy.mp4: has the same content as 'a/one.mp4'" in console.export_text()
     console = Console(record=True, width=200)
     usable_videos(list_videos(folder), min_frames=8, console=console, workers=0)
     assert "3 videos with the same content as another one; v3s check names them" in console.export_text()

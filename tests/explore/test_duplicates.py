@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from v3s.explore.duplicates import Duplicate, duplicates_among
+from v3s.explore.duplicates import Duplicate, duplicates_among, least_similarity_of
 from v3s.explore.spans import SpanTable
 
 STEP, LENGTH = 1.0, 2.0  # seconds between the starts of spans, and of each
@@ -147,3 +147,19 @@ def test_offsets_may_vary_by_less_than_a_step() -> None:
     table.starts[60:] += np.where(np.arange(50) % 2, -0.5, -0.7)  # steps are 0.8 s and 1.2 s
     (found,) = duplicates_among(vectors, table)
     assert (found.num_pairs, found.first.start_seconds, found.first.end_seconds) == (12, 10, 23)
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0])
+def test_the_least_similarity_is_read_from_unrelated_pairs(spread: float) -> None:
+    """Five scenes, each shown by many files: what shows one scene is similar, and no copy; a planted copy is found."""
+    generator = np.random.default_rng(0)
+    scenes = generator.standard_normal((5, 24))[np.arange(60) % 5]
+    vectors = unit(scenes + spread * generator.standard_normal((60, 24)))
+    table = SpanTable(tuple(map(str, range(60))), np.arange(60), np.zeros(60), np.full(60, 5.0), True)
+    least = least_similarity_of(vectors, table)
+    assert (least > 0.95) == (spread < 1)
+    assert (len(duplicates_among(vectors, table, least=0.95)) > 100) == (spread < 1)
+    assert duplicates_among(vectors, table) == ()
+    vectors[41] = unit(vectors[None, 7] + 1e-3 * unit(generator.standard_normal((1, 24))))
+    (found,) = duplicates_among(vectors, table)
+    assert (found.first.file, found.second.file) == ("7", "41")

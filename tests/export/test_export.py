@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from torch import nn
 
@@ -93,14 +95,35 @@ def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path,
     manifest = json.loads((pretrained / "manifest.json").read_text())
     for count in ("listed", "train", "validation"):
         assert f"| {manifest['videos'][count]} |" in text
-    assert "| batch_size | 4 |" in text
-    results = describe_trained(pretrained).results
-    assert f"| spatial | {results['accuracy_spatial']:.1%} ± " in text
+    assert "| clips per step | 4 |" in text
+    results, unread = describe_trained(pretrained).results, ("out", "workers", "batch_size", "checkpoint", "precision")
+    assert not [name for name in unread if f"| {name} |" in text]
+    assert f"those after epoch {results['epoch']}, that with the lowest validation loss." in text
+    assert f"| temporal | {results['accuracy_temporal']:.1%} ± " in text
+    assert "| spatial |" not in text  # its head has one label
+    assert "by which the epoch was chosen" in text
     written = text + (folder / "config.json").read_text(encoding="utf-8")
     for path in [small_videos, pretrained, *small_videos.rglob("*.mp4")]:
         assert str(path) not in written
     for path in small_videos.rglob("*.mp4"):
         assert path.name not in written
+
+
+def test_the_card_of_weights_that_nothing_chose_and_of_a_share_without_an_error(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    """A run that kept the last epoch, whose temporal head was always wrong."""
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    options = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(options | {"keep": "last"}))
+    described = json.loads((run / "config.json").read_text())
+    described["results"]["accuracy_temporal"] = 0.0
+    (run / "config.json").write_text(json.dumps(described))
+    folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "the last one; validation chose nothing." in text
+    assert "by which the epoch was chosen" not in text
+    assert "| temporal | 0.0% | " in text
 
 
 def test_the_start_of_a_training_is_a_hash_and_no_name(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Standard errors over groups of videos."""
 
+from math import inf
+
 import pytest
 import torch
 
-from v3s.protocols.errors import standard_error
+from v3s.protocols.errors import chance_sentence, critical_value, standard_error
 
 
 def test_videos_of_their_own_give_the_ordinary_error() -> None:
@@ -35,3 +37,21 @@ def test_the_example_of_the_page_on_groups() -> None:
     right = torch.tensor([1.0] * 9 + [0.0] * 1 + [1.0] * 9 + [0.0] * 1 + [1.0] * 3 + [0.0] * 7 + [1.0] * 3 + [0.0] * 7)
     assert standard_error(right, torch.arange(40)) == pytest.approx(0.078, abs=5e-4)
     assert standard_error(right, torch.arange(4).repeat_interleave(10)) == pytest.approx(0.173, abs=5e-4)
+
+
+@pytest.mark.parametrize(("num_groups", "exact"), [(8, 2.998), (16, 2.602), (31, 2.457), (1001, 2.330)])
+def test_the_critical_value_is_students(num_groups: int, exact: float) -> None:
+    assert critical_value(num_groups) == pytest.approx(exact, rel=0.008)
+    assert critical_value(3) == inf
+
+
+def test_a_result_at_chance_is_said_in_words_and_no_other() -> None:
+    sides = {"error": 0.03, "num_scores": 200, "num_groups": 50}
+    assert chance_sentence("linear probe", 0.5, 0.25, noun="video", **sides) is None
+    said = chance_sentence("linear probe", 0.27, 0.25, noun="span", **sides)
+    assert said == (
+        "the linear probe is at chance: 27.0% ± 3.0% of 200 test spans in 50 groups, and a guess gets 25.0%; these "
+        "spans do not show that the vectors distinguish the classes"
+    )
+    few = chance_sentence("linear probe", 1.0, 0.25, noun="video", error=0.0, num_scores=3, num_groups=3)
+    assert few == "3 test videos are too few to distinguish a result from chance"

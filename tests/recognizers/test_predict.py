@@ -37,14 +37,6 @@ def probing(labelled_videos: Path) -> ProbeConfig:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def recognizer(probing: ProbeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A linear recognizer of 8 classes."""
-    folder = tmp_path_factory.mktemp("recognizers") / "linear"
-    probe(replace(probing, save=str(folder)), console=QUIET)
-    return folder
-
-
 @pytest.fixture
 def config(labelled_videos: Path, recognizer: Path, tmp_path: Path) -> PredictConfig:
     return PredictConfig(

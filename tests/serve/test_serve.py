@@ -19,13 +19,15 @@ def test_a_port_is_a_port(port: int) -> None:
         ServeConfig(vectors="vectors", port=port)
 
 
-def test_a_port_that_is_in_use_is_named_before_anything_is_read() -> None:
+def test_a_port_that_is_in_use_is_named_after_a_folder_without_vectors(files: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port is {port}, which cannot be listened on at 127.0.0.1"):
-            serve(ServeConfig(vectors="absent", port=port))
+        with pytest.raises(ValueError, match=f"port is {port}, which cannot be listened on at 127.0.0.1.*with --port"):
+            serve(ServeConfig(vectors=str(files), port=port))
+        with pytest.raises(ValueError, match="contains no vectors"):
+            serve(ServeConfig(vectors=str(tmp_path), port=port))
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:

@@ -211,7 +211,7 @@ def test_frames_that_become_huge_are_refused_by_the_decoder(tmp_path: Path, monk
     both = tmp_path / "both.h264"
     both.write_bytes(small.read_bytes() + huge.read_bytes())
     monkeypatch.setattr(container_module, "MAX_PIXELS", HEIGHT * WIDTH * 2)
-    with pytest.raises(VideoError, match="damaged: decode failed at frame"):
+    with pytest.raises(VideoError, match="damaged: decoding failed at frame"):
         index_video(both)
 
 
@@ -266,6 +266,6 @@ def test_damage_tells_its_stage_and_how_many_frames_decode(tmp_path: Path) -> No
 
 
 def test_nothing_is_printed(shared: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(VideoError, match=r"decode failed at frame 28 .*; of 50 promised frames 49 decode"):
+    with pytest.raises(VideoError, match=r"decoding failed at frame 28 .*; of 50 promised frames 49 decode"):
         index_video(shared / "data" / "odd" / "decord_corrupted.mp4")
     assert capfd.readouterr() == ("", "")

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
-from v3s.commands.pixel_cues import CueClips, probe_cues
+from v3s.commands.pixel_cues import ALL_CUES, CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
-from v3s.commands.scores import HeadScores, critical_value, one_answer_sentence, score_head
+from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
 from v3s.data.clips import PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -39,6 +39,7 @@ from v3s.pretext.cut import cut_clip
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
+from v3s.protocols.errors import critical_value
 from v3s.video.decode import read_frames
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
@@ -94,7 +95,7 @@ class Audit:
     Attributes:
         title: a description of what was audited.
         rows: the scores of both heads by name: a setting and a cue, or a stimulus.
-        conclusions: what follows from the scores of a network, one sentence each.
+        conclusions: what follows from the scores, one sentence each; the terminal, the page and the file show them.
         shown: an example of each stimulus, uint8, shape (stimuli, 3, T, size, size); None without a network.
         masked: what a mask takes away, for the page; None without a mask.
     """
@@ -166,10 +167,32 @@ def _audit_clips(config: AuditConfig, console: Console) -> Audit:
             rows[f"{name}: {cue}"] = scores
     shown = _of_videos(config.clips * len(tested), groups[tested])
     title = f"Linear probe on a few statistics of each clip: {shown}"
-    conclusions = [f"videos with bars: {base.num_with_bars:,} of {len(videos):,}"] if config.trim_bars else []
+    conclusions = conclude_cues(rows)
+    if config.trim_bars:
+        conclusions.append(f"videos with bars: {base.num_with_bars:,} of {len(videos):,}")
     others = counted(len(trained), "other video")
     masked = masked_of(videos) if config.page else None
     return Audit(f"{title}, trained on {others}", rows, conclusions, masked=masked)
+
+
+def conclude_cues(rows: Mapping[str, Scores]) -> list[str]:
+    """State how much of each label the cues together give away, for every setting, one sentence for each head."""
+    sentences = []
+    for place, head in enumerate(_HEADS):
+        ends = f": {ALL_CUES}"
+        scores = {name.removesuffix(ends): pair[place] for name, pair in rows.items() if name.endswith(ends)}
+        first = next(iter(scores.values()))
+        if len(first.labels) == 1:
+            continue
+        figures = ", ".join(f"{_percent(score)} ({name})" for name, score in scores.items())
+        leaking = [name for name, score in scores.items() if score.is_above_chance]
+        start = f"{head} labels: the statistics give {figures} of them, chance is {first.chance:.1%}"
+        if leaking:
+            found = f"with {', '.join(leaking)}, a network can score above chance without looking at what a video shows"
+        else:
+            found = f"no sign of a shortcut in {counted(first.num_groups, 'independent sample')}"
+        sentences.append(f"{start}: {found}")
+    return sentences
 
 
 def _of_videos(num_clips: int, groups: np.ndarray) -> str:

@@ -119,8 +119,7 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     bad = [report for report in result.reports if report.verdict != "usable"]
     bad.sort(key=lambda report: report.verdict == "too short")
     for report in bad[:_NUM_BAD_SHOWN]:
-        stage = f" ({report.stage})" if report.stage else ""
-        say(console, f"{report.verdict}: {report.name}: {report.reason}{stage}")
+        say(console, f"{report.verdict}: {report.name}: {report.reason}")
     if len(bad) > _NUM_BAD_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
         say(console, f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}")

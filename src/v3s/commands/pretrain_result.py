@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from v3s.commands.scores import critical_value
 from v3s.features.saved import describe_trained
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import PretextTask
+from v3s.protocols.errors import critical_value
 from v3s.train.progress import describe
 from v3s.train.run import METRICS, RunFolder, open_log, read_metrics, reporter
 

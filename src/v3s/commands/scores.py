@@ -2,8 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import inf, sqrt
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 from v3s.files.text import short_repr
 from v3s.pretext.plan import LabelPrior
-from v3s.protocols.errors import standard_error
+from v3s.protocols.errors import is_above, standard_error
 
 Counts = NDArray[np.int64]
 
@@ -64,9 +62,10 @@ class HeadScores:
 
         The test is one-sided, at 1 %, over groups.
         """
-        baseline = max(self.chance, self.best_single_answer)
-        by_chance = sqrt(baseline * (1 - baseline) / self.confusion.sum())
-        return self.accuracy > baseline + critical_value(self.num_groups) * max(by_chance, self.standard_error)
+        baseline, num_clips = max(self.chance, self.best_single_answer), int(self.confusion.sum())
+        return is_above(
+            self.accuracy, baseline, error=self.standard_error, num_scores=num_clips, num_groups=self.num_groups
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -98,18 +97,6 @@ def score_head(
     hits = truth == answers
     error = standard_error(torch.from_numpy(hits), torch.from_numpy(groups))
     return HeadScores(tuple(map(str, rows)), confusion, error, len(np.unique(groups)), chance(rows, prior))
-
-
-def critical_value(num_groups: int) -> float:
-    """Return how many standard errors over groups a mean must exceed: one-sided, at 1 %.
-
-    This is Student's t with one degree of freedom less than there are groups, by the expansion of Cornish and Fisher;
-    it differs from the exact value by less than 1 % from 7 groups on. Fewer than 4 show nothing: infinity.
-    """
-    if num_groups < 4:
-        return inf
-    z, freedom = NormalDist().inv_cdf(0.99), num_groups - 1
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def one_answer_sentence(name: str, head: HeadScores) -> str:

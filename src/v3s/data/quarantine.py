@@ -76,7 +76,7 @@ class Quarantine:
             return
         batch = 0 if self.repeats else batch
         self.failures[path], self._first_batches[path] = failure, batch
-        self.report(f"skipped from now on: {path}: {failure.reason} ({failure.stage})")
+        self.report(f"skipped from now on: {path}: {failure.reason}")
         if self.log:
             entry = _Entry(self.stream, path, failure.stage, failure.reason, batch)
             append_line(self.log, json.dumps(asdict(entry)))

@@ -98,7 +98,7 @@ def report_on(
     if outcome.window:
         remarks.append(window_text(outcome.window))
     if original != name:
-        remarks.append(f"has the same content as {original}")
+        remarks.append(f"has the same content as {original!r}")
     file = outcome.video if isinstance(outcome, Span) else outcome
     still = (file.still_share, blanked_share(file.mask or "1x1:1")) if isinstance(file, VideoIndex) else (0.0, 0.0)
     enough = outcome.num_frames >= min_frames

@@ -5,6 +5,7 @@ Nothing here is random. A video shorter than a clip repeats its last frame, so n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from v3s.options import check_clip, check_rate
 from v3s.video.decode import Video, read_frames
 from v3s.video.homography import Homography, crop_and_resize, mirror, translation
 from v3s.video.index import VideoIndex
-from v3s.video.light.mask import require_mask
+from v3s.video.light.mask import mask_text, read_mask, require_mask
 from v3s.video.light.window import parse_window
 from v3s.video.span import at_rate, seen
 from v3s.video.store import StoredVideo
@@ -121,6 +122,35 @@ class View:
         whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
         crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole
         return mirror(size) @ crop if flip else crop
+
+
+class _SeenOptions(Protocol):
+    @property
+    def fps(self) -> float | None: ...
+    @property
+    def window(self) -> str | None: ...
+    @property
+    def mask(self) -> str | None: ...
+
+
+def asked_of(view: View, options: _SeenOptions) -> dict[str, tuple[object, object]]:
+    """How options ask videos to be seen, and how a view sees them: name -> (asked, own), equal if they agree.
+
+    Args:
+        view: the view of a network, of a recognizer or of stored vectors.
+        options: rate, window and mask; ``None`` asks for nothing.
+
+    Raises:
+        ValueError: the picture of a mask cannot be read.
+    """
+    found: dict[str, tuple[object, object]] = {}
+    if options.fps is not None:
+        found["fps"] = options.fps, view.fps
+    if options.window is not None:
+        found["window"] = options.window, view.window or "auto"
+    if options.mask is not None:
+        found["mask"] = mask_text(read_mask(options.mask)), mask_text(view.mask)
+    return found
 
 
 def evenly_spaced(room: int, count: int) -> list[int]:

@@ -5,6 +5,9 @@ the times t match spans of file B at t + d, for consecutive t and one d: such a 
 its first span to the end of its last. That their offset is the same is evidence, too: beside a pair that is similar
 enough, others of its run may be three times as far from each other. Another encoding, and spans that begin a little
 later, make such distances.
+
+How similar a pair must be is read from the collection itself (`least_similarity_of`): where unrelated spans are similar
+already, as those of one cage or of a network that was trained briefly, a near-duplicate must be more similar.
 """
 
 from collections import defaultdict
@@ -20,7 +23,12 @@ from v3s.explore.spans import SpanTable, matrix_of, table_of
 from v3s.vectors.collection import Vectors
 from v3s.vectors.moments import overlaps
 
-LEAST_SIMILARITY = 0.95
+_LEAST, _MOST = 0.95, 0.99
+"""The range of the least similarity of near-duplicates; another encoding of a copy stays above the upper end."""
+
+_UNRELATED, _NEARER, _NUM_DRAWN = 0.1, 4.0, 20_000
+"""A near-duplicate is four times nearer than the nearest tenth of the pairs of spans of two files, drawn at random."""
+
 NUM_NEIGHBOURS = 16
 """Similar spans that are looked at for each span: where there are more copies, some pairs of them are not listed."""
 
@@ -65,13 +73,13 @@ class Duplicate:
     num_pairs: int
 
 
-def near_duplicates(collection: Vectors, *, least: float = LEAST_SIMILARITY, seed: int = 0) -> tuple[Duplicate, ...]:
+def near_duplicates(collection: Vectors, *, least: float | None = None, seed: int = 0) -> tuple[Duplicate, ...]:
     """Find the near-duplicates of a collection, as `duplicates_among`."""
     return duplicates_among(matrix_of(collection), table_of(collection), least=least, seed=seed)
 
 
 def duplicates_among(
-    vectors: Matrix, table: SpanTable, *, least: float = LEAST_SIMILARITY, seed: int = 0
+    vectors: Matrix, table: SpanTable, *, least: float | None = None, seed: int = 0
 ) -> tuple[Duplicate, ...]:
     """Find near-duplicates among spans of different files.
 
@@ -79,7 +87,7 @@ def duplicates_among(
         vectors: shape (N, D), unit length.
         table: where each of them comes from.
         least: how similar a pair of spans is at least, between 0 and 1; in a run, the best pair. Similarity is 1 minus
-            the relative distance (`v3s.explore.matrix`).
+            the relative distance (`v3s.explore.matrix`). None: see `least_similarity_of`.
         seed: see `v3s.explore.neighbours`; more than 4,096 vectors are compared with those of the nearest cells.
 
     Returns:
@@ -89,6 +97,8 @@ def duplicates_among(
     Raises:
         ValueError: the vectors are not finite, or ``least`` is not between 0 and 1.
     """
+    if least is None:
+        least = least_similarity_of(vectors, table, seed=seed)
     if not 0 < least < 1:
         raise ValueError(f"the least similarity of near-duplicates is {least}; it must be between 0 and 1")
     shifted = centred(vectors)
@@ -101,6 +111,28 @@ def duplicates_among(
     pairs, places = np.unique(pairs, axis=0, return_index=True)
     similarities = 1 - distances[is_near][places].astype(np.float64) / shifted.unit
     return tuple(_distinct(_runs(pairs, similarities, table, least)))
+
+
+def least_similarity_of(vectors: Matrix, table: SpanTable, *, seed: int = 0) -> float:
+    """How similar near-duplicates of a collection are at least, as they must stand out from unrelated spans.
+
+    Args:
+        vectors: shape (N, D), unit length.
+        table: where each of them comes from.
+        seed: of the pairs that are drawn.
+
+    Returns:
+        From 0.95 to 0.99: at this similarity a pair is four times nearer than the nearest tenth of the pairs of spans
+        of two files that are drawn at random.
+    """
+    shifted = centred(vectors)
+    pairs = np.random.default_rng(seed).integers(len(vectors), size=(_NUM_DRAWN, 2))
+    pairs = pairs[table.file_of[pairs[:, 0]] != table.file_of[pairs[:, 1]]]
+    if not len(pairs):
+        return _LEAST
+    differences = shifted.rows(pairs[:, 0]) - shifted.rows(pairs[:, 1])
+    near = float(np.quantile(differences.square().sum(dim=1).numpy() / shifted.unit, _UNRELATED))
+    return min(max(1 - near / _NEARER, _LEAST), _MOST)
 
 
 def _runs(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3s.explore.clusters import clusters_of
-from v3s.explore.duplicates import Duplicate, duplicates_among
+from v3s.explore.duplicates import Duplicate, duplicates_among, least_similarity_of
 from v3s.explore.matrix import Matrix
 from v3s.explore.outliers import outlier_scores
 from v3s.explore.projection import map_of
@@ -26,6 +26,7 @@ class Exploration:
         clusters: the cluster of each row, from 0, -1 for none, int64 (N,).
         outliers: how far each row is from its neighbours, float32 (N,); see `v3s.explore.outliers`.
         duplicates: the near-duplicates, the longest first.
+        least_similarity: of near-duplicates, from 0, an average pair, to 1, a copy.
         to_label: rows to label next, in this order, int64.
     """
 
@@ -34,6 +35,7 @@ class Exploration:
     clusters: NDArray[np.int64]
     outliers: NDArray[np.float32]
     duplicates: tuple[Duplicate, ...]
+    least_similarity: float
     to_label: NDArray[np.int64]
     __repr__ = short_repr
 
@@ -45,7 +47,7 @@ def examine(
     method: Literal["pca", "tsne"],
     num_clusters: int | None,
     num_to_label: int,
-    least_similarity: float,
+    least_similarity: float | None,
     seed: int,
 ) -> Exploration:
     """Compute all of it.
@@ -62,11 +64,13 @@ def examine(
     Raises:
         ValueError: the vectors are not finite, there are too many for the map, or an extra is not installed.
     """
+    least = least_similarity_of(vectors, table, seed=seed) if least_similarity is None else least_similarity
     return Exploration(
         table,
         map_of(vectors, method=method, seed=seed),
         clusters_of(vectors, num_clusters, seed=seed),
         outlier_scores(vectors, seed=seed),
-        duplicates_among(vectors, table, least=least_similarity, seed=seed),
+        duplicates_among(vectors, table, least=least, seed=seed),
+        least,
         choose_to_label(vectors, num_to_label, seed=seed),
     )

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from rich.console import Console
 
-from v3s.explore.duplicates import LEAST_SIMILARITY
 from v3s.explore.exploration import Exploration, examine
 from v3s.explore.explore_page import explore_page
 from v3s.explore.projection import MOST_FOR_TSNE
@@ -46,6 +45,7 @@ class ExploreConfig(CheckedOptions):
 
     More options:
         similarity: How similar near-duplicates are at least: 1 is a copy, 0 an average pair of this collection.
+            Default: 0.95, up to 0.99 where unrelated spans are similar, too.
         seed: Seed of the clusters, of the samples and of tsne.
     """
 
@@ -54,7 +54,7 @@ class ExploreConfig(CheckedOptions):
     map: Literal["pca", "tsne"] = "pca"
     clusters: int | None = None
     label: int = 50
-    similarity: float = LEAST_SIMILARITY
+    similarity: float | None = None
     seed: int = 0
     overwrite: bool = False
 
@@ -62,7 +62,7 @@ class ExploreConfig(CheckedOptions):
         super().__post_init__()
         require_folders(self, "out")
         require_not_negative(self, "clusters", "label")
-        if not 0 < self.similarity < 1:
+        if self.similarity is not None and not 0 < self.similarity < 1:
             raise ValueError(f"similarity is {self.similarity}; it must be between 0 and 1")
         if problem := seed_problem(self.seed):
             raise ValueError(problem)
@@ -139,4 +139,6 @@ def _summary(found: Exploration, source: str) -> list[str]:
         f"{spans} of {files} ({source})",
         counted(num_clusters, "cluster") + (f", {counted(outside, 'vector')} in none" if outside else ""),
         counted(len(found.duplicates), "near-duplicate"),
+        f"near-duplicates have a pair of spans with a similarity of {found.least_similarity:.3f} or more (1 is a copy, "
+        "0 an average pair); look at them before you remove one",
     ]

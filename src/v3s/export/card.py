@@ -6,16 +6,31 @@ from typing import Any
 
 from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
 from v3s.export.model import Model
-from v3s.export.record import Record
+from v3s.export.record import HELD_OUT, Record
 from v3s.features.saved import Kind
+from v3s.files.text import counted
 from v3s.recognizers.calibration import Calibration
 from v3s.video.light.mask import mask_text
 
 CARD = "README.md"
+_PAPER = "[Video 3D Sampling for Self-supervised Representation Learning](https://arxiv.org/abs/2107.03578)"
 _PURPOSES: dict[Kind, str] = {
     "pretrained": "trained without labels by Video 3D Sampling",
     "recognizer": "a recognizer of {} classes",
     "converted": "weights of another project",
+}
+_USES: dict[Kind, str] = {
+    "pretrained": "It was trained without labels, to recognise how clips of videos were warped in space and time, as "
+    f"in {_PAPER}. Its vectors are for search, for maps of a collection, and as features of a classifier; it names "
+    "nothing by itself.",
+    "recognizer": "It gives each of its classes a probability. It always answers with one of them, also for a video "
+    "that shows none.",
+    "converted": "Its vectors are for search and as features of a classifier.",
+}
+_KEPT = {
+    "loss": ", that with the lowest validation loss",
+    "accuracy": ", that with the highest validation accuracy",
+    "last": ", the last one; validation chose nothing",
 }
 _UNKNOWN = "Not recorded: the folder that was exported did not contain the files of its training."
 _CONVERTED = "Another project trained these weights; v3s only renamed their tensors. See that project for what it used."
@@ -40,18 +55,20 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
     of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
     num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
     videos = record.videos or ({"for training": num_train} if num_train else {})
+    recipe = _table(("option", "value"), record.recipe.items())
     sections = {
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
         "What it was trained on": _table(("videos", "number"), videos.items()) or of_training,
-        "How it was trained": _table(("option", "value"), record.recipe.items()) or _linear(model) or of_training,
+        "How it was trained": (recipe and recipe + _kept(model, record)) or _linear(model) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),
         "Limits": _LIMITS,
         "Licence": _licence(model, licence),
     }
     purpose = _PURPOSES[trained.kind].format(len(trained.classes))
-    parts = [_front_matter(model, licence, form), f"# {trained.backbone}, width {trained.width:g}: {purpose}"]
+    title = f"# {trained.backbone}, width {trained.width:g}: {purpose}"
+    parts = [_front_matter(model, licence, form), title, _lead(model)]
     return "\n\n".join([*parts, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
 
@@ -62,6 +79,21 @@ def _front_matter(model: Model, licence: str | None, form: str) -> str:
     if form == "onnx":
         lines[-1] = lines[-1].replace("v3s]", "v3s, onnx]")
     return "\n".join(["---", *([f"license: {licence}"] if licence else []), *lines, "---"])
+
+
+def _lead(model: Model) -> str:
+    """What the model is for, in a paragraph."""
+    view = model.view
+    return (
+        f"A 3D convolutional network for clips of video: {view.clip_frames} frames of {view.clip_size} x "
+        f"{view.clip_size} pixels. {_USES[model.trained.kind]} Made with v3s."
+    )
+
+
+def _kept(model: Model, record: Record) -> str:
+    """Which epoch the weights are of; empty if that is not known."""
+    epoch = model.trained.results.get("epoch")
+    return "" if epoch is None else f"\n\nThe weights are those after epoch {epoch:.0f}{_KEPT.get(record.keep, '')}."
 
 
 def _loading(model: Model, form: str) -> str:
@@ -106,9 +138,9 @@ def _facts(model: Model, form: str) -> str:
         ("network", f"{trained.backbone}, width {trained.width:g}, {num_parameters:,} parameters"),
         ("clips", f"{view.clip_frames} frames of {view.clip_size} x {view.clip_size} pixels, RGB in [0, 1]"),
         ("frame rate", "that of the file" if view.fps is None else f"{view.fps:g} frames per second"),
-        ("window of deep pictures", view.window or "auto"),
-        ("mask of overlays", mask_text(view.mask)),
-        ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else "none"),
+        ("window of deep pictures", view.window),
+        ("mask of overlays", mask_text(view.mask) if view.mask else None),
+        ("normalisation", f"inside the network: {trained.normalisation}" if trained.normalisation else None),
         ("feature", f"{model.feature.stage}, {model.feature.pool} over time and space" if model.feature.pool == "mean"
          else f"{model.feature.stage}, max-pooled"),
         ("outputs", ", ".join(model.outputs)),
@@ -118,7 +150,7 @@ def _facts(model: Model, form: str) -> str:
         rows.append(("started from weights with SHA-256", trained.init.fingerprint))
     if trained.classes:
         rows.append(("classes", f"{len(trained.classes):,}, named in config.json"))
-    text = _table(("", ""), rows)
+    text = _table(("", ""), [row for row in rows if row[1] is not None])
     if form != "safetensors":
         batches = " and ".join(map(str, CHECKED_BATCHES))
         of = f"ONNX, opset {OPSET}" if form == "onnx" else "A program of torch.export"
@@ -148,19 +180,20 @@ def _results(model: Model, record: Record) -> str:
         return _CONVERTED
     result = record.result if record.result.get("fingerprint") == trained.fingerprint else {}
     values = {**trained.results, **result}
+    error = values.get("standard_error")
     rows = [
-        (text, _percent(values[name]) + (f" ± {_percent(values['standard_error'])}" if with_error else ""))
-        for name, text, with_error in (
-            ("top_1", "top-1 accuracy", "standard_error" in values),
-            ("top_5", "top-5 accuracy", False),
-            ("chance", "a uniform guess", False),
-            ("majority", "always the most frequent class", False),
+        (text, _percent(values[name], error if name == "top_1" else None))
+        for name, text in (
+            ("top_1", "top-1 accuracy"),
+            ("top_5", "top-5 accuracy"),
+            ("chance", "a uniform guess"),
+            ("majority", "always the most frequent class"),
         )
         if name in values
     ]
     text = _table(("on test videos", ""), rows) or "No test is recorded."
-    if "standard_error" in values:
-        text += "\n\nThe error is the standard error over groups of videos: takes of one scene count as one."
+    if error:
+        text += "\n\n± is the standard error over groups of videos: takes of one scene count as one."
     calibration = trained.recognition.get("calibration")
     return text + (f"\n\nCalibration of the probabilities: {_calibration(calibration)}." if calibration else "")
 
@@ -176,20 +209,21 @@ def _calibration(values: Mapping[str, Any]) -> str:
 
 def _of_heads(model: Model, record: Record) -> str:
     """Both heads of a pre-training against chance, with the error of so many independent labels."""
-    num_videos = record.videos.get("held out to choose the epoch", 0)
-    per_video = record.recipe.get("validation_clips")
-    num_clips = num_videos * per_video if isinstance(per_video, int) else 0
+    num_videos = record.videos.get(HELD_OUT, 0)
+    num_clips = num_videos * record.validation_clips
     rows = []
     for head, labels in (("spatial", model.trained.task.spatial), ("temporal", model.trained.task.temporal)):
         share = model.trained.results.get(f"accuracy_{head}")
-        if isinstance(share, float) and 0 <= share <= 1:
-            error = f" ± {_percent(sqrt(share * (1 - share) / num_clips))}" if num_clips else ""
-            rows.append((head, f"{_percent(share)}{error}", _percent(1 / len(labels)), f"{len(labels)}"))
+        if len(labels) > 1 and isinstance(share, float) and 0 <= share <= 1:
+            error = sqrt(share * (1 - share) / num_clips) if num_clips else None
+            rows.append((head, _percent(share, error), _percent(1 / len(labels)), f"{len(labels)}"))
     if not rows:
         return _UNKNOWN
     text = _table(("head", "accuracy", "chance", "labels"), rows)
     if num_clips:
-        text += f"\n\nOn {num_clips:,} clips of {num_videos:,} held-out videos; ± is the standard error."
+        chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
+        text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}"
+        text += "; ± is the standard error." if "±" in text else "."
     return text + (
         "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "
         "features serve a task of yours: measure that with `v3s probe`."
@@ -214,8 +248,11 @@ def _licence(model: Model, licence: str | None) -> str:
     return licence or "None is granted yet: the owner of these weights has to choose one before others may use them."
 
 
-def _percent(share: object) -> str:
-    return f"{share:.1%}" if isinstance(share, int | float) else "not recorded"
+def _percent(share: object, error: object = None) -> str:
+    """A share with its standard error; one of 0 is none, since all were right or all were wrong."""
+    if not isinstance(share, int | float):
+        return "not recorded"
+    return f"{share:.1%}" + (f" ± {error:.1%}" if error and isinstance(error, int | float) else "")
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -17,23 +17,47 @@ _LAST_WEIGHTS = "last"
 _RESULT = "result.json"
 _MOST_BYTES = 50_000
 _WORD = re.compile(r"[\w+.,-]{1,40}")
+HELD_OUT = "held out for validation"
 _COUNTS = {
     "listed": "listed",
     "train": "for training",
-    "validation": "held out to choose the epoch",
+    "validation": HELD_OUT,
     "test": "for testing",
     "too_short": "too short, not used",
     "unreadable": "unreadable, not used",
     "missing": "missing",
 }
-RECIPE = (
-    "task", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "head_rate", "schedule", "warmup",
-    "decay_epochs", "patience", "keep", "stop_early", "freeze", "train_clips", "validation_clips", "clips_together",
-    "contrast", "heads", "relative", "zoom", "pre_resize", "trim_bars", "flip", "seam", "label_prior", "scale_jitter",
-    "blur", "colour_jitter", "grey", "short", "segment", "segment_stride", "fps", "window", "batch_norm",
-    "statistics_clips", "average", "precision", "seed",
-)  # fmt: skip
-"""Options of a training that a card names; none of them is a path."""
+RECIPE = {
+    "task": "pretext task",
+    "epochs": "epochs",
+    "stop_early": "training clips without a lower validation loss that end it",
+    "batch_size": "clips per step",
+    "train_clips": "clips per training video and epoch",
+    "clips_together": "clips of one video in a batch",
+    "learning_rate": "learning rate at the start",
+    "schedule": "schedule of the learning rate",
+    "warmup": "epochs of rising learning rate",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "head_rate": "learning rate of the heads, in learning rates of the network",
+    "freeze": "stages that were not trained",
+    "contrast": "weight of the contrast between videos",
+    "heads": "weight of the paper's loss",
+    "relative": "weight of the relative speed",
+    "zoom": "zoom of the clips",
+    "flip": "mirrored clips",
+    "trim_bars": "letterbox bars removed",
+    "scale_jitter": "jitter of the size of crops",
+    "blur": "blur, in pixels at most",
+    "colour_jitter": "jitter of colours",
+    "grey": "share of grey clips",
+    "segment": "seconds per span of a recording",
+    "fps": "frames per second",
+    "seed": "seed",
+}
+"""Options of a training that a card names, in words; none of them is a path."""
+_OFF = {"clips_together": 1, "head_rate": 1, "heads": 1}
+"""Values that add nothing, beside 0 and "no" of every option but the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +66,17 @@ class Record:
 
     Attributes:
         videos: what was counted, in words -> number of videos.
-        recipe: options -> values.
+        recipe: options in words -> values; without what was switched off.
+        keep: which epoch's weights it kept: that of the lowest "loss", that of the highest "accuracy", or the "last";
+            empty if that is not known.
+        validation_clips: clips of each held-out video, 0 if that is not known.
         result: content of result.json, of a fine-tuning; else empty.
     """
 
     videos: Mapping[str, int] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    keep: str = ""
+    validation_clips: int = 0
     result: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,12 +90,16 @@ def read_record(path: str | Path) -> Record:
         CheckpointError: a file is damaged.
     """
     folder = folder_of(path)
-    if folder.name == _LAST_WEIGHTS and (folder.parent / MANIFEST).is_file():
-        folder = folder.parent
+    is_last = folder.name == _LAST_WEIGHTS and (folder.parent / MANIFEST).is_file()
+    folder = folder.parent if is_last else folder
     manifest, config, result = (folder / name for name in (MANIFEST, CONFIG, _RESULT))
+    options = _options(config) if config.is_file() else {}
+    keep, clips = options.get("keep"), options.get("validation_clips")
     return Record(
         _counts(read_json(manifest)) if manifest.is_file() else {},
-        _recipe(config) if config.is_file() else {},
+        _recipe(options),
+        "last" if is_last else keep if keep in ("loss", "accuracy", "last") else "",
+        clips if type(clips) is int else 0,
         read_json(result) if result.is_file() else {},
     )
 
@@ -77,13 +110,21 @@ def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
     return {text: counts[name] for name, text in _COUNTS.items() if type(counts.get(name)) is int and counts[name]}
 
 
-def _recipe(file: Path) -> dict[str, Any]:
+def _options(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(read_text(file, max_bytes=_MOST_BYTES))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CheckpointError(f"{file}: not a file of options ({' '.join(str(error).split())})") from error
-    values = values if isinstance(values, dict) else {}
-    return {name: values[name] for name in RECIPE if _is_plain(values.get(name))}
+    return values if isinstance(values, dict) else {}
+
+
+def _recipe(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a card names, in words, unless they switch something off."""
+    return {
+        words: value
+        for name, words in RECIPE.items()
+        if _is_plain(value := options.get(name)) and (name == "seed" or (value and value != _OFF.get(name)))
+    }
 
 
 def _is_plain(value: object) -> bool:

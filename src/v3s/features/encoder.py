@@ -353,7 +353,7 @@ def open_encoder(options: EncoderOptions, features: Sequence[Feature], *, stride
     source = open_source(options.backbone, seed=options.seed)
     sizes = {"clip_frames": options.clip_frames, "clip_size": options.clip_size}
     fps, window, mask = (getattr(options, name, None) for name in ("fps", "window", "mask"))
-    view = source.view(**sizes, num_clips=options.num_clips, stride=stride, fps=fps, window=window, mask=mask)
+    view = source.view(**sizes, num_clips=options.clips_per_video, stride=stride, fps=fps, window=window, mask=mask)
     num_workers = divide_cores(options.workers, compute.device)
     return make_encoder(source, view, features, compute, num_workers=num_workers, batch_size=options.batch_size)
 

@@ -96,6 +96,8 @@ class Trained:
     def __post_init__(self) -> None:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
             raise ValueError("task has a table without labels; both heads need at least one")
+        if (self.kind == "recognizer") != bool(self.classes):
+            raise ValueError(f"kind is {self.kind}, with {len(self.classes)} classes; only a recognizer has classes")
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
@@ -226,8 +228,12 @@ def describe_trained(path: str | Path) -> Trained:
         raise CheckpointError(
             f"{folder / DESCRIPTION}: has format {values.get('format')}; this version of v3s reads format {_RUN_FORMAT}"
         )
-    known = {field.name for field in fields(Trained)}
-    described = {"kind": _old_kind(values)} | {name: value for name, value in values.items() if name in known}
+    described = {"kind": _old_kind(values)} | {name: value for name, value in values.items() if name != "format"}
+    if unknown := sorted(described.keys() - {field.name for field in fields(Trained)}):
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: contains {unknown[0]!r}, which this version of v3s does not know; restore the "
+            "file that v3s wrote, or use the version that wrote it"
+        )
     return read_as(Trained, described, folder / DESCRIPTION)
 
 

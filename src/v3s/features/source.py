@@ -31,16 +31,21 @@ class ClipCountOptions(ComputeOptions):
     """How many clips a video is seen in.
 
     More options:
-        num_clips: Clips per video, evenly spaced.
+        num_clips: Clips per video, evenly spaced. Default: 10.
         batch_size: Clips per forward pass.
     """
 
-    num_clips: int = 10
+    num_clips: int | None = None
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_clips", "batch_size")
+
+    @property
+    def clips_per_video(self) -> int:
+        """The number of clips of each video."""
+        return self.num_clips or View().num_clips
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
             chance=parts.chance,
             train_source=parts.train_source,
             test_source=parts.test_source,
-            num_clips=config.num_clips,
+            num_clips=config.clips_per_video,
         )
         write_files(
             {
@@ -193,7 +193,7 @@ def _compute(options: ProbeConfig, encoder: Encoder, parts: Parts, console: Cons
         dimension=train.shape[1],
         num_parameters=source.num_parameters,
         licence=source.licence,
-        clips_per_second=options.num_clips * (len(train) + len(test)) / seconds,
+        clips_per_second=options.clips_per_video * (len(train) + len(test)) / seconds,
         linear=probed.linear.hits,
         neighbours=probed.neighbours.hits,
         k=probed.k,

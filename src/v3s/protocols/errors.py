@@ -1,9 +1,12 @@
-"""Standard errors over groups of videos: takes of one scene are right or wrong together."""
+"""Standard errors over groups of videos, since takes of one scene are right or wrong together; what is at chance."""
 
-from math import sqrt
+from math import inf, sqrt
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
+
+from v3s.files.text import counted
 
 
 def standard_error(scores: Tensor, groups: Tensor) -> float:
@@ -29,3 +32,55 @@ def standard_error(scores: Tensor, groups: Tensor) -> float:
     deviations = scores.double() - scores.double().mean()
     sums = torch.zeros(int(groups.max()) + 1, dtype=torch.float64).index_add_(0, groups, deviations)
     return sqrt(num_groups / (num_groups - 1) * float(sums.square().sum())) / len(scores)
+
+
+def critical_value(num_groups: int) -> float:
+    """Return how many standard errors over groups a mean must exceed: one-sided, at 1 %.
+
+    This is Student's t with one degree of freedom less than there are groups, by the expansion of Cornish and Fisher;
+    it differs from the exact value by less than 1 % from 7 groups on. Fewer than 4 show nothing: infinity.
+    """
+    if num_groups < 4:
+        return inf
+    z, freedom = NormalDist().inv_cdf(0.99), num_groups - 1
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def is_above(accuracy: float, baseline: float, *, error: float, num_scores: int, num_groups: int) -> bool:
+    """Whether an accuracy is significantly above a baseline: one-sided, at 1 %, over groups.
+
+    Args:
+        accuracy: share of the scores that are right, in [0, 1].
+        baseline: what is right without looking, in [0, 1].
+        error: standard error of the accuracy over groups.
+        num_scores: number of scores.
+        num_groups: number of groups that they are from.
+    """
+    by_chance = sqrt(baseline * (1 - baseline) / num_scores)
+    return accuracy > baseline + critical_value(num_groups) * max(by_chance, error)
+
+
+def chance_sentence(
+    name: str, accuracy: float, baseline: float, *, error: float, num_scores: int, num_groups: int, noun: str
+) -> str | None:
+    """Say that a result is at chance, as by `is_above`; None if it is not.
+
+    Args:
+        name: what was tested.
+        accuracy: share of the test videos that are right, in [0, 1].
+        baseline: what is right without looking, in [0, 1].
+        error: standard error of the accuracy over groups.
+        num_scores: number of test videos.
+        num_groups: number of groups that they are from.
+        noun: what they are: "video" or "span".
+    """
+    if is_above(accuracy, baseline, error=error, num_scores=num_scores, num_groups=num_groups):
+        return None
+    tested = counted(num_scores, f"test {noun}")
+    tested += f" in {counted(num_groups, 'group')}" if num_groups < num_scores else ""
+    if critical_value(num_groups) == inf:
+        return f"{tested} {'is' if num_scores == 1 else 'are'} too few to distinguish a result from chance"
+    return (
+        f"the {name} is at chance: {accuracy:.1%} ± {error:.1%} of {tested}, and a guess gets {baseline:.1%}; these "
+        f"{noun}s do not show that the vectors distinguish the classes"
+    )

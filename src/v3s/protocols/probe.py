@@ -23,7 +23,7 @@ from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import FEW_LABELS_C, few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
-from v3s.protocols.errors import standard_error
+from v3s.protocols.errors import chance_sentence, standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts
 from v3s.recognizers.linear import require_own_folder, save_linear
@@ -152,16 +152,30 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
         refuse_foundation(_stored(config).backbone if config.backbone is None else config.backbone)
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
-    console.print(_table(result))
+    console.print(_table(result, found.parts))
     shuffled = result.shuffled
     control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
     control += f" (must be near chance, {result.chance:.1%})"
-    say(console, f"{control}; {result.minutes:.1f} minutes")
+    say(console, f"{control}; took {60 * result.minutes:.1f} s")
+    say(console, *filter(None, [_at_chance(result, found.parts)]))
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))
     if config.save is not None:
         _save(config, Path(config.save), found, result, console)
     return result
+
+
+def _at_chance(result: ProbeResult, parts: Parts) -> str | None:
+    """One sentence if the linear probe is at chance, or no better than the most frequent class."""
+    return chance_sentence(
+        "linear probe",
+        result.linear.top_1,
+        max(result.chance, result.majority),
+        error=result.linear.standard_error,
+        num_scores=result.num_test,
+        num_groups=parts.num_test_groups,
+        noun=parts.test.noun,
+    )
 
 
 def _stored(config: ProbeConfig) -> Description:
@@ -174,7 +188,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
     parts = found.parts
     vectors, labels, groups, whose = found.train, parts.train_labels, parts.train_groups, ""
     if parts.is_divided:
-        whose = f", fitted on all {len(labels) + len(parts.test_labels):,} labelled videos"
+        whose = f", fitted on all {len(labels) + len(parts.test_labels):,} labelled {parts.test.noun}s"
         vectors, labels = torch.cat([vectors, found.test]), torch.cat([labels, parts.test_labels])
         if groups is not None:  # the parts share none
             groups = np.concatenate([groups, parts.test_groups.numpy() + groups.max() + 1])
@@ -190,7 +204,9 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         seed=config.seed,
         results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
     )
-    say(console, f"saved in {folder}{whose}; calibration: {calibration or 'none, since there are too few videos'}")
+    noun = parts.train.noun
+    text = calibration.in_words(noun) if calibration else f"none, since there are too few {noun}s"
+    say(console, f"saved in {folder}{whose}; calibration: {text}")
 
 
 def run_probes(
@@ -208,7 +224,7 @@ def run_probes(
     """
     labels, k = parts.train_labels, min(config.k, len(train))
     if k < config.k:
-        say(console, f"k is reduced from {config.k} to {k}, the number of training videos")
+        say(console, f"k is reduced from {config.k} to {k}, the number of training {parts.train.noun}s")
     generator = torch.Generator().manual_seed(config.seed)
     fitted = linear_probe(train, labels, test, generator=generator, groups=parts.train_groups)
     if fitted.validation_accuracy is None:
@@ -269,7 +285,7 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     return FewLabels(per_class, len(draws), float(draws.mean()), error)
 
 
-def _table(result: ProbeResult) -> Table:
+def _table(result: ProbeResult, parts: Parts) -> Table:
     """Return the accuracies next to chance."""
     probes = {
         f"linear (C = {result.c:g})": result.linear,
@@ -286,7 +302,11 @@ def _table(result: ProbeResult) -> Table:
         rows.append((name, f"{run.mean:.1%}", error, ""))
     rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))
-    counts = {"test video": result.num_test, "training video": result.num_train, "class": result.num_classes}
+    counts = {
+        f"test {parts.test.noun}": result.num_test,
+        f"training {parts.train.noun}": result.num_train,
+        "class": result.num_classes,
+    }
     title = ", ".join(counted(number, noun) for noun, number in counts.items())
     return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
 

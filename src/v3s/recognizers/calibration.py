@@ -56,13 +56,17 @@ class Calibration:
         return self.num_videos >= FEWEST or self.temperature != 1
 
     def __str__(self) -> str:
+        return self.in_words()
+
+    def in_words(self, noun: str = "video") -> str:
+        """It in words, of held-out "video"s or "span"s."""
         if not self.is_fitted:
             return (
-                f"none, since {self.num_videos:,} held-out videos are too few ({FEWEST} are needed); on them the "
+                f"none, since {self.num_videos:,} held-out {noun}s are too few ({FEWEST} are needed); on them the "
                 f"expected calibration error is {self.error_before:.1%}"
             )
         return (
-            f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out videos: expected calibration error "
+            f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out {noun}s: expected calibration error "
             f"{self.error_before:.1%} before, {self.error_after:.1%} after; negative log-likelihood "
             f"{self.loss_before:.3f} before, {self.loss_after:.3f} after"
         )

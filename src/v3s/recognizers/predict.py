@@ -11,7 +11,7 @@ from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.usable import usable_videos
-from v3s.data.views import count_padded
+from v3s.data.views import asked_of, count_padded
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.options import require_files, require_positive
 from v3s.recognizers.classifier import Classifier, load_classifier
@@ -26,7 +26,6 @@ from v3s.recognizers.predictions import (
 )
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.vectors.collection import open_vectors
-from v3s.video.light.mask import mask_text, read_mask
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table
@@ -137,24 +136,17 @@ def _of_videos(
     config: PredictConfig, classifier: Classifier, k: int, left_out: dict[str, str], console: Console
 ) -> Iterator[Prediction]:
     """Read the list and all its files, then predict as the predictions are taken."""
-    rate, window = classifier.space.view.fps, classifier.space.view.window
-    if config.fps is not None and rate is not None and config.fps != rate:
-        raise ValueError(
-            f"fps is {config.fps:g}, but the recognizer was trained on videos at {rate:g} frames per second; omit --fps"
-        )
-    if config.window is not None and window is not None and config.window != window:
-        raise ValueError(
-            f"window is {config.window}, but the recognizer was trained on videos seen through {window}; omit --window"
-        )
-    mask = classifier.space.view.mask
-    if config.mask is not None and read_mask(config.mask) != mask:
-        raise ValueError(
-            f"mask is {config.mask}, but the recognizer was trained with the mask {mask_text(mask)}; omit --mask"
-        )
+    seen = classifier.space.view
+    for name, (asked, own) in asked_of(seen, config).items():
+        if asked != own and (name == "mask" or getattr(seen, name) is not None):
+            given = getattr(config, name)
+            raise ValueError(f"{name} is {given}, but the recognizer was trained with {name} {own}; omit --{name}")
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(config.list_videos(rate, window, mask), min_frames=1, console=console, workers=config.workers)
+    scan = usable_videos(
+        config.list_videos(seen.fps, seen.window, seen.mask), min_frames=1, console=console, workers=config.workers
+    )
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     if padded := count_padded(table, view):

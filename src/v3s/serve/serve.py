@@ -70,13 +70,13 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
     from v3s.serve.learning import load_optimiser
     from v3s.serve.marks import Marks
 
+    vectors = open_vectors(config.vectors)
     torch.set_num_threads(1)  # the other processors decode: threads would wait for each other at every step
     with listen_on(config.host, config.port) as listening:
         port = listening.getsockname()[1]
         previews = Previews()
         previews.start()
         try:
-            vectors = open_vectors(config.vectors)
             catalogue = read_catalogue(vectors)
             marks = Marks(catalogue)
             load_optimiser()
@@ -129,7 +129,7 @@ def listen_on(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ValueError(
-            f"port is {port}, which cannot be listened on at {host} ({error.strerror}); give another one, or 0 for any "
-            "free one"
+            f"port is {port}, which cannot be listened on at {host} ({error.strerror}); give another one with "
+            "--port, or --port 0 for any free one"
         ) from error
     return listening

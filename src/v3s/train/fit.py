@@ -55,7 +55,7 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
         callbacks = Callbacks(job.callbacks if processes.is_first else (), lag, report)
         if job.save_start and not run.has_checkpoint:
             checkpoints.save()
-        progress = Progress(order, report, job.console)
+        progress = Progress(order, report, job.console, chooses=job.score is not None)
         with callbacks, progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
             while not job.is_finished(position):
                 clock = _train_epoch(checkpoints, batches, progress, callbacks, stop)

@@ -24,11 +24,14 @@ class Progress(AbstractContextManager["Progress"]):
         order: order of the remaining batches.
         report: called with a line of text for each epoch.
         console: where to show steps.
+        chooses: whether validation chooses the epoch that is kept.
     """
 
-    def __init__(self, order: BatchOrder, report: Callable[[str], None], console: Console) -> None:
+    def __init__(
+        self, order: BatchOrder, report: Callable[[str], None], console: Console, *, chooses: bool = True
+    ) -> None:
         self._num_epochs, self._steps = order.num_epochs, order.steps_per_epoch
-        self._report, self._console = report, console
+        self._report, self._console, self._chooses = report, console, chooses
         self._last_shown = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
@@ -72,8 +75,10 @@ class Progress(AbstractContextManager["Progress"]):
         text = (
             f"epoch {line['epoch']}/{self._num_epochs} train {describe(line['train'])} | "
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
-            f"{line['waiting_share']:.0%} waiting for data | kept: epoch {line['best_epoch']}"
+            f"{line['waiting_share']:.0%} waiting for data"
         )
+        if self._chooses:
+            text += f" | kept: epoch {line['best_epoch']}"
         self._report(text)
         self._last_shown = time.monotonic()
 

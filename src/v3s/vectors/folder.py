@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -123,6 +123,9 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
         difference = f"of another list of videos: {old.source}; now {new.source}"
         if changed:
             difference = f"of other versions of {counted(len(changed), 'file')}, which changed since then: {shown}"
+        before, now = map(_cut_text, _both_lists(folder, lines))
+        if changed and before != now:
+            difference = f"cut with another --segment: {before}, now {now}"
     else:
         values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
         difference = f"with {', '.join(values)}"
@@ -135,13 +138,31 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
 
 def _changed_contents(folder: Path, lines: bytes) -> list[str]:
     """The videos whose contents differ from those that a folder of vectors was made from."""
-    listed = videos_path(folder, read_description(folder).generation)
     before: dict[str, set[str]] = defaultdict(set)
     now: dict[str, set[str]] = defaultdict(set)
-    for contents, entries in ((before, entries_of(read_bytes(listed), listed)), (now, entries_of(lines, listed))):
+    for contents, entries in zip((before, now), _both_lists(folder, lines), strict=True):
         for entry in entries:
             contents[entry.path].add(entry.content)
     return [path for path, contents in now.items() if before.get(path, contents) not in ({""}, contents)]
+
+
+def _both_lists(folder: Path, lines: bytes) -> tuple[Iterator[Entry], Iterator[Entry]]:
+    """What a folder has vectors of, and what new lines name."""
+    listed = videos_path(folder, read_description(folder).generation)
+    return entries_of(read_bytes(listed), listed), entries_of(lines, listed)
+
+
+def _cut_text(entries: Iterable[Entry]) -> str:
+    """How videos were cut into spans, in words: how long those of a file are, and how far apart they begin."""
+    files: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        files[entry.path].append(entry)
+    spans = [span for of_file in files.values() if len(of_file) > 1 for span in of_file]
+    if not spans:
+        return "whole videos"
+    length, steps = max(span.seconds for span in spans), [b.start_seconds - a.start_seconds for a, b in pairwise(spans)]
+    step = min((step for step in steps if step > 0), default=length)
+    return f"spans of {length:.1f} s, which begin every {step:.1f} s"
 
 
 def without_contents(lines: bytes, folder: Path) -> bytes:

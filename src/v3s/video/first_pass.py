@@ -26,6 +26,7 @@ from v3s.video.timing import ASSUMED_RATE, HIGHEST_RATE, Timing, steady_step, ti
 _FORMATS_THAT_STATE_LENGTH = {"asf", "flv", "matroska,webm"}  # in seconds, and no number of frames
 MIN_FRAMES_BETWEEN_KEYS = 12
 NUM_CHECKED_FRAMES = 3
+_DOING: dict[Stage, str] = {"open": "opening", "demux": "reading", "decode": "decoding"}
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class Pass:
 
     def note_failure(self, stage: Stage, error: Exception) -> None:
         """Remember the first failure. Packets before the first key packet need frames that the file does not hold."""
-        failure = stage, f"{stage} failed at frame {len(self.frame_times)} ({reason_of(error)})"
+        failure = stage, f"{_DOING[stage]} failed at frame {len(self.frame_times)} ({reason_of(error)})"
         if self.num_leading is None and stage == "decode":
             self._early_failure = self._early_failure or failure
         else:

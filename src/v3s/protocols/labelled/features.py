@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.data.lists.splits import VideoList
+from v3s.data.views import asked_of
 from v3s.features.encoder import Encoder, Feature, Space, open_encoder, restored
 from v3s.features.source import EncoderOptions
 from v3s.files.text import say, short_repr
@@ -22,7 +23,6 @@ from v3s.vectors.labels import GIVEN, Contents, Joined, join, list_contents, lis
 from v3s.vectors.moments import video_of
 from v3s.vectors.query import known_video
 from v3s.video.decode import Video
-from v3s.video.light.mask import read_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,11 @@ class FeatureOptions(EncoderOptions, LabelledOptions):
     Attributes:
         vectors: Folder of vectors from v3s embed, in place of --backbone. Without DATA, labels are those of the
             collection, or of --splits; DATA may be a list file of labelled files or spans. The figures are those of the
-            videos, if v3s embed had the same --stage, --pool and --num-clips, and --dtype float32.
+            videos, if v3s embed had the same --stage and --pool, and --dtype float32.
         out: JSON file for the result. If the command divides the videos, both lists are written beside it.
+
+    More options:
+        num_clips: Clips per video, evenly spaced. Default: 10, or those of the vectors of --in.
     """
 
     vectors: Annotated[str | None, "--in"] = None
@@ -170,13 +173,13 @@ def require_view(vectors: Vectors, options: EncoderOptions, feature: Feature, *,
     asked: dict[str, object] = {"stage": feature.stage, "pool": feature.pool}
     if stride is not None:
         has["stride"], asked["stride"] = view.stride, stride
-    for name in ("clip_frames", "clip_size", "fps", *(() if view.stride and stride != 0 else ("num_clips",))):
-        if (value := getattr(options, name, None)) is not None:
+    for name in ("clip_frames", "clip_size"):
+        if (value := getattr(options, name)) is not None:
             has[name], asked[name] = getattr(view, name), value
-    if (window := getattr(options, "window", None)) is not None:
-        has["window"], asked["window"] = view.window or "auto", window
-    if (mask := getattr(options, "mask", None)) is not None:
-        has["mask"], asked["mask"] = view.mask or "none", read_mask(mask) or "none"
+    if not view.stride or stride == 0:
+        has["num_clips"], asked["num_clips"] = view.num_clips, options.num_clips or view.num_clips
+    for name, (value, own) in asked_of(view, options).items():
+        has[name], asked[name] = own, value
     differing = [name for name in asked if asked[name] != has[name]]
     if differing:
         given, wanted = _as_options(has, differing), _as_options(asked, differing)

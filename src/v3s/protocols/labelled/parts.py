@@ -80,6 +80,11 @@ class Labelled:
         return self.opens(number)
 
     @property
+    def noun(self) -> str:
+        """What each is: "span" of a recording, or "video"."""
+        return "span" if self.videos.bounds else "video"
+
+    @property
     def labels(self) -> list[str]:
         """The class of each."""
         return list(map(str, self.videos.labels))
@@ -242,7 +247,7 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
                 f"{found.videos.source}: all spans are of one recording, and none is {GAP_SECONDS:.0f} s away from "
                 "those that would be tested on; add recordings, or give test videos with --test-data"
             )
-    names = [f"{'spans' if found.videos.bounds else 'videos'} for {part}" for part in ("training", "testing")]
+    names = [f"{found.noun}s for {part}" for part in ("training", "testing")]
     train, test = (
         found.subset(np.flatnonzero(rows), f"{found.videos.source}; {rows.sum():,} {name}, by seed {seed}")
         for rows, name in zip((is_train, is_test), names, strict=True)
@@ -284,11 +289,11 @@ def _report_copies(parts: Parts, console: Console) -> None:
     """Say how many test videos a network or classifier has seen under another name."""
     is_copy = np.isin(parts.test.copies, parts.train.copies)
     if is_copy.any():
-        first = parts.test_paths[int(is_copy.argmax())]
+        first, noun = parts.test_paths[int(is_copy.argmax())], parts.test.noun
         say(
             console,
-            f"{is_copy.sum():,} of {len(is_copy):,} test videos are copies of training videos, first: {first}; "
-            "a result on copies says nothing about other videos",
+            f"{is_copy.sum():,} of {len(is_copy):,} test {noun}s are copies of training {noun}s, first: {first}; "
+            f"a result on copies says nothing about other {noun}s",
         )
 
 
@@ -298,9 +303,9 @@ def _report_unknown(parts: Parts, console: Console) -> None:
         return
     listed = ", ".join(f"{label} ({count:,})" for label, count in unknown.most_common(_NUM_LISTED))
     num_more = len(unknown) - _NUM_LISTED
-    more = f" and {counted(num_more, 'more class')}" if num_more > 0 else ""
+    more, noun = f" and {counted(num_more, 'more class')}" if num_more > 0 else "", parts.test.noun
     say(
         console,
-        f"{parts.num_unknown:,} of {len(parts.test_labels):,} test videos have a class without training videos: "
+        f"{parts.num_unknown:,} of {len(parts.test_labels):,} test {noun}s have a class without training {noun}s: "
         f"{listed}{more}; they count as wrong",
     )
