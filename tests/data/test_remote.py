@@ -338,8 +338,16 @@ def test_configurations_and_texts_lose_secrets() -> None:
     assert VideoOptions(data="https://me:word@host/a/").data == "https://host/a/"
     assert PretrainConfig(data="https://host/a.mp4?sig=1", out="x").data == "https://host/a.mp4"
     assert without_secrets("a 'https://u:p@h/x?y#z', s3://b/k and x@y?z") == "a 'https://h/x', s3://b/k and x@y?z"
-    with pytest.raises(RemoteError, match=r"^s3://bucket/x: credentials belong"):
-        parse_address("s3://key:secret@bucket/x")
+    for secret in ("secret", "sec/ret", "sec'ret", "sec@ret"):
+        with pytest.raises(RemoteError, match=r"^s3://bucket/x: credentials belong"):
+            parse_address(f"s3://key:{secret}@bucket/x")
+        assert without_secrets(f"from https://me:{secret}@host/x to") == "from https://host/x to"
+    for secret in ("12a/b", "a?b", "a#b"):
+        with pytest.raises(RemoteError, match=r"^https://host/x: is not a URL"):
+            parse_address(f"https://me:{secret}@host/x")
+    for kept in ("https://host:80/@me/a", "http://[::1]:80/a@b", "['https://host:80','x@y']"):
+        assert without_secrets(kept) == kept
+    assert str(parse_address("http://me:word@[::1]:8000/a/")) == "http://[::1]:8000/a/"
 
 
 @pytest.mark.parametrize(
