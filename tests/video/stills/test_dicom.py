@@ -77,7 +77,10 @@ def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) ->
         ({"syntax": "MPEG4HP41"}, "its pictures are compressed as MPEG-4 AVC/H.264 High Profile"),
         ({"NumberOfFrames": 10**6}, "it states 1000000 frames, more than it has bytes"),
         ({"Rows": 60000, "Columns": 60000}, "its pictures have 60000x60000 pixels"),
-        ({"syntax": "DeflatedExplicitVRLittleEndian"}, "compressed as Deflated Explicit VR Little Endian, which is not read"),
+        (
+            {"syntax": "DeflatedExplicitVRLittleEndian"},
+            "as Deflated Explicit VR Little Endian, which is not read",
+        ),
         ({"content": b"text"}, "it is no DICOM file"),
         ({"NumberOfFrames": 8}, "; 4 of 8 frames are good"),
         ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
