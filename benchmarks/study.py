@@ -1,4 +1,4 @@
-"""The study behind docs/results.md and docs/study.md: train its rows with the same budget, then evaluate all networks in the same way.
+"""The study behind docs/study.md: train its rows with the same budget, then evaluate all networks in the same way.
 
     python -m benchmarks.study --out STUDY --data UCF-101 --splits LISTS --rows random,v3s,v3s-plus --seeds 0,1,2
 

@@ -338,8 +338,16 @@ def test_configurations_and_texts_lose_secrets() -> None:
     assert VideoOptions(data="https://me:word@host/a/").data == "https://host/a/"
     assert PretrainConfig(data="https://host/a.mp4?sig=1", out="x").data == "https://host/a.mp4"
     assert without_secrets("a 'https://u:p@h/x?y#z', s3://b/k and x@y?z") == "a 'https://h/x', s3://b/k and x@y?z"
-    with pytest.raises(RemoteError, match=r"^s3://bucket/x: credentials belong"):
-        parse_address("s3://key:secret@bucket/x")
+    for secret in ("secret", "sec/ret", "sec'ret", "sec@ret"):
+        with pytest.raises(RemoteError, match=r"^s3://bucket/x: credentials belong"):
+            parse_address(f"s3://key:{secret}@bucket/x")
+        assert without_secrets(f"from https://me:{secret}@host/x to") == "from https://host/x to"
+    for secret in ("12a/b", "a?b", "a#b"):
+        with pytest.raises(RemoteError, match=r"^https://host/x: is not a URL"):
+            parse_address(f"https://me:{secret}@host/x")
+    for kept in ("https://host:80/@me/a", "http://[::1]:80/a@b", "['https://host:80','x@y']"):
+        assert without_secrets(kept) == kept
+    assert str(parse_address("http://me:word@[::1]:8000/a/")) == "http://[::1]:8000/a/"
 
 
 @pytest.mark.parametrize(
@@ -411,6 +419,8 @@ def test_hostile_links_of_a_page(server: _Server, tmp_path: Path) -> None:
         "mailto:x",
         "?C=N;O=D",
         "#top",
+        ".",
+        "..",
         "https://other/x.mp4",
         "sub/x.mp4",
     ]
@@ -420,6 +430,22 @@ def test_hostile_links_of_a_page(server: _Server, tmp_path: Path) -> None:
         page.write_text(f'<a href="{link}">x</a>')
         with pytest.raises(RemoteError, match="is not a name that a file in a folder can have"):
             list_videos(f"{server.url}/page/")
+
+
+def test_a_dead_link_costs_one_file_and_not_the_folder(server: _Server, tmp_path: Path) -> None:
+    (tmp_path / "www/page/sub").mkdir(parents=True)
+    page, video = tmp_path / "www/page/index.html", next((tmp_path / "www").rglob("*.mp4"))
+    copyfile(video, tmp_path / "www/page/a.mp4")
+    page.write_text("".join(f'<a href="{link}">x</a>' for link in ("a.mp4", "gone.mp4")))
+    reports = scan(list_videos(f"{server.url}/page/"), min_frames=1, cache=None).reports
+    assert [(report.path, report.verdict) for report in reports] == [("a.mp4", "usable"), ("gone.mp4", "unreadable")]
+    assert reports[1].reason == f"{server.url}/page/gone.mp4: does not exist"
+    (tmp_path / "www/page/a.mp4").unlink()
+    with pytest.raises(RemoteError, match=r"/page/a\.mp4: does not exist"):
+        list_videos(f"{server.url}/page/")
+    page.write_text('<a href="gone/">x</a>')
+    with pytest.raises(RemoteError, match="/page/gone/: does not exist"):
+        list_videos(f"{server.url}/page/")
 
 
 def test_a_file_that_is_also_a_folder(memory: Any) -> None:

@@ -17,7 +17,7 @@ QUIET = Console(quiet=True)
 def cages(tmp_path: Path, small_videos: Path) -> Path:
     """The same names in two folders, and other files."""
     video = min(small_videos.rglob("*.*"))
-    for name in ("one/a.mp4", "one/b.mp4", "two/a.mp4", "two/deep/c.mp4", "two/notes.txt", "x[1]/d.mp4"):
+    for name in ("one/a.mp4", "one/b.mp4", "two/a.mp4", "two/deep/c.mp4", "two/notes.txt", "x[1]/d.mp4", "{y,z}/e.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, tmp_path / name)
     return tmp_path
@@ -32,6 +32,9 @@ def cages(tmp_path: Path, small_videos: Path) -> Path:
         ("{one,two/{deep,a.mp4}}", ["one/a.mp4", "one/b.mp4", "two/a.mp4", "two/deep/c.mp4"]),
         ("one/?.mp4", ["a.mp4", "b.mp4"]),
         ("x[1]", ["d.mp4"]),
+        ("x[1]/?.mp4", ["d.mp4"]),
+        ("x[1]/{d.mp4,../one}", ["one/a.mp4", "one/b.mp4", "x[1]/d.mp4"]),
+        ("{y,z}/*", ["e.mp4"]),
         ("two/{*,a.mp4}", ["a.mp4", "deep/c.mp4"]),
     ],
 )

@@ -77,6 +77,11 @@ def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) ->
         ({"syntax": "MPEG4HP41"}, "its pictures are compressed as MPEG-4 AVC/H.264 High Profile"),
         ({"NumberOfFrames": 10**6}, "it states 1000000 frames, more than it has bytes"),
         ({"Rows": 60000, "Columns": 60000}, "its pictures have 60000x60000 pixels"),
+        (
+            {"syntax": "DeflatedExplicitVRLittleEndian"},
+            "as Deflated Explicit VR Little Endian, which is not read",
+        ),
+        ({"content": b"text"}, "it is no DICOM file"),
         ({"NumberOfFrames": 8}, "; 4 of 8 frames are good"),
         ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
     ],
@@ -90,6 +95,8 @@ def test_what_is_no_video_is_said(
         dataset = pydicom.dcmread(write_dicom(file, film(4, np.uint8)))
         del dataset.PixelData
         dataset.save_as(file)
+    elif "content" in change:
+        file.write_bytes(change["content"])
     elif "syntax" in change:
         write_dicom(file, film(4, np.uint8), data=encapsulate([b"1234"] * 4), **change)
     else:

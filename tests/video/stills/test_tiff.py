@@ -27,6 +27,7 @@ Film = Callable[..., NDArray[Any]]
         ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 100.0, "TimeIncrementUnit": "ms"}}, 10.0),
         ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 1e9}}, None),
         ({"contiguous": False, "metadata": None}, None),
+        ({"contiguous": False}, None),  # each picture described as a series of its own
         ({"compression": "zlib", "predictor": False, "rowsperstrip": 5}, None),
         ({"photometric": "miniswhite"}, None),
     ],

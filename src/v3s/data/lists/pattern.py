@@ -37,12 +37,14 @@ def read_pattern(pattern: str) -> tuple[Path, Listing]:
     Raises:
         ValueError: One of the paths matches nothing, or a store; or there are no videos.
     """
-    paths = [os.path.abspath(path) for path in _expanded(pattern)]
-    root = Path(os.path.commonpath([_fixed(path) for path in paths]))
+    folder, rest = _divided(pattern)
+    paths = [os.path.abspath(os.path.join(folder, path)) for path in _expanded(rest)]
+    wild = [_WILD.search(path, len(folder) if path.startswith(folder) else 0) for path in paths]
+    root = Path(os.path.commonpath(list(map(_fixed, paths, wild))))
     videos: set[str] = set()
     others: set[str] = set()
-    for path in paths:
-        matches = glob.glob(path, recursive=True) if _WILD.search(path) else [path] * os.path.lexists(path)
+    for path, first in zip(paths, wild, strict=True):
+        matches = _matches(path, first.start()) if first else [path] * os.path.lexists(path)
         if not matches:
             raise ValueError(f"data is {pattern!r}: no file or folder matches {path}")
         for match in map(Path, matches):
@@ -78,6 +80,17 @@ def _videos_in(folder: Path, path: str) -> list[str]:
         return []
 
 
+def _divided(pattern: str) -> tuple[str, str]:
+    """The deepest folder that a pattern begins with and that exists as it is written, absolute; and what follows."""
+    folder = next((folder for folder in Path(pattern).parents if os.path.isdir(folder)), Path())
+    return os.path.abspath(folder), str(Path(pattern).relative_to(folder))
+
+
+def _matches(path: str, first: int) -> list[str]:
+    """What a path matches; what stands before its first wildcard is no pattern."""
+    return glob.glob(glob.escape(path[:first]) + path[first:], recursive=True)
+
+
 def _expanded(pattern: str) -> list[str]:
     """The paths that braces stand for."""
     left, done = [pattern], list[str]()
@@ -92,9 +105,8 @@ def _expanded(pattern: str) -> list[str]:
     return done
 
 
-def _fixed(path: str) -> str:
-    """The folder that contains all that a path with wildcards can match."""
-    wild = _WILD.search(path)
+def _fixed(path: str, wild: re.Match[str] | None) -> str:
+    """The folder that contains all that a path can match, by its first wildcard."""
     if wild:
         return os.path.abspath(os.path.dirname(path[: wild.start()]) or ".")
     return os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path) or ".")

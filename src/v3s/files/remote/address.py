@@ -16,7 +16,8 @@ PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
 
 _WEB = frozenset({"http", "https"})
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_URL_IN_TEXT = re.compile(rf"({_URL.pattern})(?:[^/\s@'\"]*@)?([^\s'\"?#]*)(?:[?#][^\s'\"]*)?")
+_USER = r"[^/\s'\"?#]*@|[^/\s:@\[]*:(?!\d+(?:[/?#'\"\s]|$))\S*@"  # the second: a password with a slash, as those of S3
+_URL_IN_TEXT = re.compile(rf"({_URL.pattern})(?:{_USER})?([^\s'\"?#]*)(?:[?#][^\s'\"]*)?")
 _SECRETS = "V3S_URL_SECRETS"
 """The environment variable by which a process that v3s starts learns them. They are never written to a file."""
 
@@ -106,7 +107,7 @@ def parse_address(url: str) -> Address:
         raise RemoteError(f"{shown}: {protocol}:// is not read; give a folder, a file, or {'://, '.join(PROTOCOLS)}://")
     if protocol not in _WEB:
         host, _, path = rest.partition("/")
-        if "@" in host:
+        if "@" in host or ("@" in path and ":" in host and not host.startswith("arn:")):
             raise RemoteError(f"{shown}: credentials belong where {PROTOCOLS[protocol]} looks for them, not in the URL")
         address = Address(protocol, host, path)
     else:
@@ -115,11 +116,13 @@ def parse_address(url: str) -> Address:
             user, port = (parts.username, parts.password or ""), parts.port
         except ValueError:
             raise RemoteError(f"{shown}: is not a URL") from None
-        host = f"{parts.hostname or ''}{f':{port}' if port else ''}"
+        host = parts.hostname or ""
+        host = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"  # IPv6 has colons of its own
         if "%2f" in parts.path.lower():
             raise RemoteError(f"{shown}: has a name with a slash in it, which no file can have")
         address = Address(protocol, host, unquote(parts.path, errors="surrogateescape").removeprefix("/"))
         _keep(address, user if user[0] is not None else None, parts.query)
+        shown = str(address)
     check_remote_name(address.host, shown)
     if address.path.strip("/"):
         check_remote_name(address.path.removesuffix("/"), shown)

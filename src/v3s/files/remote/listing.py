@@ -52,19 +52,30 @@ class RemoteFile:
     version: int
 
 
+_UNREADABLE = RemoteFile(1, 0)  # an empty file would be said to be empty
+
+
 def list_folder(address: Address) -> dict[str, RemoteFile]:
     """List the files below a folder at any depth, by their paths relative to it (posix).
 
-    On a web server a folder is a page of links; those that lead below it are followed.
+    On a web server a folder is a page of links; those that lead below it are followed. A link to what cannot be read is
+    listed, too: whoever fetches it learns why.
 
     Raises:
-        RemoteError: It cannot be listed, is empty, or holds a name that no file can have.
+        RemoteError: It cannot be listed, is empty, nothing in it can be read, or it holds a name that no file can have.
     """
     with _asking(address) as system:
         if address.is_web:
             names = list(_linked(system, address, "", 0))
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                found = dict(zip(names, pool.map(lambda name: ask_file(address.child(name)), names), strict=True))
+                answers = list(pool.map(lambda name: _answer(address.child(name)), names))
+            errors = [answer for answer in answers if isinstance(answer, RemoteError)]
+            if errors and len(errors) == len(answers):
+                raise errors[0]
+            found = {
+                name: _UNREADABLE if isinstance(answer, RemoteError) else answer
+                for name, answer in zip(names, answers, strict=True)
+            }
         else:
             url = _url(address)
             below = f"{system._strip_protocol(url).rstrip('/')}/"
@@ -91,6 +102,13 @@ def ask_file(address: Address) -> RemoteFile:
     """
     with _asking(address) as system:
         return _described(address, system.info(_url(address)))
+
+
+def _answer(address: Address) -> RemoteFile | RemoteError:
+    try:
+        return ask_file(address)
+    except RemoteError as error:
+        return error
 
 
 def download(address: Address, to: Path, most_bytes: int, progress: Callable[[], None]) -> None:
@@ -124,10 +142,11 @@ def _linked(system: Any, folder: Address, below: str, depth: int) -> Iterator[st
     if depth > _DEEPEST:
         raise RemoteError(f"{folder}: has folders below each other {_DEEPEST} times and more; give a list of URLs")
     page = str(folder.child(below)).rstrip("/") + "/"
-    links = (html.unescape(link).removeprefix(page) for link in system.ls(page, detail=False))
+    with _asking(folder.child(below)):
+        links = [html.unescape(link).removeprefix(page) for link in system.ls(page, detail=False)]
     names = {link.removeprefix("./") for link in links}
     for link in sorted(names):
-        if _NO_LINK.search(link) or not (name := link.rstrip("/")) or "/" in name or name == "..":
+        if _NO_LINK.search(link) or not (name := link.rstrip("/")) or "/" in name or name in (".", ".."):
             continue  # other links of the page: to orders of the list, to other folders, of its decoration
         if "/" in (name := unquote(name, errors="surrogateescape")):
             raise RemoteError(f"{folder}: {as_text(repr(name))} is not a name that a file in a folder can have")
@@ -193,6 +212,8 @@ def _as_line(address: Address, error: Exception) -> RemoteError:
 def _reason(cause: Exception, status: object) -> str:
     if status in (401, 403) or isinstance(cause, PermissionError):
         return f"permission denied{f' ({status})' if status else ''}; check the credentials"
+    if type(cause).__name__ == "TooManyRedirects":
+        return "the server redirects without end"
     if isinstance(status, int):
         return f"the server answers {status} {getattr(cause, 'message', '')}".rstrip()
     if hasattr(cause, "host") and hasattr(cause, "port"):

@@ -21,7 +21,7 @@ DICOM_ENDINGS = frozenset({".dcm", ".dicom"})
 
 _MOST_HEADER_BYTES = 1 << 16  # of an element: larger ones, such as all pixels, stay in the file until they are needed
 _SYNTAX = "1.2.840.10008.1.2"
-_AS_ARRAYS = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2", "5", "1.99"))}  # no compression, RLE, deflate
+_AS_ARRAYS = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2", "5"))}  # no compression, RLE
 _CODECS = {
     **{f"{_SYNTAX}.4.{number}": "mjpeg" for number in (50, 51, 57, 70)},
     **{f"{_SYNTAX}.4.{number}": "jpegls" for number in (80, 81)},
@@ -68,7 +68,11 @@ def _opened(path: str) -> Iterator[Any]:
         pydicom = import_extra("pydicom", "science", "reading DICOM files")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield pydicom.dcmread(path, defer_size=_MOST_HEADER_BYTES)
+            try:
+                file = pydicom.dcmread(path, defer_size=_MOST_HEADER_BYTES)
+            except pydicom.errors.InvalidDicomError as error:
+                raise ValueError("it is no DICOM file: it does not begin with 128 bytes and DICM") from error
+            yield file
 
 
 def _num_frames(file: Any) -> int:

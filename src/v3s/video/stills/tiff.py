@@ -158,7 +158,7 @@ def _num_frames(file: Any) -> int:
     if not file.series:
         raise ValueError("it holds no pictures")
     first = file.series[0]
-    if len(file.series) > 1:
+    if len(file.series) > 1 and not _are_single(file.series):
         shapes = " and ".join(sorted({"x".join(map(str, series.shape)) for series in file.series})[:3])
         raise ValueError(f"it holds pictures of several kinds, {shapes}; the frames of a video are alike")
     sizes = dict(zip(first.axes, first.shape, strict=True))
@@ -169,18 +169,26 @@ def _num_frames(file: Any) -> int:
     along = [axis for axis in first.axes if axis not in "YXS" and sizes[axis] > 1]
     if len(along) > 1 or "C" in along:
         raise ValueError(
-            f"it has the axes {first.axes} of {first.shape}; a video has one beside height, width and colour: save one "
-            "channel and one plane"
+            f"it has the axes {first.axes} of {first.shape}; a video has one beside height, width and colour, which is "
+            "not C (channels): save one channel and one plane, or name the axis T if it is time"
         )
     num_frames = sizes[along[0]] if along else 1
     if first.dataoffset is None and (len(first.pages) != num_frames or None in first.pages):
         raise ValueError(f"it lacks pictures: {len(first.pages)} of {num_frames} are in the file")
-    return num_frames
+    return num_frames * len(file.series)
+
+
+def _are_single(series: Any) -> bool:
+    """Whether these are equal pictures that tifffile wrote one at a time: it describes each as a series of its own."""
+    kinds = {(each.kind, each.axes, each.shape, each.dtype) for each in series}
+    return len(kinds) == 1 and series[0].kind == "shaped" and set(series[0].axes) <= set("YXS")
 
 
 def _frame(file: Any, number: int) -> VideoFrame:
     """One picture. Pixels that follow one another in the file are read as they are, others by tifffile."""
     series = file.series[0]
+    if len(file.series) > 1:
+        series, number = file.series[number], 0
     page, axes = series.keyframe, [axis for axis in series.axes if axis in "YXS"]
     if series.dataoffset is None:
         values = np.squeeze(series.pages[number].asarray())
