@@ -144,12 +144,14 @@ def _of_videos(
         )
     if config.window is not None and window is not None and config.window != window:
         raise ValueError(
-            f"window is {config.window}, but the recognizer was trained on videos seen through {window}; omit --window"
+            f"window is {config.window}, but the recognizer was trained on videos seen through {window}; "
+            "omit --window, or take another store"
         )
     mask = classifier.space.view.mask
     if config.mask is not None and read_mask(config.mask) != mask:
         raise ValueError(
-            f"mask is {config.mask}, but the recognizer was trained with the mask {mask_text(mask)}; omit --mask"
+            f"mask is {config.mask}, but the recognizer was trained with the mask {mask_text(mask)}; omit --mask, or "
+            "take another store"
         )
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)

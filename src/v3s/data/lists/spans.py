@@ -32,10 +32,10 @@ class SpanOptions(CheckedOptions):
             the file.
         window: Values that are shown as black and as white where greys or RGB have more than 8 bits, the same for all
             frames of a file: auto (percentiles 0.1 and 99.9 of all its values), full (all that the format can have), or
-            LOW,HIGH. Default: that of the run given as --backbone, else auto.
+            LOW,HIGH. Default: that of a store, else of the run given as --backbone, else auto.
         mask: Make text, scales and logos black in every frame, before anything looks: auto blanks what never changes in
             a file, if that is at most a quarter of what is not dark; or a picture (PNG) of the frames' shape, whose
-            white pixels are blanked; or none. Default: that of the run given as --backbone, else none.
+            white pixels are blanked; or none. Default: that of a store, else of the run given as --backbone, else none.
     """
 
     segment: float | None = None
