@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from v3s.commands.prepare import PrepareConfig, prepare
+from v3s.commands.pretrain import PretrainConfig
 from v3s.data.store_folder import open_store
 from v3s.data.views import View
 from v3s.export.model import open_model
@@ -168,6 +169,25 @@ def test_a_store_of_another_window_is_not_searched_with(stacks: Path, tmp_path: 
     assert known_video(store.folder, store.folder / name, View(window=WINDOW)).window == (200, 700)
     with pytest.raises(ValueError, match=f"stored with --window {WINDOW}, not auto"):
         known_video(store.folder, store.folder / name, View())
+
+
+def test_a_store_is_seen_through_its_own_window(stacks: Path, tmp_path: Path) -> None:
+    """Without an option, and the vectors know it; another one is refused by name."""
+    store = tmp_path / "store"
+    prepare(
+        PrepareConfig(data=str(stacks), out=str(store), workers=0, window=WINDOW, mask="auto", pixel_format="rgb"),
+        console=QUIET,
+    )
+    config = replace(embedding(stacks, tmp_path / "vectors"), data=str(store), window=None)
+    embed(config, console=QUIET)
+    view = open_vectors(Path(config.out)).description.space.view
+    assert (view.window, view.mask) == (WINDOW, "auto")
+    for options in (PretrainConfig(data=str(store), out="run"), ProbeConfig(data=str(store), backbone="run")):
+        assert (options.window, options.mask) == (WINDOW, "auto")
+    with pytest.raises(ValueError, match=f"stored with --window {WINDOW}, not full"):
+        embed(replace(config, out=str(tmp_path / "others"), window="full"), console=QUIET)
+    (store / "store.json").write_text("{")
+    assert PretrainConfig(data=str(store), out="run").window is None, "its damage is said when it is read"
 
 
 @pytest.mark.parametrize("window", ["9,1", "Full"])

@@ -31,7 +31,7 @@ from typing import Any, get_type_hints
 
 from v3s import argv
 from v3s.commands import COMMANDS
-from v3s.commands.recipes import OWN, RECIPE_OPTIONS, RecipeError, options_of_recipe
+from v3s.commands.recipes import OWN, RECIPE_OPTION, RecipeError, options_of_recipe
 from v3s.options import as_typed, closest
 from v3s.train.stop import TrainingStoppedError, listen_for_stop
 
@@ -118,14 +118,17 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     """
     options = options_of_command(name, kind)
     from_words = argv.parse_words(options, words)
-    recipe, minutes = from_words.pop("recipe", None), from_words.pop("minutes", None)
+    recipe = from_words.pop("recipe", None)
     values: dict[str, Any] = {}
     for file in from_words.pop("config", ()):
         values |= argv.read_file(argv.options_of(kind), _expand_home(file))
     values = {field: _expand_home(value) for field, value in (values | from_words).items()}
     of_run = _options_of_run(kind, values)
     if of_run and recipe == OWN:  # it chose when the run began
-        recipe = minutes = None
+        recipe = None
+        values.pop("minutes", None)
+        from_words.pop("minutes", None)
+    minutes = (values if recipe == OWN else from_words).get("minutes")  # in a file, they may be those of a former plan
     config = argv.build(kind, of_run | options_of_recipe(recipe, values, minutes) | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
@@ -137,7 +140,7 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
 
 def options_of_command(name: str, kind: type[Any]) -> list[argv.Option]:
     """All options of a command, in the order of the help."""
-    options = [*argv.options_of(kind), *(RECIPE_OPTIONS if name == "pretrain" else ()), argv.CONFIG_OPTION]
+    options = [*argv.options_of(kind), *([RECIPE_OPTION] if name == "pretrain" else []), argv.CONFIG_OPTION]
     return sorted(options, key=lambda option: list(argv.GROUPS).index(option.group))
 
 

@@ -52,6 +52,7 @@ def test_nearly_every_video_is_used(tmp_path: Path, lengths: tuple[int, ...], ta
     assert abs(clips - 200_000) <= 2 * num_train
     assert f"{clips:,} clips, about" in text
     assert "usable" not in text  # the training says it, once
+    assert "these videos last 0:00:" in text
 
 
 def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_the_time_limits_the_clips(tmp_path: Path) -> None:
     assert 4 < epochs[1] / epochs[0] < 25  # speeds are measured anew each time
     _, text = choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)
     assert "give more --minutes" in text
+    assert choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)[0]["minutes"] == 0.01
 
 
 def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_path: Path) -> None:
@@ -79,7 +81,9 @@ def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_pa
     assert 0.5 <= chosen["segment_stride"] < 4
     assert "the videos are long, 0:01:01.0 (median)" in text
     assert "--segment-stride" in text
-    assert "segment_stride" not in choose({"data": data, "segment": 2.0})[0]
+    chosen, text = choose({"data": data, "segment": 2.0, "segment_stride": 0.5})
+    assert "segment_stride" not in chosen
+    assert "these videos last 0:01:01.0 in all, which is little" in text, "what overlaps counts once"
 
 
 def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,9 @@ def test_few_clips_are_named_as_the_reason() -> None:
     nothing = {"accuracy_spatial": 0.05, "accuracy_temporal": 0.5}
     _, reason = verdict(TASK, nothing, 100, FLAT, 9_000)
     assert reason.startswith("the run has seen 9,000 clips; on UCF101 both heads left chance within 60,000")
+    assert reason.endswith("more --epochs will probably help")
+    _, anew = verdict(TASK, nothing, 100, FLAT, 9_000, can_go_on=False)
+    assert anew.startswith(f"{reason}: train anew into another --out, or start there from these weights with --init")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_pages_take_a_hundredth_of_the_time(
     monkeypatch.setattr(module.RunReport, "_write", write)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     no: Any = None
-    report = module.RunReport(no, no, no, no, no, no, Answers(), Processes(), network="", num_train=0)
+    report = module.RunReport(no, no, no, no, no, no, Answers(), Processes(), network="", num_train=0, can_go_on=True)
     for _ in range(60):
         clock[0] += 10
         report.after_epoch()

@@ -54,6 +54,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s; a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp); or v3s-short,
             whose labels short videos can show (22 frames for --clip-frames 8).
+        minutes: For the recipe own: how long the training may take; it says if that will not hold. Default: what
+            200,000 clips take.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
@@ -77,6 +79,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
     width: float = 1.0
     task: str = "v3s"
     epochs: int = 300
+    minutes: float | None = None
     learning_rate: float | None = None
     loading: Loading = "auto"
     init: str | None = None
@@ -89,7 +92,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_foundation(self.backbone)
-        require_positive(self, "width", "learning_rate")
+        require_positive(self, "width", "learning_rate", "minutes")
         self.check_clips()
         require_not_negative(self, "statistics_clips")
         self.check_batches()
@@ -298,18 +301,16 @@ def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> P
     report = RunReport(
         run, job.scan, job.validation, job.held_out, job.config.groups_of(job.scan), steps.order, answers,
         job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", num_train=len(job.train),
+        can_go_on=job.config.can_go_on,
     )  # fmt: skip
     with fastest:
         fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)
     wait_for_all(job.processes)
     result = judge_run(
-        run,
-        job.task,
-        num_clips=len(job.validation) * job.config.validation_clips,
-        clips_per_epoch=steps.order.clips_per_epoch,
-        console=job.console,
+        run, job.task, num_clips=len(job.validation) * job.config.validation_clips,
+        clips_per_epoch=steps.order.clips_per_epoch, can_go_on=job.config.can_go_on, console=job.console,
         is_first=job.processes.is_first,
-    )
+    )  # fmt: skip
     report.finish(steps, None if ":" in job.config.backbone else _network(job.config))
     return result
 
@@ -365,6 +366,7 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
         load=lambda folder: int(load_saved(folder, model).results["epoch"]),
         save_start=job.started is not None,
         statistics_clips=config.statistics_clips,
+        minutes=config.minutes,
         checkpoint_seconds=config.checkpoint_seconds,
         stop_early=config.stop_early,
         resume=config.resume,

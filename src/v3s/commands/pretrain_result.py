@@ -21,6 +21,10 @@ CLIPS_TO_LEAVE_CHANCE = 60_000
 """Training clips by which the spatial head, the later one, was clearly above chance on UCF101: 30,000 with a quarter of
 R3D's width on clips of 8 frames, 60,000 at the paper's size (docs/log.md, "The study at the paper's size")."""
 
+_ANEW = (
+    "train anew into another --out, or start there from these weights with --init (this run cannot be resumed with "
+    "more: the schedule cosine ends with its epochs)"
+)
 _STILL_FALLS = 0.01  # of the training loss, over the last tenth of the epochs
 _FEWEST_EPOCHS = 10  # that show whether it falls
 
@@ -43,7 +47,14 @@ class PretrainResult:
 
 
 def judge_run(
-    run: RunFolder, task: PretextTask, *, num_clips: int, clips_per_epoch: int, console: Console, is_first: bool
+    run: RunFolder,
+    task: PretextTask,
+    *,
+    num_clips: int,
+    clips_per_epoch: int,
+    can_go_on: bool,
+    console: Console,
+    is_first: bool,
 ) -> PretrainResult:
     """Report which epoch is kept and the verdict on it, also in train.log.
 
@@ -52,13 +63,14 @@ def judge_run(
         task: its label tables.
         num_clips: number of validation clips.
         clips_per_epoch: number of training clips in an epoch.
+        can_go_on: whether it can be resumed with more epochs.
         console: where to print.
         is_first: whether this is the first process of the run, which writes the log.
     """
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
     epochs = read_metrics(run.path / METRICS)
-    judged = verdict(task, results, num_clips, epochs, len(epochs) * clips_per_epoch)
+    judged = verdict(task, results, num_clips, epochs, len(epochs) * clips_per_epoch, can_go_on)
     with open_log(run if is_first else None) as log:
         report = reporter(log, console)
         for line in (f"kept epoch {best_epoch}: validation {describe(results)}", *judged):
@@ -68,7 +80,12 @@ def judge_run(
 
 
 def verdict(
-    task: PretextTask, validation: Mapping[str, float], num_clips: int, epochs: Sequence[Mapping[str, Any]], clips: int
+    task: PretextTask,
+    validation: Mapping[str, float],
+    num_clips: int,
+    epochs: Sequence[Mapping[str, Any]],
+    clips: int,
+    can_go_on: bool = True,
 ) -> list[str]:
     """Judge a pre-training by its curves.
 
@@ -79,6 +96,7 @@ def verdict(
         num_clips: number of validation clips.
         epochs: the lines of metrics.jsonl.
         clips: number of training clips that the run has seen.
+        can_go_on: whether it can be resumed with more epochs.
 
     Returns:
         Sentences. A head is at chance if its accuracy is not significantly above it: one-sided, at 1 %. Labels are
@@ -86,13 +104,14 @@ def verdict(
         one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
     """
     sentences = list(heads_at_chance(task, validation, num_clips).values())
+    longer = "more --epochs will probably help" + ("" if can_go_on else f": {_ANEW}")
     if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
         sentences.append(
             f"the run has seen {clips:,} clips; on UCF101 both heads left chance within {CLIPS_TO_LEAVE_CHANCE:,}: "
-            "more --epochs will probably help"
+            f"{longer}"
         )
     if still_improving([line["train"]["loss"] for line in epochs]):
-        sentences.append("the training loss was still falling at the end: more --epochs will probably help")
+        sentences.append(f"the training loss was still falling at the end: {longer}")
     return sentences
 
 

@@ -45,26 +45,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-RECIPE_OPTIONS = (
-    argv.Option(
-        field="recipe",
-        names=("--recipe",),
-        choices=(*RECIPES, OWN),
-        metavar="NAME",
-        group="Attributes",
-        help="A named set of options; any other option overrides it. own chooses for your videos and this machine, and "
-        "says why.",
-    ),
-    argv.Option(
-        field="minutes",
-        names=("--minutes",),
-        kind=float,
-        metavar="X",
-        group="Attributes",
-        help="For the recipe own: how long the training may take. Default: what 200,000 clips take.",
-    ),
+RECIPE_OPTION = argv.Option(
+    field="recipe",
+    names=("--recipe",),
+    choices=(*RECIPES, OWN),
+    metavar="NAME",
+    group="Attributes",
+    help="A named set of options; any other option overrides it. own chooses for your videos and this machine, and "
+    "says why.",
 )
-"""Options of the command line that are no fields of the configuration."""
+"""An option of the command line that is no field of the configuration."""
 
 
 class RecipeError(ValueError):

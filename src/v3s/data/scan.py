@@ -195,7 +195,7 @@ def check_store(store: Store, window: str | None, mask: str | None) -> None:
             f"give that with --mask, or make another store with v3s prepare"
         )
     stored, wanted = store.settings.window, window or "auto"
-    if stored != wanted and any(getattr(file.outcome, "window", None) for file in store.files.values()):
+    if stored != wanted and store.is_deep:
         raise ValueError(
             f"{store.folder} was stored with --window {stored}, not {wanted}: give --window {stored}, or make another "
             "store with v3s prepare"

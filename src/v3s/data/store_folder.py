@@ -12,6 +12,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -109,6 +110,11 @@ class Store:
     next_shard: int
     __repr__ = short_repr
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether any of its videos were seen through a window."""
+        return any(getattr(file.outcome, "window", None) for file in self.files.values())
+
     def changed(self, path: str) -> bool:
         """Whether a source file still exists but differs from the one that was stored."""
         now = file_key(Path(self.settings.source), path)
@@ -155,6 +161,21 @@ def content_digest(path: Path) -> str:
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store."""
     return (folder / STORE_FILE).is_file()
+
+
+def see_as_stored(options: Any) -> None:
+    """Set the window and the mask of options whose ``data`` is a store to those of the store, if they are None.
+
+    A store that cannot be read is left to the command, which says why.
+    """
+    with suppress(ValueError, OSError):
+        if options.data is None or not is_store(folder := Path(options.data)):
+            return
+        store = open_store(folder)
+        if options.window is None and store.settings.window != "auto" and store.is_deep:
+            object.__setattr__(options, "window", store.settings.window)
+        if options.mask is None:
+            object.__setattr__(options, "mask", store.settings.mask)
 
 
 def names_in_list(root: Path) -> Callable[[str], str]:

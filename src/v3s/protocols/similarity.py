@@ -21,6 +21,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
+from v3s.data.store_folder import see_as_stored
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
@@ -89,6 +90,7 @@ class SimilarityConfig(EncoderOptions, SpanOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         hide_secrets(self, "data")
+        see_as_stored(self)
         require_files(self, "out")
         require_source(self)
         if self.vectors and len(self.vectors) != len(self.stages):

@@ -55,7 +55,7 @@ def fit(job: TrainingJob, run: RunFolder) -> None:
         callbacks = Callbacks(job.callbacks if processes.is_first else (), lag, report)
         if job.save_start and not run.has_checkpoint:
             checkpoints.save()
-        progress = Progress(order, report, job.console, chooses=job.score is not None)
+        progress = Progress(order, report, job.console, job.minutes, chooses=job.score is not None)
         with callbacks, progress, closing(batches), listen_for_stop() as stop, _saved_when_stopped(stop, checkpoints):
             while not job.is_finished(position):
                 clock = _train_epoch(checkpoints, batches, progress, callbacks, stop)
@@ -288,7 +288,8 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
     if damage is not None:
         report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
     elif position.epoch >= job.order.num_epochs:
-        report(f"all {position.epoch:,} epochs are finished; give more --epochs to train longer")
+        longer = "give more --epochs" if training.schedule.can_go_on else "train anew, into another --out"
+        report(f"all {position.epoch:,} epochs are finished; {longer} to train longer")
     elif not job.stops_early(position):
         report(f"resuming in {where}")
     return position

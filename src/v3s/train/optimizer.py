@@ -71,6 +71,11 @@ class TrainingOptions(ComputeOptions):
             raise ValueError(f"warmup is {self.warmup}; it must be less than epochs ({self.epochs})")
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether a finished run can be resumed with more epochs: the schedule cosine ends with those it was given."""
+        return self.schedule != "cosine"
+
+    @property
     def frozen_text(self) -> str:
         """The frozen stages, for an announcement; empty if there are none."""
         return f"frozen: {', '.join(self.freeze)}; " if self.freeze else ""
@@ -120,6 +125,7 @@ class Schedule:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, options: TrainingOptions) -> None:
+        self.can_go_on = options.can_go_on
         self._optimizer, self._warmup, self._num_finished = optimizer, options.warmup, 0
         self._rule = _rule(optimizer, options)
         self._rates = [group["lr"] for group in optimizer.param_groups]

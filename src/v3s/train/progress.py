@@ -14,6 +14,8 @@ from v3s.files.text import progress_bar
 from v3s.train.loop import Clock, Sums
 
 _LINE_SECONDS = 30.0  # least time between two plain lines
+_SHARE_SEEN = 0.1  # of the minutes that a training was meant to take, after which it is seen whether it does
+_SHARE_OFF = 0.25  # of these minutes, by which it may miss them in silence
 _BAR_SECONDS = 0.5  # least time between two updates of the bar: reading a loss waits for the device
 
 
@@ -24,14 +26,24 @@ class Progress(AbstractContextManager["Progress"]):
         order: order of the remaining batches.
         report: called with a line of text for each epoch.
         console: where to show steps.
+        minutes: how long the training was meant to take. Once, after an epoch, a line says if it takes a quarter more
+            or less; not if the training is resumed.
         chooses: whether validation chooses the epoch that is kept.
     """
 
     def __init__(
-        self, order: BatchOrder, report: Callable[[str], None], console: Console, *, chooses: bool = True
+        self,
+        order: BatchOrder,
+        report: Callable[[str], None],
+        console: Console,
+        minutes: float | None = None,
+        *,
+        chooses: bool = True,
     ) -> None:
         self._num_epochs, self._steps = order.num_epochs, order.steps_per_epoch
         self._report, self._console, self._chooses = report, console, chooses
+        self._minutes = None if order.first_batch else minutes
+        self._began: tuple[int, float] | None = None  # steps and time, when this process had done its first one
         self._last_shown = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal:
@@ -52,26 +64,22 @@ class Progress(AbstractContextManager["Progress"]):
 
     def step(self, epoch: int, step: int, sums: Sums, clock: Clock) -> None:
         """Report a finished step, unless the last report is too recent."""
-        now = time.monotonic()
+        now, done = time.monotonic(), epoch * self._steps + step
+        if self._began is None:  # what starts up is not counted
+            self._began = done, now
         is_recent = now - self._last_shown < (_LINE_SECONDS if self._bar is None else _BAR_SECONDS)
         if is_recent or not clock.seconds:  # the first step is not timed yet
             return
         self._last_shown = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"
         if self._bar is None:
-            self._console.print(
-                f"{text} step {step}/{self._steps} {self._remaining(epoch, step, clock)}", highlight=False
-            )
+            self._console.print(f"{text} step {step}/{self._steps}{self._left(done)}", highlight=False)
         else:
-            self._bar.update(self._task, description=text, completed=epoch * self._steps + step)
-
-    def _remaining(self, epoch: int, step: int, clock: Clock) -> str:
-        steps_left = (self._num_epochs - epoch) * self._steps - step
-        minutes = clock.seconds / max(1, clock.steps) * steps_left / 60
-        return f"about {minutes:.0f} min left"
+            self._bar.update(self._task, description=text, completed=done)
 
     def end_epoch(self, line: dict[str, Any]) -> None:
         """Report a finished epoch, given its line of metrics.jsonl."""
+        done = line["epoch"] * self._steps
         text = (
             f"epoch {line['epoch']}/{self._num_epochs} train {describe(line['train'])} | "
             f"validation {describe(line['validation'])} | {line['clips_per_second']:.1f} clips/s, "
@@ -79,8 +87,34 @@ class Progress(AbstractContextManager["Progress"]):
         )
         if self._chooses:
             text += f" | kept: epoch {line['best_epoch']}"
-        self._report(text)
+        self._report(text + self._left(done))
+        self._compare(done)
         self._last_shown = time.monotonic()
+
+    def _seconds(self, done: int) -> tuple[float, float] | None:
+        """How long the training has taken and will take, at its mean speed so far; None before that is known."""
+        if self._began is None or done <= self._began[0]:
+            return None
+        taken = time.monotonic() - self._began[1]
+        return taken, taken / (done - self._began[0]) * (self._num_epochs * self._steps - done)
+
+    def _left(self, done: int) -> str:
+        seconds = self._seconds(done)
+        return f", about {max(seconds[1] / 60, 1):.0f} min left" if seconds and seconds[1] else ""
+
+    def _compare(self, done: int) -> None:
+        """Say if the training will not take the time that it was meant to take, as soon as that can be seen."""
+        seconds = self._seconds(done)
+        if self._minutes is None or seconds is None or seconds[0] < min(60, 60 * self._minutes * _SHARE_SEEN):
+            return
+        asked, self._minutes = self._minutes, None
+        needed = sum(seconds) / 60
+        fit = max(1, int(self._num_epochs * asked / needed))
+        if abs(needed / asked - 1) > _SHARE_OFF and fit != self._num_epochs:
+            self._report(
+                f"at this speed the training takes about {needed:.0f} min, not {asked:g}. To take {asked:g}, stop it "
+                f"and give the same command with --epochs {fit} --overwrite; or stop it at any time, and --resume later"
+            )
 
 
 def describe(means: dict[str, float]) -> str:

@@ -65,7 +65,8 @@ _LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
 _NUM_NAMED = 5
 FREE_ON_RESUME = (
-    "out data workers device epochs checkpoint_seconds stop_early log resume overwrite compile allow_missing".split()  # noqa: SIM905
+    *"out data workers device epochs minutes checkpoint_seconds stop_early".split(),  # noqa: SIM905
+    *"log resume overwrite compile allow_missing".split(),  # noqa: SIM905
 )
 """Options that may change when a run is resumed: they affect neither samples nor weights up to the checkpoint.
 

@@ -136,6 +136,7 @@ class TrainingJob:
         score: rates a validation pass by its means; the epoch with the highest score is kept. None keeps the last one.
         save: writes the weights into a folder, with the epoch (from 1) and its means; called in the first process only.
         checkpoint_seconds: longest time between two checkpoints.
+        minutes: how long the training is meant to take, as said if that will not hold; None is as long as it takes.
         stop_early: training clips without a lower validation loss after which to stop; None never stops.
         resume: whether to start from the newest checkpoint, if there is one.
         opening: text to report before the first step.
@@ -163,6 +164,7 @@ class TrainingJob:
     opening: str
     console: Console
     statistics_clips: int = 0
+    minutes: float | None = None
     load: Callable[[Path], int] | None = None
     save_start: bool = False
     callbacks: Sequence[Callback] = ()

@@ -53,6 +53,7 @@ class RunReport:
         processes: this process among those of the run.
         network: its name and width, in words.
         num_train: number of training videos.
+        can_go_on: whether the finished run can be resumed with more epochs.
     """
 
     run: RunFolder
@@ -65,6 +66,7 @@ class RunReport:
     processes: Processes
     network: str
     num_train: int
+    can_go_on: bool
     _due: float = field(default_factory=lambda: time.monotonic() + SECONDS_BETWEEN)
     _pictures: dict[tuple[int, int], Pixels | None] = field(default_factory=dict)
 
@@ -159,7 +161,8 @@ class RunReport:
         above = [head_sentence(name, head) for name, head in heads.items() if name not in at_chance]
         constant = [one_answer_sentence(name, head) for name, head in heads.items() if head.one_answer is not None]
         if len(metrics) >= self.order.num_epochs:
-            return [*above, *verdict(self.clips.task, accuracies, num_clips, metrics, num_seen), *constant]
+            judged = verdict(self.clips.task, accuracies, num_clips, metrics, num_seen, self.can_go_on)
+            return [*above, *judged, *constant]
         falls = still_improving([line["train"].get("loss", inf) for line in metrics])
         return [*above, *at_chance.values(), *(["the training loss is still falling"] if falls else []), *constant]
 

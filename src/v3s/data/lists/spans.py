@@ -32,10 +32,11 @@ class SpanOptions(CheckedOptions):
             of the file.
         window: The values that are shown as black and as white, for pictures of more than 8 bits. auto takes the
             percentiles 0.1 and 99.9 of a whole file, full the range of the format, LOW,HIGH these values. Default:
-            that of the run given as --backbone, else auto.
+            that of a store, else of the run given as --backbone, else auto.
         mask: Make text, scales and logos black in every frame, before clips are cut. auto blanks what never changes in
             a file, if that is at most a quarter of what is not dark. A picture (PNG) of the frames' shape blanks what
-            is white in it. none blanks nothing. Default: that of the run given as --backbone, else none.
+            is white in it. none blanks nothing. Default: that of a store, else of the run given as --backbone, else
+            none.
     """
 
     segment: float | None = None

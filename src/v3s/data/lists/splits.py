@@ -23,6 +23,7 @@ from v3s.data.lists.pattern import is_pattern, read_pattern
 from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
+from v3s.data.store_folder import see_as_stored
 from v3s.files.remote.address import hide_secrets
 from v3s.files.remote.fetch import held
 from v3s.files.remote.mirror import shown_place
@@ -334,6 +335,7 @@ class VideoOptions(SpanOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         hide_secrets(self, "data")
+        see_as_stored(self)
 
     def list_videos(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> VideoList:
         """List them, as :func:`v3s.data.lists.splits.list_videos`.

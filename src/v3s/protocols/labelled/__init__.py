@@ -17,6 +17,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, has_test_part, list_videos
+from v3s.data.store_folder import see_as_stored
 from v3s.data.usable import usable_videos
 from v3s.data.views import View, count_padded
 from v3s.files.remote.address import hide_secrets
@@ -49,6 +50,7 @@ class LabelledOptions(GroupOptions, SpanOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         hide_secrets(self, "data", "test_data")
+        see_as_stored(self)
         if self.test_data is not None and self.splits is not None:
             given = f"test_data ({self.test_data}) and splits ({self.splits})"
             raise ValueError(f"{given} cannot be combined; give only one")
