@@ -293,11 +293,11 @@ def test_what_was_probably_meant(word: str, hint: str) -> None:
 
 def test_two_folders_and_a_file_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both errors name what works: one pattern, and a path that does not begin with the dash."""
-    with pytest.raises(UsageError, match=r"'a' and 'b'; several are one pattern in quotes: '\{a,b\}'"):
+    with pytest.raises(UsageError, match=r"'a' and 'b'; write one pattern, '\{a,b\}'"):
         parse_words(options_of(Train), ["a", "b"])
     monkeypatch.chdir(tmp_path)
     Path("-dash.avi").touch()
-    with pytest.raises(UsageError, match=r"unknown option '-dash.avi'; to name the file, write \./-dash\.avi"):
+    with pytest.raises(UsageError, match=r"unknown option '-dash.avi'; the file is \./-dash\.avi"):
         parse_words(options_of(Train), ["-dash.avi"])
 
 

@@ -12,7 +12,6 @@ The docstring of the class, or of a class that it inherits from, describes each 
 of the help; see `GROUPS`.
 """
 
-import os
 import re
 import shutil
 import textwrap
@@ -196,7 +195,7 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
                 while option.commas and left and not left[0].startswith("-"):
                     text += f",{left.popleft()}"
         elif name.startswith("-"):
-            hint = f"; to name the file, write ./{word}" if os.path.lexists(word) else closest(name, named)
+            hint = f"; the file is ./{word}" if Path(word).exists() else closest(name, named)
             raise UsageError(f"unknown option {name!r}{hint}")
         else:
             raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
@@ -297,11 +296,9 @@ def _value(option: Option, raw: RawValues) -> Any:
     if option.many:
         return tuple(_one_value(option, name, text) for name, text in raw)
     if len(raw) > 1:
-        names = " or ".join(dict.fromkeys(name for name, _ in raw))
-        texts = " and ".join(repr(text) for _, text in raw)
-        pattern = ",".join(text for _, text in raw)
-        hint = f"; several are one pattern in quotes: '{{{pattern}}}'" if option.word == "DATA" else ""
-        raise UsageError(f"{names} is given more than once: {texts}{hint}")
+        names, texts = " or ".join(dict.fromkeys(name for name, _ in raw)), [text for _, text in raw]
+        hint = f"; write one pattern, '{{{','.join(texts)}}}'" if option.word == "DATA" else ""
+        raise UsageError(f"{names} is given more than once: {' and '.join(map(repr, texts))}{hint}")
     return _one_value(option, *raw[0])
 
 
@@ -375,7 +372,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
         examples: command lines.
     """
     width = min(shutil.get_terminal_size().columns, 100)
-    required = [option for option in options if option.default is MISSING]
+    required = [each for each in options if each.default is MISSING]
     usage = [
         f"{each.word}{' ...' * each.many}" if each.word else f"{each.names[0]} {each.metavar}" for each in required
     ]
@@ -386,8 +383,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
         of_group = [option for option in options if option.group == section]
         lines += ["", f"{title}:"] if of_group else []
         lines += [line for option in of_group for line in _help_lines(option, width)]
-    if examples:
-        lines += ["", "examples:", *(f"  {line}" for line in examples)]
+    lines += ["", "examples:", *(f"  {line}" for line in examples)] if examples else []
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Standard errors over groups of videos."""
 
 from math import inf
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_the_critical_value_is_students(num_groups: int, exact: float) -> None:
 
 
 def test_a_result_at_chance_is_said_in_words_and_no_other() -> None:
-    sides = {"error": 0.03, "num_scores": 200, "num_groups": 50}
+    sides: dict[str, Any] = {"error": 0.03, "num_scores": 200, "num_groups": 50}
     assert chance_sentence("linear probe", 0.5, 0.25, noun="video", **sides) is None
     said = chance_sentence("linear probe", 0.27, 0.25, noun="span", **sides)
     assert said == (

@@ -5,7 +5,6 @@ Nothing here is random. A video shorter than a clip repeats its last frame, so n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -124,33 +123,22 @@ class View:
         return mirror(size) @ crop if flip else crop
 
 
-class _SeenOptions(Protocol):
-    @property
-    def fps(self) -> float | None: ...
-    @property
-    def window(self) -> str | None: ...
-    @property
-    def mask(self) -> str | None: ...
-
-
-def asked_of(view: View, options: _SeenOptions) -> dict[str, tuple[object, object]]:
+def asked_of(view: View, options: object) -> dict[str, tuple[object, object]]:
     """How options ask videos to be seen, and how a view sees them: name -> (asked, own), equal if they agree.
 
     Args:
         view: the view of a network, of a recognizer or of stored vectors.
-        options: rate, window and mask; ``None`` asks for nothing.
+        options: those with ``fps``, ``window`` and ``mask``; one that is missing or ``None`` asks for nothing.
 
     Raises:
         ValueError: the picture of a mask cannot be read.
     """
-    found: dict[str, tuple[object, object]] = {}
-    if options.fps is not None:
-        found["fps"] = options.fps, view.fps
-    if options.window is not None:
-        found["window"] = options.window, view.window or "auto"
-    if options.mask is not None:
-        found["mask"] = mask_text(read_mask(options.mask)), mask_text(view.mask)
-    return found
+    fps, window, mask = (getattr(options, name, None) for name in ("fps", "window", "mask"))
+    return {
+        **({} if fps is None else {"fps": (fps, view.fps)}),
+        **({} if window is None else {"window": (window, view.window or "auto")}),
+        **({} if mask is None else {"mask": (mask_text(read_mask(mask)), mask_text(view.mask))}),
+    }
 
 
 def evenly_spaced(room: int, count: int) -> list[int]:

@@ -120,18 +120,7 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without those that do not apply to this kind."""
         values = {"format": _RUN_FORMAT, **asdict(self), "task": self.task.to_table(), "classes": list(self.classes)}
-        optional = (
-            "classes",
-            "converted_from",
-            "fps",
-            "init",
-            "window",
-            "mask",
-            "normalisation",
-            "recognition",
-            "heads",
-        )
-        return {name: value for name, value in values.items() if name not in optional or value}
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value}
 
 
 def write_trained(folder: Path, trained: Trained, backbone: nn.Module, heads: Mapping[str, nn.Module]) -> Trained:
