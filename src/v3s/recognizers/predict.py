@@ -140,7 +140,10 @@ def _of_videos(
     for name, (asked, own) in asked_of(seen, config).items():
         if asked != own and (name == "mask" or getattr(seen, name) is not None):
             given = getattr(config, name)
-            raise ValueError(f"{name} is {given}, but the recognizer was trained with {name} {own}; omit --{name}")
+            raise ValueError(
+                f"{name} is {given}, but the recognizer was trained with {name} {own}; omit --{name}, or, if a store "
+                "brought it, give another store"
+            )
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
