@@ -116,7 +116,7 @@ def test_a_recognizer_keeps_its_window(stacks: Path, recognizer: Path, stored: d
     (alone,) = load_recognizer(recognizer, device="cpu", precision="fp32").predict(file)
     assert alone.classes[0] in next(line for line in lines if "down/cell_3" in line)
     for refused in ("auto", "full"):
-        with pytest.raises(ValueError, match=f"window is {refused}, but the recognizer .* seen through {WINDOW}"):
+        with pytest.raises(ValueError, match=f"window is {refused}, .* trained with window {WINDOW}"):
             predict(replace(config, window=refused), console=QUIET)
     with pytest.raises(VectorsError, match=f"their window is auto, and .* fitted on vectors whose window is {WINDOW}"):
         predict(replace(config, data="", vectors=str(stored["auto"])), console=QUIET)

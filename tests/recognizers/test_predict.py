@@ -209,7 +209,7 @@ def test_a_recognizer_without_a_rate_takes_any(config: PredictConfig) -> None:
 def test_another_frame_rate_is_refused(config: PredictConfig, probing: ProbeConfig, tmp_path: Path) -> None:
     probe(replace(probing, fps=10.0, save=str(tmp_path / "at_10")), console=QUIET)
     config = replace(config, recognizer=str(tmp_path / "at_10"))
-    with pytest.raises(ValueError, match="fps is 20, but the recognizer was trained on videos at 10 frames per second"):
+    with pytest.raises(ValueError, match=r"fps is 20\.0, but the recognizer was trained with fps 10\.0; omit --fps"):
         predict(replace(config, fps=20.0), console=QUIET)
     assert predict(replace(config, fps=10.0), console=QUIET) == predict(config, console=QUIET)
 

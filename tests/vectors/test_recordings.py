@@ -13,6 +13,7 @@ from rich.console import Console
 from v3s.data.index_table import content_of
 from v3s.data.synthetic import make_clips
 from v3s.vectors.collection import Vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.entries import Entry, Place
 from v3s.vectors.moments import video_of
@@ -154,6 +155,10 @@ def test_a_recording_that_was_replaced_is_not_shown_for_the_one_that_was_embedde
 @pytest.mark.parametrize(("segment", "gone"), [(1.0, 12), (2.0, 0), (4.0, 12)])
 def test_other_segments_are_other_spans(config: EmbedConfig, segment: float, gone: int) -> None:
     embed(config, console=QUIET)
+    if segment != 2:
+        named = rf"another --segment: spans of 2\.0 s, .*, now spans of {segment:.1f} s"
+        with pytest.raises(VectorsError, match=named):
+            embed(replace(config, segment=segment), console=QUIET)
     console = Console(file=StringIO(), width=200)
     vectors = embed(replace(config, segment=segment, append=True), console=console)
     assert isinstance(console.file, StringIO)
