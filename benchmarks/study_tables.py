@@ -113,7 +113,7 @@ LAYOUTS = {
         "probe.json",
         {"linear": _at("linear", "top_1"), "neighbours": _at("neighbours", "top_1")}
         | {f"linear, {number} per class": _few(number) for number in (1, 5, 10)}
-        | {"shuffled labels": _at("shuffled", "top_1")},
+        | {"shuffled labels": _at("shuffled", "mean")},
         {"linear": _at("chance"), "neighbours": _at("chance")},
         hits=("linear", "hits"),
     ),

@@ -5,7 +5,7 @@ that nothing leaks from the test videos.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
@@ -43,7 +43,7 @@ class ProbeConfig(FeatureOptions):
         pool: mean averages the stage over time and space; max applies 2 x 2 max pooling in space.
         k: Number of neighbours that vote.
         few_labels: Labels per class in the few-label runs; a number larger than the smallest class is skipped.
-        repeats: Random draws per few-label run.
+        repeats: Random draws per few-label run, and of shuffled labels.
     """
 
     stage: str = LAST
@@ -81,20 +81,29 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class FewLabels:
-    """Linear probes on a few labels of each class.
+class Draws:
+    """Linear probes on labels that were drawn several times.
 
     Attributes:
-        per_class: labels of each class.
-        num_draws: number of draws; 1 if a draw takes all labels.
+        num_draws: number of draws.
         mean: mean top-1 accuracy over the draws.
         standard_error: standard error of the mean over the draws; None after a single draw.
     """
 
-    per_class: int
     num_draws: int
     mean: float
     standard_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FewLabels(Draws):
+    """Linear probes on a few labels of each class; a single draw if it takes all labels.
+
+    Attributes:
+        per_class: labels of each class.
+    """
+
+    per_class: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,8 @@ class ProbeResult:
         neighbours: accuracy of the nearest neighbours.
         k: neighbours that vote.
         few_labels: accuracies of linear probes with few labels.
-        shuffled: accuracy of a linear probe trained on shuffled labels; must be near chance, otherwise data leaks.
+        shuffled: linear probes on shuffled labels, with the same penalty; must be near chance, otherwise data leaks.
+            One shuffle says little: videos of a class resemble each other, so all of them are right or wrong together.
         chance: accuracy of a uniform guess.
         majority: accuracy of always predicting the most frequent training class.
         minutes: total duration.
@@ -128,7 +138,7 @@ class ProbeResult:
     neighbours: Accuracy
     k: int
     few_labels: tuple[FewLabels, ...]
-    shuffled: Accuracy
+    shuffled: Draws
     chance: float
     majority: float
     minutes: float
@@ -153,9 +163,8 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     console.print(_table(result, found.parts))
-    shuffled = result.shuffled
-    control = f"shuffled labels: {shuffled.top_1:.1%} ± {shuffled.standard_error:.1%}"
-    control += f" (must be near chance, {result.chance:.1%})"
+    error = "" if result.shuffled.standard_error is None else f" ± {result.shuffled.standard_error:.1%}"
+    control = f"shuffled labels: {result.shuffled.mean:.1%}{error} (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; took {60 * result.minutes:.1f} s")
     say(console, *filter(None, [_at_chance(result, found.parts)]))
     if config.out is not None:
@@ -229,8 +238,6 @@ def run_probes(
     fitted = linear_probe(train, labels, test, generator=generator, groups=parts.train_groups)
     if fitted.validation_accuracy is None:
         say(console, f"C is {fitted.c:g}: too few labels or groups to choose it on held-out ones")
-    shuffled = labels[torch.randperm(len(labels), generator=generator)]
-    control = linear_probe(train, shuffled, test, generator=generator, groups=parts.train_groups)
     few = [_few_labels(train, test, parts, number, config) for number in _runnable(parts, config, console)]
     return ProbeResult(
         num_train=len(train),
@@ -243,7 +250,7 @@ def run_probes(
         neighbours=_accuracy(knn_predict(test, train, labels, k), parts),
         k=k,
         few_labels=tuple(few),
-        shuffled=_accuracy(control.probabilities, parts),
+        shuffled=_shuffled(train, test, parts, fitted.c, config, generator),
         chance=parts.chance,
         majority=parts.majority,
         minutes=(time.monotonic() - started) / 60,
@@ -276,13 +283,27 @@ def _few_labels(train: Tensor, test: Tensor, parts: Parts, per_class: int, confi
     accuracies = []
     for _ in range(1 if takes_all else config.repeats):
         rows = few_label_subset(parts.train_labels, per_class, generator)
-        probabilities = logistic_regression(
-            train[rows], parts.train_labels[rows], test, FEW_LABELS_C, len(parts.classes)
-        )
-        accuracies.append(float(top_k(probabilities, parts.test_labels, 1).mean()))
+        accuracies.append(_top_1(train[rows], parts.train_labels[rows], test, parts, FEW_LABELS_C))
+    return FewLabels(*_summary(accuracies), per_class)
+
+
+def _shuffled(
+    train: Tensor, test: Tensor, parts: Parts, c: float, config: ProbeConfig, generator: torch.Generator
+) -> Draws:
+    orders = [torch.randperm(len(train), generator=generator) for _ in range(config.repeats)]
+    return Draws(*_summary([_top_1(train, parts.train_labels[order], test, parts, c) for order in orders]))
+
+
+def _top_1(train: Tensor, labels: Tensor, test: Tensor, parts: Parts, c: float) -> float:
+    probabilities = logistic_regression(train, labels, test, c, len(parts.classes))
+    return float(top_k(probabilities, parts.test_labels, 1).mean())
+
+
+def _summary(accuracies: Sequence[float]) -> tuple[int, float, float | None]:
+    """Their number, their mean and its standard error."""
     draws = torch.tensor(accuracies, dtype=torch.float64)
     error = float(draws.std() / sqrt(len(draws))) if len(draws) > 1 else None
-    return FewLabels(per_class, len(draws), float(draws.mean()), error)
+    return len(draws), float(draws.mean()), error
 
 
 def _table(result: ProbeResult, parts: Parts) -> Table:
@@ -290,16 +311,16 @@ def _table(result: ProbeResult, parts: Parts) -> Table:
     probes = {
         f"linear (C = {result.c:g})": result.linear,
         f"{result.k} nearest neighbours": result.neighbours,
-        "linear, shuffled labels": result.shuffled,
     }
     rows = [
         (name, f"{accuracy.top_1:.1%}", f"{accuracy.standard_error:.1%}", f"{accuracy.top_5:.1%}")
         for name, accuracy in probes.items()
     ]
-    for run in result.few_labels:
-        error = "" if run.standard_error is None else f"{run.standard_error:.1%}"
-        name = f"linear, labels per class: {run.per_class} (draws: {run.num_draws})"
-        rows.append((name, f"{run.mean:.1%}", error, ""))
+    drawn: dict[str, Draws] = {"linear, shuffled labels": result.shuffled}
+    drawn |= {f"linear, labels per class: {run.per_class}": run for run in result.few_labels}
+    for name, draws in drawn.items():
+        error = "" if draws.standard_error is None else f"{draws.standard_error:.1%}"
+        rows.append((f"{name} (draws: {draws.num_draws})", f"{draws.mean:.1%}", error, ""))
     rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))
     counts = {
