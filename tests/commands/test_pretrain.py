@@ -165,7 +165,7 @@ def start_and_wait_for_a_checkpoint(config: PretrainConfig, out: Path) -> "subpr
     return process
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_kill_in_mid_epoch_and_resume(pretrained: Path, config: PretrainConfig, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "killed"
     process = start_and_wait_for_a_checkpoint(replace(config, workers=workers), out)
@@ -300,7 +300,7 @@ def test_two_processes_train_as_one(config: PretrainConfig, parts: int, tmp_path
     if parts == 2:
         prepare(PrepareConfig(data=config.data, out=str(tmp_path / "store"), workers=0), console=QUIET)
         frozen = replace(frozen, data=str(tmp_path / "store"), loading="resident")
-    run_command(command(frozen, tmp_path / "one"))
+    pretrain(replace(frozen, out=str(tmp_path / "one")), console=QUIET)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "v3s"]
     run_command(launch + command(frozen, tmp_path / "two")[3:])
     one = torch.load(tmp_path / "one/checkpoints/last.pt", weights_only=True)["model"]
