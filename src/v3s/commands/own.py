@@ -109,7 +109,8 @@ def own_options(
             console,
             f"these videos last {time_text(seconds)} in all, which is little: the heads may need more clips then. "
             "On one recording of 8 minutes, the spatial head (5.6 % by chance) came to 7.8 % after 79,872 clips "
-            "and 18.5 % after 199,680. v3s compare shows whether hf:NAME, a foundation model, or converted weights do better",
+            "and 18.5 % after 199,680. v3s compare shows whether hf:NAME, a foundation model, or "
+            "converted weights do better",
         )
     return {name: value for name, value in chosen.items() if name not in given}
 
