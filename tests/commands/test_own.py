@@ -1,5 +1,6 @@
 """The recipe own: what it chooses for which videos, and that what is given stays."""
 
+import re
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -69,9 +70,17 @@ def test_the_time_limits_the_clips(tmp_path: Path) -> None:
     data = videos(tmp_path, 40)
     epochs = [choose({"data": data, "width": 0.125, "clip_size": 16}, minutes)[0]["epochs"] for minutes in (0.5, 5)]
     assert 4 < epochs[1] / epochs[0] < 25  # speeds are measured anew each time
-    _, text = choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)
-    assert "give more --minutes" in text
     assert choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)[0]["minutes"] == 0.01
+
+
+def test_the_minutes_that_it_names_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_speeds", lambda *_: (100.0, 120.0, 1))
+    data = videos(tmp_path, 40)
+    _, text = choose({"data": data}, 3)
+    found = re.search(r"60,000 clips to leave chance, about --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
+    assert found is not None
+    assert 10 <= int(found[1]) <= 15  # 60,000 clips at 100 a second, and validation
+    assert "to leave chance" not in choose({"data": data}, float(found[1]))[1]
 
 
 def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_path: Path) -> None:

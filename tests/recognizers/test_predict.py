@@ -152,6 +152,12 @@ def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     assert "calibration: none, since 16 held-out videos are too few (100 are needed)" in text
 
 
+def test_a_threshold_that_no_probability_is_below_is_said(config: PredictConfig) -> None:
+    classes = len(v3s.load_recognizer(config.recognizer, device="cpu").classes)
+    _, text = printed(replace(config, unsure_below=1 / classes))
+    assert f"none can be unsure: of {classes} classes the most probable has {1 / classes:.2g} or more" in text
+
+
 def test_a_bad_video_is_reported(config: PredictConfig, labelled_videos: Path, tmp_path: Path) -> None:
     good = sorted(labelled_videos.rglob("*.mp4"))[:2]
     (tmp_path / "broken.mp4").write_bytes(b"no video")

@@ -277,7 +277,7 @@ def test_a_probe_learns_what_was_labelled_and_sorts_by_it(client: Open, spans: P
         served.post("/api/classes", json={"name": label})
         served.post("/api/labels", json={"rows": labelled, "label": label})
     trained = served.post("/api/probe", json={}).json()
-    assert (trained["classes"], trained["num_labels"], trained["held_out_accuracy"]) == (["left", "right"], 8, None)
+    assert (trained["classes"], trained["num_labels"], trained["num_held_out"]) == (["left", "right"], 8, 8)
     for number, label in enumerate(rows):
         found = served.get("/api/spans", params={"order": f"answer:{number}", "limit": 100}).json()["spans"]
         scores = [span["score"] for span in found]
@@ -288,12 +288,30 @@ def test_a_probe_learns_what_was_labelled_and_sorts_by_it(client: Open, spans: P
     assert unsure[0]["answer"]["probability"] == min(span["answer"]["probability"] for span in unsure)
 
 
-def test_with_enough_labels_some_are_held_out(spans: Path) -> None:
+def test_what_cannot_be_told_in_another_file_is_not_called_right(spans: Path) -> None:
+    marks = with_classes(spans, "left", "right")
+    for file in range(8):  # classes without a meaning: as many of each in every file
+        marks.give([4 * file, 4 * file + 2], "left")
+        marks.give([4 * file + 1, 4 * file + 3], "right")
+    answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
+    assert answers.num_held_out == 32
+    assert answers.num_right < 25  # 16 by chance, 4 standard deviations are 11; the best of six penalties reaches more
+
+
+def test_labels_of_one_file_cannot_be_tested(spans: Path) -> None:
+    marks = with_classes(spans, "left", "right")
+    marks.give([0, 1], "left")
+    marks.give([2, 3], "right")
+    answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
+    assert (answers.num_held_out, answers.num_right) == (0, 0)
+
+
+def test_every_label_is_held_out_once(spans: Path) -> None:
     marks = with_classes(spans, "left", "right")
     marks.give(list(range(0, 16)), "left")
     marks.give(list(range(16, 32)), "right")
     answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
-    assert answers.held_out_accuracy is not None
+    assert answers.num_held_out == 32
     assert answers.probabilities.shape == (32, 2)
     assert answers.probabilities.sum(axis=1) == pytest.approx(1)
     predicted = answers.probabilities.argmax(axis=1)

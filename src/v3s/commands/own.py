@@ -107,9 +107,10 @@ def own_options(
     if seconds < _LITTLE_SECONDS:
         say(
             console,
-            f"these videos last {time_text(seconds)} in all, which is little. On one recording of 8 minutes, the "
-            "spatial head (5.6 % by chance) came to 7.8 % after 79,872 clips and 18.5 % after 199,680. v3s compare "
-            "shows whether hf:NAME or converted weights do better",
+            f"these videos last {time_text(seconds)} in all, which is little: the heads may need more clips then. "
+            "On one recording of 8 minutes, the spatial head (5.6 % by chance) came to 7.8 % after 79,872 clips "
+            "and 18.5 % after 199,680. v3s compare shows whether hf:NAME, a foundation model, or "
+            "converted weights do better",
         )
     return {name: value for name, value in chosen.items() if name not in given}
 
@@ -217,7 +218,8 @@ def _budget(table: IndexTable, config: PretrainConfig, compute: Compute, minutes
         f"({in_training:,.0f} clips/s in training, {in_reading:,.0f} read by {counted(workers, 'process')})"
     )
     if epochs * per_epoch < CLIPS_TO_LEAVE_CHANCE:
-        why += f"; heads need some {CLIPS_TO_LEAVE_CHANCE:,} clips to leave chance: give more --minutes"
+        needed = CLIPS_TO_LEAVE_CHANCE * cost / speed / 60
+        why += f"; heads need some {CLIPS_TO_LEAVE_CHANCE:,} clips to leave chance, about --minutes {ceil(needed)}"
     if in_reading < 0.8 * in_training and not isinstance(table.source(0), StoredVideo):
         why += "; a store of v3s prepare is read faster"
     yield Choice("epochs", epochs, why)

@@ -62,10 +62,22 @@ def fit_linear(train: Tensor, labels: Tensor, c: float, num_classes: int) -> nn.
 def calibrate_linear(
     train: Tensor, labels: Tensor, c: float, num_classes: int, *, groups: NDArray[np.int64] | None, seed: int
 ) -> Calibration | None:
-    """Calibrate a linear classifier by cross-validation: each row is predicted by a classifier fitted without it.
+    """Calibrate a linear classifier on `cross_validated` predictions, whose arguments it takes.
 
-    Rows are divided into five folds, each group as a whole. Rows whose class has no row outside of their fold do not
-    count.
+    Returns:
+        None if no row can be predicted so.
+    """
+    found = cross_validated(train, labels, c, num_classes, groups=groups, seed=seed)
+    return calibrate(*found) if found else None
+
+
+def cross_validated(
+    train: Tensor, labels: Tensor, c: float, num_classes: int, *, groups: NDArray[np.int64] | None, seed: int
+) -> tuple[Tensor, Tensor] | None:
+    """Predict each row by a classifier fitted without it.
+
+    Rows are divided into five folds, each group as a whole. Rows whose class has no row outside of their fold are left
+    out.
 
     Args:
         train: features, shape (N, D).
@@ -76,7 +88,8 @@ def calibrate_linear(
         seed: of the division.
 
     Returns:
-        None if no row can be predicted so.
+        Probabilities, float32, shape (M, classes), and the labels of these rows, int64, shape (M,), M at most N; None
+        if no row can be predicted so.
     """
     folds = _folds(np.arange(len(train)) if groups is None else groups, seed)
     predicted, truth = [], []
@@ -87,7 +100,7 @@ def calibrate_linear(
             layer = fit_linear(train[fitted], labels[fitted], c, num_classes)
             predicted.append(layer(train[held_out].float()).softmax(dim=1))
             truth.append(labels[held_out])
-    return calibrate(torch.cat(predicted), torch.cat(truth)) if predicted else None
+    return (torch.cat(predicted), torch.cat(truth)) if predicted else None
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -53,7 +53,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
 
     More options:
         subset: Part of the split.
-        unsure_below: Mark a prediction as unsure if its probability is smaller.
+        unsure_below: Mark a prediction as unsure if its probability is smaller; with two classes, give more than 0.5.
         fps: Frames per second at which videos are sampled, as those that the recognizer was trained on. Default: its
             own rate, else every frame of the file.
         num_clips: Clips per video or span, evenly spaced. Default: as many as the recognizer was tested with.
@@ -164,6 +164,16 @@ def _of_videos(
     )
 
 
+def _unsure(number: int, num_classes: int, threshold: float) -> str:
+    """How many answers are unsure; or that none can be, since the most probable class has at least an equal share."""
+    if threshold * num_classes > 1:
+        return f"{number:,} are unsure: the probability is below {threshold:g}"
+    return (
+        f"none can be unsure: of {counted(num_classes, 'class')} the most probable has {1 / num_classes:.2g} or more; "
+        f"give a larger --unsure-below than {threshold:g}"
+    )
+
+
 def _report(
     config: PredictConfig, classifier: Classifier, tally: Tally, left_out: dict[str, str], console: Console
 ) -> None:
@@ -176,7 +186,8 @@ def _report(
         say(console, f"and {counted(num_more, 'more class')} in {config.out}")
     say(
         console,
-        f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; {tally.num_unsure:,} are unsure: "
-        f"the probability is below {config.unsure_below:g}" + (f"; skipped: {len(left_out):,}" if left_out else ""),
+        f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; "
+        + _unsure(tally.num_unsure, len(classifier.classes), config.unsure_below)
+        + (f"; skipped: {len(left_out):,}" if left_out else ""),
         f"calibration: {classifier.calibration or 'none, since there were too few videos, or an earlier version'}",
     )

@@ -180,7 +180,7 @@ class _Views:
         await _body(request)
         answers = await run_in_threadpool(self.desk.train)
         found = {"classes": answers.classes, "num_labels": answers.num_labels}
-        return JSONResponse({**found, "held_out_accuracy": answers.held_out_accuracy})
+        return JSONResponse({**found, "num_held_out": answers.num_held_out, "num_right": answers.num_right})
 
     async def picture(self, request: Request) -> Response:
         asked = self.desk.preview(request.path_params["row"], "picture", width=_PICTURE_WIDTH)

@@ -82,9 +82,8 @@ export class Labels {
     await this.sent;
     try {
       const found = await send("/api/probe", {});
-      const held = found.held_out_accuracy;
-      shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes`
-        + (held === null ? "; a class has fewer than five, too few to hold some out." : `; right on ${(100 * held).toFixed(0)} % of those held out.`);
+      shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes. `
+        + (found.num_held_out ? `Tested on files that it has not seen: ${found.num_right} of ${found.num_held_out} labels right.` : "To test it, label spans of each class in two files.");
       this.calls.onTrained(found.classes);
     } catch (error) {
       shown.textContent = "";
