@@ -122,6 +122,28 @@ def test_a_killed_job_goes_on_at_the_parts_that_are_missing(
     assert len(embed(replace(config, num_clips=3, overwrite=True), console=QUIET)) == 24
 
 
+def test_actors_that_outlive_their_job_do_no_harm(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed, unlink = tmp_path / "rows", list_videos(videos), Path.unlink
+    begin_job(folder, listed, {"network": "a"})
+    actor = engine._Actor(str(folder), None, per_clip=False, verify=False)
+    (folder / ".part-00000.parquet.1.part").touch()
+    with monkeypatch.context() as patch:  # it completes its part, or ends, between listing and removing
+
+        def too_late(self: Path, missing_ok: bool = False) -> None:
+            unlink(self)
+            unlink(self, missing_ok=missing_ok)
+
+        patch.setattr(Path, "unlink", too_late)
+        begin_job(folder, listed, {"network": "a"})
+    begin_job(folder, listed, {"network": "b"}, overwrite=True)
+    monkeypatch.setattr(engine, "segments", _segments_here)
+    with pytest.raises(ValueError, match="contains the rows of another job now"):
+        actor({"part": torch.tensor([0])})
+    assert not list(folder.glob("part-*"))
+
+
 def test_a_bad_file_is_a_row_with_its_reason(videos: Path) -> None:
     """Also if it fails only after it was read whole: then the other files of its part are not lost."""
     listed, encoder = list_videos(videos), load_encoder("random:r3d@0.125", device="cpu", num_clips=1)
