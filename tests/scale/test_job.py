@@ -78,8 +78,11 @@ def test_rows_give_the_folder_of_one_process(config: EmbedConfig, tmp_path: Path
     assert_same(ours, plain)
     assert ours.description == plain.description
     assert list(ours.description.left_out) == ["broken.mp4"]
-    merged = merge(MergeConfig(parts=(str(tmp_path / "engine/rows"),), out=str(tmp_path / "merged")), console=QUIET)
+    rows = str(tmp_path / "engine/rows")
+    merged = merge(MergeConfig(parts=(rows,), out=str(tmp_path / "merged")), console=QUIET)
     assert_same(merged, plain)
+    with pytest.raises(ValueError, match=f"is in both {rows} and {config.out}; keep it"):
+        merge(MergeConfig(parts=(rows, config.out), out=str(tmp_path / "merged")), console=QUIET)
 
 
 @pytest.mark.usefixtures("_one_actor")
