@@ -78,8 +78,11 @@ def test_rows_give_the_folder_of_one_process(config: EmbedConfig, tmp_path: Path
     assert_same(ours, plain)
     assert ours.description == plain.description
     assert list(ours.description.left_out) == ["broken.mp4"]
-    merged = merge(MergeConfig(parts=(str(tmp_path / "engine/rows"),), out=str(tmp_path / "merged")), console=QUIET)
+    rows = str(tmp_path / "engine/rows")
+    merged = merge(MergeConfig(parts=(rows,), out=str(tmp_path / "merged")), console=QUIET)
     assert_same(merged, plain)
+    with pytest.raises(ValueError, match=f"is in both {rows} and {config.out}; keep it"):
+        merge(MergeConfig(parts=(rows, config.out), out=str(tmp_path / "merged")), console=QUIET)
 
 
 @pytest.mark.usefixtures("_one_actor")
@@ -120,6 +123,28 @@ def test_a_killed_job_goes_on_at_the_parts_that_are_missing(
     with pytest.raises(ValueError, match="contains the rows of another job"):
         embed(replace(config, num_clips=3), console=QUIET)
     assert len(embed(replace(config, num_clips=3, overwrite=True), console=QUIET)) == 24
+
+
+def test_actors_that_outlive_their_job_do_no_harm(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed, unlink = tmp_path / "rows", list_videos(videos), Path.unlink
+    begin_job(folder, listed, {"network": "a"})
+    actor = engine._Actor(str(folder), None, per_clip=False, verify=False)
+    (folder / ".part-00000.parquet.1.part").touch()
+    with monkeypatch.context() as patch:  # it completes its part, or ends, between listing and removing
+
+        def too_late(self: Path, missing_ok: bool = False) -> None:
+            unlink(self)
+            unlink(self, missing_ok=missing_ok)
+
+        patch.setattr(Path, "unlink", too_late)
+        begin_job(folder, listed, {"network": "a"})
+    begin_job(folder, listed, {"network": "b"}, overwrite=True)
+    monkeypatch.setattr(engine, "segments", _segments_here)
+    with pytest.raises(ValueError, match="contains the rows of another job now"):
+        actor({"part": torch.tensor([0])})
+    assert not list(folder.glob("part-*"))
 
 
 def test_a_bad_file_is_a_row_with_its_reason(videos: Path) -> None:

@@ -60,6 +60,8 @@ class _Actor:
         if not part_path(self.folder, part).exists():  # an actor that died may have written it
             _count_attempt(self.folder, part, videos.paths)
             rows = segments(videos, self.encoder, per_clip=self.per_clip, workers=1, verify=self.verify)
+            if read_job(self.folder) != self.job:  # it outlives its killed driver by a few seconds
+                raise ValueError(f"{self.folder} contains the rows of another job now")
             write_part(self.folder, part, rows)
             (self.folder / f"{ATTEMPTS}{part:05d}").unlink(missing_ok=True)
         return {"files": [len(set(videos.paths))]}

@@ -118,7 +118,7 @@ def begin_job(folder: Path, videos: VideoList, made: Mapping[str, Any], *, overw
         before = read_job(folder)
         if before == job:
             for left in (*folder.glob(PART), *folder.glob(f"{ATTEMPTS}*")):  # by a killed process
-                left.unlink()
+                left.unlink(missing_ok=True)  # its actors live a little longer, and may complete or remove it
             return job
         differing = ", ".join(name for name, value in asdict(job).items() if asdict(before)[name] != value)
         raise ValueError(

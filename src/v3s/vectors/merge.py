@@ -71,7 +71,7 @@ def _open(part: str, gathered: Path) -> Vectors:
     if not is_job(part):
         return open_vectors(part)
     gather_rows(Path(part), gathered, overwrite=False, console=Console(quiet=True))
-    return open_vectors(gathered)
+    return replace(open_vectors(gathered), folder=Path(part))  # which messages name
 
 
 def _merge(parts: Sequence[Vectors], folder: Path, *, overwrite: bool) -> Vectors:

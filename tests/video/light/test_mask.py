@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -69,6 +70,14 @@ def write(path: Path, film: NDArray[np.uint8], codec: str = "ffv1", kind: str = 
 def picture(path: Path, blanked: NDArray[np.bool_]) -> Path:
     tifffile.imwrite(path, blanked.astype(np.uint8) * 255)
     return path
+
+
+def encoded(frame: av.VideoFrame, kind: str) -> bytes:
+    """A frame as PNG, or as JPEG if its pixel format is one of JPEG's."""
+    encoder = av.CodecContext.create("mjpeg" if kind.startswith("yuvj") else "png", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = frame.height, frame.width, kind, Fraction(1)
+    return b"".join(map(bytes, [*encoder.encode(frame.reformat(format=kind)), *encoder.encode(None)]))
 
 
 def logo_mask(height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.bool_]:
@@ -240,13 +249,48 @@ def test_a_mask_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "none.png", "is not a file; give auto, none, or a picture"),
         (tmp_path, "is not a file"),
         (tmp_path / "text.png", "cannot be read"),
-        (full, "blanks every pixel"),
-        (empty, "blanks no pixel"),
+        (full, "blanks every pixel: its darkest is 255 of 255"),
+        (empty, "blanks no pixel: its brightest is 0 of 255"),
     ):
         with pytest.raises(ValueError, match=reason) as caught:
             CheckConfig(data=str(tmp_path), mask=str(file))
         assert "\n" not in str(caught.value)
         assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [("png", "gray"), ("png", "gray16be"), ("png", "rgb24"), ("png", "monob"), ("jpg", "yuvj420p")],
+)
+def test_pictures_of_all_kinds_name_the_same_pixels(tmp_path: Path, ending: str, kind: str) -> None:
+    grey = logo_mask().astype(np.uint8) * 255
+    (tmp_path / f"m.{ending}").write_bytes(encoded(av.VideoFrame.from_ndarray(grey, format="gray"), kind))
+    mask = read_mask(str(tmp_path / f"m.{ending}"))
+    assert mask
+    differing = text_to_mask(mask) != logo_mask()
+    differing[3:14, 7:32] &= ending == "png"  # JPEG blurs the border
+    assert not differing.any()
+
+
+def test_what_is_transparent_is_not_white(tmp_path: Path) -> None:
+    drawn = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
+    drawn[..., 3] = logo_mask() * 255
+    (tmp_path / "m.png").write_bytes(encoded(av.VideoFrame.from_ndarray(drawn, format="rgba"), "rgba"))
+    assert read_mask(str(tmp_path / "m.png")) == mask_to_text(logo_mask())
+
+
+def test_a_mask_picture_is_turned_as_it_says(tmp_path: Path) -> None:
+    frame = av.VideoFrame.from_ndarray(logo_mask().astype(np.uint8) * 255, format="gray")
+    picture, turned = (
+        encoded(frame, "yuvj420p"),
+        bytes.fromhex("4578696600004d4d002a000000080001011200030000000100060000"),
+    )
+    segment = b"\xff\xe1" + (len(turned) + 6).to_bytes(2, "big") + turned + bytes(4)
+    plain, tagged = tmp_path / "plain.jpg", tmp_path / "tagged.jpg"
+    plain.write_bytes(picture)
+    tagged.write_bytes(picture[:2] + segment + picture[2:])  # EXIF: shown after a quarter turn to the right
+    masks = [text_to_mask(str(read_mask(str(path)))) for path in (plain, tagged)]
+    assert np.array_equal(masks[1], np.rot90(masks[0], -1))
 
 
 def test_a_mask_of_another_shape_is_said_of_each_file(tmp_path: Path) -> None:

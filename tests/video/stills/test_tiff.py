@@ -1,5 +1,6 @@
 """TIFF stacks: axes, rates, kinds of pixels, and one line for what is not a video."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,19 @@ def test_without_tifffile_each_file_says_what_to_install(tmp_path: Path, film: F
     (report,) = scan(list_videos(tmp_path), min_frames=1, cache=None).reports
     assert report.verdict == "unreadable"
     assert "pip install 'v3s[science]'" in report.reason
+
+
+def test_without_imagecodecs_each_file_says_what_to_install(tmp_path: Path, film: Film, monkeypatch: Any) -> None:
+    """By hand, since the tests' environment cannot write them: the number of LZW, and that of zstd, in its tag."""
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    monkeypatch.setitem(__import__("sys").modules, "compression", None)  # of Python 3.14
+    for name, number in (("LZW", 5), ("ZSTD", 50000)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", film(5, np.uint8), compression="zlib", byteorder="<")
+        content = (tmp_path / f"{name}.tif").read_bytes()
+        zlib, other = (struct.pack("<HHII", 259, 3, 1, each) for each in (8, number))
+        assert content.count(zlib) == 5
+        (tmp_path / f"{name}.tif").write_bytes(content.replace(zlib, other))
+        with pytest.raises(
+            VideoError, match=f"pictures of 8 bits and compression {name} need imagecodecs: pip install"
+        ):
+            index_video(tmp_path / f"{name}.tif")

@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from v3s.video.container import VideoError
 from v3s.video.frames import ColourSpace
 from v3s.video.light.brightness import DARK
+from v3s.video.orientation import AS_STORED, orientation_of
 from v3s.video.stills.folder import is_picture, read_picture
 
 Blanked = NDArray[np.bool_]
@@ -97,8 +99,8 @@ def read_mask(choice: str | None) -> str | None:
     """What a choice asks for, as text that needs no other file.
 
     Args:
-        choice: "auto", "none", the file of a picture whose white pixels (128 to 255) are blanked, or what this function
-            returned.
+        choice: "auto", "none", the file of a picture whose white pixels (128 to 255, as a viewer shows them: turned by
+            EXIF, and none where it is transparent) are blanked, or what this function returned.
 
     Returns:
         ``None`` for "none" or none, "auto", or the pixels of the picture as :func:`mask_to_text` writes them.
@@ -117,13 +119,21 @@ def read_mask(choice: str | None) -> str | None:
     if not is_picture(choice):
         raise ValueError(f"mask {choice} does not have the name of a picture (PNG, JPEG or TIFF); {_NEEDED}")
     try:
-        blanked = read_picture(Path(choice), f"mask {choice}").to_ndarray(format="gray") >= _WHITE
+        levels = _levels(read_picture(Path(choice), f"mask {choice}"))
     except VideoError as error:
         raise ValueError(f"{error}; {_NEEDED}") from error
-    if blanked.all() or not blanked.any():
-        which = "every pixel" if blanked.all() else "no pixel"
-        raise ValueError(f"mask {choice} blanks {which}; its white pixels (128 to 255) are blanked")
-    return mask_to_text(blanked)
+    if levels.min() >= _WHITE or levels.max() < _WHITE:
+        least, most = levels.min(), levels.max()
+        which = f"every pixel: its darkest is {least}" if least >= _WHITE else f"no pixel: its brightest is {most}"
+        raise ValueError(f"mask {choice} blanks {which} of 255; white pixels, 128 to 255, are blanked")
+    return mask_to_text(levels >= _WHITE)
+
+
+def _levels(picture: VideoFrame) -> NDArray[np.uint8]:
+    """How bright a picture is where it is not transparent, 0 to 255, upright: (height, width)."""
+    opaque = picture.to_ndarray(format="rgba")[..., 3] >= _WHITE
+    levels = np.asarray(picture.to_ndarray(format="gray"), np.uint8) * opaque
+    return (orientation_of(picture) or AS_STORED).upright(levels)
 
 
 def require_mask(mask: str | None) -> None:

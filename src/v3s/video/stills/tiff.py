@@ -191,7 +191,7 @@ def _frame(file: Any, number: int) -> VideoFrame:
         series, number = file.series[number], 0
     page, axes = series.keyframe, [axis for axis in series.axes if axis in "YXS"]
     if series.dataoffset is None:
-        values = np.squeeze(series.pages[number].asarray())
+        values = np.squeeze(_decoded(series.pages[number], page))
     else:
         shape = tuple(series.shape[series.axes.index(axis)] for axis in axes)
         dtype = np.dtype(file.byteorder + series.dtype.char)
@@ -202,6 +202,25 @@ def _frame(file: Any, number: int) -> VideoFrame:
     if page.photometric == _PALETTE and page.colormap is not None:
         values = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, values], 0, -1)
     return as_frame(~values if page.photometric == _WHITE_IS_ZERO else values)
+
+
+def _decoded(picture: Any, page: Any) -> Any:
+    """Pixels of a picture by tifffile, which has imagecodecs decode most compressions and packed bits.
+
+    Args:
+        picture: what tifffile knows of this one.
+        page: what it knows of the first one, which is like it.
+
+    Raises:
+        ValueError: imagecodecs is needed; the message says how to install it.
+    """
+    try:
+        return picture.asarray()
+    except (ImportError, ValueError) as error:
+        if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
+            raise
+        how = f"{page.bitspersample} bits and compression {getattr(page.compression, 'name', page.compression)}"
+        raise ValueError(f"pictures of {how} need imagecodecs: pip install imagecodecs") from error
 
 
 def _rate(file: Any) -> float | None:
