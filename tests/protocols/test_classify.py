@@ -103,7 +103,7 @@ def test_linear_probe_learns_true_labels_and_nothing_from_shuffled_ones() -> Non
 
 
 def test_linear_probe_chooses_the_penalty_on_training_rows_only() -> None:
-    train, labels = blobs(100, 3, spread=3.0, seed=0)
+    train, labels = blobs(200, 3, spread=3.0, seed=0)
     choices = [
         linear_probe(train, labels, test, generator=torch.Generator().manual_seed(0)) for test in (train, -train)
     ]
@@ -113,7 +113,7 @@ def test_linear_probe_chooses_the_penalty_on_training_rows_only() -> None:
 
 def test_in_a_tie_the_strongest_penalty_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("v3s.protocols.classify.logistic_regression", lambda *given: torch.ones(len(given[2]), 3))
-    train, labels = blobs(60, 3, spread=1.0, seed=0)
+    train, labels = blobs(180, 3, spread=1.0, seed=0)
     assert linear_probe(train, labels, train, generator=torch.Generator()).c == min(C_GRID)
 
 
@@ -126,18 +126,19 @@ def test_linear_probe_holds_out_whole_groups(monkeypatch: pytest.MonkeyPatch) ->
         return torch.full((len(test), num_classes), 1 / num_classes)
 
     monkeypatch.setattr("v3s.protocols.classify.logistic_regression", recorded)
-    groups = torch.arange(60) // 4
-    rows = torch.stack([groups.float(), torch.randn(60, generator=torch.Generator().manual_seed(0))], dim=1)
+    groups = torch.arange(180) // 4
+    rows = torch.stack([groups.float(), torch.randn(180, generator=torch.Generator().manual_seed(0))], dim=1)
     for seed in range(5):
         fits.clear()
         linear_probe(
-            rows, torch.arange(60) % 3, rows[:7], generator=torch.Generator().manual_seed(seed), groups=groups.numpy()
+            rows, torch.arange(180) % 3, rows[:7], generator=torch.Generator().manual_seed(seed), groups=groups.numpy()
         )
         *chosen, last = fits
+        assert len(chosen) == len(C_GRID)
         for fitted, held_out in chosen:
             assert not set(fitted) & set(held_out)
-            assert (len(fitted), len(held_out)) == (48, 12)  # a fifth
-        assert (len(last[0]), len(last[1])) == (60, 7)
+            assert (len(fitted), len(held_out)) == (144, 36)  # a fifth
+        assert (len(last[0]), len(last[1])) == (180, 7)
 
 
 def test_linear_probe_does_not_choose_the_penalty_on_a_few_labels() -> None:
@@ -189,3 +190,11 @@ def test_confusion_counts_refuses_invalid_classes_and_shapes() -> None:
         confusion_counts(torch.tensor([0, 1]), torch.tensor([3, 1]), 3)
     with pytest.raises(ValueError, match=r"labels \(2,\) and predictions \(1,\)"):
         confusion_counts(torch.tensor([0, 1]), torch.tensor([1]), 3)
+
+
+@pytest.mark.parametrize(("num_rows", "is_chosen"), [(24, False), (140, False), (160, True)])
+def test_the_penalty_is_chosen_on_thirty_rows_at_least(num_rows: int, is_chosen: bool) -> None:
+    train, labels = blobs(num_rows, 2, spread=3.0, seed=0)
+    probe = linear_probe(train, labels, train, generator=torch.Generator().manual_seed(0))
+    assert (probe.validation_accuracy is not None) == is_chosen
+    assert is_chosen or probe.c == FEW_LABELS_C

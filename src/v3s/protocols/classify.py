@@ -15,8 +15,11 @@ from v3s.vectors.nearest.exact import nearest
 _TEMPERATURE = 0.07
 """Temperature of the neighbours' vote, as in DINO: low values favour the nearest, high ones weight all equally."""
 
-FEW_LABELS, FEW_LABELS_C = 5, 1.0
-"""With fewer labels of a class or fewer groups, too few to choose the penalty on held-out rows, C has this value."""
+FEW_LABELS, FEW_HELD_OUT, FEW_LABELS_C = 5, 30, 1.0
+"""With fewer labels of a class, groups or held-out rows, too few to choose the penalty on them, C has the last value.
+
+Of 24 labels of two classes, for example, five would be held out: a strong penalty, right by chance, would win a tie.
+"""
 
 _VALIDATION_SHARE = 0.2  # of the training rows, held out to choose the penalty
 
@@ -90,9 +93,10 @@ def linear_probe(
 ) -> LinearProbe:
     """Classify by multinomial logistic regression on standardised features.
 
-    The penalty is chosen on held-out training rows, if there are at least `FEW_LABELS` of each class and as many
-    groups: a few held-out rows would choose it by chance. The model is then fitted on all training rows. The test rows
-    are only predicted: mean and standard deviation come from the rows that the model is fitted on.
+    The penalty is chosen on held-out training rows, if there are at least `FEW_HELD_OUT` of them, and `FEW_LABELS` of
+    each class and as many groups: a few held-out rows would choose it by chance. The model is then fitted on all
+    training rows. The test rows are only predicted: mean and standard deviation come from the rows that the model is
+    fitted on.
 
     Args:
         train: features, shape (N, D).
@@ -109,10 +113,11 @@ def linear_probe(
         raise ValueError(f"got {len(train)} training rows and {len(labels)} labels; expected one label per row")
     num_classes, order = int(labels.max()) + 1, torch.randperm(len(train), generator=generator)
     groups = np.arange(len(train)) if groups is None else groups
-    if min(int(np.unique(labels.numpy(), return_counts=True)[1].min()), len(np.unique(groups))) < FEW_LABELS:
+    num_validation = round(_VALIDATION_SHARE * len(train))
+    fewest = min(int(np.unique(labels.numpy(), return_counts=True)[1].min()), len(np.unique(groups)))
+    if fewest < FEW_LABELS or num_validation < FEW_HELD_OUT:
         probabilities = logistic_regression(train, labels, test, FEW_LABELS_C, num_classes)
         return LinearProbe(probabilities, FEW_LABELS_C, None)
-    num_validation = max(1, round(_VALIDATION_SHARE * len(train)))
     is_held = torch.from_numpy(take_whole(order.numpy(), num_validation, groups))[order]
     held_out, fitted = order[is_held], order[~is_held]
     accuracy = {}
