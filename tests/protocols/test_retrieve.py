@@ -146,7 +146,7 @@ def test_the_result_file(labelled: Path, tmp_path: Path) -> None:
 def test_the_page_embeds_its_images_and_marks_right_and_wrong(labelled: Path, tmp_path: Path) -> None:
     run(labelled, page=str(tmp_path / "page.html"), page_queries=3)
     html = (tmp_path / "page.html").read_text()
-    assert html.count("<h2>") == 1 + 3
+    assert html.count("<h3>") == 3
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert len(sources) == 3 * (1 + 5)
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
@@ -175,7 +175,7 @@ def left_border(uri: str) -> np.ndarray:
 def test_the_seed_chooses_the_queries_on_the_page(labelled: Path, tmp_path: Path) -> None:
     def queries(seed: int) -> list[str]:
         run(labelled, page=str(tmp_path / "page.html"), page_queries=2, seed=seed)
-        return re.findall("<h2>(.*?)</h2>", (tmp_path / "page.html").read_text())[1:]
+        return re.findall("<h3>(.*?)</h3>", (tmp_path / "page.html").read_text())
 
     assert queries(0) == queries(0)
     assert len({tuple(queries(seed)) for seed in range(4)}) > 1
