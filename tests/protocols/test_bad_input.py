@@ -49,9 +49,10 @@ def test_stored_vectors_on_the_command_line(
 ) -> None:
     vectors = tmp_path / "vectors"
     assert main(f"embed {labelled_videos} {NETWORK} {SMALL} --out {vectors}".split()) == 0
-    assert main(f"retrieve --in {vectors} --num-clips 1 --pool mean".split()) == 0
-    assert "8 queries, and a gallery of 16 videos" in capsys.readouterr().out
-    other = error_of(f"retrieve --in {vectors}", capsys)
+    for same in ("", " --num-clips 1 --pool mean"):
+        assert main(f"retrieve --in {vectors}{same}".split()) == 0
+        assert "8 queries, and a gallery of 16 videos" in capsys.readouterr().out
+    other = error_of(f"retrieve --in {vectors} --num-clips 10", capsys)
     assert "was embedded with --num-clips 1, not --num-clips 10; give " in other
     assert main(["probe"]) == 2
     assert "--data is missing; give DATA and --backbone, or vectors with --in" in capsys.readouterr().err
