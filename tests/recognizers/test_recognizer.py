@@ -125,7 +125,7 @@ def recognition(folder: Path, **changes: Any) -> dict[str, Any]:
         ({"classes": ["a", "b", "c"]}, r"classifier\.safetensors: weights of another network.*\(4,\).*\(3,\)"),
         ({"classes": ["a", "a", "c", "d"]}, "classes must be names that differ"),
         ({"classes": ["", "b", "c", "d"]}, "classes must be names that differ"),
-        ({"classes": []}, "classes must be names that differ"),
+        ({"classes": []}, "kind is recognizer, with 0 classes"),
         ({"recognition": 7}, "recognition is 7; it must be"),
         ({"recognition": {"average": "logits"}}, r"config\.json: view is missing"),
     ],

@@ -97,7 +97,7 @@ class Trained:
         if self.kind == "pretrained" and not (self.task.spatial and self.task.temporal):
             raise ValueError("task has a table without labels; both heads need at least one")
         if (self.kind == "recognizer") != bool(self.classes):
-            raise ValueError(f"kind is {self.kind}, with {len(self.classes)} classes; only a recognizer has classes")
+            raise ValueError(f"kind is {self.kind}, with {len(self.classes)} classes; only recognizers have some")
         if ":" not in self.backbone:
             check_name(self.backbone, self.width)
         parse_window(self.window or "auto")
