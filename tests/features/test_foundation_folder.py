@@ -188,10 +188,11 @@ def test_the_licence_is_what_the_card_states(card: str, folder: Path) -> None:
 def test_a_hub_that_is_offline_is_one_line_that_says_how_to_bring_the_files(
     labelled_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between its tries
     assert main(["probe", str(labelled_videos), "--backbone", "hf:facebook/dinov2-small", *SMALL]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
