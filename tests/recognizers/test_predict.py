@@ -54,6 +54,14 @@ def embedded(config: PredictConfig, folder: Path, **changes: object) -> str:
     return str(folder)
 
 
+def same_but_for_the_last_digit(ours: Path, theirs: Path) -> None:
+    """Matrices of other shapes are multiplied in another order, so a probability may be rounded to the next number."""
+    rows = [list(csv.reader(path.read_text().splitlines())) for path in (ours, theirs)]
+    for mine, other in zip(*rows, strict=True):
+        for cell, expected in zip(mine, other, strict=True):
+            assert cell == expected or float(cell) == pytest.approx(float(expected), abs=1.5e-4)
+
+
 def printed(config: PredictConfig) -> tuple[Predicted, str]:
     console = Console(file=StringIO(), width=250)
     result = predict(config, console=console)
@@ -79,8 +87,8 @@ def test_vectors_give_the_same_rows_as_their_videos(
                     segment=None, segment_stride=None, fps=None)  # fmt: skip
     assert predict(other, console=QUIET) == result
     assert result.num_spans == {0: 24, 1: 48, 3: 72}[len(spans)]
-    assert (tmp_path / "v.csv").read_text() == (tmp_path / "p.csv").read_text()
-    assert (tmp_path / "w.csv").read_text() == (tmp_path / "e.csv").read_text()
+    for ours, theirs in (("v.csv", "p.csv"), ("w.csv", "e.csv")):
+        same_but_for_the_last_digit(tmp_path / ours, tmp_path / theirs)
 
 
 def test_half_precision_gives_nearly_the_same(config: PredictConfig, tmp_path: Path) -> None:
