@@ -131,7 +131,7 @@ def _scan(given: Mapping[str, Any], chosen: Mapping[str, Any], console: Console)
 
 
 def _seconds_of(scan: Scan) -> float:
-    """The length of all videos that can be read; what lies in several segments counts once."""
+    """Total length of all readable videos, in seconds; time covered by several segments counts once."""
     total, ends = 0.0, dict[str, float]()
     for report in sorted(scan.reports, key=lambda report: report.start_seconds):
         if not report.is_bad:

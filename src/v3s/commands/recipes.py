@@ -54,7 +54,7 @@ RECIPE_OPTION = argv.Option(
     help="A named set of options; any other option overrides it. own chooses for your videos and this machine, and "
     "says why.",
 )
-"""An option of the command line that is no field of the configuration."""
+"""A command-line option that is not a field of the configuration."""
 
 
 class RecipeError(ValueError):

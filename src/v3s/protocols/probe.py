@@ -23,9 +23,9 @@ from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import FEW_LABELS_C, few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
-from v3s.protocols.errors import chance_sentence, standard_error
+from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
-from v3s.protocols.labelled.parts import Parts
+from v3s.protocols.labelled.parts import Parts, report_chance
 from v3s.recognizers.linear import require_own_folder, save_linear
 from v3s.vectors.description import Description, read_description
 
@@ -166,25 +166,13 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     error = "" if result.shuffled.standard_error is None else f" ± {result.shuffled.standard_error:.1%}"
     control = f"shuffled labels: {result.shuffled.mean:.1%}{error} (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; took {60 * result.minutes:.1f} s")
-    say(console, *filter(None, [_at_chance(result, found.parts)]))
+    baseline = max(result.chance, result.majority)
+    report_chance(found.parts, "linear probe", result.linear.top_1, baseline, result.linear.standard_error, console)
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))
     if config.save is not None:
         _save(config, Path(config.save), found, result, console)
     return result
-
-
-def _at_chance(result: ProbeResult, parts: Parts) -> str | None:
-    """One sentence if the linear probe is at chance, or no better than the most frequent class."""
-    return chance_sentence(
-        "linear probe",
-        result.linear.top_1,
-        max(result.chance, result.majority),
-        error=result.linear.standard_error,
-        num_scores=result.num_test,
-        num_groups=parts.num_test_groups,
-        noun=parts.test.noun,
-    )
 
 
 def _stored(config: ProbeConfig) -> Description:

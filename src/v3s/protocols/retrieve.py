@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import LAST, Feature, Pool
-from v3s.files.text import counted, say, short_repr, text_table
+from v3s.files.text import counted, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
 from v3s.pages.templates import render, write_page
-from v3s.protocols.errors import chance_sentence, standard_error
+from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
-from v3s.protocols.labelled.parts import UNKNOWN, Parts
+from v3s.protocols.labelled.parts import UNKNOWN, Parts, report_chance
 from v3s.vectors.description import read_description
 from v3s.vectors.nearest.exact import Neighbours, nearest, standardise
 from v3s.video.decode import Video
@@ -119,25 +119,12 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     gallery_text = counted(result.num_gallery, parts.train.noun)
     title = f"{counted(result.num_queries, 'query')}{groups}, and a gallery of {gallery_text}"
     console.print(text_table(title, _HEADER, _rows(result)))
-    say(console, *filter(None, [_at_chance(result, parts)]))
+    report_chance(parts, "first neighbour", result.accuracy[1], result.chance[1], result.standard_error, console)
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))
     if config.page is not None:
         write_page(config.page, _page(config, found, ranked, result))
     return result
-
-
-def _at_chance(result: RetrievalResult, parts: Parts) -> str | None:
-    """One sentence if the first neighbours are at chance."""
-    return chance_sentence(
-        "first neighbour",
-        result.accuracy[1],
-        result.chance[1],
-        error=result.standard_error,
-        num_scores=result.num_queries,
-        num_groups=parts.num_test_groups,
-        noun=parts.test.noun,
-    )
 
 
 def score(

@@ -81,7 +81,7 @@ def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) ->
             {"syntax": "DeflatedExplicitVRLittleEndian"},
             "as Deflated Explicit VR Little Endian, which is not read",
         ),
-        ({"content": b"text"}, "it is no DICOM file"),
+        ({"content": b"text"}, "it is not a DICOM file"),
         ({"NumberOfFrames": 8}, "; 4 of 8 frames are good"),
         ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
     ],

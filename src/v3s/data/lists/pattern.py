@@ -81,13 +81,13 @@ def _videos_in(folder: Path, path: str) -> list[str]:
 
 
 def _divided(pattern: str) -> tuple[str, str]:
-    """The deepest folder that a pattern begins with and that exists as it is written, absolute; and what follows."""
+    """Split a pattern into its deepest leading folder that exists, as an absolute path, and the rest."""
     folder = next((folder for folder in Path(pattern).parents if os.path.isdir(folder)), Path())
     return os.path.abspath(folder), str(Path(pattern).relative_to(folder))
 
 
 def _matches(path: str, first: int) -> list[str]:
-    """What a path matches; what stands before its first wildcard is no pattern."""
+    """The files that a path matches; the part before its first wildcard is taken literally."""
     return glob.glob(glob.escape(path[:first]) + path[first:], recursive=True)
 
 

@@ -18,6 +18,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
 from v3s.files.text import counted, say, short_repr
+from v3s.protocols.errors import chance_sentence
 from v3s.protocols.labelled.division import divide, next_to, undivided, write_division
 from v3s.video.decode import Video
 
@@ -276,6 +277,21 @@ def keep_division(parts: Parts, folder: Path, console: Console) -> None:
         kept = write_division(folder, parts.train.videos, parts.test.videos)
         say(console, *(f"a list of another division was there before; it is now {path}" for path in kept))
         say(console, f"the division is kept in {folder}: give it again with --splits {folder}")
+
+
+def report_chance(parts: Parts, name: str, accuracy: float, baseline: float, error: float, console: Console) -> None:
+    """Say it if a result on the test videos is at chance, as by `chance_sentence`, whose arguments it takes."""
+    sentence = chance_sentence(
+        name,
+        accuracy,
+        baseline,
+        error=error,
+        num_scores=len(parts.test_labels),
+        num_groups=parts.num_test_groups,
+        noun=parts.test.noun,
+    )
+    if sentence is not None:
+        say(console, sentence)
 
 
 def _require_classes(found: Labelled) -> None:

@@ -71,7 +71,7 @@ def _opened(path: str) -> Iterator[Any]:
             try:
                 file = pydicom.dcmread(path, defer_size=_MOST_HEADER_BYTES)
             except pydicom.errors.InvalidDicomError as error:
-                raise ValueError("it is no DICOM file: it does not begin with 128 bytes and DICM") from error
+                raise ValueError("it is not a DICOM file: it does not begin with 128 bytes and DICM") from error
             yield file
 
 
