@@ -76,8 +76,7 @@ def cross_validated(
 ) -> tuple[Tensor, Tensor] | None:
     """Predict each row by a classifier fitted without it.
 
-    Rows are divided into five folds, each group as a whole. Rows whose class has no row outside of their fold are left
-    out.
+    Rows are divided into five folds, each group as a whole. A row is skipped if no other fold contains its class.
 
     Args:
         train: features, shape (N, D).
