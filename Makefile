@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/v3s demo --out demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/coverage run -m pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile --cov --cov-report=
 	$(BIN)/coverage report --format=total
 
 lint: $(STAMP)
