@@ -338,6 +338,22 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         until(lambda: again.locator("#grid .tile .mark").count() == 3)
 
 
+def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address, width=400)
+        page.locator("#new-class input").fill("walk")
+        page.locator("#new-class button").click()
+        page.locator("#grid .tile").nth(1).click()
+        page.wait_for_selector("#player:not([hidden])")
+        for button, num_labels in (("#classes button", 1), ("#unlabel", 0), ("#undo", 1), ("#undo", 0)):
+            page.locator(button).click()
+            until(lambda expected=num_labels: page.locator("#classes .quiet").inner_text() == str(expected))  # type: ignore[misc]
+        labels = page.locator("#labels").bounding_box()
+        assert labels is not None
+        assert labels["width"] <= 400
+        assert labels["height"] < 200
+
+
 def slowly(route: Route) -> None:
     time.sleep(0.2)
     route.continue_()

@@ -47,7 +47,7 @@ class Mark:
         path: the span's file as the collection lists it; empty where a class is added.
         start: in seconds from the start of the file on.
         end: in seconds; None if the span is the whole file.
-        label: the name of its class; None takes a label away.
+        label: the name of its class; None removes the label.
         at: when, in UTC.
     """
 

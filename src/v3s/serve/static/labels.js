@@ -18,6 +18,8 @@ export class Labels {
       if (button) onChoose(this.names[Number(button.dataset.place)]);
     });
     section.querySelector("#train").addEventListener("click", () => this.train());
+    section.querySelector("#unlabel").addEventListener("click", () => onChoose(null));
+    section.querySelector("#undo").addEventListener("click", () => this.undoLast());
     setInterval(() => { if (!document.hidden) this.poll(); }, POLL_MS);
   }
 
@@ -54,7 +56,7 @@ export class Labels {
     this.take(await send("/api/labels", { rows: [span.row], label }));
   }
 
-  give(span, name) { // null takes the label away
+  give(span, name) { // null removes the label
     return this.inTurn(async () => {
       const before = span.mark;
       await this.setLabel(span, name);

@@ -26,10 +26,10 @@ const player = new Player(find("#player"), {
   onClose: () => grid.setOpen(null),
 });
 const labels = new Labels(find("#labels"), {
-  rowsShown: () => grid.rows,
+  rowsShown: () => [...(player.isOpen ? [player.span.row] : []), ...grid.rows],
   onClasses: () => collection && showChoices(),
   onAdded: () => grid.focusVisible(),
-  onMarks: (marks) => grid.setMarks(marks),
+  onMarks: (marks) => { grid.setMarks(marks); player.setMark(marks); },
   onChoose: (name) => giveLabel(name),
   onTrained: showAnswers,
   onError: report,
