@@ -21,6 +21,7 @@ from v3s import PretrainConfig, pretrain
 from v3s.data.synthetic import make_clips
 from v3s.protocols.finetune import FinetuneConfig
 from v3s.protocols.probe import ProbeConfig, probe
+from v3s.train.callbacks import Callback
 from v3s.train.progress import Progress
 from v3s.vectors.embed import EmbedConfig
 
@@ -189,6 +190,21 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCon
                 yield
 
     return die_after
+
+
+class _StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step(self, step: int, values: dict[str, float]) -> None:
+        if step == self._step:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def stop_at() -> Callable[[int], Callback]:
+    """A callback that presses Ctrl-C when a number of steps is done."""
+    return _StopAt
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """RUN/report.html: its numbers are those of the run, it is written while the run trains, and never in its way."""
 
+import io
 import json
 import re
 import time
@@ -21,11 +22,15 @@ from v3s.commands.report.answers import Answers, Gallery, KeptAnswers, is_still
 from v3s.commands.report.page import Findings, findings_page
 from v3s.data.clips import PretextClips
 from v3s.data.synthetic import make_clips
+from v3s.features.saved import load_backbone
 from v3s.pages.images import encode_mp4
 from v3s.pretext.model import PretextModel, pretext_objective
 from v3s.pretext.task import TASKS
+from v3s.train import running_page
+from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes
 from v3s.train.run import read_metrics
+from v3s.train.stop import TrainingStoppedError
 from v3s.video.container import VideoError
 
 QUIET = Console(quiet=True)
@@ -88,8 +93,8 @@ def test_while_it_trains_the_page_follows(
     killed_after: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     """A kill in the second epoch leaves the page of the first; the resumed run shows both."""
-    monkeypatch.setattr(module, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(module, "SHARE", 1e9)  # seconds per second
+    monkeypatch.setattr(running_page, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(running_page, "SHARE", 1e9)  # seconds per second
     given = replace(small_pretraining, out=str(tmp_path))
     with killed_after(5):
         pretrain(given, console=QUIET)
@@ -106,24 +111,26 @@ def test_while_it_trains_the_page_follows(
     assert "after epoch 2 of 2" in text_of(tmp_path)
 
 
-def test_pages_take_a_hundredth_of_the_time(
-    small_pretraining: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stop_leaves_the_page_of_the_last_epoch_and_says_what_can_be_used(
+    small_pretraining: PretrainConfig, tmp_path: Path, found: list[Findings], stop_at: Callable[[int], Callback]
 ) -> None:
-    """Each takes two seconds and an epoch takes ten: after a page there is none for 200 seconds."""
-    clock, written = [1000.0], []
-
-    def write(self: module.RunReport, answered: Any, weights: str, neighbours: Any = ()) -> None:
-        written.append(clock[0])
-        clock[0] += 2
-
-    monkeypatch.setattr(module.RunReport, "_write", write)
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    no: Any = None
-    report = module.RunReport(no, no, no, no, no, no, Answers(), Processes(), network="", num_train=0, can_go_on=True)
-    for _ in range(60):
-        clock[0] += 10
-        report.after_epoch()
-    assert written == [1030.0, 1232.0, 1434.0]
+    given, told = replace(small_pretraining, out=str(tmp_path)), io.StringIO()
+    with pytest.raises(TrainingStoppedError):
+        pretrain(given, callbacks=[stop_at(2)], console=Console(file=told, width=1000))
+    assert not found
+    resume = f"resume with: v3s pretrain --out {tmp_path} --resume"
+    assert told.getvalue().splitlines()[-1] == (
+        f"stopped in epoch 1 after step 2; no epoch has ended, so there are no weights to use yet; {resume}"
+    )
+    with pytest.raises(TrainingStoppedError):
+        pretrain(replace(given, resume=True), callbacks=[stop_at(5)], console=Console(file=told, width=1000))
+    assert [(len(page.metrics), page.weights) for page in found] == [(1, "the last epoch")]
+    assert "after epoch 1 of 2" in text_of(tmp_path)
+    assert told.getvalue().splitlines()[-1] == (
+        f"stopped in epoch 2 after step 2; {tmp_path}/backbone.safetensors has the weights of epoch 1, which can be "
+        f"used as they are; {resume}"
+    )
+    load_backbone(tmp_path / "backbone.safetensors")
 
 
 def test_what_is_not_used_is_named(small_videos: Path, small_pretraining: PretrainConfig, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Small complete fine-tuning runs: files, exact resume, and no use of test videos in training."""
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -31,7 +32,9 @@ from v3s.protocols import recognition
 from v3s.protocols.finetune import FinetuneConfig, finetune, initial_rate, set_up_finetuning
 from v3s.protocols.recognition import RecognitionResult
 from v3s.recognizers.classifier import load_classifier
+from v3s.train.callbacks import Callback
 from v3s.train.run import read_metrics
+from v3s.train.stop import TrainingStoppedError
 from v3s.video import decode
 from v3s.video.frames import Frames
 
@@ -108,6 +111,22 @@ def test_a_killed_run_resumes_exactly(
     for name in ("backbone.safetensors", "classifier.safetensors"):
         assert (result.run / name).read_bytes() == (finished.run / name).read_bytes()
     assert torch.equal(result.scores.probabilities, finished.scores.probabilities)
+
+
+def test_a_stop_leaves_a_page_of_the_epochs_so_far(
+    config: FinetuneConfig, finished: RecognitionResult, tmp_path: Path, stop_at: Callable[[int], Callback]
+) -> None:
+    """There is nothing of the test videos in it; that of the finished run is the same as without a stop."""
+    given, told = replace(config, out=str(tmp_path / "run")), io.StringIO()
+    with pytest.raises(TrainingStoppedError):
+        finetune(given, callbacks=[stop_at(12 // config.batch_size + 1)], console=Console(file=told, width=1000))
+    page = " ".join((tmp_path / "run/report.html").read_text().split())
+    assert "after epoch 1 of 2. Epoch 1 is kept." in page
+    assert ("Single-clip accuracy" in page, "Test accuracy" in page, "Confusion" in page) == (True, False, False)
+    last = told.getvalue().splitlines()[-1]
+    assert f"{tmp_path / 'run/backbone.safetensors'} has the weights of epoch 1, which can be used as they are" in last
+    finetune(replace(given, resume=True), console=QUIET)
+    assert (tmp_path / "run/report.html").read_text() == (finished.run / "report.html").read_text()
 
 
 def test_test_videos_are_read_only_after_training(

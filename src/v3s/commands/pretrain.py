@@ -303,7 +303,7 @@ def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> P
         job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", num_train=len(job.train),
         can_go_on=job.config.can_go_on,
     )  # fmt: skip
-    with fastest:
+    with fastest, report.page.written_when_stopped():
         fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)
     wait_for_all(job.processes)
     result = judge_run(

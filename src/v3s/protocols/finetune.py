@@ -61,6 +61,7 @@ from v3s.train.run import (
     says_how_to_resume,
     take_run,
 )
+from v3s.train.running_page import RunningPage
 from v3s.train.training import Stream, Training, TrainingJob, frozen_modules, score_by
 from v3s.video.store import StoredVideo
 
@@ -174,7 +175,9 @@ def finetune(
         job = set_up_finetuning(config, console)
         with says_how_to_resume("finetune", config.out, console):
             run = _open(job)
-            fit(replace(_training_job(job, run), callbacks=callbacks), run)
+            page = RunningPage(partial(_write_page, job, run))
+            with page.written_when_stopped():
+                fit(replace(_training_job(job), callbacks=callbacks, after_epoch=page.after_epoch), run)
             return _test(job, run)
 
 
@@ -252,7 +255,7 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
     }
 
 
-def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
+def _training_job(job: FinetuneJob) -> TrainingJob:
     config, training = job.config, finetuning(job)
     assert isinstance(training.model, RecognitionModel)
     return TrainingJob(
@@ -276,16 +279,10 @@ def _training_job(job: FinetuneJob, run: RunFolder) -> TrainingJob:
 
 def _save(job: FinetuneJob, model: RecognitionModel, folder: Path, results: dict[str, Any]) -> None:
     save_recognizer(
-        folder,
-        model.backbone,
-        model.classifier,
-        source=job.source,
-        classes=job.parts.classes,
-        view=job.view,
+        folder, model.backbone, model.classifier, source=job.source, classes=job.parts.classes, view=job.view,
         feature=Feature(list(model.backbone.stages)[-1]),  # type: ignore[arg-type]
-        average=job.config.average,
-        results=results,
-    )
+        average=job.config.average, results=results,
+    )  # fmt: skip
 
 
 def finetuning(job: FinetuneJob) -> Training:
@@ -342,7 +339,10 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     calibration = calibrate(torch.stack(list(held_out)), job.validation.labels)
     recognizer = replace(asked, classifier=replace(asked.classifier, calibration=calibration))
     save_answers(run.path, recognizer.classifier)
-    say(job.console, f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each")
+    say(
+        job.console,
+        f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each",
+    )
     probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
@@ -351,20 +351,23 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     job.console.print(recognition_table(result))
     say(job.console, f"calibration: {calibration}")
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
-    html = recognition_page(
-        result,
-        read_metrics(run.path / METRICS),
-        name=job.source.name,
-        num_clips=config.test_clips,
-        sources={
-            f"{len(job.train):,} for training": parts.train_source,
-            f"{len(job.validation):,} for validation (choice of the epoch)": parts.train_source,
-            f"{len(parts.test_table):,} for testing": parts.test_source,
-        },
-    )
-    write_page(run.path / REPORT, html)
+    _write_page(job, run, result)
     say(job.console, str(run.path / REPORT))
     return result
+
+
+def _write_page(job: FinetuneJob, run: RunFolder, result: RecognitionResult | None = None) -> None:
+    parts = job.parts
+    sources = {
+        f"{len(job.train):,} for training": parts.train_source,
+        f"{len(job.validation):,} for validation (choice of the epoch)": parts.train_source,
+        f"{len(parts.test_table):,} for testing": parts.test_source,
+    }
+    html = recognition_page(
+        result, read_metrics(run.path / METRICS), name=job.source.name, num_epochs=job.config.epochs,
+        num_clips=job.config.test_clips, sources=sources, chance=parts.chance,
+    )  # fmt: skip
+    write_page(run.path / REPORT, html)
 
 
 def _description(job: FinetuneJob, result: RecognitionResult, fingerprint: str) -> dict[str, Any]:

@@ -20,41 +20,59 @@ def recognition_table(result: RecognitionResult) -> Table:
 
 
 def recognition_page(
-    result: RecognitionResult,
+    result: RecognitionResult | None,
     metrics: Sequence[dict[str, Any]],
     *,
     name: str,
+    num_epochs: int,
     num_clips: int,
+    chance: float,
     sources: Mapping[str, str],
 ) -> str:
     """Return the page of a fine-tuned network: accuracies, training curves, confusion matrix.
 
     Args:
-        result: the result of the run.
-        metrics: the lines of the run's metrics.jsonl.
+        result: the result of the run; None while it trains.
+        metrics: the lines of the run's metrics.jsonl, at least one.
         name: name of the backbone.
+        num_epochs: epochs of the whole run.
         num_clips: clips of each test video.
+        chance: top-1 accuracy of a uniform guess.
         sources: use of the videos -> where they come from.
     """
-    scores, best = result.scores, {"kept": float(result.best_epoch)}
-    levels = {"chance": result.chance}
-    loss = epoch_chart(metrics, "loss", title="Cross entropy", y_label="loss", markers=best)
+    best = metrics[-1]["best_epoch"] if result is None else result.best_epoch
+    kept = {"kept": float(best)}
+    loss = epoch_chart(metrics, "loss", title="Cross entropy", y_label="loss", markers=kept)
     accuracy = epoch_chart(
-        metrics, "accuracy", title="Single-clip accuracy", y_label="accuracy", markers=best, reference_lines=levels
+        metrics,
+        "accuracy",
+        title="Single-clip accuracy",
+        y_label="accuracy",
+        markers=kept,
+        reference_lines={"chance": chance},
     )
-    per_class = scores.per_class.items()
     return render(
         "finetune.html",
-        result=result,
+        tested=None if result is None else _tested(result),
+        best=best,
         metrics=metrics,
         name=name,
+        num_epochs=num_epochs,
         num_clips=num_clips,
         sources=sources,
-        accuracies=(_HEADER, _rows(result)),
         curves=[(loss, "Loss"), (accuracy, "Accuracy")],
-        confusion=confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos"),
-        by_class=[(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class],
     )
+
+
+def _tested(result: RecognitionResult) -> dict[str, Any]:
+    scores = result.scores
+    per_class = scores.per_class.items()
+    return {
+        "num_videos": len(scores.labels),
+        "accuracies": (_HEADER, _rows(result)),
+        "confusion": confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos"),
+        "by_class": [(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class],
+    }
 
 
 def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:

@@ -40,10 +40,12 @@ from v3s import argv
 from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine, failures_in
 from v3s.files.lock import is_free
-from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
+from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text, read_value
 from v3s.files.remote.address import without_secrets
 from v3s.files.text import as_text, counted, say
+from v3s.files.weights import WEIGHTS
 from v3s.files.writing import (
+    DESCRIPTION,
     NEXT,
     PART,
     SaveError,
@@ -341,17 +343,24 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
 @contextmanager
 def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
-    """A context in which a run that is stopped, or that cannot write, says how it is resumed."""
+    """A context in which a run that is stopped, or that cannot write, says how it is resumed, and what can be used."""
     resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
     try:
         yield
     except TrainingStoppedError as stopped:
-        say(console, f"{stopped}; {resume}")
+        say(console, f"{stopped}; {_usable_weights(Path(out))}; {resume}")
         raise
     except SaveError as error:
         if not (Path(out) / CONFIG).is_file():
             raise
         raise SaveError(f"{error}; when that is mended, {resume}") from error
+
+
+def _usable_weights(run: Path) -> str:
+    if not (run / DESCRIPTION).is_file():
+        return "no epoch has ended, so there are no weights to use yet"
+    epoch = read_value(run / DESCRIPTION, "results", dict[str, Any])["epoch"]
+    return f"{run / WEIGHTS} has the weights of epoch {epoch:,}, which can be used as they are"
 
 
 def hash_of_files(paths: Iterable[str]) -> str:

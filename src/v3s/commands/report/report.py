@@ -1,6 +1,5 @@
 """RUN/report.html: written after epochs while a run trains, and once more with the weights that are kept."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +24,11 @@ from v3s.pages.templates import write_page
 from v3s.train.distributed import Processes
 from v3s.train.loop import validate
 from v3s.train.run import METRICS, REPORT, RunFolder, read_metrics
+from v3s.train.running_page import RunningPage
 from v3s.train.training import TrainingJob
 from v3s.video.container import VideoError
 from v3s.video.warp import to_width, warp
 
-SECONDS_BETWEEN = 30.0  # two reports, at least
-SHARE = 0.01  # largest share of the time that reports may take
 _NUM_WRONG, _NUM_FRAMES = 8, 4
 _MOST_IN_GALLERY, _NUM_QUERIES, _NUM_NEIGHBOURS = 64, 4, 3
 _WIDTH = 112  # of a frame on the page, at most
@@ -54,6 +52,7 @@ class RunReport:
         network: its name and width, in words.
         num_train: number of training videos.
         can_go_on: whether the finished run can be resumed with more epochs.
+        page: when the report is written while the run trains.
     """
 
     run: RunFolder
@@ -67,21 +66,22 @@ class RunReport:
     network: str
     num_train: int
     can_go_on: bool
-    _due: float = field(default_factory=lambda: time.monotonic() + SECONDS_BETWEEN)
+    page: RunningPage = field(init=False)
+    _newest: Answered = field(init=False)
     _pictures: dict[tuple[int, int], Pixels | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.page = RunningPage(lambda: self._write(self._newest, "the last epoch"))
+
     def after_epoch(self) -> None:
-        """Write the report, unless the last one is too recent; every process must call it.
+        """Keep the answers of the epoch, and write the report if it is due; every process must call it.
 
         Raises:
             SaveError: the file cannot be written; the last report is unchanged.
         """
-        answered = self.answers.take(self.processes)
-        start = time.monotonic()
-        if self.processes.is_first and start >= self._due:
-            self._write(answered, "the last epoch")
-            end = time.monotonic()
-            self._due = end + max(SECONDS_BETWEEN, (end - start) / SHARE)
+        self._newest = self.answers.take(self.processes)
+        if self.processes.is_first:
+            self.page.after_epoch()
 
     def finish(self, steps: TrainingJob, untrained: nn.Module | None) -> None:
         """Write the report of a finished run, with one validation pass of the kept weights.
