@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -158,6 +159,25 @@ def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     assert sum(result.by_class.values()) == 48
     assert f"48 spans, {result.num_events} events; {result.num_unsure} are unsure: the probability is below 1" in text
     assert "calibration: none, since 16 held-out videos are too few (100 are needed)" in text
+
+
+def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
+    config: PredictConfig, probing: ProbeConfig, tmp_path: Path
+) -> None:
+    """A list of spans has no --segment."""
+    listed, out = tmp_path / "spans.csv", Console(file=StringIO(), width=250)
+    files = sorted(Path(config.data).rglob("*.mp4"))
+    lines = [f"{file},{start},{start + 0.4},{file.parent.name}" for file in files for start in (0, 0.4)]
+    listed.write_text("\n".join(["path,start,end,label", *lines]))
+    probe(replace(probing, data=str(listed), save=str(tmp_path / "saved")), console=out)
+    assert isinstance(out.file, StringIO)
+    sentence = "48 held-out spans are too few"
+    assert sentence in out.file.getvalue()
+    _, text = printed(replace(config, data=str(listed), recognizer=str(tmp_path / "saved")))
+    assert "48 spans, " in text
+    assert sentence in text
+    assert re.search(r"class\W+spans\W+share", text)
+    assert "videos" not in text
 
 
 def test_a_threshold_that_no_probability_is_below_is_said(config: PredictConfig) -> None:

@@ -199,11 +199,13 @@ def _results(model: Model, record: Record) -> str:
 
 
 def _calibration(values: Mapping[str, Any]) -> str:
-    if not Calibration(**values).is_fitted:
-        return f"none, since {values['num_videos']:,} held-out videos are too few"
+    found = Calibration(**values)
+    held_out = f"{found.num_videos:,} held-out {found.noun}s"
+    if not found.is_fitted:
+        return f"none, since {held_out} are too few"
     return (
-        f"temperature {values['temperature']:.3g}, fitted on {values['num_videos']:,} held-out videos; the expected "
-        f"calibration error there is {values['error_before']:.1%} before and {values['error_after']:.1%} after"
+        f"temperature {found.temperature:.3g}, fitted on {held_out}; the expected calibration error there is "
+        f"{found.error_before:.1%} before and {found.error_after:.1%} after"
     )
 
 

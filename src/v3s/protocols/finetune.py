@@ -317,7 +317,7 @@ def _announcement(job: FinetuneJob) -> str:
     text = (
         f"{job.source.name} on {job.compute}; clips of {view.clip_frames} x {view.clip_size} x {view.clip_size}; "
         f"learning rate {initial_rate(job.config, job.source):g}; {job.config.frozen_text}{len(job.train):,} training, "
-        f"{len(job.validation):,} validation and {counted(len(parts.test_table), 'test video')} in "
+        f"{len(job.validation):,} validation and {counted(len(parts.test_table), f'test {parts.test.noun}')} in "
         f"{counted(len(parts.classes), 'class')}; chance is {parts.chance:.1%}"
     )
     num_unlearnable = len(parts.classes) - len(set(job.train.labels.tolist()))
@@ -336,12 +336,12 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     opened = open_recognizer(run.path, job.compute, num_workers=job.num_workers)
     asked = opened.asked(job.view, config.average)
     held_out = asked.probabilities(job.validation.table, console=job.console, what="calibrating")
-    calibration = calibrate(torch.stack(list(held_out)), job.validation.labels)
+    calibration = calibrate(torch.stack(list(held_out)), job.validation.labels, parts.train.noun)
     recognizer = replace(asked, classifier=replace(asked.classifier, calibration=calibration))
     save_answers(run.path, recognizer.classifier)
     say(
         job.console,
-        f"testing on {counted(len(parts.test_table), 'video')}, {counted(config.test_clips, 'clip')} each",
+        f"testing on {counted(len(parts.test_table), parts.test.noun)}, {counted(config.test_clips, 'clip')} each",
     )
     probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)

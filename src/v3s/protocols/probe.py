@@ -189,6 +189,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         vectors, labels = torch.cat([vectors, found.test]), torch.cat([labels, parts.test_labels])
         if groups is not None:  # the parts share none
             groups = np.concatenate([groups, parts.test_groups.numpy() + groups.max() + 1])
+    noun = parts.train.noun
     calibration = save_linear(
         folder,
         open_source(found.backbone, seed=config.seed if config.vectors is None else _stored(config).seed),
@@ -200,10 +201,12 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         groups=groups,
         seed=config.seed,
         results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
+        noun=noun,
     )
-    noun = parts.train.noun
-    text = calibration.in_words(noun) if calibration else f"none, since there are too few {noun}s"
-    say(console, f"saved in {folder}{whose}; calibration: {text}")
+    say(
+        console,
+        f"saved in {folder}{whose}; calibration: {calibration or f'none, since there are too few {noun}s'}",
+    )
 
 
 def run_probes(

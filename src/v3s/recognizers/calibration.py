@@ -34,6 +34,7 @@ class Calibration:
         loss_after: the same at ``temperature``; never larger.
         error_before: expected calibration error, in [0, 1], at temperature 1.
         error_after: the same at ``temperature``.
+        noun: what the held-out videos are: "video" or "span".
     """
 
     temperature: float
@@ -42,6 +43,7 @@ class Calibration:
     loss_after: float
     error_before: float
     error_after: float
+    noun: str = "video"
 
     def __post_init__(self) -> None:
         if not _LOWEST <= self.temperature <= _HIGHEST or self.num_videos < 1:
@@ -56,23 +58,19 @@ class Calibration:
         return self.num_videos >= FEWEST or self.temperature != 1
 
     def __str__(self) -> str:
-        return self.in_words()
-
-    def in_words(self, noun: str = "video") -> str:
-        """It in words, of held-out "video"s or "span"s."""
         if not self.is_fitted:
             return (
-                f"none, since {self.num_videos:,} held-out {noun}s are too few ({FEWEST} are needed); on them the "
+                f"none, since {self.num_videos:,} held-out {self.noun}s are too few ({FEWEST} are needed); on them the "
                 f"expected calibration error is {self.error_before:.1%}"
             )
         return (
-            f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out {noun}s: expected calibration error "
-            f"{self.error_before:.1%} before, {self.error_after:.1%} after; negative log-likelihood "
+            f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out {self.noun}s: expected calibration "
+            f"error {self.error_before:.1%} before, {self.error_after:.1%} after; negative log-likelihood "
             f"{self.loss_before:.3f} before, {self.loss_after:.3f} after"
         )
 
 
-def calibrate(probabilities: Tensor, labels: Tensor) -> Calibration:
+def calibrate(probabilities: Tensor, labels: Tensor, noun: str = "video") -> Calibration:
     """Choose the temperature with the least negative log-likelihood; 1 is among the candidates and wins ties.
 
     On fewer than `FEWEST` videos it is 1: it would fit their chance.
@@ -80,6 +78,7 @@ def calibrate(probabilities: Tensor, labels: Tensor) -> Calibration:
     Args:
         probabilities: of held-out videos, shape (N, classes), N at least 1; rows sum to 1.
         labels: their classes, int64, shape (N,).
+        noun: what they are: "video" or "span".
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
     """
@@ -94,6 +93,7 @@ def calibrate(probabilities: Tensor, labels: Tensor) -> Calibration:
         loss_after=log_loss(after, labels),
         error_before=calibration_error(probabilities, labels),
         error_after=calibration_error(after, labels),
+        noun=noun,
     )
 
 

@@ -60,15 +60,24 @@ def fit_linear(train: Tensor, labels: Tensor, c: float, num_classes: int) -> nn.
 
 
 def calibrate_linear(
-    train: Tensor, labels: Tensor, c: float, num_classes: int, *, groups: NDArray[np.int64] | None, seed: int
+    train: Tensor,
+    labels: Tensor,
+    c: float,
+    num_classes: int,
+    *,
+    groups: NDArray[np.int64] | None,
+    seed: int,
+    noun: str = "video",
 ) -> Calibration | None:
     """Calibrate a linear classifier on `cross_validated` predictions, whose arguments it takes.
+
+    ``noun`` is what the rows are of: "video" or "span".
 
     Returns:
         None if no row can be predicted so.
     """
     found = cross_validated(train, labels, c, num_classes, groups=groups, seed=seed)
-    return calibrate(*found) if found else None
+    return calibrate(*found, noun) if found else None
 
 
 def cross_validated(
@@ -124,6 +133,7 @@ def save_linear(
     groups: NDArray[np.int64] | None,
     seed: int,
     results: dict[str, Any],
+    noun: str = "video",
 ) -> Calibration | None:
     """Fit a classifier on all vectors, calibrate it, and write it with its network as a recognizer.
 
@@ -138,6 +148,7 @@ def save_linear(
         groups: the group of each row for the calibration, integers, shape (N,); None: each row is alone.
         seed: of the division for the calibration.
         results: what is known of the classifier, such as its accuracy.
+        noun: what the rows are of: "video" or "span".
 
     Returns:
         The calibration; None if there are too few vectors.
@@ -152,7 +163,7 @@ def save_linear(
             f"({space.weights[:12]}); embed again"
         )
     layer = fit_linear(vectors, labels, c, len(classes))
-    calibration = calibrate_linear(vectors, labels, c, len(classes), groups=groups, seed=seed)
+    calibration = calibrate_linear(vectors, labels, c, len(classes), groups=groups, seed=seed, noun=noun)
     with only_writer(folder):
         save_recognizer(
             folder,

@@ -122,20 +122,20 @@ def predict(config: PredictConfig, *, console: Console | None = None) -> Predict
     if config.vectors is not None:
         vectors = open_vectors(config.vectors)
         left_out |= vectors.description.left_out
-        predictions = predict_vectors(classifier, vectors, k)
+        noun, predictions = "vector", predict_vectors(classifier, vectors, k)
     else:
-        predictions = _of_videos(config, classifier, k, left_out, console)
+        noun, predictions = _of_videos(config, classifier, k, left_out, console)
     events = None if config.events is None else Path(config.events)
     tally = write_predictions(Path(config.out), events, predictions, k=k, unsure_below=config.unsure_below)
-    _report(config, classifier, tally, left_out, console)
+    _report(config, classifier, tally, noun, left_out, console)
     by_class = dict(tally.by_class.most_common())
     return Predicted(tally.num_spans, tally.num_unsure, tally.num_events, by_class, left_out)
 
 
 def _of_videos(
     config: PredictConfig, classifier: Classifier, k: int, left_out: dict[str, str], console: Console
-) -> Iterator[Prediction]:
-    """Read the list and all its files, then predict as the predictions are taken."""
+) -> tuple[str, Iterator[Prediction]]:
+    """Read the list and all its files, then predict as the predictions are taken; also returns what they are for."""
     seen = classifier.space.view
     for name, (asked, own) in asked_of(seen, config).items():
         if asked != own and (name == "mask" or getattr(seen, name) is not None):
@@ -153,15 +153,16 @@ def _of_videos(
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     if padded := count_padded(table, view):
-        text = f"{padded:,} of {len(table):,} videos are shorter than {view.clip_frames} frames"
+        text = f"{padded:,} of {len(table):,} {scan.videos.noun}s are shorter than {view.clip_frames} frames"
         say(console, f"{text}: their last frame is repeated")
     paths = (scan.videos.paths[position] for position in scan.usable)
     rows = (row[None] for row in recognizer.probabilities(table, console=console, what="predicting"))
     best = most_probable(rows, recognizer.classes, k)
-    return (
+    predictions = (
         Prediction(path, *times_of(table[number]), *answer)
         for number, (path, answer) in enumerate(zip(paths, best, strict=True))
     )
+    return scan.videos.noun, predictions
 
 
 def _unsure(number: int, num_classes: int, threshold: float) -> str:
@@ -175,18 +176,17 @@ def _unsure(number: int, num_classes: int, threshold: float) -> str:
 
 
 def _report(
-    config: PredictConfig, classifier: Classifier, tally: Tally, left_out: dict[str, str], console: Console
+    config: PredictConfig, classifier: Classifier, tally: Tally, noun: str, left_out: dict[str, str], console: Console
 ) -> None:
-    what = "vector" if config.vectors is not None else "span" if config.segment is not None else "video"
     shown = tally.by_class.most_common(_NUM_LISTED)
     rows = [(name, f"{number:,}", f"{number / tally.num_spans:.1%}") for name, number in shown]
     say(console, *(f"other answers were there before; they are now {path}" for path in tally.kept))
-    console.print(text_table("", ("class", f"{what}s", "share"), rows))
+    console.print(text_table("", ("class", f"{noun}s", "share"), rows))
     if num_more := len(tally.by_class) - len(shown):
         say(console, f"and {counted(num_more, 'more class')} in {config.out}")
     say(
         console,
-        f"{counted(tally.num_spans, what)}, {counted(tally.num_events, 'event')}; "
+        f"{counted(tally.num_spans, noun)}, {counted(tally.num_events, 'event')}; "
         + _unsure(tally.num_unsure, len(classifier.classes), config.unsure_below)
         + (f"; skipped: {len(left_out):,}" if left_out else ""),
         f"calibration: {classifier.calibration or 'none, since there were too few videos, or an earlier version'}",

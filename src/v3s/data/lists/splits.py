@@ -75,6 +75,11 @@ class VideoList:
         return tuple(map(span_name, self.paths, self.bounds))
 
     @property
+    def noun(self) -> str:
+        """What each entry is: "span" of a recording, or "video"."""
+        return "span" if self.bounds else "video"
+
+    @property
     def description(self) -> str:
         """Which videos were listed, and what was skipped."""
         return f"{self.source}; skipped: {self.skipped}" if self.skipped else self.source

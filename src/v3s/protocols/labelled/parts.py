@@ -83,7 +83,7 @@ class Labelled:
     @property
     def noun(self) -> str:
         """What each is: "span" of a recording, or "video"."""
-        return "span" if self.videos.bounds else "video"
+        return self.videos.noun
 
     @property
     def labels(self) -> list[str]:
