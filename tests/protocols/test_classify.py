@@ -20,6 +20,7 @@ from v3s.protocols.classify import (
     linear_probe,
     logistic_regression,
     per_class_accuracy,
+    top_5_accuracy,
     top_k,
 )
 
@@ -153,6 +154,12 @@ def test_linear_probe_does_not_choose_the_penalty_on_a_few_labels() -> None:
     one_group = torch.zeros(200).long().numpy()
     assert linear_probe(train, labels, test, generator=torch.Generator(), groups=one_group).c == FEW_LABELS_C
     assert top_k(probe.probabilities, test_labels, 1).mean() > 0.5
+
+
+def test_five_of_six_classes_say_something_and_five_of_five_nothing() -> None:
+    descending = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]).repeat(3, 1)
+    assert top_5_accuracy(descending, torch.tensor([0, 4, 5])) == pytest.approx(2 / 3)
+    assert top_5_accuracy(descending[:, :5], torch.tensor([0, 4, 4])) is None
 
 
 def test_linear_probe_needs_a_label_for_each_row() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     assert f"shuffled labels: {result.shuffled.mean:.1%}" in text
     assert "must be near chance, 12.5%" in text
     assert "k is reduced from 20 to 16" in text
+    assert re.search(r"top-5\W.*\bchance\W+12\.5%\W+62\.5%", text, flags=re.DOTALL)
     assert "skipped: run with 5 labels per class, because the smallest class has 2" in text
     written = json.loads(out.read_text())
     assert written["linear"]["top_1"] == result.linear.top_1
@@ -143,6 +145,18 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     }
     assert len(written["fingerprint"]) == 64
     assert {"backbone", "train_source", "test_source", "left_out", "num_unknown"} <= written.keys()
+
+
+def test_two_classes_have_no_top_5(config: ProbeConfig, tmp_path: Path) -> None:
+    listed, out, console = tmp_path / "two.txt", tmp_path / "probe.json", Console(file=io.StringIO(), width=200)
+    folders = sorted(folder for folder in (Path(config.data or "") / "train").iterdir() if folder.is_dir())[:2]
+    files = [(file, folder.name) for folder in folders for file in sorted(folder.rglob("*.mp4"))]
+    listed.write_text("".join(f"{file} {name}\n" for file, name in files))
+    assert probe(replace(config, data=str(listed), out=str(out)), console=console).linear.top_5 is None
+    assert isinstance(console.file, io.StringIO)
+    assert "top-1" in console.file.getvalue()
+    assert "top-5" not in console.file.getvalue()
+    assert json.loads(out.read_text())["linear"]["top_5"] is None
 
 
 def test_a_network_of_nan_is_refused(config: ProbeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

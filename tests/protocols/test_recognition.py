@@ -1,10 +1,12 @@
 """Action recognition: its clips, its model and its scores."""
 
+import io
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from v3s.backbones import create_backbone
@@ -12,14 +14,17 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.data.views import View, read_clips
+from v3s.protocols.finetune_page import recognition_table
 from v3s.protocols.recognition import (
     Cut,
     LabelledClips,
     RecognitionModel,
+    RecognitionResult,
     RecognitionScores,
     draw_cut,
     recognition_objective,
 )
+from v3s.recognizers.calibration import Calibration
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
 
@@ -94,10 +99,25 @@ def test_scores_count_unknown_classes_as_wrong() -> None:
     labels = torch.tensor([0, 1, 1, -1])
     probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
     scores = RecognitionScores(("a", "b", "c"), labels, probabilities, torch.tensor([0, 1, 2, 2]))
-    assert (scores.top_1, scores.top_5) == (0.5, 0.75)
+    assert (scores.top_1, scores.top_5) == (0.5, None)
     assert scores.hits.tolist() == [1, 1, 0, 0]
     assert scores.standard_error == pytest.approx(
         (3 / 2 * (0.5**2 + 0.5**2 + 1**2)) ** 0.5 / 4
     )  # the last two together
     assert scores.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
     assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
+
+
+@pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
+def test_top_5_is_shown_where_it_says_something(num_classes: int, is_shown: bool) -> None:
+    calibration = Calibration(
+        temperature=1.0, num_videos=3, loss_before=1.0, loss_after=1.0, error_before=0.0, error_after=0.0
+    )
+    scores = RecognitionScores(
+        tuple("abcdef")[:num_classes], torch.tensor([0]), torch.ones(1, num_classes), torch.zeros(1)
+    )
+    result = RecognitionResult(Path(), 1, {"accuracy": 0.5}, scores, 1 / num_classes, 0.5, calibration)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(recognition_table(result))
+    assert isinstance(console.file, io.StringIO)
+    assert ("test, top-5" in console.file.getvalue()) == is_shown

@@ -189,7 +189,7 @@ def _results(model: Model, record: Record) -> str:
             ("chance", "a uniform guess"),
             ("majority", "always the most frequent class"),
         )
-        if name in values
+        if values.get(name) is not None
     ]
     text = _table(("on test videos", ""), rows) or "No test is recorded."
     if error:

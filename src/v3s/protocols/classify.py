@@ -166,6 +166,14 @@ def top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     return (order == labels[:, None]).any(dim=1).double()
 
 
+def top_5_accuracy(probabilities: Tensor, labels: Tensor) -> float | None:
+    """Return the share of rows, in [0, 1], whose class is among the five most probable ones; see `top_k`.
+
+    It is None if there are no more than five classes, one of which is always the right one.
+    """
+    return float(top_k(probabilities, labels, 5).mean()) if probabilities.shape[1] > 5 else None
+
+
 def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
     """Count the samples of each (true class, predicted class): int64, shape (classes, classes), one row per true class.
 

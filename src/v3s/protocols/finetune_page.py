@@ -78,8 +78,9 @@ def _tested(result: RecognitionResult) -> dict[str, Any]:
 def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
     scores, chance = result.scores, result.chance
     error, majority = f"{scores.standard_error:.1%}", f"{result.majority:.1%}"
+    top_5 = [] if scores.top_5 is None else [("test, top-5", f"{scores.top_5:.1%}", "", f"{5 * chance:.1%}", "")]
     return [
         ("test, top-1", f"{scores.top_1:.1%}", error, f"{chance:.1%}", majority),
-        ("test, top-5", f"{scores.top_5:.1%}", "", f"{min(5 * chance, 1):.1%}", ""),
+        *top_5,
         ("validation, one clip", f"{result.validation['accuracy']:.1%}", "", f"{chance:.1%}", ""),
     ]

@@ -22,7 +22,15 @@ from v3s.features.source import open_source
 from v3s.files.text import counted, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
-from v3s.protocols.classify import FEW_LABELS_C, few_label_subset, knn_predict, linear_probe, logistic_regression, top_k
+from v3s.protocols.classify import (
+    FEW_LABELS_C,
+    few_label_subset,
+    knn_predict,
+    linear_probe,
+    logistic_regression,
+    top_5_accuracy,
+    top_k,
+)
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts, report_chance
@@ -68,13 +76,13 @@ class Accuracy:
 
     Attributes:
         top_1: the class is the most probable one.
-        top_5: the class is among the five most probable ones (or all classes, if there are fewer).
+        top_5: the class is among the five most probable ones; None of five classes or fewer.
         standard_error: standard error of top-1 over groups of videos.
         hits: whether each test video's class is the most probable one, (M,).
     """
 
     top_1: float
-    top_5: float
+    top_5: float | None
     standard_error: float
     hits: tuple[bool, ...]
     __repr__ = short_repr
@@ -250,9 +258,8 @@ def run_probes(
 
 def _accuracy(probabilities: Tensor, parts: Parts) -> Accuracy:
     hits = top_k(probabilities, parts.test_labels, 1)
-    top_5 = top_k(probabilities, parts.test_labels, min(5, probabilities.shape[1]))
-    error = standard_error(hits, parts.test_groups)
-    return Accuracy(float(hits.mean()), float(top_5.mean()), error, tuple(hits.bool().tolist()))
+    top_5, error = top_5_accuracy(probabilities, parts.test_labels), standard_error(hits, parts.test_groups)
+    return Accuracy(float(hits.mean()), top_5, error, tuple(hits.bool().tolist()))
 
 
 def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[int]:
@@ -304,15 +311,15 @@ def _table(result: ProbeResult, parts: Parts) -> Table:
         f"{result.k} nearest neighbours": result.neighbours,
     }
     rows = [
-        (name, f"{accuracy.top_1:.1%}", f"{accuracy.standard_error:.1%}", f"{accuracy.top_5:.1%}")
-        for name, accuracy in probes.items()
+        (name, f"{one.top_1:.1%}", f"{one.standard_error:.1%}", "" if one.top_5 is None else f"{one.top_5:.1%}")
+        for name, one in probes.items()
     ]
     drawn: dict[str, Draws] = {"linear, shuffled labels": result.shuffled}
     drawn |= {f"linear, labels per class: {run.per_class}": run for run in result.few_labels}
     for name, draws in drawn.items():
         error = "" if draws.standard_error is None else f"{draws.standard_error:.1%}"
         rows.append((f"{name} (draws: {draws.num_draws})", f"{draws.mean:.1%}", error, ""))
-    rows.append(("chance", f"{result.chance:.1%}", "", f"{min(5 * result.chance, 1):.1%}"))
+    rows.append(("chance", f"{result.chance:.1%}", "", f"{5 * result.chance:.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))
     counts = {
         f"test {parts.test.noun}": result.num_test,
@@ -320,7 +327,8 @@ def _table(result: ProbeResult, parts: Parts) -> Table:
         "class": result.num_classes,
     }
     title = ", ".join(counted(number, noun) for noun, number in counts.items())
-    return text_table(title, ("", "top-1", "standard error", "top-5"), rows)
+    width = 3 if result.linear.top_5 is None else 4
+    return text_table(title, ("", "top-1", "standard error", "top-5")[:width], [row[:width] for row in rows])
 
 
 def _description(config: ProbeConfig, found: LabelledVectors, result: ProbeResult) -> dict[str, object]:

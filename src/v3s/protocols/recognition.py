@@ -14,7 +14,7 @@ from v3s.data.clips import SampleKey
 from v3s.data.index_table import IndexTable
 from v3s.data.views import View, evenly_spaced
 from v3s.files.text import short_repr
-from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_k
+from v3s.protocols.classify import confusion_counts, per_class_accuracy, top_5_accuracy, top_k
 from v3s.protocols.errors import standard_error
 from v3s.protocols.labelled.parts import UNKNOWN
 from v3s.recognizers.calibration import Calibration
@@ -159,9 +159,9 @@ class RecognitionScores:
         return float(self.hits.mean())
 
     @property
-    def top_5(self) -> float:
-        """The share of videos whose class is among the five most probable ones (or all classes, if there are fewer)."""
-        return float(top_k(self.probabilities, self.labels, min(5, len(self.classes))).mean())
+    def top_5(self) -> float | None:
+        """The share of videos whose class is among the five most probable ones; None of five classes or fewer."""
+        return top_5_accuracy(self.probabilities, self.labels)
 
     @property
     def standard_error(self) -> float:
