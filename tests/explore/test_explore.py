@@ -47,6 +47,14 @@ def spans(small_embedding: EmbedConfig, small_videos: Path, tmp_path_factory: py
     return embed(replace(small_embedding, out=str(out), segment=0.4), console=QUIET)
 
 
+def test_the_folder_is_called_like_the_command_if_none_is_given(
+    stored: Vectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore", str(stored.folder), "--clusters=2", "--label=2"]) == 0
+    assert (tmp_path / "explore/index.html").is_file()
+
+
 def run(vectors: Vectors, out: Path, **options: Any) -> tuple[Path, str]:
     console = Console(file=StringIO(), width=200)
     page = explore(ExploreConfig(vectors=str(vectors.folder), out=str(out), **options), console=console)

@@ -169,7 +169,7 @@ COMMANDS = {
         "search",
         "v3s.explore.explore",
         "show a collection as a page: map, clusters, near-duplicates, outliers, what to label next",
-        ("explore vectors --out explored", "explore vectors --out explored --map tsne --clusters 0"),
+        ("explore vectors", "explore vectors --out explored --map tsne --clusters 0"),
     ),
     "serve": Command("search", "v3s.serve.serve", "look at a collection in the browser", ("serve vectors",)),
     "export": Command(

@@ -50,7 +50,7 @@ class ExploreConfig(CheckedOptions):
     """
 
     vectors: Annotated[str, "VECTORS", "--in"]
-    out: str
+    out: str = "explore"
     map: Literal["pca", "tsne"] = "pca"
     clusters: int | None = None
     label: int = 50
