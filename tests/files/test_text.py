@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.files.text import as_cell, as_text, say, short_repr, text_table
+from v3s.files.text import as_cell, as_text, print_table, say, short_repr, text_table
 
 
 def printed(text: str) -> str:
@@ -66,6 +66,27 @@ def test_a_narrow_terminal_shows_the_whole_name() -> None:
     Console(file=raw, width=80).print(text_table("batch", header, rows, num_names=3))
     cells = [line.split("\u2502")[2].strip() for line in raw.getvalue().splitlines() if line.startswith("\u2502")]
     assert "".join(cells) == name
+
+
+def test_a_table_breaks_no_word_where_no_terminal_limits_it() -> None:
+    header, row = (
+        ("", *(f"measure number {number}" for number in range(8))),
+        ("a_backbone_of_some_length", *["12.5%"] * 8),
+    )
+    for is_terminal in (False, True):
+        raw = io.StringIO()
+        print_table(Console(file=raw, width=80, force_terminal=is_terminal), text_table("", header, [row]))
+        lines = raw.getvalue().splitlines()
+        assert any("a_backbone_of_some_length" in line for line in lines) != is_terminal
+        assert any("measure number 7" in line for line in lines) != is_terminal
+        assert (len(lines[0]) <= 80) == is_terminal  # the border
+
+
+def test_a_table_that_fits_is_no_wider() -> None:
+    raw = [io.StringIO(), io.StringIO()]
+    Console(file=raw[0], width=80).print(text_table("few", ("", "share"), [("one", "50%")]))
+    print_table(Console(file=raw[1], width=80), text_table("few", ("", "share"), [("one", "50%")]))
+    assert raw[0].getvalue() == raw[1].getvalue()
 
 
 def test_markup_in_a_table_is_text() -> None:

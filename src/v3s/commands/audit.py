@@ -28,7 +28,7 @@ from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import Trained, load_pretext_model
-from v3s.files.text import counted, say, short_repr, text_table
+from v3s.files.text import counted, print_table, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -132,7 +132,7 @@ def audit(config: AuditConfig, *, console: Console | None = None) -> Audit:
     """
     console = console or Console()
     result = _audit_clips(config, console) if config.backbone is None else _audit_network(config, console)
-    console.print(_terminal_table(result))
+    print_table(console, _terminal_table(result))
     for sentence in result.conclusions:
         say(console, sentence)
     if config.out is not None:

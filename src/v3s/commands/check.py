@@ -14,7 +14,7 @@ from v3s.data.reports import FileReport, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, judge
 from v3s.data.usable import scan_with_bar, shorter_table
 from v3s.files.remote.mirror import address_of
-from v3s.files.text import say, size_text
+from v3s.files.text import print_table, say, size_text
 from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 from v3s.pretext.task import TASKS, needs_of_shorter_clips
@@ -68,9 +68,9 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     scanned = _scan_by_engine(config, listed, console) if config.engine else _scan_here(config, listed, console)
     if address_of(listed.root / listed.paths[0]) or scanned.num_fetched_bytes:
         say(console, f"fetched {size_text(scanned.num_fetched_bytes)}; the rest is in the cache, or known from before")
-    console.print(summary(scanned.reports, scanned.videos))
+    print_table(console, summary(scanned.reports, scanned.videos))
     if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
-        console.print(shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES), chosen=_DEFAULTS))
+        print_table(console, shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES), chosen=_DEFAULTS))
         say(
             console,
             f"too short means shorter than the {_PAPER_SPAN} frames of {_DEFAULTS}, the defaults of v3s pretrain; "

@@ -17,7 +17,7 @@ from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import Trained, load_pretext_model
-from v3s.files.text import counted, say
+from v3s.files.text import counted, print_table, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pretext.model import PretextModel
@@ -97,7 +97,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
         for head, rows in enumerate((task.spatial, task.temporal))
     )
     scores = PretextScores(len(table), len(truth), scanned.skipped, spatial, temporal)
-    console.print(_scores_table(scores))
+    print_table(console, _scores_table(scores))
     for name, head in (("spatial", spatial), ("temporal", temporal)):
         if head.one_answer is not None:
             say(console, one_answer_sentence(name, head))

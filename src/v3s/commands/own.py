@@ -24,7 +24,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.times import time_text
 from v3s.pretext.model import PretextModel
 from v3s.pretext.task import TASKS
@@ -102,7 +102,7 @@ def own_options(
     config = PretrainConfig(**{"out": "", **chosen, **given})
     choose(_budget(table, config, compute, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
-    console.print(text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
+    print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
     say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
     if seconds < _LITTLE_SECONDS:
         say(

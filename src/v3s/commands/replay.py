@@ -14,7 +14,7 @@ from v3s.data.clips import PretextClips, SampleKey, share_of
 from v3s.data.loading import load
 from v3s.features.saved import kind_of_run
 from v3s.files.reading import read_value
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.options import CheckedOptions
 from v3s.protocols.finetune import FinetuneConfig, finetuning, set_up_finetuning
 from v3s.protocols.recognition import LabelledClips
@@ -209,7 +209,9 @@ def _report(result: Replay, console: Console) -> None:
         (str(number), clip.video, clip.first or "-", *(f"{clip.terms[name]:.4g}" for name in names))
         for number, clip in enumerate(result.clips)
     ]
-    console.print(text_table(str(result.batch), ("clip", "video", "first non-finite", *names), rows, num_names=3))
+    print_table(
+        console, text_table(str(result.batch), ("clip", "video", "first non-finite", *names), rows, num_names=3)
+    )
     bad = result.bad_gradients
     gradient = f"not finite in {counted(len(bad), 'tensor')}, the deepest is {bad[-1]}" if bad else "finite"
     say(console, f"loss {result.loss:.4g}; gradient {gradient}")

@@ -26,7 +26,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.files.reading import read_json
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
 from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
@@ -172,7 +172,7 @@ def reproduce(config: ReproduceConfig, *, console: Console | None = None) -> Pat
         if config.rows in row.name
     }
     differences = _differences(job, table, next(iter(results.values())))
-    console.print(_table(config.table, trials, results))
+    print_table(console, _table(config.table, trials, results))
     for line in differences:
         say(console, line)
     path = Path(config.out) / f"{config.table}.json"

@@ -11,7 +11,7 @@ from v3s.data.index_cache import ReadResult
 from v3s.data.lists.splits import VideoList
 from v3s.data.reports import Verdict, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, default_workers, judge, scan
-from v3s.files.text import counted, progress_bar, say, text_table
+from v3s.files.text import counted, print_table, progress_bar, say, text_table
 
 
 def usable_videos(
@@ -56,13 +56,13 @@ def usable_videos(
     for report in bad:
         say(console, f"skipped: {report.name}: {report.reason}")
     if counts["too short"] and shorter:
-        console.print(shorter_table(found, shorter))
+        print_table(console, shorter_table(found, shorter))
     if not found.num_usable:
         first = found.reports[0]
         way_out = "; the table shows which settings use more videos" if counts["too short"] and shorter else ""
         raise ValueError(f"no usable video: {verdicts}; first: {first.name}: {first.reason}{way_out}")
     if is_mostly_bad(found):
-        console.print(summary(found.reports, found.videos))
+        print_table(console, summary(found.reports, found.videos))
         raise ValueError(
             f"{len(bad):,} of {len(found.reports):,} files are bad, more than half, so nothing was started; "
             f"first: {bad[0].name}: {bad[0].reason}; v3s check --out report.jsonl lists all; remove them or give a list"

@@ -6,10 +6,12 @@ from typing import Any
 from unicodedata import category
 
 from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+_MOST_WIDTH = 10_000  # characters of a line that is not for a terminal
 _JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What the text of a spreadsheet's cell begins with if it is a formula, also in full width."""
@@ -101,6 +103,14 @@ def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] 
     for row in rows:
         shown.add_row(*(Text(as_text(cell)) for cell in row))
     return shown
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table: on a terminal within its width, elsewhere as wide as needed, so that no word is broken."""
+    width = Measurement.get(console, console.options.update_width(_MOST_WIDTH), table).maximum
+    if not console.is_terminal and width > console.width:
+        table.width = width
+    console.print(table, crop=False)
 
 
 def progress_bar(console: Console, *, transient: bool = True) -> Progress:

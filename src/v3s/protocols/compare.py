@@ -22,7 +22,7 @@ from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, ClipCountOptions
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_as, read_json
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import json_as_bytes, write_files, write_json
 from v3s.options import require_folders
 from v3s.protocols.comparison.page import (
@@ -110,7 +110,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
             }
         )
     title = f"{counted(len(found.test_groups), 'test video')}, {counted(found.num_train, 'training video')}"
-    console.print(text_table(title, header(found), table_rows(found)))
+    print_table(console, text_table(title, header(found), table_rows(found)))
     say(console, *conclusion(found), str(folder / f"{_NAME}.html"))
     return found
 

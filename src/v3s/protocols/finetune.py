@@ -26,7 +26,7 @@ from v3s.features.saved import describe_trained, kind_of_run, refuse_foundation
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
-from v3s.files.text import counted, say
+from v3s.files.text import counted, print_table, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.templates import write_page
@@ -348,7 +348,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     best_epoch = int(validation.pop("epoch"))
     scores = RecognitionScores(trained.classes, parts.test_labels, probabilities, parts.test_groups)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority, calibration)
-    job.console.print(recognition_table(result))
+    print_table(job.console, recognition_table(result))
     say(job.console, f"calibration: {calibration}")
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     _write_page(job, run, result)

@@ -19,7 +19,7 @@ from torch import Tensor
 from v3s.features.encoder import LAST, Feature, Pool
 from v3s.features.saved import refuse_foundation
 from v3s.features.source import open_source
-from v3s.files.text import counted, say, short_repr, text_table
+from v3s.files.text import counted, print_table, say, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import (
@@ -170,7 +170,7 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
         refuse_foundation(_stored(config).backbone if config.backbone is None else config.backbone)
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
-    console.print(_table(result, found.parts))
+    print_table(console, _table(result, found.parts))
     error = "" if result.shuffled.standard_error is None else f" ± {result.shuffled.standard_error:.1%}"
     control = f"shuffled labels: {result.shuffled.mean:.1%}{error} (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; took {60 * result.minutes:.1f} s")

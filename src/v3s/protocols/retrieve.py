@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import LAST, Feature, Pool
-from v3s.files.text import counted, short_repr, text_table
+from v3s.files.text import counted, print_table, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
@@ -118,7 +118,7 @@ def retrieve(config: RetrieveConfig, *, console: Console | None = None) -> Retri
     groups = f" in {counted(parts.num_test_groups, 'group')}" if parts.num_test_groups < result.num_queries else ""
     gallery_text = counted(result.num_gallery, parts.train.noun)
     title = f"{counted(result.num_queries, 'query')}{groups}, and a gallery of {gallery_text}"
-    console.print(text_table(title, _HEADER, _rows(result)))
+    print_table(console, text_table(title, _HEADER, _rows(result)))
     report_chance(parts, "first neighbour", result.accuracy[1], result.chance[1], result.standard_error, console)
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))

@@ -27,7 +27,7 @@ from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
 from v3s.features.source import EncoderOptions
 from v3s.files.remote.address import hide_secrets
-from v3s.files.text import counted, say, text_table
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_not_negative, require_positive, require_regular
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
@@ -187,7 +187,7 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     report = SimilarityReport(
         result, _chance(same, fold), c, bool(videos.view1), len(same), len(videos.rows), videos.source
     )
-    console.print(_table(report, sorted(set(fold.tolist()))))
+    print_table(console, _table(report, sorted(set(fold.tolist()))))
     if config.out is not None:
         write_json(Path(config.out), _description(config, *_network(encoder, stored), videos, report))
     return report

@@ -12,7 +12,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.usable import usable_videos
 from v3s.data.views import asked_of, count_padded
-from v3s.files.text import counted, say, short_repr, text_table
+from v3s.files.text import counted, print_table, say, short_repr, text_table
 from v3s.options import require_files, require_positive
 from v3s.recognizers.classifier import Classifier, load_classifier
 from v3s.recognizers.of_vectors import predict_vectors
@@ -181,7 +181,7 @@ def _report(
     shown = tally.by_class.most_common(_NUM_LISTED)
     rows = [(name, f"{number:,}", f"{number / tally.num_spans:.1%}") for name, number in shown]
     say(console, *(f"other answers were there before; they are now {path}" for path in tally.kept))
-    console.print(text_table("", ("class", f"{noun}s", "share"), rows))
+    print_table(console, text_table("", ("class", f"{noun}s", "share"), rows))
     if num_more := len(tally.by_class) - len(shown):
         say(console, f"and {counted(num_more, 'more class')} in {config.out}")
     say(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from v3s.backbones.device import ComputeOptions, choose_compute
-from v3s.files.text import counted, say
+from v3s.files.text import counted, print_table, say
 from v3s.files.times import parse_time, time_text
 from v3s.options import require_files, require_folders, require_positive
 from v3s.pages.templates import write_page
@@ -123,7 +123,7 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
         ranked, of_file = enumerate(moments, start=1), view.fps is None and not vectors.has_spans
         hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
-        console.print(hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
+        print_table(console, hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
         if config.clips is not None:
             reasons = (f"no clip: {why}" for why in failed.values())
             say(console, f"{counted(len(files), 'clip')} in {config.clips}", *reasons)
