@@ -70,7 +70,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data {tmp}/empty --out y", "contains no videos"),
         (
             "pretrain --data {tmp}/text --out {tmp}/run",
-            "no usable video: 0 usable, 0 too short, 0 partial, 1 unreadable",
+            "no usable video: 0 too short, 0 partial, 1 unreadable",
         ),
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),

@@ -15,9 +15,11 @@ from rich.console import Console
 import v3s.data.scan as scan_module
 from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.index_cache import CacheWriter, default_cache, file_key, read_cache
+from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import list_videos
 from v3s.data.reports import summary
 from v3s.data.scan import Scan, scan
+from v3s.data.usable import usable_videos
 from v3s.video.index import VideoIndex, index_video
 
 GOOD = "v_Archery_g01_c01.avi"
@@ -71,6 +73,56 @@ def test_hours_are_those_of_each_verdict(small_videos: Path) -> None:
     rows = [line.split() for line in shown.get().splitlines()]
     assert ["usable", "13", "files,", "6.50", "hours"] in rows
     assert ["too", "short", "3", "files,", "1.50", "hours"] in rows
+
+
+@pytest.mark.parametrize(
+    ("shares", "mask", "expected"),
+    [
+        ([0.0, 0.0, 0.0], None, "median 0.0%, most 0.0% of the picture never changes"),
+        (
+            [0.0, 0.01, 0.25],
+            None,
+            "median 1.0%, most 25.0% of the picture never changes; if that is text, a scale or a logo, --mask auto "
+            "makes it black",
+        ),
+        ([0.0, 0.01, 0.25], "auto", "median 1.0%, most 25.0% of the picture never changes"),
+        (
+            [0.0, 0.5, 0.9],
+            None,
+            "median 50.0%, most 90.0% of the picture never changes; more than 25% in 2: a still scene, where --mask "
+            "auto changes nothing",
+        ),
+    ],
+)
+def test_what_never_changes_is_said_with_what_to_do(
+    small_videos: Path, shares: list[float], mask: str | None, expected: str
+) -> None:
+    found = scan_folder(small_videos, min_frames=1, workers=0)
+    pairs = zip(found.reports, shares, strict=False)
+    reports = [replace(report, still_share=share) for report, share in pairs]
+    table = summary(reports, replace(found.videos, spans=SpanOptions(mask=mask)))
+    console = Console(width=300)
+    with console.capture() as shown:
+        console.print(table)
+    (line,) = [line for line in shown.get().splitlines() if "still pixels" in line]
+    assert line.split(maxsplit=2)[2].strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("segment", "expected"),
+    [
+        (None, "15 of 16 videos usable, 0 too short, 0 partial, 1 unreadable (a video needs 8 frames)"),
+        (0.8, "30 of 31 spans usable, 0 too short, 0 partial, 1 unreadable (a span needs 8 frames)"),
+    ],
+)
+def test_a_count_of_usable_ones_says_of_how_many_and_of_what(
+    small_videos: Path, tmp_path: Path, segment: float | None, expected: str
+) -> None:
+    root, console = shutil.copytree(small_videos, tmp_path / "videos"), Console(record=True, width=200)
+    min(root.rglob("*.mp4")).write_text("no video")
+    listed = list_videos(root, spans=SpanOptions(segment=segment))
+    usable_videos(listed, min_frames=8, console=console, workers=0)
+    assert expected in console.export_text().splitlines()
 
 
 def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:

@@ -119,7 +119,7 @@ def test_drawn_pairs(videos: Path, embedded: list[str]) -> None:
     report, printed = run(videos, **options)
     assert (report.num_pairs, len(report.result.fold_accuracy), report.chance) == (40, 2, 0.5)
     assert report.num_videos == len(embedded) <= NUM_VIDEOS
-    assert "32 usable" in printed
+    assert "32 of 32 videos usable, 0 too short" in printed
     assert "drawn with seed 0" in report.source
     assert run(videos, **options)[0] == report
     assert run(videos, **options, seed=1)[0].result != report.result

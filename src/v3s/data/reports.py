@@ -174,7 +174,7 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
         table.add_row("frame rates", _most_common(f"{report.fps:.4g}" for report in readable))
         table.add_row("codecs", _most_common(report.codec for report in readable))
         table.add_row("pixel formats", _most_common(report.pixel_format for report in readable))
-        table.add_row("still pixels", _still_text(readable))
+        table.add_row("still pixels", _still_text(readable, has_mask=videos.spans.mask is not None))
         if any(report.blanked for report in readable):
             table.add_row("masked pixels", _shares_text([report.blanked for report in readable]))
         lengths = [report.frames for report in readable]
@@ -185,12 +185,15 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
     return table
 
 
-def _still_text(readable: Sequence[FileReport]) -> str:
-    """How much of the pictures never changes, and what ``--mask auto`` makes of that."""
+def _still_text(readable: Sequence[FileReport], *, has_mask: bool) -> str:
+    """How much of the pictures never changes, and what to do about that."""
     shares = [report.still_share for report in readable]
-    still_scenes = sum(share > MOST_STILL for share in shares)
-    left = f"; more than {MOST_STILL:.0%} in {still_scenes:,}: --mask auto blanks nothing there" if still_scenes else ""
-    return _shares_text(shares) + left
+    text = f"{_shares_text(shares)} of the picture never changes"
+    if not has_mask and any(0 < share <= MOST_STILL for share in shares):
+        text += "; if that is text, a scale or a logo, --mask auto makes it black"
+    if still_scenes := sum(share > MOST_STILL for share in shares):
+        text += f"; more than {MOST_STILL:.0%} in {still_scenes:,}: a still scene, where --mask auto changes nothing"
+    return text
 
 
 def _shares_text(shares: Sequence[float]) -> str:

@@ -48,8 +48,10 @@ def usable_videos(
     if advice := rate_advice(readable, min_frames, listed.spans.fps):
         say(console, advice)
     counts = Counter(report.verdict for report in found.reports)
-    verdicts = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict))
-    say(console, f"{verdicts} (a video needs {counted(min_frames, 'frame')})")
+    faults = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in get_args(Verdict) if verdict != "usable")
+    noun = found.videos.noun
+    usable = f"{counts['usable']:,} of {counted(len(found.reports), noun)} usable"
+    say(console, f"{usable}, {faults} (a {noun} needs {counted(min_frames, 'frame')})")
     if num_copies := sum(bool(report.copy_of) for report in found.reports):
         say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
@@ -60,7 +62,7 @@ def usable_videos(
     if not found.num_usable:
         first = found.reports[0]
         way_out = "; the table shows which settings use more videos" if counts["too short"] and shorter else ""
-        raise ValueError(f"no usable video: {verdicts}; first: {first.name}: {first.reason}{way_out}")
+        raise ValueError(f"no usable video: {faults}; first: {first.name}: {first.reason}{way_out}")
     if is_mostly_bad(found):
         print_table(console, summary(found.reports, found.videos))
         raise ValueError(
