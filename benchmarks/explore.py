@@ -21,6 +21,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.search import STEP, describe, made_entries, peak_gigabytes
 from v3s.explore.clusters import clusters_of
 from v3s.explore.duplicates import duplicates_among
+from v3s.explore.matrix import centred
 from v3s.explore.outliers import outlier_scores
 from v3s.explore.projection import map_of
 from v3s.explore.spans import matrix_of, table_of
@@ -88,7 +89,7 @@ def main() -> None:
             "map by PCA": lambda: map_of(vectors),
             "clusters": lambda: clusters_of(vectors),
             "outliers": lambda: outlier_scores(vectors),
-            "near-duplicates": lambda: duplicates_among(vectors, table),
+            "near-duplicates": lambda: duplicates_among(centred(vectors), table),
             "fifty to label": lambda: choose_to_label(vectors),
         }
         shown = Table("step", "wall", "target", "on all threads")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from v3s.explore.duplicates import Duplicate, duplicates_among, least_similarity_of
+from v3s.explore.matrix import centred
 from v3s.explore.spans import SpanTable
 
 STEP, LENGTH = 1.0, 2.0  # seconds between the starts of spans, and of each
@@ -21,6 +22,10 @@ def recordings(lengths: tuple[int, ...], starts: tuple[float, ...] = ()) -> tupl
     files = tuple(f"/videos/{number}.mp4" for number in range(len(lengths)))
     file_of = np.repeat(np.arange(len(lengths)), lengths)
     return unit(np.concatenate(rows)), SpanTable(files, file_of, times, times + LENGTH, False)
+
+
+def among(vectors: np.ndarray, table: SpanTable, **options: float) -> tuple[Duplicate, ...]:
+    return duplicates_among(centred(vectors), table, **options)  # type: ignore[arg-type]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -44,13 +49,13 @@ def copy(vectors: np.ndarray, source: int, target: int, count: int, noise: float
 
 
 def test_nothing_is_found_where_nothing_was_copied() -> None:
-    assert duplicates_among(*recordings((60, 50, 40))) == ()
+    assert among(*recordings((60, 50, 40))) == ()
 
 
 def test_a_copied_stretch_is_found_with_its_times_and_no_other() -> None:
     vectors, table = recordings((60, 50, 40))
     copy(vectors, 10, 60 + 25, 12)
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25, 38, 12)
     assert found.first.rows == tuple(range(10, 22))
     assert found.second.rows == tuple(range(85, 97))
@@ -60,7 +65,7 @@ def test_a_copied_stretch_is_found_with_its_times_and_no_other() -> None:
 def test_a_stretch_that_was_copied_backwards_in_the_list_of_files() -> None:
     vectors, table = recordings((60, 50, 40))
     copy(vectors, 110 + 3, 40, 9)
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 40, 50, "2.mp4", 3, 13, 9)
 
 
@@ -68,7 +73,7 @@ def test_two_stretches_of_two_files_are_two_duplicates_the_longer_first() -> Non
     vectors, table = recordings((60, 50))
     copy(vectors, 5, 60 + 30, 4)
     copy(vectors, 40, 60 + 2, 8)
-    assert [places(each) for each in duplicates_among(vectors, table)] == [
+    assert [places(each) for each in among(vectors, table)] == [
         ("0.mp4", 40, 49, "1.mp4", 2, 11, 8),
         ("0.mp4", 5, 10, "1.mp4", 30, 35, 4),
     ]
@@ -78,7 +83,7 @@ def test_one_span_in_between_may_be_missed() -> None:
     vectors, table = recordings((60, 50))
     copy(vectors, 10, 60 + 25, 9)
     vectors[60 + 29] = unit(np.random.default_rng(5).standard_normal((1, 24)))
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 10, 20, "1.mp4", 25, 35, 8)
 
 
@@ -86,7 +91,7 @@ def test_offsets_need_not_be_whole_steps() -> None:
     """Spans of the second file begin 0.4 s later: the same moments have offsets that are no multiple of the step."""
     vectors, table = recordings((60, 50), starts=(0.0, 0.4))
     copy(vectors, 10, 60 + 25, 12)
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25.4, 38.4, 12)
 
 
@@ -96,7 +101,7 @@ def test_copies_of_whole_files() -> None:
     vectors[[7, 21]] = vectors[3]
     zeros, ends = np.zeros(30), np.full(30, 5.0)
     table = SpanTable(tuple(map(str, range(30))), np.arange(30), zeros, ends, True)
-    found = duplicates_among(vectors, table)
+    found = among(vectors, table)
     assert [(each.first.file, each.second.file, each.num_pairs) for each in found] == [
         ("3", "7", 1), ("3", "21", 1), ("7", "21", 1),
     ]  # fmt: skip
@@ -108,7 +113,7 @@ def test_a_still_scene_in_two_files_is_one_duplicate() -> None:
     vectors, table = recordings((30, 30))
     vectors[:12] = vectors[0]
     vectors[30:42] = vectors[0]
-    found = duplicates_among(vectors, table)
+    found = among(vectors, table)
     assert max(each.num_pairs for each in found) == 12
     assert len(found) <= 2
 
@@ -117,16 +122,16 @@ def test_identical_vectors_only() -> None:
     vectors = np.ones((4, 3), np.float32)
     starts = np.array([0.0, 1, 0, 1])
     table = SpanTable(("a", "b"), np.array([0, 0, 1, 1]), starts, starts + 2, False)
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert (found.num_pairs, found.similarity) == (2, 1)
     one = SpanTable(("a",), np.zeros(1, np.int64), np.zeros(1), np.ones(1), True)
-    assert duplicates_among(vectors[:1], one) == ()
+    assert among(vectors[:1], one) == ()
 
 
 @pytest.mark.parametrize("least", [0.0, 1.0, float("nan")])
 def test_a_similarity_that_all_or_none_have_is_refused(least: float) -> None:
     with pytest.raises(ValueError, match="the least similarity of near-duplicates is"):
-        duplicates_among(*recordings((3, 3)), least=least)
+        among(*recordings((3, 3)), least=least)
 
 
 def test_pairs_of_a_run_may_be_less_similar_than_a_pair_alone() -> None:
@@ -135,7 +140,7 @@ def test_pairs_of_a_run_may_be_less_similar_than_a_pair_alone() -> None:
     copy(vectors, 10, 60 + 25, 12, noise=0.45)
     copy(vectors, 15, 60 + 30, 1, noise=0.01)
     copy(vectors, 40, 60 + 2, 6, noise=0.45)  # none of these is
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25, 38, 12)
     assert 0.8 < found.similarity < 0.95
 
@@ -145,7 +150,7 @@ def test_offsets_may_vary_by_less_than_a_step() -> None:
     vectors, table = recordings((60, 50))
     copy(vectors, 10, 60 + 25, 12)
     table.starts[60:] += np.where(np.arange(50) % 2, -0.5, -0.7)  # steps are 0.8 s and 1.2 s
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert (found.num_pairs, found.first.start_seconds, found.first.end_seconds) == (12, 10, 23)
 
 
@@ -156,10 +161,10 @@ def test_the_least_similarity_is_read_from_unrelated_pairs(spread: float) -> Non
     scenes = generator.standard_normal((5, 24))[np.arange(60) % 5]
     vectors = unit(scenes + spread * generator.standard_normal((60, 24)))
     table = SpanTable(tuple(map(str, range(60))), np.arange(60), np.zeros(60), np.full(60, 5.0), True)
-    least = least_similarity_of(vectors, table)
+    least = least_similarity_of(centred(vectors), table)
     assert (least > 0.95) == (spread < 1)
-    assert (len(duplicates_among(vectors, table, least=0.95)) > 100) == (spread < 1)
-    assert duplicates_among(vectors, table) == ()
+    assert (len(among(vectors, table, least=0.95)) > 100) == (spread < 1)
+    assert among(vectors, table) == ()
     vectors[41] = unit(vectors[None, 7] + 1e-3 * unit(generator.standard_normal((1, 24))))
-    (found,) = duplicates_among(vectors, table)
+    (found,) = among(vectors, table)
     assert (found.first.file, found.second.file) == ("7", "41")

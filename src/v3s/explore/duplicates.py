@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.explore.matrix import Matrix, centred
+from v3s.explore.matrix import Centred, centred
 from v3s.explore.neighbours import nearest_others
 from v3s.explore.spans import SpanTable, matrix_of, table_of
 from v3s.vectors.collection import Vectors
@@ -75,16 +75,16 @@ class Duplicate:
 
 def near_duplicates(collection: Vectors, *, least: float | None = None, seed: int = 0) -> tuple[Duplicate, ...]:
     """Find the near-duplicates of a collection, as `duplicates_among`."""
-    return duplicates_among(matrix_of(collection), table_of(collection), least=least, seed=seed)
+    return duplicates_among(centred(matrix_of(collection)), table_of(collection), least=least, seed=seed)
 
 
 def duplicates_among(
-    vectors: Matrix, table: SpanTable, *, least: float | None = None, seed: int = 0
+    vectors: Centred, table: SpanTable, *, least: float | None = None, seed: int = 0
 ) -> tuple[Duplicate, ...]:
     """Find near-duplicates among spans of different files.
 
     Args:
-        vectors: shape (N, D), unit length.
+        vectors: shape (N, D), of unit length before they were centred.
         table: where each of them comes from.
         least: how similar a pair of spans is at least, between 0 and 1; in a run, the best pair. Similarity is 1 minus
             the relative distance (`v3s.explore.matrix`). None: see `least_similarity_of`.
@@ -95,29 +95,28 @@ def duplicates_among(
         in both (`v3s.vectors.moments.overlaps`) only the first counts.
 
     Raises:
-        ValueError: the vectors are not finite, or ``least`` is not between 0 and 1.
+        ValueError: ``least`` is not between 0 and 1.
     """
     if least is None:
         least = least_similarity_of(vectors, table, seed=seed)
     if not 0 < least < 1:
         raise ValueError(f"the least similarity of near-duplicates is {least}; it must be between 0 and 1")
-    shifted = centred(vectors)
-    rows, distances = nearest_others(shifted, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
+    rows, distances = nearest_others(vectors, min(NUM_NEIGHBOURS, len(vectors)), groups=table.file_of, seed=seed)
     farthest = max(1 - least, min(_FARTHER * (1 - least), _FARTHEST))
-    is_near = np.isfinite(distances) & (distances <= np.minimum(farthest * shifted.unit, 2))
+    is_near = np.isfinite(distances) & (distances <= np.minimum(farthest * vectors.unit, 2))
     pairs = np.stack([np.nonzero(is_near)[0], rows[is_near]], axis=1)
     is_turned = table.file_of[pairs[:, 0]] > table.file_of[pairs[:, 1]]
     pairs[is_turned] = pairs[is_turned, ::-1]
     pairs, places = np.unique(pairs, axis=0, return_index=True)
-    similarities = 1 - distances[is_near][places].astype(np.float64) / shifted.unit
+    similarities = 1 - distances[is_near][places].astype(np.float64) / vectors.unit
     return tuple(_distinct(_runs(pairs, similarities, table, least)))
 
 
-def least_similarity_of(vectors: Matrix, table: SpanTable, *, seed: int = 0) -> float:
+def least_similarity_of(vectors: Centred, table: SpanTable, *, seed: int = 0) -> float:
     """How similar near-duplicates of a collection are at least, as they must stand out from unrelated spans.
 
     Args:
-        vectors: shape (N, D), unit length.
+        vectors: shape (N, D), of unit length before they were centred.
         table: where each of them comes from.
         seed: of the pairs that are drawn.
 
@@ -125,13 +124,12 @@ def least_similarity_of(vectors: Matrix, table: SpanTable, *, seed: int = 0) -> 
         From 0.95 to 0.99: at this similarity a pair is four times nearer than the nearest tenth of the pairs of spans
         of two files that are drawn at random.
     """
-    shifted = centred(vectors)
     pairs = np.random.default_rng(seed).integers(len(vectors), size=(_NUM_DRAWN, 2))
     pairs = pairs[table.file_of[pairs[:, 0]] != table.file_of[pairs[:, 1]]]
     if not len(pairs):
         return _LEAST
-    differences = shifted.rows(pairs[:, 0]) - shifted.rows(pairs[:, 1])
-    near = float(np.quantile(differences.square().sum(dim=1).numpy() / shifted.unit, _UNRELATED))
+    differences = vectors.rows(pairs[:, 0]) - vectors.rows(pairs[:, 1])
+    near = float(np.quantile(differences.square().sum(dim=1).numpy() / vectors.unit, _UNRELATED))
     return min(max(1 - near / _NEARER, _LEAST), _MOST)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from v3s.explore.clusters import clusters_of
 from v3s.explore.duplicates import Duplicate, duplicates_among, least_similarity_of
-from v3s.explore.matrix import Matrix
+from v3s.explore.matrix import Matrix, centred
 from v3s.explore.outliers import outlier_scores
 from v3s.explore.projection import map_of
 from v3s.explore.spans import SpanTable
@@ -64,13 +64,14 @@ def examine(
     Raises:
         ValueError: the vectors are not finite, there are too many for the map, or an extra is not installed.
     """
-    least = least_similarity_of(vectors, table, seed=seed) if least_similarity is None else least_similarity
+    shifted = centred(vectors)
+    least = least_similarity_of(shifted, table, seed=seed) if least_similarity is None else least_similarity
     return Exploration(
         table,
         map_of(vectors, method=method, seed=seed),
         clusters_of(vectors, num_clusters, seed=seed),
         outlier_scores(vectors, seed=seed),
-        duplicates_among(vectors, table, least=least, seed=seed),
+        duplicates_among(shifted, table, least=least, seed=seed),
         least,
         choose_to_label(vectors, num_to_label, seed=seed),
     )

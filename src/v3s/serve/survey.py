@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from v3s.explore.clusters import clusters_of, typical_members
 from v3s.explore.duplicates import Duplicate, duplicates_among
+from v3s.explore.matrix import centred
 from v3s.explore.outliers import outlier_scores
 from v3s.explore.projection import map_of
 from v3s.explore.spans import SpanTable, matrix_of
@@ -62,7 +63,7 @@ class Survey:
         catalogue = self.catalogue
         places = catalogue.file_of, catalogue.starts, catalogue.ends
         table = SpanTable(catalogue.paths, *places, catalogue.has_whole_files)
-        found: tuple[Duplicate, ...] = self._once("duplicates", lambda: duplicates_among(self._matrix, table))
+        found: tuple[Duplicate, ...] = self._once("duplicates", lambda: duplicates_among(centred(self._matrix), table))
         return found
 
     def outliers(self) -> NDArray[np.float32]:
