@@ -3,6 +3,7 @@
 import ast
 import errno
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import v3s
 from tests.pages.conftest import sample_page
 from v3s.files.writing import SaveError
 from v3s.pages.charts import line_chart
-from v3s.pages.templates import write_page
+from v3s.pages.templates import _environment, write_page
 
 ROOT = Path(v3s.__file__).parent
 TEMPLATES = sorted(ROOT.glob("*/templates/*.html"))
@@ -139,3 +140,22 @@ def test_html_is_written_in_templates_only() -> None:
                 assert not re.search(r"</?(p|div|h\d|table|t[rdh]|figure|img|video|html)\b", node.value), path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Markup":
                 assert path.parent.name == "pages", path
+
+
+@pytest.mark.parametrize("num_sections", [3, 4])
+def test_contents_are_the_sections_of_a_document_in_their_order(num_sections: int) -> None:
+    """Names with markup are text; a page of three sections needs no contents."""
+    names = ["One of many", "<h2>Two</h2>", "Tom & Ada", "four"][:num_sections]
+    page = _environment().from_string(
+        '{% extends "document.html" %}{% from "components.html" import section with context %}{% set title = "T" %}'
+        "{% block lead %}<p>Lead.</p>{% endblock %}"
+        "{% block main %}{% for name in names %}{{ section(name) }}<p>Text.</p>{% endfor %}{% endblock %}"
+    )
+    html = page.render(names=names, sections=[])
+    headings = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', html)
+    assert [unescape(name) for _, name in headings] == names
+    anchors = ["one-of-many", "<h2>two</h2>", "tom-&-ada", "four"]
+    assert [unescape(anchor) for anchor, _ in headings] == anchors[:num_sections]
+    links = re.findall(r'<a href="#([^"]*)">(.*?)</a>', html)
+    assert links == (headings if num_sections > 3 else [])
+    assert html.index("Lead.") < html.index("<h2") < html.index("Text.")

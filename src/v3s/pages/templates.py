@@ -20,10 +20,10 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: name of a file in a folder ``templates`` of a room. It extends ``base.html`` of this one, or, as a
-            document that needs no other file, ``document.html``.
+            document that needs no other file, ``document.html``, whose sections are collected as they are written.
         values: what the template shows: text, and charts.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render(values, sections=[])
 
 
 def write_page(path: str | Path, html: str) -> None:
