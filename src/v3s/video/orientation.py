@@ -47,6 +47,24 @@ class Orientation:
 
 AS_STORED = Orientation()
 
+_OF_TAG = {
+    2: Orientation(180, mirrored=True),
+    3: Orientation(180),
+    4: Orientation(0, mirrored=True),
+    5: Orientation(270, mirrored=True),
+    6: Orientation(270),
+    7: Orientation(90, mirrored=True),
+    8: Orientation(90),
+}
+
+
+def orientation_of_tag(number: int) -> Orientation:
+    """What the tag Orientation of TIFF says, which is that of EXIF: 1 to 8; any other number says nothing.
+
+    FFmpeg makes a display matrix of the tag in a JPEG or PNG.
+    """
+    return _OF_TAG.get(number, AS_STORED)
+
 
 def _unknown_kind(cls: type[Type], value: int) -> Type:
     """A kind of data beside a frame that FFmpeg has and PyAV does not name: EXIF, which comes with a display matrix."""

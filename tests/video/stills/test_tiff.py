@@ -69,6 +69,54 @@ def test_palettes_planes_and_bits(tmp_path: Path) -> None:
     assert read_frames(index, [0]).rgb()[0, 0].tolist() == [[0, 4], [10, 255]]
 
 
+def stored(upright: NDArray[Any], number: int) -> NDArray[Any]:
+    """A picture (height, width, ...) as TIFF's table says that it is stored: where its row 0 and its column 0 lie.
+
+    1: top and left; 2: top and right; 3: bottom and right; 4: bottom and left; 5: left and top; 6: right and top;
+    7: right and bottom; 8: left and bottom.
+    """
+    rows = upright[::-1] if number in (3, 4, 7, 8) else upright
+    both = rows[:, ::-1] if number in (2, 3, 6, 7) else rows
+    return both.swapaxes(0, 1) if number >= 5 else both
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "zlib"}, {"bigtiff": True, "byteorder": ">"}, {"contiguous": False, "metadata": None}],
+    ids=str,
+)
+def test_the_tag_orientation_is_obeyed(tmp_path: Path, film: Film, number: int, options: dict[str, Any]) -> None:
+    """In stacks and in folders of pictures, as EXIF is in JPEG: pictures are upright, and so are height and width."""
+    upright = film(3, np.uint8, colour=True)
+    as_kept = np.stack([stored(picture, number) for picture in upright])
+    file = {name: options[name] for name in ("bigtiff", "byteorder") if name in options}
+    rest: dict[str, Any] = {"photometric": "rgb", "extratags": [(274, 3, 1, number, False)]}
+    rest |= {name: value for name, value in options.items() if name not in file}
+    with tifffile.TiffWriter(tmp_path / "stack.tif", **file) as writer:
+        for pictures in as_kept if "contiguous" in options else [as_kept]:
+            writer.write(pictures, **rest)
+    (tmp_path / "folder").mkdir()
+    for place, picture in enumerate(as_kept):
+        with tifffile.TiffWriter(tmp_path / "folder" / f"{place}.tif", **file) as writer:
+            writer.write(picture, **rest)
+    for path in (tmp_path / "stack.tif", tmp_path / "folder"):
+        index = index_video(path)
+        assert (index.num_frames, index.height, index.width) == upright.shape[:3]
+        assert np.array_equal(read_frames(index, [0, 1, 2]).rgb().permute(0, 2, 3, 1).numpy(), upright)
+
+
+def test_pages_that_are_turned_in_two_ways_are_refused(tmp_path: Path, film: Film) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for picture, number in zip(film(3, np.uint8), (1, 1, 3), strict=True):
+            tag = [(274, 3, 1, number, False)]
+            file.write(picture, contiguous=False, metadata=None, extratags=tag if number > 1 else ())
+    with pytest.raises(VideoError) as error:
+        index_video(tmp_path / "a.tif")
+    reason = "it holds pictures of several orientations, 1 and 3; the frames of a video are alike"
+    assert str(error.value) == f"{tmp_path / 'a.tif'}: cannot be read: {reason}"
+
+
 @pytest.mark.parametrize(
     ("values", "options", "reason"),
     [

@@ -15,12 +15,14 @@ from av.video.frame import VideoFrame
 from v3s.files.remote.fetch import held
 from v3s.options import import_extra
 from v3s.video.container import MAX_PIXELS, VideoError
+from v3s.video.orientation import orientation_of_tag
 from v3s.video.stills.border import reading
 from v3s.video.stills.found import FoundStills, Stills
 from v3s.video.stills.pixels import as_frame
 
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 
+_ORIENTATION = 274  # the tag that says how a picture is mirrored and turned; 1, as stored, where it is missing
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF's numbers of photometric interpretations
 _MOST_TAGS = 4096
 _OME_STEP = re.compile(r'TimeIncrement="([^"]{1,40})"')
@@ -32,7 +34,7 @@ def open_tiff(path: str) -> FoundStills:
     """Learn how many frames a TIFF file has: along its one axis beside height, width and the samples of a pixel.
 
     Raises:
-        VideoError: It is damaged, or has several such axes or pictures of several sizes.
+        VideoError: It is damaged, or has several such axes, or pictures of several sizes or orientations.
     """
     with _opened(path, f"{path}:", is_known=False) as file:
         num_frames, num_bytes = _num_frames(file), os.path.getsize(path)
@@ -42,7 +44,7 @@ def open_tiff(path: str) -> FoundStills:
 
 
 def read_tiff(path: str, wanted: Iterable[int]) -> Iterator[VideoFrame]:
-    """Yield frames by their numbers.
+    """Yield frames by their numbers, upright.
 
     Raises:
         VideoError: One cannot be read.
@@ -56,7 +58,7 @@ def read_tiff(path: str, wanted: Iterable[int]) -> Iterator[VideoFrame]:
 
 
 def read_tiff_picture(path: str, name: str) -> VideoFrame:
-    """Decode a TIFF file of a single picture.
+    """Decode a TIFF file of a single picture, upright.
 
     Args:
         path: The file.
@@ -67,7 +69,7 @@ def read_tiff_picture(path: str, name: str) -> VideoFrame:
     """
     with _opened(path, name, is_known=False) as file:
         if (num_frames := _num_frames(file)) != 1:
-            raise ValueError(f"it holds {num_frames} pictures; a frame in a folder is one")
+            raise ValueError(f"it holds {num_frames} pictures; a frame in a folder, or a mask, is one")
         return _frame(file, 0)
 
 
@@ -111,10 +113,12 @@ def _opened(path: str, name: str, *, is_known: bool = True) -> Iterator[Any]:
 
 
 def _follow_chain(path: str) -> None:
-    """Go from each picture's directory to the next one: tifffile would go in a circle for ever.
+    """Go from each picture's directory to the next one.
+
+    tifffile would go in a circle for ever, and reads the orientation of the first picture only.
 
     Raises:
-        ValueError: The chain does so, or it does not begin.
+        ValueError: The chain goes in a circle, or does not begin, or its pictures are not turned alike.
     """
     with open(path, "rb") as file:
         order = {b"II": "<", b"MM": ">"}.get(file.read(2), "")
@@ -122,9 +126,11 @@ def _follow_chain(path: str) -> None:
         if not order or kind not in (42, 43):
             raise ValueError("it is not a TIFF file")
         is_big = kind == 43
-        count_format, place_format, tag_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+        count_format, place_format, tag = ("Q", "Q", "H10xH6x") if is_big else ("H", "I", "H6xH2x")
+        tag_bytes = struct.calcsize(order + tag)
         file.seek(8 if is_big else 4)
         seen: set[int] = set()
+        orientations: set[int] = set()
         while place := _unpack(order + place_format, file):
             if place in seen:
                 raise ValueError(f"it is damaged: after {len(seen)} pictures it goes back to an earlier one")
@@ -132,7 +138,12 @@ def _follow_chain(path: str) -> None:
             file.seek(place)
             if (num_tags := _unpack(order + count_format, file)) > _MOST_TAGS:
                 return  # tifffile says what is wrong
-            file.seek(num_tags * tag_bytes, os.SEEK_CUR)
+            content = file.read(num_tags * tag_bytes)
+            if len(content) == num_tags * tag_bytes:
+                orientations.add(dict(struct.iter_unpack(order + tag, content)).get(_ORIENTATION, 1))
+        if len(orientations) > 1:
+            kinds = " and ".join(map(str, sorted(orientations)[:3]))
+            raise ValueError(f"it holds pictures of several orientations, {kinds}; the frames of a video are alike")
 
 
 def _unpack(form: str, file: BinaryIO) -> int:
@@ -185,7 +196,7 @@ def _are_single(series: Any) -> bool:
 
 
 def _frame(file: Any, number: int) -> VideoFrame:
-    """One picture. Pixels that follow one another in the file are read as they are, others by tifffile."""
+    """One picture, upright. Pixels that follow one another in the file are read as they are, others by tifffile."""
     series = file.series[0]
     if len(file.series) > 1:
         series, number = file.series[number], 0
@@ -201,6 +212,7 @@ def _frame(file: Any, number: int) -> VideoFrame:
         values = np.moveaxis(values, 0, -1)
     if page.photometric == _PALETTE and page.colormap is not None:
         values = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, values], 0, -1)
+    values = orientation_of_tag(page.tags.valueof(_ORIENTATION, default=1)).upright(values)
     return as_frame(~values if page.photometric == _WHITE_IS_ZERO else values)
 
 
