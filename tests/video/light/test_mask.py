@@ -245,7 +245,14 @@ def test_a_forged_mask_is_refused_and_no_file_is_read(forged: str) -> None:
 def test_a_mask_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     full, empty = (picture(tmp_path / f"{value}.tif", np.full((9, 9), value, bool)) for value in (True, False))
+    several = picture(tmp_path / "several.tif", np.stack([logo_mask()] * 5))
+    write(tmp_path / "animated.apng", moving()[:3], "apng", "rgb24").rename(tmp_path / "animated.png")
+    write(tmp_path / "animated.gif", moving()[:3], "gif", "rgb8")
+    one = "a frame in a folder, or a mask, is one"
     for file, reason in (
+        (several, f"cannot be read: it holds 5 pictures; {one}; give auto, none, or a picture"),
+        (tmp_path / "animated.png", f"cannot be read: it is an animated PNG; {one} picture; give auto, none, or a"),
+        (tmp_path / "animated.gif", "does not have the name of a picture"),
         (tmp_path / "none.png", "is not a file; give auto, none, or a picture"),
         (tmp_path, "is not a file"),
         (tmp_path / "text.png", "cannot be read"),
@@ -291,6 +298,8 @@ def test_a_mask_picture_is_turned_as_it_says(tmp_path: Path) -> None:
     tagged.write_bytes(picture[:2] + segment + picture[2:])  # EXIF: shown after a quarter turn to the right
     masks = [text_to_mask(str(read_mask(str(path)))) for path in (plain, tagged)]
     assert np.array_equal(masks[1], np.rot90(masks[0], -1))
+    tifffile.imwrite(tmp_path / "m.tif", logo_mask().astype(np.uint8) * 255, extratags=[(274, 3, 1, 6, True)])
+    assert np.array_equal(text_to_mask(str(read_mask(str(tmp_path / "m.tif")))), np.rot90(logo_mask(), -1))
 
 
 def test_a_mask_of_another_shape_is_said_of_each_file(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ PICTURES = {".jpeg": "mjpeg", ".jpg": "mjpeg", ".png": "png", ".tif": "tiff", ".
 """Endings, in lower case, of pictures that may be frames, and FFmpeg's names of their decoders."""
 
 _MOST_BYTES = 8 * MAX_PIXELS
+_ANIMATION = b"\0\0\0\x08acTL"  # begins the chunk before the pixels by which a PNG is animated
 
 
 def is_picture(name: str) -> bool:
@@ -77,13 +78,18 @@ def read_picture(file: Path, name: str) -> VideoFrame:
         name: Begins the message of an error.
 
     Raises:
-        VideoError: It is missing or damaged.
+        VideoError: It is missing or damaged, or the file holds several.
     """
     codec = PICTURES[ending_of(file.name)]
     with reading(name), held(file):
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
-        return read_tiff_picture(str(file), name) if codec == "tiff" else PictureDecoder(codec)(file.read_bytes())
+        if codec == "tiff":
+            return read_tiff_picture(str(file), name)
+        content = file.read_bytes()
+        if codec == "png" and _ANIMATION in content.partition(b"IDAT")[0]:
+            raise ValueError("it is an animated PNG; a frame in a folder, or a mask, is one picture")
+        return PictureDecoder(codec)(content)
 
 
 def _codec(names: Numbered) -> str:
