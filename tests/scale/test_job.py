@@ -8,11 +8,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.data.lists.splits import list_videos
+from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.synthetic import make_clips
 from v3s.features.encoder import Encoder, load_encoder
 from v3s.scale import engine
-from v3s.scale.job import begin_job, missing_parts, part_path, part_videos, read_job, read_outcomes
+from v3s.scale.job import all_videos, begin_job, missing_parts, part_path, part_videos, read_job, read_outcomes
 from v3s.scale.segments import segments
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
@@ -198,6 +198,27 @@ def test_what_the_engine_does_not_do(config: EmbedConfig, other: dict[str, objec
         replace(config, engine="ray", **other)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="--actors and --actor-cores need --engine ray"):
         replace(config, actors=2)
+
+
+@pytest.mark.parametrize("num_files", [1, 9, 150, 6411])
+def test_the_parts_are_the_list(tmp_path: Path, num_files: int) -> None:
+    """Whole files, and spans that name each file twice: what actors read, part by part, is what was listed."""
+    paths = tuple(f"{number % 7}/{number}.mp4" for number in range(num_files))
+    whole = VideoList(tmp_path, paths, tuple(path[0] for path in paths), (), "a list")
+    spans = replace(
+        whole, paths=2 * paths, labels=2 * whole.labels, bounds=((0.0, 1.0),) * num_files + ((1.0, None),) * num_files
+    )
+    for listed in (whole, spans):
+        job = begin_job(tmp_path / "job", listed, {}, overwrite=True)
+        parts = [part_videos(tmp_path / "job", job, part) for part in range(job.num_parts)]
+        assert [len(set(part.paths)) for part in parts] == [job.files_in(part) for part in range(job.num_parts)]
+        assert [path for part in parts for path in dict.fromkeys(part.paths)] == list(paths)
+        together = all_videos(tmp_path / "job", job)
+        for name in ("paths", "labels", "bounds"):
+            assert getattr(together, name) == getattr(listed, name)
+            assert sorted(sum((getattr(part, name) for part in parts), ()), key=str) == sorted(
+                getattr(listed, name), key=str
+            )
 
 
 def test_open_vectors_of_a_part_alone(config: EmbedConfig) -> None:

@@ -2,7 +2,8 @@
 
 ==================  ===================================================================================================
 job.json            `Job`: which list, which vectors; a folder of another job is refused
-files.parquet       one row a file: path, and position, label and bounds of its entries in the list; a row group a part
+files.parquet       one row a file: path, and position, label and bounds of its entries in the list; a row group has the
+                    files of ten parts
 part-00000.parquet  one row a file: path, reason (why it cannot be used), index, and for each vector the number of its
                     span, its start and end in seconds, and the vector as the network outputs it, float32
 ==================  ===================================================================================================
@@ -16,9 +17,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ ATTEMPTS = ".attempts-"
 
 _MOST_FILES, _FEWEST_PARTS = 100, 64
 """A part has so many files at most, and a short list so many parts at least: a killed job loses the parts in work."""
+
+_PARTS_PER_GROUP = 10
+"""Of a row group: pyarrow needs 10 KB for each, in the process that writes a list and in every actor that reads one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,16 +163,23 @@ def missing_parts(folder: Path, job: Job) -> list[int]:
 def part_videos(folder: Path, job: Job, part: int) -> VideoList:
     """Read the entries of a part's files."""
     _, parquet = import_pyarrow()
+    group, place = divmod(part, _PARTS_PER_GROUP)
     with parquet.ParquetFile(folder / FILES) as file:
-        return _list_of(job, file.read_row_group(part).to_pylist())
+        rows = file.read_row_group(group).slice(place * job.files_per_part, job.files_per_part)
+    return _list_of(job, rows.to_pylist())
 
 
 def all_videos(folder: Path, job: Job) -> VideoList:
     """Read the whole list, in its order."""
+    return _list_of(job, _file_rows(folder))
+
+
+def _file_rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all files; all columns by default."""
     _, parquet = import_pyarrow()
     with parquet.ParquetFile(folder / FILES) as file:
-        rows = [row for part in range(job.num_parts) for row in file.read_row_group(part).to_pylist()]
-    return _list_of(job, rows)
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=columns).to_pylist()
 
 
 def write_part(folder: Path, part: int, rows: Sequence[FileVectors]) -> None:
@@ -203,13 +213,12 @@ def write_part(folder: Path, part: int, rows: Sequence[FileVectors]) -> None:
 
 def read_outcomes(folder: Path, job: Job) -> dict[str, ReadResult]:
     """Read what reading each file gave, by its path."""
-    _, parquet = import_pyarrow()
     outcomes: dict[str, ReadResult] = {}
-    with parquet.ParquetFile(folder / FILES) as file:
-        for part in range(job.num_parts):
-            paths = file.read_row_group(part, columns=["path"])["path"].to_pylist()
-            lines = _read(folder, part, ["index"])["index"].to_pylist()
-            outcomes |= {os.fsdecode(path): _from_json(line) for path, line in zip(paths, lines, strict=True)}
+    files = _file_rows(folder, ["path"])
+    for part in range(job.num_parts):
+        lines = _read(folder, part, ["index"])["index"].to_pylist()
+        for row, line in zip(islice(files, job.files_in(part)), lines, strict=True):
+            outcomes[os.fsdecode(row["path"])] = _from_json(line)
     return outcomes
 
 
@@ -281,11 +290,20 @@ def _write_files(path: Path, videos: VideoList, job: Job) -> None:
     )
     entries = _entries_by_file(videos)
     with parquet.ParquetWriter(path, schema) as writer:
-        while rows := list(islice(entries, job.files_per_part)):
-            columns: list[list[Any]] = [[os.fsencode(path) for path, _ in rows], [positions for _, positions in rows]]
-            for value in (partial(_label, videos), partial(_bound, videos, 0), partial(_bound, videos, 1)):
-                columns.append([list(map(value, positions)) for _, positions in rows])
-            writer.write_table(arrow.table([*map(arrow.array, columns, schema.types)], schema=schema))
+        while rows := list(islice(entries, _PARTS_PER_GROUP * job.files_per_part)):
+            ends = arrow.array(np.cumsum([0, *(len(positions) for _, positions in rows)], dtype=np.int32))
+            every = [position for _, positions in rows for position in positions]
+            of_entries = {
+                "positions": every,
+                "labels": [_label(videos, position) for position in every],
+                "start_seconds": [_bound(videos, 0, position) for position in every],
+                "end_seconds": [_bound(videos, 1, position) for position in every],
+            }
+            columns = [arrow.array([os.fsencode(path) for path, _ in rows], schema.field("path").type)]
+            for name, values in of_entries.items():
+                typed = arrow.array(values, schema.field(name).type.value_type)
+                columns.append(arrow.ListArray.from_arrays(ends, typed))
+            writer.write_table(arrow.table(columns, schema=schema))
 
 
 def _label(videos: VideoList, position: int) -> bytes | None:
@@ -308,7 +326,7 @@ def _entries_by_file(videos: VideoList) -> Iterator[tuple[str, list[int]]]:
     yield from positions.items()
 
 
-def _list_of(job: Job, rows: Sequence[Mapping[str, Any]]) -> VideoList:
+def _list_of(job: Job, rows: Iterable[Mapping[str, Any]]) -> VideoList:
     """The entries of some files, in the order of the list."""
     entries = sorted(
         (position, os.fsdecode(row["path"]), None if label is None else os.fsdecode(label), start, end)

@@ -3,17 +3,20 @@
 import json
 import os
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from v3s.data.store_folder import is_store, open_store
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
 from v3s.video.stills.folder import frame_files, is_picture
+from v3s.video.stills.numbered import ending_of
 from v3s.video.stills.source import STACK_ENDINGS
 
+_ENDINGS = ENDINGS | STACK_ENDINGS
 _OWN_OUTPUT = {
     "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
     "demo.json": ({"epochs", "out", "overwrite"}, {"changing_speed.mp4"}),
@@ -100,7 +103,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         skipped = found.skipped()
         content = f"skipped{f', such as {found.example}' if found.example else ''}: {skipped or 'nothing'}"
         raise ValueError(
-            f"{root} contains no videos: no file in it, at any depth, has one of the {len(ENDINGS | STACK_ENDINGS)} "
+            f"{root} contains no videos: no file in it, at any depth, has one of the {len(_ENDINGS)} "
             f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
         )
     found.videos.sort()
@@ -181,7 +184,7 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
         else:
             num_before = len(found.videos)
             _walk(root, f"{name}/", (*parents, here), inside, found)
-            if _ending(name) in ENDINGS and len(found.videos) == num_before:
+            if ending_of(name) in ENDINGS and len(found.videos) == num_before:
                 found.videos.append(name)
     if not pictures or not _are_frames(folder):
         for name in pictures:
@@ -222,24 +225,20 @@ def _own_output(mark: Path) -> set[str]:
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
-    if _ending(name) in ENDINGS | STACK_ENDINGS:
+    if ending_of(name) in _ENDINGS:
         found.videos.append(name)
     else:
         _add_other(found, name)
 
 
 def _add_other(found: FoundFiles, name: str) -> None:
-    (found.pictures if is_picture(name) else found.others)[_ending(name)] += 1
+    (found.pictures if is_picture(name) else found.others)[ending_of(name)] += 1
     found.example = found.example or name
 
 
-def _ending(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
-
-
 def folder_label(path: str) -> str | None:
-    """Return the name of the folder that holds a file; ``None`` for a file at the top."""
-    return PurePosixPath(path).parent.name or None
+    """Return the name of the folder that holds a file; ``None`` for a file at the top. Equal names are one object."""
+    return sys.intern(path.rpartition("/")[0].rpartition("/")[2]) or None
 
 
 def subset_folders(files: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from v3s.data.lists.folder import video_files
+from v3s.data.lists.folder import folder_label, video_files
 from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
 from v3s.files.reading import read_lines
@@ -30,6 +30,25 @@ class ListedVideo:
     bounds: Bounds | None = None
 
 
+class FolderEntries(Sequence[ListedVideo]):
+    """The files of a folder as entries: each is made when it is asked for, because they may be millions.
+
+    Args:
+        files: Paths relative to the folder.
+        has_subsets: Whether the first folder of a path is a subset, which gives no label.
+    """
+
+    def __init__(self, files: Sequence[str], *, has_subsets: bool = False) -> None:
+        self._files, self._has_subsets = files, has_subsets
+
+    def __getitem__(self, number: int) -> ListedVideo:  # type: ignore[override]
+        file = self._files[number]
+        return ListedVideo((file,), folder_label(file.partition("/")[2] if self._has_subsets else file))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The contents of the lists, before the files are looked for.
@@ -46,7 +65,7 @@ class Listing:
     """
 
     title: str
-    entries: tuple[ListedVideo, ...]
+    entries: Sequence[ListedVideo]
     classes: tuple[str, ...]
     key: Callable[[str], str] | None = None
     known: frozenset[str] = frozenset()
@@ -100,10 +119,12 @@ def locate(listing: Listing, root: Path, files: Sequence[str] | None = None) -> 
     """
     if listing.key is None:
         names = (entry.names[0] for entry in listing.entries)
+        if listing.stays_inside:  # the folder itself named them, and they may be millions
+            return tuple(names)
         if files is not None or is_store(root):
             known = set(files) if files is not None else open_store(root).files
             return tuple(name if name in known else None for name in names)
-        return tuple(name if os.path.lexists(root / name) else None for name in names)
+        return tuple(name if os.path.lexists(os.path.join(root, name)) else None for name in names)
     files = video_files(root) if files is None else files
     by_name = {file: file for file in files}
     by_key = {listing.key(file): file for file in reversed(files) if file not in listing.known}

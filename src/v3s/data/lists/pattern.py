@@ -5,8 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from v3s.data.lists.folder import find_files, folder_label, is_frame_folder
-from v3s.data.lists.listing import ListedVideo, Listing, class_order
+from v3s.data.lists.folder import find_files, is_frame_folder
+from v3s.data.lists.listing import FolderEntries, Listing, class_order
 from v3s.data.store_folder import is_store
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
@@ -64,7 +64,7 @@ def read_pattern(pattern: str) -> tuple[Path, Listing]:
             f"data is {pattern!r}: none of {counted(len(others), 'matching name')} is a video or a folder of videos; "
             "numbered pictures are given as their folder"
         )
-    entries = tuple(ListedVideo((name,), folder_label(name)) for name in sorted(videos))
+    entries = FolderEntries(sorted(videos))
     skipped = f"{counted(len(others), 'matching name')} without a video" if others else ""
     classes = class_order(entry.label for entry in entries)
     return root, Listing(f"pattern {pattern}", entries, classes, stays_inside=True, skipped=skipped)

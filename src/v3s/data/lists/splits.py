@@ -8,7 +8,6 @@ from typing import Annotated, get_args
 
 from v3s.data.lists.folder import (
     find_files,
-    folder_label,
     is_frame_folder,
     link_outside,
     names_video,
@@ -18,7 +17,7 @@ from v3s.data.lists.folder import (
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate
+from v3s.data.lists.listing import FolderEntries, ListedVideo, Listing, Subset, class_order, locate
 from v3s.data.lists.pattern import is_pattern, read_pattern
 from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
@@ -287,15 +286,11 @@ def _read_folder(data: Path, subset: Subset) -> tuple[Path, Listing]:
             f"{data} has no test subset: it does not consist of folders train and test (or val); {_TEST_VIDEOS}"
         )
     below = [f"{subsets[part]}/" for part in ("train", "test") if subset in (part, "all")] if subsets else [""]
-    entries = [
-        ListedVideo((file,), folder_label(file.removeprefix(folder)))
-        for folder in below
-        for file in files
-        if file.startswith(folder)
-    ]
+    listed = [file for folder in below for file in files if file.startswith(folder)]
+    entries = FolderEntries(listed, has_subsets=bool(subsets))
     title = f"folder {shown_place(data)}{f' {subset}' if subsets else ''}"
     classes = class_order(entry.label for entry in entries)
-    return data, Listing(title, tuple(entries), classes, stays_inside=True, skipped=found.skipped())
+    return data, Listing(title, entries, classes, stays_inside=True, skipped=found.skipped())
 
 
 def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ...]) -> str:

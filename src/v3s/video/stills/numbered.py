@@ -1,5 +1,6 @@
 """Numbered pictures in a folder: which names are the frames of one video, and what each frame is called."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -42,8 +43,8 @@ class Numbered:
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name, in lower case."""
-    return PurePath(name).suffix.lower()
+    """The ending of a file's name or path, in lower case; ``""`` if it has none."""
+    return os.path.splitext(name)[1].lower()
 
 
 def are_frames(names: Collection[str]) -> bool:
