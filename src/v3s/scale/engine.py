@@ -157,7 +157,7 @@ def _start_ray() -> tuple[Any, Any]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
     ray, data = import_extra("ray", "ray", "--engine ray"), import_extra("ray.data", "ray", "--engine ray")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     data.DataContext.get_current().enable_progress_bars = False
     return ray, data
