@@ -55,6 +55,18 @@ def test_the_gpu_script_runs_without_a_gpu(
     assert "r3d 8x28, width 0.125; eager; " in output
 
 
+def test_the_listing_of_files_that_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow", reason="the rows of an engine are Parquet: pip install 'v3s[parquet]'")
+    pytest.importorskip("resource", reason="Windows has no such counts")
+    from benchmarks import listing
+
+    monkeypatch.setattr(sys, "argv", ["listing", "--files", "1300"])
+    listing.main()
+    assert "written for the engine, 65 parts: " in capsys.readouterr().out
+
+
 def test_the_gpu_script_continues_after_a_network_fails(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
