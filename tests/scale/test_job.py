@@ -221,6 +221,18 @@ def test_the_parts_are_the_list(tmp_path: Path, num_files: int) -> None:
             )
 
 
+@pytest.mark.parametrize("parts_per_group", [1, 3])
+def test_parts_are_read_from_row_groups_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts_per_group: int
+) -> None:
+    """A job that an older version began resumes with the files of its parts."""
+    paths = tuple(f"{number}.mp4" for number in range(150))
+    monkeypatch.setattr("v3s.scale.job._PARTS_PER_GROUP", parts_per_group)
+    job = begin_job(tmp_path, VideoList(tmp_path, paths, (None,) * 150, (), "a list"), {}, overwrite=True)
+    monkeypatch.undo()
+    assert sum((part_videos(tmp_path, job, part).paths for part in range(job.num_parts)), ()) == paths
+
+
 def test_open_vectors_of_a_part_alone(config: EmbedConfig) -> None:
     """A folder that has only rows is no folder of vectors yet."""
     with pytest.raises(ValueError, match="contains no vectors"):

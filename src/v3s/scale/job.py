@@ -163,9 +163,9 @@ def missing_parts(folder: Path, job: Job) -> list[int]:
 def part_videos(folder: Path, job: Job, part: int) -> VideoList:
     """Read the entries of a part's files."""
     _, parquet = import_pyarrow()
-    group, place = divmod(part, _PARTS_PER_GROUP)
     with parquet.ParquetFile(folder / FILES) as file:
-        rows = file.read_row_group(group).slice(place * job.files_per_part, job.files_per_part)
+        group, place = divmod(part * job.files_per_part, file.metadata.row_group(0).num_rows)
+        rows = file.read_row_group(group).slice(place, job.files_per_part)
     return _list_of(job, rows.to_pylist())
 
 
