@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -115,6 +115,23 @@ def test_pages_that_are_turned_in_two_ways_are_refused(tmp_path: Path, film: Fil
         index_video(tmp_path / "a.tif")
     reason = "it holds pictures of several orientations, 1 and 3; the frames of a video are alike"
     assert str(error.value) == f"{tmp_path / 'a.tif'}: cannot be read: {reason}"
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    ("tags", "shape"),
+    [([None, (3, 0), (3, 9)], (6, 10)), ([(3, 6), (4, 6), (3, 6)], (10, 6)), ([(2, "6")] * 3, (6, 10))],
+)
+def test_pages_are_alike_whose_tags_say_the_same(
+    tmp_path: Path, byteorder: Literal["<", ">"], tags: list[Any], shape: tuple[int, int]
+) -> None:
+    """A number that the standard does not define says nothing, nor does text; types 3 and 4 are 16 and 32 bits."""
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=byteorder) as file:
+        for tag in tags:
+            extra = [(274, tag[0], 1, tag[1], False)] if tag else []
+            file.write(np.zeros((6, 10), np.uint8), contiguous=False, metadata=None, extratags=extra)
+    index = index_video(tmp_path / "a.tif")
+    assert (index.num_frames, index.height, index.width) == (3, *shape)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from v3s.video.stills.pixels import as_frame
 TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 
 _ORIENTATION = 274  # the tag that says how a picture is mirrored and turned; 1, as stored, where it is missing
+_FORMATS = {3: "H", 4: "I"}  # of TIFF's types of integers, by their numbers
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF's numbers of photometric interpretations
 _MOST_TAGS = 4096
 _OME_STEP = re.compile(r'TimeIncrement="([^"]{1,40})"')
@@ -126,7 +127,7 @@ def _follow_chain(path: str) -> None:
         if not order or kind not in (42, 43):
             raise ValueError("it is not a TIFF file")
         is_big = kind == 43
-        count_format, place_format, tag = ("Q", "Q", "H10xH6x") if is_big else ("H", "I", "H6xH2x")
+        count_format, place_format, tag = ("Q", "Q", "HH8x8s") if is_big else ("H", "I", "HH4x4s")
         tag_bytes = struct.calcsize(order + tag)
         file.seek(8 if is_big else 4)
         seen: set[int] = set()
@@ -140,7 +141,10 @@ def _follow_chain(path: str) -> None:
                 return  # tifffile says what is wrong
             content = file.read(num_tags * tag_bytes)
             if len(content) == num_tags * tag_bytes:
-                orientations.add(dict(struct.iter_unpack(order + tag, content)).get(_ORIENTATION, 1))
+                tags = {number: (kind, value) for number, kind, value in struct.iter_unpack(order + tag, content)}
+                kind, value = tags.get(_ORIENTATION, (None, b""))
+                number = struct.unpack_from(order + _FORMATS[kind], value)[0] if kind in _FORMATS else 1
+                orientations.add(number if 1 <= number <= 8 else 1)
         if len(orientations) > 1:
             kinds = " and ".join(map(str, sorted(orientations)[:3]))
             raise ValueError(f"it holds pictures of several orientations, {kinds}; the frames of a video are alike")
