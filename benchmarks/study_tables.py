@@ -84,7 +84,7 @@ def _at(*path: str) -> Callable[[Result], float]:
         value: Any = result
         for key in path:
             value = value[key]
-        return float(value)
+        return math.nan if value is None else float(value)
 
     return look_up
 

@@ -105,6 +105,13 @@ def test_heads_of_random_weights_or_of_one_label_are_not_evaluated(study: Path) 
     assert text.endswith("Without evaluate.json so far: r3d-v3s-plus-0, r3d-v3s-plus-1.")
 
 
+def test_top_5_of_few_classes_is_a_dash(tmp_path: Path) -> None:
+    (tmp_path / "r3d-v3s-0/finetune").mkdir(parents=True)
+    result = {"top_1": 0.5, "top_5": None, "chance": 0.25}
+    (tmp_path / "r3d-v3s-0/finetune/result.json").write_text(json.dumps(result))
+    assert table(tmp_path, "recognition")[1][:4] == ["r3d", "v3s", "50.0 %", "-"]
+
+
 @pytest.mark.parametrize("name", ["probe", "recognition", "budget", "curves", "pixels"])
 def test_missing_results_are_reported(study: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"no run of the study has|pixels\.json does not exist"):
