@@ -59,19 +59,21 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
     wanted = sorted(f"clips/a{ending}" for ending in ENDINGS)
     make_files(tmp_path, wanted)
     make_files(tmp_path, [f"shots/{letter}.png" for letter in "abcdefghijklmnopqrstuvwxy"])
-    make_files(tmp_path, ["README", "notes.TXT", "clips/a.srt", "clips/b.srt", ".cache/x.mp4", "clips/.DS_Store"])
+    make_files(
+        tmp_path, ["README", "draft.", "notes.TXT", "clips/a.srt", "clips/b.srt", ".cache/x.mp4", "clips/.DS_Store"]
+    )
     videos = list_videos(tmp_path)
     assert list(videos.paths) == wanted
-    by_ending = "2 .srt, 1 .txt, 1 without ending"
+    by_ending = "2 .srt, 1 .txt, 2 without ending"
     assert sorted(videos.skipped.partition("(")[2].partition(")")[0].split(", ")) == sorted(by_ending.split(", "))
-    assert videos.skipped.startswith("4 files with endings that no video has (2 .srt, ")
+    assert videos.skipped.startswith("5 files with endings that no video has (2 ")
     assert videos.skipped.endswith(
         ", 2 hidden, 25 pictures (25 .png): to be the frames of a video, pictures need numbers in their names and a "
         "folder that holds no video"
     )
     found = find_files(tmp_path)
     counts = found.others.total(), found.pictures.total(), found.num_hidden, len(found.videos)
-    assert counts == (4, 25, 2, len(wanted))
+    assert counts == (5, 25, 2, len(wanted))
 
 
 def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path) -> None:

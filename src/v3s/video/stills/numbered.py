@@ -43,8 +43,8 @@ class Numbered:
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name or path, in lower case; ``""`` if it has none."""
-    return os.path.splitext(name)[1].lower()
+    """The ending of a file's name or path, in lower case; ``""`` if it has none, or a dot only."""
+    return os.path.splitext(name)[1].lower().rstrip(".")
 
 
 def are_frames(names: Collection[str]) -> bool:
