@@ -144,8 +144,8 @@ def test_html_is_written_in_templates_only() -> None:
 
 @pytest.mark.parametrize("num_sections", [3, 4])
 def test_contents_are_the_sections_of_a_document_in_their_order(num_sections: int) -> None:
-    """Names with markup are text; a page of three sections needs no contents."""
-    names = ["One of many", "<h2>Two</h2>", "Tom & Ada", "four"][:num_sections]
+    """Names with markup are text, and names may be alike; a page of three sections needs no contents."""
+    names = ["a b.mp4", "<h2>Two</h2>", "Tom & Ada", "A-b.mp4"][:num_sections]
     page = _environment().from_string(
         '{% extends "document.html" %}{% from "components.html" import section with context %}{% set title = "T" %}'
         "{% block lead %}<p>Lead.</p>{% endblock %}"
@@ -154,8 +154,7 @@ def test_contents_are_the_sections_of_a_document_in_their_order(num_sections: in
     html = page.render(names=names, sections=[])
     headings = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', html)
     assert [unescape(name) for _, name in headings] == names
-    anchors = ["one-of-many", "<h2>two</h2>", "tom-&-ada", "four"]
-    assert [unescape(anchor) for anchor, _ in headings] == anchors[:num_sections]
+    assert len({anchor for anchor, _ in headings}) == num_sections
     links = re.findall(r'<a href="#([^"]*)">(.*?)</a>', html)
     assert links == (headings if num_sections > 3 else [])
     assert html.index("Lead.") < html.index("<h2") < html.index("Text.")

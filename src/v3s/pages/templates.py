@@ -51,7 +51,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"counted": counted, "percent": _percent, "sha256": _sha256, "anchor": _anchor}
+    found.filters |= {"counted": counted, "percent": _percent, "sha256": _sha256}
     found.globals["zip"] = zip
     return found
 
@@ -62,11 +62,6 @@ def _shown(value: Any) -> Any:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{share:.{digits}%}"
-
-
-def _anchor(name: str) -> str:
-    """The anchor of a section, such as ``to-label-next``."""
-    return "-".join(name.lower().split())
 
 
 def _sha256(script: str) -> str:
