@@ -354,6 +354,24 @@ def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: O
         assert labels["height"] < 200
 
 
+def test_a_button_labels_the_span_that_the_keys_went_to(files: Path, window: Open) -> None:
+    """There is no player. An undo that the server did not answer is not lost."""
+    with serving(files) as address:
+        page = window(address)
+        page.locator("#new-class input").fill("walk")
+        page.locator("#new-class button").click()
+        page.locator("#grid .tile").nth(3).focus()
+        page.locator("#classes button").click()
+        marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
+        until(lambda: page.evaluate(marks)[3] == "walk")
+        page.route("**/api/labels*", lambda route: route.abort())
+        page.locator("#undo").click()
+        until(lambda: "does not answer" in page.locator("#message").inner_text())
+        page.unroute("**/api/labels*")
+        page.locator("#undo").click()
+        until(lambda: "walk" not in page.evaluate(marks))
+
+
 def slowly(route: Route) -> None:
     time.sleep(0.2)
     route.continue_()

@@ -13,6 +13,9 @@ export class Labels {
     this.undo = [];
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
+    section.addEventListener("mousedown", (event) => { // so that the tile that has the focus keeps it
+      if (event.target.closest("button")) event.preventDefault();
+    });
     section.querySelector("#classes").addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button) onChoose(this.names[Number(button.dataset.place)]);
@@ -66,8 +69,10 @@ export class Labels {
 
   undoLast() {
     return this.inTurn(async () => {
-      const last = this.undo.pop();
-      if (last) await this.setLabel(last.span, last.before);
+      const last = this.undo.at(-1);
+      if (!last) return;
+      await this.setLabel(last.span, last.before);
+      this.undo.pop(); // not before: a server that did not answer is asked again
     });
   }
 
