@@ -338,6 +338,21 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         until(lambda: again.locator("#grid .tile .mark").count() == 3)
 
 
+def test_keys_go_on_from_the_span_in_the_player(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address)
+        page.locator("#new-class input").fill("walk")
+        page.locator("#new-class button").click()
+        page.wait_for_selector("#classes >> text=walk")
+        page.locator("#grid .tile").nth(3).click()
+        until(lambda: "similar to" in page.locator("#caption").inner_text())
+        until(lambda: page.locator("#grid .tile").count() == 8)
+        page.keyboard.type("11")
+        until(lambda: page.locator("#grid .tile .mark").count() == 2)
+        marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
+        assert page.evaluate(marks)[:3] == ["walk", "walk", None]
+
+
 def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: Open) -> None:
     with serving(files) as address:
         page = window(address, width=400)

@@ -263,7 +263,7 @@ def test_a_class_that_was_not_added_is_refused(files: Path) -> None:
 
 def test_a_probe_needs_two_classes(files: Path) -> None:
     marks = with_classes(files, "run", "walk")
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="no span has one"):
         train_probe(marks.catalogue, marks.class_of, marks.classes)
     marks.give([0, 1], "walk")
     with pytest.raises(ValueError, match="all 2 labels are 'walk'"):

@@ -50,8 +50,8 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
     rows = np.flatnonzero(class_of >= 0)
     present, labels = np.unique(class_of[rows], return_inverse=True)
     if len(present) < 2:
-        have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "there are none"
-        raise ValueError(f"a probe needs labels of two classes, and {have}; mark spans of another class too")
+        have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "no span has one"
+        raise ValueError(f"training needs labels of two classes, and {have}; label spans of both")
     train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
     files = np.unique(catalogue.file_of[rows], return_inverse=True)[1]
     probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)

@@ -42,6 +42,8 @@ export class Grid {
 
   get focused() { return this.tiles.find((tile) => tile === document.activeElement) ?? null; }
 
+  tileOf(span) { return this.tiles.find((tile) => tile.span.row === span.row) ?? null; }
+
   get rows() { return this.tiles.map((tile) => tile.span.row); }
 
   focus(tile) {

@@ -27,7 +27,7 @@ const player = new Player(find("#player"), {
 });
 const labels = new Labels(find("#labels"), {
   rowsShown: () => [...(player.isOpen ? [player.span.row] : []), ...grid.rows],
-  onClasses: () => collection && showChoices(),
+  onClasses: () => { message.hidden = true; if (collection) showChoices(); },
   onAdded: () => grid.focusVisible(),
   onMarks: (marks) => { grid.setMarks(marks); player.setMark(marks); },
   onChoose: (name) => giveLabel(name),
@@ -154,10 +154,10 @@ function showAnswers(classes) {
   go({ order: "answer:0" });
 }
 
-async function giveLabel(name) {
-  const tile = grid.focused, span = tile?.span ?? player.span;
+async function giveLabel(name, { byKey = false } = {}) {
+  const tile = grid.focused ?? (byKey && player.isOpen ? grid.tileOf(player.span) : null), span = tile?.span ?? player.span;
   if (!span) { report(new Refused("Choose a span first: go to it with the arrow keys, or open it in the player.")); return; }
-  if (tile) grid.next(tile); // at once: the next key is for the next span
+  if (byKey && tile) grid.next(tile); // at once: the next key is for the next span
   await labels.give(span, name);
 }
 
@@ -190,7 +190,7 @@ const KEYS = {
   n: () => find("#new-class input").focus(),
   t: () => labels.train(),
   u: () => labels.undoLast(),
-  0: () => giveLabel(null),
+  0: () => giveLabel(null, { byKey: true }),
   p: () => grid.focused && openPlayer(grid.focused.span),
   i: () => player.isOpen && player.actions.from(),
   o: () => player.isOpen && player.actions.to(),
@@ -204,7 +204,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, dialog *")) return;
   if (event.key === " " && event.target.matches("button:not(.tile), summary")) return;
   const place = "123456789".indexOf(event.key);
-  const action = place >= 0 && event.key.length === 1 ? () => labels.names[place] && giveLabel(labels.names[place]) : KEYS[event.key];
+  const action = place >= 0 && event.key.length === 1 ? () => labels.names[place] && giveLabel(labels.names[place], { byKey: true }) : KEYS[event.key];
   if (!action) return;
   event.preventDefault();
   action();
