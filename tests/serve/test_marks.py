@@ -6,11 +6,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.serve.conftest import NAMES, Open
+from v3s.data.groups import GroupOptions
 from v3s.data.lists.splits import list_videos
 from v3s.files.lock import only_writer
 from v3s.files.writing import append_line, cut_torn_line
@@ -304,6 +307,17 @@ def test_labels_of_one_file_cannot_be_tested(spans: Path) -> None:
     marks.give([2, 3], "right")
     answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
     assert (answers.num_held_out, answers.num_right) == (0, 0)
+
+
+def test_takes_of_one_scene_are_held_out_together_as_by_the_command(files: Path) -> None:
+    marks = with_classes(files, "left", "right")
+    marks.give([0, 1, 2, 3], "left")
+    marks.give([4, 5, 6, 7], "right")
+    for num_groups, num_held_out in ((1, 0), (2, 8)):
+        paths = tuple(f"v_{side}_g{take % num_groups}_c{take}.avi" for side in ("Left", "Right") for take in range(4))
+        named = replace(marks.catalogue, paths=paths)
+        assert train_probe(named, marks.class_of, marks.classes).num_held_out == num_held_out
+        assert len(np.unique(GroupOptions().groups_by(paths))) == 2 * num_groups
 
 
 def test_every_label_is_held_out_once(spans: Path) -> None:

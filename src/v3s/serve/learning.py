@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from v3s.data.groups import number_groups
 from v3s.files.text import counted, short_repr
 from v3s.protocols.classify import linear_probe, logistic_regression, top_k
 from v3s.recognizers.linear import cross_validated
@@ -22,7 +23,8 @@ class ProbeAnswers:
         classes: the classes that have labels.
         probabilities: of each span and class, float32 (N, classes).
         num_labels: labels that it was trained on.
-        num_held_out: labels that were also answered by a probe that saw no label of their file; 0 if none can be.
+        num_held_out: labels that were also answered by a probe that saw no label of their group of files; 0 if none can
+            be.
         num_right: answers among these that are right.
     """
 
@@ -37,6 +39,7 @@ class ProbeAnswers:
 def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list[str]) -> ProbeAnswers:
     """Train a linear probe as ``v3s probe`` does, and count how often it is right on files that it has not seen.
 
+    Files of a group are seen or held out together: takes of one scene in UCF101, else each file alone.
     The accuracy that chose the penalty is no measure: it is the best of several, on a few labels.
 
     Args:
@@ -53,12 +56,12 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
         have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "no span has one"
         raise ValueError(f"training needs labels of two classes, and {have}; label spans of both")
     train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
-    files = np.unique(catalogue.file_of[rows], return_inverse=True)[1]
-    probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=files)
+    groups = number_groups([catalogue.paths[file] for file in catalogue.file_of[rows]])
+    probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=groups)
     parts = torch.split(torch.arange(len(catalogue)), _ROWS_AT_ONCE)
     found = [logistic_regression(train, targets, catalogue.vectors.take(some), probe.c, len(present)) for some in parts]
     names = tuple(classes[number] for number in present)
-    held_out = cross_validated(train, targets, probe.c, len(present), groups=files, seed=0)
+    held_out = cross_validated(train, targets, probe.c, len(present), groups=groups, seed=0)
     hits = torch.zeros(0) if held_out is None else top_k(*held_out, 1)
     return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), len(hits), int(hits.sum()))
 

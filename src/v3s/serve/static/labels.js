@@ -90,7 +90,7 @@ export class Labels {
     try {
       const found = await send("/api/probe", {});
       shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes. `
-        + (found.num_held_out ? `Tested on files that it has not seen: ${found.num_right} of ${found.num_held_out} labels right.` : "To test it, label spans of each class in two files.");
+        + (found.num_held_out ? `Tested on files that it has not seen: ${found.num_right} of ${found.num_held_out} labels right.` : "To test it, label spans of each class in two files, of UCF101 in two groups.");
       this.calls.onTrained(found.classes);
     } catch (error) {
       shown.textContent = "";
