@@ -1,4 +1,4 @@
-"""What a run says of itself: heads at chance, too few clips, a loss that still falls."""
+"""What a run says of itself: heads not clearly above chance, too few clips, a loss that still falls."""
 
 import pytest
 
@@ -12,8 +12,10 @@ FLAT = [{"train": {"loss": 5.0}}] * 20
 def test_a_constant_predictor_is_at_chance_and_a_trained_network_is_not() -> None:
     constant = {"accuracy_spatial": 1 / 18, "accuracy_temporal": 1 / 11}
     spatial, temporal = verdict(TASK, constant, 1000, FLAT, CLIPS_TO_LEAVE_CHANCE)
-    assert spatial.startswith("the spatial head is at chance: 5.6% of 1,000 clips of held-out videos, chance is 5.6%")
-    assert temporal.startswith("the temporal head is at chance: 9.1%")
+    assert spatial.startswith(
+        "the spatial head is not clearly above chance: 5.6% of 1,000 clips of held-out videos, chance is 5.6%"
+    )
+    assert temporal.startswith("the temporal head is not clearly above chance: 9.1%")
     trained = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.15}
     assert verdict(TASK, trained, 272, FLAT, CLIPS_TO_LEAVE_CHANCE) == []
 
@@ -22,7 +24,7 @@ def test_few_clips_show_little() -> None:
     """13 % of 20 clips can be luck, anything of 3 can; three times chance on 60 is not."""
     lucky = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.9}
     (sentence,) = verdict(TASK, lucky, 20, FLAT, CLIPS_TO_LEAVE_CHANCE)
-    assert sentence.startswith("the spatial head is at chance: 13.0%")
+    assert sentence.startswith("the spatial head is not clearly above chance: 13.0%")
     assert len(verdict(TASK, lucky, 3, FLAT, CLIPS_TO_LEAVE_CHANCE)) == 2
     assert verdict(TASK, lucky | {"accuracy_spatial": 0.17}, 60, FLAT, CLIPS_TO_LEAVE_CHANCE) == []
 

@@ -63,11 +63,11 @@ def test_the_page_of_a_finished_run(small_pretraining: PretrainConfig, tmp_path:
         assert head.num_groups == 6
     assert [line["epoch"] for line in page.metrics] == [1, 2]
     judged = [f"{line[0].upper()}{line[1:]}." for line in result.verdict]
-    above = [line for line in page.sentences if "above chance" in line]
+    above = [line for line in page.sentences if "is above chance" in line]
     constant = [line for line in page.sentences if line.endswith("so its accuracy says nothing.")]
     assert page.sentences == [*above, *judged, *constant]
     assert len(constant) == sum(head.most_frequent_answer == 1 for head in page.heads.values())
-    assert sum("at chance" in line for line in judged) + len(above) == 2
+    assert sum("not clearly above chance" in line for line in judged) + len(above) == 2
     assert (page.num_videos, page.num_still) == (6, 0)
     assert 1 <= len(page.wrong) <= 6
     assert [len(pair) for pair in page.neighbours] == [2] * 4

@@ -99,9 +99,9 @@ def verdict(
         can_go_on: whether it can be resumed with more epochs.
 
     Returns:
-        Sentences. A head is at chance if its accuracy is not significantly above it: one-sided, at 1 %. Labels are
-        drawn independently of the videos, so a network at chance is right on each clip independently, also on clips of
-        one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
+        Sentences. A head is clearly above chance if its accuracy is significantly above it: one-sided, at 1 %. Labels
+        are drawn independently of the videos, so a network at chance is right on each clip independently, also on clips
+        of one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
     """
     sentences = list(heads_at_chance(task, validation, num_clips).values())
     longer = "more --epochs will probably help" + ("" if can_go_on else f": {_ANEW}")
@@ -116,15 +116,15 @@ def verdict(
 
 
 def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
-    """The heads that :func:`verdict` calls at chance, each with its sentence; a head of one label is none."""
+    """The heads that are not clearly above chance, each with its sentence; a head of one label is none of them."""
     found = {}
     for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
         chance = 1 / len(rows)
         by_luck = critical_value(num_clips) * sqrt(chance * (1 - chance) / num_clips)
         if len(rows) > 1 and (accuracy := validation[f"accuracy_{head}"]) <= chance + by_luck:
             found[head] = (
-                f"the {head} head is at chance: {accuracy:.1%} of {num_clips:,} clips of held-out videos, chance is "
-                f"{chance:.1%}; these videos do not show that it has learned its labels"
+                f"the {head} head is not clearly above chance: {accuracy:.1%} of {num_clips:,} clips of held-out "
+                f"videos, chance is {chance:.1%}; these videos do not show that it has learned its labels"
             )
     return found
 

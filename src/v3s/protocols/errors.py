@@ -1,4 +1,4 @@
-"""Standard errors over groups of videos, since takes of one scene are right or wrong together; what is at chance."""
+"""Standard errors over groups of videos, since takes of one scene are right or wrong together; what is above chance."""
 
 from math import inf, sqrt
 from statistics import NormalDist
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from v3s.files.text import counted
+
+_FEW_GROUPS = 10  # with fewer, also a high share can be not clearly above chance
 
 
 def standard_error(scores: Tensor, groups: Tensor) -> float:
@@ -63,7 +65,7 @@ def is_above(accuracy: float, baseline: float, *, error: float, num_scores: int,
 def chance_sentence(
     name: str, accuracy: float, baseline: float, *, error: float, num_scores: int, num_groups: int, noun: str
 ) -> str | None:
-    """Say that a result is at chance, as by `is_above`; None if it is not.
+    """Say that a result is not clearly above chance, as by `is_above`; None if it is.
 
     Args:
         name: what was tested.
@@ -76,11 +78,14 @@ def chance_sentence(
     """
     if is_above(accuracy, baseline, error=error, num_scores=num_scores, num_groups=num_groups):
         return None
-    tested = counted(num_scores, f"test {noun}")
-    tested += f" in {counted(num_groups, 'group')}" if num_groups < num_scores else ""
+    tested, sampled = counted(num_scores, f"test {noun}"), counted(num_groups, noun)
+    if num_groups < num_scores:
+        sampled = counted(num_groups, "group")
+        tested += f" in {sampled}"
     if critical_value(num_groups) == inf:
         return f"{tested} {'is' if num_scores == 1 else 'are'} too few to distinguish a result from chance"
+    too_few = f": {sampled} are too few for a clear answer" if num_groups < _FEW_GROUPS else ""
     return (
-        f"the {name} is at chance: {accuracy:.1%} ± {error:.1%} of {tested}, and a guess gets {baseline:.1%}; these "
-        f"{noun}s do not show that the vectors distinguish the classes"
+        f"the {name} is not clearly above chance: {accuracy:.1%} ± {error:.1%} of {tested}, and a guess gets "
+        f"{baseline:.1%}; these {noun}s do not show that the vectors distinguish the classes{too_few}"
     )
