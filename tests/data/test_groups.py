@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v3s.data.groups import hold_out, number_groups, unite
+from v3s.data.groups import GroupOptions, hold_out, number_groups, unite
 
 
 def test_without_a_pattern_each_video_is_alone() -> None:
@@ -84,6 +84,14 @@ def test_small_groups_meet_the_number_exactly_and_all_are_drawn() -> None:
 @pytest.mark.parametrize(("num_videos", "held_out"), [(9537, 800), (240_000, 800), (954, 80), (2, 1)])
 def test_the_default_is_the_paper_s_800_of_ucf101_s_9537_or_that_share(num_videos: int, held_out: int) -> None:
     assert len(hold_out(num_videos, None, 0)[1]) == held_out
+
+
+def test_a_group_is_named_for_a_message() -> None:
+    paths, starts = ["Surf/v_Surf_g01_c01.avi", "Surf/v_Surf_g02_c01.avi"], np.array([0.0, 9.0])
+    assert GroupOptions().example(paths) == "v_Surf_g01"
+    assert GroupOptions(group=r"g\d+").example(paths) == "g01"
+    assert GroupOptions().example(["a.avi", *paths]) == "a.avi"
+    assert GroupOptions().example(["a.avi"] * 2, starts) == "a stretch of the recording"
 
 
 def test_copies_and_groups_are_one_relation() -> None:

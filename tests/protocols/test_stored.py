@@ -410,8 +410,9 @@ def test_unlabelled_files_and_a_single_class_are_refused(folder: Path, stored: P
         of_store(vectors, data=str(tmp_path / "one.txt"))
     names = sorted(flat.iterdir())
     (tmp_path / "two.txt").write_text(f"{names[0]} a\n{names[2]} b\n")
-    with pytest.raises(ValueError, match="no class has videos in two groups, one to train on and one to test on"):
+    with pytest.raises(ValueError, match="no class has videos in two groups, one to train on and one to") as found:
         of_store(vectors, data=str(tmp_path / "two.txt"))
+    assert str(found.value).endswith("--test-data (a group is what --group says; here v_a_g00)")
 
 
 @pytest.mark.parametrize(

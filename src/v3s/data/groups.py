@@ -50,6 +50,11 @@ class GroupOptions:
             return stretches(starts)
         return number_groups(paths, self.group)
 
+    def example(self, paths: Sequence[str], starts: NDArray[np.float64] | None = None) -> str:
+        """Name the first group of `groups_by`, whose arguments it takes, for a message."""
+        is_recording = self.group is None and starts is not None
+        return "a stretch of the recording" if is_recording else _names(paths, self.group)[0]
+
 
 def stretches(starts: NDArray[np.float64]) -> NDArray[np.int64]:
     """Divide the time from the first span of a recording to its last into equal stretches.
@@ -79,23 +84,16 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
     Raises:
         ValueError: the pattern is not a regular expression, does not match a path, or puts all videos in one group.
     """
-    if pattern is None:
-        matches = [_UCF101.search(path) for path in paths]
-        names = [match[0] if match else "" for match in matches]
-        if not all(names):
-            names = list(paths)
-    else:
-        names = _names(paths, pattern)
-    return _numbered(names)
-
-
-def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    names = _names(paths, pattern)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)
 
 
-def _names(paths: Sequence[str], pattern: str) -> list[str]:
+def _names(paths: Sequence[str], pattern: str | None) -> list[str]:
     """The name of each video's group."""
+    if pattern is None:
+        found = [match[0] if (match := _UCF101.search(path)) else "" for path in paths]
+        return found if all(found) else list(paths)
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -239,7 +239,11 @@ def make_parts(
 def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console) -> tuple[Labelled, Labelled]:
     """Divide labelled videos by class and group; of a single recording, leave out what is next to test spans."""
     groups = unite(found.copies, found.groups(options))
-    is_test = divide(found.labels, groups, seed)
+    try:
+        is_test = divide(found.labels, groups, seed)
+    except ValueError as error:
+        example = options.example(found.videos.paths, found.times and found.times[0])
+        raise ValueError(f"{error} (a group is what --group says; here {example})") from error
     is_train = ~is_test
     if found.times is not None:
         is_train &= ~next_to(*found.times, is_test)
