@@ -284,7 +284,7 @@ def keep_division(parts: Parts, folder: Path, console: Console) -> None:
 
 
 def report_chance(parts: Parts, name: str, accuracy: float, baseline: float, error: float, console: Console) -> None:
-    """Say it if a result on the test videos is not clearly above chance, as by `chance_sentence`, whose arguments it takes."""
+    """Say it if a result is not clearly above chance, as by `chance_sentence`, whose arguments it takes."""
     sentence = chance_sentence(
         name,
         accuracy,
