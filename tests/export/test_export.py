@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from v3s.backbones import BACKBONES, create_backbone
 from v3s.backbones.device import Compute
 from v3s.backbones.normalisation import KINETICS, Normalisation
 from v3s.cli import main
+from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.views import View
 from v3s.export import graphs
 from v3s.export.export import ExportConfig, export
@@ -109,6 +111,22 @@ def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path,
         assert path.name not in written
 
 
+def test_the_card_and_the_report_give_the_same_errors(small_pretraining: PretrainConfig, tmp_path: Path) -> None:
+    """Over groups of videos, not over clips; not those of other weights."""
+    run, more = tmp_path / "run", {"validation_clips": 3, "task": "v3s-short", "validation_videos": 6}
+    pretrain(replace(small_pretraining, out=str(run), **more), console=QUIET)  # type: ignore[arg-type]
+    page = re.sub(r"<[^>]*>", " ", (run / "report.html").read_text())
+    accuracies, errors = (re.findall(rf"\b{row}\s+(\S+%)\s+(\S+%)", page)[0] for row in ("accuracy", "standard error"))
+    text = (export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET) / "README.md").read_text()
+    for head, accuracy, error in zip(("spatial", "temporal"), accuracies, errors, strict=True):
+        assert f"| {head} | {accuracy}{'' if error == '0.0%' else f' ± {error}'} |" in text
+    assert "± is the standard error over groups of videos" in text
+    scores = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(scores | {"fingerprint": "of other weights"}))
+    text = (export(ExportConfig(run=str(run), out=str(tmp_path / "other")), console=QUIET) / "README.md").read_text()
+    assert "±" not in text
+
+
 def test_the_card_of_weights_that_nothing_chose_and_of_a_share_without_an_error(
     pretrained: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +137,7 @@ def test_the_card_of_weights_that_nothing_chose_and_of_a_share_without_an_error(
     described = json.loads((run / "config.json").read_text())
     described["results"]["accuracy_temporal"] = 0.0
     (run / "config.json").write_text(json.dumps(described))
+    (run / "result.json").unlink()  # an earlier version wrote none
     folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "the last one; validation chose nothing." in text

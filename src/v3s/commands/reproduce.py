@@ -29,10 +29,10 @@ from v3s.files.reading import read_json
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
-from v3s.protocols.finetune import RESULT, FinetuneConfig, finetune
+from v3s.protocols.finetune import FinetuneConfig, finetune
 from v3s.protocols.retrieve import PAPER_KS, RetrieveConfig, retrieve
 from v3s.protocols.similarity import SimilarityConfig, similarity
-from v3s.train.run import hash_of_files
+from v3s.train.run import RESULT, hash_of_files
 
 _SETTINGS = "reproduce.json"
 

@@ -1,7 +1,6 @@
 """The card of a model: README.md, in the form that the Hugging Face hub shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import sqrt
 from typing import Any
 
 from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
@@ -34,6 +33,7 @@ _KEPT = {
 }
 _UNKNOWN = "Not recorded: the folder that was exported did not contain the files of its training."
 _CONVERTED = "Another project trained these weights; v3s only renamed their tensors. See that project for what it used."
+_ERROR = "± is the standard error over groups of videos: takes of one scene count as one."
 _LIMITS = """\
 - The results above are of the videos counted there. Videos of other cameras, scenes or subjects may give others: test
   the model on videos of your own before you rely on it.
@@ -172,14 +172,19 @@ def _linear(model: Model) -> str:
     )
 
 
+def _values(model: Model, record: Record) -> dict[str, Any]:
+    """What the weights' description and the run's result.json say of these weights."""
+    is_of_them = record.result.get("fingerprint") == model.trained.fingerprint
+    return {**model.trained.results, **(record.result if is_of_them else {})}
+
+
 def _results(model: Model, record: Record) -> str:
     trained = model.trained
     if trained.kind == "pretrained":
         return _of_heads(model, record)
     if trained.kind == "converted":
         return _CONVERTED
-    result = record.result if record.result.get("fingerprint") == trained.fingerprint else {}
-    values = {**trained.results, **result}
+    values = _values(model, record)
     error = values.get("standard_error")
     rows = [
         (text, _percent(values[name], error if name == "top_1" else None))
@@ -193,7 +198,7 @@ def _results(model: Model, record: Record) -> str:
     ]
     text = _table(("on test videos", ""), rows) or "No test is recorded."
     if error:
-        text += "\n\n± is the standard error over groups of videos: takes of one scene count as one."
+        text += f"\n\n{_ERROR}"
     calibration = trained.recognition.get("calibration")
     return text + (f"\n\nCalibration of the probabilities: {_calibration(calibration)}." if calibration else "")
 
@@ -210,22 +215,23 @@ def _calibration(values: Mapping[str, Any]) -> str:
 
 
 def _of_heads(model: Model, record: Record) -> str:
-    """Both heads of a pre-training against chance, with the error of so many independent labels."""
+    """Both heads of a pre-training against chance, with the errors that the run's report gives."""
+    values = _values(model, record)
     num_videos = record.videos.get(HELD_OUT, 0)
     num_clips = num_videos * record.validation_clips
     rows = []
     for head, labels in (("spatial", model.trained.task.spatial), ("temporal", model.trained.task.temporal)):
-        share = model.trained.results.get(f"accuracy_{head}")
+        share = values.get(f"accuracy_{head}")
         if len(labels) > 1 and isinstance(share, float) and 0 <= share <= 1:
-            error = sqrt(share * (1 - share) / num_clips) if num_clips else None
-            rows.append((head, _percent(share, error), _percent(1 / len(labels)), f"{len(labels)}"))
+            accuracy = _percent(share, values.get(f"standard_error_{head}"))
+            rows.append((head, accuracy, _percent(1 / len(labels)), f"{len(labels)}"))
     if not rows:
         return _UNKNOWN
     text = _table(("head", "accuracy", "chance", "labels"), rows)
     if num_clips:
         chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
-        text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}"
-        text += "; ± is the standard error." if "±" in text else "."
+        text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}."
+    text += f"\n\n{_ERROR}" if "±" in text else ""
     return text + (
         "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "
         "features serve a task of yours: measure that with `v3s probe`."

@@ -11,10 +11,9 @@ import yaml
 from v3s.features.saved import folder_of
 from v3s.files.reading import read_json, read_text
 from v3s.files.writing import CheckpointError
-from v3s.train.run import CONFIG, MANIFEST
+from v3s.train.run import CONFIG, MANIFEST, RESULT
 
 _LAST_WEIGHTS = "last"
-_RESULT = "result.json"
 _MOST_BYTES = 50_000
 _WORD = re.compile(r"[\w+.,-]{1,40}")
 HELD_OUT = "held out for validation"
@@ -70,7 +69,7 @@ class Record:
         keep: which epoch's weights it kept: that of the lowest "loss", that of the highest "accuracy", or the "last";
             empty if that is not known.
         validation_clips: clips of each held-out video, 0 if that is not known.
-        result: content of result.json, of a fine-tuning; else empty.
+        result: content of result.json; empty if there is none.
     """
 
     videos: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +91,7 @@ def read_record(path: str | Path) -> Record:
     folder = folder_of(path)
     is_last = folder.name == _LAST_WEIGHTS and (folder.parent / MANIFEST).is_file()
     folder = folder.parent if is_last else folder
-    manifest, config, result = (folder / name for name in (MANIFEST, CONFIG, _RESULT))
+    manifest, config, result = (folder / name for name in (MANIFEST, CONFIG, RESULT))
     options = _options(config) if config.is_file() else {}
     keep, clips = options.get("keep"), options.get("validation_clips")
     return Record(

@@ -53,6 +53,7 @@ from v3s.train.run import (
     MANIFEST,
     METRICS,
     REPORT,
+    RESULT,
     RunFolder,
     check_out,
     contents_of,
@@ -65,7 +66,6 @@ from v3s.train.running_page import RunningPage
 from v3s.train.training import Stream, Training, TrainingJob, frozen_modules, score_by
 from v3s.video.store import StoredVideo
 
-RESULT = "result.json"
 _FREE = {*FREE_ON_RESUME, "test_clips", "average"}  # these do not affect the weights
 
 

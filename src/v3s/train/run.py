@@ -8,6 +8,7 @@ quarantine.jsonl        one line for each file that failed after the scan: the b
 videos.jsonl            the videos that are used, and what identifies their contents
 train.log               what was printed
 report.html             what the run has learned, with its curves; for a person
+result.json             how right the weights that are kept are, once the run has finished, with standard errors
 tensorboard/            event files, with ``--log tensorboard``
 checkpoints/            last.pt, everything that ``--resume`` needs, and previous.pt, the checkpoint before it
 backbone.safetensors    the weights of the epoch that is kept; config.json describes how to use them
@@ -62,7 +63,8 @@ from v3s.train.tensorboard import EVENTS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-_QUARANTINE, _VIDEOS, REPORT = "quarantine.jsonl", "videos.jsonl", "report.html"
+_QUARANTINE, _VIDEOS = "quarantine.jsonl", "videos.jsonl"
+REPORT, RESULT = "report.html", "result.json"
 _LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
 _NUM_NAMED = 5
@@ -74,7 +76,7 @@ FREE_ON_RESUME = (
 
 With the schedule cosine, the number of epochs does.
 """
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, "config.json", "*.safetensors", CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, RESULT, "config.json", "*.safetensors", CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, EVENTS, NEXT)
 

@@ -1,4 +1,4 @@
-"""RUN/report.html: written after epochs while a run trains, and once more with the weights that are kept."""
+"""RUN/report.html: written after epochs while a run trains, and once more, with result.json, for the kept weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,14 @@ from v3s.commands.report.page import Findings, findings_page, head_sentence
 from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
 from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips
 from v3s.data.scan import Scan
+from v3s.features.saved import describe_trained
 from v3s.files.text import counted, say
+from v3s.files.writing import write_json
 from v3s.pages.images import Pixels, jpeg_uri, tile
 from v3s.pages.templates import write_page
 from v3s.train.distributed import Processes
 from v3s.train.loop import validate
-from v3s.train.run import METRICS, REPORT, RunFolder, read_metrics
+from v3s.train.run import METRICS, REPORT, RESULT, RunFolder, read_metrics
 from v3s.train.running_page import RunningPage
 from v3s.train.training import TrainingJob
 from v3s.video.container import VideoError
@@ -84,7 +86,7 @@ class RunReport:
             self.page.after_epoch()
 
     def finish(self, steps: TrainingJob, untrained: nn.Module | None) -> None:
-        """Write the report of a finished run, with one validation pass of the kept weights.
+        """Write the report and the scores of a finished run, with one validation pass of the kept weights.
 
         Every process must call it.
 
@@ -109,6 +111,7 @@ class RunReport:
         answered = answers.take(self.processes)
         if self.processes.is_first:
             self._write(answered, "the kept weights", self._neighbours(answers))
+            self._write_scores(answered)
             say(steps.console, str(self.run.path / REPORT))
 
     def _write(self, answered: Answered, weights: str, neighbours: Sequence[Sequence[_Shown]] = ()) -> None:
@@ -135,6 +138,15 @@ class RunReport:
             neighbours=neighbours,
         )
         write_page(self.run.path / REPORT, findings_page(found))
+
+    def _write_scores(self, answered: Answered) -> None:
+        """Write the accuracy of each head and its standard error over groups, for the model card."""
+        if not len(answered.numbers):
+            return
+        scores: dict[str, object] = {"fingerprint": describe_trained(self.run.path).fingerprint}
+        for name, head in self._scores(answered, self._videos(answered.numbers)).items():
+            scores |= {f"accuracy_{name}": head.accuracy, f"standard_error_{name}": head.standard_error}
+        write_json(self.run.path / RESULT, scores)
 
     def _videos(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The video of each clip, as a row of the validation videos; it is drawn if short videos are among them."""
