@@ -128,6 +128,8 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
         recipe = None
         values.pop("minutes", None)
         from_words.pop("minutes", None)
+    if recipe == OWN and "out" not in values:  # before the recipe reads the videos
+        raise argv.UsageError("--out is required")
     minutes = (values if recipe == OWN else from_words).get("minutes")  # in a file, they may be those of a former plan
     config = argv.build(kind, of_run | options_of_recipe(recipe, values, minutes) | values)
     if name == "pretrain" and ":" in config.backbone:

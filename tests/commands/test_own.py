@@ -106,17 +106,38 @@ def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pyte
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     data = videos(tmp_path, 40, each=2)
     for words, message in (
-        (["--minutes", "5"], "--minutes is 5; it must be more than 0, and needs --recipe own"),
-        (["--recipe", "own", "--minutes", "0"], "--minutes is 0; it must be more than 0"),
+        (["--minutes", "5"], "error: --minutes is 5; it needs --recipe own\n"),
+        (["--recipe", "own", "--minutes", "0"], "error: --minutes is 0; it must be more than 0\n"),
         (["--recipe", "v3s-plus", "--minutes", "5"], "needs --recipe own"),
     ):
         assert main(["pretrain", data, "--out", "run", *words]) == 2
         assert message in capsys.readouterr().err
     assert main(["pretrain", "--recipe", "own", "--out", "run"]) == 2
     assert "--data" in capsys.readouterr().err
+    assert main(["pretrain", data, "--recipe", "own"]) == 2
+    assert "--out is required" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match="run it once without torchrun"):
         read_config("pretrain", PretrainConfig, [data, "--recipe", "own", "--out", "run"])
+
+
+def test_a_folder_that_is_taken_is_refused_before_a_video_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("the videos were read")
+
+    monkeypatch.setattr(own, "_scan", read)
+    words = ["pretrain", videos(tmp_path / "videos", 40, each=2), "--recipe", "own", "--out", str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("epochs: 3\n")
+    assert main(words) == 1
+    assert "already contains a run; resume it with --resume" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="the videos were read"):
+        main([*words, "--overwrite"])
+    (tmp_path / "run/config.yaml").rename(tmp_path / "run/notes")
+    assert main([*words, "--overwrite"]) == 1
+    assert "is not empty and contains no run" in capsys.readouterr().err
 
 
 def test_a_run_by_this_recipe_resumes_with_its_own_options(tmp_path: Path) -> None:

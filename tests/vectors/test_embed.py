@@ -177,6 +177,31 @@ def test_another_list_of_videos_is_refused(config: EmbedConfig, tmp_path: Path) 
     assert len(embed(replace(config, overwrite=True), console=QUIET)) == 7
 
 
+@pytest.mark.parametrize("engine", [None, "ray"])
+def test_a_folder_that_is_taken_is_refused_before_a_video_is_read(
+    config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("the videos were read")
+
+    embed(config, console=QUIET)
+    make_clips(tmp_path / "others", num_videos=1, num_frames=12, height=36, width=48)
+    for name in ("usable_videos", "begin_job"):
+        monkeypatch.setattr(embed_module, name, read)
+    config = replace(config, engine=engine)
+    with pytest.raises(VectorsError, match=r"another list of videos: .* 16 videos .*; now .* 1 video"):
+        embed(replace(config, data=str(tmp_path / "others")), console=QUIET)
+    with pytest.raises(VectorsError, match="with shard_videos 5, now 6; replace them"):
+        embed(replace(config, shard_videos=6), console=QUIET)
+    if engine is None:
+        with pytest.raises(VectorsError, match="another network or preprocessing"):
+            embed(replace(config, seed=1, append=True), console=QUIET)
+    with pytest.raises(VectorsError, match="is not empty and does not contain vectors"):
+        embed(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    with pytest.raises(AssertionError, match="the videos were read"):
+        embed(config, console=QUIET)  # which may resume
+
+
 def test_unreadable_videos_are_skipped_and_short_ones_are_counted(config: EmbedConfig, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     make_clips(videos, num_videos=8, num_frames=6, height=36, width=48)

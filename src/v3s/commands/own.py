@@ -32,6 +32,7 @@ from v3s.train.distributed import Processes, launched_processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
 from v3s.train.optimizer import sgd
+from v3s.train.run import check_out
 from v3s.video.store import StoredVideo
 
 _CLIPS = 200_000  # of a training without a time limit
@@ -72,12 +73,15 @@ def own_options(
         Options of `PretrainConfig`, without those that were given.
 
     Raises:
-        ValueError: no videos can be used, or several processes were started.
+        ValueError: no videos can be used, several processes were started, or "out" is given and contains a run, see
+            `check_out`.
     """
     if launched_processes().count > 1:
         raise ValueError(
             "--recipe own measures one process: run it once without torchrun, and give the options that it prints"
         )
+    if "out" in given:
+        check_out(given["out"], resume=given.get("resume", False), overwrite=given.get("overwrite", False))
     console = console or Console()
     chosen: dict[str, Any] = {**base, "minutes": minutes}
     reasons: list[Choice] = []

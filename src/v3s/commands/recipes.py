@@ -58,7 +58,7 @@ RECIPE_OPTION = argv.Option(
 
 
 class RecipeError(ValueError):
-    """The recipe own has no settings for the videos."""
+    """The recipe own has no settings for the videos, or no folder for the run."""
 
 
 def recipe(name: str, *, minutes: float | None = None, **options: Any) -> dict[str, Any]:
@@ -92,12 +92,14 @@ def options_of_recipe(name: str | None, given: Mapping[str, Any], minutes: float
     Raises:
         ValueError: ``minutes`` is not positive, or the recipe is another.
         TypeError: ``minutes`` is not a number.
-        RecipeError: the videos cannot be listed or read.
+        RecipeError: the videos cannot be listed or read, or the folder of the run is taken.
     """
     if minutes is not None and not isinstance(minutes, int | float):
         raise TypeError(f"minutes is {minutes!r}, of type {type(minutes).__name__}; it must be a number or None")
-    if minutes is not None and (name != OWN or not minutes > 0):
-        raise ValueError(f"minutes is {minutes:g}; it must be more than 0, and needs --recipe {OWN}")
+    if minutes is not None and name != OWN:
+        raise ValueError(f"minutes is {minutes:g}; it needs --recipe {OWN}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes is {minutes:g}; it must be more than 0")
     if name != OWN:
         return dict(RECIPES[name]) if name else {}
     if "data" not in given:

@@ -34,12 +34,14 @@ from v3s.scale.engine import EngineOptions, run_job
 from v3s.scale.job import Job, begin_job
 from v3s.vectors.append import append_vectors
 from v3s.vectors.collection import Vectors, open_vectors
-from v3s.vectors.description import VECTORS, Description
+from v3s.vectors.description import VECTORS, Description, read_description
 from v3s.vectors.entries import VIDEOS, video_lines
 from v3s.vectors.export import EXPORTS
 from v3s.vectors.folder import (
     ROWS,
     begin_folder,
+    check_comparable,
+    check_folder,
     complete_description,
     entries_in,
     gather_rows,
@@ -130,16 +132,20 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
         import_pyarrow()  # fails before the long work
     encoder = _open(config)
     listed = config.list_videos(encoder.view.fps, encoder.view.window, encoder.view.mask)
+    listed = take_shard(listed, *_parse_shard(config.shard))
     folder, description = Path(config.out), _describe(config, encoder)
     with only_writer(folder):
+        if config.append and (folder / VECTORS).is_file():
+            check_comparable(folder, read_description(folder), description)
+        else:
+            check_folder(folder, description, listed, overwrite=config.overwrite)
         if config.engine is not None:
             rows = folder / ROWS
             job = begin_job(rows, listed, description.to_json(), overwrite=config.overwrite)
             _run_engine(rows, job, config, encoder, console)
             gather_rows(rows, folder, overwrite=config.overwrite, console=console)
         else:
-            part = take_shard(listed, *_parse_shard(config.shard))
-            scan = usable_videos(part, min_frames=1, console=console, workers=config.workers)
+            scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
             _embed_here(folder, config, encoder, description, scan, console)
         vectors = open_vectors(folder)
         if config.export is not None:

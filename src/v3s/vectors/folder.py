@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.data.index_table import IndexTable, content_of
+from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.data.views import count_padded
@@ -53,11 +54,7 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
         VectorsError: the folder contains other vectors and ``overwrite`` is not set, or it contains something else,
             which is never overwritten.
     """
-    if folder.exists() and not folder.is_dir():
-        raise VectorsError(f"{folder} is a file; vectors need a folder")
-    if folder.is_dir() and not is_free(folder, ROWS):
-        if not (folder / VECTORS).is_file():
-            raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
+    if _has_vectors(folder):
         if overwrite:
             _clear(folder)
         else:
@@ -71,6 +68,44 @@ def begin_folder(folder: Path, description: Description, lines: bytes, *, overwr
     described = json_as_bytes(description.to_json())
     write_files({folder / VECTORS: described, videos_path(folder, description.generation): lines})
     return description
+
+
+def check_folder(folder: Path, description: Description, videos: VideoList, *, overwrite: bool) -> None:
+    """Refuse a folder for new vectors before the videos are read, as far as the network and their names show.
+
+    Args:
+        folder: the folder.
+        description: of the vectors of no video.
+        videos: the list.
+        overwrite: whether vectors that are there will be replaced.
+
+    Raises:
+        VectorsError: see :func:`begin_folder`.
+    """
+    if not _has_vectors(folder) or overwrite:
+        return
+    old = read_description(folder)
+    file = videos_path(folder, old.generation)
+    lines = read_bytes(file) if file.is_file() else b""
+    is_whole = hashlib.sha256(lines).hexdigest() == old.files_sha256  # otherwise it is written again
+    is_other = is_whole and not {entry.path for entry in entries_of(lines, file)} <= set(videos.paths)
+    new = replace(description, source=videos.source, files_sha256="" if is_other else old.files_sha256)
+    _check_same(folder, old, new, b"")
+
+
+def _has_vectors(folder: Path) -> bool:
+    """Whether there are vectors in a folder for new ones.
+
+    Raises:
+        VectorsError: it is a file, or contains something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise VectorsError(f"{folder} is a file; vectors need a folder")
+    if not folder.is_dir() or is_free(folder, ROWS):
+        return False
+    if not (folder / VECTORS).is_file():
+        raise VectorsError(f"{folder} is not empty and does not contain vectors; choose another folder with --out")
+    return True
 
 
 def _clear(folder: Path) -> None:
