@@ -257,7 +257,7 @@ def test_another_frame_rate_is_refused(config: PredictConfig, probing: ProbeConf
             "k is 9; it must be from 1 to 8, the number of classes",
         ),
         ("videos --recognizer={videos} --out={out}", 1, "contains no trained backbone"),
-        ("videos --recognizer=nowhere --out={out}", 1, "nowhere: no such run folder or file of weights"),
+        ("videos --recognizer=nowhere --out={out}", 1, "nowhere: no such recognizer; v3s finetune makes one"),
         ("nowhere --recognizer={recognizer} --out={out}", 1, "nowhere does not exist"),
         ("{empty} --recognizer={recognizer} --out={out}", 1, "contains no videos"),
         ("{videos} --in={videos} --recognizer={recognizer} --out={out}", 2, "give either DATA, the videos, or --in"),

@@ -226,7 +226,7 @@ def test_a_run_without_a_classifier_is_not_a_recognizer(pretrained: Path, tmp_pa
         v3s.load_recognizer(pretrained)
     with pytest.raises(CheckpointError, match="contains no trained backbone"):
         v3s.load_recognizer(tmp_path)
-    with pytest.raises(CheckpointError, match="no such run folder"):
+    with pytest.raises(CheckpointError, match="no such recognizer; v3s finetune makes one, and v3s probe --save"):
         v3s.load_recognizer(tmp_path / "nowhere")
 
 

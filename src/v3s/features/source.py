@@ -168,10 +168,12 @@ def open_source(backbone: str, *, seed: int = 0) -> Source:
     """
     if backbone.startswith(HUGGING_FACE) and hub_export(backbone.removeprefix(HUGGING_FACE)) is None:
         return _source_of_foundation(backbone)
+    name = backbone.removeprefix(RANDOM)
+    if backbone == RANDOM or (name == "random" and not Path(name).exists()):
+        raise ValueError(f"backbone {backbone!r}: random weights are written {RANDOM}NETWORK, such as {RANDOM}r3d")
     if not backbone.startswith(RANDOM):
         network, trained = open_trained(backbone)
         return _source_of_run(trained, network, backbone)
-    name = backbone.removeprefix(RANDOM)
     if Path(name).exists():
         trained = describe_trained(name)
         network = create_backbone(trained.backbone, trained.width, seed=seed)

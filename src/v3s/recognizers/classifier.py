@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.saved import (
     Trained,
     describe_trained,
@@ -225,8 +226,10 @@ def load_classifier(path: str | Path) -> Classifier:
         path: the folder of a run of v3s finetune, or of a recognizer that v3s probe saved.
 
     Raises:
-        CheckpointError: the folder does not contain a recognizer, or its files are damaged.
+        CheckpointError: there is no such folder, it does not contain a recognizer, or its files are damaged.
     """
+    if not str(path).startswith(HUGGING_FACE) and not Path(path).exists():
+        raise CheckpointError(f"{path}: no such recognizer; v3s finetune makes one, and v3s probe --save")
     trained = describe_trained(path)
     if trained.kind != "recognizer":
         raise CheckpointError(
