@@ -216,6 +216,16 @@ def test_wrong_words(words: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+def test_a_word_that_is_given_again_as_an_option_is_explained() -> None:
+    with pytest.raises(UsageError) as caught:
+        read(Search, "vectors", "--query", "X")
+    assert str(caught.value) == (
+        "QUERY or --query is given more than once: 'vectors' and 'X'; QUERY is what comes before the first option"
+    )
+    with pytest.raises(UsageError, match=r"^--query is given more than once: 'X' and 'Y'$"):
+        read(Search, "--query", "X", "--query", "Y")
+
+
 def test_what_must_be_given() -> None:
     with pytest.raises(UsageError, match=r"^DATA and --out are required$"):
         build(Train, {})

@@ -297,7 +297,8 @@ def _value(option: Option, raw: RawValues) -> Any:
         return tuple(_one_value(option, name, text) for name, text in raw)
     if len(raw) > 1:
         names, texts = " or ".join(dict.fromkeys(name for name, _ in raw)), [text for _, text in raw]
-        hint = f"; write one pattern, '{{{','.join(texts)}}}'" if option.word == "DATA" else ""
+        hint = f"; {option.word} is what comes before the first option" if option.word in dict(raw) else ""
+        hint = f"; write one pattern, '{{{','.join(texts)}}}'" if option.word == "DATA" else hint
         raise UsageError(f"{names} is given more than once: {' and '.join(map(repr, texts))}{hint}")
     return _one_value(option, *raw[0])
 
@@ -373,9 +374,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
     """
     width = min(shutil.get_terminal_size().columns, 100)
     required = [each for each in options if each.default is MISSING]
-    usage = [
-        f"{each.word}{' ...' * each.many}" if each.word else f"{each.names[0]} {each.metavar}" for each in required
-    ]
+    usage = [f"{one.word}{' ...' * one.many}" if one.word else f"{one.names[0]} {one.metavar}" for one in required]
     lines = [f"usage: {' '.join([program, *usage, '[options]'])}"]
     for paragraph in summary_of(kind):
         lines += ["", *textwrap.wrap(paragraph, width, break_on_hyphens=False)]
