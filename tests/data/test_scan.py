@@ -321,12 +321,13 @@ def test_what_is_no_file_of_the_folder_is_refused_and_not_opened(shared: Path, t
         "inside.avi": "usable",
     } | dict.fromkeys(("device.mp4", "folder.mp4", "others", "outside.avi", "pipe.mp4"), "unreadable")
     reasons = {report.path: report.reason for report in result.reports}
-    assert reasons["outside.avi"] == f"links out of the data folder to {good.resolve()}; a list file may name it"
-    assert reasons["others"] == f"links out of the data folder to {good.parent.resolve()}; a list file may name it"
+    for name, target, named in (("outside.avi", good, "it"), ("others", good.parent, "its videos")):
+        remedy = f"copy it into the folder, or name {named} in a list file and give that as DATA"
+        assert reasons[name] == f"links out of the data folder to {target.resolve()}; {remedy}"
     assert reasons["pipe.mp4"] == reasons["folder.mp4"] == "is not a file"
     listed = tmp_path / "list.txt"
-    listed.write_text("data/outside.avi\n/dev/zero\n")
-    assert [report.verdict for report in scan_folder(listed).reports] == ["usable", "unreadable"]
+    listed.write_text(f"data/outside.avi\n{good.resolve()}\n/dev/zero\n")
+    assert [report.verdict for report in scan_folder(listed).reports] == ["usable", "usable", "unreadable"]
 
 
 def test_data_folder_may_be_a_link_itself(shared: Path, tmp_path: Path) -> None:

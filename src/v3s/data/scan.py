@@ -145,7 +145,9 @@ def read_all(
     if videos.stays_inside:
         for path in paths:
             if target := video_link_outside(videos.root / path, videos.root):
-                reason = f"links out of the data folder to {target}; a list file may name it"
+                what = "its videos" if Path(target).is_dir() else "it"
+                remedy = f"copy it into the folder, or name {what} in a list file and give that as DATA"
+                reason = f"links out of the data folder to {target}; {remedy}"
                 outcomes[path] = Failure("open", reason)
     unknown = [path for path in paths if path not in outcomes]
     num_to_fetch = {path: number for path in unknown if (number := bytes_to_fetch(videos.root / path))}
