@@ -98,7 +98,10 @@ def test_run_folder_contains_what_is_promised(pretrained: Path, config: Pretrain
     assert set(metrics[0]["train"]) == {
         "loss", "loss_spatial", "loss_temporal", "accuracy_spatial", "accuracy_temporal"
     }  # fmt: skip
-    assert "epoch 2/2" in (pretrained / "train.log").read_text()
+    log = (pretrained / "train.log").read_text()
+    assert "epoch 2/2" in log
+    assert "head is not clearly above chance" in log
+    assert f"v3s compare DATA --backbones {pretrained} --out FOLDER shows whether" in log.splitlines()[-1]
 
 
 def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:

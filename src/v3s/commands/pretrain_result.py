@@ -1,5 +1,6 @@
 """The end of a pre-training: what is kept, and what the run says of itself."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -56,7 +57,7 @@ def judge_run(
     console: Console,
     is_first: bool,
 ) -> PretrainResult:
-    """Report which epoch is kept and the verdict on it, also in train.log.
+    """Report which epoch is kept and the verdict on it, also in train.log, and, if it is bad, what shows more.
 
     Args:
         run: the folder of a finished run.
@@ -71,9 +72,13 @@ def judge_run(
     best_epoch = int(results.pop("epoch"))
     epochs = read_metrics(run.path / METRICS)
     judged = verdict(task, results, num_clips, epochs, len(epochs) * clips_per_epoch, can_go_on)
+    worth = []
+    if heads_at_chance(task, results, num_clips):
+        command = f"v3s compare DATA --backbones {shlex.quote(str(run.path))} --out FOLDER"
+        worth = [f"on labelled videos, {command} shows whether its vectors are worth using"]
     with open_log(run if is_first else None) as log:
         report = reporter(log, console)
-        for line in (f"kept epoch {best_epoch}: validation {describe(results)}", *judged):
+        for line in (f"kept epoch {best_epoch}: validation {describe(results)}", *judged, *worth):
             report(line)
     say(console, str(run.path / WEIGHTS))
     return PretrainResult(run.path, best_epoch, results, tuple(judged))
