@@ -116,11 +116,13 @@ def test_a_killed_job_goes_on_at_the_parts_that_are_missing(
     with pytest.raises(ValueError, match="5 of 9 parts are missing"):
         merge(MergeConfig(parts=(str(rows),), out=str(tmp_path / "merged")), console=QUIET)
     kept = {path: path.stat().st_mtime_ns for path in rows.glob("part-*.parquet")}
+    with pytest.raises(ValueError, match="contains the rows of another job"):
+        embed(replace(config, num_clips=3), console=QUIET)
     assert_same(embed(config, console=QUIET), plain)
     assert len(kept) == 4
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert not list(rows.glob(".*"))
-    with pytest.raises(ValueError, match="contains the rows of another job"):
+    with pytest.raises(ValueError, match="contains vectors from another network or preprocessing"):
         embed(replace(config, num_clips=3), console=QUIET)
     assert len(embed(replace(config, num_clips=3, overwrite=True), console=QUIET)) == 24
 
