@@ -78,9 +78,9 @@ def spans(embedded: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(embedded["spans"], tmp_path / "spans"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def previews() -> Iterator[Previews]:
-    """One process that decodes, for all tests."""
+    """One process that decodes, for all tests of a file: tests of other rooms count the processes that are left."""
     made = Previews(1)
     made.start()
     yield made
