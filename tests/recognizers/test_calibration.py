@@ -74,7 +74,7 @@ def test_few_rows_change_nothing_and_say_so() -> None:
     probabilities, labels = answers(3.0, num_rows=FEWEST)
     few, enough = calibrate(probabilities[1:], labels[1:]), calibrate(probabilities, labels)
     assert (few.temperature, few.loss_after) == (1, few.loss_before)
-    assert str(few).startswith("none, since 99 held-out videos are too few (100 are needed)")
+    assert str(few).startswith("none, with only 99 held-out videos (100 are needed)")
     assert enough.temperature > 2
     assert str(enough).startswith("temperature 2.")
 

@@ -158,7 +158,7 @@ def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     assert result.num_unsure > 40
     assert sum(result.by_class.values()) == 48
     assert f"48 spans, {result.num_events} events; {result.num_unsure} are unsure: the probability is below 1" in text
-    assert "calibration: none, since 16 held-out videos are too few (100 are needed)" in text
+    assert "calibration: none, with only 16 held-out videos (100 are needed)" in text
 
 
 def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
@@ -171,7 +171,7 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     listed.write_text("\n".join(["path,start,end,label", *lines]))
     probe(replace(probing, data=str(listed), save=str(tmp_path / "saved")), console=out)
     assert isinstance(out.file, StringIO)
-    sentence = "48 held-out spans are too few"
+    sentence = "with only 48 held-out spans"
     assert sentence in out.file.getvalue()
     _, text = printed(replace(config, data=str(listed), recognizer=str(tmp_path / "saved")))
     assert "48 spans, " in text

@@ -1,5 +1,6 @@
 """Checkpoints and sets of weights: after a kill, on a full disk or after damage, something intact can be loaded."""
 
+import io
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from v3s.backbones import create_backbone
 from v3s.features.saved import describe_trained, load_pretext_model, save_trained
@@ -19,7 +21,9 @@ from v3s.files.writing import NEXT, CheckpointError, SaveError, finish_together
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.train.checkpoint import PREVIOUS, load_checkpoint, load_newest_checkpoint, save_checkpoint
+from v3s.train.checkpoint import PREVIOUS, load_checkpoint, load_newest_checkpoint, save_checkpoint, saved_epoch
+from v3s.train.run import says_how_to_resume
+from v3s.train.stop import TrainingStoppedError
 
 SAMPLING = Sampling(clip_frames=4, clip_size=16, canvas_size=32)
 
@@ -188,3 +192,26 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
     (tmp_path / "b/backbone.safetensors").replace(tmp_path / "a/backbone.safetensors")
     with pytest.raises(CheckpointError, match=r"damaged, or not the weights described by the config\.json next to it"):
         load_pretext_model(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        ("{}", "results.epoch is missing"),
+        ('{"results": 3}', "results.epoch is missing"),
+        ('{"results": {"epoch": "3"}}', "results.epoch is"),
+        ("{", "JSON"),
+    ],
+)
+def test_a_forged_description_does_not_hide_how_to_resume(tmp_path: Path, written: str, wrong: str) -> None:
+    (tmp_path / "config.json").write_text(written)
+    with pytest.raises(CheckpointError, match=wrong):
+        saved_epoch(tmp_path)
+    told = io.StringIO()
+    with (
+        pytest.raises(TrainingStoppedError),
+        says_how_to_resume("pretrain", str(tmp_path), Console(file=told, width=1000)),
+    ):
+        raise TrainingStoppedError("stopped", signal.SIGTERM)
+    assert wrong in told.getvalue()
+    assert told.getvalue().endswith(f"resume with: v3s pretrain --out {tmp_path} --resume\n")

@@ -363,7 +363,7 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
         describe=job.train.describe,
         score=score_by(config.keep, mean_accuracy),
         save=partial(_save, job, model),
-        load=lambda folder: int(load_saved(folder, model).results["epoch"]),
+        load=partial(load_saved, model=model),
         save_start=job.started is not None,
         statistics_clips=config.statistics_clips,
         minutes=config.minutes,

@@ -205,9 +205,9 @@ def _results(model: Model, record: Record) -> str:
 
 def _calibration(values: Mapping[str, Any]) -> str:
     found = Calibration(**values)
-    held_out = f"{found.num_videos:,} held-out {found.noun}s"
+    held_out = counted(found.num_videos, f"held-out {found.noun}")
     if not found.is_fitted:
-        return f"none, since {held_out} are too few"
+        return f"none, with only {held_out}"
     return (
         f"temperature {found.temperature:.3g}, fitted on {held_out}; the expected calibration error there is "
         f"{found.error_before:.1%} before and {found.error_after:.1%} after"

@@ -157,14 +157,21 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_value(path: Path, name: str, kind: Any) -> Any:
     """One value of a JSON object in a file.
 
+    Args:
+        path: the file.
+        name: of the value; one in another object has that one's name and a dot before its own.
+        kind: the type, as annotated.
+
     Raises:
         CheckpointError: see `read_json`, or the value is missing or not of this type.
     """
-    values = read_json(path)
+    value: Any = read_json(path)
     try:
-        return checked(kind, values[name], name)
-    except KeyError as error:
-        raise CheckpointError(f"{path}: {name} is missing") from error
+        for part in name.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise ValueError(f"{name} is missing")
+            value = value[part]
+        return checked(kind, value, name)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from v3s.files.text import counted
+
 _LEAST = 1e-12  # a smaller probability counts as this one, so that the loss is finite
 _NUM_BINS = 15
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -58,15 +60,16 @@ class Calibration:
         return self.num_videos >= FEWEST or self.temperature != 1
 
     def __str__(self) -> str:
+        held_out = counted(self.num_videos, f"held-out {self.noun}")
         if not self.is_fitted:
             return (
-                f"none, since {self.num_videos:,} held-out {self.noun}s are too few ({FEWEST} are needed); on them the "
-                f"expected calibration error is {self.error_before:.1%}"
+                f"none, with only {held_out} ({FEWEST} are needed); the expected calibration error there is "
+                f"{self.error_before:.1%}"
             )
         return (
-            f"temperature {self.temperature:.3g} on {self.num_videos:,} held-out {self.noun}s: expected calibration "
-            f"error {self.error_before:.1%} before, {self.error_after:.1%} after; negative log-likelihood "
-            f"{self.loss_before:.3f} before, {self.loss_after:.3f} after"
+            f"temperature {self.temperature:.3g} on {held_out}: expected calibration error {self.error_before:.1%} "
+            f"before, {self.error_after:.1%} after; negative log-likelihood {self.loss_before:.3f} before, "
+            f"{self.loss_after:.3f} after"
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints for resuming: each one contains its own SHA-256, and the previous one is kept."""
+"""Checkpoints for resuming: each one contains its own SHA-256, and the previous one is kept. And the saved epoch."""
 
 import hashlib
 import io
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from v3s.files.writing import CheckpointError, write_atomically
+from v3s.files.reading import read_value
+from v3s.files.writing import DESCRIPTION, CheckpointError, current, write_atomically
 
 PREVIOUS = "previous.pt"
 _DIGEST_LENGTH = 64  # SHA-256 in hexadecimal digits
@@ -71,3 +72,12 @@ def load_newest_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
         if not previous.exists():
             raise CheckpointError(f"{error}; there is no earlier checkpoint: start again with --overwrite") from error
         return load_checkpoint(previous), str(error)
+
+
+def saved_epoch(folder: Path) -> int:
+    """The epoch after which the weights in a folder were saved.
+
+    Raises:
+        CheckpointError: config.json is missing or damaged, or does not contain the epoch.
+    """
+    return int(read_value(current(folder, DESCRIPTION), "results.epoch", int))

@@ -14,7 +14,7 @@ import torch
 
 from v3s.data.quarantine import Quarantine
 from v3s.train.callbacks import Callbacks
-from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint
+from v3s.train.checkpoint import load_newest_checkpoint, save_checkpoint, saved_epoch
 from v3s.train.distributed import Agreement, Processes, wait_for_all
 from v3s.train.finite import BadBatch, FiniteGuard, NonFiniteError, save_bad_batch
 from v3s.train.loop import Batch, Clock, Sums, set_training_mode, timed, train_step, validate
@@ -95,7 +95,7 @@ def _estimate_again(
     wait_for_all(training.processes)  # until the first has written the weights
     folders = defaultdict(list)
     for folder in (run.path, run.last_weights):
-        folders[job.load(folder)].append(folder)
+        folders[saved_epoch(folder)].append(folder)
     for epoch, same in folders.items():
         job.load(same[0])
         order = replace(job.order, first_epoch=epoch, num_epochs=epoch + 1)

@@ -41,7 +41,7 @@ from v3s import argv
 from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine, failures_in
 from v3s.files.lock import is_free
-from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text, read_value
+from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.remote.address import without_secrets
 from v3s.files.text import as_text, counted, say
 from v3s.files.weights import WEIGHTS
@@ -49,6 +49,7 @@ from v3s.files.writing import (
     DESCRIPTION,
     NEXT,
     PART,
+    CheckpointError,
     SaveError,
     append_line,
     finish_together,
@@ -57,7 +58,7 @@ from v3s.files.writing import (
     write_json,
     write_whole,
 )
-from v3s.train.checkpoint import PREVIOUS
+from v3s.train.checkpoint import PREVIOUS, saved_epoch
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.tensorboard import EVENTS
 from v3s.video.warp import numba_version
@@ -361,8 +362,10 @@ def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
 def _usable_weights(run: Path) -> str:
     if not (run / DESCRIPTION).is_file():
         return "no epoch has ended, so there are no weights to use yet"
-    epoch = read_value(run / DESCRIPTION, "results", dict[str, Any])["epoch"]
-    return f"{run / WEIGHTS} has the weights of epoch {epoch:,}, which can be used as they are"
+    try:
+        return f"{run / WEIGHTS} has the weights of epoch {saved_epoch(run):,}, which can be used as they are"
+    except CheckpointError as error:
+        return f"its weights cannot be used: {error}"
 
 
 def hash_of_files(paths: Iterable[str]) -> str:

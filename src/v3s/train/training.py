@@ -143,7 +143,7 @@ class TrainingJob:
         console: where to report.
         statistics_clips: number of training clips, at most an epoch, on which batch norm's statistics of the saved
             weights are estimated at the end; 0 keeps the running averages.
-        load: loads what ``save`` wrote into the model and returns its epoch; needed with ``statistics_clips``.
+        load: loads what ``save`` wrote into the model; needed with ``statistics_clips``.
         save_start: whether to write a checkpoint before the first step, so that resuming needs nothing that the
             weights were loaded from.
         callbacks: what is called after each step and epoch, in the first process.
@@ -165,7 +165,7 @@ class TrainingJob:
     console: Console
     statistics_clips: int = 0
     minutes: float | None = None
-    load: Callable[[Path], int] | None = None
+    load: Callable[[Path], object] | None = None
     save_start: bool = False
     callbacks: Sequence[Callback] = ()
     after_epoch: Callable[[], None] = lambda: None
