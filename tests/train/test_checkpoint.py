@@ -203,15 +203,17 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
         ("{", "JSON"),
     ],
 )
-def test_a_forged_description_does_not_hide_how_to_resume(tmp_path: Path, written: str, wrong: str) -> None:
+@pytest.mark.parametrize("stopped", [TrainingStoppedError("stopped", signal.SIGTERM), KeyboardInterrupt()])
+def test_nothing_hides_how_to_resume(tmp_path: Path, written: str, wrong: str, stopped: BaseException) -> None:
+    """Neither a forged description, nor a second Ctrl-C."""
     (tmp_path / "config.json").write_text(written)
     with pytest.raises(CheckpointError, match=wrong):
         saved_epoch(tmp_path)
     told = io.StringIO()
     with (
-        pytest.raises(TrainingStoppedError),
+        pytest.raises(type(stopped)),
         says_how_to_resume("pretrain", str(tmp_path), Console(file=told, width=1000)),
     ):
-        raise TrainingStoppedError("stopped", signal.SIGTERM)
+        raise stopped
     assert wrong in told.getvalue()
     assert told.getvalue().endswith(f"resume with: v3s pretrain --out {tmp_path} --resume\n")

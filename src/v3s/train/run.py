@@ -346,12 +346,15 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
 @contextmanager
 def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
-    """A context in which a run that is stopped, or that cannot write, says how it is resumed, and what can be used."""
+    """A context in which a run that is stopped, or that cannot write, says how it is resumed, and what can be used.
+
+    A second Ctrl-C, for example while the page of a stopped run is written, takes nothing of this away.
+    """
     resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
     try:
         yield
-    except TrainingStoppedError as stopped:
-        say(console, f"{stopped}; {_usable_weights(Path(out))}; {resume}")
+    except (TrainingStoppedError, KeyboardInterrupt) as stopped:
+        say(console, "; ".join(filter(None, [str(stopped), _usable_weights(Path(out)), resume])))
         raise
     except SaveError as error:
         if not (Path(out) / CONFIG).is_file():
