@@ -18,7 +18,7 @@ from v3s.data.lists.splits import list_videos
 from v3s.data.reports import FileReport, rate_advice
 from v3s.data.scan import Scan, scan
 from v3s.data.spans import usual_rate
-from v3s.data.streams import load_runs, load_views, plan_runs
+from v3s.data.streams import complete_rows, load_runs, plan_runs
 from v3s.data.views import View, read_clips
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import TASKS
@@ -219,9 +219,11 @@ def test_streamed_clips_are_those_read_alone(
     monkeypatch.setattr("v3s.data.streams._RUN_BYTES", 3 * 8 * 32**2 * 7)
     video = index_video(steady(tmp_path / "a.mp4", 25, 9, keys=keys))
     table, view = table_of(video, **options), View(clip_frames=8, clip_size=32, num_clips=4, stride=0)
-    streamed = dict(load_views(table, view, num_workers=workers))
-    assert list(streamed) == list(range(len(table)))
-    for row, clips in streamed.items():
+    wanted = [*range(1, len(table)), 0]
+    parts = ((run, [clips]) for run, clips in load_runs(table, view, num_workers=workers, videos=wanted))
+    streamed = list(complete_rows(parts, table, view, wanted))
+    assert [row for row, _ in streamed] == wanted
+    for row, (clips,) in streamed:
         assert torch.equal(clips, read_clips(table, row, view, view.clips(int(table.num_frames[row]))))
 
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.streams import load_views
 from v3s.data.views import View, count_padded, evenly_spaced, read_clips
 from v3s.video.decode import read_frames
 from v3s.video.warp import warp
@@ -110,14 +109,6 @@ def test_read_clips_returns_the_given_frames(table: IndexTable) -> None:
     assert torch.equal(clips[1, :, 2], alone)
     assert torch.equal(clips[1, :, 3], alone)
     assert torch.equal(clips[0, :, 2:], clips[1, :, :2])
-
-
-def test_load_views_gives_every_video_in_order(table: IndexTable) -> None:
-    view = View(clip_frames=4, clip_size=16, num_clips=2)
-    assert [video for video, _ in load_views(table, view, num_workers=0)] == list(range(len(table)))
-    chosen = list(load_views(table, view, num_workers=0, videos=[5, 2]))
-    assert [video for video, _ in chosen] == [5, 2]
-    assert torch.equal(chosen[1][1], read_clips(table, 2, view, view.clips(40)))
 
 
 def test_count_padded_counts_videos_shorter_than_a_clip(table: IndexTable) -> None:

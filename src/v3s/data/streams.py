@@ -5,7 +5,7 @@ the nearest key frame. A file without key frames near its runs is read as a stre
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -190,20 +190,6 @@ def complete_rows(
             clips = sorted(found.pop(expected), key=lambda clip: clip[0])
             yield expected, [torch.stack(column) for column in zip(*(clip for _, clip in clips), strict=True)]
             expected = next(waiting, None)
-
-
-def load_views(
-    table: IndexTable, view: View, *, num_workers: int, videos: Sequence[int] | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield one video at a time, (number, uint8 clips), in the order of ``videos`` (all by default).
-
-    Raises:
-        VideoError: a file failed after the scan; no file is skipped silently.
-    """
-    numbers = range(len(table)) if videos is None else videos
-    runs = load_runs(table, view, num_workers=num_workers, videos=numbers)
-    parts = ((run, [clips]) for run, clips in runs)
-    return ((video, clips) for video, (clips,) in complete_rows(parts, table, view, numbers))
 
 
 def _only(items: list[tuple[ClipRun, Tensor]]) -> tuple[ClipRun, Tensor]:
