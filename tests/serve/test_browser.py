@@ -387,6 +387,27 @@ def test_a_button_labels_the_span_that_the_keys_went_to(files: Path, window: Ope
         until(lambda: "walk" not in page.evaluate(marks))
 
 
+def test_undo_keeps_what_another_window_has_changed_since(files: Path, window: Open) -> None:
+    marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
+    with serving(files) as address:
+        one, other = window(address), window(address)
+        for name in ("walk", "run"):
+            one.locator("#new-class input").fill(name)
+            one.locator("#new-class button").click()
+            one.wait_for_selector(f"#classes >> text={name}")
+        one.locator("#grid .tile").nth(0).focus()
+        one.keyboard.type("11")
+        until(lambda: other.evaluate(marks)[:2] == ["walk", "walk"])
+        other.locator("#grid .tile").nth(1).focus()
+        other.keyboard.type("2")
+        until(lambda: other.evaluate(marks)[1] == "run")
+        one.keyboard.type("u")
+        until(lambda: one.locator("#message").inner_text().startswith("Not undone: another window"))
+        until(lambda: one.evaluate(marks)[:2] == ["walk", "run"])
+        one.keyboard.type("u")  # the label before it is still its own
+        until(lambda: one.evaluate(marks)[:2] == [None, "run"])
+
+
 def slowly(route: Route) -> None:
     time.sleep(0.2)
     route.continue_()

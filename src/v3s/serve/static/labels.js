@@ -1,6 +1,6 @@
 // The classes, the keys that give them, and what the probe learned from them.
 
-import { ask, element, send } from "./api.js";
+import { ask, element, Refused, send } from "./api.js";
 
 const POLL_MS = 2000;
 
@@ -63,7 +63,7 @@ export class Labels {
     return this.inTurn(async () => {
       const before = span.mark;
       await this.setLabel(span, name);
-      this.undo.push({ span, before });
+      this.undo.push({ span, before, given: name });
     });
   }
 
@@ -71,7 +71,12 @@ export class Labels {
     return this.inTurn(async () => {
       const last = this.undo.at(-1);
       if (!last) return;
-      await this.setLabel(last.span, last.before);
+      const { row } = last.span, found = await ask("/api/labels", { rows: row });
+      if (found.marks[row] === last.given) await this.setLabel(last.span, last.before);
+      else { // undone, it would take away what another window has done
+        this.take(found);
+        this.calls.onError(new Refused("Not undone: another window has changed this label since."));
+      }
       this.undo.pop(); // not before: a server that did not answer is asked again
     });
   }
