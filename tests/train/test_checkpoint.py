@@ -207,6 +207,7 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
 def test_nothing_hides_how_to_resume(tmp_path: Path, written: str, wrong: str, stopped: BaseException) -> None:
     """Neither a forged description, nor a second Ctrl-C."""
     (tmp_path / "config.json").write_text(written)
+    (tmp_path / "config.yaml").write_text("")
     with pytest.raises(CheckpointError, match=wrong):
         saved_epoch(tmp_path)
     told = io.StringIO()
@@ -217,3 +218,13 @@ def test_nothing_hides_how_to_resume(tmp_path: Path, written: str, wrong: str, s
         raise stopped
     assert wrong in told.getvalue()
     assert told.getvalue().endswith(f"resume with: v3s pretrain --out {tmp_path} --resume\n")
+
+
+def test_nothing_is_said_of_resuming_what_has_not_begun(tmp_path: Path) -> None:
+    told = io.StringIO()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        says_how_to_resume("pretrain", str(tmp_path), Console(file=told, width=1000)),
+    ):
+        raise KeyboardInterrupt
+    assert told.getvalue() == ""

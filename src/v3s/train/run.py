@@ -354,7 +354,8 @@ def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
     try:
         yield
     except (TrainingStoppedError, KeyboardInterrupt) as stopped:
-        say(console, "; ".join(filter(None, [str(stopped), _usable_weights(Path(out)), resume])))
+        if (Path(out) / CONFIG).is_file():  # else nothing has begun that can be resumed
+            say(console, "; ".join(filter(None, [str(stopped), _usable_weights(Path(out)), resume])))
         raise
     except SaveError as error:
         if not (Path(out) / CONFIG).is_file():
