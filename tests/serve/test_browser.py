@@ -406,6 +406,19 @@ def test_undo_keeps_what_another_window_has_changed_since(files: Path, window: O
         until(lambda: one.evaluate(marks)[:2] == ["walk", "run"])
         one.keyboard.type("u")  # the label before it is still its own
         until(lambda: one.evaluate(marks)[:2] == [None, "run"])
+        one.locator("#grid .tile").nth(0).focus()
+        one.keyboard.type("1")
+        until(lambda: one.evaluate(marks)[0] == "walk")
+        one.locator("#grid .tile").nth(0).focus()
+        one.keyboard.type("2")
+        until(lambda: other.evaluate(marks)[0] == "run")
+        other.locator("#grid .tile").nth(0).focus()
+        other.keyboard.type("1")
+        until(lambda: one.evaluate(marks)[0] == "walk")
+        one.keyboard.type("uu")  # its first label was the same: not a reason to take away the other window's
+        until(lambda: one.locator("#message").inner_text().startswith("Not undone: another window"))
+        one.wait_for_timeout(1000)
+        assert one.evaluate(marks)[0] == "walk"
 
 
 def slowly(route: Route) -> None:

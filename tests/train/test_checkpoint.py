@@ -200,12 +200,15 @@ def test_weights_that_their_description_does_not_know_are_refused(tmp_path: Path
         ("{}", "results.epoch is missing"),
         ('{"results": 3}', "results.epoch is missing"),
         ('{"results": {"epoch": "3"}}', "results.epoch is"),
+        ('{"results": {"epoch": -1}}', "results.epoch is -1"),
         ("{", "JSON"),
     ],
 )
-@pytest.mark.parametrize("stopped", [TrainingStoppedError("stopped", signal.SIGTERM), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "stopped", [TrainingStoppedError("stopped", signal.SIGTERM), KeyboardInterrupt(), SystemExit(143)]
+)
 def test_nothing_hides_how_to_resume(tmp_path: Path, written: str, wrong: str, stopped: BaseException) -> None:
-    """Neither a forged description, nor a second Ctrl-C."""
+    """Neither a forged description, nor a second signal."""
     (tmp_path / "config.json").write_text(written)
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(CheckpointError, match=wrong):
@@ -228,3 +231,15 @@ def test_nothing_is_said_of_resuming_what_has_not_begun(tmp_path: Path) -> None:
     ):
         raise KeyboardInterrupt
     assert told.getvalue() == ""
+
+
+def test_a_description_that_is_no_file_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    (tmp_path / "config.yaml").write_text("")
+    told = io.StringIO()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        says_how_to_resume("pretrain", str(tmp_path), Console(file=told, width=1000)),
+    ):
+        raise KeyboardInterrupt
+    assert told.getvalue().startswith("its weights cannot be used: ")

@@ -80,4 +80,8 @@ def saved_epoch(folder: Path) -> int:
     Raises:
         CheckpointError: config.json is missing or damaged, or does not contain the epoch.
     """
-    return int(read_value(current(folder, DESCRIPTION), "results.epoch", int))
+    file = current(folder, DESCRIPTION)
+    epoch: int = read_value(file, "results.epoch", int)
+    if epoch < 0:
+        raise CheckpointError(f"{file}: results.epoch is {epoch}; it must be 0 or more")
+    return epoch

@@ -346,16 +346,14 @@ def reporter(log: logging.Logger, console: Console) -> Callable[[str], None]:
 
 @contextmanager
 def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
-    """A context in which a run that is stopped, or that cannot write, says how it is resumed, and what can be used.
-
-    A second Ctrl-C, for example while the page of a stopped run is written, takes nothing of this away.
-    """
+    """A context in which a run that cannot write, or is stopped, also twice, says how it resumes and what is usable."""
     resume = f"resume with: v3s {verb} --out {shlex.quote(out)} --resume"
     try:
         yield
-    except (TrainingStoppedError, KeyboardInterrupt) as stopped:
+    except (TrainingStoppedError, KeyboardInterrupt, SystemExit) as stopped:
         if (Path(out) / CONFIG).is_file():  # else nothing has begun that can be resumed
-            say(console, "; ".join(filter(None, [str(stopped), _usable_weights(Path(out)), resume])))
+            where = f"{stopped}; " if isinstance(stopped, TrainingStoppedError) else ""
+            say(console, f"{where}{_usable_weights(Path(out))}; {resume}")
         raise
     except SaveError as error:
         if not (Path(out) / CONFIG).is_file():
@@ -364,7 +362,7 @@ def says_how_to_resume(verb: str, out: str, console: Console) -> Iterator[None]:
 
 
 def _usable_weights(run: Path) -> str:
-    if not (run / DESCRIPTION).is_file():
+    if not (run / DESCRIPTION).exists():
         return "no epoch has ended, so there are no weights to use yet"
     try:
         return f"{run / WEIGHTS} has the weights of epoch {saved_epoch(run):,}, which can be used as they are"

@@ -72,12 +72,14 @@ export class Labels {
       const last = this.undo.at(-1);
       if (!last) return;
       const { row } = last.span, found = await ask("/api/labels", { rows: row });
-      if (found.marks[row] === last.given) await this.setLabel(last.span, last.before);
-      else { // undone, it would take away what another window has done
+      if (found.marks[row] === last.given) {
+        await this.setLabel(last.span, last.before);
+        this.undo.pop(); // not before: a server that did not answer is asked again
+      } else { // undone, this label or one before it would take away what another window has done
+        this.undo = this.undo.filter((each) => each.span.row !== row);
         this.take(found);
         this.calls.onError(new Refused("Not undone: another window has changed this label since."));
       }
-      this.undo.pop(); // not before: a server that did not answer is asked again
     });
   }
 
