@@ -108,10 +108,12 @@ def test_a_resumed_run_starts_after_its_checkpoint(
     """It is killed when step 5 is done, after the checkpoint of that step and before the callback hears of it."""
     given, before, after = replace(small_pretraining, out=str(tmp_path)), Recorder(), Recorder()
     with killed_after(4):
-        pretrain(given, callbacks=[before], console=QUIET)
+        pretrain(replace(given, resume=True), callbacks=[before], console=QUIET)
+    assert "resuming" not in (tmp_path / "train.log").read_text()  # there was nothing to resume
     assert (before.steps, before.epochs) == ([1, 2, 3, 4], [(1, STEPS)])
     assert [type(end) for end in before.ends] == [KeyboardInterrupt]
     pretrain(replace(given, resume=True, epochs=3), callbacks=[after], console=QUIET)
+    assert "resuming in epoch 2, after step 2" in (tmp_path / "train.log").read_text()
     assert (after.steps, after.epochs) == ([6, 7, 8, 9], [(2, 2 * STEPS), (3, 3 * STEPS)])
     again = Recorder()
     pretrain(replace(given, resume=True, epochs=3), callbacks=[again], console=QUIET)

@@ -290,6 +290,6 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
     elif position.epoch >= job.order.num_epochs:
         longer = "give more --epochs" if training.schedule.can_go_on else "train anew, into another --out"
         report(f"all {position.epoch:,} epochs are finished; {longer} to train longer")
-    elif not job.stops_early(position):
+    elif (position.epoch or position.step) and not job.stops_early(position):  # not at the very start
         report(f"resuming in {where}")
     return position
