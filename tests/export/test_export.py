@@ -101,7 +101,8 @@ def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path,
     results, unread = describe_trained(pretrained).results, ("out", "workers", "batch_size", "checkpoint", "precision")
     assert not [name for name in unread if f"| {name} |" in text]
     assert f"those after epoch {results['epoch']}, that with the lowest validation loss." in text
-    assert f"| temporal | {results['accuracy_temporal']:.1%} ± " in text
+    accuracy = results["accuracy_temporal"]  # of an untrained head; on some CPUs no clip is right, which has no error
+    assert f"| temporal | {accuracy:.1%}{' ± ' if 0 < accuracy < 1 else ' '}" in text
     assert "| spatial |" not in text  # its head has one label
     assert "by which the epoch was chosen" in text
     written = text + (folder / "config.json").read_text(encoding="utf-8")
