@@ -119,9 +119,7 @@ def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Itera
                 early[number] = [[plane.copy() for plane in group] for group in planes]
             else:
                 clip = clip or tuple(np.empty((len(part), len(group), *group[0].shape), np.uint8) for group in planes)
-                for whole, group in zip(clip, planes, strict=True):
-                    for channel, plane in enumerate(group):
-                        whole[place, channel] = plane
+                _write(planes, clip, place)
             if not place_of or number > part[-1] + _MOST_REORDERED:
                 break
         if place_of:  # the decoder lost a frame after a seek: only a pass from the start has it
@@ -138,7 +136,10 @@ def _decode_wanted(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[i
         planes = [list(map(orientation.upright, group)) for group in to_planes(shown(frame, index.window))]
         if planes[0][0].shape != (index.height, index.width):
             raise VideoError(f"{index.path}: {_CHANGED}")
-        yield number, blank(planes, index.mask, colour) if index.mask else planes
+        planes = blank(planes, index.mask, colour) if index.mask else planes
+        del frame  # a frame that fails to decode may show what its buffer last held: buffers return at once
+        yield number, planes
+        planes.clear()
 
 
 def _wanted_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
@@ -163,14 +164,19 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     for number, planes in _decode_wanted(index, sorted(positions)):
         length = sum(map(len, positions.values()))
         clip = clip or tuple(np.empty((length, len(group), *group[0].shape), np.uint8) for group in planes)
-        for whole, group in zip(clip, planes, strict=True):
-            for channel, plane in enumerate(group):
-                for position in positions[number]:
-                    whole[position, channel] = plane
+        for position in positions[number]:
+            _write(planes, clip, position)
         num_missing -= 1
     if num_missing:
         return None
     return Frames(tuple(map(torch.from_numpy, clip)), index.layout.colour)
+
+
+def _write(planes: list[list[np.ndarray]], clip: tuple[np.ndarray, ...], place: int) -> None:
+    """Copy a frame's planes to their place in a clip."""
+    for whole, group in zip(clip, planes, strict=True):
+        for channel, plane in enumerate(group):
+            whole[place, channel] = plane
 
 
 def plan_stretches(index: VideoIndex, wanted: Sequence[int]) -> list[Stretch]:

@@ -29,6 +29,10 @@ NUM_CHECKED_FRAMES = 3
 _DOING: dict[Stage, str] = {"open": "opening", "demux": "reading", "decode": "decoding"}
 
 
+class ConcealedError(VideoError):
+    """The decoder met an error, perhaps one that it conceals: frames may depend on where decoding starts."""
+
+
 @dataclass(slots=True)
 class Pass:
     """What the pass saw, packet by packet and frame by frame.
@@ -204,8 +208,11 @@ def take_pass(
         When its frames are shown.
 
     Raises:
+        ConcealedError: Key frames are asked for, and the decoder meets an error, even one that it conceals.
         VideoError: The file is damaged, lacks frames that it promises, or changes what reading assumes to be constant.
     """
+    if seen.find_key_frames:
+        stream.codec_context.options |= {"err_detect": "explode"}
     for packet in _demux(container, stream, seen):
         tick()
         if packet.size:
@@ -237,10 +244,16 @@ def _demux(container: InputContainer, stream: VideoStream, seen: Pass) -> "Itera
 
 
 def _decode(stream: VideoStream, packet: "Packet[VideoStream]", seen: Pass) -> list[VideoFrame]:
-    """Decode one packet; one that cannot be decoded gives no frame, and those after it are still tried."""
+    """Decode one packet; one that cannot be decoded gives no frame, and those after it are still tried.
+
+    Raises:
+        ConcealedError: Decoding failed, and key frames are asked for.
+    """
     try:
         return stream.decode(packet)
     except av.FFmpegError as error:
+        if seen.find_key_frames:
+            raise ConcealedError(f"{seen.path}: {reason_of(error)}") from error
         seen.note_failure("decode", error)
         return []
 

@@ -9,6 +9,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from v3s.video.container import MAX_SECONDS, VideoError, first_palette, open_video, packets_from
-from v3s.video.first_pass import NUM_CHECKED_FRAMES, Pass, look_of, remarks_on, take_pass
+from v3s.video.first_pass import NUM_CHECKED_FRAMES, ConcealedError, Pass, look_of, remarks_on, take_pass
 from v3s.video.frames import ColourSpace
 from v3s.video.light.mask import mask_to_text
 from v3s.video.light.window import DEEP, ValueWindow, values_of
@@ -179,11 +180,13 @@ def index_video(
 
     A key frame is kept only if seeking to it in a newly opened file gives the pictures that the pass from the start
     gave, in all planes: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
+    A decoder conceals most errors, and what it then shows depends on all that it decoded before: a file with an error
+    anywhere is read in sequence.
 
     Args:
         path: Any container that FFmpeg reads, except playlists; or a folder of frames.
         each_frame: Called with every frame, in order; it belongs to the decoder once the call is over.
-        find_key_frames: Try the key frames; without, the index has none.
+        find_key_frames: Try the key frames; without, or with ``each_frame``, the index has none.
         tick: Called again and again: a long file takes long, and this shows that it does not hang.
 
     Returns:
@@ -198,10 +201,17 @@ def index_video(
     """
     if found := find_stills(path):
         return _index_stills(path, found, each_frame, tick)
-    with open_video(path) as (container, stream):
-        seen = Pass(path, find_key_frames)
+    if find_key_frames and not each_frame:
+        with suppress(ConcealedError):
+            return _index_file(Pass(path, find_key_frames=True), None, tick)
+    return _index_file(Pass(path, find_key_frames=False), each_frame, tick)
+
+
+def _index_file(seen: Pass, each_frame: Callable[[VideoFrame], None] | None, tick: Callable[[], None]) -> VideoIndex:
+    """Take a pass through a file, and try its key frames where that is asked for."""
+    with open_video(seen.path) as (container, stream):
         timing = take_pass(seen, container, stream, each_frame, tick)
-        shortcuts = find_key_frames and bool(timing.timestamps) and seen.num_corrupt == 0
+        shortcuts = seen.find_key_frames and bool(timing.timestamps) and seen.num_corrupt == 0
         steady = (
             shortcuts and not seen.changes
         )  # frames still inside the decoder get the properties that follow a change
@@ -212,8 +222,8 @@ def index_video(
         height, width = seen.orientation.upright_shape(height, width)
         colour = (seen.layout and seen.layout.colour) or ColourSpace()
         return VideoIndex(
-            path=str(path),
-            num_bytes=Path(path).stat().st_size,
+            path=str(seen.path),
+            num_bytes=Path(seen.path).stat().st_size,
             num_frames=len(seen.frame_times),
             num_corrupt=seen.num_corrupt,
             height=height,
