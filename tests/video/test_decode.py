@@ -75,7 +75,7 @@ def decode_in_sequence(path: Path, numbers: Sequence[int], layout: Layout | None
 
 
 def upright_planes(frame: av.VideoFrame, layout: Layout) -> list[np.ndarray]:
-    """Copies of a frame's planes: the buffers go back to the decoder, which shows their content where decoding fails."""
+    """Copies of a frame's planes: its buffer goes back, and a frame that fails to decode shows what it held."""
     return [np.rot90(np.stack(group), frame.rotation // 90, (1, 2)) for group in PlaneReader(layout)(frame)]
 
 
