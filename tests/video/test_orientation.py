@@ -1,5 +1,6 @@
 """A display matrix is a map: each of its eight kinds puts every corner where the map says, in files and in stores."""
 
+import gc
 import itertools
 import struct
 import subprocess
@@ -142,3 +143,17 @@ def test_a_store_of_an_earlier_version_opens() -> None:
     )
     stored = StoredVideo.from_json(old)
     assert (stored.num_frames, stored.remarks, stored.table_checksum) == (2, (), None)
+
+
+def test_a_frame_that_was_looked_at_is_freed_at_once(tmp_path: Path) -> None:
+    """A frame in a reference cycle keeps its buffer until Python collects it: in MJPEG, every frame."""
+    with av.open(str(write(tmp_path / "a.mp4", [0, -ONE, 0, ONE, 0, 0, 0, 0, 1 << 30]))) as container:
+        frames = list(container.decode(video=0))
+    gc.collect()
+    gc.disable()
+    try:
+        assert all(map(orientation_of, frames))
+        del frames
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

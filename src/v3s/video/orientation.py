@@ -1,11 +1,11 @@
 """How a stored picture is mirrored and turned before it is shown: in one of eight ways, by the display matrix."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.frame import VideoFrame
 
 MOST_DEGREES_OFF = 1.0  # of a quarter turn: further off than FFmpeg takes for one, and a file is refused
@@ -86,8 +86,9 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
     Raises:
         ValueError: If it turns by other than a multiple of 90 degrees.
     """
-    beside = cast("Iterable[SideData]", frame.side_data)
-    data = next((data for data in beside if data.type is Type.DISPLAYMATRIX), None)
+    # frame.side_data would make a cycle, which keeps the frame's buffer
+    read = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
+    data = next((data for data in read(frame) if data.type is Type.DISPLAYMATRIX), None)
     if data is None:
         return None
     matrix = np.frombuffer(bytes(data), np.int32).astype(np.float64)
