@@ -204,7 +204,7 @@ HALF, ALL, NONE = (True, False) * 3, (True,) * 6, (False,) * 6
         (HALF, HALF, "No clear difference: "),
         (None, ALL, "None of these backbones is a run of yours"),
         (ALL, None, "Yes: the linear probe on run, your best run, is 50.0 ± 0.0 points above that on random:r3d"),
-        (HALF, NONE, "No clear difference: the linear probe on run, your best run, is 0.0 ± 0.0 points above that on"),
+        (HALF, NONE, "No clear difference: the linear probe on run, your best run, is level with that on random:r3d"),
     ],
 )
 def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None, beginning: str) -> None:

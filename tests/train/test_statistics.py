@@ -77,7 +77,7 @@ def test_saved_weights_get_new_statistics_and_checkpoints_do_not(pretrained: Pat
     logged = read_metrics(pretrained / "metrics.jsonl")[results["epoch"] - 1]["validation"]
     assert results["loss"] != logged["loss"]  # it was validated again
     assert (
-        f"epoch {results['epoch']} with batch-norm statistics re-estimated on 12"
+        f"the kept weights, of epoch {results['epoch']}, with batch-norm statistics re-estimated on 12"
         in (pretrained / "train.log").read_text()
     )
 

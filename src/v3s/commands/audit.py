@@ -28,7 +28,7 @@ from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import Trained, load_pretext_model
-from v3s.files.text import counted, print_table, say, short_repr, text_table
+from v3s.files.text import counted, print_table, say, share_text, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.charts import bar_chart
@@ -347,7 +347,7 @@ def _compare(head: str, scores: Mapping[str, HeadScores], name: str, what: str) 
 
 
 def _percent(score: HeadScores) -> str:
-    return f"{score.accuracy:.1%} ± {score.standard_error:.1%}"
+    return share_text(score.accuracy, score.standard_error)
 
 
 def _cells(result: Audit) -> list[tuple[str, ...]]:

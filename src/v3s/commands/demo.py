@@ -217,27 +217,26 @@ def _retrieve(config: DemoConfig, division: Division, run: Path, console: Consol
     if len(division.videos(TRAIN_LIST).classes) < 2 or not division.videos(TEST_LIST).classes:
         say(console, "retrieval skipped: it needs videos of several classes, in class folders, on both sides")
         return {}
-    return {
-        name: retrieve(
-            RetrieveConfig(
-                data=str(division.root),
-                splits=str(division.out),
-                group=division.test_group,
-                backbone=backbone,
-                num_clips=_NUM_RETRIEVAL_CLIPS,
-                workers=config.workers,
-                device=config.device,
-                precision=config.precision,
-                seed=config.seed,
-                out=str(out),
-            ),
-            console=console,
+    found = {}
+    for name, backbone, out in (
+        ("trained", str(run), run.parent / "retrieval.json"),
+        ("random weights", f"random:{run}", run.parent / "retrieval_random.json"),
+    ):
+        say(console, f"retrieval, {name}:")
+        options = RetrieveConfig(
+            data=str(division.root),
+            splits=str(division.out),
+            group=division.test_group,
+            backbone=backbone,
+            num_clips=_NUM_RETRIEVAL_CLIPS,
+            workers=config.workers,
+            device=config.device,
+            precision=config.precision,
+            seed=config.seed,
+            out=str(out),
         )
-        for name, backbone, out in (
-            ("trained", str(run), run.parent / "retrieval.json"),
-            ("random weights", f"random:{run}", run.parent / "retrieval_random.json"),
-        )
-    }
+        found[name] = retrieve(options, console=console)
+    return found
 
 
 def _training(config: DemoConfig, division: Division, out: Path) -> PretrainConfig:

@@ -16,6 +16,7 @@ from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.scan import Scan, scan
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.reading import read_json
+from v3s.files.text import share_text
 from v3s.files.writing import write_atomically
 from v3s.pages.charts import confusion_matrix, epoch_chart
 from v3s.pages.images import data_uri, mp4, png, small_frames
@@ -104,7 +105,7 @@ def write_demo_page(path: Path, demo: DemoResult) -> None:
         num_epochs=len(metrics),
         num_skipped=len(demo.scan.reports) - demo.scan.num_usable,
         accuracies=[
-            (name, len(head.labels), f"{head.accuracy:.1%} ± {head.standard_error:.1%}", f"{head.chance:.1%}")
+            (name, len(head.labels), share_text(head.accuracy, head.standard_error), f"{head.chance:.1%}")
             for name, head in heads.items()
         ],
         video=middle,
@@ -184,6 +185,6 @@ def _next_steps(demo: DemoResult) -> list[tuple[str, str]]:
     commands = {
         "your own videos under each transform": ["preview", *data, *shorter],
         "which of them are usable": ["check", *data, *least],
-        "a network of them, with settings that suit them and this machine": own,
+        "a network trained on them, with settings that suit them and this machine": own,
     }
     return [(shlex.join(["v3s", *words]), text) for text, words in commands.items()]

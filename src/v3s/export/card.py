@@ -7,7 +7,7 @@ from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
 from v3s.export.model import Model
 from v3s.export.record import HELD_OUT, Record
 from v3s.features.saved import Kind
-from v3s.files.text import counted
+from v3s.files.text import counted, share_text
 from v3s.recognizers.calibration import Calibration
 from v3s.video.light.mask import mask_text
 
@@ -257,10 +257,9 @@ def _licence(model: Model, licence: str | None) -> str:
 
 
 def _percent(share: object, error: object = None) -> str:
-    """A share with its standard error; one of 0 is none, since all were right or all were wrong."""
     if not isinstance(share, int | float):
         return "not recorded"
-    return f"{share:.1%}" + (f" ± {error:.1%}" if error and isinstance(error, int | float) else "")
+    return share_text(share, error if isinstance(error, int | float) else None)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

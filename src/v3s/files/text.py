@@ -61,6 +61,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def error_text(error: float | None) -> str:
+    """A standard error; empty where there is none: where all are right or all are wrong, none can be estimated."""
+    return f"{error:.1%}" if error else ""
+
+
+def share_text(share: float, error: float | None) -> str:
+    """A share, and its standard error if there is one.
+
+    >>> share_text(0.5, 0.02), share_text(1.0, 0.0)
+    ('50.0% ± 2.0%', '100.0%')
+    """
+    return f"{share:.1%} ± {error_text(error)}" if error else f"{share:.1%}"
+
+
 def short_repr(value: Any) -> str:
     """A dataclass in one short line, with tensors, arrays and all that is long by type and size.
 

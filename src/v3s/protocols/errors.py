@@ -6,7 +6,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from v3s.files.text import counted
+from v3s.files.text import counted, share_text
 
 _FEW_GROUPS = 10  # with fewer, also a high share can be not clearly above chance
 
@@ -86,6 +86,6 @@ def chance_sentence(
         return f"{tested} {'is' if num_scores == 1 else 'are'} too few to distinguish a result from chance"
     too_few = f": {sampled} are too few for a clear answer" if num_groups < _FEW_GROUPS else ""
     return (
-        f"the {name} is not clearly above chance: {accuracy:.1%} ± {error:.1%} of {tested}, and a guess gets "
+        f"the {name} is not clearly above chance: {share_text(accuracy, error)} of {tested}, and a guess gets "
         f"{baseline:.1%}; these {noun}s do not show that the vectors distinguish the classes{too_few}"
     )

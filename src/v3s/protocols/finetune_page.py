@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from v3s.files.text import counted, text_table
+from v3s.files.text import counted, error_text, text_table
 from v3s.pages.charts import confusion_matrix, epoch_chart
 from v3s.pages.templates import render
 from v3s.protocols.recognition import RecognitionResult
@@ -77,7 +77,7 @@ def _tested(result: RecognitionResult) -> dict[str, Any]:
 
 def _rows(result: RecognitionResult) -> list[tuple[str, str, str, str, str]]:
     scores, chance = result.scores, result.chance
-    error, majority = f"{scores.standard_error:.1%}", f"{result.majority:.1%}"
+    error, majority = error_text(scores.standard_error), f"{result.majority:.1%}"
     top_5 = [] if scores.top_5 is None else [("test, top-5", f"{scores.top_5:.1%}", "", f"{5 * chance:.1%}", "")]
     return [
         ("test, top-1", f"{scores.top_1:.1%}", error, f"{chance:.1%}", majority),

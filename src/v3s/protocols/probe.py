@@ -19,7 +19,7 @@ from torch import Tensor
 from v3s.features.encoder import LAST, Feature, Pool
 from v3s.features.saved import refuse_foundation
 from v3s.features.source import open_source
-from v3s.files.text import counted, print_table, say, short_repr, text_table
+from v3s.files.text import counted, error_text, print_table, say, share_text, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_folders, require_positive
 from v3s.protocols.classify import (
@@ -171,8 +171,8 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     print_table(console, _table(result, found.parts))
-    error = "" if result.shuffled.standard_error is None else f" ± {result.shuffled.standard_error:.1%}"
-    control = f"shuffled labels: {result.shuffled.mean:.1%}{error} (must be near chance, {result.chance:.1%})"
+    shuffled = share_text(result.shuffled.mean, result.shuffled.standard_error)
+    control = f"shuffled labels: {shuffled} (must be near chance, {result.chance:.1%})"
     say(console, f"{control}; took {60 * result.minutes:.1f} s")
     baseline = max(result.chance, result.majority)
     report_chance(found.parts, "linear probe", result.linear.top_1, baseline, result.linear.standard_error, console)
@@ -311,13 +311,13 @@ def _table(result: ProbeResult, parts: Parts) -> Table:
         f"{result.k} nearest neighbours": result.neighbours,
     }
     rows = [
-        (name, f"{one.top_1:.1%}", f"{one.standard_error:.1%}", "" if one.top_5 is None else f"{one.top_5:.1%}")
+        (name, f"{one.top_1:.1%}", error_text(one.standard_error), "" if one.top_5 is None else f"{one.top_5:.1%}")
         for name, one in probes.items()
     ]
     drawn: dict[str, Draws] = {"linear, shuffled labels": result.shuffled}
     drawn |= {f"linear, labels per class: {run.per_class}": run for run in result.few_labels}
     for name, draws in drawn.items():
-        error = "" if draws.standard_error is None else f"{draws.standard_error:.1%}"
+        error = error_text(draws.standard_error)
         rows.append((f"{name} (draws: {draws.num_draws})", f"{draws.mean:.1%}", error, ""))
     rows.append(("chance", f"{result.chance:.1%}", "", f"{5 * result.chance:.1%}"))
     rows.append(("most frequent class", f"{result.majority:.1%}", "", ""))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from v3s.features.encoder import LAST, Feature, Pool
-from v3s.files.text import counted, print_table, short_repr, text_table
+from v3s.files.text import counted, print_table, share_text, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.pages.images import jpeg_uri, outline, small_frames
@@ -188,8 +188,8 @@ def _rows(result: RetrievalResult) -> list[tuple[str, str, str]]:
         for k, share in result.accuracy.items()
     ]
     precision = f"{result.mean_average_precision:.1%}", f"{result.chance_precision:.1%}"
-    name, share, chance = rows[0]
-    rows[0] = (name, f"{share} ± {result.standard_error:.1%}", chance)
+    name, _, chance = rows[0]
+    rows[0] = (name, share_text(result.accuracy[1], result.standard_error), chance)
     return [*rows, ("mean average precision", *precision)]
 
 

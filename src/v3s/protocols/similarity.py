@@ -27,7 +27,7 @@ from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
 from v3s.features.source import EncoderOptions
 from v3s.files.remote.address import hide_secrets
-from v3s.files.text import counted, print_table, say, text_table
+from v3s.files.text import counted, print_table, say, share_text, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_not_negative, require_positive, require_regular
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
@@ -200,7 +200,7 @@ def _table(report: SimilarityReport, folds: Sequence[int]) -> Table:
     accuracies = zip(folds, report.result.fold_accuracy, strict=True)
     rows = [(f"accuracy, fold {fold}", f"{accuracy:.1%}", "") for fold, accuracy in accuracies]
     table = text_table(title, ("score", "result", "chance"), rows)
-    mean = f"{report.result.mean:.1%} ± {report.result.standard_error:.1%}"
+    mean = share_text(report.result.mean, report.result.standard_error)
     table.add_row("mean accuracy ± standard error", mean, f"{report.chance:.1%}", style="bold")
     table.add_row("area under the ROC curve", f"{report.result.auc:.3f}", "0.500")
     return table

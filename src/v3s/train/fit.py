@@ -97,6 +97,7 @@ def _estimate_again(
     for folder in (run.path, run.last_weights):
         folders[saved_epoch(folder)].append(folder)
     for epoch, same in folders.items():
+        which = "kept" if run.path in same else "last"
         job.load(same[0])
         order = replace(job.order, first_epoch=epoch, num_epochs=epoch + 1)
         with closing(job.train.read(order, usable)) as batches:
@@ -104,8 +105,8 @@ def _estimate_again(
             estimate_statistics(training.model, few, training.compute, training.processes, training.frozen)
         means = _validate(job, epoch, held_out)
         report(
-            f"epoch {epoch} with batch-norm statistics re-estimated on {num_batches * order.batch_size:,} training "
-            f"clips: validation {describe(means)}"
+            f"the {which} weights, of epoch {epoch}, with batch-norm statistics re-estimated on "
+            f"{num_batches * order.batch_size:,} training clips: validation {describe(means)}"
         )
         if training.processes.is_first:
             for folder in same:

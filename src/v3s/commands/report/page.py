@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from v3s.commands.scores import HeadScores
-from v3s.files.text import counted
+from v3s.files.text import counted, error_text
 from v3s.pages.charts import confusion_matrix, epoch_chart, line_chart
 from v3s.pages.templates import render
 
@@ -79,7 +79,7 @@ def _scores(found: Findings) -> tuple[tuple[str, ...], list[tuple[object, ...]]]
     return ("", *(f"{name} head" for name in found.heads)), [
         ("labels", *(len(head.labels) for head in heads)),
         ("accuracy", *(f"{head.accuracy:.1%}" for head in heads)),
-        ("standard error", *(f"{head.standard_error:.1%}" for head in heads)),
+        ("standard error", *(error_text(head.standard_error) for head in heads)),
         ("chance", *(f"{head.chance:.1%}" for head in heads)),
         ("best single answer", *(f"{head.best_single_answer:.1%}" for head in heads)),
         ("most frequent answer", *(f"{head.most_frequent_answer:.1%}" for head in heads)),

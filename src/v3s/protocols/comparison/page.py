@@ -5,13 +5,12 @@ from pathlib import PurePath
 
 from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM
-from v3s.files.text import as_text, counted
+from v3s.files.text import as_text, counted, share_text
 from v3s.pages.charts import bar_chart
 from v3s.pages.templates import render
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
 NUM_LABELS = 5  # of each class
-_PLUS_MINUS = "\u00a0±\u00a0"  # no line breaks there
 _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
@@ -60,18 +59,15 @@ def table_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _row(found: Comparison, row: Compared, name: str) -> tuple[str, ...]:
-    linear, neighbours, retrieval = (_share_text(found.share(row, measure)) for measure in MEASURES)
-    few = "too few videos"
-    if row.few_labels is not None:
-        few = f"{row.few_labels:.1%}" + (
-            "" if row.few_labels_error is None else f"{_PLUS_MINUS}{row.few_labels_error:.1%}"
-        )
+    shares = [found.share(row, measure) for measure in MEASURES]
+    linear, neighbours, retrieval = (_unbroken(share.value, share.error) for share in shares)
+    few = "too few videos" if row.few_labels is None else _unbroken(row.few_labels, row.few_labels_error)
     costs = f"{row.clips_per_second:.3g}", f"{row.num_parameters / 1e6:.3g}"
     return (name, linear, neighbours, few, retrieval, *costs, _licence(row))
 
 
-def _share_text(share: Estimate) -> str:
-    return f"{share.value:.1%}{_PLUS_MINUS}{share.error:.1%}"
+def _unbroken(share: float, error: float | None) -> str:
+    return share_text(share, error).replace(" ", "\u00a0")  # no line breaks there
 
 
 def _licence(row: Compared) -> str:
@@ -109,12 +105,15 @@ def conclusion(found: Comparison) -> list[str]:
 
 
 def _apart(difference: Estimate) -> str:
+    if difference.value == difference.error == 0:
+        return "level with"
     side = "above" if difference.value >= 0 else "below"
     return f"{100 * abs(difference.value):.1f} ± {100 * difference.error:.1f} points {side}"
 
 
 def _difference_text(difference: Estimate) -> str:
-    return f"{100 * difference.value:+.1f}{_PLUS_MINUS}{100 * difference.error:.1f}"
+    error = f"\u00a0±\u00a0{100 * difference.error:.1f}" if difference.error else ""
+    return f"{100 * difference.value:+.1f}{error}"
 
 
 def _difference_rows(found: Comparison) -> list[tuple[str, ...]]:
