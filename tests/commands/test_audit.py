@@ -222,7 +222,7 @@ def test_audit_of_clips(small_videos: Path, tmp_path: Path) -> None:
     temporal, bars = found.conclusions  # the spatial head has one label
     assert temporal.startswith(f"temporal labels: the statistics give {found.rows['paper: all three'][1].accuracy:.1%}")
     assert bars == "videos with bars: 0 of 16"
-    assert temporal in (tmp_path / "audit.html").read_text()
+    assert f"<p>T{temporal[1:]}.</p>" in (tmp_path / "audit.html").read_text()
     assert {pair[1].confusion.sum() for pair in found.rows.values()} == {15}  # 3 clips of a third of 16 videos
     written = json.loads((tmp_path / "audit.json").read_text())
     assert written["rows"]["even: motion"]["temporal"]["accuracy"] == found.rows["even: motion"][1].accuracy

@@ -372,8 +372,9 @@ def _page(result: Audit) -> str:
         scores = {name: pair[place] for name, pair in result.rows.items()}
         first = next(iter(scores.values()))
         if len(first.labels) > 1:
-            values, title = {name: score.accuracy for name, score in scores.items()}, f"Accuracy of the {head} head"
-            charts.append((bar_chart(values, title=title, reference=first.chance, note="chance"), f"{head} head"))
+            values = {name: round(100 * score.accuracy, 1) for name, score in scores.items()}
+            title, tested = f"Accuracy of the {head} head, %", counted(int(first.confusion.sum()), "clip")
+            charts.append((bar_chart(values, title=title, reference=100 * first.chance, note="chance"), tested))
     if result.shown is not None:
         clips = result.shown.permute(0, 2, 3, 4, 1)
         films = [(data_uri(mp4(clip, 8), "video/mp4"), name) for name, clip in zip(STIMULI, clips, strict=True)]
