@@ -61,6 +61,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def as_sentence(line: str) -> str:
+    """What a line of a terminal says, as a sentence of a page.
+
+    >>> as_sentence("the spatial head is above chance")
+    'The spatial head is above chance.'
+    """
+    return f"{line[:1].upper()}{line[1:]}."
+
+
 def error_text(error: float | None) -> str:
     """A standard error; empty where there is none: where all are right or all are wrong, none can be estimated."""
     return f"{error:.1%}" if error else ""

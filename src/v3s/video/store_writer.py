@@ -172,7 +172,7 @@ def store_video(
     start = shard.begin()
     writer = _FrameWriter(path, shard, pixel_format, short_side, (window, mask))
     try:
-        index = index_video(path, each_frame=writer, find_key_frames=False)
+        index = index_video(path, each_frame=writer)
     except BaseException as error:
         shard.cut(start)
         raise (shard.error or error) from None

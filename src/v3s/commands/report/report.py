@@ -19,7 +19,7 @@ from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
 from v3s.data.clips import VALIDATION_EPOCH, BatchOrder, PretextClips
 from v3s.data.scan import Scan
 from v3s.features.saved import describe_trained
-from v3s.files.text import counted, say
+from v3s.files.text import as_sentence, counted, say
 from v3s.files.writing import write_json
 from v3s.pages.images import Pixels, jpeg_uri, tile
 from v3s.pages.templates import write_page
@@ -127,7 +127,7 @@ class RunReport:
         )
         found = Findings(
             lead=lead,
-            sentences=[f"{line[0].upper()}{line[1:]}." for line in self._sentences(answered, heads, metrics)],
+            sentences=list(map(as_sentence, self._sentences(answered, heads, metrics))),
             metrics=metrics,
             heads=heads,
             weights=weights,
