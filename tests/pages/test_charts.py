@@ -62,6 +62,7 @@ def test_a_y_range_keeps_points_at_its_edge() -> None:
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=5), st.sampled_from([1.0, 1e-3, 0.1]))
 @example([1.0, 4.0], 1e-3)  # a third of the range is a power of ten, but for rounding
 @example([0.0, 0.3], 1.0)
+@example([5e-324], 1.0)  # a tenth of it is 0
 def test_all_finite_numbers_are_drawn_with_some_ticks(values: list[float], scale: float) -> None:
     svg = lines(a=[(place, value * scale) for place, value in enumerate(values)])
     numbers = [text for text in texts(svg) if text not in ("Loss", "epoch", "nats", "a")]

@@ -294,7 +294,8 @@ def _ticks(low: float, high: float, *, fewest: int = 5, is_whole: bool = False) 
 def _extent(values: Sequence[float]) -> tuple[float, float]:
     """Return the lowest and the highest number, with a margin if they are equal."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - (abs(low) or 1) * 0.1, low + (abs(low) or 1) * 0.1)
+    margin = 0 if high > low else 0.1 * abs(low) or 0.1  # a tenth of the least number is 0
+    return low - margin, high + margin
 
 
 def _check_series(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
