@@ -199,11 +199,11 @@ HALF, ALL, NONE = (True, False) * 3, (True,) * 6, (False,) * 6
 @pytest.mark.parametrize(
     ("own", "other", "beginning"),
     [
-        (ALL, NONE, "Yes: the linear probe on run, your best run, is 50.0 ± 0.0 points above that on random:r3d"),
-        (NONE, ALL, "Not like this: the linear probe on run, your best run, is 100.0 ± 0.0 points below that on"),
+        (ALL, NONE, "Yes: the linear probe on run, your best run, is 50.0 points above that on random:r3d"),
+        (NONE, ALL, "Not like this: the linear probe on run, your best run, is 100.0 points below that on"),
         (HALF, HALF, "No clear difference: "),
         (None, ALL, "None of these backbones is a run of yours"),
-        (ALL, None, "Yes: the linear probe on run, your best run, is 50.0 ± 0.0 points above that on random:r3d"),
+        (ALL, None, "Yes: the linear probe on run, your best run, is 50.0 points above that on random:r3d"),
         (HALF, NONE, "No clear difference: the linear probe on run, your best run, is level with that on random:r3d"),
     ],
 )
@@ -216,8 +216,8 @@ def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None
     assert ("No converted or foundation model was compared." in sentences) == (other is None)
     if own == NONE:
         assert sentences[1:] == [
-            "run is 50.0 ± 0.0 points below random weights.",
-            "hf:model is 50.0 ± 0.0 points above random weights.",
+            "run is 50.0 points below random weights.",
+            "hf:model is 50.0 points above random weights.",
         ]
 
 

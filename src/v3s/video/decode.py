@@ -118,7 +118,7 @@ def stream_frames(video: Video, wanted: Sequence[int], *, at_once: int) -> Itera
             if (place := place_of.pop(number, None)) is None:
                 early[number] = [[plane.copy() for plane in group] for group in planes]
             else:
-                clip = clip or tuple(np.empty((len(part), len(group), *group[0].shape), np.uint8) for group in planes)
+                clip = clip or _empty_clip(len(part), planes)
                 _write(planes, clip, place)
             if not place_of or number > part[-1] + _MOST_REORDERED:
                 break
@@ -162,14 +162,18 @@ def _fill(index: VideoIndex, positions: dict[int, list[int]]) -> Frames | None:
     clip: tuple[np.ndarray, ...] = ()
     num_missing = len(positions)
     for number, planes in _decode_wanted(index, sorted(positions)):
-        length = sum(map(len, positions.values()))
-        clip = clip or tuple(np.empty((length, len(group), *group[0].shape), np.uint8) for group in planes)
+        clip = clip or _empty_clip(sum(map(len, positions.values())), planes)
         for position in positions[number]:
             _write(planes, clip, position)
         num_missing -= 1
     if num_missing:
         return None
     return Frames(tuple(map(torch.from_numpy, clip)), index.layout.colour)
+
+
+def _empty_clip(length: int, planes: list[list[np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Uninitialised planes for a clip of as many frames, each like this one."""
+    return tuple(np.empty((length, len(group), *group[0].shape), np.uint8) for group in planes)
 
 
 def _write(planes: list[list[np.ndarray]], clip: tuple[np.ndarray, ...], place: int) -> None:

@@ -108,12 +108,16 @@ def _apart(difference: Estimate) -> str:
     if difference.value == difference.error == 0:
         return "level with"
     side = "above" if difference.value >= 0 else "below"
-    return f"{100 * abs(difference.value):.1f} ± {100 * difference.error:.1f} points {side}"
+    return f"{_with_error(f'{100 * abs(difference.value):.1f}', difference)} points {side}"
 
 
 def _difference_text(difference: Estimate) -> str:
-    error = f"\u00a0±\u00a0{100 * difference.error:.1f}" if difference.error else ""
-    return f"{100 * difference.value:+.1f}{error}"
+    return _with_error(f"{100 * difference.value:+.1f}", difference).replace(" ", "\u00a0")  # no line breaks there
+
+
+def _with_error(points: str, difference: Estimate) -> str:
+    """A difference in points, and its error; where all pairs differ alike, none can be estimated."""
+    return f"{points} ± {100 * difference.error:.1f}" if difference.error else points
 
 
 def _difference_rows(found: Comparison) -> list[tuple[str, ...]]:
