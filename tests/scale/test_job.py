@@ -127,6 +127,17 @@ def test_a_killed_job_goes_on_at_the_parts_that_are_missing(
     assert len(embed(replace(config, num_clips=3, overwrite=True), console=QUIET)) == 24
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_never_removed(videos: Path, tmp_path: Path, overwrite: bool) -> None:
+    mine = tmp_path / "rows" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for folder in (mine.parent, mine):
+        with pytest.raises(ValueError, match="contains other things than rows of an engine; move it"):
+            begin_job(folder, list_videos(videos), {}, overwrite=overwrite)
+    assert mine.read_text() == "mine"
+
+
 def test_actors_that_outlive_their_job_do_no_harm(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

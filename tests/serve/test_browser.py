@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route
 
 from tests.serve.conftest import NAMES
 from v3s.data.lists.splits import list_videos
+from v3s.serve.marks import FOLDER
 
 START_SECONDS = 120
 HOSTILE = next(row for row, name in enumerate(sorted(NAMES, key=os.fsencode)) if "<script>" in name)
@@ -367,6 +368,24 @@ def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: O
         assert labels is not None
         assert labels["width"] <= 400
         assert labels["height"] < 200
+
+
+def test_the_page_says_that_a_list_was_replaced(files: Path, window: Open) -> None:
+    """Also while it is open: a person changed the list between two labels."""
+    with serving(files) as address:
+        page, listed = window(address), files / FOLDER / "labels.csv"
+        page.locator("#new-class input").fill("walk")
+        page.locator("#new-class button").click()
+        page.wait_for_selector("#classes >> text=walk")
+        page.keyboard.type("1")
+        until(listed.exists)
+        assert page.locator("#message").is_hidden()
+        listed.write_text(listed.read_text() + "mine.avi,0,,run\n")
+        page.keyboard.type("1")
+        until(lambda: "that list is now" in page.locator("#message").inner_text())
+        listed.write_text(listed.read_text() + "mine.avi,0,,run\n")
+    with serving(files) as address:
+        until(lambda: "labels-2.csv" in window(address).locator("#message").inner_text())
 
 
 def test_a_button_labels_the_span_that_the_keys_went_to(files: Path, window: Open) -> None:

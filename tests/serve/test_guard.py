@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.serve.conftest import HOST, ORIGIN, Open
-from v3s.serve.guard import Guard
+from v3s.serve.guard import Guard, own_hosts
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,11 @@ def test_a_request_of_another_site_is_refused(client: Open, files: Path) -> None
     assert served.get("/api/spans", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert served.get("/api/spans", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
     assert served.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
+def test_on_the_port_of_http_hosts_have_no_port() -> None:
+    assert own_hosts(8000) == {"127.0.0.1:8000", "localhost:8000", "[::1]:8000"}
+    assert own_hosts(80) == {"127.0.0.1:80", "localhost:80", "[::1]:80", "127.0.0.1", "localhost", "[::1]"}
 
 
 def guarded(token: str) -> TestClient:

@@ -129,7 +129,7 @@ def test_a_last_line_that_is_half_written_is_dropped_with_a_word(files: Path, to
     whole = log.read_bytes()
     log.write_bytes(whole + torn)
     marks = marks_of(files)
-    assert "half written" in marks.torn
+    assert "half written" in marks.notice
     assert given(marks) == {0: "a"}
     assert log.read_bytes() == whole
     log.write_bytes(whole + torn)
@@ -141,20 +141,49 @@ def test_a_list_with_labels_of_others_is_kept(files: Path) -> None:
     """A person wrote it, or the log is gone: its labels are nowhere else."""
     with_classes(files, "walk").give([0], "walk")
     folder = files / FOLDER
-    assert marks_of(files).torn == ""
+    assert marks_of(files).notice == ""
     assert [path.name for path in folder.glob("*.csv")] == ["labels.csv"]
     listed = (folder / "labels.csv").read_text()
     (folder / "labels.csv").write_text(listed + "mine.avi,0,,run\n")
     assert marks_of(
         files
-    ).torn == f"{folder / 'labels.csv'} had labels that {LOG} does not have; that list is now " + str(
+    ).notice == f"{folder / 'labels.csv'} had labels that {LOG} does not have; that list is now " + str(
         folder / "labels-1.csv"
     )
     assert (folder / "labels-1.csv").read_text() == listed + "mine.avi,0,,run\n"
     assert (folder / "labels.csv").read_text() == listed
     (folder / LOG).unlink()
-    assert "labels-2.csv" in marks_of(files).torn
+    assert "labels-2.csv" in marks_of(files).notice
     assert (folder / "labels-2.csv").read_text() == listed
+
+
+def test_a_list_that_is_changed_while_the_page_is_open_is_kept(files: Path) -> None:
+    """A second server that writes it is no such change."""
+    marks, other = with_classes(files, "walk"), marks_of(files)
+    for number in range(4):
+        (marks, other)[number % 2].give([number], "walk")
+    assert (marks.notice, other.notice) == ("", "")
+    changed = marks.list_file.read_text() + "mine.avi,0,,run\n"
+    marks.list_file.write_text(changed)
+    marks.give([0], None)
+    assert "labels-1.csv" in marks.notice
+    assert (files / FOLDER / "labels-1.csv").read_text() == changed
+    assert given(marks_of(files)) == dict.fromkeys((1, 2, 3), "walk")
+
+
+def test_labels_of_spans_that_left_the_collection_are_in_the_log(files: Path) -> None:
+    """So the list may lose them, without a word."""
+    marks = with_classes(files, "walk")
+    marks.give([0], "walk")
+    log = files / FOLDER / LOG
+    gone = json.dumps({**json.loads(log.read_text().splitlines()[-1]), "path": "gone.avi"})
+    log.write_text(log.read_text() + gone + "\n")
+    line = next(line for line in marks.list_file.read_text().splitlines() if ",0.000000," in line)
+    name = marks.catalogue.paths[marks.catalogue.file_of[0]]
+    marks.list_file.write_text(marks.list_file.read_text() + line.replace(name, "gone.avi") + "\n")
+    again = marks_of(files)
+    assert (again.notice, again.num_others) == ("", 1)
+    assert not (files / FOLDER / "labels-1.csv").exists()
 
 
 def test_a_log_that_is_removed_in_use_is_not_begun_anew(files: Path) -> None:

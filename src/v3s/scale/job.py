@@ -31,6 +31,7 @@ from v3s.data.index_cache import ReadResult
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
+from v3s.files.lock import is_free
 from v3s.files.parquet import import_pyarrow
 from v3s.files.reading import parse_json, read_as, read_json
 from v3s.files.writing import PART, CheckpointError, write_atomically, write_json
@@ -102,7 +103,7 @@ def begin_job(folder: Path, videos: VideoList, made: Mapping[str, Any], *, overw
         overwrite: remove what another job wrote there.
 
     Raises:
-        ValueError: the folder contains another job.
+        ValueError: the folder contains another job, or anything else, which is never removed.
     """
     num_files = len(dict.fromkeys(videos.paths)) if videos.bounds else len(videos)
     job = Job(
@@ -127,6 +128,8 @@ def begin_job(folder: Path, videos: VideoList, made: Mapping[str, Any], *, overw
         raise ValueError(
             f"{folder} contains the rows of another job ({differing} differ); use --overwrite, or another --out"
         )
+    if folder.exists() and not (is_job(folder) or (folder.is_dir() and is_free(folder, FILES))):
+        raise ValueError(f"{folder} contains other things than rows of an engine; move it, or choose another --out")
     shutil.rmtree(folder, ignore_errors=True)
     write_atomically(folder / FILES, lambda path: _write_files(path, videos, job))
     write_json(folder / JOB, asdict(job))  # last: it marks the folder as complete
@@ -144,7 +147,7 @@ def read_job(folder: Path) -> Job:
     return read_as(Job, read_json(folder / JOB), folder / JOB)
 
 
-def is_job(folder: str) -> bool:
+def is_job(folder: str | Path) -> bool:
     """Whether a folder contains the rows of a job."""
     return (Path(folder) / JOB).is_file()
 

@@ -97,7 +97,6 @@ class _Views:
                 "longest": float(lengths.max()),
                 "latest": float(catalogue.ends.max()),
                 "skipped": len(stored.left_out),
-                "torn": as_text(self.desk.marks.torn),
                 **self._labels(),
             }
         )
@@ -106,7 +105,9 @@ class _Views:
         values = request.query_params
         offset, limit = _number(values.get("offset", "0"), "offset"), _number(values.get("limit", "60"), "limit")
         if not (offset >= 0 and 1 <= limit <= _MAX_PAGE):
-            raise ValueError(f"limit is {limit:g}; it must be 1 to {_MAX_PAGE}")
+            raise ValueError(
+                f"offset is {offset:g} and limit {limit:g}; offset must be 0 or more, limit 1 to {_MAX_PAGE}"
+            )
         order, filters = values.get("order", "listed"), read_filters(values)
         return JSONResponse(await run_in_threadpool(self.desk.page, order, filters, int(offset), int(limit)))
 
@@ -219,8 +220,14 @@ class _Views:
         marks = self.desk.marks
         counts = np.bincount(marks.class_of + 1, minlength=len(marks.classes) + 1).tolist()[1:]
         classes = [{"name": name, "count": count} for name, count in zip(marks.classes, counts, strict=True)]
-        file = as_text(str(marks.list_file.resolve()))
-        return {"version": marks.version, "classes": classes, "others": marks.num_others, "list": file}
+        file, notice = as_text(str(marks.list_file.resolve())), as_text(marks.notice)
+        return {
+            "version": marks.version,
+            "classes": classes,
+            "others": marks.num_others,
+            "list": file,
+            "notice": notice,
+        }
 
     def _mark_of(self, row: int) -> str | None:
         self.desk.catalogue.check_row(row)

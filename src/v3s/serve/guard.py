@@ -18,6 +18,18 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HTTP = 80
+
+
+def in_address(name: str) -> str:
+    """A name or number of a machine in an address of the web."""
+    return f"[{name}]" if ":" in name else name
+
+
+def own_hosts(port: int) -> frozenset[str]:
+    """The values of ``Host`` that lead to a port of this machine; browsers leave out the port of HTTP."""
+    names = [in_address(name) for name in LOOPBACK]
+    return frozenset([*(f"{name}:{port}" for name in names), *(names if port == _HTTP else ())])
 
 
 class Guard:

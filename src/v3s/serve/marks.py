@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.data.lists.listfile import write_spans
+from v3s.data.lists.listfile import span_lines, write_spans
 from v3s.data.store_folder import names_in_list
 from v3s.files.lock import FolderInUseError, only_writer
 from v3s.files.reading import parse_as, read_bytes
@@ -85,7 +85,7 @@ class Marks:
         classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
-        torn: a word about a half line that was cut off, or about a list that others changed, else empty.
+        notice: a word about a half line that was cut off, or about a list that others changed, else empty.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -94,13 +94,16 @@ class Marks:
         self.classes: list[str] = []
         self.class_of: NDArray[np.int64] = np.full(len(catalogue), -1, np.int64)
         self.version = 0
-        self.torn = ""
+        self.notice = ""
         self._others: dict[tuple[str, float, float | None], str] = {}
         self._num_read = 0  # bytes
+        self._written: tuple[int, int, int] | None = None  # the stamp of the list as this process wrote it
         if (self.folder / LOG).exists() or self.list_file.exists():
             with self._alone():
                 if (self.folder / LOG).exists() and (dropped := cut_torn_line(self.folder / LOG)):
-                    self.torn = f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
+                    self.notice = (
+                        f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
+                    )
                 self._read()
                 self._replace_list()
 
@@ -152,6 +155,8 @@ class Marks:
             self._read()
             if label is not None and label not in self.classes:
                 raise ValueError(f"there is no class {label[:_MAX_NAME]!r}; add it first")
+            if self._stamp() not in (None, self._written):
+                self._replace_list()
             self._append(lines)
             self._write_list()
 
@@ -223,21 +228,33 @@ class Marks:
 
     def _replace_list(self) -> None:
         """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
-        kept = free_name(self.list_file)
-        if self.list_file.exists():
-            self.list_file.replace(kept)
+        if self.list_file.exists() and not set(self.list_file.read_bytes().splitlines()) <= set(self._known_lines()):
+            self.list_file.replace(kept := free_name(self.list_file))
+            told = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
+            self.notice = "; ".join(filter(None, (self.notice, told)))
         self._write_list()
-        if not kept.exists():
-            return
-        if set(kept.read_bytes().splitlines()) <= set(self.list_file.read_bytes().splitlines()):
-            kept.unlink()
-        else:
-            self.torn = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
 
     def _write_list(self) -> None:
-        """Write the spans of the collection that have a label."""
+        write_spans(self.list_file, self._labelled())
+        self._written = self._stamp()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """What tells whether the list is the one that this process wrote; None if there is none."""
+        if not self.list_file.exists():
+            return None
+        found = self.list_file.stat()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _known_lines(self) -> list[bytes]:
+        """The lines of all labels of the log, also of spans that are no longer in the collection."""
+        name_in_list = names_in_list(Path(self.catalogue.vectors.description.root))
+        others = ((name_in_list(path), (start, end), label) for (path, start, end), label in self._others.items())
+        return span_lines([*self._labelled(), *others])
+
+    def _labelled(self) -> list[tuple[str, tuple[float, float | None], str | None]]:
+        """The spans of the collection that have a label, as a list names them."""
         name_in_list, spans = names_in_list(Path(self.catalogue.vectors.description.root)), []
         for row in np.flatnonzero(self.class_of >= 0).tolist():
             mark = self._mark(row, self.classes[self.class_of[row]], "")
             spans.append((name_in_list(mark.path), (mark.start, mark.end), mark.label))
-        write_spans(self.list_file, spans)
+        return spans

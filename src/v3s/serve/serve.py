@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from rich.console import Console
 
-from v3s.backbones.device import ComputeOptions, choose_compute
+from v3s.backbones.device import DeviceOptions, choose_compute
 from v3s.features.encoder import Encoder
 from v3s.files.text import counted, say
 from v3s.options import import_extra
@@ -19,7 +19,7 @@ from v3s.vectors.query import open_query_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig(ComputeOptions):
+class ServeConfig(DeviceOptions):
     """Look at a collection in the browser: search by a click, play, filter, and label spans with the keyboard.
 
     Labels are kept in the folder of the vectors: labels/labels.csv is a list that v3s probe and v3s finetune take. The
@@ -66,7 +66,7 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
     from v3s.serve.catalogue import read_catalogue
     from v3s.serve.decoders import Previews
     from v3s.serve.desk import Desk
-    from v3s.serve.guard import LOOPBACK, Guard
+    from v3s.serve.guard import LOOPBACK, Guard, in_address, own_hosts
     from v3s.serve.learning import load_optimiser
     from v3s.serve.marks import Marks
 
@@ -80,17 +80,17 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             catalogue = read_catalogue(vectors)
             marks = Marks(catalogue)
             load_optimiser()
-            if marks.torn:
-                say(console, marks.torn)
+            if marks.notice:
+                say(console, marks.notice)
 
             def open_encoder() -> Encoder:
                 return open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
 
             is_local = config.host in LOOPBACK
             token = None if is_local else secrets.token_urlsafe(16)
-            hosts = frozenset(f"{_in_address(name)}:{port}" for name in LOOPBACK) if is_local else None
+            hosts = own_hosts(port) if is_local else None
             app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
-            address = f"http://{_in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
+            address = f"http://{in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
             options = uvicorn.Config(
                 app, log_level="error", access_log=False, server_header=False, proxy_headers=False, ws="none",
                 lifespan="off", timeout_graceful_shutdown=2,
@@ -104,11 +104,6 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
                 asyncio.run(answer())
         finally:
             previews.stop()
-
-
-def _in_address(name: str) -> str:
-    """A name or number of a machine in an address of the web."""
-    return f"[{name}]" if ":" in name else name
 
 
 def listen_on(host: str, port: int) -> socket.socket:

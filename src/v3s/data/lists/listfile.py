@@ -1,9 +1,11 @@
 """A list file: one video per line, as ``path`` or ``path label``."""
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from v3s.data.lists.folder import names_video
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
@@ -113,12 +115,23 @@ def spans_writer(spans: Iterable[tuple[str, Bounds, str | None]]) -> Writer:
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            writer = csv.writer(opened, lineterminator="\n")
-            writer.writerow([*_SPANS, "label"])
-            for path, bounds, label in spans:
-                writer.writerow([path, *("" if time is None else f"{time:.6f}" for time in bounds), label or ""])
+            _write_spans(opened, spans)
 
     return write
+
+
+def span_lines(spans: Iterable[tuple[str, Bounds, str | None]]) -> list[bytes]:
+    """The lines of the file of `write_spans`, the header among them."""
+    text = io.StringIO(newline="")
+    _write_spans(text, spans)
+    return text.getvalue().encode("utf-8", "surrogateescape").splitlines()
+
+
+def _write_spans(opened: TextIO, spans: Iterable[tuple[str, Bounds, str | None]]) -> None:
+    writer = csv.writer(opened, lineterminator="\n")
+    writer.writerow([*_SPANS, "label"])
+    for path, bounds, label in spans:
+        writer.writerow([path, *("" if time is None else f"{time:.6f}" for time in bounds), label or ""])
 
 
 def _line(*names: str) -> str:

@@ -11,6 +11,7 @@ export class Labels {
     this.classes = [];
     this.version = -1;
     this.undo = [];
+    this.notice = ""; // what the server said about the list of labels
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
     section.addEventListener("mousedown", (event) => { // so that the tile that has the focus keeps it
@@ -48,6 +49,8 @@ export class Labels {
     this.show();
     this.calls.onClasses();
     if (found.marks) this.calls.onMarks(found.marks);
+    if (found.notice !== this.notice) this.calls.onError(new Refused(found.notice));
+    this.notice = found.notice;
   }
 
   inTurn(send) {

@@ -231,14 +231,13 @@ function makeViews() {
 async function start() {
   try {
     const found = await ask("/api/collection");
-    labels.take(found);
     collection = found;
-    if (collection.torn) report(new Refused(collection.torn));
     player.allowSearch(!collection.whole_files);
-    showChoices();
     makeViews();
     state = readAddress();
-    await show();
+    const showing = show(); // which hides messages
+    labels.take(found);
+    await showing;
   } catch (error) { report(error); }
 }
 
