@@ -20,7 +20,7 @@ from v3s.features.encoder import Encoder
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.protocols.compare import CompareConfig, compare
 from v3s.protocols.comparison.page import comparison_markdown, comparison_page, conclusion, short_names
-from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison
+from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 from v3s.protocols.errors import standard_error
 from v3s.protocols.probe import ProbeConfig, probe
 from v3s.protocols.retrieve import RetrieveConfig, retrieve
@@ -181,19 +181,31 @@ def test_a_damaged_row_is_computed_again(
 
 
 def test_a_difference_has_the_error_of_its_pairs() -> None:
-    right, wrong = (True,) * 6, (False,) * 6
-    first = make_row("a", linear=(True, True, False, False, True, True))
-    second = make_row("b", linear=(False, True, False, False, True, True))
-    found = make_comparison(make_row("random:r3d", "random", linear=wrong), first, second)
+    first = make_row("a", linear=(True, True, *HALF[2:]))
+    second = make_row("b", linear=(False, True, *HALF[2:]))
+    found = make_comparison(make_row("random:r3d", "random", linear=NONE), first, second)
     apart = found.difference(first, second, "linear")
-    assert apart.value == pytest.approx(1 / 6)
-    assert apart.error == standard_error(torch.tensor([1.0, 0, 0, 0, 0, 0]), torch.tensor([0, 0, 1, 1, 2, 2]))
-    assert apart.error < found.share(first, "linear").error
-    assert not apart.is_clear
-    assert found.difference(make_row("c", linear=right), found.random, "linear").is_clear
+    assert apart.value == pytest.approx(1 / 14)
+    assert apart.error == standard_error(torch.tensor([1.0] + [0.0] * 13), torch.arange(7).repeat(2))
+    assert not found.is_clear(apart)
 
 
-HALF, ALL, NONE = (True, False) * 3, (True,) * 6, (False,) * 6
+def test_a_difference_is_clear_if_it_is_significant_over_groups() -> None:
+    """Whatever the number of videos: one group, or a few that agree, decide nothing."""
+    most = make_row("a", linear=(*ALL[2:], True, False))
+    found = make_comparison(make_row("random:r3d", "random", linear=NONE), most)
+    few = replace(found, test_groups=(0,) * 4 + (1,) * 4 + (2,) * 6)
+    apart = found.difference(most, found.random, "linear")
+    assert found.is_clear(apart)
+    assert not few.is_clear(few.difference(most, few.random, "linear"))
+    alike = found.difference(make_row("b", linear=ALL), found.random, "linear")
+    assert alike == Estimate(1.0, 0.0)
+    assert found.is_clear(alike)
+    assert not few.is_clear(alike)
+    assert not found.is_clear(Estimate(0.0, 0.0))
+
+
+HALF, ALL, NONE = (True, False) * 7, (True,) * 14, (False,) * 14
 
 
 @pytest.mark.parametrize(
@@ -255,7 +267,7 @@ def make_row(name: str, origin: Any = "pretrained", *, linear: tuple[bool, ...] 
 
 def make_comparison(*rows: Compared) -> Comparison:
     return Comparison(
-        rows=rows, classes=("a", "b"), num_train=4, test_groups=(0, 0, 1, 1, 2, 2), chance=0.5, train_source="train",
+        rows=rows, classes=("a", "b"), num_train=4, test_groups=tuple(range(7)) * 2, chance=0.5, train_source="train",
         test_source="test", num_clips=1,
     )  # fmt: skip
 

@@ -89,7 +89,7 @@ def conclusion(found: Comparison) -> list[str]:
     else:
         difference = found.difference(own, other, "linear")
         short = "No clear difference"
-        if difference.is_clear:
+        if found.is_clear(difference):
             short = "Yes" if difference.value > 0 else "Not like this"
         sentences.append(
             f"{short}: the linear probe on {names[own]}, your best run, is {_apart(difference)} that on "
@@ -99,7 +99,7 @@ def conclusion(found: Comparison) -> list[str]:
         sentences.append("No converted or foundation model was compared.")
     for best in filter(None, (own, other) if other.origin != "random" else ()):
         difference = found.difference(best, random, "linear")
-        clear = "" if difference.is_clear else ", which is no clear difference"
+        clear = "" if found.is_clear(difference) else ", which is no clear difference"
         sentences.append(f"{names[best]} is {_apart(difference)} random weights{clear}.")
     return sentences
 

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from v3s.features.source import Origin
 from v3s.files.text import short_repr
-from v3s.protocols.errors import standard_error
+from v3s.protocols.errors import critical_value, standard_error
 
 Measure = Literal["linear", "neighbours", "retrieval"]
 MEASURES: tuple[Measure, ...] = ("linear", "neighbours", "retrieval")
 OWN_ORIGINS = ("pretrained", "recognizer")
 """Of weights that v3s trained."""
+
+_FEWEST_ALIKE = 7  # 2^-7 < 1 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,6 @@ class Estimate:
     value: float
     error: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether it is a difference of more than two standard errors."""
-        return abs(self.value) > 2 * self.error
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -139,6 +136,16 @@ class Comparison:
     def difference(self, row: Compared, other: Compared, measure: Measure) -> Estimate:
         """How many more test videos a backbone gets right than another, paired by video."""
         return self._share(row.hits(measure) - other.hits(measure))
+
+    def is_clear(self, difference: Estimate) -> bool:
+        """Whether a difference is significant: one-sided, at 1 %, over groups.
+
+        Without an error, all groups differ alike: then by the sign test.
+        """
+        num_groups = len(set(self.test_groups))
+        if difference.error == 0:
+            return difference.value != 0 and num_groups >= _FEWEST_ALIKE
+        return abs(difference.value) > critical_value(num_groups) * difference.error
 
     def best(self, *, own: bool) -> Compared | None:
         """The best of your own runs by linear probe, or of all others and random weights; ``None`` if there is none."""
