@@ -68,6 +68,15 @@ def test_gif_has_all_frames_the_right_duration_and_close_colours() -> None:
         assert container.duration == pytest.approx(0.6e6)
 
 
+def test_a_picture_an_hour_is_shown_at_the_slowest_rate() -> None:
+    """A container counts time in fractions with small denominators."""
+    for data in (gif(smooth_clip(2), 1 / 3600), mp4(smooth_clip(2), 1 / 3600)):
+        with av.open(io.BytesIO(data), "r") as container:
+            assert len(list(container.decode(video=0))) == 2
+            assert container.duration is not None
+            assert container.duration / 1e6 > 500
+
+
 def test_data_uri_contains_the_bytes() -> None:
     head, body = data_uri(b"\x00\xffabc", "image/png").split(",")
     assert head == "data:image/png;base64"

@@ -56,6 +56,11 @@ def test_overlapping_spans_share_their_time() -> None:
     assert all(before[1] == after[0] for before, after in pairwise(found))
 
 
+def test_a_span_inside_of_another_takes_no_time_that_it_does_not_have() -> None:
+    around, inside = Prediction("a", 0, 10, ("x",), (1.0,)), Prediction("a", 1, 2, ("y",), (1.0,))
+    assert shapes([around, inside]) == [(0, 1.5, "x"), (1.5, 2, "y")]
+
+
 def test_a_gap_ends_an_event() -> None:
     assert shapes(spans("aa", seconds=2, stride=5)) == [(0, 2, "a"), (5, 7, "a")]
     rounded = [Prediction("a", 0, 1.96, ("x",), (1.0,)), Prediction("a", 2.0, 4.0, ("x",), (1.0,))]

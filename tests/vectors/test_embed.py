@@ -223,6 +223,9 @@ def test_max_pooling_keeps_positions(config: EmbedConfig) -> None:
     assert vectors.shards[0].vectors.shape == (5, 256)
 
 
+TIMES = "start_seconds", "end_seconds"
+
+
 def read_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
@@ -238,6 +241,9 @@ def test_npy_export(config: EmbedConfig) -> None:
     assert [row["path"] for row in rows] == [vectors.video(number // 2).path for number in range(32)]
     assert rows[0]["label"] == rows[0]["path"].split("/")[0]
     assert float(rows[0]["seconds"]) == pytest.approx(vectors.video(0).seconds)
+    for number, row in enumerate(rows):
+        place = vectors.place_of(number)
+        assert tuple(float(row[name]) for name in TIMES) == (place.start_seconds, place.end_seconds)
 
 
 def test_csv_export(config: EmbedConfig) -> None:
@@ -253,7 +259,16 @@ def test_parquet_export(config: EmbedConfig, dtype: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [parquet]")
     vectors = embed(replace(config, export="parquet", dtype=dtype), console=QUIET)
     table = parquet.read_table(vectors.folder / "vectors.parquet")
-    assert table.column_names == ["path", "label", "start_frame", "end_frame", "num_frames", "seconds", "vector"]
+    assert table.column_names == [
+        "path",
+        "label",
+        "start_frame",
+        "end_frame",
+        "num_frames",
+        "seconds",
+        *TIMES,
+        "vector",
+    ]
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), all_rows(vectors).numpy())
     assert table["path"].to_pylist() == [vectors.video(number).path for number in range(16)]
 

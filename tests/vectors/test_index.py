@@ -106,7 +106,7 @@ def test_kind_by_size(num_vectors: int, dimension: int, kind: str) -> None:
 def test_search_through_the_index(vectors: Vectors, small_videos: Path) -> None:
     index(IndexConfig(vectors=str(vectors.folder), recall_queries=5), console=QUIET)
     path = vectors.video(6).path
-    config = SearchConfig(query=str(small_videos / path), vectors=str(vectors.folder), k=4, workers=0, device="cpu")
+    config = SearchConfig(query=str(small_videos / path), vectors=str(vectors.folder), k=4, device="cpu")
     exact = search(config, console=QUIET)
     approximate = search(replace(config, approximate=True), console=QUIET)
     assert approximate[0].path == path

@@ -123,6 +123,18 @@ def test_incompatible_parts_are_refused(config: EmbedConfig, tmp_path: Path) -> 
     assert not (tmp_path / "all").exists()
 
 
+def test_parts_of_a_list_of_spans_may_share_a_file(config: EmbedConfig, tmp_path: Path) -> None:
+    """A part ends between two spans of a file: together they are the whole list, and no span is there twice."""
+    paths = sorted(str(path) for path in Path(config.data).rglob("*.mp4"))[:2]
+    spans = [f"{path},{start},{start + 0.5}\n" for path in paths for start in (0, 0.5, 1)]
+    (tmp_path / "spans.csv").write_text("".join(["path,start,end\n", *spans]))
+    config = replace(config, data=str(tmp_path / "spans.csv"))
+    parts, whole = embed_parts(config, 3), embed(config, console=QUIET)
+    assert torch.equal(rows(merge(MergeConfig(parts=parts, out=str(tmp_path / "all")), console=QUIET)), rows(whole))
+    with pytest.raises(VectorsError, match="is in both"):
+        merge(MergeConfig(parts=(*parts, parts[0]), out=str(tmp_path / "twice")), console=QUIET)
+
+
 def test_a_stopped_merge_resumes(config: EmbedConfig, tmp_path: Path) -> None:
     both = MergeConfig(parts=embed_parts(config, 2), out=str(tmp_path / "all"))
     before = rows(merge(both, console=QUIET)).clone()

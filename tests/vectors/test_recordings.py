@@ -44,7 +44,7 @@ def config(small_embedding: EmbedConfig, made: Path, tmp_path: Path) -> EmbedCon
 
 def find(vectors: Vectors, query: Path, **options: object) -> tuple[list[Hit], str]:
     console = Console(file=StringIO(), width=160)
-    config = SearchConfig(query=str(query), vectors=str(vectors.folder), workers=0, device="cpu", **options)  # type: ignore[arg-type]
+    config = SearchConfig(query=str(query), vectors=str(vectors.folder), device="cpu", **options)  # type: ignore[arg-type]
     hits = search(config, console=console)
     assert isinstance(console.file, StringIO)
     return hits, console.file.getvalue()

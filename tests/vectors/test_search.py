@@ -72,7 +72,7 @@ def stored(run: Path, small_videos: Path, tmp_path_factory: pytest.TempPathFacto
 
 def find(vectors: Vectors, query: Path, **options: Any) -> tuple[list[Hit], str]:
     console = Console(file=StringIO(), width=160)
-    config = SearchConfig(query=str(query), vectors=str(vectors.folder), workers=0, device="cpu", **options)
+    config = SearchConfig(query=str(query), vectors=str(vectors.folder), device="cpu", **options)
     hits = search(config, console=console)
     assert isinstance(console.file, StringIO)
     return hits, console.file.getvalue()
@@ -227,6 +227,20 @@ def test_page_has_an_image_of_each_hit(
     assert (page.parent / asked.removesuffix("#t=0.00,1.60")).resolve() == query.resolve()
     assert [(page.parent / link).resolve() for link in links] == [Path(hit.clip or "") for hit in hits]
     assert f"4 clips in {clips}" in text
+
+
+def test_the_file_of_the_query_is_known_through_a_link(
+    small_videos: Path, small_embedding: EmbedConfig, tmp_path: Path
+) -> None:
+    videos = sorted(small_videos.glob("*/*.mp4"))[:3]
+    for number, path in enumerate(videos):
+        (tmp_path / f"{number}.mp4").symlink_to(path)
+    listed = tmp_path / "list.txt"
+    listed.write_text("0.mp4\n1.mp4\n2.mp4\n")
+    vectors = embed(replace(small_embedding, data=str(listed), out=str(tmp_path / "vectors")), console=QUIET)
+    for query in (tmp_path / "0.mp4", videos[0]):
+        hits, _ = find(vectors, query, k=3, other_files=True)
+        assert sorted(hit.path for hit in hits) == ["1.mp4", "2.mp4"]
 
 
 def test_a_page_of_many_hits_is_bounded_and_says_so(

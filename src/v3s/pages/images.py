@@ -188,7 +188,7 @@ def _rate(fps: float) -> Fraction:
     """Convert frames per second to the fraction that a container stores."""
     if not 0 < fps < float("inf"):
         raise ValueError(f"frames per second must be positive and finite, got {fps}")
-    return Fraction(fps).limit_denominator(1001)
+    return max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
 
 
 def _encode_still(image: Pixels, codec: str, pixel_format: str, quantiser: int | None = None) -> bytes:

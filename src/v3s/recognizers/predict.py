@@ -34,6 +34,7 @@ _OF_VIDEOS = (
     *("segment", "segment_stride", "fps", "window", "mask", "num_clips"),
 )
 """Options that say which videos are read, and how."""
+_NOT_CALIBRATED = "none, since there were too few videos, or an earlier version wrote the recognizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,5 +190,5 @@ def _report(
         f"{counted(tally.num_spans, noun)}, {counted(tally.num_events, 'event')}; "
         + _unsure(tally.num_unsure, len(classifier.classes), config.unsure_below)
         + (f"; skipped: {len(left_out):,}" if left_out else ""),
-        f"calibration: {classifier.calibration or 'none, since there were too few videos, or an earlier version'}",
+        f"calibration: {classifier.calibration or _NOT_CALIBRATED}",
     )

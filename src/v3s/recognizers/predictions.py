@@ -116,7 +116,7 @@ def join_events(predictions: Iterable[Prediction]) -> Iterator[Event]:
             continue
         if event is not None:
             if follows and start < event.end:
-                start = (start + event.end) / 2
+                start = (start + min(event.end, each.end)) / 2
                 event = replace(event, end=start)
             yield event
         event = Event(each.path, start, each.end, name, probability, 1)

@@ -132,17 +132,20 @@ class Previews:
             return self._pending[asked]
 
     def _make(self, asked: Preview) -> bytes:
-        decoder = self._free.get()
+        decoder, made = self._free.get(), None
         try:
             made = decoder.make(asked)
         finally:
             self._free.put(decoder)
-            with self._lock:
+            with self._lock:  # at once: a preview is pending or made, so nobody makes it again
                 self._pending.pop(asked, None)
-        with self._lock:
-            self._made[asked] = made
-            self._num_bytes += len(made)
-            while self._num_bytes > _MAX_BYTES:
-                _, dropped = self._made.popitem(last=False)
-                self._num_bytes -= len(dropped)
+                if made is not None:
+                    self._keep(asked, made)
         return made
+
+    def _keep(self, asked: Preview, made: bytes) -> None:
+        self._made[asked] = made
+        self._num_bytes += len(made)
+        while self._num_bytes > _MAX_BYTES:
+            _, dropped = self._made.popitem(last=False)
+            self._num_bytes -= len(dropped)

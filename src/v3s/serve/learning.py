@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from v3s.data.groups import number_groups
 from v3s.files.text import counted, short_repr
 from v3s.protocols.classify import linear_probe, logistic_regression, top_k
-from v3s.recognizers.linear import cross_validated
+from v3s.recognizers.linear import cross_validated, fit_linear
 from v3s.serve.catalogue import Catalogue
+from v3s.vectors.labels import stored_features
 
 _ROWS_AT_ONCE = 100_000
 
@@ -48,18 +49,19 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
         classes: names of the classes.
 
     Raises:
-        ValueError: fewer than two classes have labels.
+        ValueError: fewer than two classes have labels, or an earlier version wrote the vectors.
     """
     rows = np.flatnonzero(class_of >= 0)
     present, labels = np.unique(class_of[rows], return_inverse=True)
     if len(present) < 2:
         have = f"all {counted(len(rows), 'label')} are {classes[present[0]]!r}" if len(present) else "no span has one"
         raise ValueError(f"training needs labels of two classes, and {have}; label spans of both")
-    train, targets = catalogue.vectors.take(torch.from_numpy(rows)), torch.from_numpy(labels)
+    train, targets = stored_features(catalogue.vectors, torch.from_numpy(rows)), torch.from_numpy(labels)
     groups = number_groups([catalogue.paths[file] for file in catalogue.file_of[rows]])
     probe = linear_probe(train, targets, train[:1], generator=torch.Generator().manual_seed(0), groups=groups)
+    layer = fit_linear(train, targets, probe.c, len(present))
     parts = torch.split(torch.arange(len(catalogue)), _ROWS_AT_ONCE)
-    found = [logistic_regression(train, targets, catalogue.vectors.take(some), probe.c, len(present)) for some in parts]
+    found = [layer(stored_features(catalogue.vectors, some)).softmax(dim=1) for some in parts]
     names = tuple(classes[number] for number in present)
     held_out = cross_validated(train, targets, probe.c, len(present), groups=groups, seed=0)
     hits = torch.zeros(0) if held_out is None else top_k(*held_out, 1)

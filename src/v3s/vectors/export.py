@@ -16,7 +16,7 @@ from v3s.files.text import as_cell, as_text
 from v3s.files.writing import write_atomically
 from v3s.vectors.collection import Vectors
 
-_ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds")
+_ROW_COLUMNS = ("path", "label", "start_frame", "end_frame", "num_frames", "seconds", "start_seconds", "end_seconds")
 
 
 def _export_npy(vectors: Vectors) -> None:
@@ -49,7 +49,7 @@ def _export_csv(vectors: Vectors) -> None:
 def _export_parquet(vectors: Vectors) -> None:
     """Write vectors.parquet: the description of each row, and the column ``vector``, a list of D numbers."""
     arrow, parquet = import_pyarrow()
-    types = (arrow.string(), arrow.string(), arrow.int32(), arrow.int32(), arrow.int32(), arrow.float64())
+    types = [*2 * [arrow.string()], *3 * [arrow.int32()], *3 * [arrow.float64()]]
     number = arrow.float16() if vectors.description.dtype == "float16" else arrow.float32()
     columns = [*zip(_ROW_COLUMNS, types, strict=True), ("vector", arrow.list_(number, vectors.description.dimension))]
     schema = arrow.schema(columns)
@@ -73,12 +73,17 @@ def _export_parquet(vectors: Vectors) -> None:
 EXPORTS = {"npy": _export_npy, "csv": _export_csv, "parquet": _export_parquet}
 
 
-def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, float]]:
-    """Yield the description of each row: the values of `_ROW_COLUMNS`."""
+def _rows(vectors: Vectors) -> Iterator[tuple[str, str | None, int, int, int, float, float, float]]:
+    """Yield the description of each row: the values of `_ROW_COLUMNS`.
+
+    Frames are counted in the video or span that was embedded, ``num_frames`` and ``seconds`` are its length;
+    ``start_seconds`` and ``end_seconds`` are when the row begins and ends in its file.
+    """
     for shard in vectors.shards:
         for number, start, end in zip(shard.videos.tolist(), shard.starts.tolist(), shard.ends.tolist(), strict=True):
             video = vectors.video(number)
-            yield video.path, video.label, start, end, video.num_frames, video.seconds
+            times = video.time_of(start), video.time_of(end)
+            yield video.path, video.label, start, end, video.num_frames, video.seconds, *times
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Any) -> None:

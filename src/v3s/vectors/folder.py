@@ -164,7 +164,7 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
     else:
         values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
         difference = f"with {', '.join(values)}"
-    append = "bring them up to date with --append, " if differing == ["files_sha256"] else ""
+    append = "bring them up to date with v3s embed --append, " if differing == ["files_sha256"] else ""
     raise VectorsError(
         f"{folder} contains vectors {difference}; {append}replace them with --overwrite or choose another folder with "
         "--out"

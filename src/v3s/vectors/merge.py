@@ -113,11 +113,11 @@ def _videos_below(root: str, part: Vectors) -> Iterator[Entry]:
 
 
 def _check_disjoint(parts: Sequence[Vectors], videos: Sequence[Entry]) -> None:
-    """Refuse a video that is in two parts."""
-    owners: dict[str, int] = {}
+    """Refuse a video, or a span of one, that is in two parts."""
+    owners: dict[tuple[str, float, float], int] = {}
     numbers = (number for number, part in enumerate(parts) for _ in range(part.description.num_videos))
     for video, number in zip(videos, numbers, strict=True):
-        if (other := owners.setdefault(video.path, number)) != number:
+        if (other := owners.setdefault((video.path, video.start_seconds, video.seconds), number)) != number:
             raise VectorsError(
                 f"{video.path} is in both {parts[other].folder} and {parts[number].folder}; keep it in only one of them"
             )

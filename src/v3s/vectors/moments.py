@@ -1,9 +1,11 @@
 """Moments: the rows of a collection that are most similar to a query, where overlapping rows of a file count once."""
 
+import os
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -139,16 +141,18 @@ def keep_moments(
         Row, score and place of each, best first.
     """
     num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
+    real_path = cache(os.path.realpath)  # a collection may list a link
+    own, left_out = (None if file is None else real_path(file) for file in (query and query[0], without))
     while True:
         kept: list[tuple[int, float, Place]] = []
         of_file: dict[str, _Disjoint] = defaultdict(_Disjoint)
         rows, scores, is_all = propose(num_rows)
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             place = vectors.place_of(row)
-            if place.file != without and not of_file[place.file].overlap(place):
+            if real_path(place.file) != left_out and not of_file[place.file].overlap(place):
                 kept.append((row, score, place))
                 of_file[place.file].add(place)
-                if query is not None and place.file == query[0]:
+                if query is not None and real_path(place.file) == own:
                     asked = replace(place, start_seconds=query[1], end_seconds=query[2])
                     if overlaps(place, asked):
                         of_file[place.file].add(asked)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from v3s.backbones.device import ComputeOptions, choose_compute
+from v3s.backbones.device import DeviceOptions, choose_compute
 from v3s.files.text import counted, print_table, say
 from v3s.files.times import parse_time, time_text
 from v3s.options import require_files, require_folders, require_positive
@@ -27,10 +27,11 @@ __all__ = ["Hit", "SearchConfig", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(ComputeOptions):
+class SearchConfig(DeviceOptions):
     """Find the moments, or the videos, that are most similar to a given one.
 
-    With one vector per clip (v3s embed --per-clip) hits are spans of videos; otherwise they are whole videos.
+    Hits are spans, if the collection has spans (v3s embed --segment) or one vector per clip (--per-clip); otherwise
+    they are whole videos.
 
     Attributes:
         query: The video to search with.
@@ -38,7 +39,7 @@ class SearchConfig(ComputeOptions):
         end: End of this part. Default: the end of the video.
         vectors: Folder of the vectors that v3s embed wrote.
         k: Number of hits to find.
-        other_files: Find none in the file of the query.
+        other_files: Leave out hits in the query's own file.
         out: JSON file for the result; CSV if its name ends in .csv.
         page: HTML page with thumbnails that move and lead to the file, at the time of the hit.
         clips: Folder for the hits as small H.264 files.
