@@ -115,7 +115,7 @@ def test_each_process_uses_its_own_gpu(
 
 @pytest.mark.parametrize(("device", "local_rank"), [("auto", 2), ("cuda", 2), ("cuda:2", 0)])
 def test_a_missing_gpu_is_refused(two_gpus: list[torch.device], device: str, local_rank: int) -> None:
-    with pytest.raises(ValueError, match=rf"process {local_rank} .* needs cuda:2, but only 2 GPUs are visible"):
+    with pytest.raises(ValueError, match=rf"process {local_rank} .* needs cuda:2, but only 2 GPUs can be used"):
         choose_compute(device, local_rank=local_rank)
     assert not two_gpus
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from v3s.backbones.forms import FastOnGpu, PadInTime
+from v3s.files.text import counted
 from v3s.options import CheckedOptions, require_not_negative, seed_problem
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -104,8 +105,8 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
         chosen = torch.device("cuda", int(form[1] or local_rank))
         if chosen.index >= (count := torch.cuda.device_count()):
             raise ValueError(
-                f"process {local_rank} on this machine needs {chosen}, but only {count} GPUs are visible (from cuda:0 "
-                "on); start at most one process per GPU, or choose another --device"
+                f"process {local_rank} on this machine needs {chosen}, but only {counted(count, 'GPU')} can be used "
+                "(from cuda:0 on); start at most one process per GPU, or choose another --device"
             )
         torch.cuda.set_device(chosen)
     fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
@@ -164,20 +165,29 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions(CheckedOptions):
+class DeviceOptions(CheckedOptions):
+    """Where a network computes.
+
+    More options:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
+    """
+
+    device: str = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(DeviceOptions):
     """Where and how fast.
 
     More options:
         workers: Processes that read videos; 0 reads in the main process. Default on CPUs: half of the cores in training
             (0 for a store), a quarter otherwise. Default with a GPU: one per core, at most 8.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
         seed: Seed for all randomness. The same seed gives the same samples with any number of workers and processes.
     """
 
     workers: int | None = None
-    device: str = "auto"
-    precision: Precision = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

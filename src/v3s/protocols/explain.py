@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute
+from v3s.backbones.device import Compute, DeviceOptions, choose_compute
 from v3s.backbones.stages import check_stage
 from v3s.data.letterbox import untransformed
 from v3s.data.views import View
@@ -35,7 +35,7 @@ _MAX_PREDICTIONS = 10  # on the page
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(ComputeOptions):
+class ExplainConfig(DeviceOptions):
     """Show where a network looks (Grad-CAM; paper section 4.6, Figure 5).
 
     Attributes:

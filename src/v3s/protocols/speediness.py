@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute
+from v3s.backbones.device import Compute, DeviceOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
 from v3s.files.text import say, short_repr
@@ -41,7 +41,7 @@ _FRAMES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedinessConfig(ComputeOptions):
+class SpeedinessConfig(DeviceOptions):
     """Plot how fast a video appears to play, according to the temporal head (paper section 3.4, Figure 4).
 
     Attributes:
