@@ -266,6 +266,22 @@ def test_bad_file_is_named_with_its_reason(small_videos: Path, tmp_path: Path) -
     assert reports["bad.mp4"].reason
 
 
+@pytest.mark.parametrize("reader", ["v3s.video.container.av.open", "v3s.video.first_pass.Pass.add_packet"])
+def test_a_file_that_could_not_be_read_once_is_tried_again(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, refuse)
+        run(small_videos, tmp_path / "store")
+    (reason, *_) = scan(list_videos(tmp_path / "store"), min_frames=1).skipped.values()
+    assert reason.endswith("Input/output error, when it was stored; run v3s prepare again")
+    run(small_videos, tmp_path / "store")
+    assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
+
+
 def test_disk_too_small_is_refused_before_work_starts(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,23 @@ def test_changed_file_is_read_again(folder: Path, reads: list[str]) -> None:
     assert [report.path for report in result.reports if report.verdict == "usable"] == ["a/good.avi", "text.mp4"]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("reader", ["av.open", "v3s.video.first_pass.walk_chunks"])
+def test_a_failure_that_may_pass_is_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, reader: str, workers: int
+) -> None:
+    """The system refuses a file, or fails while it is read: neither is a fact about the file."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, refuse)
+        failed = scan_folder(folder, workers=workers)
+    assert "Permission denied" in failed.skipped["cut.avi"]
+    assert "Permission denied" not in str(scan_folder(folder, workers=workers).skipped)
+
+
 def test_folder_reached_by_another_way_shares_the_cache(
     folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,11 +161,11 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
 
 
 def _has_moved(store: Store, settings: StoreSettings) -> bool:
-    """Whether the videos of the store have moved to the source: all are there, with the same sizes."""
+    """Whether the videos of the store have moved to the source: all are there, those that were read as large as then."""
     if not store.files or replace(store.settings, source=settings.source) != settings:
         return False
     keys = (file_key(Path(settings.source), path) for path in store.files)
-    return all(now and now[1] == file.key[1] for now, file in zip(keys, store.files.values(), strict=True))
+    return all(now and file.key[1] in (now[1], 0) for now, file in zip(keys, store.files.values(), strict=True))
 
 
 def _remove_leftovers(store: Store) -> None:
@@ -319,8 +319,8 @@ def _write_shard(stem: Path, root: Path, paths: Sequence[str], config: PrepareCo
                 # In this order: a file that is written in between gets a date that differs from its key.
                 key, digest = file_key(root, path) or (path, 0, 0), content_digest(root / path)
                 outcome = _store(root / path, writer, shard, config)
-                if isinstance(outcome, Failure) and bytes_to_fetch(root / path):
-                    key = (path, 0, 0)  # the next run tries to fetch it again
+                if isinstance(outcome, Failure) and (outcome.may_pass or bytes_to_fetch(root / path)):
+                    key = (path, 0, 0)  # the next run tries again
                 files.append(StoredFile(key, digest, outcome))
         os.replace(unfinished, shard)
     except OSError as error:

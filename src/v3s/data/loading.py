@@ -197,7 +197,8 @@ class _Ledger(Generic[Key]):
         for place, reason in deaths:
             if place is not None:
                 number, row = place
-                self._add(self.samples.path(handed_out[number][row]), Failure("decode", reason), min(handed_out))
+                failure = Failure("decode", reason, may_pass=True)
+                self._add(self.samples.path(handed_out[number][row]), failure, min(handed_out))
 
     def _is_used(self, key: Key, number: int) -> bool:
         quarantine = self.quarantine

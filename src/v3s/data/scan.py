@@ -111,7 +111,8 @@ def scan(
         workers: How many processes decode; 0 decodes in this one, where a file that crashes or hangs FFmpeg, or asks
             for much memory, gets its way.
         cache: The file that keeps what was found; by default one in the user's cache, by the data folder.
-            ``None`` keeps nothing. A file that changed its size or its time is read again.
+            ``None`` keeps nothing. A file that changed its size or its time is read again, and so is one that failed
+            for a reason that may pass (:class:`v3s.video.container.Failure`).
         progress: Called with (files done, files in all), first and after every file that had to be read.
         verify: Compare the frames in a store with their checksums.
 
@@ -160,7 +161,8 @@ def read_all(
             is_lost = isinstance(outcome, Failure) and bytes_to_fetch(videos.root / path) > 0
             if not is_lost:
                 fetched(num_to_fetch.get(path, 0))
-                if (key := keys[path]) and key == file_key(videos.root, path):
+                may_pass = isinstance(outcome, Failure) and outcome.may_pass
+                if not may_pass and (key := keys[path]) and key == file_key(videos.root, path):
                     writer.add(key, outcome)
             if progress:
                 progress(len(outcomes), len(paths))
@@ -170,6 +172,8 @@ def read_all(
 def _stored(store: Store, path: str, verify: bool) -> ReadResult:
     """What a store holds of one file, unless the file has changed since or the frames are damaged."""
     outcome = store.files[path].outcome
+    if isinstance(outcome, Failure) and outcome.may_pass:
+        return replace(outcome, reason=f"{outcome.reason}, when it was stored; run v3s prepare again")
     if store.changed(path):
         return Failure("open", "changed since it was stored; run v3s prepare again")
     try:

@@ -99,16 +99,20 @@ class Failure:
         stage: Where reading it failed.
         reason: Why, without the file's name.
         num_frames: How many of its frames decode all the same; 0 where it is refused as a whole.
+        may_pass: Whether it says nothing of the file's content: the system did not give it, or the process that read it
+            ended. It is not remembered, since the same file may be read well the next time.
     """
 
     stage: Stage
     reason: str
     num_frames: int = 0
+    may_pass: bool = False
 
     @classmethod
     def of(cls, error: VideoError, path: str) -> "Failure":
         """What an error says of a file."""
-        return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames)
+        of_system = isinstance(error.__cause__, OSError)
+        return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames, of_system)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Pass:
         pixel_format: Of the first frame, by FFmpeg's name.
         orientation: Of the first frame, and of all others that have a display matrix.
         layout: Of the planes of the first frame.
-        failure: The first, from the first key packet on: its stage and the reason.
+        failure: The first, from the first key packet on: its stage, the reason and the error.
         changes: Describes the first change of layout; empty without one.
         digest: Of all packets.
         planes: Reads frames as they are.
@@ -78,7 +78,7 @@ class Pass:
     size: tuple[int, int] = (0, 0)
     pixel_format: str = ""
     orientation: Orientation = AS_STORED
-    failure: tuple[Stage, str] | None = None
+    failure: tuple[Stage, str, Exception] | None = None
     changes: str = ""
     layout: Layout | None = None
     digest: "blake2b" = field(default_factory=lambda: blake2b(digest_size=8))
@@ -90,11 +90,11 @@ class Pass:
     _last_key: int = 0
     _num_keys_reached: int = 0
     _num_to_check: int = 0
-    _early_failure: tuple[Stage, str] | None = None
+    _early_failure: tuple[Stage, str, Exception] | None = None
 
     def note_failure(self, stage: Stage, error: Exception) -> None:
         """Remember the first failure. Packets before the first key packet need frames that the file does not hold."""
-        failure = stage, f"{_DOING[stage]} failed at frame {len(self.frame_times)} ({reason_of(error)})"
+        failure = stage, f"{_DOING[stage]} failed at frame {len(self.frame_times)} ({reason_of(error)})", error
         if self.num_leading is None and stage == "decode":
             self._early_failure = self._early_failure or failure
         else:
@@ -106,7 +106,7 @@ class Pass:
         digest.update(repr((self.orientation, self.layout)).encode())
         return int.from_bytes(digest.digest(), "big")
 
-    def failure_of_all(self) -> tuple[Stage, str] | None:
+    def failure_of_all(self) -> tuple[Stage, str, Exception | None] | None:
         """The first failure that counts: of a file without a key packet all do."""
         return self.failure or (self._early_failure if self.num_leading is None else None)
 
@@ -269,11 +269,11 @@ def _check_promise(seen: Pass, container: InputContainer, stream: VideoStream, t
     if failure is None and num_decoded and _is_short(num_decoded, num_promised):
         num_promised = _num_required(seen, container, stream, num_promised, tick)
         if _is_short(num_decoded, num_promised):
-            failure = "demux", "frames are missing"
+            failure = "demux", "frames are missing", None
     if failure:
-        stage, reason = failure
+        stage, reason, error = failure
         counts = f"of {num_promised} promised frames {num_decoded} decode"
-        raise VideoError(f"{seen.path}: is damaged: {reason}; {counts}", stage, num_decoded)
+        raise VideoError(f"{seen.path}: is damaged: {reason}; {counts}", stage, num_decoded) from error
     if num_decoded == 0:
         raise VideoError(f"{seen.path}: has a video stream without a frame that decodes")
 

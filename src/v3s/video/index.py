@@ -272,7 +272,7 @@ def _index_stills(
         num_decoded = len(seen.frame_times)
         raise VideoError(
             f"{error}; {num_decoded} of {found.num_frames} frames are good", error.stage, num_decoded
-        ) from None
+        ) from error.__cause__
     fps, keeps_times = _believed(found)
     assumed = f"keeps no times: {fps:.4g} frames per second are assumed; nothing states a rate"
     height, width = seen.orientation.upright_shape(*reversed(seen.size))

@@ -173,9 +173,11 @@ def store_video(
     writer = _FrameWriter(path, shard, pixel_format, short_side, (window, mask))
     try:
         index = index_video(path, each_frame=writer)
-    except BaseException as error:
+    except BaseException:
         shard.cut(start)
-        raise (shard.error or error) from None
+        if shard.error:
+            raise shard.error from None
+        raise
     num_bytes, checksum = shard.size - start, shard.checksum
     table = np.array(writer.checksums, np.uint32).view(np.uint8)
     if pixel_format == "jpeg":
