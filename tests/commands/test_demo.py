@@ -63,6 +63,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="does not contain a demo"):
         demo(DemoConfig(out=str(tmp_path), overwrite=True), console=QUIET)
+    (tmp_path / "demo.json").write_text('{"game": "of mine"}')
+    with pytest.raises(ValueError, match="does not contain a demo"):
+        demo(DemoConfig(out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "notes.txt").exists()
 
 

@@ -27,7 +27,7 @@ from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.commands.pretrain import set_up_pretraining
 from v3s.features.saved import describe_trained, load_pretext_model
 from v3s.features.source import open_source
-from v3s.files.weights import fingerprint
+from v3s.files.weights import OF_RUN, fingerprint
 from v3s.train import fit
 from v3s.train.checkpoint import load_checkpoint, save_checkpoint
 from v3s.train.distributed import Processes
@@ -341,10 +341,12 @@ def test_an_existing_run_is_refused_or_replaced(config: PretrainConfig, pretrain
     pretrain(given, console=QUIET)
     with pytest.raises(ValueError, match="already contains a run; resume it with --resume, or replace it with"):
         pretrain(replace(given, data="nowhere"), console=QUIET)  # before any video is looked for
-    (tmp_path / "run/old_head.safetensors").write_text("of the replaced run")
-    (tmp_path / "run/last/old_head.safetensors").write_text("of the replaced run")
+    written = {file.name for file in (tmp_path / "run").rglob("*.safetensors")}
+    (tmp_path / "run/classifier.safetensors").write_text("of the replaced run")
+    (tmp_path / "run/teacher.safetensors").write_text("mine")
     pretrain(replace(given, overwrite=True, seed=5), console=QUIET)
-    assert not list((tmp_path / "run").rglob("old_head*"))
+    assert {file.name for file in (tmp_path / "run").rglob("*.safetensors")} == {*written, "teacher.safetensors"}
+    assert written <= set(OF_RUN)
     assert json.loads((tmp_path / "run/manifest.json").read_text())["seed"] == 5
 
 

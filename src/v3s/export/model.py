@@ -9,17 +9,11 @@ from torch import Tensor, nn
 
 from v3s.data.views import View
 from v3s.features.encoder import Feature
-from v3s.features.saved import (
-    SPATIAL_HEAD,
-    TEMPORAL_HEAD,
-    Trained,
-    describe_trained,
-    load_pretext_model,
-    open_trained,
-)
+from v3s.features.saved import Trained, describe_trained, load_pretext_model, open_trained
 from v3s.files.text import short_repr
+from v3s.files.weights import CLASSIFIER, SPATIAL_HEAD, TEMPORAL_HEAD
 from v3s.files.writing import CheckpointError
-from v3s.recognizers.classifier import CLASSIFIER, load_classifier
+from v3s.recognizers.classifier import load_classifier
 
 FEATURES = "features"
 """Name of the first output."""

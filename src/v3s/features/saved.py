@@ -17,7 +17,15 @@ from v3s.backbones.normalisation import Normalisation
 from v3s.data.views import View
 from v3s.features.hub import HUGGING_FACE, hub_export
 from v3s.files.reading import read_as, read_json, read_text
-from v3s.files.weights import PUBLISHED, WEIGHTS, fingerprint, load_weights, weights_as_bytes
+from v3s.files.weights import (
+    PUBLISHED,
+    SPATIAL_HEAD,
+    TEMPORAL_HEAD,
+    WEIGHTS,
+    fingerprint,
+    load_weights,
+    weights_as_bytes,
+)
 from v3s.files.writing import DESCRIPTION, CheckpointError, current, json_as_bytes, write_together
 from v3s.options import check_rate
 from v3s.pretext.model import PretextModel
@@ -28,7 +36,6 @@ from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 
 _RUN_FORMAT = 1
-SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
 _NO_TASK = PretextTask((), ())
 
 Kind = Literal["pretrained", "recognizer", "converted"]
@@ -172,17 +179,9 @@ def save_trained(
 ) -> Trained:
     """Write a pre-trained model into a run's folder; returns its description."""
     trained = Trained(
-        kind="pretrained",
-        backbone=backbone,
-        width=width,
-        task=task,
-        sampling=sampling,
-        results=results,
-        fps=fps,
-        window=window,
-        mask=mask,
-        init=init,
-    )
+        kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results, fps=fps,
+        window=window, mask=mask, init=init,
+    )  # fmt: skip
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
 

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from v3s.files.writing import CheckpointError
 
 WEIGHTS = "backbone.safetensors"
+SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
+CLASSIFIER = "classifier.safetensors"
+OF_RUN = (WEIGHTS, SPATIAL_HEAD, TEMPORAL_HEAD, CLASSIFIER)
+"""All files of weights in the folder of a run."""
 PUBLISHED = "model.safetensors"
-"""The same file in a folder that `v3s export` wrote: the name that the Hugging Face hub expects."""
+"""The backbone in a folder that `v3s export` wrote: the name that the Hugging Face hub expects."""
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:

@@ -27,6 +27,7 @@ from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
 from v3s.files.text import counted, print_table, say
+from v3s.files.weights import CLASSIFIER
 from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.templates import write_page
@@ -42,7 +43,7 @@ from v3s.protocols.recognition import (
     recognition_objective,
 )
 from v3s.recognizers.calibration import calibrate
-from v3s.recognizers.classifier import CLASSIFIER, save_answers, save_recognizer
+from v3s.recognizers.classifier import save_answers, save_recognizer
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.train.callbacks import Callback
 from v3s.train.distributed import Processes
@@ -320,8 +321,7 @@ def _announcement(job: FinetuneJob) -> str:
         f"{len(job.validation):,} validation and {counted(len(parts.test_table), f'test {parts.test.noun}')} in "
         f"{counted(len(parts.classes), 'class')}; chance is {parts.chance:.1%}"
     )
-    num_unlearnable = len(parts.classes) - len(set(job.train.labels.tolist()))
-    if num_unlearnable:
+    if num_unlearnable := len(parts.classes) - len(set(job.train.labels.tolist())):
         text += (
             f"; {num_unlearnable:,} of {len(parts.classes):,} classes cannot be learned, since all their videos are in "
             "validation: reduce --validation-videos"

@@ -37,10 +37,10 @@ from v3s.features.saved import (
 from v3s.features.source import Source
 from v3s.files.reading import read_as, read_value
 from v3s.files.text import short_repr
+from v3s.files.weights import CLASSIFIER
 from v3s.files.writing import DESCRIPTION, CheckpointError
 from v3s.recognizers.calibration import Calibration, tempered
 
-CLASSIFIER = "classifier.safetensors"
 _RESULT = "result.json"  # of a fine-tuning run; states the clips of recognizers of earlier versions
 
 Average = Literal["probabilities", "logits"]

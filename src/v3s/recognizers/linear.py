@@ -13,9 +13,10 @@ from v3s.features.encoder import Space
 from v3s.features.saved import kind_of_run
 from v3s.features.source import Source
 from v3s.files.lock import is_free, only_writer
+from v3s.files.weights import CLASSIFIER
 from v3s.files.writing import CheckpointError
 from v3s.recognizers.calibration import Calibration, calibrate
-from v3s.recognizers.classifier import CLASSIFIER, empty_layer, save_recognizer
+from v3s.recognizers.classifier import empty_layer, save_recognizer
 
 _NUM_FOLDS = 5
 _FOLDS = 6  # separates this random stream from those of the samples, and of what is held out or tested on

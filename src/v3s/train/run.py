@@ -44,7 +44,7 @@ from v3s.files.lock import is_free
 from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.remote.address import without_secrets
 from v3s.files.text import as_text, counted, say
-from v3s.files.weights import WEIGHTS
+from v3s.files.weights import OF_RUN, WEIGHTS
 from v3s.files.writing import (
     DESCRIPTION,
     NEXT,
@@ -77,7 +77,7 @@ FREE_ON_RESUME = (
 
 With the schedule cosine, the number of epochs does.
 """
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, RESULT, "config.json", "*.safetensors", CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, RESULT, DESCRIPTION, *OF_RUN, CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, EVENTS, NEXT)
 
@@ -301,9 +301,8 @@ def _num_videos(manifest: dict[str, Any]) -> str:
 def _clear(path: Path) -> None:
     for folder in _FOLDERS:
         shutil.rmtree(path / folder, ignore_errors=True)
-    for pattern in _FILES:
-        for file in path.glob(pattern):
-            file.unlink()
+    for name in _FILES:
+        (path / name).unlink(missing_ok=True)
 
 
 class _LogFile(logging.FileHandler):

@@ -163,7 +163,7 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             entries = list(scan)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
-    marks = {entry.name: _own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT}
+    marks = {entry.name: own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT}
     own = set[str]().union(*marks.values())
     if below and any(marks.get(name) for name in _OWN_FOLDERS):
         found.num_own += 1
@@ -212,8 +212,8 @@ def _are_frames(folder: Path) -> bool:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
 
 
-def _own_output(mark: Path) -> set[str]:
-    """The videos that v3s wrote beside a file, if it wrote that file."""
+def own_output(mark: Path) -> set[str]:
+    """The videos that v3s wrote beside a file such as demo.json; empty if it did not write that file."""
     keys, videos = _OWN_OUTPUT[mark.name]
     try:
         if not mark.is_file() or mark.stat().st_size > _MOST_MARK_BYTES:
