@@ -240,6 +240,15 @@ def test_kinetics_test_list_without_labels_is_replaced_by_the_validation_list(tm
     assert list_videos(data, splits=lists, subset="test").paths == ("t_000000_000010.mp4",)
 
 
+def test_one_list_of_kinetics_without_the_column_split_has_no_test_videos(tmp_path: Path) -> None:
+    """They would be the training videos."""
+    data = make_files(tmp_path / "data", ["v_000000_000010.mp4"])
+    file = write(tmp_path / "all.csv", "label,youtube_id,time_start,time_end\nbow,v,0,10\n")
+    assert list_videos(data, splits=file).paths == ("v_000000_000010.mp4",)
+    with pytest.raises(ValueError, match=r"a single list without a test subset \(no column split\); give a folder"):
+        list_videos(data, splits=file, subset="test")
+
+
 def test_kinetics_bad_rows_and_missing_files(tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["v_000000_000010.mp4"])
     lists = write(tmp_path / "lists/train.csv", f"{HEADER}bow,v,0,10,train,0\nbow,w,0,,train,0\n").parent
@@ -266,6 +275,14 @@ def test_your_own_lists(tmp_path: Path) -> None:
     write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
     with pytest.raises(ValueError, match="give two lists of the same kind"):
         list_videos(data, splits=lists, subset="all")
+
+
+@pytest.mark.parametrize(("header", "rest"), [("", ""), ("path,start,end\n", ",0,1")])
+def test_a_quote_that_is_not_closed_is_named(tmp_path: Path, header: str, rest: str) -> None:
+    names = "".join(f"video{number:05}.mp4{rest}\n" for number in range(30_000))
+    file = write(tmp_path / "list.txt", f'{header}first.mp4{rest}\n"a.mp4{rest}\n{names}')
+    with pytest.raises(ValueError, match=rf'list\.txt: the quote \("\) in line {3 if header else 2} is not closed'):
+        list_videos(file)
 
 
 def test_splits_that_are_not_lists(shared: Path, tmp_path: Path) -> None:

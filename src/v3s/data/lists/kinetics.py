@@ -29,7 +29,7 @@ def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[
 
     The subset ``"test"`` is ``test.csv`` if it has labels, otherwise ``val.csv``, because the official test list of
     Kinetics-400 has been distributed without labels. From a single file with the column ``split``, only the rows of the
-    subset are read.
+    subset are read; a single file without it has no subset ``"test"``.
 
     Args:
         splits: A list, or a folder with ``train.csv`` and ``val.csv`` or ``test.csv``.
@@ -42,9 +42,12 @@ def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[
     """
     parts = ("train", "test") if subset == "all" else (subset,)
     if splits.is_file():
+        if subset == "test" and not (_is_official(splits) and "split" in _columns(splits)):
+            lacks = " (no column split)" if _is_official(splits) else ""
+            raise ValueError(
+                f"{splits} is a single list without a test subset{lacks}; give a folder that contains test.csv"
+            )
         listing = _read_file(splits, root, is_video, None if subset == "all" else _SPLIT_NAMES[subset])
-        if subset == "test" and not _is_official(splits):
-            raise ValueError(f"{splits} is a single list without a test subset; give a folder that contains test.csv")
     else:
         listing = _join([_read_part(splits, root, is_video, part) for part in parts])
     if not listing.entries:
@@ -90,7 +93,12 @@ def _official_entries(
 
 def _is_official(file: Path) -> bool:
     """Whether a list is a CSV file of Kinetics, judged by its first line."""
-    return "youtube_id" in next(read_lines(file), "").strip().split(",")
+    return "youtube_id" in _columns(file)
+
+
+def _columns(file: Path) -> list[str]:
+    """The columns that the first line of a CSV file names."""
+    return next(read_lines(file), "").strip().split(",")
 
 
 def _join(listings: list[Listing]) -> Listing:

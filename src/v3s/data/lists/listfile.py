@@ -41,13 +41,20 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
     Raises:
         ValueError: The list contains no videos, or cannot be read as a list, or a line of spans cannot be read.
     """
-    if (spans := _read_spans(file)) is not None:
-        return Listing(f"list {file}", spans, class_order(entry.label for entry in spans))
+    try:
+        entries = _read_spans(file) or _read_entries(file, root, is_video)
+    except csv.Error as error:  # a name of more than 100 KB: what follows a quote
+        line = next(number for number, line in enumerate(read_lines(file), start=1) if line.count('"') % 2)
+        raise ValueError(f'{file}: the quote (") in line {line:,} is not closed ({error}); close it') from error
+    return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
+
+
+def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> tuple[ListedVideo, ...]:
+    """Read a list of whole files."""
     lines = [line for number, line in numbered_lines(file) if not (number == 1 and _words(line) in _HEADERS)]
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
-    entries = tuple(_entry(line, root, is_video) for line in lines)
-    return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
+    return tuple(_entry(line, root, is_video) for line in lines)
 
 
 def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
