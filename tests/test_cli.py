@@ -65,6 +65,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data x --out y --task v3", "no pretext task is called 'v3' (did you mean 'v3s' or 'v3s-short'?)"),
         ("pretrain --data x --out y --backbone r3", "did you mean 'r3d' or 'r3d18'?"),
         ("pretrain --data x --out y --backbone os:getcwd", "is your own code"),
+        ("pretrain --data x --out y --backbone random:s3dg@0.5", "such as --backbone s3dg --width 0.5: its weights"),
         ("pretrain --data x --out y --device tpu", "device is 'tpu'"),
         ("pretrain --data {tmp}/missing --out y", "does not exist"),
         ("pretrain --data {tmp}/empty --out y", "contains no videos"),

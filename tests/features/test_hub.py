@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 
 from v3s.backbones import create_backbone
+from v3s.commands.pretrain import PretrainConfig
 from v3s.features.saved import Trained, describe_trained, plain_sampling, write_trained
 from v3s.features.source import open_source
 from v3s.files.weights import PUBLISHED, WEIGHTS
@@ -107,6 +108,8 @@ def test_an_export_is_loaded_by_name_and_by_hash_without_its_code(
 def test_a_folder_of_an_export_is_a_network_of_v3s(folders: dict[str, Path]) -> None:
     source, folder = open_source(f"hf:{folders['me/model']}"), folders["me/model"]
     assert (source.origin, source.fingerprint) == ("converted", describe_trained(folder).fingerprint)
+    with pytest.raises(ValueError, match=rf"give --backbone r3d --width 0\.125 --init hf:{folder}$"):
+        PretrainConfig(data="x", out="y", backbone=f"hf:{folder}")
 
 
 @pytest.mark.parametrize(

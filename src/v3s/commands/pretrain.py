@@ -26,8 +26,8 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import require_length, usable_videos
-from v3s.features.saved import InitialWeights, load_saved, refuse_foundation, save_trained
-from v3s.features.warm_start import facts_of_start, warm_start
+from v3s.features.saved import InitialWeights, load_saved, save_trained
+from v3s.features.warm_start import facts_of_start, refuse_weights, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
 from v3s.options import require_not_negative, require_positive
@@ -54,8 +54,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         width: Multiplier for the number of channels of every layer.
         task: The pretext task: v3s; a row of the paper's Tables 1 and 3 (ss, sp, ss+sp, ts, tp, ts+tp); or v3s-short,
             whose labels short videos can show (22 frames for --clip-frames 8).
-        minutes: For the recipe own: how long the training may take; it says if that will not hold. Default: what
-            200,000 clips take.
+        minutes: For the recipe own: how long the training may take; a message says if it takes a quarter more or less.
+            Default: what 200,000 clips take.
         resume: Resume the run in the folder, or start it if there is none.
         overwrite: Replace the run in the folder.
 
@@ -91,7 +91,7 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_foundation(self.backbone)
+        refuse_weights(self.backbone)
         require_positive(self, "width", "learning_rate", "minutes")
         self.check_clips()
         require_not_negative(self, "statistics_clips")

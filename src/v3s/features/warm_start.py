@@ -1,20 +1,45 @@
 """``--init``: a training that starts from the weights of another one."""
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
+from v3s.backbones import BACKBONES
 from v3s.backbones.contract import expect_normalised, normalisation_of
 from v3s.backbones.normalisation import Normalisation
+from v3s.features.hub import HUGGING_FACE
 from v3s.features.saved import InitialWeights, Trained, describe_trained, open_trained
+from v3s.features.source import RANDOM
 from v3s.files.reading import read_json, read_value
 from v3s.files.text import counted, say
 from v3s.files.writing import CheckpointError
 from v3s.train.run import MANIFEST, RunFolder
 
 _INIT, _NORMALISATION = "init", "normalisation"
+
+
+def refuse_weights(backbone: str) -> None:
+    """Refuse weights, as other commands take them, where the network to train is named.
+
+    Raises:
+        ValueError: they are random ones, or of a model of Hugging Face; the message says how to start from them.
+    """
+    if backbone.startswith(RANDOM):
+        name, _, width = backbone.removeprefix(RANDOM).partition("@")
+        alone = f"{name if name in BACKBONES else 'r3d'}{f' --width {width}' if width else ''}"
+        raise ValueError(
+            f"backbone is {backbone!r}; name the network alone, such as --backbone {alone}: its weights are random "
+            "unless --init is given"
+        )
+    if backbone.startswith(HUGGING_FACE):
+        trained = describe_trained(backbone)
+        raise ValueError(
+            f"backbone is {backbone!r}; to start from its weights, give "
+            f"--backbone {trained.backbone} --width {trained.width:g} --init {shlex.quote(backbone)}"
+        )
 
 
 def warm_start(
