@@ -299,6 +299,15 @@ def test_a_store_lacks_nothing_that_was_not_fetched_once(server: _Server, tmp_pa
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
 
 
+def test_a_demo_of_a_url(server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLIPS_PER_EPOCH", "NUM_VALIDATION_CLIPS", "NUM_TEST_CLIPS"):
+        monkeypatch.setattr(f"v3s.commands.demo.{name}", 16)
+    out, url = tmp_path / "demo", server.url.replace("//", "//somebody:password@")
+    assert main(["demo", f"{url}/videos", f"--out={out}", "--epochs=1", "--workers=0", "--device=cpu"]) == 0
+    assert f"{server.url}/videos" in (out / "report.html").read_text()
+    assert not [path for path in out.rglob("*") if path.is_file() and b"somebody" in path.read_bytes()]
+
+
 @pytest.mark.parametrize("way", ["user", "query"])
 def test_secrets_open_files_and_are_nowhere(
     server: _Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str

@@ -22,6 +22,7 @@ from v3s.data.lists.listfile import write_list
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
 from v3s.files.lock import LOCK, is_free, only_writer
+from v3s.files.remote.address import hide_secrets
 from v3s.files.text import counted, say
 from v3s.files.writing import write_json
 from v3s.options import require_positive
@@ -48,7 +49,7 @@ class DemoConfig(ComputeOptions, GroupOptions):
     on both sides, and the demo says so.
 
     Attributes:
-        data: A folder of your own videos. Without it, 64 short clips are generated.
+        data: A folder of your own videos, or its URL. Without it, 64 short clips are generated.
         out: Folder for the demo.
         epochs: Passes over the videos. Default: as many as a few minutes on two cores allow.
         overwrite: Replace the demo in the folder.
@@ -61,6 +62,7 @@ class DemoConfig(ComputeOptions, GroupOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        hide_secrets(self, "data")
         require_positive(self, "epochs")
 
 
@@ -96,9 +98,9 @@ def _demo(config: DemoConfig, out: Path, console: Console, start: float) -> Path
             seed=config.seed,
         )
         say(console, f"generated {_NUM_GENERATED} clips in {folder} ({time.monotonic() - start:.0f} s)")
-    data = folder if config.data is None else Path(config.data)
     needed = TASKS["v3s"].longest_span(_CLIP_FRAMES)
-    checked = CheckConfig(data=str(data), subset="all", min_frames=needed, out=str(out / "check.jsonl"))
+    data = str(folder) if config.data is None else config.data
+    checked = CheckConfig(data=data, subset="all", min_frames=needed, out=str(out / "check.jsonl"))
     scanned = check(checked, console=console)
     division = _divide(config, scanned, out, console)
     trained = pretrain(_training(config, division, out), console=console)
