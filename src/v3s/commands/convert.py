@@ -233,7 +233,7 @@ def _read_tensors(path: Path) -> Tensors:
     """The named tensors of a ``.pt`` or ``.pth`` file, read without running code.
 
     Raises:
-        ValueError: the file does not exist, is none, or does not contain named tensors.
+        ValueError: the file does not exist, is not one, or does not contain named tensors.
     """
     require_regular(path)
     if not path.exists():

@@ -30,7 +30,8 @@ def contrast_loss(
         temperature: divides the cosines.
 
     Returns:
-        A scalar, 0 or more; about log(B - 1) for random vectors, 0 if no clip has a negative.
+        A scalar, 0 or more; about log(B - 1) for random vectors, 0 if no clip has a positive, or each that
+        does has only one and no negative.
 
     Source: Chen et al. 2020 (SimCLR), with several positives as in Khosla et al. 2020 (outside of the logarithm).
     """

@@ -25,7 +25,7 @@ class ObjectiveOptions:
             the paper's loss, and needs --clips-together 2 or more.
 
     For ablations:
-        heads: Weight of the losses of both heads; 0 trains by contrast alone.
+        heads: Weight of the losses of both heads; 0 trains without them.
     """
 
     contrast: float = 0.0

@@ -54,7 +54,7 @@ class SpanOptions(CheckedOptions):
 
         Raises:
             ValueError: a value is not positive, a segment is shorter than a frame, there is a stride alone, or the
-                window or the mask is none.
+                window or the mask is not valid.
         """
         require_positive(self, "segment", "segment_stride")
         check_rate(self.fps)
