@@ -278,7 +278,8 @@ def test_a_file_that_could_not_be_read_once_is_tried_again(
         run(small_videos, tmp_path / "store")
     (reason, *_) = scan(list_videos(tmp_path / "store"), min_frames=1).skipped.values()
     assert reason.endswith("Input/output error, when it was stored; run v3s prepare again")
-    run(small_videos, tmp_path / "store")
+    shutil.copytree(small_videos, tmp_path / "moved")
+    run(tmp_path / "moved", tmp_path / "store")
     assert scan(list_videos(tmp_path / "store"), min_frames=1).num_usable == 16
 
 
