@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from v3s.data.letterbox import EDGE, MAX_RANGE, detect_bars, find_bars
+from v3s.data.letterbox import EDGE, MAX_RANGE, detect_all_bars, detect_bars, find_bars, picture_of
+from v3s.data.lists.spans import SpanOptions
+from v3s.data.lists.splits import list_videos
+from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
 from v3s.pages.images import mp4
-from v3s.pretext.plan import NO_BARS, Bars
+from v3s.pretext.plan import NO_BARS, Bars, Sampling
 from v3s.video.decode import index_video, read_frames
 
 HEIGHT, WIDTH, NUM_FRAMES = 96, 128, 5
@@ -106,6 +109,15 @@ def test_bars_of_a_compressed_video(tmp_path: Path, bars: Bars) -> None:
     for side in ("left", "top", "right", "bottom"):
         width = getattr(bars, side)
         assert width <= getattr(detected, side) <= (width + EDGE if width else 0)
+
+
+def test_a_span_has_the_bars_of_its_file_in_training_and_in_a_preview(tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 256, (50, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    film[:25, :22] = 16  # at the top, the first half is dark
+    (tmp_path / "film.mp4").write_bytes(mp4(film, 25))
+    table = scan(list_videos(tmp_path, spans=SpanOptions(segment=1)), min_frames=1, cache=None).usable_table
+    in_preview = [picture_of(span, Sampling(trim_bars=True)).bars for span in table]
+    assert in_preview == [Bars(*row) for row in detect_all_bars(table).tolist()] == [NO_BARS, NO_BARS]
 
 
 def test_bars_of_real_videos(shared: Path) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from v3s.data.index_table import IndexTable
 from v3s.pretext.plan import NO_BARS, Bars, Picture, Sampling, middle_crop
-from v3s.video.decode import Video, read_frames
+from v3s.video.decode import Span, Video, read_frames
 from v3s.video.homography import Homography
 
 NUM_FRAMES = 5  # number of frames examined, evenly spaced, so that one dark scene does not count as a bar
@@ -44,13 +44,14 @@ def _run(lines: Tensor) -> int:
 
 
 def detect_bars(video: Video) -> Bars:
-    """Read a few frames of a video and detect its bars."""
-    places = np.linspace(0, video.num_frames - 1, NUM_FRAMES).round().astype(int)
-    return find_bars(read_frames(video, sorted(set(places.tolist()))).rgb())
+    """Read a few frames of a video, of a span those of its whole file, and detect its bars."""
+    whole = video.video if isinstance(video, Span) else video
+    places = np.linspace(0, whole.num_frames - 1, NUM_FRAMES).round().astype(int)
+    return find_bars(read_frames(whole, sorted(set(places.tolist()))).rgb())
 
 
 def detect_all_bars(table: IndexTable) -> np.ndarray:
-    """Detect the bars of each video, of a span those of its file: left, top, right, bottom, int32 (len(table), 4)."""
+    """`detect_bars` of each video, as left, top, right, bottom: int32 of shape (len(table), 4)."""
     numbers, rows = np.unique(table.sources, return_inverse=True)  # spans of a file have its bars
     all_bars = [detect_bars(table.source(number)) for number in numbers.tolist()]
     return np.array([(bars.left, bars.top, bars.right, bars.bottom) for bars in all_bars], np.int32)[rows]
