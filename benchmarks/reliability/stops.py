@@ -55,7 +55,7 @@ STOPS = {
     "SIGTERM": Stop(signal.SIGTERM, 143),
     "SIGINT": Stop(signal.SIGINT, 130),
     "a NaN": Stop(signal.SIGUSR1, 1, "a loss or gradient is not finite"),
-    "SIGKILL": Stop(signal.SIGKILL, 1, "no longer there: process {rank} of 2 (pid {pid} on"),
+    "SIGKILL": Stop(signal.SIGKILL, 1, "no longer respond: process {rank} of 2 (pid {pid} on"),
 }
 
 
