@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.study import DEFAULT, RANDOM
 from v3s.commands.paper_tables import TABLES
 from v3s.commands.pretrain import PretrainConfig
 from v3s.data.clips import BatchOrder
@@ -30,8 +31,7 @@ Result = Mapping[str, Any]
 Group = tuple[str, str]
 """Network and row."""
 
-RANDOM = "random"
-ORDER = (RANDOM, "random-default", "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s")
+ORDER = (RANDOM, DEFAULT, "ss", "sp", "ss+sp", "ts", "tp", "ts+tp", "v3s")
 
 
 def _paper(*tables: str) -> dict[Group, float]:
@@ -221,7 +221,7 @@ def layout_table(groups: Mapping[Group, Sequence[StudyRun]], layout: Layout) -> 
         run.folder.name
         for runs in groups.values()
         for run in runs
-        if run.result(layout.file) is None and not (layout.needs_heads and run.row == RANDOM)
+        if run.result(layout.file) is None and not (layout.needs_heads and run.row in (RANDOM, DEFAULT))
     ]
     note = f"\n\nWithout {layout.file} so far: {', '.join(missing)}." if missing else ""
     return markdown(header, rows) + note

@@ -101,6 +101,7 @@ def test_heads_of_random_weights_or_of_one_label_are_not_evaluated(study: Path) 
         (folder / "evaluate.json").write_text(json.dumps({"spatial": spatial, "temporal": temporal}))
     _, row = table(study, "pretext")
     assert row == ["r3d", "v3s", "-", "-", "50.0 ± 0.0 %", "25.0 %", "2"]
+    (study / "r3d-random-default-0").mkdir()
     text = study_table(study, "pretext")
     assert text.endswith("Without evaluate.json so far: r3d-v3s-plus-0, r3d-v3s-plus-1.")
 
