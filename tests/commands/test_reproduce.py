@@ -76,6 +76,19 @@ def test_a_row_is_run_once_and_tables_share_it(config: ReproduceConfig, monkeypa
         reproduce(replace(given, seed=1), console=QUIET)
 
 
+def test_results_on_other_videos_are_refused(config: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = replace(config, table="table6")
+    listed = replace(drawn, aslan=config.data, aslan_pairs="lists")
+    two_columns = replace(config, table="table2", hmdb51=config.data, hmdb51_splits="lists")
+    refuse_all_work(monkeypatch)
+    for given, other in ((drawn, listed), (two_columns, replace(two_columns, hmdb51_splits="other"))):
+        module._open(given, QUIET)
+        with pytest.raises(ValueError, match=f"contains rows with other {TABLES[given.table].trials[-1][1]}; choose"):
+            reproduce(other, console=QUIET)
+        module._open(replace(config, table="table2"), QUIET)  # its column is left out
+        module._open(given, QUIET)
+
+
 def test_tasks_of_one_table_are_rows_of_another(config: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     reproduce(replace(config, table="table1", rows="ss-1.45"), console=QUIET)
     refuse_all_work(monkeypatch)

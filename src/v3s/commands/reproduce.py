@@ -210,26 +210,36 @@ def _open(config: ReproduceConfig, console: Console) -> _Job:
     listing = {name: getattr(config, name) for name in ("data", "splits", "split", "allow_missing")}
     train, test = (list_videos(**listing, subset=subset) for subset in ("train", "test"))
     files = hash_of_files((*train.paths, *test.paths))
-    settings = {"scale": asdict(scale), "seed": config.seed, "files_sha256": files}
+    others = _other_videos(config)
+    settings: dict[Any, Any] = {"scale": asdict(scale), "seed": config.seed, "files_sha256": files, **others}
+    before: dict[str, Any] = {}
     if (out / _SETTINGS).is_file():
         before = read_json(out / _SETTINGS)
-        changed = [name for name in settings if before.get(name) != settings[name]]
+        changed = [name for name, value in settings.items() if before.get(name, value) != value]
         if changed:
             raise ValueError(f"{out} contains rows with other {' and '.join(changed)}; choose another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty and does not contain a reproduction; choose another --out")
-    else:
-        write_json(out / _SETTINGS, settings)
+    write_json(out / _SETTINGS, {**before, **settings})
     if scale.classes is not None:
         classes = train.classes[: scale.classes]
         _write_list(out / "lists" / "train.csv", train, classes, scale.train_videos_of_a_class)
         _write_list(out / "lists" / "test.csv", test, classes, scale.test_videos_of_a_class)
         listing = {"data": str(train.root), "splits": str(out / "lists")}
     videos: dict[Dataset, dict[str, Any]] = {"ucf101": listing}
-    videos["aslan"] = listing if config.aslan is None else {"data": config.aslan, **_aslan_lists(config)}
-    if config.hmdb51 is not None:
-        videos["hmdb51"] = {"data": config.hmdb51, "splits": config.hmdb51_splits}
+    videos |= {name: listing if options is None else options for name, options in others.items()}
     return _Job(config, scale, videos, console)
+
+
+def _other_videos(config: ReproduceConfig) -> dict[Dataset, dict[str, Any] | None]:
+    """The options that select the videos of the table's other datasets; None selects those of --data."""
+    used = {dataset for _, dataset in TABLES[config.table].trials}
+    others: dict[Dataset, dict[str, Any] | None] = {}
+    if "aslan" in used:
+        others["aslan"] = None if config.aslan is None else {"data": config.aslan, **_aslan_lists(config)}
+    if "hmdb51" in used and config.hmdb51 is not None:
+        others["hmdb51"] = {"data": config.hmdb51, "splits": config.hmdb51_splits}
+    return others
 
 
 def _aslan_lists(config: ReproduceConfig) -> dict[str, str]:
