@@ -66,6 +66,21 @@ def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
     PretrainConfig(out="", **chosen, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "lengths", "choice"),
+    [
+        ({"clip_frames": 16}, (60,), ("task", "v3s-short")),  # needs 46 frames, v3s 69
+        ({"task": "v3s"}, (25, 40), ("short", "fit")),  # needs 33 frames
+        ({"validation_videos": 4}, (40,), ("validation_clips", 1)),  # half as many as the others have, or one
+    ],
+)
+def test_what_is_given_decides_on_the_rest(
+    tmp_path: Path, given: dict[str, Any], lengths: tuple[int, ...], choice: tuple[str, Any]
+) -> None:
+    chosen, _ = choose({"data": videos(tmp_path, *lengths), **given})
+    assert choice in chosen.items()
+
+
 def test_the_time_limits_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_speeds", lambda *_: (1000.0, 1200.0, 1))
     data = videos(tmp_path, 40)

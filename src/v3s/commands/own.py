@@ -27,7 +27,7 @@ from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.times import time_text
 from v3s.pretext.model import PretextModel
-from v3s.pretext.task import TASKS
+from v3s.pretext.task import TASKS, get_task
 from v3s.train.distributed import Processes, launched_processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
@@ -99,10 +99,11 @@ def own_options(
     if "segment" in chosen:
         scan = _scan(given, chosen, console)
     choose(_network(compute))
-    choose(_clips(scan.table.num_frames, compute))
+    config = PretrainConfig(**{"out": "", **chosen, **given})
+    choose(_clips(scan.table.num_frames, compute, config, given))
     config = PretrainConfig(**{"out": "", **chosen, **given})
     table = _usable(scan, config)
-    choose(_validation(len(table)))
+    choose(_validation(len(table), given.get("validation_videos")))
     config = PretrainConfig(**{"out": "", **chosen, **given})
     choose(_budget(table, config, compute, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
@@ -128,10 +129,12 @@ def _scan(given: Mapping[str, Any], chosen: Mapping[str, Any], console: Console)
     names = {field.name for field in fields(VideoOptions)}
     options = {name: value for name, value in {**chosen, **given}.items() if name in names}
     listed = VideoOptions(**options).list_videos()
-    found = scan_with_bar(listed, min_frames=1, workers=None, console=console)
+    found = scan_with_bar(listed, min_frames=1, workers=given.get("workers"), console=console)
     if found.num_usable and not is_mostly_bad(found):
         return found
-    return usable_videos(listed, min_frames=1, console=console)  # which says why it refuses them
+    return usable_videos(  # which says why it refuses them
+        listed, min_frames=1, console=console, workers=given.get("workers")
+    )
 
 
 def _seconds_of(scan: Scan) -> float:
@@ -167,11 +170,16 @@ def _network(compute: Compute) -> Iterator[Choice]:
     yield Choice("learning_rate", 0.01, "as measured with the contrast (docs/log.md)")
 
 
-def _clips(num_frames: np.ndarray, compute: Compute) -> Iterator[Choice]:
-    """The longest clips, and the widest task, that nearly all videos are long enough for."""
-    lengths = (8,) if compute.device.type == "cpu" else (16, 8)
-    settings = [(frames, task) for frames in lengths for task in ("v3s", "v3s-short")]
-    needs = [TASKS[task].longest_span(frames) for frames, task in settings]
+def _clips(
+    num_frames: np.ndarray, compute: Compute, config: PretrainConfig, given: Mapping[str, Any]
+) -> Iterator[Choice]:
+    """The longest clips, and the widest task, that nearly all videos are long enough for; what is given stays."""
+    sampling = config.sampling()
+    on_device = (8,) if compute.device.type == "cpu" else (16, 8)
+    lengths = (sampling.clip_frames,) if "clip_frames" in given else on_device
+    tasks = (config.task,) if "task" in given else ("v3s", "v3s-short")
+    settings = [(frames, task) for frames in lengths for task in tasks]
+    needs = [get_task(task).longest_span(frames, sampling.seam) for frames, task in settings]
     shares = [float((num_frames >= need).mean()) for need in needs]
     best = next((place for place, share in enumerate(shares) if share >= _SHARE_USABLE), len(settings) - 1)
     (frames, task), need, share = settings[best], needs[best], shares[best]
@@ -198,9 +206,9 @@ def _usable(scan: Scan, config: PretrainConfig) -> IndexTable:
     return scan.table.subset(places)
 
 
-def _validation(num_videos: int) -> Iterator[Choice]:
+def _validation(num_videos: int, given: int | None) -> Iterator[Choice]:
     wanted = max(_FEWEST_VALIDATION, round(PAPER_SHARE * num_videos))
-    number = max(1, min(wanted, int(_MOST_VALIDATION_SHARE * num_videos)))
+    number = given or max(1, min(wanted, int(_MOST_VALIDATION_SHARE * num_videos)))
     yield Choice("validation_videos", number, f"of {num_videos:,}; enough to see whether a head is above chance")
     per_video = min(ceil(_VALIDATION_CLIPS / number), max(1, (num_videos - number) // (2 * number)))
     yield Choice("validation_clips", per_video, "of each, so that validation takes a quarter of the time at most")
