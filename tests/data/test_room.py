@@ -1,6 +1,7 @@
 """A small system: little shared memory, few open files, no home folder."""
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from v3s.backbones.device import choose_compute
 from v3s.cli import main
 from v3s.commands.check import CheckConfig, check
+from v3s.commands.own import _scan
+from v3s.commands.pretrain import PretrainConfig, set_up_pretraining
+from v3s.commands.preview import PreviewConfig, preview
 from v3s.data import handover
 from v3s.data.handover import BatchReader, BatchWriter, check_room
+from v3s.train.distributed import Processes
 
 QUIET = Console(quiet=True)
 
@@ -20,6 +26,27 @@ def test_without_shared_memory_nothing_starts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(handover, "_free_shared_bytes", lambda: 16_000)
     with pytest.raises(ValueError, match=r"/dev/shm has 16 kB free.*--shm-size=1g.*--workers 0"):
         check_room(2)
+
+
+def test_the_way_out_works_where_videos_are_read_for_training_and_for_a_preview(
+    small_pretraining: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "_free_shared_bytes", lambda: 16_000)
+    data, compute = small_pretraining.data, choose_compute("cpu", "auto")
+
+    def train(workers: int) -> None:
+        config = replace(small_pretraining, workers=workers)
+        set_up_pretraining(config, compute=compute, processes=Processes(), console=QUIET)
+
+    def show(workers: int) -> None:
+        config = PreviewConfig(data=data, out=str(tmp_path / "p.html"), clip_frames=8, clip_size=16, workers=workers)
+        preview(config, console=QUIET)
+
+    for number, read in enumerate((train, show, lambda workers: _scan({"data": data, "workers": workers}, {}, QUIET))):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))  # where no file is known yet
+        with pytest.raises(ValueError, match="or use --workers 0"):
+            read(1)
+        read(0)
 
 
 def test_a_batch_that_does_not_fit_goes_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,7 @@ def _read_videos(
         listed,
         min_frames=longest if config.short == "leave-out" else shortest,
         console=console,
+        workers=config.workers,
         shorter=needs_of_shorter_clips(config.task, sampling.clip_frames),
     )
     if processes.is_first:

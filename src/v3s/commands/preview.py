@@ -14,7 +14,7 @@ from rich.console import Console
 from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.usable import usable_videos
-from v3s.options import require_files, require_positive, seed_problem
+from v3s.options import require_files, require_not_negative, require_positive, seed_problem
 from v3s.pages.images import Pixels, data_uri, jpeg_uri, mp4, outline, tile
 from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
@@ -55,17 +55,20 @@ class PreviewConfig(ClipOptions, VideoOptions):
         num_videos: Number of videos to show, evenly spaced in the list.
 
     More options:
+        workers: Processes that read videos. Default: one per core.
         seed: Seed for drawing the clips.
     """
 
     out: str = "preview.html"
     task: str = "v3s"
     num_videos: int = 3
+    workers: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_videos")
+        require_not_negative(self, "workers")
         self.check_clips()
         require_files(self, "out")
         if problem := seed_problem(self.seed):
@@ -109,7 +112,7 @@ def preview(config: PreviewConfig, *, console: Console | None = None) -> Path:
     sampling = config.sampling()
     listed = config.list_videos()
     shortest = task.shortest_span(sampling.clip_frames, sampling.seam)
-    scanned = usable_videos(listed, min_frames=shortest, console=console)
+    scanned = usable_videos(listed, min_frames=shortest, console=console, workers=config.workers)
     shown = []
     for number in _evenly_spaced(scanned.num_usable, config.num_videos):
         video = scanned.usable_table[number]
