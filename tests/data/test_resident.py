@@ -1,5 +1,6 @@
 """Frames in memory give the same clips as reading does; frames that cannot be kept in memory are refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data import resident
 from v3s.data.clips import PretextClips
 from v3s.data.lists.splits import list_videos
-from v3s.data.resident import ResidentFrames, _can_be_resident, cut_together, resident_batches
+from v3s.data.resident import ResidentFrames, _can_be_resident, cut_together, load_resident_frames, resident_batches
 from v3s.data.scan import scan
 from v3s.data.synthetic import make_clips
 from v3s.pretext.plan import Sampling
@@ -94,10 +95,19 @@ def test_files_and_jpeg_stores_are_refused(store: Path, small_videos: Path, tmp_
             ResidentFrames(table, CPU)
 
 
-def test_too_many_frames_are_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "SHARE_OF_MEMORY", 1e-9)
-    with pytest.raises(ValueError, match=r"too much for .* GB of memory; use --loading workers"):
-        ResidentFrames(scan(list_videos(store), min_frames=1).usable_table, CPU)
+@pytest.mark.parametrize(
+    ("num_bytes", "num_processes", "enough"), [(490_000, 1, True), (480_000, 1, False), (970_000, 2, False)]
+)
+def test_too_many_frames_are_refused(
+    store: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int, num_processes: int, enough: bool
+) -> None:
+    """Six videos of 24 frames take 487,296 bytes; training and validation of all processes are in the same memory."""
+    table = scan(list_videos(store), min_frames=1).usable_table
+    parts = table.subset([0, 1, 2, 3, 4]), table.subset([5])
+    monkeypatch.setattr(resident, "SHARE_OF_MEMORY", 1.0)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": num_bytes, "SC_PAGE_SIZE": 1}.get)
+    with nullcontext() if enough else pytest.raises(ValueError, match=r"too much for .* of memory; use --loading wor"):
+        load_resident_frames(*parts, range(5), CPU, "resident", num_processes)
 
 
 def see_a_gpu(monkeypatch: pytest.MonkeyPatch, *, free: int, reserved: int, allocated: int) -> torch.device:
@@ -122,7 +132,10 @@ def test_if_frames_do_not_fit_on_a_gpu_only_the_batch_is_page_locked(
 ) -> None:
     """Torch rounds page-locked memory up to a power of two, and a gather from it is not page-locked."""
     clips = clips_of(store, PLAIN)
-    frames = ResidentFrames(clips.table, see_a_gpu(monkeypatch, free=0, reserved=0, allocated=0))
+    gpu = see_a_gpu(monkeypatch, free=0, reserved=0, allocated=0)
+    loaded = load_resident_frames(clips.table, clips.table, range(6), gpu, "resident")
+    assert loaded is not None
+    frames, _ = loaded
     assert {(rows.device, rows.is_pinned()) for rows in frames.rows.values()} == {(CPU, False)}
     expected, empty, pinned = ResidentFrames(clips.table, CPU), torch.empty, list[bool]()
 

@@ -223,13 +223,10 @@ def set_up_pretraining(
     validation = validation.balanced(len(validation) * config.validation_clips)
     config.check_train_videos(len(train), processes.count)
     own = range(processes.rank, len(train), processes.count) if config.parts > 1 else range(len(train))
-    resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading)
+    stored, on_machine = isinstance(train.table.source(0), StoredVideo), processes.local_count
+    resident = load_resident_frames(train.table, validation.table, own, compute.device, config.loading, on_machine)
     num_workers = divide_cores(
-        0 if resident else config.workers,
-        compute.device,
-        training=True,
-        stored=isinstance(train.table.source(0), StoredVideo),
-        num_processes=processes.local_count,
+        0 if resident else config.workers, compute.device, training=True, stored=stored, num_processes=on_machine
     )
     return PretrainJob(
         config, network, started, task, sampling, scanned, train, validation, compute, processes, console,

@@ -8,7 +8,7 @@ into page-locked memory, which the GPU fetches while the host continues. The cli
 import math
 import os
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
@@ -75,13 +75,20 @@ class ResidentFrames:
         table: videos of a store in the format "yuv" or "rgb".
         device: the device that makes clips.
         numbers: numbers of the videos to keep in memory; all by default.
+        memory: the device whose memory keeps the frames; the one that makes clips by default.
 
     Raises:
-        ValueError: a video is a file or is stored as JPEG; or there is not enough memory.
+        ValueError: a video is a file or is stored as JPEG.
         VideoError: a shard cannot be read, or is damaged.
     """
 
-    def __init__(self, table: IndexTable, device: torch.device, numbers: range | None = None) -> None:
+    def __init__(
+        self,
+        table: IndexTable,
+        device: torch.device,
+        numbers: range | None = None,
+        memory: torch.device | None = None,
+    ) -> None:
         self.device = device
         videos = {
             number: _require_stored(table[number]) for number in (range(len(table)) if numbers is None else numbers)
@@ -92,9 +99,8 @@ class ResidentFrames:
             kind = _kind_of(video)
             self.places[number] = kind, counts[kind]
             counts[kind] += video.num_frames
-        memory = _choose_memory(sum(count * kind.num_bytes for kind, count in counts.items()), device)
         self.rows: dict[FrameKind, Tensor] = {
-            kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=memory)
+            kind: torch.empty((count, kind.num_bytes), dtype=torch.uint8, device=memory or device)
             for kind, count in counts.items()
         }
         for number, (kind, first) in self.places.items():
@@ -190,7 +196,12 @@ def cut_together(
 
 
 def load_resident_frames(
-    train: IndexTable, validation: IndexTable, own: range, device: torch.device, loading: Loading
+    train: IndexTable,
+    validation: IndexTable,
+    own: range,
+    device: torch.device,
+    loading: Loading,
+    num_processes: int = 1,
 ) -> tuple[ResidentFrames, ResidentFrames] | None:
     """Load the frames of training and validation videos into memory; returns None if workers should read them.
 
@@ -200,13 +211,22 @@ def load_resident_frames(
         own: numbers of the training videos that this process uses.
         device: the device that trains.
         loading: "resident", "workers" or "auto"; "auto" is "resident" if the frames are stored and fit on the GPU.
+        num_processes: number of processes of this machine that do so, each with its own frames and GPU.
+
+    Raises:
+        ValueError: a video is a file or is stored as JPEG; or there is not enough memory.
+        VideoError: a shard cannot be read, or is damaged.
     """
+
+    def videos() -> Iterator[Video]:
+        return chain(map(train.__getitem__, own), validation)
+
     if loading == "auto":
-        videos = chain(map(train.__getitem__, own), validation)
-        loading = "resident" if _can_be_resident(videos, device) else "workers"
+        loading = "resident" if _can_be_resident(videos(), device) else "workers"
     if loading == "workers":
         return None
-    return ResidentFrames(train, device, own), ResidentFrames(validation, device)
+    memory = _choose_memory(sum(_require_stored(video).num_bytes for video in videos()), device, num_processes)
+    return ResidentFrames(train, device, own, memory), ResidentFrames(validation, device, memory=memory)
 
 
 def _can_be_resident(videos: Iterable[Video], device: torch.device) -> bool:
@@ -238,15 +258,15 @@ def _require_stored(video: object) -> StoredVideo:
     return video
 
 
-def _choose_memory(num_bytes: int, device: torch.device) -> torch.device:
-    """Choose the device's memory for frames if they fit, otherwise the host's memory."""
+def _choose_memory(num_bytes: int, device: torch.device, num_processes: int) -> torch.device:
+    """Choose the device's memory for the frames of a process if they fit, otherwise the host's, which all share."""
     if device.type == "cuda" and _fits(num_bytes, device):
         return device
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if num_bytes > SHARE_OF_MEMORY * memory:
+    if num_processes * num_bytes > SHARE_OF_MEMORY * memory:
         raise ValueError(
-            f"the frames need {size_text(num_bytes)}, too much for {size_text(memory)} of memory; use --loading "
-            "workers, or make a smaller store (v3s prepare --short-side)"
+            f"the frames need {size_text(num_processes * num_bytes)}, too much for {size_text(memory)} of memory; "
+            "use --loading workers, or make a smaller store (v3s prepare --short-side)"
         )
     return torch.device("cpu")
 
