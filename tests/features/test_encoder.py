@@ -11,7 +11,7 @@ from v3s.backbones import create_backbone
 from v3s.backbones.device import choose_compute
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, load_encoder, make_encoder
-from v3s.features.saved import save_trained
+from v3s.features.saved import Trained, save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
 from v3s.pretext.model import PretextModel
@@ -44,7 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     task, sampling = get_task("ts"), Sampling(clip_frames=8, clip_size=32)
     model = PretextModel(create_backbone("r3d", 0.125, seed=3), task)
-    save_trained(folder, model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    trained = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    save_trained(folder, model, trained)
     return folder
 
 

@@ -26,16 +26,9 @@ def save(kind: str, folder: Path) -> Trained:
     network = create_backbone("r3d", 0.125)
     if kind == "pretrained":
         task = get_task("ts")
-        sampling = Sampling(clip_frames=8, clip_size=32)
-        return save_trained(
-            folder,
-            PretextModel(network, task),
-            backbone="r3d",
-            width=0.125,
-            task=task,
-            sampling=sampling,
-            results={"epoch": 2},
-        )
+        sampling, results = Sampling(clip_frames=8, clip_size=32), {"epoch": 2}
+        trained = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=sampling, results=results)
+        return save_trained(folder, PretextModel(network, task), trained)
     if kind == "recognizer":
         view, feature = View(clip_frames=8, clip_size=32), Feature("conv5")
         return save_recognizer(

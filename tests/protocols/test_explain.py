@@ -15,7 +15,7 @@ from v3s.backbones import create_backbone
 from v3s.data.synthetic import make_clips
 from v3s.data.views import View
 from v3s.features.encoder import Feature
-from v3s.features.saved import load_pretext_model, save_trained
+from v3s.features.saved import Trained, load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
@@ -41,9 +41,10 @@ SAMPLING = Sampling(clip_frames=8, clip_size=40, canvas_size=80)
 VIEW = View(clip_frames=8, clip_size=40)
 
 
-def save_run(folder: Path, task: PretextTask) -> Path:
+def save_run(folder: Path, task: PretextTask, fps: float | None = None) -> Path:
     model = PretextModel(create_backbone("r3d", 0.125), task)
-    save_trained(folder, model, backbone="r3d", width=0.125, task=task, sampling=SAMPLING, results={})
+    trained = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=SAMPLING, results={}, fps=fps)
+    save_trained(folder, model, trained)
     return folder
 
 
@@ -213,9 +214,7 @@ def test_invalid_options_are_refused(run: Path, video: VideoIndex, tmp_path: Pat
 
 
 def test_a_network_trained_at_a_rate_is_shown_clips_at_this_rate(video: VideoIndex, tmp_path: Path) -> None:
-    model = PretextModel(create_backbone("r3d", 0.125), TASKS["v3s"])
-    folder = tmp_path / "run"
-    save_trained(folder, model, backbone="r3d", width=0.125, task=TASKS["v3s"], sampling=SAMPLING, results={}, fps=12.5)
+    folder = save_run(tmp_path / "run", TASKS["v3s"], fps=12.5)
     out = tmp_path / "out"
     explain(
         ExplainConfig(video=video.path, backbone=str(folder), out=str(out), device="cpu", start="0"), console=quiet()

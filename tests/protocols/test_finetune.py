@@ -19,7 +19,7 @@ from v3s.backbones import create_backbone
 from v3s.commands.pretrain import PretrainConfig
 from v3s.data import streams
 from v3s.data.synthetic import MOTIONS
-from v3s.features.saved import describe_trained, load_pretext_model, save_trained
+from v3s.features.saved import Trained, describe_trained, load_pretext_model, save_trained
 from v3s.features.source import open_source
 from v3s.files.weights import fingerprint
 from v3s.files.writing import CheckpointError
@@ -238,9 +238,8 @@ def test_it_starts_from_the_pre_trained_weights(config: FinetuneConfig, tmp_path
     task = get_task("ts")
     model = PretextModel(create_backbone("r3d", 0.125, seed=5), task)
     sampling = Sampling(clip_frames=8, clip_size=32, canvas_size=64)
-    trained = save_trained(
-        tmp_path / "pre", model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={}
-    )
+    described = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    trained = save_trained(tmp_path / "pre", model, described)
     config = replace(
         config, backbone=str(tmp_path / "pre"), clip_frames=None, clip_size=None, epochs=1, learning_rate=1e-50
     )

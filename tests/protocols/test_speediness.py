@@ -70,7 +70,7 @@ def trained_on(task: PretextTask, sampling: Sampling = SAMPLING) -> Trained:
 
 def run_folder(folder: Path, task: PretextTask, sampling: Sampling = SAMPLING) -> Path:
     model = PretextModel(create_backbone("r3d", 0.125), task)
-    save_trained(folder, model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    save_trained(folder, model, replace(trained_on(task, sampling), backbone="r3d", width=0.125))
     return folder
 
 

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from v3s.backbones import create_backbone
-from v3s.features.saved import describe_trained, load_pretext_model, save_trained
+from v3s.features.saved import Trained, describe_trained, load_pretext_model, save_trained
 from v3s.files.weights import fingerprint
 from v3s.files.writing import NEXT, CheckpointError, SaveError, finish_together
 from v3s.pretext.model import PretextModel
@@ -159,10 +159,9 @@ def model(seed: int) -> PretextModel:
 
 
 def save(folder: Path, seed: int) -> None:
-    results = {"epoch": seed}
-    save_trained(
-        folder, model(seed), backbone="r3d", width=0.125, task=get_task("ts"), sampling=SAMPLING, results=results
-    )
+    task, results = get_task("ts"), {"epoch": seed}
+    trained = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=SAMPLING, results=results)
+    save_trained(folder, model(seed), trained)
 
 
 def test_a_kill_never_mixes_the_weights_of_two_epochs(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from v3s.backbones import create_backbone
 from v3s.data.lists.folder import find_files, video_files
-from v3s.features.saved import save_trained
+from v3s.features.saved import Trained, save_trained
 from v3s.files.writing import SaveError
 from v3s.pages.images import mp4
 from v3s.pretext.model import PretextModel
@@ -46,7 +46,8 @@ def save_run(folder: Path, seed: int) -> Path:
     """Save an untrained run with clips of 8 x 32 x 32."""
     task, sampling = get_task("ts"), Sampling(clip_frames=8, clip_size=32)
     model = PretextModel(create_backbone("r3d", 0.125, seed=seed), task)
-    save_trained(folder, model, backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    trained = Trained(kind="pretrained", backbone="r3d", width=0.125, task=task, sampling=sampling, results={})
+    save_trained(folder, model, trained)
     return folder
 
 

@@ -26,7 +26,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import require_length, usable_videos
-from v3s.features.saved import InitialWeights, load_saved, save_trained
+from v3s.features.saved import InitialWeights, Trained, load_saved, save_trained
 from v3s.features.warm_start import facts_of_start, refuse_weights, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
@@ -374,11 +374,12 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
 
 
 def _save(job: PretrainJob, model: PretextModel, folder: Path, results: dict[str, Any]) -> None:
-    save_trained(
-        folder, model, backbone=job.config.backbone, width=job.config.width, fps=job.config.fps,
+    trained = Trained(
+        kind="pretrained", backbone=job.config.backbone, width=job.config.width, fps=job.config.fps,
         window=job.config.window, mask=job.scan.videos.spans.mask, task=job.task, sampling=job.sampling,
         results=results, init=job.started,
     )  # fmt: skip
+    save_trained(folder, model, trained)
 
 
 def _announcement(job: PretrainJob, model: PretextModel, clips_per_epoch: int) -> str:

@@ -163,25 +163,8 @@ def write_description(folder: Path, trained: Trained) -> None:
     write_together(folder, {DESCRIPTION: json_as_bytes(trained.to_json())})
 
 
-def save_trained(
-    folder: Path,
-    model: PretextModel,
-    *,
-    backbone: str,
-    width: float,
-    task: PretextTask,
-    sampling: Sampling,
-    results: dict[str, Any],
-    fps: float | None = None,
-    window: str | None = None,
-    mask: str | None = None,
-    init: InitialWeights | None = None,
-) -> Trained:
-    """Write a pre-trained model into a run's folder; returns its description."""
-    trained = Trained(
-        kind="pretrained", backbone=backbone, width=width, task=task, sampling=sampling, results=results, fps=fps,
-        window=window, mask=mask, init=init,
-    )  # fmt: skip
+def save_trained(folder: Path, model: PretextModel, trained: Trained) -> Trained:
+    """Write a pre-trained model into a run's folder; as `write_trained`, with its two heads."""
     heads = {SPATIAL_HEAD: model.spatial_head, TEMPORAL_HEAD: model.temporal_head}
     return write_trained(folder, trained, model.backbone, heads)
 
