@@ -60,7 +60,7 @@ def test_one_answer_to_everything_is_said(asked: EvaluateConfig, monkeypatch: py
         truth = np.concatenate([labels[:, :2].numpy() for _, labels in loader])
         return np.ones_like(truth) * [0, 2], truth
 
-    monkeypatch.setattr("v3s.commands.evaluate._predict", constant)
+    monkeypatch.setattr("v3s.commands.evaluate.predict_labels", constant)
     console = Console(file=io.StringIO(), width=200)
     scores = evaluate(asked, console=console)
     assert scores.temporal.accuracy == pytest.approx(1 / 3)  # 16 of 48 clips: labels are balanced

@@ -17,10 +17,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
+from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
 from v3s.commands.pixel_cues import ALL_CUES, CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
-from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
+from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_head
 from v3s.data.clips import PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -36,7 +36,6 @@ from v3s.pages.images import data_uri, mp4
 from v3s.pages.masked import Masked, masked_of
 from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
-from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.protocols.errors import critical_value
@@ -278,7 +277,9 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     batches = validation_batches(len(videos), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load(stimuli, batches, num_workers=workers, quarantine=None)
-    predictions, truth = _predict(model, loader, compute)
+    shown = ((variants.flatten(0, 1), labels) for _, (variants, labels) in loader)
+    predictions, truth = predict_labels(model, shown, compute)
+    predictions = predictions.reshape(len(truth), len(STIMULI), 2)
     of_clips = groups[np.arange(len(truth)) % len(videos)]
     tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
     rows = {}
@@ -290,20 +291,6 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
     masked = masked_of(videos) if config.page else None
     return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0], masked)
-
-
-@torch.no_grad()
-def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
-    """The labels that both heads predict, shape (N, stimuli, 2), and the true labels, (N, 2)."""
-    compute.network(model)
-    predictions, truth = [], []
-    for _, (shown, labels) in loader:
-        with compute.autocast():
-            logits = model(compute.clips(shown.flatten(0, 1)))
-        predicted = torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1)
-        predictions.append(predicted.view(len(labels), len(STIMULI), 2))
-        truth.append(labels)
-    return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 
 def conclude(rows: Mapping[str, Scores]) -> list[str]:

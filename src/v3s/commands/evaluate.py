@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from v3s.backbones.device import Compute, ComputeOptions, choose_compute, divide_cores
-from v3s.commands.scores import Counts, HeadScores, one_answer_sentence, score_head
+from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
+from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_head
 from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.groups import GroupOptions, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -20,7 +19,6 @@ from v3s.features.saved import Trained, load_pretext_model
 from v3s.files.text import counted, print_table, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
-from v3s.pretext.model import PretextModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     batches = validation_batches(len(table), config.clips, config.batch_size)
     workers = divide_cores(config.workers, compute.device)
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
-    predictions, truth = _predict(model, loader, compute)
+    predictions, truth = predict_labels(model, loader, compute)
     of_clips = groups[[number % len(table) for batch in batches for _, number in batch]]
     task, prior = trained.task, trained.sampling.label_prior
     spatial, temporal = (
@@ -126,19 +124,6 @@ def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> 
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
     return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)
-
-
-@torch.no_grad()
-def _predict(model: PretextModel, loader: Any, compute: Compute) -> tuple[Counts, Counts]:
-    """The labels that both heads predict, and the true labels, each of shape (N, 2)."""
-    compute.network(model)
-    predictions, truth = [], []
-    for clips, labels in loader:
-        with compute.autocast():
-            logits = model(compute.clips(clips))
-        predictions.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
-        truth.append(labels[:, :2])
-    return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 
 def _description(config: EvaluateConfig, scores: PretextScores) -> dict[str, Any]:

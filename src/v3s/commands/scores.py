@@ -1,14 +1,18 @@
-"""The scores of a head of the pretext task: accuracy, chance level and confusion matrix."""
+"""What the heads of the pretext task predict, and the scores of one: accuracy, chance level, confusion matrix."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from v3s.backbones.device import Compute
 from v3s.files.text import short_repr
+from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import LabelPrior
 from v3s.protocols.errors import is_above, standard_error
 
@@ -78,6 +82,27 @@ class HeadScores:
             "labels": list(self.labels),
             "confusion": self.confusion.tolist(),
         }
+
+
+@torch.no_grad()
+def predict_labels(
+    model: PretextModel, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute
+) -> tuple[Counts, Counts]:
+    """Return the labels that both heads predict for clips, int64 of shape (clips, 2), and the true labels.
+
+    Args:
+        model: the network with its heads.
+        batches: clips, uint8 of shape (B, 3, T, size, size), and their labels, first the spatial and the temporal one.
+        compute: device and precision.
+    """
+    compute.network(model)
+    predictions, truth = [], []
+    for clips, labels in batches:
+        with compute.autocast():
+            logits = model(compute.clips(clips))
+        predictions.append(torch.stack([head.argmax(dim=1).cpu() for head in logits], dim=1))
+        truth.append(labels[:, :2])
+    return torch.cat(predictions).numpy(), torch.cat(truth).numpy()
 
 
 def score_head(

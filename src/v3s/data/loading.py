@@ -125,6 +125,12 @@ def load(
     raise RuntimeError(f"the workers that read videos end before reading anything: {workers.deaths[0][1]}")
 
 
+def only(samples: list[Any]) -> Any:
+    """Collate a batch of one sample: to the sample."""
+    (sample,) = samples
+    return sample
+
+
 def load_batches(
     clips: SampleSource[SampleKey],
     order: BatchOrder | Sequence[list[SampleKey]],

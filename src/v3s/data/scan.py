@@ -16,7 +16,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.folder import video_link_outside
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList
-from v3s.data.loading import load, still_reading
+from v3s.data.loading import load, only, still_reading
 from v3s.data.quarantine import Quarantine
 from v3s.data.reports import FileReport, Verdict, report_on
 from v3s.data.spans import cut_videos
@@ -221,7 +221,7 @@ def _read_files(files: Sequence[str], workers: int) -> Iterator[ReadResult]:
         [[position] for position in range(len(files))],
         num_workers=min(workers, len(files)),
         quarantine=deadly,
-        collate=_only,
+        collate=only,
         prefetch=_FILES_AHEAD,
     )
     for file, (_, outcome) in zip(files, found, strict=True):
@@ -258,11 +258,6 @@ def _limit_memory() -> None:
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         wanted = held + _MAX_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
-
-
-def _only(outcomes: list[ReadResult]) -> ReadResult:
-    (outcome,) = outcomes
-    return outcome
 
 
 def _seen(outcome: ReadResult, spans: SpanOptions) -> ReadResult:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from v3s.data.index_table import IndexTable
-from v3s.data.loading import load, still_reading
+from v3s.data.loading import load, only, still_reading
 from v3s.data.views import View
 from v3s.video.decode import Span, stream_frames
 from v3s.video.index import VideoIndex
@@ -155,7 +155,7 @@ def load_runs(
                 yield from _parts(run, runs.clips(run), most)
         else:
             batches = ([run] for run in planned)
-            loaded = load(runs, batches, num_workers=num_workers, quarantine=None, collate=_only)
+            loaded = load(runs, batches, num_workers=num_workers, quarantine=None, collate=only)
             yield from (item for _, item in loaded)
 
 
@@ -190,8 +190,3 @@ def complete_rows(
             clips = sorted(found.pop(expected), key=lambda clip: clip[0])
             yield expected, [torch.stack(column) for column in zip(*(clip for _, clip in clips), strict=True)]
             expected = next(waiting, None)
-
-
-def _only(items: list[tuple[ClipRun, Tensor]]) -> tuple[ClipRun, Tensor]:
-    (item,) = items
-    return item
