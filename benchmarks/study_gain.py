@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.study import RANDOM
 from benchmarks.study_tables import (
     LAYOUTS,
-    RANDOM,
     Group,
     Result,
     StudyRun,

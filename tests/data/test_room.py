@@ -42,7 +42,10 @@ def test_the_way_out_works_where_videos_are_read_for_training_and_for_a_preview(
         config = PreviewConfig(data=data, out=str(tmp_path / "p.html"), clip_frames=8, clip_size=16, workers=workers)
         preview(config, console=QUIET)
 
-    for number, read in enumerate((train, show, lambda workers: _scan({"data": data, "workers": workers}, {}, QUIET))):
+    def choose(workers: int) -> None:
+        _scan({"data": data, "workers": workers}, {}, QUIET)
+
+    for number, read in enumerate((train, show, choose)):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))  # where no file is known yet
         with pytest.raises(ValueError, match="or use --workers 0"):
             read(1)
