@@ -26,6 +26,10 @@ def die(key: tuple[int, int]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def crash(key: tuple[int, int]) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def stop(key: tuple[int, int]) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -91,16 +95,23 @@ def test_batches_are_the_same_however_they_are_read(
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(("end", "reason"), [(die, "was killed by signal 9"), (stop, "made no progress for 2 seconds")])
+@pytest.mark.parametrize(
+    ("end", "reason", "may_pass"),
+    [
+        (die, "was killed by signal 9", True),
+        (stop, "made no progress for 2 seconds", True),
+        (crash, "was killed by signal 11", False),
+    ],
+)
 def test_a_dead_or_hung_worker_costs_one_file(
-    end: Callable[[tuple[int, int]], None], reason: str, no_orphans: None
+    end: Callable[[tuple[int, int]], None], reason: str, may_pass: bool, no_orphans: None
 ) -> None:
     skipped, reports = quarantine(), list[str]()
     skipped.report = reports.append
     assert keys_of(Numbers({4: end}), skipped, 2) == without(4)
     assert list(skipped.failures) == ["4.mp4"]
     assert reason in skipped.failures["4.mp4"].reason
-    assert skipped.failures["4.mp4"].may_pass
+    assert skipped.failures["4.mp4"].may_pass == may_pass
     assert len(reports) == 1
     assert "4.mp4" in reports[0]
 

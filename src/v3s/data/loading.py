@@ -35,6 +35,7 @@ SILENT_SECONDS = 120.0
 """Workers count as hung if for this long no batch arrives and no worker starts a sample."""
 
 _START = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)  # the file's content made the decoder fail
 _MAX_IDLE_DEATHS = 3  # deaths in a row of workers that were reading no sample: no file is to blame
 
 
@@ -44,7 +45,7 @@ Key = TypeVar("Key")
 _Key = TypeVar("_Key", contravariant=True)
 _Batch = tuple[int, list[Key]]  # number and keys
 _Place = tuple[int, int]  # number of a batch, row in the batch
-_Death = tuple[_Place | None, str]  # the sample that a worker was reading, if any, and how the worker ended
+_Death = tuple[_Place | None, Failure]  # the sample that a worker was reading, if any, and how the worker ended
 
 
 class SampleSource(Protocol[_Key]):
@@ -122,7 +123,7 @@ def load(
             return
         ledger.blame(workers.deaths)
         idle_deaths += all(place is None for place, _ in workers.deaths)
-    raise RuntimeError(f"the workers that read videos end before reading anything: {workers.deaths[0][1]}")
+    raise RuntimeError(f"the workers that read videos end before reading anything: {workers.deaths[0][1].reason}")
 
 
 def only(samples: list[Any]) -> Any:
@@ -200,10 +201,9 @@ class _Ledger(Generic[Key]):
     def blame(self, deaths: Sequence[_Death]) -> None:
         """Skip the files that workers died on, starting with the next batch."""
         handed_out = dict(self.undelivered)
-        for place, reason in deaths:
+        for place, failure in deaths:
             if place is not None:
                 number, row = place
-                failure = Failure("decode", reason, may_pass=True)
                 self._add(self.samples.path(handed_out[number][row]), failure, min(handed_out))
 
     def _is_used(self, key: Key, number: int) -> bool:
@@ -341,11 +341,12 @@ class _Workers:
         places = {pid: (number, row - 1) for pid, number, row, _ in self._positions.tolist() if row}
         code = process.exitcode or 0
         if code == -signal.SIGTERM:  # torchrun sends it to all processes, but the main one decides when to stop
-            return None, "was terminated by SIGTERM"
+            return None, Failure("decode", "was terminated by SIGTERM", may_pass=True)
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         if process in self._hung:
             how = f"made no progress for {SILENT_SECONDS:g} seconds and was killed"
-        return places.get(process.pid), f"the worker that read it {how}"
+        crashed = -code in _CRASHES  # else the system ended it, or it waited, maybe for the disk
+        return places.get(process.pid), Failure("decode", f"the worker that read it {how}", may_pass=not crashed)
 
     def _kill_if_hung(self) -> None:
         while not self._ended.wait(0.5):
