@@ -60,7 +60,7 @@ class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
     repeated without letterbox bars.
 
     Attributes:
-        backbone: Folder of a run; choose videos that it was not trained on.
+        backbone: Folder of a run; choose videos that it was not trained on (with split lists, --subset test).
         task: The pretext task, as for v3s pretrain.
         out: JSON file for the scores.
         page: HTML page with tables and charts; with --backbone the clips that the network was shown, with --mask what

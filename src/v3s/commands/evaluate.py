@@ -25,6 +25,8 @@ from v3s.options import require_files, require_positive
 class EvaluateConfig(ComputeOptions, GroupOptions, VideoOptions):
     """Measure the accuracy of both heads of a pre-trained model on videos that it has not seen.
 
+    With split lists, and with folders train and test, give --subset test: the default is the training part.
+
     Attributes:
         backbone: Folder of a run.
         out: JSON file for the accuracies and confusion matrices.

@@ -40,8 +40,8 @@ class ClipOptions:
     For ablations:
         canvas_size: Side in pixels of the square that frames are resized to before the transform. Default: twice the
             side of the clip (s3dg: 256).
-        zoom: paper crops a projection to the length of its head end, so that the zoom differs between classes; even
-            draws the zoom in the same way for all classes.
+        zoom: paper crops a projection as far as its shortened side requires, so that the zoom differs between labels;
+            even draws the zoom from the same range for all labels.
         pre_resize: squash resizes the whole frame to the canvas, as the paper does; short-side keeps the aspect ratio
             and takes the middle.
         seam: Which half's frame step is used for the gap between the two halves of a temporal projection.

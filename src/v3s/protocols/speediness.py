@@ -46,7 +46,7 @@ class SpeedinessConfig(DeviceOptions):
 
     Attributes:
         video: The video.
-        backbone: Folder of a run that was pre-trained with a task with speeds (ts, ts+tp, v3s).
+        backbone: Folder of a run that was pre-trained with a task with speeds (ts, ts+tp, v3s, v3s-short).
         out: HTML page to write; the curve goes into a JSON file of the same name (speediness.json).
 
     More options:

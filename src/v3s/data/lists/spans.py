@@ -28,15 +28,15 @@ class SpanOptions(CheckedOptions):
             What remains at the end is a segment if it is at least half as long; a shorter video is one segment.
         segment_stride: Seconds between the starts of segments. Default: the length of a segment.
         fps: Frames per second at which videos are sampled, by their time stamps. Clips of files with different or
-            varying rates then show the same instants. Default: that of the run given as --backbone, else every frame
-            of the file.
+            varying rates then show the same instants. Default: that of the run or recognizer that the command uses,
+            else every frame of the file.
         window: The values that are shown as black and as white, for pictures of more than 8 bits. auto takes the
             percentiles 0.1 and 99.9 of a whole file, full the range of the format, LOW,HIGH these values. Default:
-            that of a store, else of the run given as --backbone, else auto.
+            that of a store, else of the run or recognizer that the command uses, else auto.
         mask: Make text, scales and logos black in every frame, before clips are cut. auto blanks what never changes in
             a file, if that is at most a quarter of what is not dark. A picture (PNG) of the frames' shape blanks what
-            is white in it. none blanks nothing. Default: that of a store, else of the run given as --backbone, else
-            none.
+            is white in it. none blanks nothing. Default: that of a store, else of the run or recognizer that the
+            command uses, else none.
     """
 
     segment: float | None = None
