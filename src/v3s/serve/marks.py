@@ -230,8 +230,8 @@ class Marks:
         """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
         if self.list_file.exists() and not set(self.list_file.read_bytes().splitlines()) <= set(self._known_lines()):
             self.list_file.replace(kept := free_name(self.list_file))
-            told = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
-            self.notice = "; ".join(filter(None, (self.notice, told)))
+            said = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
+            self.notice = "; ".join(filter(None, (self.notice, said)))
         self._write_list()
 
     def _write_list(self) -> None:
@@ -239,7 +239,7 @@ class Marks:
         self._written = self._stamp()
 
     def _stamp(self) -> tuple[int, int, int] | None:
-        """What tells whether the list is the one that this process wrote; None if there is none."""
+        """What shows whether the list is the one that this process wrote; None if there is none."""
         if not self.list_file.exists():
             return None
         found = self.list_file.stat()
