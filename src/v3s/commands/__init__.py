@@ -110,7 +110,7 @@ COMMANDS = {
         "downstream tasks",
         "v3s.protocols.compare",
         "compare backbones on the same videos: should I train my own?",
-        ("compare labelled_videos --backbones random:r3d run1 run2 converted hf:facebook/dinov2-small --out comparison",),
+        ("compare labelled_videos --backbones random:r3d run1 run2 hf:facebook/dinov2-small --out comparison",),
     ),
     "similarity": Command(
         "downstream tasks",

@@ -52,8 +52,8 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         out: Folder of the run.
         backbone: c3d, r3d, r2plus1d, s3dg, r3d18 or r2plus1d18.
         width: Multiplier for the number of channels of every layer.
-        task: The pretext task: v3s; a row of the paper's Table 3 (ss, sp, ss+sp, ts, tp, ts+tp) or Table 1 (ss-1.9, ts-4, ...); or v3s-short,
-            whose labels short videos can show (22 frames for --clip-frames 8).
+        task: The pretext task: v3s; a row of the paper's Table 3 (ss, sp, ss+sp, ts, tp, ts+tp) or Table 1 (ss-1.9,
+            ts-4, ...); or v3s-short, whose labels short videos can show (22 frames for --clip-frames 8).
         minutes: For the recipe own: how long the training may take; a message says if it takes a quarter more or less.
             Default: what 200,000 clips take.
         resume: Resume the run in the folder, or start it if there is none.

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,10 +17,7 @@ from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions, require_folders, require_not_negative, seed_problem
 from v3s.vectors.collection import open_vectors
-from v3s.vectors.entries import Place
-from v3s.vectors.moments import video_of
-from v3s.vectors.query import known_video
-from v3s.video.decode import Video
+from v3s.vectors.query import place_opener
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +96,9 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
             seed=config.seed,
         )
         say(console, *_summary(found, collection.description.source))
-        root, view = Path(collection.description.root), collection.description.space.view
-        known = cache(lambda file: known_video(root, Path(file), view))
-
-        def open_place(place: Place) -> Video:
-            return video_of(place, known(place.file), view.fps)
-
-        shown = explore_page(collection, vectors, found, open_place, seed=config.seed, console=console)
-        kept = write_exploration(folder, found, shown, root)
+        opener = place_opener(collection)
+        shown = explore_page(collection, vectors, found, opener, seed=config.seed, console=console)
+        kept = write_exploration(folder, found, shown, Path(collection.description.root))
         if kept is not None:
             say(console, f"{TO_LABEL} had labels; it is now {kept}")
     return folder / PAGE

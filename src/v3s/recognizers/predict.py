@@ -21,11 +21,11 @@ from v3s.recognizers.predictions import (
     Tally,
     most_probable,
     number_of_classes,
-    times_of,
     write_predictions,
 )
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.vectors.collection import open_vectors
+from v3s.video.span import times_of
 
 _NUM_CLASSES = 3  # named for each span
 _NUM_LISTED = 20  # classes in the table

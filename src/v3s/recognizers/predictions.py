@@ -13,7 +13,6 @@ from torch import Tensor
 
 from v3s.files.text import as_cell
 from v3s.files.writing import write_keeping
-from v3s.video.decode import Span, Video
 
 _GAP_SECONDS = 0.1  # spans so little apart follow one another: times are rounded
 _JSON_LINES = ".jsonl"
@@ -60,11 +59,6 @@ class Event:
     name: str
     probability: float
     num_spans: int
-
-
-def times_of(video: Video) -> tuple[float, float]:
-    """Return where a video or a span begins and ends in its file, in seconds."""
-    return (video.start_seconds, video.end_seconds) if isinstance(video, Span) else (0.0, video.duration_seconds)
 
 
 def number_of_classes(k: int | None, classes: tuple[str, ...], default: int) -> int:

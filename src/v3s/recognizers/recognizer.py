@@ -14,7 +14,8 @@ from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.text import short_repr
 from v3s.recognizers.classifier import Average, Classifier, load_classifier, require_probabilities
-from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes, times_of
+from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes
+from v3s.video.span import times_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

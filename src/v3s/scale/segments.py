@@ -18,8 +18,7 @@ from v3s.data.scan import judge, read_all
 from v3s.features.encoder import Encoder
 from v3s.files.text import short_repr
 from v3s.video.container import Failure, VideoError
-from v3s.video.decode import Video
-from v3s.video.span import Span
+from v3s.video.span import times_of
 
 _Vectors = tuple[int, tuple[float, float], Tensor]  # number and times of a span, and its vectors
 
@@ -78,7 +77,7 @@ def _encode(
     try:
         for video, rows in encoder.encode_table(table, per_clip=per_clip, scaled=False):
             entry = int(found.usable[video])
-            made[found.videos.paths[entry]].append((int(numbers[entry]), _times(table[video]), rows))
+            made[found.videos.paths[entry]].append((int(numbers[entry]), times_of(table[video]), rows))
     except VideoError as error:  # after the file was read whole: the disk fails, or somebody writes
         if len(outcomes) == 1:
             ((path, _),) = outcomes.items()
@@ -90,10 +89,6 @@ def _encode(
     for path, outcome in outcomes.items():
         spans, times, vectors = zip(*made[path], strict=True) if made[path] else ((), (), ())
         yield FileVectors(path, outcome, spans, times, vectors)
-
-
-def _times(video: Video) -> tuple[float, float]:
-    return (video.start_seconds, video.end_seconds) if isinstance(video, Span) else (0.0, video.duration_seconds)
 
 
 def span_numbers(paths: Sequence[str]) -> NDArray[np.int64]:

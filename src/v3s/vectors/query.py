@@ -1,7 +1,9 @@
 """What a collection is searched with: a video or a span of one, as unit vectors of the collection's network."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor
@@ -18,10 +20,12 @@ from v3s.files.times import time_text
 from v3s.files.writing import CheckpointError
 from v3s.vectors.collection import Vectors
 from v3s.vectors.description import VectorsError
+from v3s.vectors.entries import Place
+from v3s.vectors.moments import video_of
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoError, VideoIndex, index_video
-from v3s.video.span import Span, at_rate, nearest_frame, seen, time_of_frame
+from v3s.video.span import Span, at_rate, nearest_frame, seen, time_of_frame, times_of
 from v3s.video.store import StoredVideo
 
 _TOLERANCE_SECONDS = 0.06  # an end that was printed, rounded to a tenth, may be pasted
@@ -51,9 +55,14 @@ class Query:
     @property
     def times(self) -> tuple[float, float]:
         """Start and end in seconds."""
-        if isinstance(self.video, Span):
-            return self.video.start_seconds, self.video.end_seconds
-        return 0.0, self.video.duration_seconds
+        return times_of(self.video)
+
+
+def place_opener(vectors: Vectors) -> Callable[[Place], Video]:
+    """Return what opens what a row of a collection shows, as `video_of`; each file is looked up once."""
+    root, view = Path(vectors.description.root), vectors.description.space.view
+    known = cache(lambda file: known_video(root, Path(file), view))
+    return lambda place: video_of(place, known(place.file), view.fps)
 
 
 def known_video(root: Path, file: Path, view: View) -> VideoIndex | StoredVideo:

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +15,11 @@ from v3s.options import require_files, require_folders, require_positive
 from v3s.pages.templates import write_page
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
-from v3s.vectors.entries import Place
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
-from v3s.vectors.moments import find_moments, video_of
+from v3s.vectors.moments import find_moments
 from v3s.vectors.nearest.approximate import open_index
-from v3s.vectors.query import Query, encode_query, known_video, open_query_encoder
+from v3s.vectors.query import Query, encode_query, open_query_encoder, place_opener
 from v3s.vectors.search_page import search_page
-from v3s.video.decode import Video
 
 __all__ = ["Hit", "SearchConfig", "search"]
 
@@ -110,18 +108,14 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     asked = (file, *query.times) if query.is_span else None
     without = file if config.other_files else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked, without=without)
-    root, view = Path(vectors.description.root), vectors.description.space.view
-    known = cache(lambda file: known_video(root, Path(file), view))
-
-    def open_place(place: Place) -> Video:
-        return video_of(place, known(place.file), view.fps)
-
+    open_place = place_opener(vectors)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     with cutouts_if_saved(Path(config.clips)) if config.clips is not None else nullcontext():
         if config.clips is not None:
             files, failed = write_cutouts(Path(config.clips), moments, open_place)
-        ranked, of_file = enumerate(moments, start=1), view.fps is None and not vectors.has_spans
+        of_file = vectors.description.space.view.fps is None and not vectors.has_spans
+        ranked = enumerate(moments, start=1)
         hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
         print_table(console, hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))

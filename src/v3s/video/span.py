@@ -215,6 +215,11 @@ def time_of_frame(video: VideoIndex | StoredVideo | Span, number: int) -> float:
     return (times[number] - times[0]) * tick if len(times) else number / video.fps
 
 
+def times_of(video: VideoIndex | StoredVideo | Span) -> tuple[float, float]:
+    """Return where a video or a span begins and ends in its file, in seconds."""
+    return (video.start_seconds, video.end_seconds) if isinstance(video, Span) else (0.0, video.duration_seconds)
+
+
 def _times(video: VideoIndex | StoredVideo) -> tuple[Sequence[int], float]:
     """The times of frames in ticks, and the length of a tick in seconds; no times where they are not known."""
     if isinstance(video, StoredVideo) or not video.tick_seconds:

@@ -20,8 +20,7 @@ from v3s.protocols.labelled.parts import Labelled, Parts, keep_division, make_pa
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import GIVEN, Contents, Joined, join, list_contents, list_labelled, list_official
-from v3s.vectors.moments import video_of
-from v3s.vectors.query import known_video
+from v3s.vectors.query import place_opener
 from v3s.video.decode import Video
 
 
@@ -232,5 +231,4 @@ def take_stored(contents: Contents, listed: VideoList, console: Console, *, allo
 def _open_stored(contents: Contents, joined: Joined, number: int) -> Video:
     """Open what the middle one of a sample's rows shows."""
     vectors, rows = contents.vectors, joined.rows[joined.samples == number]
-    place, view = vectors.place_of(int(rows[len(rows) // 2])), vectors.description.space.view
-    return video_of(place, known_video(Path(vectors.description.root), Path(place.file), view), view.fps)
+    return place_opener(vectors)(vectors.place_of(int(rows[len(rows) // 2])))
