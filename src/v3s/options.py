@@ -243,16 +243,20 @@ def closest(word: str, names: Iterable[str]) -> str:
     return f" (did you mean {hints}?)" if hints else ""
 
 
+class MissingPackageError(ValueError):
+    """An optional package is not installed; the message says how to install it."""
+
+
 def import_extra(name: str, extra: str, purpose: str) -> Any:
     """Import an optional package.
 
     Raises:
-        ValueError: it is not installed; the message says how to install it.
+        MissingPackageError: it is not installed.
     """
     try:
         return import_module(name)
     except ImportError as error:
-        raise ValueError(
+        raise MissingPackageError(
             f"{purpose} needs {name.partition('.')[0]}, which is not installed ({error}): pip install 'v3s[{extra}]'"
         ) from error
 

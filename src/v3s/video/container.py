@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from v3s.files.remote.address import RemoteError
 from v3s.files.remote.fetch import held
+from v3s.options import MissingPackageError
 
 MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
@@ -99,8 +100,9 @@ class Failure:
         stage: Where reading it failed.
         reason: Why, without the file's name.
         num_frames: How many of its frames decode all the same; 0 where it is refused as a whole.
-        may_pass: Whether it says nothing of the file's content: the system did not give it, or the process that read it
-            ended. It is not remembered, since the same file may be read well the next time.
+        may_pass: Whether it says nothing of the file's content: the system did not give it, a package that reads it was
+            not installed, or the process that read it ended. It is not remembered, since the same file may be read well
+            the next time.
     """
 
     stage: Stage
@@ -111,8 +113,8 @@ class Failure:
     @classmethod
     def of(cls, error: VideoError, path: str) -> "Failure":
         """What an error says of a file."""
-        of_system = isinstance(error.__cause__, OSError)
-        return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames, of_system)
+        may_pass = isinstance(error.__cause__, (OSError, MissingPackageError))
+        return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames, may_pass)
 
 
 @contextmanager

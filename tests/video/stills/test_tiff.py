@@ -1,6 +1,7 @@
 """TIFF stacks: axes, rates, kinds of pixels, and one line for what is not a video."""
 
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
+from v3s.video.container import Failure
 from v3s.video.decode import read_frames
 from v3s.video.index import VideoError, index_video
 
@@ -186,18 +188,24 @@ def test_numbered_stacks_are_videos_of_their_own(tmp_path: Path, film: Film) -> 
     assert list_videos(tmp_path).paths == ("frames", "mouse0.tif", "mouse1.tif", "mouse2.tif")
 
 
-def test_without_tifffile_each_file_says_what_to_install(tmp_path: Path, film: Film, monkeypatch: Any) -> None:
+def test_without_tifffile_each_file_says_what_to_install_until_it_is(
+    tmp_path: Path, film: Film, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tifffile.imwrite(tmp_path / "a.tif", film(5, np.uint8))
-    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    (report,) = scan(list_videos(tmp_path), min_frames=1, cache=None).reports
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tifffile", None)
+        (report,) = scan(list_videos(tmp_path), min_frames=1).reports
     assert report.verdict == "unreadable"
+    assert report.reason.startswith("cannot be read: reading TIFF files needs tifffile")
     assert "pip install 'v3s[science]'" in report.reason
+    (report,) = scan(list_videos(tmp_path), min_frames=1).reports
+    assert report.verdict == "usable"
 
 
 def test_without_imagecodecs_each_file_says_what_to_install(tmp_path: Path, film: Film, monkeypatch: Any) -> None:
     """By hand, since the tests' environment cannot write them: the number of LZW, and that of zstd, in its tag."""
-    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
-    monkeypatch.setitem(__import__("sys").modules, "compression", None)  # of Python 3.14
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    monkeypatch.setitem(sys.modules, "compression", None)  # of Python 3.14
     for name, number in (("LZW", 5), ("ZSTD", 50000)):
         tifffile.imwrite(tmp_path / f"{name}.tif", film(5, np.uint8), compression="zlib", byteorder="<")
         content = (tmp_path / f"{name}.tif").read_bytes()
@@ -206,5 +214,6 @@ def test_without_imagecodecs_each_file_says_what_to_install(tmp_path: Path, film
         (tmp_path / f"{name}.tif").write_bytes(content.replace(zlib, other))
         with pytest.raises(
             VideoError, match=f"pictures of 8 bits and compression {name} need imagecodecs: pip install"
-        ):
+        ) as error:
             index_video(tmp_path / f"{name}.tif")
+        assert Failure.of(error.value, "").may_pass

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from v3s.options import MissingPackageError
 from v3s.video.container import VideoError
 
 
@@ -24,7 +25,8 @@ def reading(name: str) -> Iterator[None]:
     except OSError as error:
         raise VideoError(f"{name} cannot be read: {error.strerror or _line(error)}", "open") from error
     except Exception as error:
-        reason = _line(error) if type(error) is ValueError else f"{type(error).__name__}: {_line(error)}"
+        is_said = type(error) in (ValueError, MissingPackageError)
+        reason = _line(error) if is_said else f"{type(error).__name__}: {_line(error)}"
         raise VideoError(f"{name} cannot be read: {reason}") from error
 
 

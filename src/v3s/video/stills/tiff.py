@@ -13,7 +13,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from v3s.files.remote.fetch import held
-from v3s.options import import_extra
+from v3s.options import MissingPackageError, import_extra
 from v3s.video.container import MAX_PIXELS, VideoError
 from v3s.video.orientation import orientation_of_tag
 from v3s.video.stills.border import reading
@@ -228,7 +228,7 @@ def _decoded(picture: Any, page: Any) -> Any:
         page: what it knows of the first one, which is like it.
 
     Raises:
-        ValueError: imagecodecs is needed; the message says how to install it.
+        MissingPackageError: imagecodecs is needed.
     """
     try:
         return picture.asarray()
@@ -236,7 +236,7 @@ def _decoded(picture: Any, page: Any) -> Any:
         if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
             raise
         how = f"{page.bitspersample} bits and compression {getattr(page.compression, 'name', page.compression)}"
-        raise ValueError(f"pictures of {how} need imagecodecs: pip install imagecodecs") from error
+        raise MissingPackageError(f"pictures of {how} need imagecodecs: pip install imagecodecs") from error
 
 
 def _rate(file: Any) -> float | None:
