@@ -269,7 +269,7 @@ class _FrameWriter:
         return turned
 
     def _choose(self, first: VideoFrame) -> None:
-        """Choose the window and the mask; what the file's frames say is learned in a pass of its own."""
+        """Choose the window, the mask and the orientation; what all frames say is learned in a pass of its own."""
         window, mask = self._choice
         is_deep = first.format.name in DEEP
         asks = mask == "auto" or (is_deep and window == "auto")
@@ -277,8 +277,9 @@ class _FrameWriter:
         if is_deep:
             self.window = choose_window(window, first.format.name, known.window if known else None)
         self.mask = known.overlay if known and mask == "auto" else mask if mask != "auto" else None
+        self._orientation = orientation_of(first) or AS_STORED  # `shown` makes frames that no longer say it
         if self.mask:
-            height, width = (orientation_of(first) or AS_STORED).upright_shape(first.height, first.width)
+            height, width = self._orientation.upright_shape(first.height, first.width)
             try:
                 check_mask(self.mask, width, height)
             except ValueError as error:
@@ -299,7 +300,6 @@ class _FrameWriter:
 
     def _begin(self, first: VideoFrame) -> Layout:
         """Choose the layout of the stored frames. Values of RGB and greys keep the range that they are marked with."""
-        self._orientation = orientation_of(first) or AS_STORED
         read = layout_of(first)
         self.colour = read.colour or ColourSpace(full=int(first.color_range) == FULL_RANGE)
         return Layout("yuv420p", self.colour)

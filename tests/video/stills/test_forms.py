@@ -1,5 +1,7 @@
 """One law: the same pictures give the same vectors, as a folder of frames, a TIFF stack, a video or a DICOM file."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.video.decode import read_frames, stream_frames, video_from_json
 from v3s.video.index import index_video
+from v3s.video.light.mask import mask_to_text
+from v3s.video.span import seen
+from v3s.video.store import PixelFormat
+from v3s.video.store_writer import ShardWriter, store_video
 
 Film = Callable[..., NDArray[Any]]
 Write = Callable[..., Path]
@@ -86,3 +92,28 @@ def test_a_store_holds_what_the_window_shows(forms: tuple[NDArray[Any], dict[str
         assert file.window == stored.window
     remark = "are shown as black to white" in read[1].reports[0].remarks
     assert remark == (values.dtype == np.uint16)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv", "rgb", "jpeg"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_store_turns_deep_pictures_as_they_are_shown(
+    tmp_path: Path, film: Film, write_frames: Write, pixel_format: PixelFormat, masked: bool
+) -> None:
+    """PNG of 16 bits whose EXIF asks for a quarter turn: the frame that the window makes no longer says it."""
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    exif = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
+    folder = write_frames(tmp_path / "frames", film(3, np.uint16))
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + exif + content[33:])  # after the signature and IHDR
+    corner = np.zeros((40, 24), bool)
+    corner[:7, :5] = True
+    mask = mask_to_text(corner) if masked else None
+    shown = read_frames(seen(index_video(folder), None, mask), range(3)).rgb()
+    with ShardWriter(tmp_path / "s.bin") as writer:
+        name = str(tmp_path / "s.bin")
+        made = store_video(folder, writer, pixel_format=pixel_format, short_side=99, shard_name=name, mask=mask)
+    stored = read_frames(made, range(3)).rgb()
+    assert stored.shape == shown.shape == (3, 3, 40, 24)
+    assert torch.equal(stored, shown) or pixel_format != "rgb"
+    assert (stored.int() - shown.int()).abs().float().mean() < 4
