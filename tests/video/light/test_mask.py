@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -20,9 +22,12 @@ from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
-from v3s.data.views import View
+from v3s.data.views import View, asked_of
+from v3s.features.encoder import Feature, Space
 from v3s.features.saved import describe_trained
+from v3s.recognizers.of_vectors import require_same_network
 from v3s.vectors.collection import open_vectors
+from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
 from v3s.vectors.search import SearchConfig, search
 from v3s.video.decode import Video, read_frames, stream_frames
@@ -218,6 +223,22 @@ def test_a_mask_is_stretched_over_frames_and_takes_every_pixel_that_it_touches(t
 def test_text_and_masks_are_one(tmp_path: Path) -> None:
     for mask in (logo_mask(), ~logo_mask(), np.array([[True, False], [False, True]])):
         assert np.array_equal(text_to_mask(mask_to_text(mask)), mask)
+
+
+def test_two_masks_of_equal_area_are_not_the_same() -> None:
+    """Not for stored vectors, nor for a recognizer on them; the message tells them apart."""
+    one, other = (mask_to_text(mask) for mask in (logo_mask(), logo_mask()[::-1, ::-1]))
+    for text, is_same in ((one, True), (other, False)):
+        asked, own = asked_of(View(mask=one), SimpleNamespace(mask=text))["mask"]
+        assert (asked == own) == is_same
+    ours, theirs = (Space("0" * 64, View(mask=text), Feature("conv5", "mean")) for text in (one, other))
+    classifier: Any = SimpleNamespace(average="logits", space=ours)
+    same, differing = (
+        cast(Any, SimpleNamespace(folder="v", description=SimpleNamespace(space=space))) for space in (ours, theirs)
+    )
+    require_same_network(classifier, same)
+    with pytest.raises(VectorsError, match=r"mask is a picture of (.*%) \(.*whose mask is a picture of \1 \("):
+        require_same_network(classifier, differing)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 A place that never changes, or that a picture names, becomes black in every frame. Nothing of it reaches a clip.
 """
 
+import hashlib
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -222,10 +223,11 @@ def blank(planes: list[list[np.ndarray]], text: str, colour: ColourSpace | None)
 
 
 def mask_text(text: str | None) -> str:
-    """A mask in words, for people: what to compare is the text itself."""
+    """A mask in words: those of two masks differ, since they end with the beginning of the text's SHA-256."""
     if text is None or text == "auto":
         return text or "none"
-    return f"a picture of {text.partition(':')[0]} that blanks {blanked_share(text):.2%}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"a picture of {text.partition(':')[0]} that blanks {blanked_share(text):.2%} (SHA-256 {digest})"
 
 
 def blanked_share(text: str) -> float:
