@@ -17,6 +17,7 @@ from v3s.video.index import VideoError, index_video
 
 Film = Callable[..., NDArray[Any]]
 Write = Callable[..., Path]
+Picture = Callable[..., bytes]
 
 
 def test_three_frames(tmp_path: Path, film: Film, write_dicom: Write) -> None:
@@ -43,7 +44,7 @@ def test_rates(tmp_path: Path, film: Film, write_dicom: Write, elements: dict[st
     assert index_video(write_dicom(tmp_path / "a.dcm", film(4, np.uint8), **elements)).fps == pytest.approx(rate)
 
 
-def test_compressed_frames(tmp_path: Path, film: Film, write_dicom: Write, picture: Callable[..., bytes]) -> None:
+def test_compressed_frames(tmp_path: Path, film: Film, write_dicom: Write, picture: Picture) -> None:
     """JPEG, which ultrasound machines write, through FFmpeg; RLE through pydicom."""
     colour, grey = film(5, np.uint8, colour=True), film(5, np.uint16)
     photos = [picture(frame, "mjpeg", "yuvj422p") for frame in colour]
@@ -68,6 +69,39 @@ def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) ->
     straight = index_video(write_dicom(tmp_path / "b.dcm", 4095 - values))
     assert index.window == straight.window
     assert np.array_equal(read_frames(index, [1]).rgb().numpy(), read_frames(straight, [1]).rgb().numpy())
+
+
+@pytest.mark.parametrize(
+    ("codec", "syntax", "pixel_format"),
+    [("jpegls", "JPEGLSLossless", "gray16le"), ("jpeg2000", "JPEG2000Lossless", "gray12le")],
+)
+def test_compressed_inverted(
+    tmp_path: Path, film: Film, write_dicom: Write, picture: Picture, codec: str, syntax: str, pixel_format: str
+) -> None:
+    """12 bits: FFmpeg scales those of JPEG 2000 to 16. The test's JPEG 2000 loses a little."""
+    values = film(3, np.uint16)
+    kept = values << 4 if pixel_format == "gray12le" else values  # the test's encoder takes the top bits
+    data = encapsulate([picture(frame, codec, pixel_format) for frame in kept])
+    told = {"syntax": syntax, "data": data, "BitsStored": 12, "PhotometricInterpretation": "MONOCHROME1"}
+    packed = index_video(write_dicom(tmp_path / "a.dcm", values, **told))
+    straight = index_video(write_dicom(tmp_path / "b.dcm", 4095 - values))
+    one, other = (read_frames(index, [1]).rgb().int() for index in (packed, straight))
+    assert int((one - other).abs().max()) <= (codec == "jpeg2000")
+
+
+def test_compressed_signed(tmp_path: Path, film: Film, write_dicom: Write, picture: Picture) -> None:
+    """In JPEG-LS. One whose bit of the sign is not known is refused."""
+    values = (film(3, np.uint16).astype(np.int32) - 500).astype(np.int16)
+    data = encapsulate([picture(frame.view(np.uint16), "jpegls", "gray16le") for frame in values])
+    for inverted in ({}, {"PhotometricInterpretation": "MONOCHROME1"}):
+        plain = index_video(write_dicom(tmp_path / "plain.dcm", values, **inverted))
+        file = write_dicom(tmp_path / "packed.dcm", values, syntax="JPEGLSLossless", data=data, **inverted)
+        assert index_video(file).window == plain.window
+        one, other = (read_frames(index, [2]).rgb().numpy() for index in (index_video(file), plain))
+        assert np.array_equal(one, other)
+    write_dicom(file, values, syntax="JPEGLSLossless", data=data, BitsStored=12)
+    with pytest.raises(VideoError, match="signed values of 12 bits in JPEG or JPEG-LS, where 8 or 16 are read"):
+        index_video(file)
 
 
 @pytest.mark.parametrize(

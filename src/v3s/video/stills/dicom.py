@@ -96,26 +96,50 @@ def _plain_frames(path: str, file: Any, wanted: list[int]) -> Iterator[VideoFram
     for values in pixels.iter_pixels(path, indices=wanted):
         if file.PhotometricInterpretation == "PALETTE COLOR":
             values = pixels.apply_color_lut(values, file)
-        yield as_frame(_upright_values(values, file))
+        yield as_frame(_upright_values(values, file, int(file.BitsStored)))
 
 
 def _compressed_frames(file: Any, wanted: list[int], num_frames: int) -> Iterator[VideoFrame]:
     encaps = import_extra("pydicom.encaps", "science", "reading DICOM files")
-    decode = PictureDecoder(_CODECS[file.file_meta.TransferSyntaxUID])
+    codec = _CODECS[file.file_meta.TransferSyntaxUID]
+    is_grey = file.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
+    is_signed = is_grey and file.get("PixelRepresentation") == 1 and codec != "jpeg2000"  # whose decoder shifts them
+    decode = PictureDecoder(codec)
     for number in wanted:
         frame = decode(encaps.get_frame(file.PixelData, number, number_of_frames=num_frames))
         if frame.format.name.startswith("yuv") and file.PhotometricInterpretation == "RGB":  # without a marker of it
             frame = as_frame(np.moveaxis(frame.to_ndarray(), 0, -1))
-        elif file.PhotometricInterpretation == "MONOCHROME1":
-            frame = as_frame(_upright_values(frame.to_ndarray(), file))
+        elif is_signed or file.PhotometricInterpretation == "MONOCHROME1":
+            values = _signed(frame.to_ndarray(), file) if is_signed else frame.to_ndarray()
+            frame = as_frame(_upright_values(values, file, 8 * values.itemsize))
         yield frame
 
 
-def _upright_values(values: np.ndarray, file: Any) -> np.ndarray:
-    """Values of which the greatest is white: in MONOCHROME1 the least is."""
+def _signed(values: np.ndarray, file: Any) -> np.ndarray:
+    """Decoded values as signed ones, where the decoder does not look at the sign.
+
+    Raises:
+        ValueError: It is unknown which bit is the sign.
+    """
+    if int(file.BitsStored) != 8 * values.itemsize:
+        raise ValueError(
+            f"its pictures have signed values of {file.BitsStored} bits in JPEG or JPEG-LS, where 8 or 16 are read; "
+            "save it without compression"
+        )
+    return values.view(f"i{values.itemsize}")
+
+
+def _upright_values(values: np.ndarray, file: Any, bits: int) -> np.ndarray:
+    """Values of which the greatest is white: in MONOCHROME1 the least is.
+
+    Args:
+        values: Of a picture.
+        file: That it is of.
+        bits: Of unsigned values. FFmpeg scales decoded ones to all bits of their type.
+    """
     if file.PhotometricInterpretation != "MONOCHROME1":
         return values
-    most = -1 if values.dtype.kind == "i" else (1 << int(file.BitsStored)) - 1
+    most = -1 if values.dtype.kind == "i" else (1 << bits) - 1
     inverted: np.ndarray = values.dtype.type(most) - values
     return inverted
 
