@@ -380,6 +380,14 @@ def test_urls_that_are_refused(url: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["/videos", "/videos/"])
+def test_a_query_of_a_folder_is_refused_and_not_kept(server: _Server, path: str) -> None:
+    url = server.url + path
+    with pytest.raises(RemoteError, match=f"^{url}: is a folder, and a query .* each with its own$"):
+        list_videos(f"{url}?sig=1")
+    assert len(list_videos(url).paths) == 16
+
+
 def test_a_missing_package_is_named() -> None:
     for url, package in (("s3://bucket/a", "s3fs"), ("gs://bucket/a", "gcsfs")):
         if not pytest.importorskip("importlib.util").find_spec(package):

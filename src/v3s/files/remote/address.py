@@ -176,3 +176,10 @@ def query_of(address: Address) -> str:
     """The query of its URL, with a question mark; empty if it had none."""
     query = json.loads(os.environ.get(_SECRETS, "{}")).get(str(address))
     return f"?{query}" if query else ""
+
+
+def forget_query(address: Address) -> None:
+    """Forget the query of its URL, which can then be given without one."""
+    kept = json.loads(os.environ.get(_SECRETS, "{}"))
+    kept.pop(str(address), None)
+    os.environ[_SECRETS] = json.dumps(kept)

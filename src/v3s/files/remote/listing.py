@@ -21,6 +21,7 @@ from v3s.files.remote.address import (
     RemoteError,
     RemoteMissingError,
     check_remote_name,
+    forget_query,
     query_of,
     user_of,
     without_secrets,
@@ -63,7 +64,14 @@ def list_folder(address: Address) -> dict[str, RemoteFile]:
 
     Raises:
         RemoteError: It cannot be listed, is empty, nothing in it can be read, or it holds a name that no file can have.
+            Or its URL has a query, which its files would need, too.
     """
+    if query_of(address):
+        forget_query(address)
+        raise RemoteError(
+            f"{address}: is a folder, and a query (from the question mark on) opens a single file; give the URL "
+            "without it, or a list of the files' URLs, each with its own"
+        )
     with _asking(address) as system:
         if address.is_web:
             names = list(_linked(system, address, "", 0))
