@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,22 @@ def test_a_graph_without_heads_normalises_its_clips(tmp_path: Path) -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (KINETICS.mean, KINETICS.std))
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), plain((clips - mean) / std), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize("write", [write_converted, write_recognizer])
+def test_the_code_of_a_card_gives_each_output(
+    form: Any, write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path / "run")
+    folder = export(ExportConfig(run=str(run), out=str(tmp_path / "model"), format=form), console=QUIET)
+    code = (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(folder)
+    model = open_model(run)
+    clips = torch.rand(2, *model.clip_shape)
+    names: dict[str, Any] = {"clips": clips.numpy() if form == "onnx" else clips}
+    exec(code, names)
+    assert all(names[output].shape[0] == 2 for output in model.outputs)
 
 
 def test_no_form_of_a_device_is_in_a_graph(tmp_path: Path) -> None:

@@ -99,17 +99,18 @@ def _kept(model: Model, record: Record) -> str:
 def _loading(model: Model, form: str) -> str:
     shape = ", ".join(map(str, model.clip_shape))
     comment = f"# float32 clips (B, {shape}) in [0, 1]"
+    outputs = ", ".join(model.outputs) if len(model.outputs) > 1 else f"{model.outputs[0]},"  # unpacks a single one
     if form == "onnx":
         code = [
             "import onnxruntime",
             'session = onnxruntime.InferenceSession("model.onnx")',
-            f'{", ".join(model.outputs)} = session.run(None, {{"{INPUT}": clips}})  {comment}',
+            f'{outputs} = session.run(None, {{"{INPUT}": clips}})  {comment}',
         ]
     elif form == "torch":
         code = [
             "import torch",
             'model = torch.export.load("model.pt2").module()',
-            f"{', '.join(model.outputs)} = model(clips)  {comment}",
+            f"{outputs} = model(clips)  {comment}",
         ]
     elif model.trained.kind == "recognizer":
         code = [
