@@ -203,6 +203,7 @@ def test_a_full_disk_leaves_no_half_page(
     [
         ({"clusters": -1}, "clusters is -1; it must be 0 or more"),
         ({"label": -2}, "label is -2"),
+        ({"label": 2001}, "label is 2001; at most 2,000 are proposed"),
         ({"similarity": 1.0}, "similarity is 1.0; it must be between 0 and 1"),
         ({"map": "umap"}, "map is 'umap'; it must be one of pca, tsne"),
         ({"seed": -1}, "seed is -1"),

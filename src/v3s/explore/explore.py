@@ -13,6 +13,7 @@ from v3s.explore.explore_page import explore_page
 from v3s.explore.projection import MOST_FOR_TSNE
 from v3s.explore.spans import matrix_of, table_of
 from v3s.explore.tables import PAGE, SPANS, TO_LABEL, write_exploration
+from v3s.explore.to_label import MOST_TO_LABEL
 from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, say
 from v3s.options import CheckedOptions, require_folders, require_not_negative, seed_problem
@@ -36,7 +37,7 @@ class ExploreConfig(CheckedOptions):
             'v3s[explore]'; 50,000 vectors at most).
         clusters: Number of clusters, by k-means; 0 finds the number by HDBSCAN (pip install 'v3s[explore]'). Default:
             the root of half the number of vectors, at most 30.
-        label: Number of videos or spans to propose for labelling.
+        label: Number of videos or spans to propose for labelling, at most 2,000.
         overwrite: Replace the page and the tables in the folder; a to_label.csv with labels is kept under another name.
 
     More options:
@@ -58,6 +59,8 @@ class ExploreConfig(CheckedOptions):
         super().__post_init__()
         require_folders(self, "out")
         require_not_negative(self, "clusters", "label")
+        if self.label > MOST_TO_LABEL:
+            raise ValueError(f"label is {self.label}; at most {MOST_TO_LABEL:,} are proposed")
         if self.similarity is not None and not 0 < self.similarity < 1:
             raise ValueError(f"similarity is {self.similarity}; it must be between 0 and 1")
         if problem := seed_problem(self.seed):

@@ -14,7 +14,8 @@ from v3s.explore.clusters import centres_of
 from v3s.explore.kmeans import nearest_centres
 from v3s.explore.matrix import Matrix, centred
 
-_MOST_CENTRES = 2000
+MOST_TO_LABEL = 2000
+"""How many vectors are chosen at most: one of each cluster."""
 
 
 def choose_to_label(
@@ -28,12 +29,12 @@ def choose_to_label(
 
     Args:
         vectors: shape (N, D), unit length.
-        number: how many to choose.
+        number: how many to choose; more than 2,000 are not chosen.
         labelled: rows that are labelled already; they are not chosen.
         seed: see `v3s.explore.clusters.centres_of`.
 
     Returns:
-        Row numbers in the order of choice, int64, shape (number,); fewer if fewer vectors are left or differ.
+        Row numbers in the order of choice, int64, shape (number,); fewer if there are fewer clusters with a free one.
 
     Raises:
         ValueError: the vectors are not finite, or a labelled row does not exist.
@@ -49,7 +50,7 @@ def choose_to_label(
     if not number or is_labelled.all():
         return np.zeros(0, np.int64)
     shifted = centred(vectors)
-    centres = centres_of(shifted, min(number + len(rows), _MOST_CENTRES, len(vectors)), seed)
+    centres = centres_of(shifted, min(number + len(rows), MOST_TO_LABEL, len(vectors)), seed)
     cluster_of = nearest_centres(shifted, centres)[:, 0]
     distances = np.concatenate(
         [(block - centres[cluster_of[part]]).square().sum(dim=1).numpy() for part, block in shifted.blocks()]
