@@ -90,7 +90,7 @@ class Frames:
 
 
 def subsampling(first: Tensor, plane: Tensor) -> tuple[int, int]:
-    """How many times smaller a plane is than the first one, in height and in width: 1, 2 or 4."""
+    """How many times smaller a plane is than the first one, in height and in width: 1 or 2."""
     return round(first.shape[-2] / plane.shape[-2]), round(first.shape[-1] / plane.shape[-1])
 
 

@@ -191,7 +191,7 @@ def _fewer(samples: Samples, tall: int, wide: int) -> Samples:
 def _ends(to_source: Homography, height: int, width: int, blur: float) -> list[list[float]]:
     """The least and the largest x and y in the source that an output looks at.
 
-    A projective map takes a rectangle to one whose ends are its own: where its corners go shows all.
+    A projective map takes straight lines to straight lines, so the extremes of a rectangle's image are at its corners.
     """
     beyond = max(0.0, blur - 1) / 2
     ends = to_source(corners(width + 2 * beyond, height + 2 * beyond) - beyond)

@@ -33,6 +33,8 @@ class PictureDecoder:
             frames = [*decoder.decode(av.Packet(picture + _PADDING)), *decoder.decode(None)]
         except (av.FFmpegError, MemoryError) as error:
             raise ValueError(f"it is not a {self._codec} picture, or is damaged: {reason_of(error)}") from error
-        if len(frames) != 1 or frames[0].is_corrupt:
+        if len(frames) != 1:
             raise ValueError(f"it is not a {self._codec} picture, or is damaged: it gives {len(frames)} frames")
+        if frames[0].is_corrupt:
+            raise ValueError(f"it is a {self._codec} picture that is damaged: some of its pixels cannot be decoded")
         return frames[0]
