@@ -1,14 +1,19 @@
-"""Collections of small AVI files with hostile names, which no browser plays as they are."""
+"""Collections of small AVI files with hostile names, which no browser plays as they are; their servers, and windows."""
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Page
 from rich.console import Console
 from starlette.testclient import TestClient
 
@@ -105,3 +110,72 @@ def client(previews: Previews) -> Open:
         return TestClient(guarded, base_url=ORIGIN, headers={"Origin": ORIGIN, "Content-Type": "application/json"})
 
     return open_client
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """A server in a process of its own; gives its address, and kills it at the end."""
+    command = [sys.executable, "-m", "v3s", "serve", str(folder), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("http://"):
+                yield line.strip()
+                return
+        pytest.fail(f"the server did not start: {''.join(lines)}")
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def spans_page(embedded: dict[str, Path]) -> Iterator[str]:
+    """The address of a server for all tests that change nothing: of spans."""
+    with serving(embedded["spans"], "--device", "cpu") as address:
+        yield address
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def window(browser: Browser) -> Iterator[OpenPage]:
+    """Opens windows; at the end none of them has complained or asked another server for anything."""
+    contexts, problems = [], []
+
+    def open_window(address: str, *, width: int = 1400, path: str = "", wait_for: str = ".tile") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        own = address.partition("?")[0]
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console", lambda message: problems.append(message.text) if "Content Security" in message.text else None
+        )
+        page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else problems.append(asked.url))
+        page.goto(address + path)
+        page.wait_for_selector(wait_for)
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def until(check: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something holds; the page's own waiting needs eval, which its policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def names(page: Page) -> list[str]:
+    found: list[str] = page.evaluate("[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.name)")
+    return found

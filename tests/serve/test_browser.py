@@ -3,91 +3,18 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
-from tests.serve.conftest import NAMES
+from tests.serve.conftest import NAMES, names, serving, until
+from tests.serve.conftest import OpenPage as Open
 from v3s.data.lists.splits import list_videos
 from v3s.serve.marks import FOLDER
 
-START_SECONDS = 120
 HOSTILE = next(row for row, name in enumerate(sorted(NAMES, key=os.fsencode)) if "<script>" in name)
-
-
-@contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
-    """A server in a process of its own; gives its address, and kills it at the end."""
-    command = [sys.executable, "-m", "v3s", "serve", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    lines = []
-    try:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("http://"):
-                yield line.strip()
-                return
-        pytest.fail(f"the server did not start: {''.join(lines)}")
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def spans_page(embedded: dict[str, Path]) -> Iterator[str]:
-    """The address of a server for all tests that change nothing: of spans."""
-    with serving(embedded["spans"], "--device", "cpu") as address:
-        yield address
-
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def window(browser: Browser) -> Iterator[Open]:
-    """Opens windows; at the end none of them has complained or asked another server for anything."""
-    contexts, problems = [], []
-
-    def open_window(address: str, *, width: int = 1400, path: str = "", wait_for: str = ".tile") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        own = address.partition("?")[0]
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console", lambda message: problems.append(message.text) if "Content Security" in message.text else None
-        )
-        page.on("request", lambda asked: None if asked.url.startswith((own, "blob:")) else problems.append(asked.url))
-        page.goto(address + path)
-        page.wait_for_selector(wait_for)
-        return page
-
-    yield open_window
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def until(check: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something holds; the page's own waiting needs eval, which its policy forbids."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def names(page: Page) -> list[str]:
-    found: list[str] = page.evaluate("[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.name)")
-    return found
 
 
 def test_a_click_searches_and_opens_the_player_which_jumps(spans_page: str, window: Open) -> None:
