@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 from rich.console import Console
 from starlette.testclient import TestClient
 
@@ -179,3 +179,8 @@ def until(check: Callable[[], object], seconds: float = 60) -> None:
 def names(page: Page) -> list[str]:
     found: list[str] = page.evaluate("[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.name)")
     return found
+
+
+def slowly(route: Route) -> None:
+    time.sleep(0.2)
+    route.continue_()

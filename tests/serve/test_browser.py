@@ -3,13 +3,12 @@
 import os
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
-from tests.serve.conftest import NAMES, names, serving, until
+from tests.serve.conftest import NAMES, names, serving, slowly, until
 from tests.serve.conftest import OpenPage as Open
 from v3s.data.lists.splits import list_videos
 from v3s.serve.marks import FOLDER
@@ -365,11 +364,6 @@ def test_undo_keeps_what_another_window_has_changed_since(files: Path, window: O
         until(lambda: one.locator("#message").inner_text().startswith("Not undone: another window"))
         one.wait_for_timeout(1000)
         assert one.evaluate(marks)[0] == "walk"
-
-
-def slowly(route: Route) -> None:
-    time.sleep(0.2)
-    route.continue_()
 
 
 def test_each_key_labels_the_next_span_also_when_the_server_is_slow(files: Path, window: Open) -> None:

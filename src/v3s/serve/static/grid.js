@@ -40,11 +40,7 @@ export class Grid {
 
   spanOf(tile) { return tile.span; }
 
-  get focused() { return this.tiles.find((tile) => tile === document.activeElement) ?? null; }
-
   tileOf(span) { return this.tiles.find((tile) => tile.span.row === span.row) ?? null; }
-
-  get rows() { return this.tiles.map((tile) => tile.span.row); }
 
   focus(tile) {
     for (const each of this.tiles) each.tabIndex = each === tile ? 0 : -1;
@@ -53,7 +49,7 @@ export class Grid {
   }
 
   focusVisible() { // the first tile that can be seen, unless one has the focus; whether there is one
-    const seen = this.focused ?? this.tiles.find((tile) => tile.getBoundingClientRect().top >= 0);
+    const seen = focusedTile() ?? this.tiles.find((tile) => tile.getBoundingClientRect().top >= 0);
     if (seen) this.focus(seen);
     return Boolean(seen);
   }
@@ -61,15 +57,6 @@ export class Grid {
   next(tile) {
     const after = this.tiles[this.tiles.indexOf(tile) + 1];
     if (after) this.focus(after);
-  }
-
-  setMarks(marks) { // by row: the name of a class, or null
-    for (const tile of this.tiles) {
-      if (tile.span.row in marks) {
-        tile.span.mark = marks[tile.span.row];
-        showMark(tile);
-      }
-    }
   }
 
   setOpen(row) {
@@ -84,7 +71,7 @@ export class Grid {
   }
 
   move(event) {
-    const tile = this.focused;
+    const tile = focusedTile();
     if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
     const columns = this.tiles.filter((each) => each.offsetTop === this.tiles[0].offsetTop).length;
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
@@ -93,6 +80,19 @@ export class Grid {
     if (goal === place || !this.tiles[goal]) return;
     event.preventDefault();
     this.focus(this.tiles[goal]);
+  }
+}
+
+export const allTiles = () => [...document.querySelectorAll(".tile")]; // of the grid and of the duplicates
+
+export const focusedTile = () => document.activeElement?.closest(".tile") ?? null;
+
+export function setMarks(marks) { // by row: the name of a class, or null
+  for (const tile of allTiles()) {
+    if (tile.span.row in marks) {
+      tile.span.mark = marks[tile.span.row];
+      showMark(tile);
+    }
   }
 }
 

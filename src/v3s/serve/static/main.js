@@ -2,7 +2,7 @@
 
 import { Refused, ask, element, secondsOf } from "./api.js";
 import { Clusters, Duplicates } from "./findings.js";
-import { Grid } from "./grid.js";
+import { Grid, allTiles, focusedTile, setMarks } from "./grid.js";
 import { Labels } from "./labels.js";
 import { SpanMap } from "./map.js";
 import { Player } from "./player.js";
@@ -17,7 +17,7 @@ const find = (selector) => document.querySelector(selector);
 const form = find("#filters"), message = find("#message");
 const ORDERS = [["listed", "as listed"], ["suggested", "to label next"], ["outliers", "unlike any others"]];
 const orders = new Map(ORDERS);
-let state = {}, collection = null, asked = null, loading = null, shown = 0, views = {};
+let state = {}, collection = null, asked = null, loading = null, views = {};
 
 const grid = new Grid(find("#grid"), { onChoose: (span) => searchLike(span) });
 const player = new Player(find("#player"), {
@@ -26,10 +26,10 @@ const player = new Player(find("#player"), {
   onClose: () => grid.setOpen(null),
 });
 const labels = new Labels(find("#labels"), {
-  rowsShown: () => [...(player.isOpen ? [player.span.row] : []), ...grid.rows],
+  rowsShown: () => [...(player.isOpen ? [player.span.row] : []), ...allTiles().map((tile) => tile.span.row)],
   onClasses: () => { message.hidden = true; if (collection) showChoices(); },
   onAdded: () => grid.focusVisible(),
-  onMarks: (marks) => { grid.setMarks(marks); player.setMark(marks); },
+  onMarks: (marks) => { setMarks(marks); player.setMark(marks); },
   onChoose: (name) => giveLabel(name),
   onTrained: showAnswers,
   onError: report,
@@ -74,7 +74,6 @@ async function show() {
   const { signal } = asked;
   message.hidden = true;
   grid.clear();
-  shown = 0;
   find("#more").hidden = true;
   showForm();
   showView();
@@ -97,8 +96,10 @@ async function showMore(signal) {
   loading = signal;
   try {
     const { view, ...wanted } = state;
-    const found = await ask("/api/spans", { ...wanted, offset: shown, limit: PAGE }, signal);
-    if (shown === 0) {
+    if ("mark" in wanted) await labels.sent; // the server no longer counts the spans that got another label since they were shown
+    const before = grid.tiles.filter(({ span }) => !("mark" in wanted) || (span.mark ?? "") === wanted.mark);
+    const found = await ask("/api/spans", { ...wanted, offset: before.length, limit: PAGE }, signal);
+    if (!grid.tiles.length) {
       const kind = collection.whole_files ? "videos" : "spans";
       const cluster = "cluster" in wanted ? ` of cluster ${Number(wanted.cluster) + 1}` : "";
       find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}${cluster}, ${found.caption}${numbersOf(state.order)}`;
@@ -106,7 +107,6 @@ async function showMore(signal) {
     }
     grid.add(found.spans, collection.whole_files);
     grid.setOpen(player.span?.row ?? null);
-    shown += found.spans.length;
     find("#more").hidden = found.spans.length < PAGE;
   } catch (error) { report(error); }
   if (loading === signal) loading = null;
@@ -155,7 +155,7 @@ function showAnswers(classes) {
 }
 
 async function giveLabel(name, { byKey = false } = {}) {
-  const tile = grid.focused ?? (byKey && player.isOpen ? grid.tileOf(player.span) : null), span = tile?.span ?? player.span;
+  const tile = focusedTile() ?? (byKey && player.isOpen ? grid.tileOf(player.span) : null), span = tile?.span ?? player.span;
   if (!span) { report(new Refused("Choose a span first: go to it with the arrow keys, or open it in the player.")); return; }
   if (byKey && tile) grid.next(tile); // at once: the next key is for the next span
   await labels.give(span, name);
@@ -191,7 +191,7 @@ const KEYS = {
   t: () => labels.train(),
   u: () => labels.undoLast(),
   0: () => giveLabel(null, { byKey: true }),
-  p: () => grid.focused && openPlayer(grid.focused.span),
+  p: () => focusedTile() && openPlayer(focusedTile().span),
   i: () => player.isOpen && player.actions.from(),
   o: () => player.isOpen && player.actions.to(),
   s: () => player.isOpen && player.actions.search(),
