@@ -36,33 +36,42 @@ export class SpanMap {
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.maps = {};
     this.colours = null;
+    this.turn = 0; // of asking for colours
   }
 
   async show(method, lasso) {
     this.method.value = method;
     this.lasso = lasso ? lasso.split(",").map(Number) : null;
-    this.state.textContent = this.maps[method] ? "" : "computing the map …";
+    this.state.textContent = this.hint;
     try {
       this.maps[method] ??= new Uint16Array(await bytes(`/api/map?method=${method}`));
       if (this.method.value !== method) return;
       this.points = this.maps[method];
       this.canvas.setAttribute("aria-label", `Map of ${this.points.length / 2} spans; draw around some to see only these`);
-      this.state.textContent = lasso ? "" : "Draw around points to see only these.";
+      this.state.textContent = this.hint;
       this.draw();
-      if (!this.colours) await this.colour();
+      if (!this.colours || this.colouring.value === "mark") await this.colour();
     } catch (error) { this.state.textContent = ""; this.onError(error); }
   }
 
   async colour() {
-    const by = this.colouring.value, before = this.state.textContent;
+    const by = this.colouring.value, turn = this.turn += 1;
     try {
       if (by === "cluster") this.state.textContent = "looking for clusters …";
-      this.colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
-      this.by = by;
+      const colours = by ? new Int16Array(await bytes(`/api/colours?by=${by}`)) : null;
+      if (this.turn !== turn) return; // others were asked for since
+      Object.assign(this, { by, colours });
       this.draw();
       this.name(by);
     } catch (error) { this.onError(error); }
-    this.state.textContent = before;
+    this.state.textContent = this.hint;
+  }
+
+  newMarks() { if (this.colouring.value === "mark" && !this.section.hidden) this.colour(); }
+
+  get hint() {
+    if (!this.maps[this.method.value]) return "computing the map …";
+    return this.lasso ? "" : "Draw around points to see only these.";
   }
 
   name(by) { // what the colours are
