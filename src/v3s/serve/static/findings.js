@@ -46,6 +46,7 @@ export class Duplicates {
   }
 
   async add() {
+    this.more.disabled = true; // a second click would ask for the same pairs
     try {
       const found = await ask("/api/duplicates", { offset: this.shown });
       const kind = this.wholeFiles ? "pairs of videos that show the same, the most similar first" : "pairs that show the same, the longest runs first";
@@ -55,6 +56,7 @@ export class Duplicates {
       this.more.hidden = this.shown >= found.num_duplicates;
       this.section.replaceChildren(element("p", { className: "quiet", textContent: words }), this.list, this.more);
     } catch (error) { this.shown = -1; this.section.replaceChildren(); this.onError(error); }
+    this.more.disabled = false;
   }
 
   pair(pair) {
