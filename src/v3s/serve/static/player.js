@@ -9,7 +9,7 @@ export class Player {
     this.section = section;
     this.video = section.querySelector("video");
     this.slider = section.querySelector("input");
-    this.span = null;
+    this.span = this.window = this.played = null; // played: the window that the video shows
     this.actions = {
       play: () => (this.video.paused ? this.video.play() : this.video.pause()),
       earlier: () => this.shift(-1),
@@ -23,7 +23,11 @@ export class Player {
     section.addEventListener("click", (event) => this.actions[event.target.closest("button")?.dataset.do]?.());
     this.slider.addEventListener("input", () => { this.video.currentTime = Number(this.slider.value) - this.window.start; });
     this.video.addEventListener("timeupdate", () => this.isReady && this.showTime());
-    this.video.addEventListener("loadeddata", () => { this.setReady(true); this.showTime(); });
+    this.video.addEventListener("loadeddata", () => {
+      if (this.played !== this.window) return; // the next window is on its way
+      this.setReady(true);
+      this.showTime();
+    });
     for (const type of ["play", "pause"]) {
       this.video.addEventListener(type, () => { this.button("play").classList.toggle("is-playing", !this.video.paused); });
     }
@@ -36,6 +40,7 @@ export class Player {
 
   setReady(ready) { // whether the window can be seen, so that its time is known
     this.isReady = ready;
+    this.slider.disabled = !ready;
     for (const name of ["play", "from", "to"]) this.button(name).disabled = !ready;
     if (!ready) this.section.querySelector(".time").textContent = "loading …";
   }
@@ -51,7 +56,9 @@ export class Player {
     this.fileSeconds = span.end;
     this.section.querySelector(".name").textContent = span.name;
     this.clear();
+    this.window = null;
     this.setReady(false);
+    for (const name of ["earlier", "later"]) this.button(name).disabled = true; // until there is a window to move
     this.video.poster = media(span.row, "picture.jpg");
     try {
       const facts = await ask(`/api/spans/${span.row}`);
@@ -67,18 +74,20 @@ export class Player {
   }
 
   async show(start, length, at) {
-    const window = { start, end: Math.min(this.fileSeconds, start + length) }, { span } = this;
+    const window = { start, end: Math.min(this.fileSeconds, start + length) };
     this.window = window;
     this.setReady(false);
     Object.assign(this.slider, { min: window.start, max: window.end, value: at });
     this.button("earlier").disabled = window.start <= 0;
     this.button("later").disabled = window.end >= this.fileSeconds - 0.01;
     this.showStretch();
-    const response = await fetch(`${media(span.row, "window.mp4")}?start=${window.start}&end=${window.end}`);
-    if (this.span !== span || this.window !== window) return;
-    if (!response.ok) { this.fail(await reasonOf(response)); return; }
+    const response = await fetch(`${media(this.span.row, "window.mp4")}?start=${window.start}&end=${window.end}`);
+    const answer = response.ok ? await response.blob() : await reasonOf(response);
+    if (this.window !== window) return;
+    if (!response.ok) { this.fail(answer); return; }
     this.clear();
-    this.address = URL.createObjectURL(await response.blob());
+    this.played = window;
+    this.address = URL.createObjectURL(answer);
     this.video.src = this.address;
     this.video.currentTime = Math.max(0, at - window.start);
     this.video.play().catch(() => {});
@@ -143,7 +152,8 @@ export class Player {
 
   close() {
     this.clear();
-    this.span = null;
+    this.setReady(false);
+    this.span = this.window = null;
     this.section.hidden = true;
   }
 }
