@@ -1,8 +1,8 @@
-"""A real browser gives labels where answers are late, the server is gone, or others label too."""
+"""A real browser does things at once: answers are late, the server is gone, others label too."""
 
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import APIResponse, Page, Route
 
 from tests.serve.conftest import OpenPage as Open
 from tests.serve.conftest import serving, slowly, until
@@ -58,3 +58,140 @@ def test_a_key_labels_the_focused_span_of_a_pair(files: Path, window: Open) -> N
         until(lambda: page.locator(".pair .tile").nth(1).locator(".mark").count() == 1)
         page.locator("nav [data-view=grid]").click()
         until(lambda: page.evaluate(MARKS) == [None] * 6 + ["walk", None])
+
+
+def give_elsewhere(page: Page, row: int, label: str) -> None:
+    """What another window would send."""
+    request = {"method": "POST", "headers": {"Content-Type": "application/json"}}
+    body = {"rows": [row], "label": label}
+    page.evaluate(
+        "([request, body]) => fetch('/api/labels', {...request, body: JSON.stringify(body)})", [request, body]
+    )
+
+
+def test_an_answer_from_before_a_label_does_not_take_it_back(files: Path, window: Open) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    with serving(files) as address:
+        page = window(address)
+        add_classes(page, "walk", "run")
+        page.route("**/api/labels?rows=*", hold_first)
+        give_elsewhere(page, 5, "run")
+        until(lambda: page.wait_for_timeout(50) or held)
+        page.locator("#grid .tile").nth(0).focus()
+        page.keyboard.press("1")
+        until(lambda: page.evaluate(MARKS)[0] == "walk")
+        route, answer = held[0]
+        route.fulfill(response=answer)
+        page.wait_for_timeout(300)
+        assert page.evaluate(MARKS)[0] == "walk"
+        until(lambda: page.evaluate(MARKS)[5] == "run")
+
+
+def test_the_labels_of_all_tiles_are_asked_for(files: Path, window: Open) -> None:
+    def answer(route: Route) -> None:
+        found = route.fetch().json()
+        route.fulfill(json={**found, "spans": found["spans"] * 70})
+
+    asked: list[int] = []
+    with serving(files) as address:
+        page = window(address, path="?view=duplicates", wait_for="#duplicates:not([hidden])")
+        page.route("**/api/spans?*", answer)
+        page.locator("nav [data-view=grid]").click()
+        until(lambda: page.locator("#grid .tile").count() == 560)
+        page.on(
+            "request", lambda request: asked.append(request.url.count("%2C") + 1) if "rows=" in request.url else None
+        )
+        add_classes(page, "walk")
+        until(lambda: page.wait_for_timeout(50) or asked[-2:] == [500, 60])
+
+
+def test_a_server_that_is_gone_is_said_once_until_it_is_back(spans_page: str, window: Open) -> None:
+    page = window(spans_page, width=400)
+    page.evaluate("scrollTo(0, 900)")
+    page.route("**/api/labels", lambda route: route.abort())
+    until(page.locator("#message").is_visible)
+    assert page.evaluate("scrollY") >= 900  # what it shows stays in place
+    page.unroute("**/api/labels")
+    until(page.locator("#message").is_hidden)
+
+
+def test_undo_gives_back_a_label_that_the_page_did_not_know(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address)
+        add_classes(page, "walk", "run")
+        page.route("**/api/labels", lambda route: route.abort() if route.request.method == "GET" else route.continue_())
+        give_elsewhere(page, 0, "run")
+        page.locator("#grid .tile").nth(0).focus()
+        page.keyboard.press("1")
+        until(lambda: page.evaluate(MARKS)[0] == "walk")
+        page.keyboard.press("u")
+        until(lambda: page.evaluate(MARKS)[0] == "run")
+
+
+def test_the_colours_are_those_of_the_last_choice_and_of_the_labels_of_now(files: Path, window: Open) -> None:
+    held: list[Route] = []
+    with serving(files) as address:
+        page = window(address, path="?view=map")
+        until(lambda: page.locator(".legend li").count())
+        page.route("**/api/colours?by=cluster", lambda route: held.append(route))
+        colours, legend = page.locator("#map select").nth(1), page.locator(".legend li")
+        colours.select_option("cluster")
+        until(lambda: held)
+        colours.select_option("mark")
+        until(lambda: legend.all_inner_texts() == ["none"])
+        held[0].continue_()
+        page.wait_for_timeout(1000)
+        assert legend.all_inner_texts() == ["none"]
+        add_classes(page, "walk")
+        page.locator("#grid .tile").nth(0).focus()
+        page.keyboard.press("1")
+        until(lambda: legend.all_inner_texts() == ["none", "walk"])
+
+
+def test_more_duplicates_that_are_asked_for_twice_are_loaded_once(spans_page: str, window: Open) -> None:
+    asked: list[Route] = []
+    page = window(spans_page)
+    show_pairs(page, [(0, 4), (8, 12)])
+    page.route("**/api/duplicates*", lambda route: asked.append(route))
+    for _ in range(2):
+        page.evaluate("document.querySelector('#duplicates > button').click()")
+    until(lambda: asked)
+    page.wait_for_timeout(300)  # as long as a second request would take
+    assert ["offset=2" in route.request.url for route in asked] == [True]
+
+
+def test_the_player_shows_the_span_that_was_opened_last(spans_page: str, window: Open) -> None:
+    """Its controls wait for it: also where the content of an earlier answer comes last."""
+    page = window(spans_page)
+    page.evaluate("""() => {
+        const { blob } = Response.prototype;
+        globalThis.held = [];
+        Response.prototype.blob = async function () {
+            await new Promise((done) => held.push(done));
+            return blob.call(this);
+        };
+    }""")
+    for number, row in enumerate((0, 9), start=1):
+        page.locator("#grid .tile").nth(row).focus()
+        page.keyboard.press("p")
+        until(lambda expected=number: page.evaluate("held.length") == expected)  # type: ignore[misc]
+        assert page.locator("#player input").is_disabled()
+    page.evaluate("held[1]()")
+    until(page.locator("#player input").is_enabled)
+    shown = page.evaluate("document.querySelector('#player video').src")
+    page.evaluate("held[0]()")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelector('#player video').src") == shown
+    page.route("**/api/spans/*", lambda route: None)  # where the file ends is not known
+    page.locator("#grid .tile").nth(5).focus()
+    page.keyboard.press("p")
+    until(page.locator("#player input").is_disabled)
+    for name in ("earlier", "later"):
+        assert page.locator(f"#player [data-do={name}]").is_disabled()

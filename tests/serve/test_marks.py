@@ -45,7 +45,7 @@ def test_labels_are_there_after_a_restart(files: Path) -> None:
     marks.give([0, 3], "walk")
     marks.give([1], 'a "quoted", name')
     marks.give([3], "run")
-    marks.give([0], None)
+    assert marks.give([0], None) == ["walk"]  # the label before
     assert given(marks) == given(marks_of(files)) == {1: 'a "quoted", name', 3: "run"}
     assert marks.classes == ["walk", "run", 'a "quoted", name']
     lines = (files / FOLDER / LOG).read_text().splitlines()

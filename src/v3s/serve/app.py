@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from v3s.files.text import as_text, counted
+from v3s.files.text import as_text
 from v3s.pages.templates import render
 from v3s.serve.desk import Desk
 from v3s.serve.filters import Filters
@@ -81,22 +81,15 @@ class _Views:
         return Response(html, media_type="text/html")
 
     async def collection(self, request: Request) -> Response:
-        catalogue, stored = self.desk.catalogue, self.desk.vectors.description
-        lengths = catalogue.ends - catalogue.starts
-        spans = "video" if catalogue.has_whole_files else "span"
+        catalogue = self.desk.catalogue
         folders = np.bincount(catalogue.folder_of, minlength=len(catalogue.folders)).tolist()
         labels = np.bincount(catalogue.label_of + 1, minlength=len(catalogue.labels) + 1).tolist()[1:]
         return JSONResponse(
             {
-                "num_spans": len(catalogue),
-                "counted": counted(len(catalogue), spans),
                 "whole_files": catalogue.has_whole_files,
                 "num_files": len(catalogue.paths),
                 "folders": _numbered(catalogue.folders, folders),
                 "labels": _numbered(catalogue.labels, labels),
-                "longest": float(lengths.max()),
-                "latest": float(catalogue.ends.max()),
-                "skipped": len(stored.left_out),
                 **self._labels(),
             }
         )
@@ -158,7 +151,7 @@ class _Views:
         if len(rows) > _MAX_ROWS:
             raise ValueError(f"{len(rows)} rows were asked for; ask for at most {_MAX_ROWS}")
         await run_in_threadpool(self.desk.marks.refresh)
-        return JSONResponse({**self._labels(), "marks": {str(int(row)): self._mark_of(int(row)) for row in rows}})
+        return JSONResponse({**self._labels(), "marks": self._marks_of(map(int, rows))})
 
     async def give_label(self, request: Request) -> Response:
         body = await _body(request)
@@ -167,8 +160,8 @@ class _Views:
             raise ValueError(f"rows must be 1 to {_MAX_ROWS} numbers of spans")
         if not isinstance(label, str | None):
             raise ValueError("label must be the name of a class, or null")
-        await run_in_threadpool(self.desk.marks.give, rows, label)
-        return JSONResponse({**self._labels(), "marks": {str(row): self._mark_of(row) for row in rows}})
+        before = await run_in_threadpool(self.desk.marks.give, rows, label)
+        return JSONResponse({**self._labels(), "marks": self._marks_of(rows), "before": before})
 
     async def add_class(self, request: Request) -> Response:
         name = (await _body(request)).get("name")
@@ -229,10 +222,8 @@ class _Views:
             "notice": notice,
         }
 
-    def _mark_of(self, row: int) -> str | None:
-        self.desk.catalogue.check_row(row)
-        number = int(self.desk.marks.class_of[row])
-        return None if number < 0 else self.desk.marks.classes[number]
+    def _marks_of(self, rows: Iterable[int]) -> dict[str, str | None]:
+        return {str(row): self.desk.marks.label_of(row) for row in rows}
 
 
 def read_filters(values: Any) -> Filters:

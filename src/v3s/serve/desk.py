@@ -87,14 +87,13 @@ class Desk:
         """
         self.catalogue.check_row(row)
         place = self.vectors.place_of(row)
-        number = int(self.marks.class_of[row])
         described = {
             "row": row,
             "name": as_text(place.entry.path),
             "start": place.start_seconds,
             "end": place.end_seconds,
             "label": None if place.entry.label is None else as_text(place.entry.label),
-            "mark": None if number < 0 else self.marks.classes[number],
+            "mark": self.marks.label_of(row),
         }
         if self.answers is not None:
             best = int(self.answers.probabilities[row].argmax())

@@ -142,8 +142,8 @@ class Marks:
             if name not in self.classes:
                 self._append([Mark("", 0.0, None, name, _now())])
 
-    def give(self, rows: Sequence[int], label: str | None) -> None:
-        """Give spans a label, or take theirs away; on return it is on the disk.
+    def give(self, rows: Sequence[int], label: str | None) -> list[str | None]:
+        """Give spans a label, or take theirs away; on return it is on the disk. Returns their labels until now.
 
         Raises:
             ValueError: there is no such class, a row does not exist, or another process holds the file.
@@ -155,10 +155,22 @@ class Marks:
             self._read()
             if label is not None and label not in self.classes:
                 raise ValueError(f"there is no class {label[:_MAX_NAME]!r}; add it first")
+            before = [self.label_of(row) for row in rows]
             if self._stamp() not in (None, self._written):
                 self._replace_list()
             self._append(lines)
             self._write_list()
+        return before
+
+    def label_of(self, row: int) -> str | None:
+        """The label that a span has now.
+
+        Raises:
+            ValueError: there is no such span.
+        """
+        self.catalogue.check_row(row)
+        number = int(self.class_of[row])
+        return None if number < 0 else self.classes[number]
 
     def _append(self, lines: Sequence[Mark]) -> None:
         if (self.folder / LOG).exists():

@@ -11,7 +11,7 @@ export class Grid {
     this.tiles = [];
     list.addEventListener("click", (event) => {
       const tile = event.target.closest(".tile");
-      if (tile) this.onChoose(this.spanOf(tile));
+      if (tile) this.onChoose(tile.span);
     });
     for (const [type, start] of [["pointerover", true], ["focusin", true], ["pointerout", false], ["focusout", false]]) {
       list.addEventListener(type, (event) => this.turn(event, start));
@@ -37,8 +37,6 @@ export class Grid {
     });
     this.list.append(...items);
   }
-
-  spanOf(tile) { return tile.span; }
 
   tileOf(span) { return this.tiles.find((tile) => tile.span.row === span.row) ?? null; }
 

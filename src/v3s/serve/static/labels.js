@@ -2,14 +2,15 @@
 
 import { ask, element, Refused, send } from "./api.js";
 
-const POLL_MS = 2000;
+const POLL_MS = 2000, MOST_ROWS = 500; // that the server describes at once
 
 export class Labels {
-  constructor(section, { rowsShown, onClasses, onAdded, onMarks, onChoose, onTrained, onError }) {
+  constructor(section, { rowsShown, onAnswer, onClasses, onAdded, onMarks, onChoose, onTrained, onError }) {
     this.section = section;
-    this.calls = { rowsShown, onClasses, onAdded, onMarks, onChoose, onTrained, onError };
+    this.calls = { rowsShown, onAnswer, onClasses, onAdded, onMarks, onChoose, onTrained, onError };
     this.classes = [];
     this.version = -1;
+    this.seen = -1; // the version whose labels all tiles show; null after a poll without an answer
     this.undo = [];
     this.notice = ""; // what the server said about the list of labels
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
@@ -34,7 +35,7 @@ export class Labels {
     const input = event.target.elements.name, name = input.value.trim();
     if (!name) return;
     try {
-      this.take(await send("/api/classes", { name }));
+      await this.change("/api/classes", { name });
       input.value = "";
       input.blur();
       this.calls.onAdded();
@@ -49,8 +50,15 @@ export class Labels {
     this.show();
     this.calls.onClasses();
     if (found.marks) this.calls.onMarks(found.marks);
-    if (found.notice !== this.notice) this.calls.onError(new Refused(found.notice));
+    if (found.notice && found.notice !== this.notice) this.calls.onError(new Refused(found.notice));
     this.notice = found.notice;
+  }
+
+  async change(path, body) {
+    const found = await send(path, body);
+    this.calls.onAnswer();
+    this.take(found);
+    return found;
   }
 
   inTurn(send) {
@@ -59,13 +67,13 @@ export class Labels {
   }
 
   async setLabel(span, label) {
-    this.take(await send("/api/labels", { rows: [span.row], label }));
+    const found = await this.change("/api/labels", { rows: [span.row], label });
+    return found.before[0];
   }
 
   give(span, name) { // null removes the label
     return this.inTurn(async () => {
-      const before = span.mark;
-      await this.setLabel(span, name);
+      const before = await this.setLabel(span, name); // as the server knows it: another window may have changed it
       this.undo.push({ span, before, given: name });
     });
   }
@@ -87,10 +95,22 @@ export class Labels {
   }
 
   async poll() { // what other windows have labelled
+    const { version } = this, marks = {};
     try {
-      const found = await ask("/api/labels", { rows: this.calls.rowsShown().slice(0, 500).join(",") });
-      if (found.version !== this.version) this.take(found);
-    } catch (error) { this.calls.onError(error); }
+      const found = await ask("/api/labels");
+      if (found.version === this.seen) return;
+      const rows = this.calls.rowsShown();
+      for (let at = 0; at < rows.length; at += MOST_ROWS) {
+        Object.assign(marks, (await ask("/api/labels", { rows: rows.slice(at, at + MOST_ROWS).join(",") })).marks);
+      }
+      if (this.version !== version) return; // a label was given here since, which these marks may not have
+      if (this.seen === null) this.calls.onAnswer();
+      this.take({ ...found, marks });
+      this.seen = found.version;
+    } catch (error) {
+      if (this.seen !== null) this.calls.onError(error, { scrolls: false });
+      this.seen = null;
+    }
   }
 
   async train() {

@@ -26,19 +26,20 @@ const player = new Player(find("#player"), {
   onClose: () => grid.setOpen(null),
 });
 const labels = new Labels(find("#labels"), {
-  rowsShown: () => [...(player.isOpen ? [player.span.row] : []), ...allTiles().map((tile) => tile.span.row)],
-  onClasses: () => { message.hidden = true; if (collection) showChoices(); },
+  rowsShown: () => allTiles().map((tile) => tile.span.row),
+  onAnswer: () => { message.hidden = true; },
+  onClasses: () => { if (collection) showChoices(); },
   onAdded: () => grid.focusVisible(),
-  onMarks: (marks) => { setMarks(marks); player.setMark(marks); },
+  onMarks: (marks) => { setMarks(marks); views.map?.newMarks(); },
   onChoose: (name) => giveLabel(name),
   onTrained: showAnswers,
   onError: report,
 });
 
-function report(error) {
+function report(error, { scrolls = true } = {}) {
   if (error.name === "AbortError") return;
   message.hidden = false;
-  message.scrollIntoView({ block: "nearest" });
+  if (scrolls) message.scrollIntoView({ block: "nearest" });
   message.textContent = error instanceof Refused ? error.message : `The server does not answer (${error.message}). Is v3s serve running?`;
 }
 

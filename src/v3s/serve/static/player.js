@@ -93,10 +93,6 @@ export class Player {
     this.video.play().catch(() => {});
   }
 
-  setMark(marks) {
-    if (this.isOpen && this.span.row in marks) this.span.mark = marks[this.span.row];
-  }
-
   shift(direction) {
     const length = this.window.end - this.window.start;
     const start = Math.min(Math.max(0, this.window.start + direction * length / 2), Math.max(0, this.fileSeconds - length));
