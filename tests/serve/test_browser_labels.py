@@ -83,7 +83,7 @@ def test_an_answer_from_before_a_label_does_not_take_it_back(files: Path, window
         add_classes(page, "walk", "run")
         page.route("**/api/labels?rows=*", hold_first)
         give_elsewhere(page, 5, "run")
-        until(lambda: page.wait_for_timeout(50) or held)
+        until(lambda: page.evaluate("1") and held)
         page.locator("#grid .tile").nth(0).focus()
         page.keyboard.press("1")
         until(lambda: page.evaluate(MARKS)[0] == "walk")
@@ -109,7 +109,7 @@ def test_the_labels_of_all_tiles_are_asked_for(files: Path, window: Open) -> Non
             "request", lambda request: asked.append(request.url.count("%2C") + 1) if "rows=" in request.url else None
         )
         add_classes(page, "walk")
-        until(lambda: page.wait_for_timeout(50) or asked[-2:] == [500, 60])
+        until(lambda: page.evaluate("1") and asked[-2:] == [500, 60])
 
 
 def test_a_server_that_is_gone_is_said_once_until_it_is_back(spans_page: str, window: Open) -> None:
