@@ -169,7 +169,10 @@ def window(browser: Browser) -> Iterator[OpenPage]:
 
 
 def until(check: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something holds; the page's own waiting needs eval, which its policy forbids."""
+    """Wait until something holds; the page's own waiting needs eval, which its policy forbids.
+
+    A handler of a route is called only while something is asked of a page: a check for what it did asks for "1".
+    """
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline

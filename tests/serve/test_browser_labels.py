@@ -143,7 +143,7 @@ def test_the_colours_are_those_of_the_last_choice_and_of_the_labels_of_now(files
         page.route("**/api/colours?by=cluster", lambda route: held.append(route))
         colours, legend = page.locator("#map select").nth(1), page.locator(".legend li")
         colours.select_option("cluster")
-        until(lambda: held)
+        until(lambda: page.evaluate("1") and held)
         colours.select_option("mark")
         until(lambda: legend.all_inner_texts() == ["none"])
         held[0].continue_()
@@ -162,7 +162,7 @@ def test_more_duplicates_that_are_asked_for_twice_are_loaded_once(spans_page: st
     page.route("**/api/duplicates*", lambda route: asked.append(route))
     for _ in range(2):
         page.evaluate("document.querySelector('#duplicates > button').click()")
-    until(lambda: asked)
+    until(lambda: page.evaluate("1") and asked)
     page.wait_for_timeout(300)  # as long as a second request would take
     assert ["offset=2" in route.request.url for route in asked] == [True]
 
