@@ -108,7 +108,7 @@ def test_every_command_normalises(
         last=folders["run"] / "last",
         out=tmp_path / "out",
     )
-    small = SMALL.replace("--workers 0 ", "") if command.startswith(("speediness", "explain")) else SMALL
+    small = SMALL.replace("--workers 0 ", "") if command.startswith(("search", "speediness", "explain")) else SMALL
     run(f"{command.split()[0]} {options} {small}")
 
 
