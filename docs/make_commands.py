@@ -22,8 +22,8 @@ This page and those of the commands are written by `python docs/make_commands.py
 same options.
 
 - The first word after a command is its main input: `v3s check my_videos` means `v3s check --data my_videos`.
-- A flag needs no value: `--resume`; `--no-resume` or `--resume=false` takes it back. A list is written with commas or spaces:
-  `--few-labels 1,5`.
+- A flag needs no value: `--resume`; `--no-resume` or `--resume=false` takes it back. A list is written with commas or
+  spaces: `--few-labels 1,5`.
 - `--config FILE` reads any of the options from a YAML file, with underscores in their names (`batch_size: 16`).
   Options on the command line override the file. Every training writes its own options to `config.yaml`.
 - From Python, every command is a function of its configuration, with the same names:
