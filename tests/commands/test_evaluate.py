@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from v3s import TASKS, EvaluateConfig, PretrainConfig, pretrain
@@ -123,6 +124,24 @@ def test_same_clips_same_scores_and_none_is_lost(asked: EvaluateConfig) -> None:
     first, second = (evaluate(replace(asked, batch_size=size), console=QUIET) for size in (7, 48))
     assert (first.num_videos, first.num_clips, first.temporal.confusion.sum()) == (16, 48, 48)
     assert (first.temporal.confusion == second.temporal.confusion).all()
+
+
+def test_videos_that_the_network_was_trained_on_are_counted(asked: EvaluateConfig, tmp_path: Path) -> None:
+    """By content: copies under other names count, and a new video does not."""
+
+    def said(data: Path) -> str:
+        printed = io.StringIO()
+        evaluate(replace(asked, data=str(data), out=None), console=Console(file=printed, width=1000))
+        return printed.getvalue()
+
+    assert f"{asked.backbone} was trained or validated on 16 of the 16 videos, so" in said(Path(asked.data))
+    seen = next(Path(asked.data).glob("*/*.mp4"))
+    shutil.copy(seen, tmp_path / "copy.mp4")
+    frames = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)
+    (tmp_path / "new.mp4").write_bytes(mp4(torch.from_numpy(frames), 8))
+    assert "was trained or validated on 1 of the 2 videos, so" in said(tmp_path)
+    (tmp_path / "copy.mp4").unlink()
+    assert "was trained" not in said(tmp_path)
 
 
 def test_a_file_of_scores_contains_what_was_scored(asked: EvaluateConfig) -> None:

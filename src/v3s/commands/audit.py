@@ -39,6 +39,7 @@ from v3s.pretext.cut import cut_clip
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task
 from v3s.protocols.errors import critical_value
+from v3s.train.contents import seen_sentence
 from v3s.video.decode import read_frames
 
 _TEST_SHARE = 1 / 3  # of the videos, for the probe
@@ -289,8 +290,10 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
         )
         rows[name] = spatial, temporal
     title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
-    masked = masked_of(videos) if config.page else None
-    return Audit(title, rows, conclude(rows), stimuli[batches[0][0]][0], masked)
+    conclusions, masked = conclude(rows), masked_of(videos) if config.page else None
+    if sentence := seen_sentence(Path(config.backbone), videos, scanned.videos.noun):
+        conclusions.append(sentence)
+    return Audit(title, rows, conclusions, stimuli[batches[0][0]][0], masked)
 
 
 def conclude(rows: Mapping[str, Scores]) -> list[str]:

@@ -19,6 +19,7 @@ from v3s.features.saved import Trained, load_pretext_model
 from v3s.files.text import counted, print_table, say
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
+from v3s.train.contents import seen_sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     for name, head in (("spatial", spatial), ("temporal", temporal)):
         if head.one_answer is not None:
             say(console, one_answer_sentence(name, head))
+    if sentence := seen_sentence(Path(config.backbone), table, scanned.videos.noun):
+        say(console, sentence)
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
     return scores

@@ -36,10 +36,11 @@ from v3s.pretext.objective import ObjectiveOptions
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask, get_task, needs_of_shorter_clips
 from v3s.train.callbacks import Callback
+from v3s.train.contents import contents_of
 from v3s.train.distributed import Processes, check_same, first_is_done, launched_processes, process_group, wait_for_all
 from v3s.train.fit import fit
 from v3s.train.optimizer import Schedule, TrainingOptions, loggers, sgd
-from v3s.train.run import RunFolder, check_out, contents_of, hash_of_files, says_how_to_resume, shared_options, take_run
+from v3s.train.run import RunFolder, check_out, hash_of_files, says_how_to_resume, shared_options, take_run
 from v3s.train.training import BatchNormStatistics, Stream, Training, TrainingJob, frozen_modules, on_devices, score_by
 from v3s.video.store import StoredVideo
 

@@ -46,6 +46,7 @@ from v3s.recognizers.calibration import calibrate
 from v3s.recognizers.classifier import save_answers, save_recognizer
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.train.callbacks import Callback
+from v3s.train.contents import contents_of
 from v3s.train.distributed import Processes
 from v3s.train.fit import fit
 from v3s.train.optimizer import Keep, Schedule, TrainingOptions, loggers, sgd
@@ -57,7 +58,6 @@ from v3s.train.run import (
     RESULT,
     RunFolder,
     check_out,
-    contents_of,
     hash_of_files,
     read_metrics,
     says_how_to_resume,

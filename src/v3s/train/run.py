@@ -38,12 +38,11 @@ import torch
 from rich.console import Console
 
 from v3s import argv
-from v3s.data.index_table import IndexTable, content_of
 from v3s.data.quarantine import Quarantine, failures_in
 from v3s.files.lock import is_free
 from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.remote.address import without_secrets
-from v3s.files.text import as_text, counted, say
+from v3s.files.text import as_text, say
 from v3s.files.weights import OF_RUN, WEIGHTS
 from v3s.files.writing import (
     DESCRIPTION,
@@ -56,19 +55,18 @@ from v3s.files.writing import (
     refuse_links,
     write_atomically,
     write_json,
-    write_whole,
 )
 from v3s.train.checkpoint import PREVIOUS, saved_epoch
+from v3s.train.contents import CONTENTS, check_contents, write_contents
 from v3s.train.stop import TrainingStoppedError
 from v3s.train.tensorboard import EVENTS
 from v3s.video.warp import numba_version
 
 CONFIG, MANIFEST, METRICS, _LOG = "config.yaml", "manifest.json", "metrics.jsonl", "train.log"
-_QUARANTINE, _VIDEOS = "quarantine.jsonl", "videos.jsonl"
+_QUARANTINE = "quarantine.jsonl"
 REPORT, RESULT = "report.html", "result.json"
 _LAST, _LAST_WEIGHTS = Path("checkpoints/last.pt"), "last"
 NONFINITE = "nonfinite"
-_NUM_NAMED = 5
 FREE_ON_RESUME = (
     *"out data workers device epochs minutes checkpoint_seconds stop_early".split(),  # noqa: SIM905
     *"log resume overwrite compile allow_missing".split(),  # noqa: SIM905
@@ -77,7 +75,7 @@ FREE_ON_RESUME = (
 
 With the schedule cosine, the number of epochs does.
 """
-_FILES = (MANIFEST, METRICS, _QUARANTINE, _VIDEOS, _LOG, REPORT, RESULT, DESCRIPTION, *OF_RUN, CONFIG)
+_FILES = (MANIFEST, METRICS, _QUARANTINE, CONTENTS, _LOG, REPORT, RESULT, DESCRIPTION, *OF_RUN, CONFIG)
 """What ``overwrite`` deletes, in this order: config.yaml, which marks a run, goes last."""
 _FOLDERS = ("checkpoints", _LAST_WEIGHTS, NONFINITE, EVENTS, NEXT)
 
@@ -206,12 +204,11 @@ def take_run(
                 f"({_num_videos(manifest)} videos then, {_num_videos(facts)} now); restore the list, or start a new "
                 "run with another --out"
             )
-        _check_contents(run.path, videos)
+        check_contents(run.path, videos)
     _write_config(run, config)  # also for a resumed run, which may have more epochs now
     if not resumes:
         write_manifest(run, facts)
-        lines = "".join(json.dumps([path, content]) + "\n" for path, content in videos.items())
-        write_whole(run.path / _VIDEOS, lines.encode())
+        write_contents(run.path, videos)
     return run
 
 
@@ -219,33 +216,6 @@ def shared_options(config: Any) -> dict[str, str]:
     """The options that all processes of a run must share."""
     own = ("data", "workers", "device")
     return {f"--{name.replace('_', '-')}": repr(value) for name, value in vars(config).items() if name not in own}
-
-
-def contents_of(paths: Iterable[str], table: IndexTable) -> dict[str, str]:
-    """What identifies the content of each video of a table, by path."""
-    return dict(zip(paths, map(content_of, table), strict=True))
-
-
-def _check_contents(run: Path, videos: Mapping[str, str]) -> None:
-    """Refuse to resume a run after the contents of its videos changed; runs of earlier versions did not record them.
-
-    Raises:
-        ValueError: they changed; the message names the first ones.
-    """
-    if not (run / _VIDEOS).is_file():
-        return
-    try:
-        lines = lines_of(read_text(run / _VIDEOS))
-        before = dict(checked(tuple[str, str], parse_json(line), "the line") for line in lines)
-    except ValueError as error:
-        raise ValueError(f"{run / _VIDEOS} is damaged ({error}); start a new run with another --out") from error
-    changed = [path for path in before | dict(videos) if before.get(path) != videos.get(path)]
-    if changed:
-        more = f" and {len(changed) - _NUM_NAMED:,} more" if len(changed) > _NUM_NAMED else ""
-        raise ValueError(
-            f"{run} cannot be resumed: the contents of {counted(len(changed), 'video')} changed since the run started: "
-            f"{', '.join(changed[:_NUM_NAMED])}{more}; restore them, or start a new run with another --out"
-        )
 
 
 def _check_resumable(run: Path, before: Any, now: Any, *, free: Collection[str] = FREE_ON_RESUME) -> None:
