@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from v3s.video.container import BARE_FORMATS, ENDINGS, FORMATS, MAX_STREAMS, VideoError, open_video
+from v3s.video.container import BARE_FORMATS, ENDINGS, FORMATS, MAX_STREAMS, Failure, Stage, VideoError, open_video
 from v3s.video.decode import index_video, read_frames
 from v3s.video.index import VideoIndex
 
@@ -272,3 +272,23 @@ def test_many_videos_are_refused_at_once(suffix: str, number: int, tmp_path: Pat
     with pytest.raises(VideoError, match="has 32 video streams or more"), open_video(path):
         pass
     assert time.process_time() - started < 1.0
+
+
+# --- what a failure says ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "cause", "may_pass"),
+    [
+        ("open", av.PermissionError(1, "Operation not permitted"), True),
+        ("decode", av.PermissionError(1, "Operation not permitted", "avcodec_send_packet()"), False),
+        ("decode", PermissionError(13, "Permission denied"), True),
+        ("demux", av.OSError(5, "Input/output error"), True),
+        ("decode", av.InvalidDataError(1094995529, "Invalid data"), False),
+    ],
+)
+def test_what_decoders_return_for_damaged_content_does_not_pass(stage: Stage, cause: Exception, may_pass: bool) -> None:
+    """Some return -1, which is also the system's number for what is not permitted."""
+    error = VideoError("a.mp4: is damaged", stage)
+    error.__cause__ = cause
+    assert Failure.of(error, "a.mp4") == Failure(stage, "is damaged", 0, may_pass)

@@ -113,7 +113,9 @@ class Failure:
     @classmethod
     def of(cls, error: VideoError, path: str) -> "Failure":
         """What an error says of a file."""
-        may_pass = isinstance(error.__cause__, (OSError, MissingPackageError))
+        cause = error.__cause__
+        is_damage = isinstance(cause, av.PermissionError) and error.stage != "open"  # FFmpeg's -1, of damaged content
+        may_pass = isinstance(cause, (OSError, MissingPackageError)) and not is_damage
         return cls(error.stage, str(error).removeprefix(f"{path}: "), error.num_frames, may_pass)
 
 
