@@ -285,6 +285,13 @@ def test_a_quote_that_is_not_closed_is_named(tmp_path: Path, header: str, rest: 
         list_videos(file)
 
 
+def test_a_second_quote_in_the_line_does_not_hide_one_that_is_not_closed(tmp_path: Path) -> None:
+    rest = "".join(f"video{number:05}.mp4,0,1\n" for number in range(30_000))
+    file = write(tmp_path / "list.txt", f'path,start,end\na.mp4,0,1\n5" disk.mp4,"0,1\n{rest}')
+    with pytest.raises(ValueError, match=r'list\.txt: the quote \("\) in line 3 is not closed'):
+        list_videos(file)
+
+
 def test_splits_that_are_not_lists(shared: Path, tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["a/1.mp4"])
     with pytest.raises(ValueError, match=r"aslan contains no known lists: looked for trainlist01\.txt"):
