@@ -244,6 +244,19 @@ def test_the_file_of_the_query_is_known_through_a_link(
         assert sorted(hit.path for hit in hits) == ["1.mp4", "2.mp4"]
 
 
+def test_a_link_beside_its_file_is_not_a_second_hit(
+    small_videos: Path, small_embedding: EmbedConfig, tmp_path: Path
+) -> None:
+    first, second = sorted(small_videos.glob("*/*.mp4"))[:2]
+    (tmp_path / "link.mp4").symlink_to(first)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"link.mp4\n{first}\n{second}\n")
+    vectors = embed(replace(small_embedding, data=str(listed), out=str(tmp_path / "vectors")), console=QUIET)
+    hits, _ = find(vectors, first, k=3)
+    assert len(vectors) == 3
+    assert [Path(hit.file).resolve() for hit in hits] == [first.resolve(), second.resolve()]
+
+
 def test_a_page_of_many_hits_is_bounded_and_says_so(
     stored: dict[bool, Vectors], small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,7 @@ def keep_moments(
         Row, score and place of each, best first.
     """
     num_rows = min(max(_ROWS_PER_MOMENT * k, _MIN_ROWS), len(vectors))
-    real_path = cache(os.path.realpath)  # a collection may list a link
+    real_path = cache(os.path.realpath)  # a collection may list a link, also beside its file
     own, left_out = (None if file is None else real_path(file) for file in (query and query[0], without))
     while True:
         kept: list[tuple[int, float, Place]] = []
@@ -149,13 +149,14 @@ def keep_moments(
         rows, scores, is_all = propose(num_rows)
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             place = vectors.place_of(row)
-            if real_path(place.file) != left_out and not of_file[place.file].overlap(place):
+            file = real_path(place.file)
+            if file != left_out and not of_file[file].overlap(place):
                 kept.append((row, score, place))
-                of_file[place.file].add(place)
-                if query is not None and real_path(place.file) == own:
+                of_file[file].add(place)
+                if query is not None and file == own:
                     asked = replace(place, start_seconds=query[1], end_seconds=query[2])
                     if overlaps(place, asked):
-                        of_file[place.file].add(asked)
+                        of_file[file].add(asked)
             if len(kept) == k:
                 return kept
         if is_all:
