@@ -16,6 +16,7 @@ from v3s.commands.own import own_options
 from v3s.commands.pretrain import PretrainConfig
 from v3s.commands.recipes import RECIPES, RecipeError
 from v3s.data.synthetic import make_clips
+from v3s.pretext.task import TASKS
 
 BASE = RECIPES["v3s-contrast"]
 
@@ -64,6 +65,13 @@ def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
     assert "--epochs" not in text
     assert "--width" not in text
     PretrainConfig(out="", **chosen, **given)
+
+
+def test_the_shortest_clip_is_that_of_the_given_seam(tmp_path: Path) -> None:
+    given = {"data": videos(tmp_path, 25, 40), "task": "tp", "clip_frames": 9, "seam": "second"}
+    chosen, text = choose(given)
+    assert chosen["short"] == "fit"
+    assert f"of {TASKS['tp'].shortest_span(9, 'second')} frames or more" in text
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,8 @@ def _clips(
     yield Choice("clip_frames", frames, f"{share:.0%} of the videos have the {need} frames that this needs{device}")
     yield Choice("task", task, "the paper's labels" if task == "v3s" else "labels that short videos can show")
     if share < _SHARE_USABLE:
-        yield Choice(
-            "short", "fit", f"the others, of {TASKS[task].shortest_span(frames)} frames or more, show what they can"
-        )
+        shortest = get_task(task).shortest_span(frames, sampling.seam)
+        yield Choice("short", "fit", f"the others, of {shortest} frames or more, show what they can")
 
 
 def _usable(scan: Scan, config: PretrainConfig) -> IndexTable:
