@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 from v3s.cli import main
 from v3s.commands.check import CheckConfig, check
 from v3s.commands.pretrain import PretrainConfig
+from v3s.commands.reproduce import ReproduceConfig
 from v3s.data.lists.remote import local_data
 from v3s.data.lists.splits import VideoList, VideoOptions, list_videos
 from v3s.data.scan import scan
@@ -346,6 +347,8 @@ def test_secrets_open_files_and_are_nowhere(
 def test_configurations_and_texts_lose_secrets() -> None:
     assert VideoOptions(data="https://me:word@host/a/").data == "https://host/a/"
     assert PretrainConfig(data="https://host/a.mp4?sig=1", out="x").data == "https://host/a.mp4"
+    table = ReproduceConfig(table="table5", data="a", hmdb51="https://me:word@host/b/", aslan="https://host/c/?sig=1")
+    assert (table.data, table.hmdb51, table.aslan) == ("a", "https://host/b/", "https://host/c/")
     assert without_secrets("a 'https://u:p@h/x?y#z', s3://b/k and x@y?z") == "a 'https://h/x', s3://b/k and x@y?z"
     for secret in ("secret", "sec/ret", "sec'ret", "sec@ret"):
         with pytest.raises(RemoteError, match=r"^s3://bucket/x: credentials belong"):

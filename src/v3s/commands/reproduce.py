@@ -26,6 +26,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.files.reading import read_json
+from v3s.files.remote.address import hide_secrets
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
@@ -113,6 +114,7 @@ class ReproduceConfig(ComputeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        hide_secrets(self, "data", "hmdb51", "aslan")
         if self.table not in TABLES:
             raise ValueError(f"table is {self.table!r}; it must be one of {', '.join(TABLES)}")
         if self.table == "table5" and self.hmdb51 is None:
