@@ -1,6 +1,7 @@
 """The unit of work and a job's folder: rows are those of one process, to the bit, whoever computes them, how often."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.synthetic import make_clips
 from v3s.features.encoder import Encoder, load_encoder
 from v3s.scale import engine
-from v3s.scale.job import all_videos, begin_job, missing_parts, part_path, part_videos, read_job, read_outcomes
+from v3s.scale.job import (
+    all_videos,
+    begin_job,
+    missing_parts,
+    part_path,
+    part_videos,
+    read_job,
+    read_outcomes,
+    remove_job,
+)
 from v3s.scale.segments import segments
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.embed import EmbedConfig, embed
@@ -136,6 +146,30 @@ def test_a_folder_of_something_else_is_never_removed(videos: Path, tmp_path: Pat
         with pytest.raises(ValueError, match="contains other things than rows of an engine; move it"):
             begin_job(folder, list_videos(videos), {}, overwrite=overwrite)
     assert mine.read_text() == "mine"
+
+
+def test_what_a_killed_process_leaves_of_a_job_is_taken_up(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed before one of its files is removed, whatever their order in the folder."""
+    folder, listed, unlink, left = tmp_path / "rows", list_videos(videos), os.unlink, list[int]()
+
+    def stop(path: object, **options: int | None) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        unlink(path, **options)  # type: ignore[arg-type]
+
+    for most in range(6):
+        left[:] = range(most)
+        begin_job(folder, listed, {})
+        for part in range(3):
+            part_path(folder, part).touch()
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, "unlink", stop)
+            remove_job(folder)
+        begin_job(folder, listed, {})
+        assert list(all_videos(folder, read_job(folder)).paths) == list(listed.paths)
 
 
 def test_actors_that_outlive_their_job_do_no_harm(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from v3s.files.writing import write_atomically
 from v3s.options import require_files, require_not_negative
 from v3s.pretext.task import TASKS, needs_of_shorter_clips
 from v3s.scale.engine import EngineOptions, run_job
-from v3s.scale.job import begin_job, is_job, read_outcomes
+from v3s.scale.job import begin_job, is_job, read_outcomes, remove_job
 
 _NUM_BAD_SHOWN = 20
 _PAPER_FRAMES = 16
@@ -85,7 +84,7 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
     if config.out is not None:
         _write_reports(scanned.reports, Path(config.out))
         if is_job(rows := _rows_beside(config.out)):
-            shutil.rmtree(rows, ignore_errors=True)
+            remove_job(rows)
     return scanned
 
 

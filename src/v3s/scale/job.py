@@ -18,6 +18,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -130,7 +131,7 @@ def begin_job(folder: Path, videos: VideoList, made: Mapping[str, Any], *, overw
         )
     if folder.exists() and not (is_job(folder) or (folder.is_dir() and is_free(folder, FILES))):
         raise ValueError(f"{folder} contains other things than rows of an engine; move it, or choose another --out")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_job(folder)
     write_atomically(folder / FILES, lambda path: _write_files(path, videos, job))
     write_json(folder / JOB, asdict(job))  # last: it marks the folder as complete
     return job
@@ -150,6 +151,16 @@ def read_job(folder: Path) -> Job:
 def is_job(folder: str | Path) -> bool:
     """Whether a folder contains the rows of a job."""
     return (Path(folder) / JOB).is_file()
+
+
+def remove_job(folder: Path) -> None:
+    """Remove the folder of a job, if there is one; what a killed process leaves is a job, or its list."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in (JOB, FILES) and not path.is_dir():
+                path.unlink(missing_ok=True)
+        (folder / JOB).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def part_path(folder: Path, part: int) -> Path:
