@@ -87,6 +87,9 @@ def test_results_on_other_videos_are_refused(config: ReproduceConfig, monkeypatc
             reproduce(other, console=QUIET)
         module._open(replace(config, table="table2"), QUIET)  # its column is left out
         module._open(given, QUIET)
+    monkeypatch.chdir(Path(config.data).parent)
+    for same in (f"{config.data}/", Path(config.data).name):  # written in another way
+        module._open(replace(two_columns, hmdb51=same), QUIET)
 
 
 def test_tasks_of_one_table_are_rows_of_another(config: ReproduceConfig, monkeypatch: pytest.MonkeyPatch) -> None:

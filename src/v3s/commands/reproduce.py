@@ -26,7 +26,7 @@ from v3s.commands.recipes import RECIPES
 from v3s.data.lists.listfile import write_list
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.files.reading import read_json
-from v3s.files.remote.address import hide_secrets
+from v3s.files.remote.address import absolute, hide_secrets
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.pretext.task import TASKS
@@ -238,9 +238,9 @@ def _other_videos(config: ReproduceConfig) -> dict[Dataset, dict[str, Any] | Non
     used = {dataset for _, dataset in TABLES[config.table].trials}
     others: dict[Dataset, dict[str, Any] | None] = {}
     if "aslan" in used:
-        others["aslan"] = None if config.aslan is None else {"data": config.aslan, **_aslan_lists(config)}
+        others["aslan"] = None if config.aslan is None else {"data": absolute(config.aslan), **_aslan_lists(config)}
     if "hmdb51" in used and config.hmdb51 is not None:
-        others["hmdb51"] = {"data": config.hmdb51, "splits": config.hmdb51_splits}
+        others["hmdb51"] = {"data": absolute(config.hmdb51), "splits": config.hmdb51_splits}
     return others
 
 

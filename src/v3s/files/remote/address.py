@@ -82,6 +82,11 @@ def is_url(text: object) -> bool:
     return isinstance(text, str) and _URL.match(text) is not None
 
 
+def absolute(place: str) -> str:
+    """The absolute path of a file or a folder, however it was written; a URL as it is."""
+    return place if is_url(place) else os.path.abspath(place)
+
+
 def without_secrets(text: str) -> str:
     """A text in which no URL has a user, a password, a query or a fragment.
 
