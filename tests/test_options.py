@@ -88,14 +88,19 @@ def test_a_command_needs_its_own_options(name: str) -> None:
         ("new.csv", "videos/../new.csv", "a.avi", r"out and events are both new\.csv; give two files"),
         ("link.csv", "list.csv", "a.avi", r"out and events are both link\.csv; give two files"),
         ("videos/old.csv", "videos/new.csv", "videos", None),  # a result is replaced by the next one
+        ("videos/labels/labels.csv", None, "videos", r"out is videos/labels/labels\.csv, a file in data"),
+        ("videos/labels/labels-2.csv", None, "videos", r"out is videos/labels/labels-2\.csv, a file in data"),
+        ("videos/index.json", None, "videos", r"out is videos/index\.json, a file in data"),
+        ("videos/videos.3.jsonl", None, "videos", r"out is videos/videos\.3\.jsonl, a file in data"),
     ],
 )
 def test_an_output_is_no_input(
     out: str, events: str | None, data: str, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a.avi", "list.csv", "videos/b.avi", "videos/old.csv", "recognizer/config.json"):
-        Path(name).parent.mkdir(exist_ok=True)
+    of_videos = ("b.avi", "old.csv", "labels/labels.csv", "labels/labels-2.csv", "index.json", "videos.3.jsonl")
+    for name in ("a.avi", "list.csv", "recognizer/config.json", *(f"videos/{name}" for name in of_videos)):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("precious")
     Path("link.csv").symlink_to("list.csv")
     expected = pytest.raises(ValueError, match=message) if message else nullcontext()

@@ -96,10 +96,11 @@ _LONGEST_NAME = 255  # bytes that a file system allows for one name
 
 
 _RESULTS = (".json", ".jsonl", ".csv", ".html")
-_NO_RESULTS = frozenset(
-    ("config.json", "config.yaml", "manifest.json", "metrics.jsonl", "videos.jsonl", "vectors.json", "store.json")
+_NO_RESULTS = re.compile(
+    r"(config|manifest|vectors|store|index|job|explain|cutouts)\.json|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl"
+    r"|(labels|train|test)(-\d+)?\.csv"
 )
-"""Files of runs, stores and collections, which have the endings of results."""
+"""Files of runs, stores and collections, and labels by hand, which have the endings of results."""
 
 
 def require_files(config: Any, *names: str) -> None:
@@ -129,7 +130,7 @@ def _require_apart(name: str, path: str, other: str, given: str, *, both_written
         return
     if os.path.samefile(path, given):
         raise ValueError(f"{name} is {path}, which is also {other} and would be replaced; give another file")
-    is_result = path.endswith(_RESULTS) and os.path.basename(place) not in _NO_RESULTS
+    is_result = path.endswith(_RESULTS) and not _NO_RESULTS.fullmatch(os.path.basename(place))
     if os.path.isdir(given) and place.startswith(os.path.realpath(given) + os.sep) and not is_result:
         raise ValueError(f"{name} is {path}, a file in {other} ({given}), which would be replaced; give another file")
 
