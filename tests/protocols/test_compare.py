@@ -160,6 +160,10 @@ def test_backbones_that_are_done_are_not_computed_again(
         lambda row: json.dumps({**row, "linear": row["linear"][:-1]}),
         lambda row: json.dumps({**row, "origin": "heaven"}),
         lambda row: json.dumps({**row, "clips_per_second": 0}),
+        lambda row: json.dumps({**row, "few_labels": 5.0}),
+        lambda row: json.dumps({**row, "dimension": -3}),
+        lambda row: json.dumps({**row, "origin": "random"}),
+        lambda row: json.dumps({**row, "fingerprint": "0" * 64}),  # as of two files that were swapped
         lambda row: json.dumps({name: value for name, value in row.items() if name != "k"}),
     ],
 )

@@ -162,6 +162,7 @@ def _measure(
         try:
             row = read_as(Compared, read_json(file), file)
             row.check_videos(len(parts.test_labels))
+            row.check_network(encoder.source, encoder.dimension)
             say(console, f"{name}: is done ({file})")
             return parts, row.called(name)
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from v3s.features.source import Origin
+from v3s.features.source import Origin, Source
 from v3s.files.text import short_repr
 from v3s.protocols.errors import critical_value, standard_error
 
@@ -61,6 +61,9 @@ class Compared:
     def __post_init__(self) -> None:
         if not (isfinite(self.clips_per_second) and self.clips_per_second > 0):
             raise ValueError(f"clips_per_second is {self.clips_per_second}; it must be more than 0")
+        shares = [share for share in (self.few_labels, self.few_labels_error) if share is not None]
+        if self.k < 1 or not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"k is {self.k} and few_labels {shares}; they must be 1 or more, and shares")
 
     @property
     def is_own(self) -> bool:
@@ -80,6 +83,19 @@ class Compared:
         for measure in MEASURES:
             if len(getattr(self, measure)) != num_videos:
                 raise ValueError(f"{measure} has {len(getattr(self, measure)):,} of {num_videos:,} test videos")
+
+    def check_network(self, source: Source, dimension: int) -> None:
+        """Refuse a row of another network: its file may have been renamed, or edited.
+
+        Raises:
+            ValueError: what the row says of the network is not so.
+        """
+        known = {
+            name: getattr(source, name) for name in ("origin", "network", "fingerprint", "num_parameters", "licence")
+        }
+        for name, value in {**known, "dimension": dimension}.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} is {getattr(self, name)}, and that of the network is {value}")
 
     def called(self, backbone: str) -> "Compared":
         """Return this row under the name that the backbone has now."""
