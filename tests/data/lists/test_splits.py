@@ -292,6 +292,24 @@ def test_a_second_quote_in_the_line_does_not_hide_one_that_is_not_closed(tmp_pat
         list_videos(file)
 
 
+@pytest.mark.parametrize(
+    ("lines", "number"),
+    [
+        (['"b.mp4', "c.mp4", "d.mp4"], 2),
+        (["b.mp4,a", '"c.mp4",b', '"d.mp4,a'], 4),
+        (["path,start,end,label", 'b.mp4,0,1,"a', "c.mp4,0,1,b", "d.mp4,0,1,a"], 3),
+        (["path,start,end,label", 'b.mp4,0,1,"a', 'c.mp4,0,1,"b"', "d.mp4,0,1,a"], 3),
+        (["path,start,end,label", 'b.mp4,0,1,"two\nlines"', 'c.mp4,0,1,"b', 'd.mp4,0,1,"a"'], 5),
+    ],
+)
+def test_a_quote_that_is_not_closed_takes_no_entries(tmp_path: Path, lines: list[str], number: int) -> None:
+    first = ["a.mp4"] if not lines[0].startswith("path") else []
+    lines = [*first, *lines] if first else [lines[0], "a.mp4,0,1,b", *lines[1:]]
+    file = write(make_files(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]) / "list.csv", "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf'list\.csv: the quote \("\) in line {number} is not closed'):
+        list_videos(file)
+
+
 def test_splits_that_are_not_lists(shared: Path, tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["a/1.mp4"])
     with pytest.raises(ValueError, match=r"aslan contains no known lists: looked for trainlist01\.txt"):

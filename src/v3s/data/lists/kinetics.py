@@ -70,7 +70,7 @@ def _read_file(
     if not _is_official(file):
         return replace(read_list(file, root, is_video), title=f"list {file.name}")
     try:
-        entries = tuple(_official_entries(file, csv.DictReader(read_lines(file)), split_names))
+        entries = tuple(_official_entries(file, csv.DictReader(read_lines(file), strict=True), split_names))
     except csv.Error as error:
         raise ValueError(f"{file}: not a CSV file ({error}); restore the official file") from error
     return Listing("Kinetics-400", entries, class_order(entry.label for entry in entries), key=_stem)

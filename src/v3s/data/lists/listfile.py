@@ -68,12 +68,16 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
         return None
     if first[3:] not in ([], ["label"]):
         raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
-    entries = []
-    rows = csv.reader(read_lines(file), skipinitialspace=True)
-    for row in rows:
-        if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
-            continue
-        entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
+    entries, begins = [], 1  # the line with which a row begins
+    rows = csv.reader(read_lines(file), skipinitialspace=True, strict=True)
+    try:
+        for row in rows:
+            begins = rows.line_num + 1
+            if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
+                continue
+            entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
+    except csv.Error as error:
+        raise ValueError(f'{file}: the quote (") in line {begins:,} is not closed ({error}); close it') from error
     if not entries:
         raise ValueError(f"{file} contains no spans; write path,start,end on each line")
     return tuple(entries)

@@ -82,7 +82,8 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
     Raises:
-        ValueError: The file is not a regular file of text; see `read_lines`.
+        ValueError: The file is not a regular file of text; see `read_lines`. Or a quote is not closed, which would make
+            the rest of the list a part of one name.
     """
     require_regular(file)
     lines = enumerate(read_lines(file), start=1)
@@ -91,6 +92,8 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
             continue
         while line.startswith('"') and line.count('"') % 2 and (more := next(lines, None)):
             line += more[1]  # a quoted name with a line break in it
+        if line.startswith('"') and line.count('"') % 2:
+            raise ValueError(f'{file}: the quote (") in line {number:,} is not closed; close it')
         yield number, line.strip()
 
 
