@@ -12,6 +12,8 @@ from torch import Tensor
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.features.source import open_source
+from v3s.files.weights import CLASSIFIER, PUBLISHED, WEIGHTS
+from v3s.files.writing import DESCRIPTION, NEXT
 from v3s.recognizers import linear
 from v3s.recognizers.classifier import load_classifier
 from v3s.recognizers.linear import calibrate_linear, fit_linear, require_own_folder, save_linear
@@ -107,6 +109,22 @@ def test_only_an_own_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "saved/config.yaml").write_text("epochs: 3")  # as of a run of v3s finetune
     with pytest.raises(ValueError, match="something else"):
         save(tmp_path / "saved")
+
+
+def test_a_model_to_publish_is_not_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "saved")
+    (tmp_path / "saved" / WEIGHTS).rename(tmp_path / "saved" / PUBLISHED)  # as v3s export names it
+    with pytest.raises(ValueError, match="something else"):
+        save(tmp_path / "saved")
+
+
+def test_a_recognizer_whose_saving_was_killed_is_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "saved")
+    (tmp_path / "saved" / NEXT).mkdir()
+    for name in (WEIGHTS, CLASSIFIER, DESCRIPTION):  # all written, and none moved to its place
+        (tmp_path / "saved" / name).rename(tmp_path / "saved" / NEXT / name)
+    save(tmp_path / "saved", classes=("e", "f", "g", "h"))
+    assert load_classifier(tmp_path / "saved").classes == ("e", "f", "g", "h")
 
 
 def test_vectors_of_another_network_are_not_saved(tmp_path: Path) -> None:

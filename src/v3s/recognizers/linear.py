@@ -13,8 +13,8 @@ from v3s.features.encoder import Space
 from v3s.features.saved import kind_of_run
 from v3s.features.source import Source
 from v3s.files.lock import is_free, only_writer
-from v3s.files.weights import CLASSIFIER
-from v3s.files.writing import CheckpointError
+from v3s.files.weights import CLASSIFIER, WEIGHTS
+from v3s.files.writing import CheckpointError, current
 from v3s.recognizers.calibration import Calibration, calibrate
 from v3s.recognizers.classifier import empty_layer, save_recognizer
 
@@ -189,7 +189,8 @@ def require_own_folder(folder: Path) -> None:
     """
     if not folder.is_dir() or is_free(folder):
         return
-    if not (folder / CLASSIFIER).is_file() or kind_of_run(folder) is not None:
+    is_own = all(current(folder, name).is_file() for name in (WEIGHTS, CLASSIFIER))  # not so of a published model
+    if not is_own or kind_of_run(folder) is not None:
         raise ValueError(
             f"save is {folder}, which contains something else than a recognizer of v3s probe; choose another"
         )
