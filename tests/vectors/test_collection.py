@@ -222,6 +222,17 @@ def test_shards_of_two_folders_cannot_be_mixed(
         open_vectors(folder)
 
 
+def test_a_shard_may_have_room_for_any_number_of_videos(tmp_path: Path) -> None:
+    assert len(open_vectors(store_vectors(tmp_path / "vectors", unit_vectors(40, 24, 0), shard_videos=10**12))) == 40
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, 3), (3, 0), (4, 5)])
+def test_a_copy_of_another_shard_is_noticed(folder: Path, source: int, target: int) -> None:
+    shutil.copy(shard_path(folder, source), shard_path(folder, target))
+    with pytest.raises(VectorsError, match=rf"shard-0000{target}\.safetensors: has vectors of other videos than shard"):
+        open_vectors(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [

@@ -224,6 +224,13 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
         )
     if not _fits(shard, description):
         raise VectorsError(f"{path}: does not fit {folder / VECTORS}: shapes, types or numbers of videos differ")
+    first, size = number * description.shard_videos, description.shard_videos
+    own = torch.arange(first, min(first + size, description.num_videos), dtype=torch.int32)
+    if not torch.equal(shard.videos.unique_consecutive(), own):
+        raise VectorsError(
+            f"{path}: has vectors of other videos than shard {number:,} of {folder / VECTORS}, like a copy of another "
+            "shard; run v3s embed again with the same options"
+        )
     if verify and metadata.get("checksum") not in (None, checksum_of(shard)):
         raise VectorsError(
             f"{path}: damaged: its content does not match its checksum; run v3s embed again with the same options"
