@@ -352,3 +352,20 @@ def test_overwriting_removes_vectors_and_nothing_else(folder: Path) -> None:
         "notes.txt", "shard-00000.safetensors", "shard-00001.safetensors", "vectors.json", "videos.jsonl"
     ]  # fmt: skip
     np.testing.assert_array_equal(open_vectors(folder).offsets, [0, 7, 9])
+
+
+def test_overwriting_that_was_killed_begins_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    labels = folder / "labels" / "labels.csv"
+    labels.parent.mkdir()
+    labels.write_text("precious")
+    with monkeypatch.context() as killed:
+        killed.setattr("v3s.vectors.folder.write_files", die)
+        with pytest.raises(KeyboardInterrupt):
+            store_vectors(folder, unit_vectors(30, 24, 1), overwrite=True)
+    with pytest.raises(VectorsError, match=r"videos\.jsonl: cannot be read .*; embed again"):
+        open_vectors(folder)
+    store_vectors(folder, unit_vectors(30, 24, 1), overwrite=True)
+    assert (len(open_vectors(folder)), labels.read_text()) == (30, "precious")

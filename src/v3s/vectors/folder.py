@@ -109,12 +109,12 @@ def _has_vectors(folder: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
+    """Remove all but vectors.json, which the new one replaces: without it, labels would make the folder another's."""
     remove_states(folder)
     for staging in folder.glob(STAGING):
         shutil.rmtree(staging)
     for name in _DERIVED:
         (folder / name).unlink(missing_ok=True)
-    (folder / VECTORS).unlink()  # last, because it marks the folder as one of vectors
 
 
 def gone_folder(folder: Path, generation: int) -> Path:
