@@ -243,3 +243,22 @@ def test_a_signal_while_a_command_is_imported(number: signal.Signals, printed: s
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
     assert (process.communicate()[1], process.returncode) == (printed, 128 + number)
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "", "1"])
+def test_a_terminal_without_columns_shows_everything(columns: str, small_videos: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "v3s", "check", str(small_videos), "--workers", "0"]
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(words, env=os.environ | cache | {"COLUMNS": columns}, capture_output=True, text=True)
+    assert "16 videos in 8 classes" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the current folder cannot be removed")
+def test_a_current_folder_that_was_removed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    line = 'cd "$1" && rmdir "$1" && exec "$2" -m v3s explore vectors'
+    words = ["sh", "-c", line, "sh", str(tmp_path / "gone"), sys.executable]
+    path = str(Path(cli.__file__).parents[1])
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    message = "error: the current folder does not exist any more; change to another one\n"
+    assert (done.returncode, done.stderr) == (1, message)

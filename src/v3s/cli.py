@@ -43,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it may be limited to ASCII
+    if not os.environ.get("COLUMNS", "1").strip("0"):  # as where there is no terminal: nothing fits into no column
+        del os.environ["COLUMNS"]
+    try:
+        os.getcwd()  # torch, and all names of files, need it
+    except FileNotFoundError:
+        return _print_error("the current folder does not exist any more; change to another one")
     try:
         with _exit_on_sigterm(), _no_imports_from_the_current_folder():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
