@@ -41,12 +41,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
     Raises:
         ValueError: The list contains no videos, or cannot be read as a list, or a line of spans cannot be read.
     """
-    try:
-        entries = _read_spans(file) or _read_entries(file, root, is_video)
-    except csv.Error as error:  # a name of more than 100 KB: what follows a quote
-        quotes = [(number, line.count('"')) for number, line in enumerate(read_lines(file), start=1) if '"' in line]
-        line = next((number for number, count in quotes if count % 2), quotes[0][0])
-        raise ValueError(f'{file}: the quote (") in line {line:,} is not closed ({error}); close it') from error
+    entries = _read_spans(file) or _read_entries(file, root, is_video)
     return Listing(f"list {file}", entries, class_order(entry.label for entry in entries))
 
 

@@ -78,6 +78,9 @@ class Listing:
         return any(entry.bounds for entry in self.entries)
 
 
+_LONGEST_ENTRY = 65_536  # characters
+
+
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
@@ -90,9 +93,11 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     for number, line in lines:
         if line.isspace():
             continue
-        while line.startswith('"') and line.count('"') % 2 and (more := next(lines, None)):
+        is_open = line.startswith('"') and line.count('"') % 2 == 1
+        while is_open and len(line) < _LONGEST_ENTRY and (more := next(lines, None)):
             line += more[1]  # a quoted name with a line break in it
-        if line.startswith('"') and line.count('"') % 2:
+            is_open = more[1].count('"') % 2 == 0
+        if is_open:
             raise ValueError(f'{file}: the quote (") in line {number:,} is not closed; close it')
         yield number, line.strip()
 
