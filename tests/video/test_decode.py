@@ -234,6 +234,50 @@ def test_wrong_key_frame_costs_time_but_no_exactness(tmp_path: Path) -> None:
     assert same(read_frames(replace(index, key_frames=(40,)), [50]), decode_in_sequence(path, [50]))
 
 
+def joined(path: Path, parts: Sequence[tuple[Path, bytes]]) -> Path:
+    """The packets of several files under the container's header of the first; bytes go before a part's first packet."""
+    with av.open(str(parts[0][0])) as first, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(first.streams.video[0])
+        number = 0
+        for part, headers in parts:
+            with av.open(str(part)) as source:
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        copy = av.Packet(headers + bytes(packet))
+                        copy.pts = copy.dts = number
+                        copy.time_base, copy.is_keyframe, copy.stream = Fraction(1, 30), packet.is_keyframe, stream
+                        output.mux(copy)
+                        number, headers = number + 1, b""
+    return path
+
+
+def stated_headers(path: Path) -> bytes:
+    """The two headers that an MP4 of H.264 states for the decoder, as they lie in a packet: each after its length."""
+    with av.open(str(path)) as container:
+        stated = container.streams.video[0].codec_context.extradata
+    assert stated is not None
+    middle = 8 + int.from_bytes(stated[6:8], "big")
+    end = middle + 3 + int.from_bytes(stated[middle + 1 : middle + 3], "big")
+    return b"\0\0" + stated[6:middle] + b"\0\0" + stated[middle + 1 : end]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_header_that_changes_on_the_way_is_not_jumped_over(ending: str, tmp_path: Path) -> None:
+    """It comes but once: a decoder that jumps over it shows the second part in the colours of the first header."""
+    options = {"g": "20", "sc_threshold": "0", "bf": "0"}
+    one, two = (
+        write_video(tmp_path / f"{offset}.mp4", "libx264", range(60), **options, chromaoffset=str(offset))
+        for offset in (-8, 8)
+    )
+    path = joined(tmp_path / f"a.{ending}", [(one, b""), (two, stated_headers(two)), (one, stated_headers(one))])
+    index = index_video(path)
+    assert index.key_frames == (60, 120)
+    for wanted in ([50], [90], [170], [70, 170], [5, 100, 130]):
+        assert same(read_frames(index, wanted), decode_in_sequence(path, wanted))
+    repeated = joined(tmp_path / f"b.{ending}", [(one, b""), (one, stated_headers(one)), (one, b"")])
+    assert index_video(repeated).key_frames == tuple(range(20, 180, 20))
+
+
 def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that take away the times of packets stand for a file whose times are known only after probing."""
     path = write_video(tmp_path / "a.avi", "mpeg4", range(60), g="20")

@@ -15,7 +15,7 @@ import av
 from v3s.files.cache import cache_folder
 from v3s.files.reading import read_bytes
 from v3s.files.writing import CheckpointError
-from v3s.video import chunks, container, first_pass, frames, index, orientation, planes, timing
+from v3s.video import chunks, container, first_pass, frames, headers, index, orientation, planes, timing
 from v3s.video.container import Failure
 from v3s.video.decode import Video
 from v3s.video.index import VideoIndex
@@ -32,7 +32,7 @@ Of a folder of frames: the size of all, and a digest of their names, sizes and t
 
 
 _READERS = (
-    *(brightness, chunks, container, first_pass, frames, index, orientation, planes, timing),
+    *(brightness, chunks, container, first_pass, frames, headers, index, orientation, planes, timing),
     *(border, dicom, folder, found, numbered, pictures, pixels, source, tiff, mask, window),
 )
 """The code that learns of a file what is kept here."""

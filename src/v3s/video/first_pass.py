@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_frames, stated_seconds
+from v3s.video.headers import Headers
 from v3s.video.light.brightness import Brightness
 from v3s.video.light.mask import StillPixels
 from v3s.video.light.window import DEEP, ValueCounts, values_of
@@ -44,6 +45,8 @@ class Pass:
         num_untimed: How many frames have no time.
         packet_times: Of every packet that is not empty and has a time.
         key_times: Of key packets, far enough apart for a seek to pay.
+        key_headers: By the time of a key packet that is in `key_times`, the kinds of headers in it.
+        headers: Those in all packets, where key frames are looked for.
         checksums: By the time of a frame, of the first frames from each key frame on.
         num_packets: How many are not empty.
         num_discarded: How many of them the file says are not to be shown.
@@ -69,6 +72,8 @@ class Pass:
     num_untimed: int = 0
     packet_times: "array[int]" = field(default_factory=lambda: array("q"))
     key_times: list[int] = field(default_factory=list)
+    key_headers: dict[int, frozenset[int]] = field(default_factory=dict)
+    headers: Headers = field(default_factory=Headers)
     checksums: dict[int, int] = field(default_factory=dict)
     num_packets: int = 0
     num_discarded: int = 0
@@ -114,11 +119,13 @@ class Pass:
         """Note a packet that is not empty."""
         if self.num_leading is None and packet.is_keyframe:
             self.num_leading = self.num_packets
+        kinds = self.headers.add(packet) if self.find_key_frames else frozenset()
         if packet.pts is not None:
             self.packet_times.append(packet.pts)
             far_enough = self.num_packets - self._last_key >= MIN_FRAMES_BETWEEN_KEYS
             if self.find_key_frames and packet.is_keyframe and far_enough:
                 self.key_times.append(packet.pts)
+                self.key_headers[packet.pts] = kinds
                 self._last_key = self.num_packets
         self.digest.update(packet)
         self.num_packets += 1
@@ -213,6 +220,7 @@ def take_pass(
     """
     if seen.find_key_frames:
         stream.codec_context.options |= {"err_detect": "explode"}
+        seen.headers = Headers(stream.codec_context.name, stream.codec_context.extradata or b"")
     for packet in _demux(container, stream, seen):
         tick()
         if packet.size:

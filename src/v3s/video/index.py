@@ -180,6 +180,7 @@ def index_video(
 
     A key frame is kept only if seeking to it in a newly opened file gives the pictures that the pass from the start
     gave, in all planes: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
+    So may a header that differs from the container's: then only key frames that bring such a header are tried.
     A decoder conceals most errors, and what it then shows depends on all that it decoded before: a file with an error
     anywhere is read in sequence.
 
@@ -343,8 +344,11 @@ def _safe_key_frames(
     read = PlaneReader()
     with open_video(seen.path, known_format, number) as (container, stream):
         palette = first_palette(container, stream) if seen.pixel_format == "pal8" else None
+        needed = seen.headers.kinds_beside(stream.codec_context.extradata or b"")
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
+            if not needed <= seen.key_headers[time]:  # here the decoder may know them from key frames before
+                continue
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
             expected = [(checked_time, seen.checksums.get(checked_time)) for checked_time in checked]
             if _checksums_from(container, stream, time, len(checked), read, palette) == expected:
