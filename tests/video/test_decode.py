@@ -264,9 +264,10 @@ def stated_headers(path: Path) -> bytes:
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_a_header_that_changes_on_the_way_is_not_jumped_over(ending: str, tmp_path: Path) -> None:
     """It comes but once: a decoder that jumps over it shows the second part in the colours of the first header."""
-    options = {"g": "20", "sc_threshold": "0", "bf": "0"}
     one, two = (
-        write_video(tmp_path / f"{offset}.mp4", "libx264", range(60), **options, chromaoffset=str(offset))
+        write_video(
+            tmp_path / f"{offset}.mp4", "libx264", range(60), g="20", sc_threshold="0", bf="0", chromaoffset=str(offset)
+        )
         for offset in (-8, 8)
     )
     path = joined(tmp_path / f"a.{ending}", [(one, b""), (two, stated_headers(two)), (one, stated_headers(one))])

@@ -232,6 +232,25 @@ def test_a_real_recording_that_begins_in_mid_group(shared: Path) -> None:
     assert index.remarks == ("starts mid-GOP: 40 packets come before its first key frame",)
 
 
+def test_empty_packets_are_no_frames(tmp_path: Path) -> None:
+    """Theora in Ogg has one for each picture that stays; FFmpeg's decoders refuse them, and its command omits them."""
+    source, path = write(tmp_path / "a.mkv", "mpeg4", range(60), g="15"), tmp_path / "b.nut"
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(packet for packet in given.demux(video=0) if packet.size):
+            for place, content in enumerate([bytes(packet), b""]):
+                made = av.Packet(content)
+                made.stream, made.time_base, made.is_keyframe = stream, Fraction(1, 50), packet.is_keyframe
+                made.pts = made.dts = 2 * number + place
+                output.mux(made)
+    with av.open(str(path)) as container:
+        assert sum(packet.size == 0 for packet in container.demux(video=0)) == 61  # the last one ends the stream
+    index, plain = index_video(path), index_video(source)
+    assert (index.num_frames, index.key_frames) == (60, (15, 30, 45))
+    for wanted in (range(60), [35], [50, 20]):
+        assert torch.equal(read_frames(index, wanted).planes[0], read_frames(plain, wanted).planes[0])
+
+
 def test_a_picture_that_stays_is_no_frame(tmp_path: Path) -> None:
     """MPEG-4 says "not coded" in a packet of a few bytes: FFmpeg's decoder takes it and gives nothing."""
     source, path = write(tmp_path / "a.mp4", "mpeg4", range(60)), tmp_path / "b.mp4"

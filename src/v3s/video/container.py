@@ -170,6 +170,14 @@ def first_palette(container: InputContainer, stream: VideoStream) -> PacketSideD
     return packet.get_sidedata("palette") if packet and packet.has_sidedata("palette") else None
 
 
+def all_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
+    """Yield a stream's packets, and at last one that makes the decoder return the frames that it still holds.
+
+    Empty ones between them are omitted, as by the ``ffmpeg`` command: in Ogg they say that the last picture stays.
+    """
+    return (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
+
+
 def packets_from(
     container: InputContainer, stream: VideoStream, time: int | None, palette: PacketSideData | None = None
 ) -> "Iterator[Packet[VideoStream]]":
@@ -182,10 +190,10 @@ def packets_from(
         palette: For the key frame, if it brings none of its own.
     """
     if time is None:
-        yield from container.demux(stream)
+        yield from all_packets(container, stream)
         return
     container.seek(time, stream=stream)
-    packets = container.demux(stream)
+    packets = all_packets(container, stream)
     for packet in packets:
         if packet.pts is None or packet.pts > time:
             return

@@ -15,7 +15,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from v3s.video.chunks import walk_chunks
-from v3s.video.container import BARE_FORMATS, Stage, VideoError, reason_of, stated_frames, stated_seconds
+from v3s.video.container import (
+    BARE_FORMATS,
+    Stage,
+    VideoError,
+    all_packets,
+    reason_of,
+    stated_frames,
+    stated_seconds,
+)
 from v3s.video.headers import Headers
 from v3s.video.light.brightness import Brightness
 from v3s.video.light.mask import StillPixels
@@ -246,7 +254,7 @@ def take_pass(
 def _demux(container: InputContainer, stream: VideoStream, seen: Pass) -> "Iterator[Packet[VideoStream]]":
     """Yield packets as far as they can be read."""
     try:
-        yield from container.demux(stream)
+        yield from all_packets(container, stream)
     except av.FFmpegError as error:
         seen.note_failure("demux", error)
 
