@@ -71,6 +71,42 @@ def test_palettes_planes_and_bits(tmp_path: Path) -> None:
     assert read_frames(index, [0]).rgb()[0, 0].tolist() == [[0, 4], [10, 255]]
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_picture_has_its_own_palette(tmp_path: Path, compression: str | None) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 8, 9), np.uint8)
+    tables = np.random.default_rng(1).integers(0, 256, (4, 3, 256)).astype(np.uint16) * 257
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for picture, table in zip(values, tables, strict=True):
+            rest: dict[str, Any] = {"contiguous": False, "metadata": None, "compression": compression}
+            file.write(picture, photometric="palette", colormap=table, **rest)
+    shown = read_frames(index_video(tmp_path / "a.tif"), [3, 0, 2, 1]).rgb().numpy()
+    for number, picture in zip([3, 0, 2, 1], shown, strict=True):
+        assert np.array_equal(picture, tables[number][:, values[number]] >> 8)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "reason"),
+    [
+        (4, {"photometric": "separated"}, "colours of the kind SEPARATED"),
+        (3, {"photometric": "cielab"}, "colours of the kind CIELAB"),
+        (3, {"photometric": "ycbcr"}, "colours of the kind YCBCR"),
+        (2, {"photometric": "minisblack", "extrasamples": ["unspecified"]}, "2 channels"),
+        (5, {"photometric": "minisblack", "extrasamples": ["unspecified"] * 4}, "5 channels"),
+        (2, {"photometric": "minisblack", "extrasamples": ["unassalpha"]}, ""),
+        (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}, ""),
+    ],
+    ids=str,
+)
+def test_no_channel_is_taken_for_another(tmp_path: Path, channels: int, options: dict[str, Any], reason: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (3, 8, 9, channels), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, planarconfig="contig", **options)
+    if reason:
+        with pytest.raises(VideoError, match=reason):
+            index_video(tmp_path / "a.tif")
+    else:
+        assert np.array_equal(read_frames(index_video(tmp_path / "a.tif"), [2]).rgb()[0, 0].numpy(), values[2, :, :, 0])
+
+
 def stored(upright: NDArray[Any], number: int) -> NDArray[Any]:
     """A picture (height, width, ...) as TIFF's table says that it is stored: where its row 0 and its column 0 lie.
 

@@ -24,7 +24,9 @@ TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 
 _ORIENTATION = 274  # the tag that says how a picture is mirrored and turned; 1, as stored, where it is missing
 _FORMATS = {3: "H", 4: "I"}  # of TIFF's types of integers, by their numbers
-_WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF's numbers of photometric interpretations
+_WHITE_IS_ZERO, _PALETTE, _YCBCR = 0, 3, 6  # TIFF's numbers of photometric interpretations
+_COLOURS = {_WHITE_IS_ZERO, 1, 2, _PALETTE}  # that are read as they are: greys, RGB and palettes
+_JPEG = {6, 7}  # TIFF's numbers of this compression, whose decoder makes RGB of YCbCr
 _MOST_TAGS = 4096
 _OME_STEP = re.compile(r'TimeIncrement="([^"]{1,40})"')
 _OME_UNIT = re.compile(r'TimeIncrementUnit="([^"]{1,9})"')
@@ -187,10 +189,24 @@ def _num_frames(file: Any) -> int:
             f"it has the axes {first.axes} of {first.shape}; a video has one beside height, width and colour, which is "
             "not C (channels): save one channel and one plane, or name the axis T if it is time"
         )
+    _check_colours(first.keyframe, sizes.get("S", 1))
     num_frames = sizes[along[0]] if along else 1
     if first.dataoffset is None and (len(first.pages) != num_frames or None in first.pages):
         raise ValueError(f"it lacks pictures: {len(first.pages)} of {num_frames} are in the file")
     return num_frames * len(file.series)
+
+
+def _check_colours(page: Any, num_samples: int) -> None:
+    """Refuse pictures whose samples would be taken for other colours, or left out.
+
+    Raises:
+        ValueError: They are neither grey, RGB nor of a palette, with or without transparency.
+    """
+    if page.photometric not in _COLOURS and not (page.photometric == _YCBCR and page.compression in _JPEG):
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise ValueError(f"its pictures have colours of the kind {kind}; save them as grey or RGB")
+    if num_samples > 4 or (num_samples == 2 and not any(page.extrasamples)):
+        raise ValueError(f"its pixels have {num_samples} channels, where one, three or four are read; save one channel")
 
 
 def _are_single(series: Any) -> bool:
@@ -214,10 +230,16 @@ def _frame(file: Any, number: int) -> VideoFrame:
         values = file.filehandle.read_array(dtype, math.prod(shape), place).reshape(shape)
     if axes[0] == "S":
         values = np.moveaxis(values, 0, -1)
-    if page.photometric == _PALETTE and page.colormap is not None:
-        values = np.moveaxis((page.colormap >> 8).astype(np.uint8)[:, values], 0, -1)
+    if page.photometric == _PALETTE and (palette := _palette(series, number)) is not None:
+        values = np.moveaxis((palette >> 8).astype(np.uint8)[:, values], 0, -1)
     values = orientation_of_tag(page.tags.valueof(_ORIENTATION, default=1)).upright(values)
     return as_frame(~values if page.photometric == _WHITE_IS_ZERO else values)
+
+
+def _palette(series: Any, number: int) -> Any:
+    """The palette of a picture: its own, or that of the first one where a single directory describes all."""
+    own = series.pages[number] if number < len(series.pages) else None
+    return (series.keyframe if own is None else own.aspage()).colormap
 
 
 def _decoded(picture: Any, page: Any) -> Any:
