@@ -190,6 +190,14 @@ def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list_videos(tmp_path)
 
 
+def test_folders_may_be_nested_but_not_without_end(tmp_path: Path) -> None:
+    make_files(tmp_path, [f"{'d/' * 200}a.mp4"])
+    assert len(list_videos(tmp_path)) == 1
+    make_files(tmp_path, [f"{'d/' * 300}a.mp4"])
+    with pytest.raises(ValueError, match="folders more than 200 deep"):
+        list_videos(tmp_path)
+
+
 def test_wrong_subset_and_split(tmp_path: Path) -> None:
     make_files(tmp_path, ["a/1.mp4"])
     wrong: Subset = "val"  # type: ignore[assignment]

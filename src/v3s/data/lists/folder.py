@@ -26,6 +26,7 @@ _OWN_OUTPUT = {
 _OWN_FOLDERS = {"cutouts.json", "demo.json"}
 """Those of them that a command writes only into a folder that is all its own."""
 _MOST_MARK_BYTES = 1 << 20
+_MOST_LEVELS = 200  # of folders in folders
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         Videos in alphabetical order, and what else is there.
 
     Raises:
-        ValueError: The folder does not exist, cannot be read, or contains no videos.
+        ValueError: The folder does not exist, cannot be read, is nested too deeply, or contains no videos.
     """
     if is_store(root):
         store = open_store(root)
@@ -159,6 +160,8 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
         here = (status.st_dev, status.st_ino)
         if here in parents:
             return
+        if len(parents) > _MOST_LEVELS:
+            raise ValueError(f"{root} has folders more than {_MOST_LEVELS} deep in one another; give one further down")
         with os.scandir(folder) as scan:
             entries = list(scan)
     except OSError as error:
