@@ -1,5 +1,6 @@
 """Several folders and files by one pattern."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -82,3 +83,21 @@ def test_check_and_a_store_take_a_pattern(cages: Path, tmp_path: Path) -> None:
     assert list_videos(str(tmp_path / "store")).paths == ("one/a.mp4", "one/b.mp4", "two/a.mp4", "two/deep/c.mp4")
     with pytest.raises(ValueError, match="is a store; a store is given alone"):
         list_videos(f"{cages}/{{one,store}}")
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").touch()
+    honest = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "two":
+            raise PermissionError(13, "Permission denied")
+        return honest(folder)
+
+    monkeypatch.setattr("v3s.data.lists.folder.os.scandir", refuse)
+    with pytest.raises(ValueError, match="two cannot be read: Permission denied"):
+        list_videos(str(tmp_path / "*"))

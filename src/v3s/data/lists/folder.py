@@ -29,6 +29,10 @@ _MOST_MARK_BYTES = 1 << 20
 _MOST_LEVELS = 200  # of folders in folders
 
 
+class NoVideosError(ValueError):
+    """A folder that can be read and holds no videos."""
+
+
 @dataclass(slots=True)
 class FoundFiles:
     """What a folder holds.
@@ -94,7 +98,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         store = open_store(root)
         if not store.files:
             source, out = shlex.quote(store.settings.source), shlex.quote(str(root))
-            raise ValueError(f"{root} is a store without videos; run v3s prepare --data {source} --out {out}")
+            raise NoVideosError(f"{root} is a store without videos; run v3s prepare --data {source} --out {out}")
         return FoundFiles(sorted(store.files))
     if not root.is_dir():
         raise ValueError(f"{root} is {'not a folder' if root.exists() else 'no file or folder that exists'}")
@@ -103,7 +107,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
     if not found.videos:
         skipped = found.skipped()
         content = f"skipped{f', such as {found.example}' if found.example else ''}: {skipped or 'nothing'}"
-        raise ValueError(
+        raise NoVideosError(
             f"{root} contains no videos: no file in it, at any depth, has one of the {len(_ENDINGS)} "
             f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
         )

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from v3s.data.lists.folder import find_files, is_frame_folder
+from v3s.data.lists.folder import NoVideosError, find_files, is_frame_folder
 from v3s.data.lists.listing import FolderEntries, Listing, class_order
 from v3s.data.store_folder import is_store
 from v3s.files.text import counted
@@ -74,7 +74,7 @@ def _videos_in(folder: Path, path: str) -> list[str]:
     """The videos of a folder; one that wildcards match may be without any."""
     try:
         return find_files(folder, inside=folder).videos
-    except ValueError:
+    except NoVideosError:
         if path == str(folder):
             raise
         return []
@@ -88,7 +88,10 @@ def _divided(pattern: str) -> tuple[str, str]:
 
 def _matches(path: str, first: int) -> list[str]:
     """The files that a path matches; the part before its first wildcard is taken literally."""
-    return glob.glob(glob.escape(path[:first]) + path[first:], recursive=True)
+    try:
+        return glob.glob(glob.escape(path[:first]) + path[first:], recursive=True)
+    except RecursionError as error:
+        raise ValueError(f"{path} leads through folders too deep in one another; give a folder further down") from error
 
 
 def _expanded(pattern: str) -> list[str]:
