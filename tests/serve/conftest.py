@@ -113,9 +113,9 @@ def client(previews: Previews) -> Open:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
+def serving(folder: Path, *options: str, port: str = "0") -> Iterator[str]:
     """A server in a process of its own; gives its address, and kills it at the end."""
-    command = [sys.executable, "-m", "v3s", "serve", str(folder), "--port", "0", *options]
+    command = [sys.executable, "-m", "v3s", "serve", str(folder), "--port", port, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     lines = []

@@ -195,3 +195,19 @@ def test_the_player_shows_the_span_that_was_opened_last(spans_page: str, window:
     until(page.locator("#player input").is_disabled)
     for name in ("earlier", "later"):
         assert page.locator(f"#player [data-do={name}]").is_disabled()
+
+
+def test_a_window_of_other_vectors_labels_nothing(files: Path, spans: Path, window: Open) -> None:
+    """A server of another folder on the same port: span 5 is another one there."""
+    with serving(spans) as address:
+        page = window(address)
+        add_classes(page, "walk")
+        page.locator("#grid .tile").nth(5).focus()
+    with serving(files, port=address.rstrip("/").rpartition(":")[2]) as address:
+        other = window(address)
+        add_classes(other, "walk")
+        page.keyboard.press("1")
+        until(lambda: page.locator("#message").inner_text().endswith("than this window; reload the page"))
+        page.reload()
+        page.wait_for_selector(".tile")
+        assert page.evaluate(MARKS) == [None] * 8

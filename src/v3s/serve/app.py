@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from v3s.files.text import as_text
 from v3s.pages.templates import render
@@ -54,7 +57,20 @@ def make_app(desk: Desk) -> Starlette:
         Mount("/static", StaticFiles(packages=[("v3s.serve", "static"), ("v3s.pages", "static")])),
     ]
     handlers = {ValueError: _refused, OSError: _refused}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_SameVectors, stamp=stamp)])
+
+
+class _SameVectors:
+    """Refuses a window of an earlier server, whose vectors were others: its numbers of spans mean others here."""
+
+    def __init__(self, app: ASGIApp, stamp: str) -> None:
+        self.app, self.stamp = app, stamp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self.app
+        if scope["type"] == "http" and Headers(scope=scope).get("v3s-vectors", self.stamp) != self.stamp:
+            answer = JSONResponse({"error": "the server has other vectors than this window; reload the page"}, 409)
+        await answer(scope, receive, send)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

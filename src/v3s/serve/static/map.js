@@ -1,6 +1,6 @@
 // The map of the collection: similar spans lie near each other. A lasso around some shows only these in the grid.
 
-import { Refused, element, media, reasonOf } from "./api.js";
+import { Refused, element, media, reasonOf, shown } from "./api.js";
 
 const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat in another shape
   [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [160, 140, 20],
@@ -233,7 +233,7 @@ function sample(number) { // a point of the map, for the legend
 function colourOf(number) { return number < 0 ? GREY : COLOURS[number % COLOURS.length]; }
 
 async function bytes(address) {
-  const response = await fetch(address);
+  const response = await fetch(address, { headers: shown });
   if (!response.ok) throw new Refused(await reasonOf(response));
   return response.arrayBuffer();
 }
