@@ -12,6 +12,7 @@ export class Labels {
     this.version = -1;
     this.seen = -1; // the version whose labels all tiles show; null after a poll without an answer
     this.undo = [];
+    this.isTraining = false;
     this.notice = ""; // what the server said about the list of labels
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
@@ -25,21 +26,25 @@ export class Labels {
     section.querySelector("#train").addEventListener("click", () => this.train());
     section.querySelector("#unlabel").addEventListener("click", () => onChoose(null));
     section.querySelector("#undo").addEventListener("click", () => this.undoLast());
-    setInterval(() => { if (!document.hidden) this.poll(); }, POLL_MS);
+    const poll = async () => { // again after the answer: over a slow connection, more and more would wait
+      if (!document.hidden) await this.poll();
+      setTimeout(poll, POLL_MS);
+    };
+    setTimeout(poll, POLL_MS);
   }
 
   get names() { return this.classes.map((each) => each.name); }
 
-  async add(event) {
+  add(event) {
     event.preventDefault();
     const input = event.target.elements.name, name = input.value.trim();
     if (!name) return;
-    try {
-      await this.change("/api/classes", { name });
-      input.value = "";
-      input.blur();
-      this.calls.onAdded();
-    } catch (error) { this.calls.onError(error); }
+    input.value = ""; // at once: what is typed until the answer comes is the next name, or keys
+    input.blur();
+    this.calls.onAdded();
+    this.inTurn(async () => {
+      try { await this.change("/api/classes", { name }); } catch (error) { input.value ||= name; throw error; }
+    });
   }
 
   take(found) {
@@ -114,10 +119,12 @@ export class Labels {
   }
 
   async train() {
+    if (this.isTraining) return; // each one takes seconds, and labels wait for them
+    this.isTraining = true;
     const shown = this.section.querySelector("#trained");
     shown.textContent = "training …";
-    await this.sent;
     try {
+      await this.sent;
       const found = await send("/api/probe", {});
       shown.textContent = `Trained on ${found.num_labels} labels of ${found.classes.length} classes. `
         + (found.num_held_out ? `Tested on files that it has not seen: ${found.num_right} of ${found.num_held_out} labels right.` : "To test it, label spans of each class in two files, of UCF101 in two groups.");
@@ -126,6 +133,7 @@ export class Labels {
       shown.textContent = "";
       this.calls.onError(error);
     }
+    this.isTraining = false;
   }
 
   show() {
@@ -136,11 +144,14 @@ export class Labels {
       button.dataset.place = place;
       return element("li", {}, button);
     });
-    this.section.querySelector("#classes").replaceChildren(...items);
+    const list = this.section.querySelector("#classes"), focused = document.activeElement;
+    const place = list.contains(focused) ? focused.dataset.place : null;
+    list.replaceChildren(...items);
+    list.children[place]?.firstChild.focus({ preventScroll: true }); // as before, for who goes by Tab and Enter
     const total = this.classes.reduce((sum, each) => sum + each.count, 0);
-    const list = this.section.querySelector("#list");
-    if (!total) { list.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1."; return; }
+    const saved = this.section.querySelector("#list");
+    if (!total) { saved.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1."; return; }
     const others = this.others ? ` ${this.others} more labels are of spans that this collection does not have.` : "";
-    list.replaceChildren(`${total} ${total === 1 ? "label" : "labels"}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
+    saved.replaceChildren(`${total} ${total === 1 ? "label" : "labels"}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
   }
 }

@@ -8,7 +8,9 @@ import { SpanMap } from "./map.js";
 import { Player } from "./player.js";
 
 const PAGE = 60;
-const FILTERS = ["folder", "label", "mark", "shortest", "longest", "after", "before", "cluster", "map", "lasso"];
+const TIMES = ["shortest", "longest", "after", "before"];
+const FILTERS = ["folder", "label", "mark", ...TIMES, "cluster", "map", "lasso"];
+const USUAL = { order: "listed", view: "grid" }; // what the address leaves out
 const KEPT = "other_files"; // a choice that stays while the page is open, also if all spans are shown
 const SCORES = { like: "cosine similarity", stretch: "cosine similarity", outliers: "distance from the nearest others", answer: "probability", unsure: "doubt of the probe" };
 const isNarrow = matchMedia("(max-width: 56rem)"); // the player is above the results, not beside them
@@ -64,7 +66,7 @@ function readAddress() {
 function go(changes) {
   state = { ...state, ...changes };
   for (const name of Object.keys(state)) if (state[name] === null) delete state[name];
-  const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "listed" && value !== "grid"));
+  const query = new URLSearchParams(Object.entries(state).filter(([name, value]) => value !== USUAL[name]));
   history.pushState(null, "", query.size ? `?${query}` : location.pathname);
   show();
 }
@@ -77,6 +79,7 @@ async function show() {
   grid.clear();
   find("#more").hidden = true;
   showForm();
+  for (const name of TIMES) form.elements[name].value = state[name] ?? ""; // only here: a label that comes must not replace what is typed
   showView();
   const top = find(isNarrow.matches && player.isOpen ? "#player" : "#results");
   if (top.getBoundingClientRect().top < 0) top.scrollIntoView();
@@ -129,7 +132,6 @@ function showForm() {
   order.value = state.order.startsWith("suggested") ? "suggested" : state.order;
   form.elements.folder.value = state.folder ?? "";
   form.elements.label.value = state.mark !== undefined ? `mark:${state.mark}` : state.label !== undefined ? `label:${state.label}` : "";
-  for (const name of ["shortest", "longest", "after", "before"]) form.elements[name].value = state[name] ?? "";
   form.elements[KEPT].checked = state[KEPT] === "1";
   form.elements[KEPT].closest("label").hidden = !searches(state.order) || collection.num_files < 2 || collection.whole_files;
   find("#clear").hidden = !FILTERS.some((name) => name in state && name !== "map") && state.order === "listed";
@@ -164,7 +166,7 @@ async function giveLabel(name, { byKey = false } = {}) {
 
 for (const place of [form, find("#found")]) place.addEventListener("change", () => {
   const values = form.elements, text = values.label.value, times = {};
-  for (const name of ["shortest", "longest", "after", "before"]) {
+  for (const name of TIMES) {
     const written = values[name].value.trim();
     times[name] = written === "" ? null : secondsOf(written);
     if (written !== "" && times[name] === null) { report(new Refused(`"${written}" is not a time: write 754.5, 12:34.5 or 0:12:34.5.`)); return; }
@@ -202,13 +204,13 @@ const KEYS = {
 
 addEventListener("keydown", (event) => {
   if (event.key.startsWith("Arrow") && document.activeElement === document.body && grid.focusVisible()) event.preventDefault();
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, dialog *")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select") || find("#help").open) return;
   if (event.key === " " && event.target.matches("button:not(.tile), summary")) return;
   const place = "123456789".indexOf(event.key);
   const action = place >= 0 && event.key.length === 1 ? () => labels.names[place] && giveLabel(labels.names[place], { byKey: true }) : KEYS[event.key];
   if (!action) return;
   event.preventDefault();
-  action();
+  if (!event.repeat || /^[\du]$/.test(event.key)) action(); // held down, only labels go on
 });
 
 function chooseCluster(cluster) {
