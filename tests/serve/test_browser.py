@@ -417,6 +417,11 @@ def test_a_token_opens_the_page_elsewhere_and_nothing_else_does(files: Path, win
         answer = stranger.goto(local.partition("?")[0])
         assert answer is not None
         assert answer.status == 403
+        mail = f"<a href='{local}'>look</a>"
+        stranger.route("http://mail.example/", lambda route: route.fulfill(body=mail, content_type="text/html"))
+        stranger.goto("http://mail.example/")
+        stranger.locator("a").click()  # a link on another site, with the token
+        stranger.wait_for_selector(".tile", timeout=60_000)
         stranger.context.close()
 
 

@@ -70,7 +70,7 @@ class Guard:
             if not _same(given, self.token):
                 return PlainTextResponse("open the address that v3s serve has printed, with its token", 403)
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(cookie, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(cookie, self.token, httponly=True, samesite="lax")  # strict is not sent after a link
             return answer
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             return PlainTextResponse("only the page itself may ask", 403)
