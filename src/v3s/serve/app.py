@@ -227,8 +227,9 @@ class _Views:
 
     def _labels(self) -> dict[str, Any]:
         marks = self.desk.marks
-        counts = np.bincount(marks.class_of + 1, minlength=len(marks.classes) + 1).tolist()[1:]
-        classes = [{"name": name, "count": count} for name, count in zip(marks.classes, counts, strict=True)]
+        names = list(marks.classes)  # of now: another thread may add some meanwhile
+        counts = np.bincount(marks.class_of + 1, minlength=len(names) + 1).tolist()[1 : len(names) + 1]
+        classes = [{"name": name, "count": count} for name, count in zip(names, counts, strict=True)]
         file, notice = as_text(str(marks.list_file.resolve())), as_text(marks.notice)
         return {
             "version": marks.version,

@@ -95,10 +95,11 @@ class Desk:
             "label": None if place.entry.label is None else as_text(place.entry.label),
             "mark": self.marks.label_of(row),
         }
-        if self.answers is not None:
-            best = int(self.answers.probabilities[row].argmax())
-            share = float(self.answers.probabilities[row, best])
-            described["answer"] = {"class": self.answers.classes[best], "probability": round(share, 3)}
+        answers = self.answers  # another window may train meanwhile
+        if answers is not None:
+            best = int(answers.probabilities[row].argmax())
+            share = float(answers.probabilities[row, best])
+            described["answer"] = {"class": answers.classes[best], "probability": round(share, 3)}
         return described
 
     def preview(self, row: int, kind: str, *, width: int = 0, start: float = 0.0, end: float = 0.0) -> Preview:
