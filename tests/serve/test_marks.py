@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,7 +277,8 @@ def test_another_process_that_holds_the_file_is_named(files: Path, monkeypatch: 
 def test_names_of_classes_are_one_line_of_text(name: str) -> None:
     with pytest.raises(ValueError, match="it must be 1 to 100 letters"):
         check_class(name)
-    check_class("Läufer <b>, \"x\" & 'y'")
+    for known in ("Läufer <b>, \"x\" & 'y'", "می\u200cدود", "走る\u3000人"):  # as all names are shown
+        check_class(known)
 
 
 @pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@a"])
@@ -284,6 +286,21 @@ def test_a_class_that_a_spreadsheet_would_run_is_refused(name: str, files: Path)
     with pytest.raises(ValueError, match="which a spreadsheet takes for a formula; begin it with a letter"):
         with_classes(files, name)
     assert marks_of(files).classes == []
+
+
+def test_another_window_may_add_a_class_while_labels_are_counted(
+    client: Open, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_classes(files, "a").give([0], "a")
+    served, count = client(files), np.bincount
+
+    def count_late(*values: Any, **options: Any) -> Any:
+        monkeypatch.setattr(np, "bincount", count)
+        assert served.post("/api/classes", json={"name": "b"}).status_code == 200
+        return count(*values, **options)
+
+    monkeypatch.setattr(np, "bincount", count_late)
+    assert served.get("/api/labels").json()["classes"] == [{"name": "a", "count": 1}]
 
 
 def test_a_class_that_was_not_added_is_refused(files: Path) -> None:

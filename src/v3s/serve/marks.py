@@ -25,7 +25,7 @@ from v3s.data.lists.listfile import span_lines, write_spans
 from v3s.data.store_folder import names_in_list
 from v3s.files.lock import FolderInUseError, only_writer
 from v3s.files.reading import parse_as, read_bytes
-from v3s.files.text import as_cell
+from v3s.files.text import as_cell, as_text
 from v3s.files.writing import CheckpointError, append_line, cut_torn_line, free_name
 from v3s.serve.catalogue import Catalogue
 from v3s.vectors.description import VectorsError
@@ -70,7 +70,7 @@ def check_class(name: str) -> None:
     Raises:
         ValueError: it is empty, too long, begins or ends with a space, or is not one line of text.
     """
-    if not name or len(name) > _MAX_NAME or name != name.strip() or not name.isprintable():
+    if not name or len(name) > _MAX_NAME or name != name.strip() or as_text(name) != name:
         raise ValueError(f"the class is {name[:_MAX_NAME]!r}; it must be 1 to {_MAX_NAME} letters on one line")
 
 
