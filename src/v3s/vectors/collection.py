@@ -226,7 +226,7 @@ def read_shard(folder: Path, number: int, description: Description, *, verify: b
         raise VectorsError(f"{path}: does not fit {folder / VECTORS}: shapes, types or numbers of videos differ")
     first, size = number * description.shard_videos, description.shard_videos
     own = torch.arange(first, min(first + size, description.num_videos), dtype=torch.int32)
-    if not torch.equal(shard.videos.unique_consecutive(), own):
+    if not torch.equal(torch.unique_consecutive(shard.videos), own):
         raise VectorsError(
             f"{path}: has vectors of other videos than shard {number:,} of {folder / VECTORS}, like a copy of another "
             "shard; run v3s embed again with the same options"
