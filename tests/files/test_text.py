@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from v3s.files.text import as_cell, as_text, print_table, say, short_repr, text_table
+from v3s.files.text import as_cell, as_text, print_table, progress_bar, say, short_repr, text_table
 
 
 def printed(text: str) -> str:
@@ -121,3 +121,15 @@ class Large:
 )
 def test_a_value_that_is_large_is_shown_by_its_size(value: Any, shown: str) -> None:
     assert repr(Large(value)) == f"Large(value={shown})"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+@pytest.mark.parametrize(
+    "text", ["videos", "epoch 3/100 loss 2.345 spatial 45.2% temporal 33.3% 123.4 clips/s, 10% waiting"]
+)
+def test_the_numbers_of_a_progress_bar_are_whole_in_a_narrow_terminal(width: int, text: str) -> None:
+    console = Console(file=(raw := io.StringIO()), width=width, force_terminal=True, color_system=None)
+    bar = progress_bar(console, transient=False)
+    bar.add_task(text, total=24_000, completed=1_100)
+    console.print(bar)
+    assert " 1100/24000 -:--:-- " in raw.getvalue()

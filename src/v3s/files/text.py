@@ -8,7 +8,7 @@ from unicodedata import category
 from rich.console import Console, JustifyMethod
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 _MOST_WIDTH = 10_000  # characters of a line that is not for a terminal
@@ -137,6 +137,12 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def progress_bar(console: Console, *, transient: bool = True) -> Progress:
-    """A progress bar: a description, the number of finished items, the remaining time; by default it vanishes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=transient)
+    """A progress bar; by default it vanishes. In a narrow terminal the bar becomes short, never its numbers."""
+    whole = Column(no_wrap=True)
+    columns = (
+        TextColumn("{task.description}", table_column=Column()),
+        MofNCompleteColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        BarColumn(table_column=Column(ratio=1)),
+    )
+    return Progress(*columns, console=console, transient=transient, expand=True)
