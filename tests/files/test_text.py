@@ -133,3 +133,15 @@ def test_the_numbers_of_a_progress_bar_are_whole_in_a_narrow_terminal(width: int
     bar.add_task(text, total=24_000, completed=1_100)
     console.print(bar)
     assert " 1100/24000 -:--:-- " in raw.getvalue()
+
+
+def test_without_a_terminal_a_line_a_minute_stands_for_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    console = Console(file=(raw := io.StringIO()), width=80, get_time=lambda: now[0])
+    with progress_bar(console) as bar:
+        for _ in bar.track(range(1_200), description="videos"):
+            now[0] += 0.125
+        task = bar.add_task("files")
+        bar.update(task, completed=3, total=7)  # nothing in the first minute
+    assert raw.getvalue() == "videos: 480 of 1,200, about 2 min left\nvideos: 960 of 1,200, about 1 min left\n"

@@ -18,7 +18,6 @@ from threading import Thread
 import av
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from v3s.data.handover import check_room
 from v3s.data.index_cache import file_key
@@ -185,12 +184,13 @@ def _take_new_dates(store: Store, paths: Sequence[str], console: Console) -> Sto
     known = [path for path in paths if path in store.files]
     if not known:
         return store
-    compared = track(known, "comparing contents", console=console, transient=True)
-    unchanged = filter(None, map(store.under_new_date, compared))
-    for number in count(store.next_shard):
-        if not (files := list(islice(unchanged, LINES_PER_LIST))):
-            break
-        _write_list(store.folder / SHARDS / f"{number:05}", files)
+    with progress_bar(console) as progress:
+        compared = progress.track(known, description="comparing contents")
+        unchanged = filter(None, map(store.under_new_date, compared))
+        for number in count(store.next_shard):
+            if not (files := list(islice(unchanged, LINES_PER_LIST))):
+                break
+            _write_list(store.folder / SHARDS / f"{number:05}", files)
     return open_store(store.folder, to_write=True)
 
 

@@ -1,5 +1,6 @@
 """Text for the terminal: names as text (a file name may contain any bytes), counts, tables and progress bars."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -7,10 +8,11 @@ from unicodedata import category
 
 from rich.console import Console, JustifyMethod
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+_LINE_SECONDS = 60.0  # least time between two lines that stand for a progress bar
 _MOST_WIDTH = 10_000  # characters of a line that is not for a terminal
 _JOINERS = "\u200c\u200d"  # some scripts, and emoji, need them
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -136,13 +138,48 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table, crop=False)
 
 
+class _Bar(Progress):
+    """A progress bar on a terminal; elsewhere a plain line a minute, so that short work has none."""
+
+    def __init__(self, console: Console, *, transient: bool) -> None:
+        whole = Column(no_wrap=True)
+        columns = (
+            TextColumn("{task.description}", table_column=Column()),
+            MofNCompleteColumn(table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            BarColumn(table_column=Column(ratio=1)),
+        )
+        shown = console.is_interactive or console.is_jupyter
+        super().__init__(
+            *columns,
+            console=console,
+            auto_refresh=shown,
+            speed_estimate_period=5 * _LINE_SECONDS,
+            transient=transient,
+            disable=not shown,
+            expand=True,
+        )
+        self._last_line = time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, *args: Any, **values: Any) -> None:
+        super().update(task_id, *args, **values)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        if not self.disable or (now := time.monotonic()) - self._last_line < _LINE_SECONDS:
+            return
+        self._last_line, task = now, self._tasks[task_id]
+        left = f", about {max(task.time_remaining / 60, 1):.0f} min left" if task.time_remaining else ""
+        say(self.console, f"{task.description}: {task.completed:,.0f} of {task.total or 0:,.0f}{left}")
+
+
 def progress_bar(console: Console, *, transient: bool = True) -> Progress:
-    """A progress bar; by default it vanishes. In a narrow terminal the bar becomes short, never its numbers."""
-    whole = Column(no_wrap=True)
-    columns = (
-        TextColumn("{task.description}", table_column=Column()),
-        MofNCompleteColumn(table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-        BarColumn(table_column=Column(ratio=1)),
-    )
-    return Progress(*columns, console=console, transient=transient, expand=True)
+    """A progress bar; by default it vanishes. In a narrow terminal the bar becomes short, never its numbers.
+
+    Where there is no terminal, a line says each minute how far the work is.
+    """
+    return _Bar(console, transient=transient)

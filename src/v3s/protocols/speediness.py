@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from v3s.backbones.device import Compute, DeviceOptions, choose_compute
 from v3s.data.letterbox import untransformed
 from v3s.features.saved import Trained, describe_trained, load_pretext_model
-from v3s.files.text import say, short_repr
+from v3s.files.text import progress_bar, say, short_repr
 from v3s.files.times import time_text
 from v3s.files.writing import json_as_bytes, write_files
 from v3s.options import require_files, require_positive
@@ -229,11 +228,10 @@ def _read_small(video: Video, sampling: Sampling, console: Console) -> Tensor:
     to_clip, size = untransformed(video, sampling), sampling.clip_size
     at_once = max(_WARP_FRAMES, _READ_BYTES // (3 * video.height * video.width))
     parts = []
-    for first in track(
-        range(0, video.num_frames, at_once), "reading", console=console, transient=True, disable=not console.is_terminal
-    ):
-        frames = read_frames(video, range(first, min(first + at_once, video.num_frames)))
-        parts += [warp(chunk, to_clip, size, size) for chunk in frames.split(_WARP_FRAMES)]
+    with progress_bar(console) as progress:
+        for first in progress.track(range(0, video.num_frames, at_once), description="reading"):
+            frames = read_frames(video, range(first, min(first + at_once, video.num_frames)))
+            parts += [warp(chunk, to_clip, size, size) for chunk in frames.split(_WARP_FRAMES)]
     return torch.cat(parts, dim=1)
 
 
@@ -246,10 +244,11 @@ def _temporal_logits(
     model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     logits = []
     firsts = range(0, len(windows), batch_size)
-    for first in track(firsts, "predicting", console=console, transient=True, disable=not console.is_terminal):
-        batch = torch.stack(list(windows[first : first + batch_size]))
-        with compute.autocast():
-            logits.append(model(compute.clips(batch)).temporal.float().cpu())
+    with progress_bar(console) as progress:
+        for first in progress.track(firsts, description="predicting"):
+            batch = torch.stack(list(windows[first : first + batch_size]))
+            with compute.autocast():
+                logits.append(model(compute.clips(batch)).temporal.float().cpu())
     return torch.cat(logits)
 
 

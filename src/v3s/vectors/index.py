@@ -15,10 +15,9 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from v3s.files.text import say
+from v3s.files.text import progress_bar, say
 from v3s.files.writing import json_as_bytes, write_set
 from v3s.options import CheckedOptions, require_positive
 from v3s.vectors.collection import Vectors, open_vectors
@@ -185,6 +184,7 @@ def _build(faiss: Any, kind: str, vectors: Vectors, generator: np.random.Generat
         num_rows = min(len(vectors), _TRAINING_ROWS_PER_LIST * _num_lists(len(vectors)))
         rows = np.sort(generator.choice(len(vectors), num_rows, replace=False))
         index.train(vectors.take(torch.from_numpy(rows)).numpy())
-    for start in track(range(0, len(vectors), _ROWS_AT_ONCE), "indexing", console=console, transient=True):
-        index.add(vectors.take(torch.arange(start, min(start + _ROWS_AT_ONCE, len(vectors)))).numpy())
+    with progress_bar(console) as progress:
+        for start in progress.track(range(0, len(vectors), _ROWS_AT_ONCE), description="indexing"):
+            index.add(vectors.take(torch.arange(start, min(start + _ROWS_AT_ONCE, len(vectors)))).numpy())
     return index
