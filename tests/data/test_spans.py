@@ -163,6 +163,14 @@ def test_one_file_is_data(recording: VideoIndex) -> None:
     assert (len(result.table), result.videos.paths[0]) == (4, "a.mp4")
 
 
+def test_a_file_that_cannot_be_used_is_no_span(tmp_path: Path) -> None:
+    steady(tmp_path / "a.mp4", 25, 4)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    result = scan(list_videos(tmp_path, spans=SpanOptions(segment=2)), min_frames=1, cache=None)
+    assert len(result.usable) == 2
+    assert result.videos.source.endswith("; in segments of 2 s: 2 spans")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -40,7 +40,8 @@ def cut_videos(videos: VideoList, outcomes: Sequence[ReadResult]) -> tuple[Video
         cut += spans
     source = videos.source
     if videos.spans.segment is not None:
-        source += f"; in segments of {videos.spans.segment:g} s: {counted(len(cut), 'segment')}"
+        num_spans = sum(isinstance(each, Span) for each in cut)  # a file that cannot be used has none
+        source += f"; in segments of {videos.spans.segment:g} s: {counted(num_spans, 'span')}"
     if videos.spans.fps is not None:
         source += f"; at {videos.spans.fps:g} frames per second"
     listed = videos.bounds or ((0.0, None),) * len(videos)
