@@ -109,6 +109,16 @@ def test_every_clip_of_the_query_is_compared_with_every_row(stored: dict[bool, V
         }
 
 
+def test_hits_that_are_all_in_the_file_of_the_query_lead_to_other_files(
+    stored: dict[bool, Vectors], small_videos: Path
+) -> None:
+    query, told = small_videos / stored[True].video(0).path, "all hits are in the query's own file; --other-files shows"
+    assert told in find(stored[True], query, k=1)[1]
+    assert told not in find(stored[True], query, k=1, other_files=True)[1]
+    hits, text = find(stored[True], query, k=30)
+    assert (len({hit.path for hit in hits}) > 1, told in text) == (True, False)
+
+
 def test_times_are_shown_for_clips_only(stored: dict[bool, Vectors], small_videos: Path) -> None:
     video = stored[True].video(4)
     hits, text = find(stored[True], small_videos / video.path)

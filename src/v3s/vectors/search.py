@@ -119,6 +119,8 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
         hits = [hit_of(rank, moment, files.get(rank), with_frames=of_file) for rank, moment in ranked]
         say(console, *_summary(config, vectors, query))
         print_table(console, hits_table(hits, with_times=vectors.description.per_clip or vectors.has_spans))
+        if not config.other_files and _are_all_of(file, hits, vectors):
+            say(console, "all hits are in the query's own file; --other-files shows those of other files")
         if config.clips is not None:
             reasons = (f"no clip: {why}" for why in failed.values())
             say(console, f"{counted(len(files), 'clip')} in {config.clips}", *reasons)
@@ -145,6 +147,12 @@ def _summary(config: SearchConfig, vectors: Vectors, query: Query) -> list[str]:
     if query.num_zero:
         lines.append(f"{counted(query.num_zero, 'clip')} of the query skipped: their features are zero (black?)")
     return lines
+
+
+def _are_all_of(file: str, hits: list[Hit], vectors: Vectors) -> bool:
+    """Whether all hits are in one file although the collection has others."""
+    is_own = bool(hits) and all(str(Path(hit.file).resolve()) == file for hit in hits)
+    return is_own and any(entry.path != hits[0].path for entry in vectors.entries())
 
 
 def _collection(vectors: Vectors) -> str:
