@@ -148,10 +148,12 @@ def test_a_complete_folder_is_not_recomputed(config: EmbedConfig, monkeypatch: p
     ("options", "message"),
     [
         ({"seed": 1}, r"another network or preprocessing: r3d@0\.125 \(weights \w{8}\), conv5, mean, 8 frames"),
-        ({"num_clips": 3}, r"2 clips; now .* 3 clips; replace them with --overwrite"),
-        ({"stride": 4}, r"2 clips; now .* stride 4"),
-        ({"stage": "conv4"}, "conv5, mean.*; now .* conv4, mean"),
-        ({"per_clip": True}, "with per_clip False, now True"),
+        ({"seed": 1}, r"2 clips; replace them with --overwrite"),
+        ({"num_clips": 3}, r"2 clips; now .* 3 clips; to continue with them, give --num-clips 2; to have others, repl"),
+        ({"num_clips": 1}, r"2 clips; now .* 1 clip; to continue with them, give --num-clips 2;"),
+        ({"stride": 4}, r"2 clips; now .* stride 4; to continue with them, give --stride 0;"),
+        ({"stage": "conv4", "fps": 5.0}, "conv5, .*; now .* conv4, .*, give --stage conv5 and omit --fps;"),
+        ({"per_clip": True}, "with per_clip False, now True; to continue with them, omit --per-clip;"),
         ({"dtype": "float32"}, "with dtype float16, now float32"),
         ({"shard_videos": 6}, "with shard_videos 5, now 6"),
     ],
@@ -191,7 +193,9 @@ def test_a_folder_that_is_taken_is_refused_before_a_video_is_read(
     config = replace(config, engine=engine)
     with pytest.raises(VectorsError, match=r"another list of videos: .* 16 videos .*; now .* 1 video"):
         embed(replace(config, data=str(tmp_path / "others")), console=QUIET)
-    with pytest.raises(VectorsError, match="with shard_videos 5, now 6; replace them"):
+    with pytest.raises(
+        VectorsError, match="with shard_videos 5, now 6; to continue with them, give --shard-videos 5; "
+    ):
         embed(replace(config, shard_videos=6), console=QUIET)
     if engine is None:
         with pytest.raises(VectorsError, match="another network or preprocessing"):

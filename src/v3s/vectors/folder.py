@@ -164,11 +164,47 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
     else:
         values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
         difference = f"with {', '.join(values)}"
-    append = "bring them up to date with v3s embed --append, " if differing == ["files_sha256"] else ""
+    keep = "bring them up to date with v3s embed --append, " if differing == ["files_sha256"] else ""
+    if options := _options_of(old, new):
+        keep = f"to continue with them, {options}; to have others, "
     raise VectorsError(
-        f"{folder} contains vectors {difference}; {append}replace them with --overwrite or choose another folder with "
+        f"{folder} contains vectors {difference}; {keep}replace them with --overwrite or choose another folder with "
         "--out"
     )
+
+
+def _options_of(old: Description, new: Description) -> str:
+    """What to give and what to omit for vectors like the old ones; empty where no option does it, as for weights."""
+    if _without_options(old) != _without_options(new):
+        return ""
+    before, now = _as_options(old), _as_options(new)
+    given = [f"--{name.replace('_', '-')} {value}".rstrip() for name, value in before.items() if now.get(name) != value]
+    omitted = [f"--{name.replace('_', '-')}" for name in now if name not in before]
+    words = {"give": given, "omit": omitted}
+    return " and ".join(f"{verb} {' '.join(options)}" for verb, options in words.items() if options)
+
+
+def _without_options(description: Description) -> object:
+    """What no option of v3s embed but --backbone decides."""
+    space = description.space
+    picture = None if space.view.mask == "auto" else space.view.mask
+    return space.weights, space.normalisation, space.view.resize, picture
+
+
+def _as_options(description: Description) -> dict[str, str]:
+    """The options that give such vectors from the same network; a default that needs none is not among them."""
+    view, feature = description.space.view, description.space.feature
+    values = {
+        "stage": feature.stage,
+        "pool": feature.pool,
+        **{name: getattr(view, name) for name in ("clip_frames", "clip_size", "num_clips", "stride", "fps")},
+        "window": view.window or "auto",
+        "mask": mask_text(view.mask),
+        "per_clip": "" if description.per_clip else None,
+        "dtype": description.dtype,
+        "shard_videos": description.shard_videos,
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _changed_contents(folder: Path, lines: bytes) -> list[str]:
@@ -210,7 +246,7 @@ def _summary(description: Description) -> str:
     return (
         f"{description.network} (weights {space.weights[:8]}), {space.feature.stage}, {space.feature.pool}, "
         f"{space.view.clip_frames} frames of {space.view.clip_size} pixels, "
-        + (f"stride {space.view.stride}" if space.view.stride else f"{space.view.num_clips} clips")
+        + (f"stride {space.view.stride}" if space.view.stride else counted(space.view.num_clips, "clip"))
         + (f", {space.view.fps:g} frames per second" if space.view.fps else "")
         + (f", window {space.view.window}" if space.view.window else "")
         + (f", mask {mask_text(space.view.mask)}" if space.view.mask else "")
