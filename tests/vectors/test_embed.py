@@ -110,8 +110,12 @@ def test_a_stopped_run_resumes(
     whole = all_rows(embed(replace(config, out=str(tmp_path / "whole")), console=QUIET))
     with monkeypatch.context() as patched:
         count_encoded(patched, stop_after)
+        console = Console(file=StringIO(), width=200)
         with pytest.raises(KeyboardInterrupt):
-            embed(config, console=QUIET)
+            embed(config, console=console)
+    assert isinstance(console.file, StringIO)
+    num_saved = stop_after // 5 * 5
+    assert f"{num_saved} of 16 videos are saved; continue with the same command" in console.file.getvalue()
     with pytest.raises(VectorsError, match="missing; run v3s embed again"):
         open_vectors(config.out)
     kept = {path.name: path.stat().st_mtime_ns for path in Path(config.out).glob("shard-*")}
@@ -122,6 +126,18 @@ def test_a_stopped_run_resumes(
     assert (f"{5 * len(kept)} of 16 videos are already embedded" in text) == bool(kept)
     assert {name: (Path(config.out) / name).stat().st_mtime_ns for name in kept} == kept
     torch.testing.assert_close(all_rows(resumed), whole, atol=1e-3, rtol=0)
+
+
+def test_a_small_collection_is_saved_in_parts_and_a_folder_keeps_its_own(config: EmbedConfig, tmp_path: Path) -> None:
+    new = embed(replace(config, shard_videos=None), console=QUIET)
+    assert [len(shard.vectors) for shard in new.shards] == [10, 6]
+    old = embed(replace(config, out=str(tmp_path / "old"), shard_videos=1000), console=QUIET)
+    shard_path(old.folder, 0).unlink()
+    for options in ({}, {"append": True}):
+        again = embed(replace(config, out=str(old.folder), shard_videos=None, **options), console=QUIET)  # type: ignore[arg-type]
+        assert again.description.shard_videos == 1000
+    again = embed(replace(config, out=str(old.folder), shard_videos=None, overwrite=True), console=QUIET)
+    assert again.description.shard_videos == 10
 
 
 def test_missing_and_damaged_shards_are_recomputed(config: EmbedConfig, monkeypatch: pytest.MonkeyPatch) -> None:

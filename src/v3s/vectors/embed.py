@@ -38,6 +38,7 @@ from v3s.vectors.description import VECTORS, Description, read_description
 from v3s.vectors.entries import VIDEOS, video_lines
 from v3s.vectors.export import EXPORTS
 from v3s.vectors.folder import (
+    MOST_IN_SHARD,
     ROWS,
     begin_folder,
     check_comparable,
@@ -45,6 +46,7 @@ from v3s.vectors.folder import (
     complete_description,
     entries_in,
     gather_rows,
+    shard_size,
     without_contents,
     write_shards,
 )
@@ -71,7 +73,8 @@ class EmbedConfig(BackboneOptions, VideoOptions, EngineOptions):
         dtype: Type of the numbers in the files; float32 keeps every digit, float16 takes half the space.
         shard: Embed only part i of n of the list, given as i/n, such as 2/4, into its own folder; v3s merge joins the
             folders.
-        shard_videos: Videos per file; a killed run loses at most the vectors of one file.
+        shard_videos: Videos per file; a killed run loses at most the vectors of one file. Default: a fiftieth of the
+            videos, from 10 to 1,000; in a folder that is continued, as many as there.
     """
 
     out: str
@@ -82,7 +85,7 @@ class EmbedConfig(BackboneOptions, VideoOptions, EngineOptions):
     per_clip: bool = False
     dtype: Literal["float16", "float32"] = "float16"
     shard: str = "1/1"
-    shard_videos: int = 1000
+    shard_videos: int | None = None
     export: Literal["npy", "csv", "parquet"] | None = None
     append: bool = False
     overwrite: bool = False
@@ -146,6 +149,8 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
             gather_rows(rows, folder, overwrite=config.overwrite, console=console)
         else:
             scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
+            if config.shard_videos is None and (config.append or config.overwrite or not (folder / VECTORS).is_file()):
+                description = replace(description, shard_videos=shard_size(len(scan.usable)))
             _embed_here(folder, config, encoder, description, scan, console)
         vectors = open_vectors(folder)
         if config.export is not None:
@@ -268,8 +273,13 @@ def _describe(config: EmbedConfig, encoder: Encoder) -> Description:
         num_padded=0,
         num_missing=0,
         left_out={},
-        shard_videos=config.shard_videos,
+        shard_videos=config.shard_videos or _shard_videos_in(Path(config.out)),
     )
+
+
+def _shard_videos_in(folder: Path) -> int:
+    """Videos per shard of a folder, which is continued with as many; of one that an engine will write, the most."""
+    return read_description(folder).shard_videos if (folder / VECTORS).is_file() else MOST_IN_SHARD
 
 
 def _report(vectors: Vectors, console: Console) -> None:

@@ -40,6 +40,9 @@ ROWS = "rows"
 STAGING = ".append-*"
 """Folders in a folder of vectors that v3s embed --append has not finished."""
 
+MOST_IN_SHARD = 1000
+_LEAST_IN_SHARD, _NUM_SHARDS = 10, 50
+
 _DERIVED = (*EXPORTED, "index.faiss", "index.json")
 _NUM_NAMED = 5
 
@@ -298,6 +301,15 @@ def entries_in(scan: Scan) -> Iterator[Entry]:
         yield Entry(scan.videos.paths[position], label, *length, content_of(index), start)
 
 
+def shard_size(num_videos: int) -> int:
+    """Videos per shard, where none is asked for: a killed run loses a fiftieth of a small collection, too.
+
+    >>> shard_size(16), shard_size(2_000), shard_size(1_000_000)
+    (10, 40, 1000)
+    """
+    return min(max(num_videos // _NUM_SHARDS, _LEAST_IN_SHARD), MOST_IN_SHARD)
+
+
 def write_shards(
     folder: Path,
     encode: Callable[[Sequence[int]], Generator[tuple[int, Tensor], None, None]],
@@ -305,7 +317,7 @@ def write_shards(
     description: Description,
     console: Console,
 ) -> None:
-    """Write the missing shards, and report the speed.
+    """Write the missing shards, and report the speed; if it is stopped, what is saved.
 
     Args:
         folder: the folder, which `begin_folder` has begun.
@@ -323,11 +335,16 @@ def write_shards(
     if len(videos) < len(table):
         say(console, f"{len(table) - len(videos):,} of {counted(len(table), noun)} are already embedded")
     began = time.perf_counter()
-    encoded = encode(videos)
-    with closing(encoded):  # ends the progress bar before anything else is printed
-        for number in missing:
-            shard = _collect(islice(encoded, len(parts[number])), table, description)
-            save_shard(folder, number, shard, description)
+    encoded, num_saved = encode(videos), len(table) - len(videos)
+    try:
+        with closing(encoded):  # ends the progress bar before anything else is printed
+            for number in missing:
+                shard = _collect(islice(encoded, len(parts[number])), table, description)
+                save_shard(folder, number, shard, description)
+                num_saved += len(parts[number])
+    except (KeyboardInterrupt, SystemExit):
+        say(console, f"{num_saved:,} of {counted(len(table), noun)} are saved; continue with the same command")
+        raise
     seconds = time.perf_counter() - began
     if missing:
         say(console, f"{counted(len(videos), noun)} in {seconds:.1f} s: {len(videos) / seconds:.1f} {noun}s/s")
