@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -173,6 +174,19 @@ def test_a_command_that_fails(
     little.little = run  # type: ignore[attr-defined]
     assert cli.main(["little", "a", "--out", "b"]) == code
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_warning_is_one_plain_line(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(config: Train) -> None:
+        for file in (cli.__file__, "/other.py"):
+            print(warnings.formatwarning("run is still training", UserWarning, file, 1, ""), file=sys.stderr)
+
+    little.little = run  # type: ignore[attr-defined]
+    assert cli.main(["little", "a", "--out", "b"]) == 0
+    assert list(filter(None, capsys.readouterr().err.splitlines())) == [
+        "warning: run is still training",
+        "/other.py:1: UserWarning: run is still training",
+    ]
 
 
 def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

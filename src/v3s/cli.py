@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FileNotFoundError:
         return _print_error("the current folder does not exist any more; change to another one")
     try:
-        with _exit_on_sigterm(), _no_imports_from_the_current_folder():
+        with _exit_on_sigterm(), _no_imports_from_the_current_folder(), _plain_warnings():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
             print(end="", flush=True)
             return code
@@ -235,6 +236,24 @@ def _no_imports_from_the_current_folder() -> Iterator[None]:
         os.environ.pop("PYTHONSAFEPATH")
         if before is not None:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings of this package as one line each, without the place in the code."""
+    before = warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        is_own = Path(filename).is_relative_to(Path(__file__).parent)
+        return f"warning: {message}\n" if is_own else before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _overview() -> str:

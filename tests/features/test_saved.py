@@ -1,6 +1,8 @@
 """Descriptions of saved networks: each kind, files without a kind, and runs that have not saved a network yet."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,31 @@ from torch import nn
 from v3s.backbones import create_backbone
 from v3s.data.views import View
 from v3s.features.encoder import Feature
-from v3s.features.saved import Trained, describe_trained, kind_of_run, plain_sampling, save_trained, write_trained
+from v3s.features.saved import (
+    Trained,
+    describe_trained,
+    kind_of_run,
+    open_trained,
+    plain_sampling,
+    save_trained,
+    write_trained,
+)
 from v3s.features.source import open_source
+from v3s.files.lock import only_writer
 from v3s.files.writing import CheckpointError
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
 from v3s.recognizers.classifier import save_recognizer
 
+HOLD = """
+import sys
+from pathlib import Path
+from v3s.files.lock import only_writer
+with only_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
 NETWORK = "random:r3d@0.125"
 
 
@@ -58,6 +77,29 @@ def test_a_description_is_read_as_it_was_written(kind: str, tmp_path: Path) -> N
     assert written["kind"] == kind
     assert ("classes" in written) == (kind == "recognizer")
     assert ("converted_from" in written) == (kind == "converted")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+@pytest.mark.parametrize("place", ["run", "run/last", "run/backbone.safetensors"])
+def test_weights_of_a_run_that_is_training_are_said_to_change(place: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for folder in (run, run / "last"):
+        save("pretrained", folder)
+    (run / "config.yaml").write_text("epochs: 9\n")
+    (run / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    open_trained(tmp_path / place)  # it was stopped
+    with only_writer(run):  # its own process knows
+        open_trained(tmp_path / place)
+        assert subprocess.run([sys.executable, "-c", HOLD, run], capture_output=True).returncode == 1, "still locked"
+    with subprocess.Popen([sys.executable, "-c", HOLD, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        assert training.stdout is not None
+        assert training.stdout.readline() == b"held\n"
+        with pytest.warns(
+            UserWarning, match=r"run is still training \(2 of 9 epochs done\), so its weights will change"
+        ):
+            open_trained(tmp_path / place)
+        training.communicate(b"\n")
+    open_trained(tmp_path / place)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -31,7 +31,7 @@ from v3s.options import check_rate
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import ClipOptions, Sampling
 from v3s.pretext.task import PretextTask
-from v3s.train.run import CONFIG, MANIFEST
+from v3s.train.run import CONFIG, MANIFEST, warn_if_training
 from v3s.video.light.mask import require_mask
 from v3s.video.light.window import parse_window
 
@@ -231,7 +231,7 @@ def kind_of_run(run: Path) -> Kind | None:
 
 
 def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[nn.Module, Trained]:
-    """Load a trained backbone, in evaluation mode, with its description.
+    """Load a trained backbone, in evaluation mode, with its description; warn if its run is still training.
 
     Args:
         path: a run's folder, or the safetensors file in it.
@@ -241,6 +241,7 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
         CheckpointError: the file does not exist, or contains weights of another network.
     """
     trained = describe_trained(path)
+    warn_if_training(folder_of(path))
     network = backbone if backbone is not None else network_of(trained, path)
     weights = _weights_of(folder_of(path))
     load_weights(weights, network)

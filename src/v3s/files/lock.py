@@ -15,6 +15,7 @@ from pathlib import Path
 from v3s.files.writing import DESCRIPTION, NEXT, PART, SaveError
 
 LOCK = ".lock"
+_held: set[Path] = set()  # by this process: to open and close the file again would release the lock
 _HAS_LOCKF = find_spec("fcntl") is not None  # of POSIX systems
 _OWNER_SECONDS = 1.0  # time for a new owner to write its name
 
@@ -59,12 +60,30 @@ def only_writer(folder: Path) -> Iterator[None]:
             os.write(descriptor, json.dumps(owner).encode())
         except OSError as error:
             raise SaveError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
+        _held.add(folder.resolve())
         yield
     finally:
+        _held.discard(folder.resolve())
         (folder / LOCK).unlink(missing_ok=True)
         if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         os.close(descriptor)
+
+
+def is_written_elsewhere(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder; False where there are no locks of POSIX."""
+    if not _HAS_LOCKF or folder.resolve() in _held:
+        return False
+    import fcntl
+
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return (folder / LOCK).is_file()
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -21,9 +21,11 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -39,10 +41,10 @@ from rich.console import Console
 
 from v3s import argv
 from v3s.data.quarantine import Quarantine, failures_in
-from v3s.files.lock import is_free
+from v3s.files.lock import is_free, is_written_elsewhere
 from v3s.files.reading import checked, lines_of, parse_json, read_json, read_text
 from v3s.files.remote.address import without_secrets
-from v3s.files.text import as_text, say
+from v3s.files.text import as_text, counted, say
 from v3s.files.weights import OF_RUN, WEIGHTS
 from v3s.files.writing import (
     DESCRIPTION,
@@ -138,6 +140,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             break
         lines.append(line)
     return lines
+
+
+def warn_if_training(weights: Path) -> None:
+    """Warn that a run, whose folder or its folder ``last`` has weights, is still training in another process."""
+    run = weights.parent if weights.name == _LAST_WEIGHTS else weights
+    if not ((run / CONFIG).is_file() and is_written_elsewhere(run)):
+        return
+    ended = read_metrics(run / METRICS) if (run / METRICS).is_file() else []
+    epochs = re.search(r"^epochs: (\d+)$", read_text(run / CONFIG), re.MULTILINE)
+    done = f"{len(ended):,} of {counted(int(epochs[1]), 'epoch')} done" if epochs else "unfinished"
+    text = f"{run} is still training ({done}), so its weights will change"
+    warnings.warn(f"{text}, and what is made with them now will not fit later; wait until it ends", stacklevel=2)
 
 
 def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
