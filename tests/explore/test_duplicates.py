@@ -105,7 +105,8 @@ def test_copies_of_whole_files() -> None:
     assert [(each.first.file, each.second.file, each.num_pairs) for each in found] == [
         ("3", "7", 1), ("3", "21", 1), ("7", "21", 1),
     ]  # fmt: skip
-    assert all(each.similarity == pytest.approx(1) for each in found)
+    assert all(each.similarity == each.best == pytest.approx(1) for each in found)
+    assert found[0].similarity_text == "similarity 1.000"
 
 
 def test_a_still_scene_in_two_files_is_one_duplicate() -> None:
@@ -142,7 +143,8 @@ def test_pairs_of_a_run_may_be_less_similar_than_a_pair_alone() -> None:
     copy(vectors, 40, 60 + 2, 6, noise=0.45)  # none of these is
     (found,) = among(vectors, table)
     assert places(found) == ("0.mp4", 10, 23, "1.mp4", 25, 38, 12)
-    assert 0.8 < found.similarity < 0.95
+    assert 0.8 < found.similarity < 0.95 < found.best
+    assert found.similarity_text == f"similarity {found.best:.3f} (best pair; mean {found.similarity:.3f})"
 
 
 def test_offsets_may_vary_by_less_than_a_step() -> None:

@@ -85,6 +85,10 @@ def test_the_tables_have_a_row_per_vector_and_name_the_copy(stored: Vectors, tmp
     best = [row["first_path"] + row["second_path"] for row in copies if float(row["similarity"]) > 0.9999]
     assert sum("=a" in files for files in best) == 1
     assert f"{len(found)} near-duplicate" in text
+    least = re.search(r"nearly the same vectors \(similarity of the best pair: ([\d.]+) or more", text)
+    assert least is not None
+    assert all(float(row["best_similarity"]) >= float(least[1]) - 0.001 for row in copies)
+    assert "may show the same" in page.read_text()
     assert "17 vectors of 17 videos" in text
 
 

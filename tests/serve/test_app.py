@@ -145,6 +145,7 @@ def test_duplicates_are_pairs_of_files(client: Open, avi_videos: Path, spans: Pa
     found = client(spans).get("/api/duplicates").json()
     for pair in found["pairs"]:
         assert pair["sides"][0]["name"] != pair["sides"][1]["name"]
+        assert pair["similarity"].startswith("similarity ")
 
 
 def test_outliers_and_what_to_label(client: Open, spans: Path) -> None:

@@ -179,6 +179,20 @@ def test_clusters_filter_and_duplicates_are_shown_side_by_side(spans_page: str, 
     assert page.locator("#results").is_hidden()
 
 
+@pytest.mark.parametrize(("number", "words"), [(1, "1 pair with"), (2, "2 pairs with"), (0, "No two files have")])
+def test_duplicates_say_what_was_measured(spans_page: str, window: Open, number: int, words: str) -> None:
+    page = window(spans_page)
+    spans = page.evaluate("[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span)")
+    pair = {"similarity": "similarity 0.951 (best pair; mean 0.924)", "num_pairs": 3, "sides": spans[:2]}
+    page.route(
+        "**/api/duplicates*",
+        lambda route: route.fulfill(json={"num_duplicates": number, "pairs": [pair] * number}),
+    )
+    page.locator("nav [data-view=duplicates]").click()
+    until(lambda: f"{words} nearly the same vectors" in page.locator("#duplicates").inner_text())
+    assert page.locator("#duplicates").inner_text().count("similarity 0.951 (best pair; mean 0.924); 3 spans") == number
+
+
 def test_more_that_is_asked_for_twice_is_loaded_once(spans_page: str, window: Open) -> None:
     """The button and the end of the page both ask; the answer of the second page is late."""
     asked, held = [], []

@@ -21,7 +21,9 @@ def add_classes(page: Page, *names: str) -> None:
 def show_pairs(page: Page, pairs: list[tuple[int, int]]) -> None:
     """Let the server find these duplicates."""
     spans = page.evaluate(SPANS)
-    found = [{"similarity": 1, "num_pairs": 1, "sides": [spans[one], spans[other]]} for one, other in pairs]
+    found = [
+        {"similarity": "similarity 1.000", "num_pairs": 1, "sides": [spans[one], spans[other]]} for one, other in pairs
+    ]
     page.route(
         "**/api/duplicates*", lambda route: route.fulfill(json={"num_duplicates": 2 * len(found), "pairs": found})
     )

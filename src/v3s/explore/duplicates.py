@@ -1,4 +1,4 @@
-"""Near-duplicates: spans of two files that show the same, also where a stretch of one was copied into the other.
+"""Near-duplicates: spans of two files with nearly the same vectors, also of a stretch of one that the other repeats.
 
 Every span is compared with the most similar spans of other files. Where a file was copied in part, spans of file A at
 the times t match spans of file B at t + d, for consecutive t and one d: such a run is one duplicate, from the start of
@@ -58,19 +58,27 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two stretches of different files that show the same.
+    """Two stretches of different files with nearly the same vectors, which may show the same.
 
     Attributes:
         first: the stretch of the file that comes first in the collection.
         second: the stretch that matches it.
         similarity: the mean over the pairs: 1 for copies, 0 for an average pair of spans of the collection.
+        best: that of the most similar pair, which is at least the least similarity of near-duplicates.
         num_pairs: pairs of spans that match, one after another.
     """
 
     first: Passage
     second: Passage
     similarity: float
+    best: float
     num_pairs: int
+
+    @property
+    def similarity_text(self) -> str:
+        """The best similarity, with which thresholds are compared, and the mean if there are several pairs."""
+        mean = f" (best pair; mean {self.similarity:.3f})" if self.num_pairs > 1 else ""
+        return f"similarity {self.best:.3f}{mean}"
 
 
 def near_duplicates(collection: Vectors, *, least: float | None = None, seed: int = 0) -> tuple[Duplicate, ...]:
@@ -161,7 +169,7 @@ def _runs(
         if values[part].max() < least:
             continue
         sides = _passage(first[part], table), _passage(second[part], table)
-        yield Duplicate(*sides, float(values[part].mean()), len(part))
+        yield Duplicate(*sides, float(values[part].mean()), float(values[part].max()), len(part))
 
 
 def _steps(table: SpanTable) -> NDArray[np.float64]:

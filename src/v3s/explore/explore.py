@@ -133,6 +133,6 @@ def _summary(found: Exploration, source: str) -> list[str]:
         f"{spans} of {files} ({source})",
         counted(num_clusters, "cluster") + (f", {counted(outside, 'vector')} in none" if outside else ""),
         counted(len(found.duplicates), "near-duplicate"),
-        f"near-duplicates have a pair of spans with a similarity of {found.least_similarity:.3f} or more (1 is a copy, "
-        "0 an average pair); look at them before you remove one",
+        f"near-duplicates have nearly the same vectors (similarity of the best pair: {found.least_similarity:.3f} or "
+        "more; 1 is a copy, 0 an average pair) and may show the same; look at them before you remove one",
     ]

@@ -117,7 +117,7 @@ def _link(number: int) -> str:
 def _sides(number: int, pair: Duplicate, picture: Callable[..., _Figure]) -> list[_Figure]:
     """Pictures of both sides of a pair of near-duplicates."""
     length = "" if pair.num_pairs == 1 else f"{pair.num_pairs:,} matching spans, "
-    name = f"{number}. {length}similarity {pair.similarity:.3f}: "
+    name = f"{number}. {length}{pair.similarity_text}: "
     return [
         picture(side.rows[len(side.rows) // 2], text, (side.start_seconds, side.end_seconds))
         for side, text in ((pair.first, name), (pair.second, f"{number}. "))

@@ -17,7 +17,8 @@ PAGE, SPANS, TO_LABEL = "index.html", "spans.csv", "to_label.csv"
 _NOTHING_TO_LABEL = b"path,start,end,label\n"
 _SPAN_COLUMNS = ("path", "start", "end", "x", "y", "cluster", "outlier")
 _DUPLICATE_COLUMNS = (
-    "first_path", "first_start", "first_end", "second_path", "second_start", "second_end", "similarity", "num_pairs",
+    "first_path", "first_start", "first_end", "second_path", "second_start", "second_end", "similarity",
+    "best_similarity", "num_pairs",
 )  # fmt: skip
 
 
@@ -87,4 +88,4 @@ def _duplicate_row(found: Duplicate) -> tuple[Any, ...]:
         (side.file, f"{side.start_seconds:.3f}", f"{side.end_seconds:.3f}") for side in (found.first, found.second)
     )
     first, second = sides
-    return (*first, *second, f"{found.similarity:.5f}", found.num_pairs)
+    return (*first, *second, f"{found.similarity:.5f}", f"{found.best:.5f}", found.num_pairs)

@@ -151,7 +151,7 @@ class _Views:
         offset = int(_number(request.query_params.get("offset", "0"), "offset"))
         shown = [
             {
-                "similarity": round(pair.similarity, 4),
+                "similarity": pair.similarity_text,
                 "num_pairs": pair.num_pairs,
                 "sides": [
                     {**self.desk.describe(side.rows[0]), "start": side.start_seconds, "end": side.end_seconds}

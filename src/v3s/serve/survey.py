@@ -59,7 +59,7 @@ class Survey:
         return found
 
     def duplicates(self) -> tuple[Duplicate, ...]:
-        """Stretches of different files that show the same, the longest first."""
+        """Stretches of different files with nearly the same vectors, the longest first."""
         catalogue = self.catalogue
         places = catalogue.file_of, catalogue.starts, catalogue.ends
         table = SpanTable(catalogue.paths, *places, catalogue.has_whole_files)

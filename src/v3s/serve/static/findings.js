@@ -49,8 +49,9 @@ export class Duplicates {
     this.more.disabled = true; // a second click would ask for the same pairs
     try {
       const found = await ask("/api/duplicates", { offset: this.shown });
-      const kind = this.wholeFiles ? "pairs of videos that show the same, the most similar first" : "pairs that show the same, the longest runs first";
-      const words = found.num_duplicates ? `${found.num_duplicates.toLocaleString("en")} ${kind}` : "No two files show the same.";
+      const number = found.num_duplicates, pairs = `${number.toLocaleString("en")} ${number === 1 ? "pair" : "pairs"}`;
+      const order = this.wholeFiles ? "the most similar first" : "the longest runs first";
+      const words = number ? `${pairs} with nearly the same vectors, which may show the same; ${order}` : "No two files have nearly the same vectors.";
       this.shown += found.pairs.length;
       this.list.append(...found.pairs.map((pair) => this.pair(pair)));
       this.more.hidden = this.shown >= found.num_duplicates;
@@ -68,7 +69,7 @@ export class Duplicates {
       return tile;
     });
     const length = shortTime(pair.sides[0].end - pair.sides[0].start);
-    const text = `similarity ${pair.similarity.toFixed(3)}${pair.num_pairs > 1 ? `; ${pair.num_pairs} spans, ${length}` : ""}`;
+    const text = `${pair.similarity}${pair.num_pairs > 1 ? `; ${pair.num_pairs} spans, ${length}` : ""}`;
     return element("li", {}, element("div", { className: "pair" }, ...tiles), element("p", { className: "quiet", textContent: text }));
   }
 }
