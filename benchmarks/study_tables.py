@@ -19,7 +19,6 @@ import torch
 from benchmarks.study import DEFAULT, RANDOM
 from v3s.commands.paper_tables import TABLES
 from v3s.commands.pretrain import PretrainConfig
-from v3s.data.clips import BatchOrder
 from v3s.files.reading import read_json
 from v3s.pages.charts import line_chart
 from v3s.pages.templates import write_page
@@ -304,14 +303,7 @@ def _num_videos(run: StudyRun) -> int:
 def clips_seen(run: StudyRun) -> int:
     """The number of training clips in the epochs that a run has finished."""
     config = config_of_run(PretrainConfig, run.folder)
-    order = BatchOrder(
-        num_samples=_num_videos(run) * config.train_clips,
-        batch_size=config.batch_size,
-        num_epochs=config.epochs,
-        seed=config.seed,
-        num_parts=config.parts,
-        together=config.clips_together,
-    )
+    order = config.order(_num_videos(run), num_epochs=config.epochs, seed=config.seed)
     return len(read_metrics(run.folder / METRICS)) * order.clips_per_epoch
 
 

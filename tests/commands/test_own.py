@@ -97,6 +97,22 @@ def test_the_time_limits_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert choose({"data": data, "width": 0.125, "clip_size": 16}, 0.01)[0]["minutes"] == 0.01
 
 
+@pytest.mark.parametrize(("length", "each"), [(25, 24), (25 * 61, 1)])  # a batch that is dropped; a gap in time
+def test_the_training_has_the_clips_that_were_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, length: int, each: int
+) -> None:
+    monkeypatch.setattr(own, "_CLIPS", 70)
+    words = ["--width=0.125", "--clip-size=16", "--workers=0", "--device=cpu", "--statistics-clips=0"]
+    data = videos(tmp_path / "videos", length, each=each)
+    assert main(["pretrain", data, "--recipe", "own", "--out", str(tmp_path / "run"), *words]) == 0
+    text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    planned, done = re.search(r"([\d,]+) clips, about", text), re.search(r"([\d,]+) training clips in all", text)
+    assert planned is not None
+    assert done is not None
+    assert planned[1] == done[1]
+    assert each == 1 or planned[1] == "64"  # twice 20 videos, in batches of 32
+
+
 def test_the_minutes_that_it_names_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_speeds", lambda *_: (100.0, 120.0, 1))
     data = videos(tmp_path, 40)

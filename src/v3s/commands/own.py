@@ -102,10 +102,10 @@ def own_options(
     config = PretrainConfig(**{"out": "", **chosen, **given})
     choose(_clips(scan.table.num_frames, compute, config, given))
     config = PretrainConfig(**{"out": "", **chosen, **given})
-    table = _usable(scan, config)
-    choose(_validation(len(table), given.get("validation_videos")))
+    scan = _usable(scan, config)
+    choose(_validation(scan.num_usable, given.get("validation_videos")))
     config = PretrainConfig(**{"out": "", **chosen, **given})
-    choose(_budget(table, config, compute, minutes))
+    choose(_budget(scan, config, compute, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
     print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
     say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
@@ -191,18 +191,18 @@ def _clips(
         yield Choice("short", "fit", f"the others, of {shortest} frames or more, show what they can")
 
 
-def _usable(scan: Scan, config: PretrainConfig) -> IndexTable:
-    """The videos that are long enough."""
+def _usable(scan: Scan, config: PretrainConfig) -> Scan:
+    """The scan, with the length that the training needs."""
     sampling, task = config.sampling(), TASKS[config.task]
     span = task.longest_span if sampling.short == "leave-out" else task.shortest_span
     need = span(sampling.clip_frames, sampling.seam)
-    places = np.flatnonzero(scan.table.num_frames >= need)
-    if len(places) < 2:
+    found = replace(scan, min_frames=need)
+    if found.num_usable < 2:
         raise ValueError(
-            f"{counted(len(places), 'video')} of {len(scan.table):,} that can be read have the {need} frames that "
+            f"{counted(found.num_usable, 'video')} of {len(scan.table):,} that can be read have the {need} frames that "
             f"--task {config.task} needs with --clip-frames {sampling.clip_frames}; 2 are needed"
         )
-    return scan.table.subset(places)
+    return found
 
 
 def _validation(num_videos: int, given: int | None) -> Iterator[Choice]:
@@ -213,12 +213,13 @@ def _validation(num_videos: int, given: int | None) -> Iterator[Choice]:
     yield Choice("validation_clips", per_video, "of each, so that validation takes a quarter of the time at most")
 
 
-def _budget(table: IndexTable, config: PretrainConfig, compute: Compute, minutes: float | None) -> Iterator[Choice]:
+def _budget(scan: Scan, config: PretrainConfig, compute: Compute, minutes: float | None) -> Iterator[Choice]:
     """The number of epochs, from the speed of this machine."""
+    table = scan.usable_table
     in_training, in_reading, workers = _speeds(table, config, compute)
     speed = min(in_training, in_reading)
-    held = config.validation_videos or 0
-    per_epoch = config.clips_together * (len(table) - held)
+    train, held = map(len, config.divide(scan))
+    per_epoch = config.order(train, num_epochs=1, seed=config.seed).clips_per_epoch
     cost = 1 + held * config.validation_clips / per_epoch / 3  # a pass without gradients takes a third
     clips = _CLIPS if minutes is None else 60 * minutes * speed / cost
     epochs = max(1, int(clips / per_epoch))

@@ -105,6 +105,10 @@ class PretrainConfig(TrainingOptions, BatchOptions, ObjectiveOptions, ClipOption
         """The learning rate to start with (paper section 4.1.2)."""
         return self.learning_rate or (0.005 if self.backbone == "r3d" else 0.01)
 
+    def divide(self, found: Scan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of the usable videos that are trained on, and of those that are validated on."""
+        return hold_out_rows(found.usable_table, self.validation_videos, self.seed, self.groups_of(found))
+
 
 @dataclass(frozen=True, slots=True)
 class PretrainJob:
@@ -216,10 +220,8 @@ def set_up_pretraining(
     freeze_stages(network, config.freeze or ())
     sampling = config.sampling(int(network.clip_frames), int(network.clip_size))  # type: ignore[arg-type]
     scanned = _read_videos(config, task, sampling, processes, console)
-    table = scanned.usable_table
-    groups = config.groups_of(scanned)
-    parts = hold_out_rows(table, config.validation_videos, config.seed, groups)
-    clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
+    parts = config.divide(scanned)
+    clips = PretextClips(scanned.usable_table, task, sampling, seed=config.seed, together=config.clips_together)
     train, validation = map(clips.subset, parts)
     validation = validation.balanced(len(validation) * config.validation_clips)
     config.check_train_videos(len(train), processes.count)
@@ -342,15 +344,7 @@ def _training_job(job: PretrainJob, training: Training) -> TrainingJob:
     config, processes, model = job.config, job.processes, training.model
     assert isinstance(model, PretextModel)
     rank, shared = processes.rank, {"rank": processes.rank, "num_processes": processes.count}
-    order = BatchOrder(
-        num_samples=len(job.train) * config.train_clips,
-        batch_size=config.batch_size,
-        num_epochs=config.epochs,
-        seed=config.seed,
-        num_parts=config.parts,
-        together=config.clips_together,
-        **shared,
-    )
+    order = config.order(len(job.train), num_epochs=config.epochs, seed=config.seed, **shared)
     return TrainingJob(
         training=training,
         train=Stream(name=f"train {rank}", num_files=len(job.train), read=partial(job.batches, job.train)),

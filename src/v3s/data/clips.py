@@ -78,6 +78,21 @@ class BatchOptions:
             if self.batch_size % (number := getattr(self, name)):
                 raise ValueError(f"batch_size is {self.batch_size}; it must be a multiple of {name} ({number})")
 
+    def order(
+        self, num_videos: int, *, num_epochs: int, seed: int, rank: int = 0, num_processes: int = 1
+    ) -> "BatchOrder":
+        """The training batches of so many videos."""
+        return BatchOrder(
+            num_samples=num_videos * self.train_clips,
+            batch_size=self.batch_size,
+            num_epochs=num_epochs,
+            seed=seed,
+            rank=rank,
+            num_processes=num_processes,
+            num_parts=self.parts,
+            together=self.clips_together,
+        )
+
     def check_drawing(self, clips: ClipOptions) -> None:
         """Check that batches can be made with this way to draw labels and videos.
 
