@@ -102,6 +102,7 @@ def test_run_folder_contains_what_is_promised(pretrained: Path, config: Pretrain
     assert "epoch 2/2" in log
     assert "head is not clearly above chance" in log
     assert f"v3s compare DATA --backbones {pretrained} --out FOLDER shows whether" in log.splitlines()[-1]
+    assert "DATA may also be labels/labels.csv of v3s serve" in log.splitlines()[-1]
 
 
 def test_backbone_is_that_of_the_best_epoch(pretrained: Path) -> None:

@@ -106,7 +106,9 @@ def test_short_videos_are_included_and_reported(labelled_videos: Path) -> None:
 def test_videos_without_labels_are_refused(labelled_videos: Path, tmp_path: Path, lists: tuple[str, str]) -> None:
     video = next((labelled_videos / "train").rglob("*.mp4"))
     (tmp_path / "bare.txt").write_text(f"{video}\n")
-    with pytest.raises(ValueError, match=r"1 of 1 videos have no label; first: .*give the official --splits"):
+    with pytest.raises(
+        ValueError, match=r"1 of 1 videos have no label; .*labels.csv of v3s serve\), or give the official --splits"
+    ):
         read(data=lists[0], test_data=str(tmp_path / "bare.txt"))
 
 

@@ -403,7 +403,9 @@ def test_unlabelled_files_and_a_single_class_are_refused(folder: Path, stored: P
     for path in folder.rglob("v_a_g0[01]*.mp4"):
         shutil.copy(path, flat)
     vectors = embedded(flat, tmp_path / "vectors")
-    with pytest.raises(ValueError, match=r"4 of 4 videos have no label.*give the official --splits, or a list with"):
+    with pytest.raises(
+        ValueError, match=r"4 of 4 videos have no label.*a list with labels as DATA .*give the official --splits"
+    ):
         of_store(vectors)
     (tmp_path / "one.txt").write_text("".join(f"{path} a\n" for path in flat.iterdir()))
     with pytest.raises(ValueError, match="all videos are of the class 'a'; at least two classes are needed"):

@@ -75,7 +75,10 @@ def judge_run(
     worth = []
     if heads_at_chance(task, results, num_clips):
         command = f"v3s compare DATA --backbones {shlex.quote(str(run.path))} --out FOLDER"
-        worth = [f"on labelled videos, {command} shows whether its vectors are worth using"]
+        worth = [
+            f"on labelled videos, {command} shows whether its vectors are worth using (DATA may also be "
+            "labels/labels.csv of v3s serve)"
+        ]
     with open_log(run if is_first else None) as log:
         report = reporter(log, console)
         for line in (f"kept epoch {best_epoch}: validation {describe(results)}", *judged, *worth):

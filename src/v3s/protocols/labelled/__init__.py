@@ -82,7 +82,7 @@ def labelled_parts(
     """
     spans = options.spans_for(view.fps, view.window, view.mask) if view else options.spans_for()
     lists = _list_parts(options, spans)
-    check_lists(lists, options, "write 'path label' on each line of the list, or give the official --splits", divides)
+    check_lists(lists, options, divides)
     found = [Labelled.of(usable_videos(listed, min_frames=1, console=console, workers=workers)) for listed in lists]
     return make_parts(found, options, seed=seed, divides=divides, console=console)
 
@@ -102,20 +102,19 @@ def _list_parts(options: LabelledOptions, spans: SpanOptions) -> list[VideoList]
     return [list_videos(data, subset=subset, **lists) for subset in subsets]  # type: ignore[arg-type]
 
 
-def check_lists(lists: Sequence[VideoList], options: GroupOptions, alternatives: str, divides: bool) -> None:
+def check_lists(lists: Sequence[VideoList], options: GroupOptions, divides: bool) -> None:
     """Check lists before their videos are read.
 
     Args:
         lists: the training and the test list, or a single list, which will be divided.
         options: how groups are found.
-        alternatives: ends the message about missing labels, as for `require_labels`.
         divides: whether the training videos will be divided by group.
 
     Raises:
         ValueError: a video has no label, the lists share a file or some time of one, or ``group`` does not divide one.
     """
     for listed in lists:
-        require_labels(listed, alternatives)
+        require_labels(listed)
     if len(lists) == 2:
         _check_disjoint(*lists)
     for listed in lists if divides else lists[-1:]:
@@ -136,12 +135,12 @@ def report_padded(tables: Mapping[str, IndexTable], view: View, console: Console
             say(console, f"{text}: their last frame is repeated")
 
 
-def require_labels(listed: VideoList, alternatives: str) -> None:
+def require_labels(listed: VideoList, alternatives: str = "or give the official --splits") -> None:
     """Refuse a list with unlabelled videos.
 
     Args:
         listed: the videos.
-        alternatives: ends the message: what to do other than to sort the videos into class folders.
+        alternatives: ends the message: what to do other than to give class folders or a list with labels.
 
     Raises:
         ValueError: a video has no label.
@@ -150,7 +149,8 @@ def require_labels(listed: VideoList, alternatives: str) -> None:
     if missing:
         raise ValueError(
             f"{listed.source}: {len(missing):,} of {len(listed):,} videos have no label; first: {missing[0]}; "
-            f"put the videos in one folder per class, {alternatives}"
+            "put the videos in one folder per class, give a list with labels as DATA ('path label' on each line, or "
+            f"labels/labels.csv of v3s serve), {alternatives}"
         )
 
 

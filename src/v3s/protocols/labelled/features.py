@@ -145,7 +145,7 @@ def _stored(options: FeatureOptions, feature: Feature, console: Console, divides
     if options.data is None and given.is_file():
         say(console, f"{given} has labels that were given in v3s serve; give it as DATA to use them")
     lists = _list_parts(options, contents)
-    check_lists(lists, options, "give the official --splits, or a list with labels as DATA", divides)
+    check_lists(lists, options, divides)
     found = [take_stored(contents, listed, console, allow_missing=options.allow_missing) for listed in lists]
     parts = make_parts(found, options, seed=options.seed, divides=divides, console=console)
     train, test = parts.train.features, parts.test.features
