@@ -166,10 +166,11 @@ def _of_videos(
     return scan.videos.noun, predictions
 
 
-def _unsure(number: int, num_classes: int, threshold: float) -> str:
-    """How many answers are unsure; or that none can be, since the most probable class has at least an equal share."""
+def _unsure(number: int, noun: str, num_classes: int, threshold: float) -> str:
+    """How many of them are unsure; or that none can be, since the most probable class has at least an equal share."""
     if threshold * num_classes > 1:
-        return f"{number:,} are unsure: the probability is below {threshold:g}"
+        verb = "is" if number == 1 else "are"
+        return f"{counted(number, noun)} {verb} unsure: the probability is below {threshold:g}"
     return (
         f"none can be unsure: of {counted(num_classes, 'class')} the most probable has {1 / num_classes:.2g} or more; "
         f"give a larger --unsure-below than {threshold:g}"
@@ -188,7 +189,7 @@ def _report(
     say(
         console,
         f"{counted(tally.num_spans, noun)}, {counted(tally.num_events, 'event')}; "
-        + _unsure(tally.num_unsure, len(classifier.classes), config.unsure_below)
+        + _unsure(tally.num_unsure, noun, len(classifier.classes), config.unsure_below)
         + (f"; skipped: {len(left_out):,}" if left_out else ""),
         f"calibration: {classifier.calibration or _NOT_CALIBRATED}",
     )
