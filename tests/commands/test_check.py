@@ -15,7 +15,9 @@ from rich.console import Console
 
 from v3s.commands.check import CheckConfig, check
 from v3s.commands.pretrain import PretrainConfig, pretrain
+from v3s.data.lists.splits import VideoOptions
 from v3s.data.synthetic import make_clips
+from v3s.data.usable import usable_videos
 from v3s.files.writing import SaveError
 
 
@@ -51,10 +53,22 @@ def test_settings_for_short_videos_are_shown_by_check_and_by_pretrain(tmp_path: 
         with suppress(ValueError):
             run(console)
         assert re.search(rf"{chosen} +│ +69 │ +0 of 3", printed(console))
+        assert not re.search(r"│ +51 │", printed(console)), "clips of 12 frames would use no more"
         assert re.search(r"--clip-frames 8 +│ +33 │ +1 of 3", printed(console))
         assert re.search(r"--task v3s-short --clip-frames 8 +│ +22 │ +3 of 3", printed(console))
     with pytest.raises(ValueError, match="the task needs 69; the table shows which settings use more videos"):
         pretrain(PretrainConfig(data=str(tmp_path), out=str(tmp_path / "run")), console=Console(quiet=True))
+
+
+def test_settings_that_would_use_no_more_videos_are_not_shown(tmp_path: Path, console: Console) -> None:
+    make_clips(tmp_path / "short", num_videos=1, num_frames=8, height=32, width=32)
+    make_clips(tmp_path / "long", num_videos=2, num_frames=69, height=32, width=32)
+    check(CheckConfig(data=str(tmp_path), workers=0), console=console)
+    listed = VideoOptions(data=str(tmp_path)).list_videos()
+    found = usable_videos(listed, min_frames=69, console=console, shorter={"--clip-frames 8": 33})
+    assert found.counts["too_short"] == 1
+    assert "other settings" not in printed(console)
+    assert "--recipe own" not in printed(console)
 
 
 def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console) -> None:

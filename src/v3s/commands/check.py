@@ -69,12 +69,12 @@ def check(config: CheckConfig, *, console: Console | None = None) -> Scan:
         say(console, f"fetched {size_text(scanned.num_fetched_bytes)}; the rest is in the cache, or known from before")
     print_table(console, summary(scanned.reports, scanned.videos))
     if any(report.verdict == "too short" for report in scanned.reports) and config.min_frames == _PAPER_SPAN:
-        print_table(console, shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES), chosen=_DEFAULTS))
-        say(
-            console,
-            f"too short means shorter than the {_PAPER_SPAN} frames of {_DEFAULTS}, the defaults of v3s pretrain; "
-            "--recipe own chooses settings that nearly all videos are long enough for",
-        )
+        meaning = f"too short means shorter than the {_PAPER_SPAN} frames of {_DEFAULTS}, the defaults of v3s pretrain"
+        table = shorter_table(scanned, needs_of_shorter_clips("v3s", _PAPER_FRAMES), chosen=_DEFAULTS)
+        if table is not None:
+            print_table(console, table)
+            meaning += "; --recipe own chooses settings that nearly all videos are long enough for"
+        say(console, meaning)
     _print_bad(scanned, console, config.out)
     say_notes(console, scanned.videos)
     readable = (report for report in scanned.reports if not report.is_bad)

@@ -31,7 +31,7 @@ def usable_videos(
         console: where to say it.
         workers: processes that read; one a processor by default.
         shorter: settings that need fewer frames -> how many; if videos are too short, a table shows how many videos
-            each setting would use.
+            each setting would use, if any would use more.
         outcomes: what reading each file gave, if an engine has read them.
 
     Raises:
@@ -57,11 +57,12 @@ def usable_videos(
     bad = [report for report in found.reports if report.is_bad]
     for report in bad:
         say(console, f"skipped: {report.name}: {report.reason}")
-    if counts["too short"] and shorter:
-        print_table(console, shorter_table(found, shorter))
+    table = shorter_table(found, shorter or {})
+    if table is not None:
+        print_table(console, table)
     if not found.num_usable:
         first = found.reports[0]
-        way_out = "; the table shows which settings use more videos" if counts["too short"] and shorter else ""
+        way_out = "" if table is None else "; the table shows which settings use more videos"
         raise ValueError(f"no usable video: {faults}; first: {first.name}: {first.reason}{way_out}")
     if is_mostly_bad(found):
         print_table(console, summary(found.reports, found.videos))
@@ -91,8 +92,8 @@ def require_length(found: Scan, num_frames: int) -> None:
         )
 
 
-def shorter_table(found: Scan, shorter: Mapping[str, int], *, chosen: str = "these settings") -> Table:
-    """How many of the videos that can be read each setting would use.
+def shorter_table(found: Scan, shorter: Mapping[str, int], *, chosen: str = "these settings") -> Table | None:
+    """How many of the videos that can be read each setting would use that uses more of them; None if none does.
 
     Args:
         found: the scan.
@@ -100,9 +101,14 @@ def shorter_table(found: Scan, shorter: Mapping[str, int], *, chosen: str = "the
         chosen: the settings that the scan was for.
     """
     lengths = found.table.num_frames
-    needs = {chosen: found.min_frames, **shorter}
+    num_usable = {words: int((lengths >= need).sum()) for words, need in shorter.items()}
+    better = {words: need for words, need in shorter.items() if num_usable[words] > found.num_usable}
+    if not better:
+        return None
+    num_usable[chosen] = found.num_usable
     rows = [
-        (words, f"{need:,}", f"{int((lengths >= need).sum()):,} of {len(lengths):,}") for words, need in needs.items()
+        (words, f"{need:,}", f"{num_usable[words]:,} of {len(lengths):,}")
+        for words, need in {chosen: found.min_frames, **better}.items()
     ]
     return text_table("Shorter videos need other settings", ("settings", "frames needed", "usable videos"), rows)
 
