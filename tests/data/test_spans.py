@@ -305,7 +305,8 @@ def test_of_one_file_another_stretch_is_held_out_with_a_gap(tmp_path: Path) -> N
 
 
 def test_check_advises_a_common_rate() -> None:
-    reports = [FileReport(f"{number}.mp4", "usable", "", fps=fps) for number, fps in enumerate((30.0, 60.0, 15.0))]
+    rates = (30.0, 60.0, 15.0)
+    reports = [FileReport(f"{number}.mp4", "usable", "", frames=90, fps=fps) for number, fps in enumerate(rates)]
     advice = rate_advice(reports, 69, None)
     assert advice is not None
     assert "from 15 to 60" in advice
@@ -314,6 +315,9 @@ def test_check_advises_a_common_rate() -> None:
     assert "label (" not in str(rate_advice(reports, 1, None))
     assert rate_advice(reports, 69, 10.0) is None
     assert rate_advice(reports[:1], 69, None) is None
+    single = FileReport("one.gif", "too short", "", frames=1, fps=1000.0)
+    assert rate_advice([*reports, single], 69, None) == advice, "a single frame has no rate"
+    assert rate_advice([reports[0], single], 69, None) is None
 
 
 def test_training_on_spans_tells_the_contrast_where_they_lie(recording: VideoIndex) -> None:

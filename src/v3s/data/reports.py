@@ -136,11 +136,11 @@ def rate_advice(reports: Iterable[FileReport], min_frames: int, fps: float | Non
     """Say how frame rates differ, and which common rate to choose; ``None`` if they hardly differ, or one was chosen.
 
     Args:
-        reports: of readable files.
+        reports: of readable files; one of a single frame has no rate.
         min_frames: frames of the longest label; 1 where no labels are learned.
         fps: the chosen rate.
     """
-    rate_of = {report.path: report.fps for report in reports if report.fps}
+    rate_of = {report.path: report.fps for report in reports if report.fps and report.frames > 1}
     rates = sorted(rate_of.values())
     if fps is not None or not rates or rates[-1] <= _MOST_DIFFERENCE * rates[0]:
         return None
