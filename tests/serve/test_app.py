@@ -141,6 +141,15 @@ def test_colours_are_one_number_for_each_point(client: Open, spans: Path, by: st
     assert (numbers == -1).all() == (by == "mark")
 
 
+def test_a_class_that_is_there_already_is_refused(client: Open, spans: Path) -> None:
+    served = client(spans)
+    assert served.post("/api/classes", json={"name": "crawl"}).status_code == 200
+    answer = served.post("/api/classes", json={"name": "crawl"})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "the class 'crawl' is there already; choose it to label a span"
+    assert len(served.get("/api/labels").json()["classes"]) == 1
+
+
 def test_duplicates_are_pairs_of_files(client: Open, avi_videos: Path, spans: Path) -> None:
     found = client(spans).get("/api/duplicates").json()
     for pair in found["pairs"]:

@@ -75,7 +75,7 @@ def test_two_servers_see_each_other(files: Path) -> None:
     one.add("a")
     one.give([0], "a")
     other.add("b")
-    other.add("a")
+    assert not other.add("a")
     other.give([1], "b")
     one.refresh()
     assert given(one) == given(other) == {0: "a", 1: "b"}

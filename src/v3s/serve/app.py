@@ -183,7 +183,8 @@ class _Views:
         name = (await _body(request)).get("name")
         if not isinstance(name, str):
             raise ValueError("name must be the name of a class")
-        await run_in_threadpool(self.desk.marks.add, name)
+        if not await run_in_threadpool(self.desk.marks.add, name):
+            raise ValueError(f"the class {name!r} is there already; choose it to label a span")
         return JSONResponse(self._labels())
 
     async def train(self, request: Request) -> Response:

@@ -126,8 +126,8 @@ class Marks:
         with _ALONE:
             self._read()
 
-    def add(self, name: str) -> None:
-        """Add a class; on return it is on the disk. One that exists stays as it is.
+    def add(self, name: str) -> bool:
+        """Add a class; on return it is on the disk. One that exists stays as it is. Returns whether it is new.
 
         Raises:
             ValueError: it is not a valid class name, a spreadsheet would take it for a formula in the list, or another
@@ -139,8 +139,10 @@ class Marks:
             raise ValueError(f"the class is {name!r}, which a spreadsheet takes for a formula; begin it with a letter")
         with self._alone():
             self._read()
-            if name not in self.classes:
+            is_new = name not in self.classes
+            if is_new:
                 self._append([Mark("", 0.0, None, name, _now())])
+        return is_new
 
     def give(self, rows: Sequence[int], label: str | None) -> list[str | None]:
         """Give spans a label, or take theirs away; on return it is on the disk. Returns their labels until now.
