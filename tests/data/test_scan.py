@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 from array import array
@@ -19,6 +20,7 @@ from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import list_videos
 from v3s.data.reports import summary
 from v3s.data.scan import Scan, scan
+from v3s.data.synthetic import make_clips
 from v3s.data.usable import usable_videos
 from v3s.video.index import VideoIndex, index_video
 
@@ -123,6 +125,18 @@ def test_a_count_of_usable_ones_says_of_how_many_and_of_what(
     listed = list_videos(root, spans=SpanOptions(segment=segment))
     usable_videos(listed, min_frames=8, console=console, workers=0)
     assert expected in console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_a_few_videos_that_are_too_short_are_named(tmp_path: Path, number: int) -> None:
+    make_clips(tmp_path / "short", num_videos=number, num_frames=6, height=32, width=32)
+    make_clips(tmp_path / "long", num_videos=1, num_frames=9, height=32, width=32)
+    console = Console(record=True, width=200)
+    usable_videos(list_videos(tmp_path), min_frames=8, console=console, workers=0)
+    text = console.export_text()
+    named = [line for line in text.splitlines() if re.fullmatch(r"skipped: short/.*: 6 frames; the task needs 8", line)]
+    assert len(named) == (number if number <= 5 else 0)
+    assert f"{number} too short" in text
 
 
 def test_every_file_has_a_verdict_and_a_reason(folder: Path) -> None:

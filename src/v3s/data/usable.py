@@ -13,6 +13,8 @@ from v3s.data.reports import Verdict, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, default_workers, judge, scan
 from v3s.files.text import counted, print_table, progress_bar, say, text_table
 
+_FEW = 5  # videos that are too short, so that they are named; more are only counted
+
 
 def usable_videos(
     listed: VideoList,
@@ -55,7 +57,8 @@ def usable_videos(
     if num_copies := sum(bool(report.copy_of) for report in found.reports):
         say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
-    for report in bad:
+    short = [report for report in found.reports if report.verdict == "too short"]
+    for report in (*bad, *(short if len(short) <= _FEW else ())):
         say(console, f"skipped: {report.name}: {report.reason}")
     table = shorter_table(found, shorter or {})
     if table is not None:
