@@ -7,7 +7,7 @@ that nothing leaks from the test videos.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from v3s.protocols.classify import (
     top_5_accuracy,
     top_k,
 )
-from v3s.protocols.errors import standard_error
+from v3s.protocols.errors import critical_value, is_above, standard_error
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.labelled.parts import Parts, report_chance
 from v3s.recognizers.linear import require_own_folder, save_linear
@@ -171,16 +171,32 @@ def probe(config: ProbeConfig, *, console: Console | None = None) -> ProbeResult
     found = labelled_vectors(config, Feature(config.stage, config.pool), console=console, divides=True)
     result = run_probes(found.train, found.test, found.parts, config, started=started, console=console)
     print_table(console, _table(result, found.parts))
-    shuffled = share_text(result.shuffled.mean, result.shuffled.standard_error)
-    control = f"shuffled labels: {shuffled} (must be near chance, {result.chance:.1%})"
-    say(console, f"{control}; took {60 * result.minutes:.1f} s")
     baseline = max(result.chance, result.majority)
+    say(console, f"{control_sentence(result.shuffled, baseline, result.num_test)}; took {60 * result.minutes:.1f} s")
     report_chance(found.parts, "linear probe", result.linear.top_1, baseline, result.linear.standard_error, console)
     if config.out is not None:
         write_json(Path(config.out), _description(config, found, result))
     if config.save is not None:
         _save(config, Path(config.save), found, result, console)
     return result
+
+
+def control_sentence(shuffled: Draws, baseline: float, num_test: int) -> str:
+    """Say whether probes on shuffled labels are near chance, as by `is_above` over the draws.
+
+    Args:
+        shuffled: their accuracies.
+        baseline: what is right without looking, in [0, 1].
+        num_test: number of test videos.
+    """
+    error, number = shuffled.standard_error or 0.0, shuffled.num_draws
+    if is_above(shuffled.mean, baseline, error=error, num_scores=number * num_test, num_groups=number):
+        judged = "above chance: labels of the test videos leak into the training"
+    elif critical_value(number) == inf:
+        judged = f"{counted(number, 'draw')} cannot show a leak, --repeats 5 can"
+    else:
+        judged = "near chance, as it must be"
+    return f"shuffled labels: {share_text(shuffled.mean, error)}, a guess gets {baseline:.1%} ({judged})"
 
 
 def _stored(config: ProbeConfig) -> Description:
