@@ -197,7 +197,7 @@ def _num_frames(file: Any) -> int:
 
 
 def _check_colours(page: Any, num_samples: int) -> None:
-    """Refuse pictures whose samples would be taken for other colours, or left out.
+    """Refuse pictures whose samples would be taken for other colours, or dropped.
 
     Raises:
         ValueError: They are neither grey, RGB nor of a palette, with or without transparency.
