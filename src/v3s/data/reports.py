@@ -102,7 +102,7 @@ def report_on(
     file = outcome.video if isinstance(outcome, Span) else outcome
     still = (file.still_share, blanked_share(file.mask or "1x1:1")) if isinstance(file, VideoIndex) else (0.0, 0.0)
     enough = outcome.num_frames >= min_frames
-    reason = "" if enough else f"{outcome.num_frames:,} frames; the task needs {min_frames:,}"
+    reason = "" if enough else f"{counted(outcome.num_frames, 'frame')}; the task needs {min_frames:,}"
     return FileReport(
         path,
         "usable" if enough else "too short",
