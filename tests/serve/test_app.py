@@ -181,6 +181,33 @@ def test_a_clip_of_an_avi_is_one_that_browsers_play(client: Open, files: Path) -
     assert picture.headers["Content-Type"] == "image/jpeg"
 
 
+def test_a_range_of_a_clip_is_sent_alone(client: Open, files: Path) -> None:
+    """Safari plays no clip from a server that answers ranges with the whole body."""
+    served = client(files)
+    address = media(served, 2, "clip.mp4")
+    whole = served.get(address)
+    size = len(whole.content)
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    parts = {
+        "bytes=0-1": (0, 2), "bytes=10-": (10, size), "bytes=-7": (size - 7, size), "BYTES=3-3": (3, 4),
+        f"bytes=5-{size}": (5, size), f"bytes=-{size + 1}": (0, size), f"bytes={size - 1}-{size - 1}": (size - 1, size),
+    }  # fmt: skip
+    for text, (start, end) in parts.items():
+        answer = served.get(address, headers={"Range": text})
+        assert (answer.status_code, answer.content) == (206, whole.content[start:end]), text
+        assert answer.headers["Content-Range"] == f"bytes {start}-{end - 1}/{size}"
+        assert answer.headers["Content-Type"] == "video/mp4"
+    for text in (f"bytes={size}-", f"bytes={size + 5}-{size + 9}", "bytes=-0"):
+        answer = served.get(address, headers={"Range": text})
+        assert (answer.status_code, answer.headers["Content-Range"]) == (416, f"bytes */{size}"), text
+    for text in ("bytes=0-1,4-5", "items=0-1", "bytes=5-4", "bytes=-", "bytes=a-b", "bytes=0-" + "9" * 5000, ""):
+        answer = served.get(address, headers={"Range": text})
+        assert (answer.status_code, answer.content) == (200, whole.content), text
+    assert served.get(address, headers={"Range": "bytes=0-1", "If-Range": '"other"'}).status_code == 200
+    window = {"start": 0, "end": 1}
+    assert served.get(media(served, 2, "window.mp4"), params=window, headers={"Range": "bytes=0-1"}).status_code == 206
+
+
 def test_a_window_shows_the_stretch_of_the_file(client: Open, spans: Path) -> None:
     served = client(spans)
     answer = served.get(media(served, 1, "window.mp4"), params={"start": 0.2, "end": 1.2})

@@ -22,6 +22,7 @@ from v3s.files.text import as_text
 from v3s.pages.templates import render
 from v3s.serve.desk import Desk
 from v3s.serve.filters import Filters
+from v3s.serve.parts import in_parts
 from v3s.video.index import VideoError
 
 _MAX_BODY, _MAX_ROWS, _MAX_PAGE = 1 << 16, 500, 240
@@ -206,7 +207,7 @@ class _Views:
             middle = (start + end) / 2
             start, end = middle - _CLIP_SECONDS / 2, middle + _CLIP_SECONDS / 2
         asked = self.desk.preview(row, "clip", width=_CLIP_WIDTH, start=start, end=end)
-        return Response(await self._made(asked), media_type="video/mp4")
+        return in_parts(await self._made(asked), "video/mp4", request.headers)
 
     async def window(self, request: Request) -> Response:
         """A stretch of a span's file."""
@@ -215,7 +216,7 @@ class _Views:
         if not 0 <= start < end <= start + _WINDOW_SECONDS + 1e-6:
             raise ValueError(f"a window begins at 0 or later and has at most {_WINDOW_SECONDS:g} s")
         asked = self.desk.preview(request.path_params["row"], "window", width=_WINDOW_WIDTH, start=start, end=end)
-        return Response(await self._made(asked), media_type="video/mp4")
+        return in_parts(await self._made(asked), "video/mp4", request.headers)
 
     async def label_list(self, request: Request) -> Response:
         file = self.desk.marks.list_file
