@@ -89,6 +89,15 @@ def test_the_same_content_under_other_names_is_reported(folder: Path) -> None:
     assert "3 videos with the same content as another one; v3s check names them" in console.export_text()
 
 
+def test_spans_of_copies_are_counted_as_spans(folder: Path) -> None:
+    copies(folder)
+    lines = [f"{path},{start},{start + 0.4}" for path in ("a/one.mp4", "copy.mp4", "tagged.mp4") for start in (0, 0.4)]
+    (folder / "spans.csv").write_text("\n".join(["path,start,end", *lines]) + "\n")
+    console = Console(record=True, width=200)
+    usable_videos(list_videos(folder / "spans.csv"), min_frames=4, console=console, workers=0)
+    assert "4 spans of 2 files with the same content as another one; v3s check names" in console.export_text()
+
+
 @pytest.mark.parametrize("pixel_format", ["yuv", "jpeg"])
 def test_a_store_knows_copies_too(folder: Path, pixel_format: str) -> None:
     copies(folder)

@@ -54,8 +54,9 @@ def usable_videos(
     noun = found.videos.noun
     usable = f"{counts['usable']:,} of {counted(len(found.reports), noun)} usable"
     say(console, f"{usable}, {faults} (a {noun} needs {counted(min_frames, 'frame')})")
-    if num_copies := sum(bool(report.copy_of) for report in found.reports):
-        say(console, f"{counted(num_copies, 'video')} with the same content as another one; v3s check names them")
+    if copies := [report.path for report in found.reports if report.copy_of]:
+        of_files = f" of {counted(len(set(copies)), 'file')}" if found.videos.bounds else ""
+        say(console, f"{counted(len(copies), noun)}{of_files} with the same content as another one; v3s check names them")
     bad = [report for report in found.reports if report.is_bad]
     short = [report for report in found.reports if report.verdict == "too short"]
     for report in (*bad, *(short if len(short) <= _FEW else ())):
