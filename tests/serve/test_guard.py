@@ -71,3 +71,24 @@ def test_with_a_token_only_who_knows_it_comes_in() -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
     assert client.get("/").text == "inside"  # the client keeps the cookie
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_only_the_token_is_taken_out_of_an_address(knows: bool) -> None:
+    """A bookmark of what was shown, or a link that someone sent; with a cookie the token of an earlier server too."""
+    client = guarded("secret-token")
+    if knows:
+        client.cookies.set("v3s-8000", "secret-token")
+    addresses = {
+        "/?token=secret-token&order=like%3A3&mark=a+b": "/?order=like%3A3&mark=a+b",
+        "/?mark=&token=secret-token&folder=1": "/?mark=&folder=1",
+        "/labels.csv?%74oken=secret-token": "/labels.csv",
+        "//evil.example/?token=secret-token": "/evil.example/",
+        "/\\evil.example/?token=secret-token": "/%5Cevil.example/",
+    }
+    if knows:
+        addresses |= {"/?token=old&view=map": "/?view=map", "/?token=": "/"}
+    for address, rest in addresses.items():
+        answer = client.get(f"http://{HOST}{address}", follow_redirects=False)
+        assert (answer.status_code, answer.headers["Location"]) == (303, rest), address
+    assert client.get("/?order=listed&tokens=2", follow_redirects=False).text == "inside"

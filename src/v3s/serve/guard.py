@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, unquote_plus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -42,7 +42,8 @@ class Guard:
     Args:
         app: what answers.
         hosts: allowed values of ``Host``, with the port; None allows all, which needs a token.
-        token: the secret that a window brings along once, in ``?token=``; None asks for none.
+        token: the secret that a window brings along once, in ``?token=``, and that is then taken out of its address;
+            None asks for none.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None, token: str | None) -> None:
@@ -65,13 +66,15 @@ class Guard:
             names = ", ".join(sorted(self.hosts))
             return PlainTextResponse(f"this server is not {host!r}; open it as {names}", 421)
         cookie = f"v3s-{host.rpartition(':')[2]}"  # browsers keep one jar for all ports
-        if self.token is not None and not _same(_cookie(headers, cookie), self.token):
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            if not _same(given, self.token):
+        if self.token is not None:
+            query = scope["query_string"].decode("latin-1")
+            given = parse_qs(query).get("token", [""])[0]
+            if not (_same(given, self.token) or _same(_cookie(headers, cookie), self.token)):
                 return PlainTextResponse("open the address that v3s serve has printed, with its token", 403)
-            answer = RedirectResponse("/", 303)
-            answer.set_cookie(cookie, self.token, httponly=True, samesite="lax")  # strict is not sent after a link
-            return answer
+            if (rest := _without_token(query)) != query:
+                answer = RedirectResponse(_own_address(scope["path"], rest), 303)
+                answer.set_cookie(cookie, self.token, httponly=True, samesite="lax")  # strict is not sent after a link
+                return answer
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             return PlainTextResponse("only the page itself may ask", 403)
         if scope["method"] not in ("GET", "HEAD"):
@@ -80,6 +83,15 @@ class Guard:
             if headers.get("content-type", "").partition(";")[0] != "application/json":
                 return PlainTextResponse("send JSON", 415)
         return None
+
+
+def _without_token(query: str) -> str:
+    return "&".join(pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != "token")
+
+
+def _own_address(path: str, query: str) -> str:
+    """An address of this server; one that begins with two slashes would be of another."""
+    return quote("/" + path.lstrip("/")) + (f"?{query}" if query else "")
 
 
 def _same(given: str, token: str) -> bool:
