@@ -1,5 +1,6 @@
 """The command: what it refuses before it listens, what it prints, how it ends."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from v3s.serve.marks import FOLDER, LOG
-from v3s.serve.serve import ServeConfig, listen_on, serve
+from v3s.serve.serve import ServeConfig, listen_on, name_for_others, serve
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
@@ -35,6 +36,37 @@ def test_a_host_that_does_not_exist_is_named() -> None:
         listen_on("no.such.host.invalid", 0)
     with pytest.raises(ValueError, match="cannot be listened on at 203"):
         listen_on("203.0.113.1", 0)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "::", "0::0"])
+def test_of_all_addresses_one_is_named_that_opens(host: str) -> None:
+    """No other machine can open 0.0.0.0."""
+    try:
+        listening = listen_on(host, 0)
+    except ValueError:
+        assert ":" in host, "every machine has IPv4"
+        pytest.skip("this machine has no IPv6")
+    with listening:
+        name = name_for_others(host, listening)
+        assert name not in ("0.0.0.0", "0", "::", "0::0", "")
+        with socket.create_connection((name, listening.getsockname()[1]), timeout=20):
+            pass
+
+
+def test_an_address_that_was_given_is_named_as_it_is() -> None:
+    for host in ("127.0.0.1", "localhost"):
+        with listen_on(host, 0) as listening:
+            assert name_for_others(host, listening) == host
+
+
+def test_without_a_route_the_machine_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen_on("0.0.0.0", 0) as listening:
+        monkeypatch.setattr(socket.socket, "connect", _no_route)
+        assert name_for_others("0.0.0.0", listening) == socket.gethostname()
+
+
+def _no_route(asking: socket.socket, address: tuple[str, int]) -> None:
+    raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
 
 def test_a_folder_without_vectors_is_refused(tmp_path: Path) -> None:

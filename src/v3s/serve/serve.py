@@ -1,6 +1,7 @@
 """``v3s serve``: a collection of vectors as a live page in the browser."""
 
 import asyncio
+import ipaddress
 import secrets
 import socket
 from contextlib import suppress
@@ -90,20 +91,42 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
             token = None if is_local else secrets.token_urlsafe(16)
             hosts = own_hosts(port) if is_local else None
             app = Guard(make_app(Desk(catalogue, marks, previews, open_encoder)), hosts=hosts, token=token)
-            address = f"http://{in_address(config.host)}:{port}/" + (f"?token={token}" if token else "")
+            address = f"http://{in_address(name_for_others(config.host, listening))}:{port}/"
+            lines = [f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C"]
+            if listens_everywhere(listening):
+                lines.append("if this address does not open on another machine, put this machine's name in its place:")
+            lines.append(address + (f"?token={token}" if token else ""))
             options = uvicorn.Config(
                 app, log_level="error", access_log=False, server_header=False, proxy_headers=False, ws="none",
                 lifespan="off", timeout_graceful_shutdown=2,
             )  # fmt: skip
 
             async def answer() -> None:  # the address is said where Ctrl-C already ends the loop
-                say(console, f"{counted(len(catalogue), 'span')} of {config.vectors}; stop with Ctrl-C", address)
+                say(console, *lines)
                 await uvicorn.Server(options).serve(sockets=[listening])
 
             with suppress(KeyboardInterrupt):
                 asyncio.run(answer())
         finally:
             previews.stop()
+
+
+def listens_everywhere(listening: socket.socket) -> bool:
+    """Whether a socket listens at all addresses of this machine."""
+    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_unspecified
+
+
+def name_for_others(host: str, listening: socket.socket) -> str:
+    """The host to open, also from another machine: of all addresses the one that this machine reaches others from."""
+    if not listens_everywhere(listening):
+        return host
+    try:
+        with socket.socket(listening.family, socket.SOCK_DGRAM) as asking:  # which sends nothing: it asks for a route
+            asking.connect(("2001:db8::1" if listening.family == socket.AF_INET6 else "192.0.2.1", 9))
+            name: str = asking.getsockname()[0]
+    except OSError:
+        return socket.gethostname()  # without a route
+    return name
 
 
 def listen_on(host: str, port: int) -> socket.socket:
