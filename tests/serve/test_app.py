@@ -115,13 +115,33 @@ def test_filters(client: Open, spans: Path) -> None:
     late = spans_of(served, after=1, before=1.6)
     assert len(late) == 8
     assert {span["start"] for span in late} == {1.0}
-    assert spans_of(served, folder=7) == []
     everything = "-0.1,-0.1,1.1,-0.1,1.1,1.1,-0.1,1.1"
     assert len(spans_of(served, lasso=everything)) == 32
     assert spans_of(served, lasso="2,2,3,2,3,3") == []
     clusters = served.get("/api/clusters").json()
     assert sum(cluster["size"] for cluster in clusters) == 32
     assert len(spans_of(served, cluster=clusters[0]["cluster"])) == clusters[0]["size"]
+
+
+def test_what_does_not_exist_is_named_with_what_there_is(client: Open, spans: Path) -> None:
+    served = client(spans)
+    served.post("/api/classes", json={"name": "known"})
+    num_clusters = len(served.get("/api/clusters").json())
+    messages = {
+        ("folder", 77): "folder 77 does not exist; there are 2, from 0 to 1",
+        ("folder", -1): "folder -1 does not exist; there are 2, from 0 to 1",
+        ("label", 2): "label 2 does not exist; there are 2, from 0 to 1",
+        ("cluster", 99): f"cluster 99 does not exist; there are {num_clusters}, from 0 to {num_clusters - 1}",
+        ("mark", "other"): "no class is called 'other'; the classes are: known",
+        ("order", "stretch:0:a:1"): "the stretch's start is 'a'; it must be a number",
+        ("order", "stretch:0:0:inf"): "the stretch's end is 'inf'; it must be a number",
+        ("order", "foo"): "there is no order 'foo'; there are listed, like:SPAN, stretch:SPAN:START:END, "
+        "outliers, suggested:NUMBER, answer:CLASS and unsure",
+    }
+    for (name, value), message in messages.items():
+        assert refused(served, "/api/spans", **{name: value}) == message
+    for name, value in (("label", -1), ("mark", ""), ("mark", "known")):
+        spans_of(served, **{name: value})
 
 
 def test_a_lasso_keeps_the_points_inside_of_it(client: Open, spans: Path) -> None:

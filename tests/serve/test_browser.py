@@ -421,6 +421,21 @@ def test_it_fits_a_phone(spans_page: str, window: Open) -> None:
         assert excess == 0, view
 
 
+def test_what_an_address_asks_for_in_vain_is_said_and_seen(spans_page: str, window: Open) -> None:
+    asked = {
+        "?view=map&map=foo": ("#map select >> nth=0", "foo", "it must be one of pca, tsne"),
+        "?folder=77": ("[name=folder]", "77", "there are 2, from 0 to 1"),
+        "?mark=gone": ("[name=label]", "gone", "no class is called 'gone'"),
+    }
+    for path, (select, value, reason) in asked.items():
+        page = window(spans_page, path=path, wait_for="#message:not([hidden])")
+        until(lambda: reason in page.locator("#message").inner_text())  # noqa: B023
+        assert page.locator(select).locator("option:checked").inner_text() == f"{value} (not listed)"
+    page.locator("[name=label]").select_option("")
+    until(lambda: len(names(page)) == 32)
+    assert page.locator("[data-asked]").count() == 0
+
+
 def test_a_token_opens_the_page_elsewhere_and_nothing_else_does(files: Path, window: Open, browser: Browser) -> None:
     with serving(files, "--host", "0.0.0.0") as address:
         assert "0.0.0.0" not in address

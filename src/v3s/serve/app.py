@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import fields
 from typing import Any
@@ -21,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from v3s.files.text import as_text
 from v3s.pages.templates import render
 from v3s.serve.desk import Desk
-from v3s.serve.filters import Filters
+from v3s.serve.filters import Filters, number_in
 from v3s.serve.parts import in_parts
 from v3s.video.index import VideoError
 
@@ -113,7 +112,7 @@ class _Views:
 
     async def spans(self, request: Request) -> Response:
         values = request.query_params
-        offset, limit = _number(values.get("offset", "0"), "offset"), _number(values.get("limit", "60"), "limit")
+        offset, limit = number_in(values.get("offset", "0"), "offset"), number_in(values.get("limit", "60"), "limit")
         if not (offset >= 0 and 1 <= limit <= _MAX_PAGE):
             raise ValueError(
                 f"offset is {offset:g} and limit {limit:g}; offset must be 0 or more, limit 1 to {_MAX_PAGE}"
@@ -149,7 +148,7 @@ class _Views:
 
     async def duplicates(self, request: Request) -> Response:
         found = await run_in_threadpool(self.desk.survey.duplicates)
-        offset = int(_number(request.query_params.get("offset", "0"), "offset"))
+        offset = int(number_in(request.query_params.get("offset", "0"), "offset"))
         shown = [
             {
                 "similarity": pair.similarity_text,
@@ -164,7 +163,7 @@ class _Views:
         return JSONResponse({"num_duplicates": len(found), "pairs": shown})
 
     async def labels(self, request: Request) -> Response:
-        rows = [_number(word, "a row") for word in request.query_params.get("rows", "").split(",") if word]
+        rows = [number_in(word, "a row") for word in request.query_params.get("rows", "").split(",") if word]
         if len(rows) > _MAX_ROWS:
             raise ValueError(f"{len(rows)} rows were asked for; ask for at most {_MAX_ROWS}")
         await run_in_threadpool(self.desk.marks.refresh)
@@ -212,7 +211,7 @@ class _Views:
     async def window(self, request: Request) -> Response:
         """A stretch of a span's file."""
         values = request.query_params
-        start, end = (_number(values.get(name, ""), name) for name in ("start", "end"))
+        start, end = (number_in(values.get(name, ""), name) for name in ("start", "end"))
         if not 0 <= start < end <= start + _WINDOW_SECONDS + 1e-6:
             raise ValueError(f"a window begins at 0 or later and has at most {_WINDOW_SECONDS:g} s")
         asked = self.desk.preview(request.path_params["row"], "window", width=_WINDOW_WIDTH, start=start, end=end)
@@ -261,25 +260,15 @@ def read_filters(values: Any) -> Filters:
         elif field.name == "other_files":
             found["other_files"] = text == "1"
         elif field.name == "lasso":
-            numbers = [_number(word, "lasso") for word in text.split(",")]
+            numbers = [number_in(word, "lasso") for word in text.split(",")]
             corners = list(zip(numbers[::2], numbers[1::2], strict=False))
             if not 3 <= len(corners) <= _MAX_CORNERS or max(map(abs, numbers)) > _FARTHEST_CORNER:
                 raise ValueError(f"a lasso has 3 to {_MAX_CORNERS} corners on the map; got {len(corners)}: {text[:60]}")
             found["lasso"] = tuple(corners)
         else:
-            number = _number(text, field.name)
+            number = number_in(text, field.name)
             found[field.name] = int(number) if field.name in ("folder", "label", "cluster") else number
     return Filters(**found)
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {text[:40]!r}; it must be a number")
-    return number
 
 
 def _numbered(names: tuple[str, ...], counts: list[int]) -> list[dict[str, Any]]:

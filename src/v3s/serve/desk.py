@@ -14,7 +14,7 @@ from v3s.files.text import as_text
 from v3s.files.times import time_text
 from v3s.serve.catalogue import Catalogue
 from v3s.serve.decoders import Previews
-from v3s.serve.filters import Chosen, Filters, chosen_by, inside_lasso
+from v3s.serve.filters import Chosen, Filters, check_choice, chosen_by, inside_lasso, number_in
 from v3s.serve.learning import ProbeAnswers, doubt, train_probe
 from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
@@ -22,6 +22,7 @@ from v3s.serve.previews import Preview, file_state
 from v3s.serve.survey import Survey
 from v3s.vectors.query import encode_query
 
+_ORDERS = "listed, like:SPAN, stretch:SPAN:START:END, outliers, suggested:NUMBER, answer:CLASS and unsure"
 _MAX_ORDERS = 8  # that are kept; one of a million spans has 4 MB
 
 
@@ -70,11 +71,13 @@ class Desk:
         """The spans that pass filters.
 
         Raises:
-            ValueError: the filters name a map that does not exist.
+            ValueError: the filters name something that does not exist.
         """
         chosen = chosen_by(filters, self.catalogue, self.marks.class_of, self.marks.classes)
         if filters.cluster is not None:
-            chosen &= self.survey.clusters() == filters.cluster
+            clusters = self.survey.clusters()
+            check_choice("cluster", filters.cluster, int(clusters.max(initial=-1)) + 1)
+            chosen &= clusters == filters.cluster
         if filters.lasso:
             chosen &= inside_lasso(self.survey.points(filters.map), filters.lasso)
         return chosen
@@ -140,15 +143,16 @@ class Desk:
         if (kind, len(words)) == ("like", 1):
             return self._order_like(_whole(words[0]))
         if (kind, len(words)) == ("stretch", 3):
-            return self._order_like_stretch(_whole(words[0]), float(words[1]), float(words[2]))
+            start, end = number_in(words[1], "the stretch's start"), number_in(words[2], "the stretch's end")
+            return self._order_like_stretch(_whole(words[0]), start, end)
         if (kind, len(words)) == ("outliers", 0):
             return Order(self.survey.outliers(), "the least similar to any others first")
         if (kind, len(words)) == ("suggested", 1):
             scores = self.survey.to_label(np.flatnonzero(self.marks.class_of >= 0))
             return Order(scores, "to label next: all others are near to one of them", shows_scores=False)
-        if kind in ("answer", "unsure"):
+        if (kind, len(words)) in (("answer", 1), ("unsure", 0)):
             return self._order_by_answer(kind, _whole(words[0]) if words else 0)
-        raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}")
+        raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}; there are {_ORDERS}")
 
     def _order_like(self, row: int) -> Order:
         self.catalogue.check_row(row)
@@ -159,7 +163,7 @@ class Desk:
 
     def _order_like_stretch(self, row: int, start: float, end: float) -> Order:
         self.catalogue.check_row(row)
-        if not 0 <= start < end < np.inf:
+        if not 0 <= start < end:
             raise ValueError(f"the stretch is from {start:g} to {end:g} s; it must begin at 0 or later, and then end")
         file = self.vectors.place_of(row).file
         with self._computing:
@@ -175,8 +179,9 @@ class Desk:
 
     def _order_by_answer(self, kind: str, number: int) -> Order:
         answers = self.answers
-        if answers is None or number >= len(answers.classes):
+        if answers is None:
             raise ValueError("train the probe first: label some spans, then choose Train")
+        check_choice("class", number, len(answers.classes))
         if kind == "unsure":
             return Order(doubt(answers.probabilities), "where the probe is least sure")
         caption = f"most probably {answers.classes[number]}, says the probe"
@@ -206,5 +211,5 @@ class Desk:
 
 def _whole(word: str) -> int:
     if not (word.isascii() and word.isdecimal() and len(word) < 12):
-        raise ValueError(f"{word[:20]!r} is not the number of a span")
+        raise ValueError(f"{word[:20]!r} is not a whole number")
     return int(word)

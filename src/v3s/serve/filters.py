@@ -1,5 +1,6 @@
 """Which spans of a collection a window asks for: filters, as columns of true and false."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +51,22 @@ def chosen_by(filters: Filters, catalogue: Catalogue, class_of: NDArray[np.int64
         catalogue: the spans.
         class_of: number of the class that each was given in the page, -1 without one.
         classes: the names of these classes.
+
+    Raises:
+        ValueError: there is no such folder, label or class.
     """
     chosen = np.ones(len(catalogue), bool)
-    for wanted, numbers in ((filters.folder, catalogue.folder_of), (filters.label, catalogue.label_of)):
-        if wanted is not None:
-            chosen &= numbers == wanted
+    if filters.folder is not None:
+        check_choice("folder", filters.folder, len(catalogue.folders))
+        chosen &= catalogue.folder_of == filters.folder
+    if filters.label is not None:
+        check_choice("label", filters.label, len(catalogue.labels), least=-1)
+        chosen &= catalogue.label_of == filters.label
     if filters.mark is not None:
-        known = {name: number for number, name in enumerate(classes)}
-        chosen &= class_of == (known.get(filters.mark, -2) if filters.mark else -1)
+        if filters.mark and filters.mark not in classes:
+            names = ", ".join(classes)[:100] or "none yet"
+            raise ValueError(f"no class is called {filters.mark[:40]!r}; the classes are: {names}")
+        chosen &= class_of == (classes.index(filters.mark) if filters.mark else -1)
     lengths = catalogue.ends - catalogue.starts
     for least, column in ((filters.shortest, lengths), (filters.after, catalogue.starts)):
         if least is not None:
@@ -66,6 +75,32 @@ def chosen_by(filters: Filters, catalogue: Catalogue, class_of: NDArray[np.int64
         if most is not None:
             chosen &= column <= most
     return chosen
+
+
+def check_choice(name: str, number: int, count: int, *, least: int = 0) -> None:
+    """Check the number of something that can be chosen, from 0; `least` is -1 where "none" can be chosen.
+
+    Raises:
+        ValueError: there is no such number.
+    """
+    if not least <= number < count:
+        there = f"there are {count:,}, from 0 to {count - 1:,}" if count else "there are none"
+        raise ValueError(f"{name} {number} does not exist; {there}")
+
+
+def number_in(text: str, name: str) -> float:
+    """A number in an address.
+
+    Raises:
+        ValueError: the text is not one, or not finite.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {text[:40]!r}; it must be a number")
+    return number
 
 
 def inside_lasso(points: NDArray[np.float32], corners: tuple[tuple[float, float], ...]) -> Chosen:

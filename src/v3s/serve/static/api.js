@@ -44,6 +44,16 @@ export function secondsOf(text) { // "754.5", "12:34.5" or "0:12:34.5"; null if 
   return text.trim().split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
 }
 
+export function choose(select, value, text = value) { // also what is not offered, as an address may ask for it: else nothing would be seen
+  select.querySelector("[data-asked]")?.remove();
+  if (![...select.options].some((each) => each.value === value)) {
+    const asked = element("option", { value, textContent: `${text} (not listed)` });
+    asked.dataset.asked = "";
+    select.append(asked);
+  }
+  select.value = value;
+}
+
 export function element(name, values = {}, ...children) { // text is never taken for HTML
   const made = Object.assign(document.createElement(name), values);
   made.append(...children);

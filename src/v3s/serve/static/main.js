@@ -1,6 +1,6 @@
 // The page: what is asked for stands in its address, so that reloading and going back show it again.
 
-import { Refused, ask, element, secondsOf } from "./api.js";
+import { Refused, ask, choose, element, secondsOf } from "./api.js";
 import { Clusters, Duplicates } from "./findings.js";
 import { Grid, allTiles, focusedTile, setMarks } from "./grid.js";
 import { Labels } from "./labels.js";
@@ -112,7 +112,10 @@ async function showMore(signal) {
     grid.add(found.spans, collection.whole_files);
     grid.setOpen(player.span?.row ?? null);
     find("#more").hidden = found.spans.length < PAGE;
-  } catch (error) { report(error); }
+  } catch (error) {
+    if (!grid.tiles.length && error instanceof Refused) find("#caption").textContent = ""; // which is still that of what was shown before
+    report(error);
+  }
   if (loading === signal) loading = null;
 }
 
@@ -130,8 +133,9 @@ function showForm() {
   order.replaceChildren(...[...orders].map(([value, text]) => option(value, text)));
   if (!orders.has(state.order) && !state.order.startsWith("suggested")) order.append(option(state.order, "…"));
   order.value = state.order.startsWith("suggested") ? "suggested" : state.order;
-  form.elements.folder.value = state.folder ?? "";
-  form.elements.label.value = state.mark !== undefined ? `mark:${state.mark}` : state.label !== undefined ? `label:${state.label}` : "";
+  choose(form.elements.folder, state.folder ?? "");
+  const [kind, chosen] = state.mark !== undefined ? ["mark:", state.mark] : state.label !== undefined ? ["label:", state.label] : ["", ""];
+  choose(form.elements.label, kind + chosen, chosen);
   form.elements[KEPT].checked = state[KEPT] === "1";
   form.elements[KEPT].closest("label").hidden = !searches(state.order) || collection.num_files < 2 || collection.whole_files;
   find("#clear").hidden = !FILTERS.some((name) => name in state && name !== "map") && state.order === "listed";
@@ -221,10 +225,10 @@ function chooseCluster(cluster) {
 function makeViews() {
   const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
   if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
-  const choose = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
+  const open = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
   const namesOf = (by, number) => (by === "cluster" ? `Cluster ${number + 1}` : by === "mark" ? labels.names[number] : collection.labels.find((each) => each.number === number)?.name ?? "");
   views = {
-    map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: choose, onLasso: (map, lasso) => go({ map, lasso }) }),
+    map: new SpanMap(find("#map"), { colourings, namesOf, onError: report, onChoose: open, onLasso: (map, lasso) => go({ map, lasso }) }),
     clusters: new Clusters(find("#clusters"), { onError: report, onChoose: chooseCluster }),
     duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer, wholeFiles: collection.whole_files }),
   };

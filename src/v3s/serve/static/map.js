@@ -1,6 +1,6 @@
 // The map of the collection: similar spans lie near each other. A lasso around some shows only these in the grid.
 
-import { Refused, element, media, reasonOf, shown } from "./api.js";
+import { Refused, choose, element, media, reasonOf, shown } from "./api.js";
 
 const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat in another shape
   [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [160, 140, 20],
@@ -40,7 +40,7 @@ export class SpanMap {
   }
 
   async show(method, lasso) {
-    this.method.value = method;
+    choose(this.method, method);
     this.lasso = lasso ? lasso.split(",").map(Number) : null;
     this.state.textContent = this.hint;
     try {
