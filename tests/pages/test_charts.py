@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from v3s.pages.charts import bar_chart, confusion_matrix, line_chart
+from v3s.pages.scatter import Group, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -174,3 +175,21 @@ def test_large_confusion_matrix_has_no_numbers_in_its_cells() -> None:
 def test_invalid_counts_are_refused(counts: list[object]) -> None:
     with pytest.raises(ValueError, match=r"needs finite counts >= 0 of shape \(2, 2\)"):
         confusion_matrix(np.asarray(counts), ["a", "b"], title="t")
+
+
+def test_names_of_groups_hide_no_group_of_one_point_and_no_other_name() -> None:
+    """Points at an edge of the map, and some so near to each other that names beside them would overlap."""
+    points = [(0.5 + 0.012 * (number % 3), 1 - 0.01 * (number // 3)) for number in range(9)] + [(0, 0), (1, 1)]
+    groups = [Group(str(number), "", np.array([point], np.float32)) for number, point in enumerate(points, start=1)]
+    svg = str(scatter(groups, title="map"))
+    boxes = [
+        (float(text.attrib["x"]), float(text.attrib["y"]) - 5, 4.5 * len(name), 6.0)
+        for name, text in texts(svg).items()
+    ]
+    assert len(boxes) == len(points)
+    dots = [(14 + 572 * x, 14 + 572 * (1 - y), 3.0, 3.0) for x, y in points]
+    for number, (x, y, across, down) in enumerate(boxes):
+        assert across <= x <= 600 - across
+        assert down <= y <= 600 - down
+        for x2, y2, across2, down2 in boxes[:number] + dots:
+            assert abs(x - x2) >= across + across2 or abs(y - y2) >= down + down2

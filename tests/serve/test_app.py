@@ -57,7 +57,17 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_names(client: Open, f
 
 def test_static_files_are_in_the_package(client: Open, files: Path) -> None:
     served = client(files)
-    for name in ("base.css", "serve.css", "main.js", "grid.js", "player.js", "labels.js", "map.js", "icon.svg"):
+    for name in (
+        "base.css",
+        "serve.css",
+        "main.js",
+        "grid.js",
+        "player.js",
+        "labels.js",
+        "map.js",
+        "numbers.js",
+        "icon.svg",
+    ):
         answer = served.get(f"/static/{name}")
         assert answer.status_code == 200, name
         assert answer.headers["Content-Type"].partition(";")[0] in ("text/css", "text/javascript", "image/svg+xml")

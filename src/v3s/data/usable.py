@@ -56,7 +56,10 @@ def usable_videos(
     say(console, f"{usable}, {faults} (a {noun} needs {counted(min_frames, 'frame')})")
     if copies := [report.path for report in found.reports if report.copy_of]:
         of_files = f" of {counted(len(set(copies)), 'file')}" if found.videos.bounds else ""
-        say(console, f"{counted(len(copies), noun)}{of_files} with the same content as another one; v3s check names them")
+        say(
+            console,
+            f"{counted(len(copies), noun)}{of_files} with the same content as another one; v3s check names them",
+        )
     bad = [report for report in found.reports if report.is_bad]
     short = [report for report in found.reports if report.verdict == "too short"]
     for report in (*bad, *(short if len(short) <= _FEW else ())):

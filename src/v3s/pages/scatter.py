@@ -1,4 +1,4 @@
-"""A map of many points as inline SVG: each group has its own colour and shape, and its name in its middle.
+"""A map of many points as inline SVG: groups have their own colours and shapes, and names beside a point of theirs.
 
 Without a script: a group is a link, and a tooltip names it. Thousands of points take tens of kilobytes.
 """
@@ -17,6 +17,10 @@ _SIZE, _MARGIN = 600, 14  # of the map, in its own units
 _SHAPES = ("m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "m-3-3h6v6h-6z", "m0-4l4 7h-8z", "m0-4l4 4-4 4-4-4z", "m0 4l4-7h-8z")
 _CIRCLE = "m-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z"
 _NO_GROUP = "m-1.5 0h3m-1.5-1.5v3"  # a small cross
+_HIGH, _WIDE = 16, 10  # a name's line, and each of its letters
+_REACHES = (15, 25, 37, 51, 67)  # of a name from its point
+_DIRECTIONS = ((0, -1), (1, 0), (0, 1), (-1, 0), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8), (-0.8, -0.8))
+_Box = tuple[float, float, float, float]  # its middle (x, y), and how far it goes across and down from there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +28,7 @@ class Group:
     """Points of one look.
 
     Attributes:
-        name: shown in the middle of the points, and in the tooltip.
+        name: shown beside a point in their middle, and in the tooltip.
         description: the tooltip.
         points: x and y in [0, 1], shape (n, 2); y grows upwards.
         link: where a click leads to, such as ``#anchor``; empty for nowhere.
@@ -51,7 +55,7 @@ def scatter(groups: Sequence[Group], *, title: str, marks: Sequence[Group] = ())
     """
     parts = [_points(group, number) for number, group in enumerate(groups)]
     parts += map(_circles, marks)
-    parts += [_name(group) for group in groups if len(group.points) and not group.is_rest]
+    parts += _names([group for group in groups if len(group.points) and not group.is_rest])
     name = text_as_html(title)
     return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" viewBox="0 0 {_SIZE} {_SIZE}" '
@@ -81,14 +85,48 @@ def _linked(drawn: str, link: str) -> str:
     return f'<a href="{text_as_html(link)}">{drawn}</a>' if link else drawn
 
 
-def _name(group: Group) -> str:
-    """The name of a group at the point that is nearest to the median of its points, with an edge around the letters."""
-    places = _place(group.points)
-    middle = places[np.square(places - np.median(places, axis=0)).sum(axis=1).argmin()]
-    return (
-        f'<text x="{middle[0]:.1f}" y="{middle[1] + 5:.1f}" text-anchor="middle" fill="currentColor" '
+def _names(groups: Sequence[Group]) -> list[str]:
+    """The name of each group beside the point that is nearest to the median of its points, with an edge around it."""
+    marks = [(group.name, *_middle(group)) for group in groups]
+    return [
+        f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" fill="currentColor" '
         f'stroke="Canvas" stroke-width="4" stroke-linejoin="round" paint-order="stroke" pointer-events="none">'
-        f"{text_as_html(group.name)}</text>"
+        f"{text_as_html(name)}</text>"
+        for (name, _, _), (x, y) in zip(marks, places_beside(marks, _SIZE), strict=True)
+    ]
+
+
+def _middle(group: Group) -> tuple[float, float]:
+    places = _place(group.points)
+    x, y = places[np.square(places - np.median(places, axis=0)).sum(axis=1).argmin()].tolist()
+    return x, y
+
+
+def places_beside(marks: Sequence[tuple[str, float, float]], size: float) -> list[tuple[float, float]]:
+    """The middles of names beside their marks, over no mark and no other name while there is room.
+
+    Args:
+        marks: name, x and y of each; y grows downwards.
+        size: of the square that they lie in.
+    """
+    taken = [(x, y, 5.0, 5.0) for _, x, y in marks]
+    for name, x, y in marks:
+        across, down = len(name) * _WIDE / 2 + 2, _HIGH / 2
+        places = [
+            (x + right * (reach + across - down), y + below * reach, across, down)
+            for reach in _REACHES
+            for right, below in _DIRECTIONS
+        ]
+        taken.append(next((place for place in places if _is_free(place, taken, size)), places[0]))
+    return [(x, y) for x, y, _, _ in taken[len(marks) :]]
+
+
+def _is_free(place: _Box, taken: Sequence[_Box], size: float) -> bool:
+    x, y, across, down = place
+    return (
+        across <= x <= size - across
+        and down <= y <= size - down
+        and not any(abs(x - x2) < across + across2 and abs(y - y2) < down + down2 for x2, y2, across2, down2 in taken)
     )
 
 

@@ -1,6 +1,7 @@
 // The map of the collection: similar spans lie near each other. A lasso around some shows only these in the grid.
 
 import { Refused, choose, element, media, reasonOf, shown } from "./api.js";
+import { middlesOf, placesBeside } from "./numbers.js";
 
 const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat in another shape
   [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [160, 140, 20],
@@ -83,10 +84,10 @@ export class SpanMap {
     this.legend.replaceChildren(...items);
   }
 
-  place(point) { // in the canvas, in CSS pixels
+  place(point) { // in the canvas, in CSS pixels; on the map y grows upwards, as on that of v3s explore
     const side = Math.min(this.canvas.clientWidth, this.canvas.clientHeight) - 2 * MARGIN;
     const left = (this.canvas.clientWidth - side) / 2, top = (this.canvas.clientHeight - side) / 2;
-    return { side, left, top, x: left + point[0] * side, y: top + point[1] * side };
+    return { side, left, top, x: left + point[0] * side, y: top + (1 - point[1]) * side };
   }
 
   draw() {
@@ -101,7 +102,7 @@ export class SpanMap {
       const group = this.colours ? this.colours[number] : 0;
       const [red, green, blue] = colourOf(group);
       const colour = (255 << 24) | (blue << 16) | (green << 8) | red;
-      const x = Math.round((left + points[2 * number] / 65535 * side) * scale), y = Math.round((top + points[2 * number + 1] / 65535 * side) * scale);
+      const x = Math.round((left + points[2 * number] / 65535 * side) * scale), y = Math.round((top + (1 - points[2 * number + 1] / 65535) * side) * scale);
       for (const [row, from, to] of shapes[shapeOf(group)]) {
         const down = y + row;
         if (down >= 0 && down < height) pixels.fill(colour, down * width + Math.max(0, x + from), down * width + Math.min(width, x + to));
@@ -123,28 +124,23 @@ export class SpanMap {
     context.stroke();
   }
 
-  number(context) { // each cluster, in the middle of its points
-    const sums = new Map();
-    for (let point = 0; point < this.colours.length; point += 1) {
-      const sum = sums.get(this.colours[point]) ?? [0, 0, 0];
-      sum[0] += this.points[2 * point]; sum[1] += this.points[2 * point + 1]; sum[2] += 1;
-      sums.set(this.colours[point], sum);
-    }
+  number(context) { // each cluster, beside a point in its middle
+    const { points, colours, canvas, middles } = this;
+    if (middles?.points !== points || middles.colours !== colours) this.middles = { points, colours, of: middlesOf(points, colours) };
+    const marks = [...this.middles.of].map(([group, at]) => ({ name: group + 1, ...this.place([points[2 * at] / 65535, points[2 * at + 1] / 65535]) }));
     Object.assign(context, { font: "700 14px system-ui, sans-serif", textAlign: "center", textBaseline: "middle", lineWidth: 4, lineJoin: "round" });
-    const style = getComputedStyle(this.canvas);
-    for (const [group, [across, down, count]] of sums) {
-      if (group < 0) continue;
-      const { x, y } = this.place([across / count / 65535, down / count / 65535]);
-      context.strokeStyle = style.backgroundColor;
-      context.strokeText(group + 1, x, y);
-      context.fillStyle = style.color;
-      context.fillText(group + 1, x, y);
-    }
+    const style = getComputedStyle(canvas), places = placesBeside(marks, canvas.clientWidth, canvas.clientHeight);
+    context.strokeStyle = style.backgroundColor;
+    context.fillStyle = style.color;
+    marks.forEach(({ name }, at) => {
+      context.strokeText(name, places[at].x, places[at].y);
+      context.fillText(name, places[at].x, places[at].y);
+    });
   }
 
   at(event) { // a place on the map, each side 0 to 1
     const box = this.canvas.getBoundingClientRect(), { side, left, top } = this.place([0, 0]);
-    return [(event.clientX - box.left - left) / side, (event.clientY - box.top - top) / side];
+    return [(event.clientX - box.left - left) / side, 1 - (event.clientY - box.top - top) / side];
   }
 
   nearest([x, y]) { // the row of the point there, or -1
