@@ -436,6 +436,63 @@ def test_what_an_address_asks_for_in_vain_is_said_and_seen(spans_page: str, wind
     assert page.locator("[data-asked]").count() == 0
 
 
+def test_on_the_map_y_grows_upwards(spans_page: str, window: Open) -> None:
+    """As on that of v3s explore, which draws the same points; every point is seen where it belongs."""
+    page = window(spans_page, path="?view=map")
+    until(lambda: page.locator(".legend li").count())
+    asked = page.evaluate(
+        """async () => {
+            const points = new Uint16Array(await (await fetch('/api/map')).arrayBuffer());
+            const canvas = document.querySelector('#map canvas'), { width, height } = canvas;
+            const side = Math.min(width, height) - 24, context = canvas.getContext('2d');
+            const seen = (x, y) => context.getImageData(Math.round(x), Math.round(y), 1, 1).data[3] > 0;
+            return Array.from({ length: points.length / 2 }, (_, row) => seen(
+                (width - side) / 2 + points[2 * row] / 65535 * side,
+                (height - side) / 2 + (1 - points[2 * row + 1] / 65535) * side));
+        }"""
+    )
+    assert asked == [True] * 32
+
+
+def test_numbers_of_clusters_hide_no_point_and_no_other_number(spans_page: str, window: Open) -> None:
+    page = window(spans_page)
+    marks = [{"name": number + 1, "x": 100 + 9 * (number % 3), "y": 14 + 8 * (number // 3)} for number in range(9)]
+    places = page.evaluate("async (marks) => (await import('/static/numbers.js')).placesBeside(marks, 400, 300)", marks)
+    boxes = [(place["x"], place["y"], 5, 6) for place in places]
+    for number, (x, y, across, down) in enumerate(boxes):
+        others = boxes[:number] + [(mark["x"], mark["y"], 3, 3) for mark in marks]
+        assert all(abs(x - other[0]) >= across + other[2] or abs(y - other[1]) >= down + other[3] for other in others)
+        assert y >= 6
+    middles = page.evaluate(
+        """async () => [...(await import('/static/numbers.js'))
+            .middlesOf([0, 0, 9, 9, 1, 1, 2, 2, 5, 5], [1, 0, 1, 1, -1])]"""
+    )
+    assert middles == [[0, 1], [1, 2]]
+
+
+def test_with_many_classes_training_stays_in_sight(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address)
+        headers = "{'Content-Type': 'application/json'}"
+        post = f"(body) => fetch('/api/classes', {{ method: 'POST', headers: {headers}, body }})"
+        for number in range(60):
+            page.evaluate(post, f'{{"name": "class {number:02}"}}')
+        until(lambda: page.locator("#classes li").count() == 60)
+        for place in ("#train", "#undo"):
+            assert page.locator(place).bounding_box()["y"] < 870  # type: ignore[index]
+        page.locator("#grid .tile").nth(2).click()
+        page.wait_for_selector("#player:not([hidden])")
+        page.evaluate("scrollTo(0, 0)")
+        assert page.locator("#train").bounding_box()["y"] < 870  # type: ignore[index]
+        page = window(address, width=320)
+        until(lambda: page.locator("#classes li").count() == 60)
+        box = page.locator("#labels").bounding_box()
+        assert box is not None
+        assert box["height"] < 140
+        excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert excess == 0
+
+
 def test_a_token_opens_the_page_elsewhere_and_nothing_else_does(files: Path, window: Open, browser: Browser) -> None:
     with serving(files, "--host", "0.0.0.0") as address:
         assert "0.0.0.0" not in address
