@@ -59,6 +59,14 @@ def test_the_next_class_is_typed_while_one_is_on_its_way(files: Path, window: Op
         page.keyboard.press("Enter")
         until(page.locator("#message").is_visible)
         assert page.locator("#new-class input").input_value() == "=run"  # to be corrected
+        page.locator("#grid .tile").nth(0).focus()
+        for name in ("walk", "run"):  # "walk" is there already, and "run" replaces it
+            page.keyboard.press("n")
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+            until(lambda: "there already" in page.locator("#message").inner_text())
+        page.wait_for_selector("#classes >> text=run")
+        assert page.locator("#classes button").count() == 2
 
 
 def test_keys_are_not_for_the_page_behind_the_list_of_keys(spans_page: str, window: Open) -> None:

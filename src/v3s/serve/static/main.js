@@ -194,7 +194,7 @@ new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !find("
 
 const KEYS = {
   "?": () => find("#help").showModal(),
-  n: () => find("#new-class input").focus(),
+  n: () => { const input = find("#new-class input"); input.focus(); input.select(); }, // what was refused is replaced
   t: () => labels.train(),
   u: () => labels.undoLast(),
   0: () => giveLabel(null, { byKey: true }),
