@@ -241,6 +241,28 @@ def test_unfinished_shard_does_not_count(small_videos: Path, tmp_path: Path, mon
         assert path.read_bytes() == (tmp_path / "store/shards" / path.name).read_bytes()
 
 
+def test_a_store_that_is_replaced_counts_only_when_it_is_whole(
+    small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while --overwrite removes the old shards leaves some of them: no command takes those for all videos."""
+    monkeypatch.setattr(prepare_module, "VIDEOS_PER_SHARD", 6)
+    run(small_videos, tmp_path / "store")
+
+    def killed(folder: Path, **_: object) -> None:
+        for suffix in ("bin", "jsonl"):
+            (folder / f"00001.{suffix}").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(small_videos, tmp_path / "store", overwrite=True)
+    with pytest.raises(ValueError, match="unfinished store"):
+        open_store(tmp_path / "store")
+    run(small_videos, tmp_path / "store")
+    assert len(open_store(tmp_path / "store").files) == 16
+
+
 def test_gap_between_shards_costs_no_other_shard(
     small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
                 "choose another --out, or use --overwrite to replace it"
             )
     elif is_store(folder):
+        (folder / UNFINISHED).touch()  # a part of the old store never counts as a whole one
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     elif not is_free(folder):
         raise ValueError(f"{folder} is not empty and is not a store; choose another folder with --out")
