@@ -150,6 +150,21 @@ def test_a_full_disk_leaves_what_was_there(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"p.csv": "before"}
 
 
+def test_events_take_their_place_only_after_the_rows_that_make_them(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """Rows that fit into a buffer, but not onto the disk: neither is there, and earlier ones are where they were."""
+    out, events = tmp_path / "rows.csv", tmp_path / "events.csv"
+    with full_disk(1000), pytest.raises(SaveError, match="cannot be written"):
+        write_predictions(out, events, spans("a" * 50), k=2, unsure_below=0.5)
+    assert list(tmp_path.iterdir()) == []
+    write_predictions(out, events, spans("ab"), k=2, unsure_below=0.5)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_disk(1000), pytest.raises(SaveError, match="cannot be written"):
+        write_predictions(out, events, spans("a" * 50), k=2, unsure_below=0.5)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     """A million spans take no more memory than the buffer of a file."""
     sizes: list[int] = []

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -173,7 +174,7 @@ def write_predictions(
             if events is None:
                 tally.num_events = sum(1 for _ in joined)
             else:
-                keep(write_keeping(events, partial(write_events, joined)))
+                keep(write_keeping(events, partial(write_events, _then_on_disk(joined, opened))))
 
     def write_events(joined: Iterator[Event], rows: Path) -> None:
         assert events is not None
@@ -190,6 +191,13 @@ def write_predictions(
 
     keep(write_keeping(out, write))
     return tally
+
+
+def _then_on_disk(events: Iterable[Event], opened: TextIO) -> Iterator[Event]:
+    """Yield events; after the last one, the rows that they come from are on the disk, else no file takes its place."""
+    yield from events
+    opened.flush()
+    os.fsync(opened.fileno())
 
 
 def _cells(span: Prediction | Event, name: str, probability: float) -> tuple[str, float, float, str, float]:
