@@ -369,3 +369,10 @@ def test_overwriting_that_was_killed_begins_again(folder: Path, monkeypatch: pyt
         open_vectors(folder)
     store_vectors(folder, unit_vectors(30, 24, 1), overwrite=True)
     assert (len(open_vectors(folder)), labels.read_text()) == (30, "precious")
+
+
+def test_the_same_vectors_are_the_same_bytes(tmp_path: Path) -> None:
+    """The order of metadata, too, which the library shuffles."""
+    rows = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    written = {shard_path(store_vectors(tmp_path / f"{number}", rows), 0).read_bytes() for number in range(12)}
+    assert len(written) == 1

@@ -13,6 +13,7 @@ After ``v3s embed --append`` the names of list and shards contain a number, see 
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,17 @@ def save_shard(folder: Path, number: int, shard: Shard, description: Description
         "stamp": description.stamp,
         "checksum": checksum_of(shard),
     }
-    write_whole(shard_path(folder, number, description.generation), save(tensors, metadata))
+    content = _with_metadata_in_order(save(tensors, metadata))
+    write_whole(shard_path(folder, number, description.generation), content)
+
+
+def _with_metadata_in_order(content: bytes) -> bytes:
+    """The content of a safetensors file; the library writes metadata in another order each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(start - 8)
+    return b"".join((content[:8], text, memoryview(content)[start:]))
 
 
 def read_shard(folder: Path, number: int, description: Description, *, verify: bool = True) -> Shard:
