@@ -376,3 +376,21 @@ def test_the_same_vectors_are_the_same_bytes(tmp_path: Path) -> None:
     rows = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     written = {shard_path(store_vectors(tmp_path / f"{number}", rows), 0).read_bytes() for number in range(12)}
     assert len(written) == 1
+
+
+@pytest.mark.parametrize("column", ["vectors", "lengths"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_numbers_that_are_not_finite_are_refused_by_the_name_of_their_file(
+    tmp_path: Path, column: str, value: float, dtype: str
+) -> None:
+    """Also with a right checksum: every command refuses them alike, and merge and index never carry them on."""
+    folder = store_vectors(tmp_path, unit_vectors(10, 8, seed=0), dtype=dtype)
+    description = read_description(folder)
+    shard = open_vectors(folder).shards[1]
+    columns = {"vectors": shard.vectors.clone(), "lengths": torch.ones(len(shard.vectors))}
+    columns[column][1] = abs(value) if column == "lengths" else value
+    save_shard(folder, 1, replace(shard, **columns), description)
+    with pytest.raises(VectorsError, match=r"shard-00001\.safetensors: contains NaN or infinity; run v3s embed again"):
+        open_vectors(folder)
+    assert len(open_vectors(folder, verify=False)) == 10
