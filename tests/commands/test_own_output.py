@@ -28,8 +28,8 @@ def test_outputs_inside_of_the_data_folder(
     video, run, alone = str(data / before.paths[0]), str(pretrained), ["--workers=0", "--device=cpu"]
     inside = str(data / Path(before.paths[0]).parent)  # beside training videos
     ran(capsys, "explain", video, f"--backbone={run}", f"--out={data / 'why'}", "--device=cpu")
-    ran(capsys, "explain", video, f"--backbone={run}", f"--out={inside}", "--device=cpu")
-    ran(capsys, "explain", video, f"--backbone={run}", f"--out={data}", "--device=cpu")
+    for copied in (inside, data):  # by a person
+        shutil.copytree(data / "why", copied, dirs_exist_ok=True)
     vectors = str(data / "vectors")
     ran(capsys, "embed", str(data), f"--backbone={run}", f"--out={vectors}", "--num-clips=1", "--export=csv", *alone)
     ran(capsys, "search", video, f"--in={vectors}", f"--page={data / 'search.html'}", f"--out={data / 'search.json'}")

@@ -134,6 +134,18 @@ def test_files_of_an_explanation(run: Path, video: VideoIndex, tmp_path: Path) -
     assert facts["predicted"] in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_folder_of_others_is_left_as_it_is(run: Path, video: VideoIndex, tmp_path: Path) -> None:
+    config = ExplainConfig(video=video.path, backbone=str(run), out=str(tmp_path), device="cpu")
+    explain(config, console=quiet())
+    explain(config, console=quiet())  # its own files are replaced
+    (tmp_path / "explain.json").write_text("{}")  # of another program
+    (tmp_path / "overlay.mp4").write_text("precious")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"which contains something else than v3s explain writes; give a new or empty"):
+        explain(config, console=quiet())
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_the_sheet_shows_frames_above_heat_maps(run: Path, video: VideoIndex, tmp_path: Path) -> None:
     config = ExplainConfig(
         video=video.path, backbone=str(run), out=str(tmp_path), device="cpu", precision="fp32", stage="conv3"
@@ -160,7 +172,8 @@ def test_a_short_video_repeats_its_last_frame(run: Path, tmp_path: Path) -> None
     explanation = explain_clip(open_subject(run), short)
     assert explanation.frames == (0, 1, 2, 3, 4, 4, 4, 4)
     assert torch.equal(explanation.clip[4], explanation.clip[7])
-    page = explain(ExplainConfig(video=str(path), backbone=str(run), out=str(tmp_path), device="cpu"), console=quiet())
+    config = ExplainConfig(video=str(path), backbone=str(run), out=str(tmp_path / "out"), device="cpu")
+    page = explain(config, console=quiet())
     assert "the last frame is repeated 3 times" in page.read_text()
     message = r"start is 1; a clip of 8 frames in a video of 5 must start at frame 0 to 0"
     with pytest.raises(ValueError, match=message):

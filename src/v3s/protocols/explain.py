@@ -16,6 +16,7 @@ from v3s.data.letterbox import untransformed
 from v3s.data.views import View
 from v3s.features.encoder import Feature
 from v3s.features.saved import describe_trained, load_backbone, load_pretext_model
+from v3s.files.own import require_own
 from v3s.files.text import say
 from v3s.files.times import parse_time, time_text
 from v3s.files.weights import fingerprint
@@ -142,15 +143,15 @@ def explain(config: ExplainConfig, *, console: Console | None = None) -> Path:
 
     Raises:
         CheckpointError: the folder does not contain a trained model.
-        ValueError: the video cannot be read, the start is out of range, or the head, class or stage does not exist;
-            the message lists those that exist.
+        ValueError: the folder contains something else, the video cannot be read, the start is out of range, or the
+            head, class or stage does not exist; the message lists those that exist.
     """
-    console = console or Console()
+    console, out = console or Console(), Path(config.out)
+    require_own(out / "explain.json", command="v3s explain")
     subject = open_subject(config.backbone, choose_compute(config.device, config.precision))
     video = subject.view.sample(index_video(config.video))
     start = None if config.start is None else _start_frame(video, subject.view, parse_time(config.start, "start"))
     explanation = explain_clip(subject, video, head=config.head, target=config.target, stage=config.stage, start=start)
-    out = Path(config.out)
     overlaid = overlay(explanation.clip, explanation.heat)
     film, sheet = mp4(overlaid, video.fps), png(contact_sheet(explanation.clip, overlaid))
     films = [("Clip", mp4(explanation.clip, video.fps)), ("Heat map", film)]

@@ -15,6 +15,7 @@ from v3s.data.lists.folder import _OWN_OUTPUT, find_files, video_files
 from v3s.data.lists.listfile import read_list
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import list_videos
+from v3s.files.own import _KEYS
 from v3s.protocols import explain
 from v3s.video.container import ENDINGS
 
@@ -103,6 +104,7 @@ def test_marks_of_output_are_those_that_commands_write() -> None:
     assert {"epochs", "out", "overwrite"} <= {item.name for item in fields(demo.DemoConfig)}
     source = inspect.getsource(explain)
     assert all(f'"{name}"' in source for name in ("overlay.mp4", "overlay.gif", "explain.json", "no_evidence"))
+    assert _OWN_OUTPUT.keys() <= _KEYS.keys()
 
 
 def test_every_module_that_writes_videos_is_known() -> None:

@@ -1,6 +1,5 @@
 """A folder of videos, nested in any way, with no lists."""
 
-import json
 import os
 import shlex
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from v3s.data.store_folder import is_store, open_store
+from v3s.files.own import is_own
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
 from v3s.video.stills.folder import frame_files, is_picture
@@ -18,14 +18,13 @@ from v3s.video.stills.source import STACK_ENDINGS
 
 _ENDINGS = ENDINGS | STACK_ENDINGS
 _OWN_OUTPUT = {
-    "cutouts.json": ({"written_by", "cutouts"}, {"cutouts.json"}),
-    "demo.json": ({"epochs", "out", "overwrite"}, {"changing_speed.mp4"}),
-    "explain.json": ({"backbone", "fingerprint", "no_evidence"}, {"overlay.gif", "overlay.mp4"}),
+    "cutouts.json": {"cutouts.json"},
+    "demo.json": {"changing_speed.mp4"},
+    "explain.json": {"overlay.gif", "overlay.mp4"},
 }
-"""By a file that v3s writes before its videos: keys of it, and what it writes beside it, or that file itself."""
+"""By a file that v3s writes before its videos: what it writes beside it, or that file itself."""
 _OWN_FOLDERS = {"cutouts.json", "demo.json"}
 """Those of them that a command writes only into a folder that is all its own."""
-_MOST_MARK_BYTES = 1 << 20
 _MOST_LEVELS = 200  # of folders in folders
 
 
@@ -221,14 +220,7 @@ def _are_frames(folder: Path) -> bool:
 
 def own_output(mark: Path) -> set[str]:
     """The videos that v3s wrote beside a file such as demo.json; empty if it did not write that file."""
-    keys, videos = _OWN_OUTPUT[mark.name]
-    try:
-        if not mark.is_file() or mark.stat().st_size > _MOST_MARK_BYTES:
-            return set()
-        written = json.loads(mark.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return set()
-    return videos if isinstance(written, dict) and keys <= written.keys() else set()
+    return _OWN_OUTPUT[mark.name] if is_own(mark) else set()
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
