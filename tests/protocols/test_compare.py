@@ -153,6 +153,18 @@ def test_backbones_that_are_done_are_not_computed_again(
     assert len(set(computed)) == 4
 
 
+def test_a_folder_of_others_is_left_as_it_is(config: CompareConfig, tmp_path: Path) -> None:
+    for content in ({"compare.html": "precious"}, {"compare.json": "{}"}, {"rows/a.json": "{}", "a.mp4": "film"}):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in content.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_text(text)
+        before = sorted(out.rglob("*"))
+        with pytest.raises(ValueError, match=r"contains something else than v3s compare writes; give a new or empty"):
+            compare(replace(config, out=str(out)), console=QUIET)
+        assert sorted(out.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -21,6 +21,7 @@ from v3s.features.encoder import LAST, Encoder, Feature, open_encoder
 from v3s.features.hub import HUGGING_FACE
 from v3s.features.source import RANDOM, ClipCountOptions
 from v3s.files.lock import only_writer
+from v3s.files.own import require_own
 from v3s.files.reading import read_as, read_json
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import json_as_bytes, write_files, write_json
@@ -79,10 +80,11 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
         console: where to report; the terminal by default.
 
     Raises:
-        ValueError: a backbone does not exist or is given twice by two names, a part of the videos is empty or has no
-            labels, or a network's output contains NaN or infinity.
+        ValueError: the folder contains something else, a backbone does not exist or is given twice by two names, a
+            part of the videos is empty or has no labels, or a network's output contains NaN or infinity.
     """
     console, folder = console or Console(), Path(config.out)
+    require_own(folder / f"{_NAME}.json", _ROWS, _SPLIT, command="v3s compare")
     names = _with_random(config.backbones)
     _check_different(config, names)
     with only_writer(folder):
@@ -104,9 +106,9 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
         )
         write_files(
             {
+                folder / f"{_NAME}.json": json_as_bytes(_description(config, found, parts)),  # first: it marks the rest
                 folder / f"{_NAME}.html": comparison_page(found).encode(),
                 folder / f"{_NAME}.md": comparison_markdown(found).encode(),
-                folder / f"{_NAME}.json": json_as_bytes(_description(config, found, parts)),
             }
         )
     title = f"{counted(len(found.test_groups), 'test video')}, {counted(found.num_train, 'training video')}"
