@@ -83,15 +83,19 @@ def test_a_command_needs_its_own_options(name: str) -> None:
     [
         ("a.avi", None, "a.avi", r"out is a\.avi, which is also data and would be replaced"),
         ("link.csv", None, "list.csv", r"out is link\.csv, which is also data and would be replaced"),
-        ("videos/b.avi", None, "videos", r"out is videos/b\.avi, a file in data \(videos\), which would be replaced"),
-        ("new.csv", "recognizer/config.json", "a.avi", r"events is recognizer/config\.json, a file in recognizer"),
+        ("videos/b.avi", None, "videos", r"out is videos/b\.avi, which exists and is no result"),
+        ("new.csv", "recognizer/config.json", "a.avi", r"events is recognizer/config\.json, which exists and is no"),
         ("new.csv", "videos/../new.csv", "a.avi", r"out and events are both new\.csv; give two files"),
         ("link.csv", "list.csv", "a.avi", r"out and events are both link\.csv; give two files"),
         ("videos/old.csv", "videos/new.csv", "videos", None),  # a result is replaced by the next one
-        ("videos/labels/labels.csv", None, "videos", r"out is videos/labels/labels\.csv, a file in data"),
-        ("videos/labels/labels-2.csv", None, "videos", r"out is videos/labels/labels-2\.csv, a file in data"),
-        ("videos/index.json", None, "videos", r"out is videos/index\.json, a file in data"),
-        ("videos/videos.3.jsonl", None, "videos", r"out is videos/videos\.3\.jsonl, a file in data"),
+        ("videos/labels/labels.csv", None, "videos", r"out is videos/labels/labels\.csv, which exists and is no"),
+        ("videos/labels/labels-2.csv", None, "videos", r"out is videos/labels/labels-2\.csv, which exists and is no"),
+        ("videos/index.json", None, "videos", r"out is videos/index\.json, which exists and is no"),
+        ("videos/videos.3.jsonl", None, "videos", r"out is videos/videos\.3\.jsonl, which exists and is no"),
+        ("videos/b.avi", None, "a.avi", r"out is videos/b\.avi, which exists and is no result by its name"),
+        ("new.csv", "stack.TIF", "a.avi", r"events is stack\.TIF, which exists and is no result by its name"),
+        ("film.csv", None, "a.avi", r"out is film\.csv, which exists and is no result by its name"),
+        ("old.CSV", None, "a.avi", None),
     ],
 )
 def test_an_output_is_no_input(
@@ -102,7 +106,10 @@ def test_an_output_is_no_input(
     for name in ("a.avi", "list.csv", "recognizer/config.json", *(f"videos/{name}" for name in of_videos)):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("precious")
+    for name in ("stack.TIF", "old.CSV"):
+        Path(name).write_text("precious")
     Path("link.csv").symlink_to("list.csv")
+    Path("film.csv").symlink_to("videos/b.avi")
     expected = pytest.raises(ValueError, match=message) if message else nullcontext()
     with expected:
         v3s.PredictConfig(data=data, recognizer="recognizer", out=out, events=events)

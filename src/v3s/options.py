@@ -97,7 +97,7 @@ _LONGEST_NAME = 255  # bytes that a file system allows for one name
 
 _RESULTS = (".json", ".jsonl", ".csv", ".html")
 _NO_RESULTS = re.compile(
-    r"(config|manifest|vectors|store|index|job|explain|cutouts)\.json|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl"
+    r"(config|manifest|vectors|store|index|job|explain|cutouts|demo|compare)\.json|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl"
     r"|(labels|train|test)(-\d+)?\.csv"
 )
 """Files of runs, stores and collections, and labels by hand, which have the endings of results."""
@@ -106,9 +106,11 @@ _NO_RESULTS = re.compile(
 def require_files(config: Any, *names: str) -> None:
     """Check that output files can be made, before hours of work rather than after; None is allowed.
 
+    Only a result is replaced, by its name: never a video, weights, or a list of labels.
+
     Raises:
-        ValueError: one of these options is a folder, lies where no file can be made, or would replace what the command
-            reads or another of its files.
+        ValueError: one of these options is a folder, lies where no file can be made, or would replace what is no
+            result, what the command reads or another of its files.
     """
     for name in names:
         if (value := getattr(config, name)) is not None:
@@ -119,10 +121,18 @@ def require_files(config: Any, *names: str) -> None:
             for other, given in others.items():
                 if isinstance(given, str) and given:
                     _require_apart(name, value, other, given, both_written=other in names)
+            if os.path.isfile(value) and not _is_result(value):
+                raise ValueError(f"{name} is {value}, which exists and is no result by its name; give another file")
+
+
+def _is_result(path: str) -> bool:
+    """Whether a file may be replaced: by its name, and by that of the file to which a link leads."""
+    names = (os.path.basename(each).lower() for each in (path, os.path.realpath(path)))
+    return all(name.endswith(_RESULTS) and not _NO_RESULTS.fullmatch(name) for name in names)
 
 
 def _require_apart(name: str, path: str, other: str, given: str, *, both_written: bool) -> None:
-    """Refuse an output that is another output, an input, or a file in a folder that is read, unless it is a result."""
+    """Refuse an output that is another output, or an input."""
     place = os.path.realpath(path)
     if both_written and place == os.path.realpath(given):
         raise ValueError(f"{name} and {other} are both {path}; give two files")
@@ -130,9 +140,6 @@ def _require_apart(name: str, path: str, other: str, given: str, *, both_written
         return
     if os.path.samefile(path, given):
         raise ValueError(f"{name} is {path}, which is also {other} and would be replaced; give another file")
-    is_result = path.endswith(_RESULTS) and not _NO_RESULTS.fullmatch(os.path.basename(place))
-    if os.path.isdir(given) and place.startswith(os.path.realpath(given) + os.sep) and not is_result:
-        raise ValueError(f"{name} is {path}, a file in {other} ({given}), which would be replaced; give another file")
 
 
 def require_folders(config: Any, *names: str) -> None:
