@@ -109,14 +109,16 @@ def test_compressed_signed(tmp_path: Path, film: Film, write_dicom: Write, pictu
     [
         ({"data": b""}, "it holds no pictures: it is a report, or is cut short"),
         ({"syntax": "MPEG4HP41"}, "its pictures are compressed as MPEG-4 AVC/H.264 High Profile"),
-        ({"NumberOfFrames": 10**6}, "it states 1000000 frames, more than it has bytes"),
+        ({"NumberOfFrames": 10**6, "syntax": "JPEGLSLossless"}, "it states 1000000 frames, more than it has bytes"),
         ({"Rows": 60000, "Columns": 60000}, "its pictures have 60000x60000 pixels"),
         (
             {"syntax": "DeflatedExplicitVRLittleEndian"},
             "as Deflated Explicit VR Little Endian, which is not read",
         ),
         ({"content": b"text"}, "it is not a DICOM file"),
-        ({"NumberOfFrames": 8}, "; 4 of 8 frames are good"),
+        ({"NumberOfFrames": 8}, "it states 8 frames and holds 4; correct NumberOfFrames, or export it again"),
+        ({"NumberOfFrames": 0}, "it states 0 frames and holds 4; correct NumberOfFrames, or export it again"),
+        ({"NumberOfFrames": 0, "syntax": "JPEGLSLossless"}, "it states 0 frames and holds some"),
         ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -21,7 +21,8 @@ DICOM_ENDINGS = frozenset({".dcm", ".dicom"})
 
 _MOST_HEADER_BYTES = 1 << 16  # of an element: larger ones, such as all pixels, stay in the file until they are needed
 _SYNTAX = "1.2.840.10008.1.2"
-_AS_ARRAYS = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2", "5"))}  # no compression, RLE
+_PLAIN = {_SYNTAX, *(f"{_SYNTAX}.{number}" for number in ("1", "2"))}  # no compression
+_AS_ARRAYS = {*_PLAIN, f"{_SYNTAX}.5"}  # and RLE
 _CODECS = {
     **{f"{_SYNTAX}.4.{number}": "mjpeg" for number in (50, 51, 57, 70)},
     **{f"{_SYNTAX}.4.{number}": "jpegls" for number in (80, 81)},
@@ -84,10 +85,23 @@ def _num_frames(file: Any) -> int:
         raise ValueError(f"its pictures are compressed as {syntax.name}, which is not read; convert it to JPEG or RLE")
     if not 0 < int(file.Rows) * int(file.Columns) <= MAX_PIXELS:
         raise ValueError(f"its pictures have {file.Columns}x{file.Rows} pixels; at most {MAX_PIXELS} are read")
-    num_frames = int(file.get("NumberOfFrames") or 1)
-    if num_frames < 1:
-        raise ValueError(f"it states {num_frames} frames")
+    stated = file.get("NumberOfFrames")
+    num_frames = 1 if stated in (None, "") else int(stated)  # absent from a single picture
+    num_held = _num_held(file) if syntax in _PLAIN else None
+    if num_frames < 1 or (num_held is not None and num_frames > num_held):
+        there = "some" if num_held is None else f"{num_held}"
+        raise ValueError(f"it states {num_frames} frames and holds {there}; correct NumberOfFrames, or export it again")
     return num_frames
+
+
+def _num_held(file: Any) -> int:
+    """How many pictures without compression the pixel data have the bytes of; they are not read."""
+    element = file.get_item("PixelData", keep_deferred=True)
+    num_bytes = element.length if hasattr(element, "length") else len(element.value)
+    num_bits = int(file.Rows) * int(file.Columns) * int(file.SamplesPerPixel) * int(file.BitsAllocated)
+    if file.PhotometricInterpretation == "YBR_FULL_422":  # two pixels share their colour
+        num_bits = num_bits * 2 // 3
+    return 8 * int(num_bytes) // max(num_bits, 1)
 
 
 def _plain_frames(path: str, file: Any, wanted: list[int]) -> Iterator[VideoFrame]:
