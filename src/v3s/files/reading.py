@@ -131,6 +131,10 @@ def lines_of(text: str) -> Iterator[str]:
         start = end + 1
 
 
+BLANKS = " \t\r\n"
+"""What separates words and lines of a list, as in `str.strip`; other white space may be part of a name."""
+
+
 def read_lines(path: Path) -> Iterator[str]:
     """Read the lines of a list or a table one by one, as they are; bytes that are not UTF-8 are kept as in file names.
 

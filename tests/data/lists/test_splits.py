@@ -9,6 +9,7 @@ import pytest
 
 from v3s.data.lists.folder import video_files
 from v3s.data.lists.hmdb51 import plain_name
+from v3s.data.lists.listfile import read_list
 from v3s.data.lists.splits import list_videos
 
 
@@ -316,3 +317,14 @@ def test_splits_that_are_not_lists(shared: Path, tmp_path: Path) -> None:
         list_videos(data, splits=shared / "data/splits/aslan")
     with pytest.raises(ValueError, match="absent does not exist"):
         list_videos(data, splits=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\xa0"])
+def test_only_blanks_separate_words_and_only_line_ends_lines(tmp_path: Path, character: str) -> None:
+    """What Python counts as white space besides may be part of a name: it neither makes a label nor another line."""
+    name, file = f"a.mp4{character}b.mp4", tmp_path / "list.txt"
+    for text in (f"{name}\n", f"{name} x\n", f"{name}\tx\r\n", f"{name},x\r", f"path,start,end,label\n{name},0,1,x\n"):
+        file.write_text(f"{text}c{character} x\n" if "start" not in text else text, encoding="utf-8", newline="")
+        first, *rest = read_list(file, tmp_path).entries
+        assert (first.names, first.label) == ((name,), "x" if "x" in text else None)
+        assert [(entry.names, entry.label) for entry in rest] == [((f"c{character}",), "x")] * ("start" not in text)

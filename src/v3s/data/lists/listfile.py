@@ -11,14 +11,14 @@ from v3s.data.lists.folder import names_video
 from v3s.data.lists.listing import ListedVideo, Listing, class_order, numbered_lines
 from v3s.data.lists.remote import names_remote_video
 from v3s.data.lists.spans import Bounds
-from v3s.files.reading import read_lines
+from v3s.files.reading import BLANKS, read_lines
 from v3s.files.remote.address import is_url
 from v3s.files.times import parse_time
 from v3s.files.writing import Writer, write_atomically
 
 _HEADERS = (["path"], ["path", "label"])
 _SPANS = ("path", "start", "end")
-_SPECIAL = frozenset('", \r\n')
+_SPECIAL = frozenset(f'",{BLANKS}')
 
 
 def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_video) -> Listing:
@@ -68,9 +68,10 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     try:
         for row in rows:
             begins = rows.line_num + 1
-            if not any(cell.strip() for cell in row) or [cell.strip().lower() for cell in row] == first:
+            cells = [cell.strip(BLANKS) for cell in row]
+            if not any(cells) or [cell.lower() for cell in cells] == first:
                 continue
-            entries.append(_span(f"{file}, line {rows.line_num}", [cell.strip() for cell in row], len(first)))
+            entries.append(_span(f"{file}, line {rows.line_num}", cells, len(first)))
     except csv.Error as error:
         raise ValueError(f'{file}: the quote (") in line {begins:,} is not closed ({error}); close it') from error
     if not entries:
@@ -164,7 +165,7 @@ def _readings(line: str) -> Iterator[tuple[str, str]]:
         yield name, labels[0] if len(labels) == 1 else ""
     if "," in line:
         *path, label = next(csv.reader([line], skipinitialspace=True))
-        yield ",".join(path).strip(), label.strip()
-    if len(words := line.rsplit(maxsplit=1)) == 2:
-        yield words[0], words[1]
+        yield ",".join(path).strip(BLANKS), label.strip(BLANKS)
+    if (last := max(line.rfind(" "), line.rfind("\t"))) > 0:
+        yield line[:last].rstrip(BLANKS), line[last + 1 :]
     yield line, ""

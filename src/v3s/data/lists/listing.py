@@ -9,7 +9,7 @@ from typing import Literal
 from v3s.data.lists.folder import folder_label, video_files
 from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
-from v3s.files.reading import read_lines
+from v3s.files.reading import BLANKS, read_lines
 from v3s.options import require_regular
 
 Subset = Literal["train", "test", "all"]
@@ -91,7 +91,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     require_regular(file)
     lines = enumerate(read_lines(file), start=1)
     for number, line in lines:
-        if line.isspace():
+        if not line.strip(BLANKS):
             continue
         is_open = line.startswith('"') and line.count('"') % 2 == 1
         while is_open and len(line) < _LONGEST_ENTRY and (more := next(lines, None)):
@@ -99,7 +99,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
             is_open = more[1].count('"') % 2 == 0
         if is_open:
             raise ValueError(f'{file}: the quote (") in line {number:,} is not closed; close it')
-        yield number, line.strip()
+        yield number, line.strip(BLANKS)
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:

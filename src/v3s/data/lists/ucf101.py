@@ -53,7 +53,7 @@ def _read_lines(file: Path, classes: dict[int, str]) -> list[ListedVideo]:
 
 def _split_number(line: str) -> tuple[str, int | None]:
     """Split off the class number at the end of a line, if there is one."""
-    match = re.fullmatch(r"(.+?)\s+(\d{1,9})", line)
+    match = re.fullmatch(r"(.+?)[ \t]+(\d{1,9})", line)
     return (match[1], int(match[2])) if match else (line, None)
 
 
