@@ -1,6 +1,7 @@
 """Merging vectors: the parts of a list give the list's own folder, and incompatible vectors are refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from v3s.cli import main, read_config
 from v3s.data.lists.splits import list_videos
 from v3s.data.synthetic import make_clips
+from v3s.files.writing import partial_path
 from v3s.vectors.collection import Vectors, open_vectors, shard_path
 from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed, take_shard
@@ -140,6 +142,16 @@ def test_a_stopped_merge_resumes(config: EmbedConfig, tmp_path: Path) -> None:
     before = rows(merge(both, console=QUIET)).clone()
     shard_path(tmp_path / "all", 2).unlink()
     assert torch.equal(rows(merge(both, console=QUIET)), before)
+
+
+def test_the_next_merge_removes_what_a_killed_one_left(config: EmbedConfig, tmp_path: Path) -> None:
+    parts = embed_parts(config, 2)
+    for process in (2**22 + 1, os.getpid()):  # no such process; one with the number of this one
+        left = partial_path(tmp_path / "whole", process)
+        (left / "0").mkdir(parents=True)
+        (left / "0" / "rows").touch()
+    merge(MergeConfig(parts=parts, out=config.out), console=QUIET)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole-1", "whole-2", "whole"}
 
 
 def test_on_the_command_line(config: EmbedConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

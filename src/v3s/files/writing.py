@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from filecmp import cmp
 from hashlib import sha256
 from itertools import count
@@ -131,6 +131,30 @@ def partial_path(path: Path, process: int) -> Path:
     return path.with_name(f"{_partial_name(path)}{process}.part")
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A new folder for what is needed until ``path`` is written; what killed processes have left of theirs is removed.
+
+    Raises:
+        SaveError: it cannot be made.
+    """
+    folder = partial_path(path.absolute(), os.getpid())
+    try:
+        made = _make_folder(folder.parent)
+        _remove_leftovers(path.absolute())
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process with the same number
+        folder.mkdir()
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for each in reversed(made):
+            with suppress(OSError):  # it is not empty
+                each.rmdir()
+
+
 def _partial_name(path: Path) -> str:
     """How the names of partly written forms of a file begin, if processes of this machine write them."""
     name = path.name
@@ -145,7 +169,11 @@ def _remove_leftovers(path: Path) -> None:
     with suppress(OSError):  # a folder that cannot be listed may still be written to
         for name in os.listdir(path.parent):
             if name.startswith(begins) and not _is_running(name[len(begins) :].removesuffix(".part")):
-                (path.parent / name).unlink()
+                left = path.parent / name
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
 
 
 def _is_running(process: str) -> bool:

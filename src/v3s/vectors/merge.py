@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from v3s.files.lock import only_writer
 from v3s.files.text import counted, say
+from v3s.files.writing import folder_beside
 from v3s.options import CheckedOptions
 from v3s.scale.job import is_job
 from v3s.vectors.collection import Vectors, open_vectors, save_shard
@@ -54,10 +54,8 @@ def merge(config: MergeConfig, *, console: Console | None = None) -> Vectors:
         raise ValueError(f"merge joins two or more folders of vectors, but {given}; name all of them before --out")
     if Path(config.out).resolve() in {Path(part).resolve() for part in config.parts}:
         raise ValueError(f"{config.out} is one of the parts; choose another folder for the merged vectors with --out")
-    beside = Path(config.out).absolute().parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=beside, prefix=".merge-") as temporary:
-        parts = [_open(part, Path(temporary) / str(number)) for number, part in enumerate(config.parts)]
+    with folder_beside(Path(config.out)) as temporary:
+        parts = [_open(part, temporary / str(number)) for number, part in enumerate(config.parts)]
         merged = _merge(parts, Path(config.out), overwrite=config.overwrite)
     say(
         console,
