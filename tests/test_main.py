@@ -196,6 +196,15 @@ def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: 
     assert cli.main([]) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_standard_output() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "v3s", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    line = "error: standard output cannot be written: No space left on device; send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
 def test_help_is_also_a_word(little: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     for word, option in ((["help"], ["--help"]), (["help", "little"], ["little", "--help"])):
         assert cli.main(word) == cli.main(option) == 0

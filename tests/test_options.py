@@ -129,12 +129,13 @@ def test_an_output_is_no_input(
          "only one"),
         ("similarity a --backbone c --num-folds 1", "--num-folds is 1; it must be 2 or more: each is tested, the "
          "others train"),
+        ("search  --in b", "--query is empty; give what it names"),
         ("search a --in b -k 0", "-k is 0; it must be more than 0"),
         ("pretrain a --out b --recipe ucf101-c3d --epochs 0", "--epochs is 0; it must be more than 0"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_named_as_they_are_typed(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(line.split()) == 2
+    assert main(line.split(" ")) == 2
     assert capsys.readouterr().err.splitlines() == [f"error: {message}", f"See: v3s {line.split()[0]} --help"]
 
 

@@ -15,6 +15,7 @@ exit  meaning
 ====  ====================================================================================
 """
 
+import errno
 import importlib.metadata
 import io
 import os
@@ -25,6 +26,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -59,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and _output_has_no_reader():
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # for the last flush by the interpreter
             return _EXIT_WITHOUT_READER
+        if isinstance(error, OSError) and error.errno and error.filename is None and _output_is_full():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # as above
+            return _print_error(f"standard output cannot be written: {error.strerror}; send it elsewhere")
         if isinstance(error, OSError) and error.filename is not None:
             return _print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return _print_error(str(error))
@@ -138,6 +143,8 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     if recipe == OWN and "out" not in values:  # before the recipe reads the videos
         raise argv.UsageError("--out is required")
     minutes = (values if recipe == OWN else from_words).get("minutes")  # in a file, they may be those of a former plan
+    if empty := [option.field for option in options if option.default is MISSING and values.get(option.field) == ""]:
+        raise ValueError(f"{empty[0]} is empty; give what it names")  # as a path, it would be the current folder
     config = argv.build(kind, of_run | options_of_recipe(recipe, values, minutes) | values)
     if name == "pretrain" and ":" in config.backbone:
         raise ValueError(
@@ -203,6 +210,15 @@ def _print_error(message: str, *, see: str = "") -> int:
 
     print(f"error: {as_text(without_secrets(message))}" + (f"\nSee: {see}" if see else ""), file=sys.stderr)
     return 2 if see else 1
+
+
+def _output_is_full() -> bool:
+    """Whether nothing more can be printed, as where the disk is full; a line break is printed if it can."""
+    try:
+        os.write(_STDOUT, b"\n")
+    except OSError as error:
+        return error.errno != errno.EPIPE
+    return False
 
 
 def _output_has_no_reader() -> bool:

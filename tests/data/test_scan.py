@@ -355,7 +355,8 @@ def test_what_is_no_file_of_the_folder_is_refused_and_not_opened(shared: Path, t
     for name, target, named in (("outside.avi", good, "it"), ("others", good.parent, "its videos")):
         remedy = f"copy it into the folder, or name {named} in a list file and give that as DATA"
         assert reasons[name] == f"links out of the data folder to {target.resolve()}; {remedy}"
-    assert reasons["pipe.mp4"] == reasons["folder.mp4"] == "is not a file"
+    assert reasons["pipe.mp4"] == "is not a file"
+    assert reasons["folder.mp4"] == "is a folder without numbered pictures; give a video, or a folder of frames"
     listed = tmp_path / "list.txt"
     listed.write_text(f"data/outside.avi\n{good.resolve()}\n/dev/zero\n")
     assert [report.verdict for report in scan_folder(listed).reports] == ["usable", "usable", "unreadable"]

@@ -139,7 +139,7 @@ def test_real_rotations(shared: Path) -> None:
 def test_missing_file_folder_and_empty_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4: does not exist"):
         index_video(tmp_path / "none.mp4")
-    with pytest.raises(VideoError, match="is not a file"):
+    with pytest.raises(VideoError, match="is a folder without numbered pictures; give a video, or a folder of"):
         index_video(tmp_path)
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: is an empty file"):

@@ -142,6 +142,8 @@ def open_video(
     Raises:
         VideoError: If the file is missing, empty, not a video, or fails while it is read.
     """
+    if os.path.isdir(path):
+        raise VideoError(f"{path}: is a folder without numbered pictures; give a video, or a folder of frames", "open")
     if not os.path.isfile(path):
         raise VideoError(f"{path}: {'is not a file' if os.path.exists(path) else 'does not exist'}", "open")
     if os.path.getsize(path) == 0:
