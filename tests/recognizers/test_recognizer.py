@@ -160,10 +160,29 @@ def test_forged_descriptions_are_one_line(copy: Path, changes: dict[str, Any], m
     ],
 )
 def test_forged_answers_are_one_line(copy: Path, changes: dict[str, Any], message: str) -> None:
-    edit(copy, recognition=recognition(copy, **changes))
+    edit(copy, recognition=recognition(copy, **changes), answers="")
     with pytest.raises(ValueError, match=message) as caught:
         open_recognizer(copy, CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"view": {"num_clips": 3}},
+        {"view": {"clip_frames": 4}},
+        {"view": {"fps": 5.0}},
+        {"average": "logits"},
+        {"calibration": {**asdict(CALIBRATION), "temperature": 3.0}},
+    ],
+)
+def test_answers_that_were_edited_are_noticed(copy: Path, changes: dict[str, Any]) -> None:
+    forged = recognition(copy, **changes)
+    edit(copy, recognition=forged)
+    with pytest.raises(CheckpointError, match=r"config\.json: was edited: answers does not match recognition; restore"):
+        load_classifier(copy)
+    edit(copy, answers="")  # as in recognizers of earlier versions
+    load_classifier(copy)
 
 
 @pytest.mark.parametrize("name", ["backbone.safetensors", "classifier.safetensors"])
@@ -233,7 +252,7 @@ def test_a_run_without_a_classifier_is_not_a_recognizer(pretrained: Path, tmp_pa
 def test_a_recognizer_of_an_earlier_version_answers_as_it_was_tested(copy: Path, saved: Path) -> None:
     """Its config.json states no answers; its clips are those of its result.json, or the paper's ten."""
     values = json.loads((copy / "config.json").read_text())
-    del values["recognition"], values["kind"]
+    del values["recognition"], values["answers"], values["kind"]
     (copy / "config.json").write_text(json.dumps(values))
     found = load_classifier(copy)
     assert (found.space.view, found.average, found.calibration) == (replace(VIEW, num_clips=10), "probabilities", None)

@@ -54,7 +54,9 @@ class InitialWeights:
     fingerprint: str
 
 
-_OPTIONAL = ("classes", "converted_from", "fps", "init", "window", "mask", "normalisation", "recognition", "heads")
+_OPTIONAL = frozenset(
+    "classes converted_from fps init window mask normalisation recognition answers heads".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Trained:
             `write_trained`.
         recognition: how a recognizer answers, see `v3s.recognizers.classifier.Recognition`; empty for other kinds, and
             in recognizers of earlier versions.
+        answers: SHA-256 of ``recognition``; empty for other kinds, and in recognizers of earlier versions.
         heads: file of each layer beside the backbone -> SHA-256 of its tensors and the classes; set by `write_trained`.
     """
 
@@ -98,6 +101,7 @@ class Trained:
     init: InitialWeights | None = None
     normalisation: Normalisation | None = None
     recognition: dict[str, Any] = field(default_factory=dict)
+    answers: str = ""
     heads: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

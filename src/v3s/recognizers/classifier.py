@@ -13,8 +13,10 @@ Both kinds of recognizers are of this form. `v3s finetune` writes the network th
 frozen network as it was.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,13 +212,21 @@ def save_recognizer(
         window=view.window,
         mask=view.mask,
         recognition=asdict(recognition),
+        answers=_digest(asdict(recognition)),
     )
     return write_trained(folder, trained, network, {CLASSIFIER: layer})
 
 
 def save_answers(folder: Path, classifier: Classifier) -> None:
     """Record how a recognizer answers, after its weights were saved: its clips, its average and its calibration."""
-    write_description(folder, replace(describe_trained(folder), recognition=asdict(classifier.recognition)))
+    recognition = asdict(classifier.recognition)
+    trained = replace(describe_trained(folder), recognition=recognition, answers=_digest(recognition))
+    write_description(folder, trained)
+
+
+def _digest(recognition: dict[str, Any]) -> str:
+    """SHA-256 of how a recognizer answers: of an edited description it is another."""
+    return sha256(json.dumps(recognition, sort_keys=True).encode()).hexdigest()
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -245,6 +255,8 @@ def load_classifier(path: str | Path) -> Classifier:
     load_head(path, CLASSIFIER, layer)
     if not (layer.weight.isfinite().all() and layer.bias.isfinite().all()):
         raise CheckpointError(f"{folder_of(path) / CLASSIFIER}: contains NaN or infinity; restore it, or train again")
+    if trained.answers not in ("", _digest(trained.recognition)):
+        raise CheckpointError(f"{description}: was edited: answers does not match recognition; restore the file")
     space = Space(trained.fingerprint, recognition.view, recognition.feature, trained.normalisation)
     return Classifier(classes, layer.requires_grad_(False).eval(), space, recognition.average, recognition.calibration)
 
