@@ -97,8 +97,8 @@ _LONGEST_NAME = 255  # bytes that a file system allows for one name
 
 _RESULTS = (".json", ".jsonl", ".csv", ".html")
 _NO_RESULTS = re.compile(
-    r"(config|manifest|vectors|store|index|job|explain|cutouts|demo|compare)\.json|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl"
-    r"|(labels|train|test)(-\d+)?\.csv"
+    r"(config|manifest|vectors|store|index|job|explain|cutouts|demo|compare)\.json"
+    r"|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl|(labels|train|test)(-\d+)?\.csv"
 )
 """Files of runs, stores and collections, and labels by hand, which have the endings of results."""
 

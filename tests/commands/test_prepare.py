@@ -254,7 +254,7 @@ def test_a_store_that_is_replaced_counts_only_when_it_is_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(prepare_module.shutil, "rmtree", killed)
+        patched.setattr("v3s.commands.prepare.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             run(small_videos, tmp_path / "store", overwrite=True)
     with pytest.raises(ValueError, match="unfinished store"):
