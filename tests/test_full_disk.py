@@ -65,8 +65,8 @@ KEPT = {
     "prepare": {"store.json", "unfinished", "shards"},
     "pretrain": {"config.yaml", "manifest.json", "videos.jsonl", "train.log"},
     "finetune": {"config.yaml", "manifest.json", "videos.jsonl", "train.log"},
-    "embed csv": {"vectors.json", "videos.jsonl", "shard-00000.safetensors"},
-    "embed parquet": {"vectors.json", "videos.jsonl", "shard-00000.safetensors"},
+    "embed csv": {"vectors.json", "videos.jsonl", "shard-00000.safetensors", "shard-00001.safetensors"},
+    "embed parquet": {"vectors.json", "videos.jsonl", "shard-00000.safetensors", "shard-00001.safetensors"},
     "demo": {"demo.json"},
     "reproduce": {"reproduce.json", "lists", "pretrain"},
 }

@@ -194,7 +194,7 @@ def test_a_signal_saves_and_ends(
     out = tmp_path / "stopped"
     process = start_and_wait_for_a_checkpoint(replace(config, epochs=1000), out)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert "resume with: v3s pretrain --out" in output
     assert "Traceback" not in output

@@ -206,7 +206,7 @@ def test_one_frame_many_sizes_and_a_cut(tmp_path: Path, film: Film) -> None:
     (tmp_path / "empty.tif").write_bytes(b"")
     found = scan(list_videos(tmp_path), min_frames=5, cache=None)
     verdicts = {report.path: (report.verdict, report.reason) for report in found.reports}
-    assert verdicts["one.tif"] == ("too short", "1 frames; the task needs 5")
+    assert verdicts["one.tif"] == ("too short", "1 frame; the task needs 5")
     assert verdicts["whole.tif"] == ("usable", "")
     assert verdicts["empty.tif"] == ("unreadable", "is an empty file")
     for name in ("sizes.tif", "colour.tif"):
