@@ -191,7 +191,7 @@ def control_sentence(shuffled: Draws, baseline: float, num_test: int) -> str:
     """
     error, number = shuffled.standard_error or 0.0, shuffled.num_draws
     if is_above(shuffled.mean, baseline, error=error, num_scores=number * num_test, num_groups=number):
-        judged = "above chance: labels of the test videos leak into the training"
+        judged = "above chance: labels of the test videos may leak into the training"
     elif critical_value(number) == inf:
         judged = f"{counted(number, 'draw')} cannot show a leak, --repeats 5 can"
     else:
