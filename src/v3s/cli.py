@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it may be limited to ASCII
-    if not os.environ.get("COLUMNS", "1").strip("0"):  # as where there is no terminal: nothing fits into no column
+    if not os.environ.get("COLUMNS", "1").strip("0"):  # with zero columns, rich prints nothing
         del os.environ["COLUMNS"]
     try:
         os.getcwd()  # torch, and all names of files, need it

@@ -122,7 +122,7 @@ def require_files(config: Any, *names: str) -> None:
                 if isinstance(given, str) and given:
                     _require_apart(name, value, other, given, both_written=other in names)
             if os.path.isfile(value) and not _is_result(value):
-                raise ValueError(f"{name} is {value}, which exists and is no result by its name; give another file")
+                raise ValueError(f"{name} is {value}, which exists and is not a result; give another file")
 
 
 def _is_result(path: str) -> bool:

@@ -145,7 +145,7 @@ def test_what_does_not_exist_is_named_with_what_there_is(client: Open, spans: Pa
         ("mark", "other"): "no class is called 'other'; the classes are: known",
         ("order", "stretch:0:a:1"): "the stretch's start is 'a'; it must be a number",
         ("order", "stretch:0:0:inf"): "the stretch's end is 'inf'; it must be a number",
-        ("order", "foo"): "there is no order 'foo'; there are listed, like:SPAN, stretch:SPAN:START:END, "
+        ("order", "foo"): "unknown order 'foo'; the orders are listed, like:SPAN, stretch:SPAN:START:END, "
         "outliers, suggested:NUMBER, answer:CLASS and unsure",
     }
     for (name, value), message in messages.items():

@@ -81,7 +81,7 @@ class BatchOptions:
     def order(
         self, num_videos: int, *, num_epochs: int, seed: int, rank: int = 0, num_processes: int = 1
     ) -> "BatchOrder":
-        """The training batches of so many videos."""
+        """Return the training batches for a number of videos."""
         return BatchOrder(
             num_samples=num_videos * self.train_clips,
             batch_size=self.batch_size,

@@ -18,7 +18,7 @@ from v3s.files.writing import CheckpointError
 
 _T = TypeVar("_T")
 _MAX_JSON_BYTES = 1 << 26
-_MAX_LINES, _MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of one
+_MAX_LINES, MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of one
 _NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """Zeros, which no name contains, and halves of characters; the other halves stand for bytes that are not UTF-8."""
 _LARGEST = sys.float_info.max  # JSON has numbers of any number of digits
@@ -147,9 +147,9 @@ def read_lines(path: Path) -> Iterator[str]:
             raise CheckpointError(f"{path}: has {num_breaks:,} lines, more than the {_MAX_LINES:,} allowed")
         opened.seek(0)
         for number, line in enumerate(opened, start=1):
-            if len(line) > _MAX_LINE:
+            if len(line) > MAX_LINE:
                 raise CheckpointError(
-                    f"{path}, line {number:,}: has {len(line):,} characters, more than the {_MAX_LINE:,} allowed"
+                    f"{path}, line {number:,}: has {len(line):,} characters, more than the {MAX_LINE:,} allowed"
                 )
             if "\0" in line:
                 raise CheckpointError(

@@ -180,6 +180,6 @@ class _Bar(Progress):
 def progress_bar(console: Console, *, transient: bool = True) -> Progress:
     """A progress bar; by default it vanishes. In a narrow terminal the bar becomes short, never its numbers.
 
-    Where there is no terminal, a line says each minute how far the work is.
+    Without a terminal, it prints the progress as a line, at most once a minute.
     """
     return _Bar(console, transient=transient)

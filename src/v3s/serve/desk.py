@@ -152,7 +152,7 @@ class Desk:
             return Order(scores, "to label next: all others are near to one of them", shows_scores=False)
         if (kind, len(words)) in (("answer", 1), ("unsure", 0)):
             return self._order_by_answer(kind, _whole(words[0]) if words else 0)
-        raise ValueError(f"there is no order {':'.join((kind, *words))[:60]!r}; there are {_ORDERS}")
+        raise ValueError(f"unknown order {':'.join((kind, *words))[:60]!r}; the orders are {_ORDERS}")
 
     def _order_like(self, row: int) -> Order:
         self.catalogue.check_row(row)

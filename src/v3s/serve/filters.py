@@ -53,7 +53,7 @@ def chosen_by(filters: Filters, catalogue: Catalogue, class_of: NDArray[np.int64
         classes: the names of these classes.
 
     Raises:
-        ValueError: there is no such folder, label or class.
+        ValueError: the folder, label or class does not exist.
     """
     chosen = np.ones(len(catalogue), bool)
     if filters.folder is not None:

@@ -22,7 +22,7 @@ _OWN_OUTPUT = {
     "demo.json": {"changing_speed.mp4"},
     "explain.json": {"overlay.gif", "overlay.mp4"},
 }
-"""By a file that v3s writes before its videos: what it writes beside it, or that file itself."""
+"""Mark file -> the videos that v3s writes beside it, or the mark file itself where their names vary."""
 _OWN_FOLDERS = {"cutouts.json", "demo.json"}
 """Those of them that a command writes only into a folder that is all its own."""
 _MOST_LEVELS = 200  # of folders in folders

@@ -9,7 +9,7 @@ from typing import Literal
 from v3s.data.lists.folder import folder_label, video_files
 from v3s.data.lists.spans import Bounds
 from v3s.data.store_folder import is_store, open_store
-from v3s.files.reading import BLANKS, read_lines
+from v3s.files.reading import BLANKS, MAX_LINE, read_lines
 from v3s.options import require_regular
 
 Subset = Literal["train", "test", "all"]
@@ -78,9 +78,6 @@ class Listing:
         return any(entry.bounds for entry in self.entries)
 
 
-_LONGEST_ENTRY = 65_536  # characters
-
-
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a list that are not blank, stripped and numbered from 1; quotes may hold line breaks.
 
@@ -94,7 +91,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
         if not line.strip(BLANKS):
             continue
         is_open = line.startswith('"') and line.count('"') % 2 == 1
-        while is_open and len(line) < _LONGEST_ENTRY and (more := next(lines, None)):
+        while is_open and len(line) < MAX_LINE and (more := next(lines, None)):
             line += more[1]  # a quoted name with a line break in it
             is_open = more[1].count('"') % 2 == 0
         if is_open:

@@ -83,7 +83,7 @@ def is_url(text: object) -> bool:
 
 
 def absolute(place: str) -> str:
-    """The absolute path of a file or a folder, however it was written; a URL as it is."""
+    """Return the absolute path of a file or folder; a URL is returned unchanged."""
     return place if is_url(place) else os.path.abspath(place)
 
 
