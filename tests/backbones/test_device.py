@@ -126,6 +126,24 @@ def test_other_devices_are_refused(device: str) -> None:
         choose_compute(device)
 
 
+@pytest.mark.parametrize(
+    ("able", "faster"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False),
+        ({"architecture": "arm64"}, False),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, str | bool], faster: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert choose_compute("cpu") == Compute(torch.device("cpu"), bf16=faster)
+    assert choose_compute("cpu", "bf16").bf16 and not choose_compute("cpu", "fp32").bf16
+
+
 def test_a_mac_s_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_compute("mps") == Compute(torch.device("mps"), bf16=False)
