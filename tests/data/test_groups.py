@@ -22,7 +22,7 @@ def test_names_of_ucf101_have_groups() -> None:
         "v_Lunges_g08_c01.avi",
     ]
     assert number_groups(paths).tolist() == [0, 0, 1, 2]
-    assert number_groups([*paths, "own.mp4"]).tolist() == [0, 1, 2, 3, 4]  # not all are named like that
+    assert number_groups([*paths, "own.mp4", "own2.mp4"]).tolist() == [0, 0, 1, 2, 3, 4]  # a foreign file is alone
 
 
 def test_a_group_is_the_parenthesised_part_or_the_whole_match() -> None:

@@ -32,8 +32,8 @@ class GroupOptions:
     More options:
         group: Regular expression that finds a video's group in its path, such as 'mouse[0-9]+'. Videos of a group
             resemble each other: they are trained on or held out together, and standard errors are over groups.
-            Default: the groups of UCF101 (v_Class_g01_c01), else each file alone; of a single recording, 20 equal
-            stretches of time.
+            Default: the groups of UCF101 for its file names (v_Class_g01_c01), and every other file alone; of a single
+            recording, 20 equal stretches of time.
     """
 
     group: str | None = None
@@ -75,8 +75,8 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
     Args:
         paths: path of each video, as listed.
         pattern: regular expression that is searched for in every path. Videos for which its first parenthesised group
-            (or, without one, the whole match) is the same text belong together. None: the groups of UCF101 if all names
-            have its form, ``v_Class_g01_c01``, else each file alone: spans of a file have the same path.
+            (or, without one, the whole match) is the same text belong together. None: the groups of UCF101 for names of
+            its form, ``v_Class_g01_c01``, and every other file alone: spans of a file have the same path.
 
     Returns:
         The number of each video's group, shape (N,).
@@ -92,8 +92,7 @@ def number_groups(paths: Sequence[str], pattern: str | None = None) -> NDArray[n
 def _names(paths: Sequence[str], pattern: str | None) -> list[str]:
     """The name of each video's group."""
     if pattern is None:
-        found = [match[0] if (match := _UCF101.search(path)) else "" for path in paths]
-        return found if all(found) else list(paths)
+        return [match[0] if (match := _UCF101.search(path)) else path for path in paths]
     try:
         compiled = re.compile(pattern)
     except re.error as error:
