@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +13,7 @@ from v3s.features.saved import describe_trained
 from v3s.files.text import say
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import PretextTask
-from v3s.protocols.errors import critical_value
+from v3s.protocols.errors import is_above
 from v3s.train.progress import describe
 from v3s.train.run import METRICS, RunFolder, open_log, read_metrics, reporter
 
@@ -71,9 +70,10 @@ def judge_run(
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
     epochs = read_metrics(run.path / METRICS)
-    judged = verdict(task, results, num_clips, epochs, len(epochs) * clips_per_epoch, can_go_on)
+    at_chance = heads_at_chance(task, results, num_clips)
+    judged = verdict(at_chance, epochs, len(epochs) * clips_per_epoch, can_go_on)
     worth = []
-    if heads_at_chance(task, results, num_clips):
+    if at_chance:
         command = f"v3s compare DATA --backbones {shlex.quote(str(run.path))} --out FOLDER"
         worth = [
             f"on labelled videos, {command} shows whether its vectors are worth using (DATA may also be "
@@ -88,30 +88,20 @@ def judge_run(
 
 
 def verdict(
-    task: PretextTask,
-    validation: Mapping[str, float],
-    num_clips: int,
-    epochs: Sequence[Mapping[str, Any]],
-    clips: int,
-    can_go_on: bool = True,
+    at_chance: Mapping[str, str], epochs: Sequence[Mapping[str, Any]], clips: int, can_go_on: bool = True
 ) -> list[str]:
     """Judge a pre-training by its curves.
 
     Args:
-        task: the tables of the heads.
-        validation: the accuracies of the kept weights, ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on
-            clips with balanced labels.
-        num_clips: number of validation clips.
+        at_chance: what `heads_at_chance` found.
         epochs: the lines of metrics.jsonl.
         clips: number of training clips that the run has seen.
         can_go_on: whether it can be resumed with more epochs.
 
     Returns:
-        Sentences. A head is clearly above chance if its accuracy is significantly above it: one-sided, at 1 %. Labels
-        are drawn independently of the videos, so a network at chance is right on each clip independently, also on clips
-        of one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
+        Sentences.
     """
-    sentences = list(heads_at_chance(task, validation, num_clips).values())
+    sentences = list(at_chance.values())
     longer = "more --epochs will probably help" + ("" if can_go_on else f": {_ANEW}")
     if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
         sentences.append(
@@ -124,12 +114,23 @@ def verdict(
 
 
 def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
-    """The heads that are not clearly above chance, each with its sentence; a head of one label is none of them."""
+    """The heads that are not clearly above chance, as by `is_above`, each with its sentence; none has only one label.
+
+    Labels are drawn independently of the videos, so a network at chance is right on each clip independently, also on
+    clips of one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
+
+    Args:
+        task: the tables of the heads.
+        validation: the accuracies ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on clips with balanced
+            labels.
+        num_clips: number of these clips.
+    """
     found = {}
     for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
-        chance = 1 / len(rows)
-        by_luck = critical_value(num_clips) * sqrt(chance * (1 - chance) / num_clips)
-        if len(rows) > 1 and (accuracy := validation[f"accuracy_{head}"]) <= chance + by_luck:
+        if len(rows) == 1:
+            continue
+        chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
+        if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
             found[head] = (
                 f"the {head} head is not clearly above chance: {accuracy:.1%} of {num_clips:,} clips of held-out "
                 f"videos, chance is {chance:.1%}; these videos do not show that it has learned its labels"

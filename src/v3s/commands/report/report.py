@@ -168,13 +168,12 @@ class RunReport:
         self, answered: Answered, heads: dict[str, HeadScores], metrics: Sequence[dict[str, Any]]
     ) -> list[str]:
         accuracies = {f"accuracy_{name}": head.accuracy for name, head in heads.items()}
-        num_clips, num_seen = len(answered.numbers), len(metrics) * self.order.clips_per_epoch
-        at_chance = heads_at_chance(self.clips.task, accuracies, num_clips)
+        at_chance = heads_at_chance(self.clips.task, accuracies, len(answered.numbers))
         above = [head_sentence(name, head) for name, head in heads.items() if name not in at_chance]
         constant = [one_answer_sentence(name, head) for name, head in heads.items() if head.one_answer is not None]
         if len(metrics) >= self.order.num_epochs:
-            judged = verdict(self.clips.task, accuracies, num_clips, metrics, num_seen, self.can_go_on)
-            return [*above, *judged, *constant]
+            num_seen = len(metrics) * self.order.clips_per_epoch
+            return [*above, *verdict(at_chance, metrics, num_seen, self.can_go_on), *constant]
         falls = still_improving([line["train"].get("loss", inf) for line in metrics])
         return [*above, *at_chance.values(), *(["the training loss is still falling"] if falls else []), *constant]
 
