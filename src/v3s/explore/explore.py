@@ -1,7 +1,5 @@
 """``v3s explore``: a collection as one page and as tables: map, clusters, near-duplicates, outliers, what to label."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -81,8 +79,9 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
         ValueError: the vectors are damaged or not finite, the folder is not empty, or an extra is not installed.
         SaveError: a file cannot be written; what was there before is unchanged.
     """
-    console = console or Console()
-    with _own_folder(Path(config.out), config.overwrite) as folder:
+    console, folder = console or Console(), Path(config.out)
+    _check_folder(folder, config.overwrite)
+    with only_writer(folder):
         collection = open_vectors(config.vectors)
         vectors, table = matrix_of(collection), table_of(collection)
         if config.map == "tsne" and len(vectors) > MOST_FOR_TSNE:
@@ -107,13 +106,8 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
     return folder / PAGE
 
 
-@contextmanager
-def _own_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Hold the lock of a folder that may be written to.
-
-    Raises:
-        ValueError: it is not empty, and nothing may be replaced in it, or v3s explore has not written it.
-    """
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder in which nothing may be replaced, or which has other things than v3s explore writes."""
     if folder.is_dir() and not is_free(folder):
         if not ((folder / PAGE).is_file() and (folder / SPANS).is_file()):
             raise ValueError(
@@ -121,8 +115,6 @@ def _own_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
             )
         if not overwrite:
             raise ValueError(f"out is {folder}, which has a page; give a new folder, or --overwrite to replace it")
-    with only_writer(folder):
-        yield folder
 
 
 def _summary(found: Exploration, source: str) -> list[str]:

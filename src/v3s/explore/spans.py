@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from v3s.explore.matrix import Matrix
 from v3s.files.text import short_repr
-from v3s.vectors.collection import Vectors, shard_path
-from v3s.vectors.description import VectorsError
+from v3s.vectors.collection import Vectors
 from v3s.vectors.entries import tabulate
 
 
@@ -33,15 +32,7 @@ class SpanTable:
 
 
 def matrix_of(collection: Vectors) -> Matrix:
-    """All vectors of a collection in memory, in the precision in which they are stored: shape (N, D).
-
-    Raises:
-        VectorsError: one contains NaN or infinity.
-    """
-    for number, shard in enumerate(collection.shards):
-        if not np.isfinite(shard.vectors.numpy()).all():
-            path = shard_path(collection.folder, number, collection.description.generation)
-            raise VectorsError(f"{path}: contains NaN or infinity; run v3s embed again with --overwrite")
+    """All vectors of a collection in memory, in the precision in which they are stored: shape (N, D)."""
     return np.concatenate([shard.vectors.numpy() for shard in collection.shards])
 
 
