@@ -20,7 +20,7 @@ from v3s.cli import main
 from v3s.commands.convert import recognise
 from v3s.commands.pretrain import set_up_pretraining
 from v3s.data.views import read_clips
-from v3s.files.writing import CheckpointError
+from v3s.files.writing import NEXT, CheckpointError
 from v3s.train.distributed import Processes
 
 QUIET = Console(quiet=True)
@@ -467,6 +467,19 @@ def test_one_tensor_of_another_shape_is_enough_to_refuse() -> None:
     del tensors["conv5.block1.bn2.weight"]
     with pytest.raises(CheckpointError, match=r"first of them conv5\.0\.conv2\.1\.weight"):
         recognise(tensors, Path("weights.pth"))
+
+
+def test_an_output_must_be_empty_but_for_what_a_killed_conversion_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("a")
+    assert main(["convert", str(tmp_path / "none.pt"), "--out", str(tmp_path / "mine")]) == 1  # before it is read
+    assert capsys.readouterr().err == f"error: {tmp_path / 'mine'} is not empty; choose another folder with --out\n"
+    (tmp_path / "run" / NEXT).mkdir(parents=True)
+    (tmp_path / "run" / NEXT / "backbone.safetensors").write_bytes(b"half")
+    torch.save(vcop_c3d(), tmp_path / "w.pt")
+    load_backbone(convert(ConvertConfig(weights=str(tmp_path / "w.pt"), out=str(tmp_path / "run")), console=QUIET))
 
 
 class Payload:

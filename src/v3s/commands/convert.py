@@ -18,7 +18,8 @@ from torch import Tensor
 from v3s.backbones import BACKBONES, create_backbone
 from v3s.backbones.normalisation import KINETICS, Normalisation
 from v3s.features.saved import Trained, plain_sampling, write_trained
-from v3s.files.lock import LOCK, only_writer
+from v3s.files.lock import only_writer
+from v3s.files.own import require_new
 from v3s.files.text import counted, say
 from v3s.files.writing import CheckpointError
 from v3s.options import CheckedOptions, require_regular
@@ -200,14 +201,14 @@ def convert(config: ConvertConfig, *, console: Console | None = None) -> Path:
             empty.
     """
     console, source, folder = console or Console(), Path(config.weights), Path(config.out)
+    require_new(folder)
     theirs = _read_tensors(source)
     found, *others = recognise(theirs, source)
     network = create_backbone(found.backbone)
     network.load_state_dict(found.ours)
     network.normalisation = found.layout.normalisation
     with only_writer(folder):
-        if any(file.name != LOCK for file in folder.iterdir()):
-            raise ValueError(f"{folder} is not empty; choose another folder with --out")
+        require_new(folder)
         trained = Trained(
             kind="converted",
             backbone=found.backbone,

@@ -20,7 +20,8 @@ from v3s.export.card import CARD, card
 from v3s.export.graphs import onnx_bytes, program_bytes, require_onnx
 from v3s.export.model import Model, open_model
 from v3s.export.record import read_record
-from v3s.files.lock import is_free, only_writer
+from v3s.files.lock import only_writer
+from v3s.files.own import require_new
 from v3s.files.text import say, size_text
 from v3s.files.weights import PUBLISHED, weights_as_bytes
 from v3s.files.writing import DESCRIPTION, json_as_bytes, write_together
@@ -71,14 +72,14 @@ def export(config: ExportConfig, *, console: Console | None = None) -> Path:
             empty, a package is missing, or a graph gives other values than the network; nothing was written.
     """
     console, folder = console or Console(), Path(config.out)
-    _require_free(folder)
+    require_new(folder)
     if config.format == "onnx":
         require_onnx()
     model, record = open_model(config.run), read_record(config.run)
     files = _files(model, config.format)
     files[CARD] = card(model, record, licence=config.licence, form=config.format).encode()
     with only_writer(folder):
-        _require_free(folder)
+        require_new(folder)
         write_together(folder, {**files, DESCRIPTION: json_as_bytes(model.trained.to_json())})
     say(
         console,
@@ -88,11 +89,6 @@ def export(config: ExportConfig, *, console: Console | None = None) -> Path:
         + f"; then publish it with: hf upload OWNER/NAME {folder}",
     )
     return folder
-
-
-def _require_free(folder: Path) -> None:
-    if folder.is_dir() and not is_free(folder):
-        raise ValueError(f"{folder} is not empty; choose another folder with --out")
 
 
 def _files(model: Model, form: str) -> dict[str, bytes]:

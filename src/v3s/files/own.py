@@ -26,6 +26,16 @@ def is_own(mark: Path) -> bool:
     return isinstance(written, dict) and _KEYS[mark.name] <= written.keys()
 
 
+def require_new(folder: Path) -> None:
+    """Refuse an output folder that contains anything; what a killed process has not completed does not count.
+
+    Raises:
+        ValueError: it does.
+    """
+    if folder.is_dir() and not is_free(folder):
+        raise ValueError(f"{folder} is not empty; choose another folder with --out")
+
+
 def require_own(mark: Path, *besides: str, command: str) -> None:
     """Refuse an output folder that contains other things than a command writes, before any work.
 
