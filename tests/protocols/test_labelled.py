@@ -10,9 +10,9 @@ from rich.console import Console
 
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS
-from v3s.data.usable import scan_with_bar
+from v3s.data.usable import report_padded, scan_with_bar
 from v3s.data.views import View
-from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts
 from v3s.protocols.labelled.parts import UNKNOWN, Parts
 
 

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from v3s.data.index_cache import ReadResult
+from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList
 from v3s.data.reports import Verdict, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, default_workers, judge, scan
+from v3s.data.views import View, count_padded
 from v3s.files.text import counted, print_table, progress_bar, say, text_table
 
 _FEW = 5  # videos that are too short, so that they are named; more are only counted
@@ -118,6 +120,20 @@ def shorter_table(found: Scan, shorter: Mapping[str, int], *, chosen: str = "the
         for words, need in {chosen: found.min_frames, **better}.items()
     ]
     return text_table("Shorter videos need other settings", ("settings", "frames needed", "usable videos"), rows)
+
+
+def report_padded(tables: Mapping[str, IndexTable], view: View, console: Console) -> None:
+    """Report how many videos are shorter than a clip, so that their last frame is repeated.
+
+    Args:
+        tables: what the videos are called in the report -> the videos.
+        view: the length of a clip.
+        console: where to report.
+    """
+    for name, table in tables.items():
+        if padded := count_padded(table, view):
+            text = f"{padded:,} of {len(table):,} {name} are shorter than {view.clip_frames} frames"
+            say(console, f"{text}: their last frame is repeated")
 
 
 def scan_with_bar(

@@ -20,6 +20,7 @@ from v3s.data.clips import BatchOrder, SampleKey, validation_batches
 from v3s.data.groups import hold_out_rows
 from v3s.data.loading import load_batches
 from v3s.data.quarantine import Quarantine
+from v3s.data.usable import report_padded
 from v3s.data.views import View
 from v3s.features.encoder import Feature
 from v3s.features.saved import describe_trained, kind_of_run, refuse_foundation
@@ -32,7 +33,7 @@ from v3s.files.writing import write_json
 from v3s.options import require_positive
 from v3s.pages.templates import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
-from v3s.protocols.labelled import LabelledOptions, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, labelled_parts
 from v3s.protocols.labelled.division import LISTS
 from v3s.protocols.labelled.parts import Parts, keep_division
 from v3s.protocols.recognition import (

@@ -22,7 +22,7 @@ from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.data.store_folder import see_as_stored
-from v3s.data.usable import usable_videos
+from v3s.data.usable import report_padded, usable_videos
 from v3s.data.views import View
 from v3s.features.encoder import Encoder, Feature, Space, mean_features, open_encoder, restored
 from v3s.features.source import EncoderOptions
@@ -31,7 +31,7 @@ from v3s.files.text import counted, print_table, say, share_text, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_not_negative, require_positive, require_regular
 from v3s.protocols.aslan import locate_samples, read_aslan_pairs
-from v3s.protocols.labelled import report_padded, require_labels
+from v3s.protocols.labelled import require_labels
 from v3s.protocols.labelled.features import require_source
 from v3s.protocols.labelled.parts import Labelled
 from v3s.protocols.labelled.stages import StoredStages

@@ -10,8 +10,8 @@ from rich.console import Console
 from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoOptions
-from v3s.data.usable import usable_videos
-from v3s.data.views import asked_of, count_padded
+from v3s.data.usable import report_padded, usable_videos
+from v3s.data.views import asked_of
 from v3s.files.text import counted, print_table, say, short_repr, text_table
 from v3s.options import require_files, require_positive
 from v3s.recognizers.classifier import Classifier, load_classifier
@@ -153,9 +153,7 @@ def _of_videos(
     )
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
-    if padded := count_padded(table, view):
-        text = f"{padded:,} of {len(table):,} {scan.videos.noun}s are shorter than {view.clip_frames} frames"
-        say(console, f"{text}: their last frame is repeated")
+    report_padded({f"{scan.videos.noun}s": table}, view, console)
     paths = (scan.videos.paths[position] for position in scan.usable)
     rows = (row[None] for row in recognizer.probabilities(table, console=console, what="predicting"))
     best = most_probable(rows, recognizer.classes, k)

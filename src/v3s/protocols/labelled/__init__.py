@@ -3,7 +3,7 @@
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -12,16 +12,14 @@ from typing import Annotated
 from rich.console import Console
 
 from v3s.data.groups import GroupOptions, number_groups
-from v3s.data.index_table import IndexTable
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
 from v3s.data.lists.splits import VideoList, has_test_part, list_videos
 from v3s.data.store_folder import see_as_stored
 from v3s.data.usable import usable_videos
-from v3s.data.views import View, count_padded
+from v3s.data.views import View
 from v3s.files.remote.address import hide_secrets
-from v3s.files.text import say
 from v3s.protocols.labelled.parts import Labelled, Parts, make_parts
 
 
@@ -119,20 +117,6 @@ def check_lists(lists: Sequence[VideoList], options: GroupOptions, divides: bool
         _check_disjoint(*lists)
     for listed in lists if divides else lists[-1:]:
         number_groups(listed.paths, options.group)
-
-
-def report_padded(tables: Mapping[str, IndexTable], view: View, console: Console) -> None:
-    """Report how many videos are shorter than a clip, so that their last frame is repeated.
-
-    Args:
-        tables: what the videos are called in the report -> the videos.
-        view: the length of a clip.
-        console: where to report.
-    """
-    for name, table in tables.items():
-        if padded := count_padded(table, view):
-            text = f"{padded:,} of {len(table):,} {name} are shorter than {view.clip_frames} frames"
-            say(console, f"{text}: their last frame is repeated")
 
 
 def require_labels(listed: VideoList, alternatives: str = "or give the official --splits") -> None:

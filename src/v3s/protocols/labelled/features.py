@@ -11,11 +11,12 @@ from rich.console import Console
 from torch import Tensor
 
 from v3s.data.lists.splits import VideoList
+from v3s.data.usable import report_padded
 from v3s.data.views import asked_of
 from v3s.features.encoder import Encoder, Feature, Space, open_encoder, restored
 from v3s.features.source import EncoderOptions
 from v3s.files.text import say, short_repr
-from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts, report_padded
+from v3s.protocols.labelled import LabelledOptions, check_lists, labelled_parts
 from v3s.protocols.labelled.parts import Labelled, Parts, keep_division, make_parts
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.description import VectorsError
