@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from v3s.data.groups import GroupOptions
 from v3s.data.lists.splits import VideoList, list_videos
 from v3s.protocols.labelled.division import LISTS, divide, next_to, undivided, write_division
+from v3s.protocols.labelled.parts import Labelled, make_parts
 
 VIDEOS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9)), min_size=2, max_size=60)
 
@@ -70,6 +73,15 @@ def test_spans_next_to_test_spans_are_on_neither_side() -> None:
     near = next_to(starts, starts + 5, is_test)
     assert starts[near].tolist() == [90, 95, 120, 125]  # ten seconds on both sides
     assert not (near & is_test).any()
+
+
+def test_the_gap_that_a_recording_lacks_is_a_spans_length(tmp_path: Path) -> None:
+    bounds = ((0.0, 60.0), (30.0, 90.0), (60.0, 120.0))
+    spans = VideoList(tmp_path, ("a.mp4",) * 3, ("x", "y", "x"), ("x", "y"), "", bounds=bounds)
+    with pytest.raises(ValueError, match="of one recording, and none is 60 s away from those that would be tested on"):
+        make_parts(
+            [Labelled(spans, np.arange(3), {})], GroupOptions(), seed=0, divides=False, console=Console(quiet=True)
+        )
 
 
 @pytest.mark.parametrize("label", ["walk", "a, b", 'say "x"', "é 1"])

@@ -20,7 +20,6 @@ _NUM_STRETCHES = 20
 _HOLD_OUT = 3  # separates this random stream from those of the samples
 
 GAP_SECONDS = 10.0
-"""Between held-out spans and training spans of one file lies so much time at least, and a span's length at least."""
 
 _Parts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -159,6 +158,16 @@ def hold_out_rows(table: IndexTable, num_validation: int | None, seed: int, grou
     return np.flatnonzero(~is_held), held[np.unique(chosen)]
 
 
+def gap_between(starts: NDArray[np.float64], ends: NDArray[np.float64]) -> float:
+    """How many seconds lie between held-out spans and training spans of one file at least: 10, and a span's length.
+
+    Args:
+        starts: of the spans, in seconds, shape (N,).
+        ends: of the spans, in seconds, shape (N,).
+    """
+    return max(GAP_SECONDS, float(np.median(ends - starts)))
+
+
 def _hold_out_stretch(table: IndexTable, wanted: int, generator: np.random.Generator) -> _Parts:
     """Hold out spans of one file that follow one another, and leave out those next to them."""
     spans = table.spans
@@ -166,7 +175,7 @@ def _hold_out_stretch(table: IndexTable, wanted: int, generator: np.random.Gener
     order = np.argsort(spans.starts, kind="stable")
     first = int(generator.integers(len(order) - wanted + 1))
     held = order[first : first + wanted]
-    gap = max(GAP_SECONDS, float(np.median(spans.ends - spans.starts)))
+    gap = gap_between(spans.starts, spans.ends)
     start, end = spans.starts[held].min() - gap, spans.ends[held].max() + gap
     train = np.flatnonzero((spans.ends <= start) | (spans.starts >= end))
     if not len(train):

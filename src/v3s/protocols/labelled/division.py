@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from v3s.data.groups import GAP_SECONDS
+from v3s.data.groups import gap_between
 from v3s.data.lists.listfile import list_writer, spans_writer
 from v3s.data.lists.spans import Bounds
 from v3s.data.lists.splits import VideoList
@@ -90,7 +90,7 @@ def next_to(starts: NDArray[np.float64], ends: NDArray[np.float64], is_test: NDA
         ends: of the spans, in seconds, shape (N,).
         is_test: which of them are tested on, shape (N,).
     """
-    gap = max(GAP_SECONDS, float(np.median(ends - starts)))
+    gap = gap_between(starts, ends)
     order = np.argsort(starts[is_test], kind="stable")
     test_starts, test_ends = starts[is_test][order], np.maximum.accumulate(ends[is_test][order])
     before = np.searchsorted(test_starts, ends + gap)  # test spans that begin before the gap after each span ends

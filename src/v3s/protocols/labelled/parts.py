@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from v3s.data.groups import GAP_SECONDS, GroupOptions, unite
+from v3s.data.groups import GroupOptions, gap_between, unite
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
@@ -249,8 +249,8 @@ def _divide(found: Labelled, options: GroupOptions, seed: int, console: Console)
         is_train &= ~next_to(*found.times, is_test)
         if not is_train.any():
             raise ValueError(
-                f"{found.videos.source}: all spans are of one recording, and none is {GAP_SECONDS:.0f} s away from "
-                "those that would be tested on; add recordings, or give test videos with --test-data"
+                f"{found.videos.source}: all spans are of one recording, and none is {gap_between(*found.times):.0f} s "
+                "away from those that would be tested on; add recordings, or give test videos with --test-data"
             )
     names = [f"{found.noun}s for {part}" for part in ("training", "testing")]
     train, test = (
