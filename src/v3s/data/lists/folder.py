@@ -16,7 +16,9 @@ from v3s.video.stills.folder import frame_files, is_picture
 from v3s.video.stills.numbered import ending_of
 from v3s.video.stills.source import STACK_ENDINGS
 
-_ENDINGS = ENDINGS | STACK_ENDINGS
+VIDEO_ENDINGS = ENDINGS | STACK_ENDINGS
+"""Of files that are videos: those of containers, of TIFF stacks and of DICOM."""
+
 _OWN_OUTPUT = {
     "cutouts.json": {"cutouts.json"},
     "demo.json": {"changing_speed.mp4"},
@@ -107,7 +109,7 @@ def find_files(root: Path, *, inside: Path | None = None) -> FoundFiles:
         skipped = found.skipped()
         content = f"skipped{f', such as {found.example}' if found.example else ''}: {skipped or 'nothing'}"
         raise NoVideosError(
-            f"{root} contains no videos: no file in it, at any depth, has one of the {len(_ENDINGS)} "
+            f"{root} contains no videos: no file in it, at any depth, has one of the {len(VIDEO_ENDINGS)} "
             f"endings of videos, such as .avi or .mp4; {content}; a list file may name files with other endings"
         )
     found.videos.sort()
@@ -224,7 +226,7 @@ def own_output(mark: Path) -> set[str]:
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
-    if ending_of(name) in _ENDINGS:
+    if ending_of(name) in VIDEO_ENDINGS:
         found.videos.append(name)
     else:
         _add_other(found, name)

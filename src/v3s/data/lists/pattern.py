@@ -5,12 +5,10 @@ import os
 import re
 from pathlib import Path
 
-from v3s.data.lists.folder import NoVideosError, find_files, is_frame_folder
+from v3s.data.lists.folder import VIDEO_ENDINGS, NoVideosError, find_files, is_frame_folder
 from v3s.data.lists.listing import FolderEntries, Listing, class_order
 from v3s.data.store_folder import is_store
 from v3s.files.text import counted
-from v3s.video.container import ENDINGS
-from v3s.video.stills.source import STACK_ENDINGS
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _WILD = re.compile(r"[*?\[]")
@@ -55,7 +53,7 @@ def read_pattern(pattern: str) -> tuple[Path, Listing]:
                 below = _videos_in(match, path)
                 videos |= {(match / file).relative_to(root).as_posix() for file in below}
                 others |= set() if below else {name}
-            elif match.is_dir() or match.suffix.lower() in ENDINGS | STACK_ENDINGS:
+            elif match.is_dir() or match.suffix.lower() in VIDEO_ENDINGS:
                 videos.add(name)
             else:
                 others.add(name)

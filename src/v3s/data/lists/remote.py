@@ -4,15 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from v3s.data.lists.folder import VIDEO_ENDINGS
 from v3s.data.lists.listing import Listing
 from v3s.data.store_folder import STORE_FILE
 from v3s.files.remote.address import Address, RemoteError, RemoteMissingError, is_url, parse_address
 from v3s.files.remote.mirror import address_of, mirror_file, mirror_folder, mirror_of, mirror_root
-from v3s.video.container import ENDINGS
-from v3s.video.stills.source import STACK_ENDINGS
 
-_VIDEO_ENDINGS = ENDINGS | STACK_ENDINGS
-_FILE_ENDINGS = _VIDEO_ENDINGS | {".csv", ".txt"}
+_FILE_ENDINGS = VIDEO_ENDINGS | {".csv", ".txt"}
 _AT_ONCE = 16  # requests for the files of a list
 
 
@@ -43,7 +41,7 @@ def names_remote_video(url: str) -> bool:
         address = parse_address(url)
     except RemoteError:
         return False
-    return address.path.endswith("/") or PurePosixPath(address.name).suffix.lower() in _VIDEO_ENDINGS
+    return address.path.endswith("/") or PurePosixPath(address.name).suffix.lower() in VIDEO_ENDINGS
 
 
 def mirror_listed(listing: Listing, root: Path) -> tuple[Path, Listing]:

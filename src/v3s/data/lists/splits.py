@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 from v3s.data.lists.folder import (
+    VIDEO_ENDINGS,
     find_files,
     is_frame_folder,
     link_outside,
@@ -28,8 +29,6 @@ from v3s.files.remote.fetch import held
 from v3s.files.remote.mirror import shown_place
 from v3s.files.text import counted, short_repr
 from v3s.options import require_regular
-from v3s.video.container import ENDINGS
-from v3s.video.stills.source import STACK_ENDINGS
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -212,7 +211,7 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
         return _read_folder(data, subset)
     if subset == "test":
         raise ValueError(f"{data} is a single list without a test subset; {_TEST_VIDEOS}")
-    if data.suffix.lower() in ENDINGS | STACK_ENDINGS or data.is_dir():
+    if data.suffix.lower() in VIDEO_ENDINGS or data.is_dir():
         data = data if data.name else data.resolve()
         return data.parent, Listing(f"file {shown_place(data)}", (ListedVideo((data.name,)),), ())
     with held(data):
