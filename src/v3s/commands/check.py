@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from v3s.pretext.task import TASKS, needs_of_shorter_clips
 from v3s.scale.engine import EngineOptions, run_job
 from v3s.scale.job import begin_job, is_job, read_outcomes, remove_job
 
-_NUM_BAD_SHOWN = 20
+_NUM_SHOWN = 20
 _PAPER_FRAMES = 16
 _PAPER_SPAN = TASKS["v3s"].longest_span(_PAPER_FRAMES)  # 69
 _DEFAULTS = f"--task v3s --clip-frames {_PAPER_FRAMES}"
@@ -118,19 +118,19 @@ def _print_bad(result: Scan, console: Console, out: str | None) -> None:
     """Print the files that are not usable; those that are too short come last."""
     bad = [report for report in result.reports if report.verdict != "usable"]
     bad.sort(key=lambda report: report.verdict == "too short")
-    for report in bad[:_NUM_BAD_SHOWN]:
-        say(console, f"{report.verdict}: {report.name}: {report.reason}")
-    if len(bad) > _NUM_BAD_SHOWN:
-        where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
-        say(console, f"and {len(bad) - _NUM_BAD_SHOWN:,} more; {where}")
+    _print_first([f"{report.verdict}: {report.name}: {report.reason}" for report in bad], "more", console, out)
 
 
 def _print_remarks(result: Scan, console: Console, out: str | None) -> None:
     """Print what is unusual about files that can be read: a rate that varies, a video that is black throughout."""
     by_file = {report.path: report for report in result.reports if report.remarks}  # once, not for each span
-    unusual = list(by_file.values())
-    for report in unusual[:_NUM_BAD_SHOWN]:
-        say(console, f"note: {report.name}: {report.remarks}")
-    if len(unusual) > _NUM_BAD_SHOWN:
+    notes = [f"note: {report.name}: {report.remarks}" for report in by_file.values()]
+    _print_first(notes, "more with notes", console, out)
+
+
+def _print_first(lines: Sequence[str], more: str, console: Console, out: str | None) -> None:
+    """Print the first of some lines, and how many more there are."""
+    say(console, *lines[:_NUM_SHOWN])
+    if len(lines) > _NUM_SHOWN:
         where = f"{out} lists all of them" if out else "use --out report.jsonl to list all of them"
-        say(console, f"and {len(unusual) - _NUM_BAD_SHOWN:,} more with notes; {where}")
+        say(console, f"and {len(lines) - _NUM_SHOWN:,} {more}; {where}")
