@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
 from v3s.commands.pixel_cues import ALL_CUES, CueClips, probe_cues
 from v3s.commands.recipes import RECIPES
-from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_head
+from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_heads
 from v3s.data.clips import PretextClips, SampleKey, validation_batches
 from v3s.data.groups import GroupOptions, hold_out_rows, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -282,13 +282,10 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     predictions, truth = predict_labels(model, shown, compute)
     predictions = predictions.reshape(len(truth), len(STIMULI), 2)
     of_clips = groups[np.arange(len(truth)) % len(videos)]
-    tables, prior = (trained.task.spatial, trained.task.temporal), trained.sampling.label_prior
-    rows = {}
-    for place, name in enumerate(STIMULI):
-        spatial, temporal = (
-            score_head(tables[head], prior, truth[:, head], predictions[:, place, head], of_clips) for head in (0, 1)
-        )
-        rows[name] = spatial, temporal
+    rows = {
+        name: score_heads(trained.task, trained.sampling.label_prior, truth, predictions[:, place], of_clips)
+        for place, name in enumerate(STIMULI)
+    }
     title = f"{config.backbone}: both heads on {_of_videos(len(truth), groups)}"
     conclusions, masked = conclude(rows), masked_of(videos) if config.page else None
     if sentence := seen_sentence(Path(config.backbone), videos, scanned.videos.noun):

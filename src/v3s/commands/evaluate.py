@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from v3s.backbones.device import ComputeOptions, choose_compute, divide_cores
-from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_head
+from v3s.commands.scores import HeadScores, one_answer_sentence, predict_labels, score_heads
 from v3s.data.clips import PretextClips, validation_batches
 from v3s.data.groups import GroupOptions, number_groups
 from v3s.data.lists.splits import VideoOptions
@@ -16,7 +16,7 @@ from v3s.data.loading import load_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
 from v3s.features.saved import Trained, load_pretext_model
-from v3s.files.text import counted, print_table, say
+from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
 from v3s.train.contents import seen_sentence
@@ -92,11 +92,7 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     loader = load_batches(clips, batches, num_workers=workers, pin_memory=compute.device.type == "cuda")
     predictions, truth = predict_labels(model, loader, compute)
     of_clips = groups[[number % len(table) for batch in batches for _, number in batch]]
-    task, prior = trained.task, trained.sampling.label_prior
-    spatial, temporal = (
-        score_head(rows, prior, truth[:, head], predictions[:, head], of_clips)
-        for head, rows in enumerate((task.spatial, task.temporal))
-    )
+    spatial, temporal = score_heads(trained.task, trained.sampling.label_prior, truth, predictions, of_clips)
     scores = PretextScores(len(table), len(truth), scanned.skipped, spatial, temporal)
     print_table(console, _scores_table(scores))
     for name, head in (("spatial", spatial), ("temporal", temporal)):
@@ -114,14 +110,12 @@ def _scores_table(scores: PretextScores) -> Table:
     title = f"{counted(scores.num_clips, 'clip')} of {counted(scores.num_videos, 'video')}"
     if scores.spatial.num_groups < scores.num_videos:
         title += f" in {counted(scores.spatial.num_groups, 'group')}"
-    table = Table(title=title, title_justify="left")
-    for column in ("head", "labels", "accuracy", "standard error", "chance", "most frequent answer"):
-        table.add_column(column, justify="left" if column == "head" else "right")
+    rows = []
     for name, head in (("spatial", scores.spatial), ("temporal", scores.temporal)):
         shares = (head.accuracy, head.standard_error, head.chance, head.most_frequent_answer)
-        numbers = (f"{share:.1%}" for share in shares)
-        table.add_row(name, str(len(head.labels)), *numbers)
-    return table
+        rows.append((name, str(len(head.labels)), *(f"{share:.1%}" for share in shares)))
+    header = ("head", "labels", "accuracy", "standard error", "chance", "most frequent answer")
+    return text_table(title, header, rows)
 
 
 def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:

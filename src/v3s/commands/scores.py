@@ -14,6 +14,7 @@ from v3s.backbones.device import Compute
 from v3s.files.text import short_repr
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import LabelPrior
+from v3s.pretext.task import PretextTask
 from v3s.protocols.errors import is_above, standard_error
 
 Counts = NDArray[np.int64]
@@ -122,6 +123,17 @@ def score_head(
     hits = truth == answers
     error = standard_error(torch.from_numpy(hits), torch.from_numpy(groups))
     return HeadScores(tuple(map(str, rows)), confusion, error, len(np.unique(groups)), chance(rows, prior))
+
+
+def score_heads(
+    task: PretextTask, prior: LabelPrior, truth: Counts, answers: Counts, groups: Counts
+) -> tuple[HeadScores, HeadScores]:
+    """Score the predictions of the spatial and of the temporal head, as `score_head`: rows of shape (N, 2)."""
+    spatial, temporal = (
+        score_head(rows, prior, truth[:, head], answers[:, head], groups)
+        for head, rows in enumerate((task.spatial, task.temporal))
+    )
+    return spatial, temporal
 
 
 def one_answer_sentence(name: str, head: HeadScores) -> str:
