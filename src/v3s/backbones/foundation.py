@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from v3s.backbones.normalisation import Normalisation, Normalising
-from v3s.files.writing import CheckpointError
 from v3s.options import closest, import_extra
 
 _STAGE = "pooled"
@@ -159,8 +158,6 @@ def build_foundation(
         size = clip_size or getattr(config, known.size)
         patch = _check_sizes(config, known, frames, size)
         model = _load(getattr(transformers, known.model), config, tensors, known.options or {})
-    except CheckpointError:
-        raise
     except Exception as error:  # whatever a forged configuration leads to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"config.json does not describe a {kind} model ({reason})") from error
