@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3s.backbones.foundation import FoundationBackbone, build_foundation
-from v3s.features.hub import HUB_NAME, HUGGING_FACE
+from v3s.features.hub import HUB_NAME, HUGGING_FACE, asking_hub
 from v3s.features.preprocessing import PREPROCESSORS, Preprocessing, read_preprocessing
 from v3s.files.reading import read_json, read_text
 from v3s.files.weights import fingerprint
@@ -84,15 +84,8 @@ def _folder_of(name: str) -> Path:
         raise CheckpointError(
             f"{name}: no folder with a model; give {HUGGING_FACE}FOLDER, or {HUGGING_FACE}NAME for one on the hub"
         )
-    hub = import_extra("huggingface_hub", "hf", f"backbone {HUGGING_FACE}{name}")
-    try:
+    with asking_hub(name) as hub:
         return Path(hub.snapshot_download(name, allow_patterns=list(_NEEDED)))
-    except Exception as error:  # of the network, of the hub, or of the cache's disk
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise CheckpointError(
-            f"{name}: is not a folder, and cannot be fetched from the hub ({reason}); where there is a network, "
-            f"run: hf download {name} --local-dir DIR, bring DIR here, and give {HUGGING_FACE}DIR"
-        ) from error
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

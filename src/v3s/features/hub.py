@@ -5,7 +5,10 @@ What is loaded from the folder is compared with the fingerprint of the weights i
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from v3s.files.reading import read_json
 from v3s.files.writing import DESCRIPTION, CheckpointError
@@ -35,20 +38,27 @@ def hub_export(name: str) -> Path | None:
     owned, _, revision = name.partition("@")
     if os.path.lexists(name) or not HUB_NAME.fullmatch(owned):
         return None
-    hub = import_extra("huggingface_hub", "hf", f"{HUGGING_FACE}{name}")
-    try:
+    with asking_hub(name) as hub:
         description = Path(hub.hf_hub_download(owned, DESCRIPTION, revision=revision or None))
         if not is_export(description):
             return None
         commit = description.parent.name  # of the description, so that the tensors are of the same content
         return Path(hub.snapshot_download(owned, revision=commit, allow_patterns=[DESCRIPTION, _TENSORS]))
+
+
+@contextmanager
+def asking_hub(name: str) -> Iterator[Any]:
+    """A context for downloads of a model from the hub, by its package; one that fails is a CheckpointError."""
+    hub = import_extra("huggingface_hub", "hf", f"{HUGGING_FACE}{name}")
+    try:
+        yield hub
     except CheckpointError:
         raise
     except Exception as error:  # of the network, of the hub, or of the disk
-        reason = next(iter(str(error).split("\n")), "") or type(error).__name__
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(
             f"{HUGGING_FACE}{name}: cannot be downloaded ({reason}); where there is a network, run: hf download "
-            f"{owned} --local-dir DIR, bring DIR here, and give {HUGGING_FACE}DIR"
+            f"{name.partition('@')[0]} --local-dir DIR, bring DIR here, and give {HUGGING_FACE}DIR"
         ) from error
 
 
