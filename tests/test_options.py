@@ -35,6 +35,14 @@ def test_every_value_of_every_command_must_be_of_the_type_of_its_field(name: str
             kind(**required(kind) | {field.name: object()})
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_seed_that_no_generator_takes_is_refused(name: str) -> None:
+    _, kind = load_command(name)
+    for seed in (-1, 2**32) if "seed" in {field.name for field in fields(kind)} else ():
+        with pytest.raises(ValueError, match=rf"^seed is {seed}; it must be between 0 and 2\*\*32 - 1$"):
+            kind(**required(kind) | {"seed": seed})
+
+
 @pytest.mark.parametrize(
     ("name", "values", "error"),
     [

@@ -269,6 +269,11 @@ def import_extra(name: str, extra: str, purpose: str) -> Any:
         ) from error
 
 
-def seed_problem(seed: int) -> str | None:
-    """The error message for an invalid seed, or None if the seed is valid."""
-    return None if 0 <= seed < 2**32 else f"seed is {seed}; it must be between 0 and 2**32 - 1"
+def require_seed(config: Any) -> None:
+    """Check the option ``seed``.
+
+    Raises:
+        ValueError: no generator takes it.
+    """
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed is {config.seed}; it must be between 0 and 2**32 - 1")

@@ -17,7 +17,6 @@ from v3s.data.index_table import IndexTable
 from v3s.data.letterbox import detect_bars
 from v3s.data.loading import load_batches
 from v3s.data.synthetic import make_clips
-from v3s.options import seed_problem
 from v3s.pages.images import mp4
 from v3s.pretext.plan import Bars, Picture, Sampling, Short, max_samples, sample_generator
 from v3s.pretext.task import TASKS
@@ -376,9 +375,3 @@ def test_video_that_should_have_been_skipped_is_an_error(table: IndexTable) -> N
         assert clips.plan(epoch, 0)[0] == 0
         with pytest.raises(ValueError, match=r"the video has 22 frames; speed \d then \d needs \d+$"):
             clips.plan(epoch, 1)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_seed_out_of_range(seed: int) -> None:
-    assert seed_problem(seed) == f"seed is {seed}; it must be between 0 and 2**32 - 1"
-    assert seed_problem(0) is seed_problem(2**32 - 1) is None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from v3s.backbones.forms import FastOnGpu, PadInTime
 from v3s.files.text import counted
-from v3s.options import CheckedOptions, require_not_negative, seed_problem
+from v3s.options import CheckedOptions, require_not_negative, require_seed
 
 Precision = Literal["auto", "bf16", "fp32"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -195,8 +195,7 @@ class ComputeOptions(DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_not_negative(self, "workers")
-        if problem := seed_problem(self.seed):
-            raise ValueError(problem)
+        require_seed(self)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt; other C libraries ignore them

@@ -14,7 +14,7 @@ from rich.console import Console
 from v3s.data.letterbox import picture_of
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.usable import usable_videos
-from v3s.options import require_files, require_not_negative, require_positive, seed_problem
+from v3s.options import require_files, require_not_negative, require_positive, require_seed
 from v3s.pages.images import Pixels, data_uri, jpeg_uri, mp4, outline, tile
 from v3s.pages.templates import render, write_page
 from v3s.pretext.cut import cut_clip
@@ -71,8 +71,7 @@ class PreviewConfig(ClipOptions, VideoOptions):
         require_not_negative(self, "workers")
         self.check_clips()
         require_files(self, "out")
-        if problem := seed_problem(self.seed):
-            raise ValueError(problem)
+        require_seed(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from v3s.explore.tables import PAGE, SPANS, TO_LABEL, write_exploration
 from v3s.explore.to_label import MOST_TO_LABEL
 from v3s.files.lock import is_free, only_writer
 from v3s.files.text import counted, say
-from v3s.options import CheckedOptions, require_folders, require_not_negative, seed_problem
+from v3s.options import CheckedOptions, require_folders, require_not_negative, require_seed
 from v3s.vectors.collection import open_vectors
 from v3s.vectors.query import place_opener
 
@@ -61,8 +61,7 @@ class ExploreConfig(CheckedOptions):
             raise ValueError(f"label is {self.label}; at most {MOST_TO_LABEL:,} are proposed")
         if self.similarity is not None and not 0 < self.similarity < 1:
             raise ValueError(f"similarity is {self.similarity}; it must be between 0 and 1")
-        if problem := seed_problem(self.seed):
-            raise ValueError(problem)
+        require_seed(self)
 
 
 def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from v3s.files.text import progress_bar, say
 from v3s.files.writing import json_as_bytes, write_set
-from v3s.options import CheckedOptions, require_positive
+from v3s.options import CheckedOptions, require_positive, require_seed
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.nearest.approximate import INDEX_FILE, MEASURED_FILE, ApproximateIndex, import_faiss
 from v3s.vectors.nearest.exact import Neighbours
@@ -51,6 +51,7 @@ class IndexConfig(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "recall_queries", "k")
+        require_seed(self)
 
 
 @dataclass(frozen=True, slots=True)
