@@ -1,8 +1,8 @@
 """Equivalent forms of layers that a device computes correctly, or faster; values are equal up to rounding.
 
 A network is written once, with plain layers. If a device's library handles a layer badly, the layer is replaced by an
-equivalent form while the network runs, including networks of your own. The
-gain of each form: docs/log.md, "The first GPU" and "bf16 training on a CPU without AMX, mended".
+equivalent form while the network runs, including networks of your own. The gain of each form: docs/log.md, "The first
+GPU" and "bf16 training on a CPU without AMX, mended".
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -75,8 +75,7 @@ def recipe(name: str, *, minutes: float | None = None, **options: Any) -> dict[s
     >>> recipe("v3s-contrast", data="videos", out="run", contrast=0.25)["contrast"]
     0.25
     """
-    if name not in (*RECIPES, OWN):
-        known = (*RECIPES, OWN)
+    if name not in (known := (*RECIPES, OWN)):
         raise ValueError(f"no recipe is called {name!r}{closest(name, known)}; available: {', '.join(known)}")
     return options_of_recipe(name, options, minutes) | options
 

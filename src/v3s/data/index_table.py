@@ -63,8 +63,7 @@ class SpanRows:
         rates = {span.rate for span in spans}
         if len(rates) > 1:
             raise ValueError(f"spans of one table have one rate; got {rates}")
-        columns = zip(*((span.first, span.start_seconds, span.end_seconds) for span in spans), strict=True)
-        firsts, starts, ends = columns
+        firsts, starts, ends = zip(*((span.first, span.start_seconds, span.end_seconds) for span in spans), strict=True)
         return cls(
             np.array(sources, np.int32),
             np.array(firsts, np.int64),

@@ -33,8 +33,8 @@ class FileReport:
 
     Attributes:
         path: As in the list of videos.
-        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not
-            decode: it is skipped like an unreadable one) or ``"unreadable"``.
+        verdict: ``"usable"``, ``"too short"``, ``"partial"`` (some of its frames do not decode: it is skipped like an
+            unreadable one) or ``"unreadable"``.
         reason: Why it is not usable, e.g. ``"29 frames; the task needs 69"``; empty for a usable file.
         stage: Where reading a bad file failed: ``"open"``, ``"demux"`` or ``"decode"``.
         frames: True length in frames; of a partial file, how many frames decode.

@@ -110,5 +110,4 @@ def _by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     order = np.lexsort((firsts, -counts))
     numbers = np.full(int(labels.max(initial=-1)) + 2, -1, np.int64)  # the last is that of label -1
     numbers[names[order]] = np.arange(len(order))
-    labels = numbers[labels]
-    return labels
+    return numbers[labels]

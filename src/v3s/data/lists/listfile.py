@@ -27,8 +27,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
     The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
     double quotes, as in CSV, may contain anything. If the whole line is the path of an existing file, it has no label,
     even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header,
-    in capitals and with spaces too.
-    ``#`` does not start a comment, since file names contain it.
+    in capitals and with spaces too. ``#`` does not start a comment, since file names contain it.
 
     A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV: start and end are
     seconds from the first frame of the video on, or h:mm:ss; an empty start is 0, an empty end that of the video.
@@ -151,10 +150,8 @@ def _line(*names: str) -> str:
 def _entry(line: str, root: Path, is_video: Callable[[Path], bool]) -> ListedVideo:
     """Return the first interpretation of a line that names an existing file, or simply the first one."""
     readings = list(_readings(line))
-    if is_url(readings[0][0]):
-        path, label = next((each for each in reversed(readings) if names_remote_video(each[0])), readings[0])
-        return ListedVideo((path,), label or None)
-    path, label = next((reading for reading in reversed(readings) if is_video(root / reading[0])), readings[0])
+    names = names_remote_video if is_url(readings[0][0]) else lambda path: is_video(root / path)
+    path, label = next((reading for reading in reversed(readings) if names(reading[0])), readings[0])
     return ListedVideo((path,), label or None)
 
 

@@ -102,8 +102,8 @@ def list_videos(
             of one. A list has one ``path`` or ``path label`` per line, or spans (see
             :func:`v3s.data.lists.listfile.read_list`), relative to the folder of the list. In a folder without
             `splits`, the label of a video is the name of its folder; videos directly in `data` have no label. Links
-            that lead out of such a folder are refused: only a list may name files elsewhere. Or a
-            pattern of several of these, see :func:`v3s.data.lists.pattern.read_pattern`.
+            that lead out of such a folder are refused: only a list may name files elsewhere. Or a pattern of several of
+            these, see :func:`v3s.data.lists.pattern.read_pattern`.
         splits: The official lists for the videos in the folder: ``ucfTrainTestlist`` (UCF101),
             ``testTrainMulti_7030_splits`` (HMDB51), a CSV file of Kinetics-400, or a folder with ``train.csv`` and
             ``val.csv`` or ``test.csv``.
