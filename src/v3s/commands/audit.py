@@ -27,7 +27,8 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.loading import load
 from v3s.data.scan import Scan
 from v3s.data.usable import usable_videos
-from v3s.features.saved import Trained, load_pretext_model
+from v3s.data.views import View
+from v3s.features.saved import load_pretext_model
 from v3s.files.text import counted, print_table, say, share_text, short_repr, text_table
 from v3s.files.writing import write_json
 from v3s.options import require_files, require_positive
@@ -271,7 +272,7 @@ def _audit_network(config: AuditConfig, console: Console) -> Audit:
     assert config.backbone is not None
     compute = choose_compute(config.device, config.precision)
     model, trained = load_pretext_model(config.backbone)
-    scanned = _usable(config, trained.task, trained.sampling, console, trained)
+    scanned = _usable(config, trained.task, trained.sampling, console, trained.view)
     videos, groups = scanned.usable_table, config.groups_of(scanned)
     clips = PretextClips(videos, trained.task, trained.sampling, seed=config.seed)
     stimuli = Stimuli(clips.balanced(config.clips * len(videos)))
@@ -369,9 +370,9 @@ def _page(result: Audit) -> str:
 
 
 def _usable(
-    config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console, trained: Trained | None = None
+    config: AuditConfig, task: PretextTask, sampling: Sampling, console: Console, view: View | None = None
 ) -> Scan:
-    listed = config.list_videos(trained.fps, trained.window, trained.mask) if trained else config.list_videos()
+    listed = config.list_videos(view)
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = task.longest_span(sampling.clip_frames, sampling.seam)
     scanned = usable_videos(listed, min_frames=needed, console=console, workers=config.workers)

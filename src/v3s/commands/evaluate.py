@@ -119,7 +119,7 @@ def _scores_table(scores: PretextScores) -> Table:
 
 
 def _read_videos(config: EvaluateConfig, trained: Trained, console: Console) -> Scan:
-    listed = config.list_videos(trained.fps, trained.window, trained.mask)
+    listed = config.list_videos(trained.view)
     number_groups(listed.paths, config.group)  # fails before the videos are read
     needed = trained.task.longest_span(trained.sampling.clip_frames, trained.sampling.seam)
     return usable_videos(listed, min_frames=needed, console=console, workers=config.workers)

@@ -176,8 +176,8 @@ def similarity(config: SimilarityConfig, *, console: Console | None = None) -> S
     encoder = None if config.vectors else open_encoder(config, features, stride=config.stride)
     stored = StoredStages.of(config.vectors, config, features, config.stride) if config.vectors else None
     view = encoder.view if encoder else None
-    spans = config.spans_for(view.fps, view.window, view.mask) if view else config.spans_for()
-    videos = (_draw_pairs if config.pairs is None else _read_pairs)(config, spans, stored, console)
+    read = _draw_pairs if config.pairs is None else _read_pairs
+    videos = read(config, config.spans_for(view), stored, console)
     same, fold = _same_and_fold(videos.pairs)
     evaluate_folds(np.zeros((len(same), 1)), same, fold, config.c)  # reports unsuitable folds before the long work
     _report_videos(videos, view, console)

@@ -148,9 +148,7 @@ def _of_videos(
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(
-        config.list_videos(seen.fps, seen.window, seen.mask), min_frames=1, console=console, workers=config.workers
-    )
+    scan = usable_videos(config.list_videos(seen), min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     report_padded({f"{scan.videos.noun}s": table}, view, console)

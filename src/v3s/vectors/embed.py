@@ -134,7 +134,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     if config.export == "parquet":
         import_pyarrow()  # fails before the long work
     encoder = _open(config)
-    listed = config.list_videos(encoder.view.fps, encoder.view.window, encoder.view.mask)
+    listed = config.list_videos(encoder.view)
     listed = take_shard(listed, *_parse_shard(config.shard))
     folder, description = Path(config.out), _describe(config, encoder)
     with only_writer(folder):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from v3s.data.views import View
 from v3s.files.times import time_text
 from v3s.options import CheckedOptions, check_rate, require_positive
 from v3s.video.index import VideoIndex
@@ -65,17 +66,16 @@ class SpanOptions(CheckedOptions):
         if self.segment and self.fps and self.segment * self.fps < 1:
             raise ValueError(f"a segment of {self.segment:g} s has no frame at {self.fps:g} frames per second")
 
-    def spans_for(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> "SpanOptions":
-        """Return these options alone, checked.
+    def spans_for(self, view: View | None = None) -> "SpanOptions":
+        """Return these options alone, checked; the picture of a mask is read here.
 
         Args:
-            fps: the frame rate of the run that the videos are for, if there is no other.
-            window: the window of that run, if there is no other.
-            mask: the mask of that run, if there is no other; a picture is read here.
+            view: of the network that the videos are for; its frame rate, window and mask hold where there is no other.
         """
+        view = view or View()
         segments = {"segment": self.segment, "segment_stride": self.segment_stride}
-        mask = read_mask(self.mask or mask)
-        return SpanOptions(**segments, fps=self.fps or fps, window=self.window or window, mask=mask)
+        mask = read_mask(self.mask or view.mask)
+        return SpanOptions(**segments, fps=self.fps or view.fps, window=self.window or view.window, mask=mask)
 
     @property
     def is_default(self) -> bool:

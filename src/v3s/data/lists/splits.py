@@ -24,6 +24,7 @@ from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
 from v3s.data.lists.ucf101 import read_ucf101
 from v3s.data.store_folder import see_as_stored
+from v3s.data.views import View
 from v3s.files.remote.address import hide_secrets
 from v3s.files.remote.fetch import held
 from v3s.files.remote.mirror import shown_place
@@ -336,19 +337,13 @@ class VideoOptions(SpanOptions):
         hide_secrets(self, "data")
         see_as_stored(self)
 
-    def list_videos(self, fps: float | None = None, window: str | None = None, mask: str | None = None) -> VideoList:
-        """List them, as :func:`v3s.data.lists.splits.list_videos`.
-
-        Args:
-            fps: the frame rate of the run that they are for, if ``self.fps`` does not say otherwise.
-            window: the window of the run, if ``self.window`` does not say otherwise.
-            mask: the mask of the run, likewise.
-        """
+    def list_videos(self, view: View | None = None) -> VideoList:
+        """List them, as :func:`v3s.data.lists.splits.list_videos`, for a network with this view, see `spans_for`."""
         return list_videos(
             self.data,
             splits=self.splits,
             split=self.split,
             subset=self.subset,
             allow_missing=self.allow_missing,
-            spans=self.spans_for(fps, window, mask),
+            spans=self.spans_for(view),
         )

@@ -78,8 +78,7 @@ def labelled_parts(
             some time of one, the training part has fewer than two classes, or ``group`` does not divide a part into
             groups.
     """
-    spans = options.spans_for(view.fps, view.window, view.mask) if view else options.spans_for()
-    lists = _list_parts(options, spans)
+    lists = _list_parts(options, options.spans_for(view))
     check_lists(lists, options, divides)
     found = [Labelled.of(usable_videos(listed, min_frames=1, console=console, workers=workers)) for listed in lists]
     return make_parts(found, options, seed=seed, divides=divides, console=console)
