@@ -211,7 +211,7 @@ def _draw_pairs(
 ) -> _PairedVideos:
     """Draw pairs from the labelled videos that can be used; others are skipped and reported."""
     if stored:
-        listed = stored.list_videos(config)
+        listed = stored.list_videos(config.data, config.splits, config.split, config.subset)
     else:
         assert config.data is not None
         listed = list_videos(config.data, splits=config.splits, split=config.split, subset=config.subset, spans=spans)

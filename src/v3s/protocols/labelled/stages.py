@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from rich.console import Console
@@ -18,19 +17,6 @@ from v3s.protocols.labelled.parts import Labelled
 from v3s.vectors.collection import Vectors, open_vectors
 from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import Contents, list_contents, list_labelled, list_official
-
-
-class _ListOptions(Protocol):
-    """Where the labels of stored videos come from."""
-
-    @property
-    def data(self) -> str | None: ...
-    @property
-    def splits(self) -> str | None: ...
-    @property
-    def split(self) -> int: ...
-    @property
-    def subset(self) -> Subset: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +63,13 @@ class StoredStages:
         """Its weights and the clips."""
         return self.stages[0].description.space
 
-    def list_videos(self, options: _ListOptions) -> VideoList:
+    def list_videos(self, data: str | None, splits: str | None, split: int, subset: Subset) -> VideoList:
         """List the labelled videos: of a list file, of official lists, or the collection's own."""
-        if options.data is not None:
-            return list_labelled(self.contents, Path(options.data))
-        if options.splits is not None:
-            return list_official(self.contents, Path(options.splits), options.split, options.subset)
-        return list_contents(self.contents, subset=options.subset)
+        if data is not None:
+            return list_labelled(self.contents, Path(data))
+        if splits is not None:
+            return list_official(self.contents, Path(splits), split, subset)
+        return list_contents(self.contents, subset=subset)
 
     def take(self, listed: VideoList, console: Console) -> Labelled:
         """Return the videos of a list with their vectors of all stages, one after another."""
