@@ -17,11 +17,12 @@ from v3s.commands.demo_page import TEST_LIST, TRAIN_LIST, DemoResult, Division, 
 from v3s.commands.evaluate import EvaluateConfig, evaluate
 from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.groups import GroupOptions, hold_out, number_groups, unite
-from v3s.data.lists.folder import own_output, subset_folders
+from v3s.data.lists.folder import subset_folders
 from v3s.data.lists.listfile import write_list
 from v3s.data.scan import Scan
 from v3s.data.synthetic import MOTIONS, make_clips
 from v3s.files.lock import LOCK, is_free, only_writer
+from v3s.files.own import is_own
 from v3s.files.remote.address import hide_secrets
 from v3s.files.text import counted, say
 from v3s.files.writing import write_json
@@ -130,7 +131,7 @@ def _open(config: DemoConfig) -> Path:
     """Empty the folder of the demo, except for the file that marks it as a demo; one without a report is unfinished."""
     out = Path(config.out)
     if not is_free(out):
-        if not own_output(out / _MARK):
+        if not is_own(out / _MARK):
             raise ValueError(f"{out} is not empty and does not contain a demo; choose another folder with --out")
         if (out / _REPORT).is_file() and not config.overwrite:
             raise ValueError(f"{out} already contains a demo; use --overwrite to replace it")

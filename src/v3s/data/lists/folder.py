@@ -171,9 +171,9 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             entries = list(scan)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
-    marks = {entry.name: own_output(Path(entry.path)) for entry in entries if entry.name in _OWN_OUTPUT}
-    own = set[str]().union(*marks.values())
-    if below and any(marks.get(name) for name in _OWN_FOLDERS):
+    marks = {entry.name for entry in entries if entry.name in _OWN_OUTPUT and is_own(Path(entry.path))}
+    own = set[str]().union(*(_OWN_OUTPUT[mark] for mark in marks))
+    if below and marks & _OWN_FOLDERS:
         found.num_own += 1
         return
     num_videos, pictures = len(found.videos), []
@@ -218,11 +218,6 @@ def _are_frames(folder: Path) -> bool:
         return bool(frame_files(folder))
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}; give a folder that can") from error
-
-
-def own_output(mark: Path) -> set[str]:
-    """The videos that v3s wrote beside a file such as demo.json; empty if it did not write that file."""
-    return _OWN_OUTPUT[mark.name] if is_own(mark) else set()
 
 
 def _add_file(found: FoundFiles, name: str) -> None:
