@@ -1,6 +1,7 @@
 """A recognizer on vectors that ``v3s embed`` stored: no video is read."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from v3s.recognizers.classifier import Classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable
 from v3s.vectors.collection import Vectors
 from v3s.vectors.description import VectorsError
+from v3s.vectors.labels import stored_features
 from v3s.video.light.mask import mask_text
 
 _ROWS = 4096  # in memory at a time
@@ -39,17 +41,10 @@ def probabilities_of(classifier: Classifier, vectors: Vectors) -> Iterator[Tenso
         ValueError: a vector or an answer contains NaN or infinity, or an earlier version wrote the folder, without
             lengths.
     """
-    for shard in vectors.shards:
-        if shard.lengths is None:
-            raise VectorsError(
-                f"{vectors.folder} has no lengths of vectors, which a classifier needs: an earlier version wrote it; "
-                "embed again"
-            )
-        for block, lengths in zip(*(torch.split(each, _ROWS) for each in (shard.vectors, shard.lengths)), strict=True):
-            features = block.float() * lengths[:, None]
-            if not features.isfinite().all():
-                raise VectorsError(f"{vectors.folder}: a vector contains NaN or infinity; embed again with --overwrite")
-            yield require_probabilities(classifier.of_vectors(features), vectors.folder)
+    for first, end in pairwise(vectors.offsets.tolist()):  # shard by shard
+        for rows in torch.split(torch.arange(first, end), _ROWS):
+            answers = classifier.of_vectors(stored_features(vectors, rows))
+            yield require_probabilities(answers, vectors.folder)
 
 
 def _predictions(vectors: Vectors, best: Iterator[tuple[tuple[str, ...], tuple[float, ...]]]) -> Iterator[Prediction]:
