@@ -298,13 +298,13 @@ def load_head(path: str | Path, name: str, head: nn.Module) -> None:
         raise CheckpointError(f"{file}: damaged, or not the weights{classes} described by the {DESCRIPTION} next to it")
 
 
-def load_pretext_model(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[PretextModel, Trained]:
+def load_pretext_model(path: str | Path) -> tuple[PretextModel, Trained]:
     """Load a trained backbone with its two heads, in evaluation mode, and its description.
 
     Raises:
         CheckpointError: a file is missing, or contains weights of another network or for another label table.
     """
-    network, trained = open_trained(path, backbone=backbone)
+    network, trained = open_trained(path)
     if trained.kind != "pretrained":
         origin = {"recognizer": "v3s finetune", "converted": "v3s convert"}[trained.kind]
         raise CheckpointError(

@@ -27,17 +27,18 @@ _CODECS = {
 }
 """FFmpeg's encoders for browsers and their options, the best first."""
 
+_QUANTISER = 3  # of JPEG: from 1, the best quality, to 31, the smallest file
+_GAP = 2  # white pixels between the images of a sheet
+
 
 def png(image: ArrayLike | Tensor) -> bytes:
     """Encode an image losslessly."""
     return _encode_still(_pixels(image, 3), "png", "rgb24")
 
 
-def jpeg(image: ArrayLike | Tensor, *, quantiser: int = 3) -> bytes:
-    """Encode an image with loss; ``quantiser`` ranges from 1 (best quality) to 31 (smallest file)."""
-    if not 1 <= quantiser <= 31:
-        raise ValueError(f"the JPEG quantiser must be from 1 to 31, got {quantiser}")
-    return _encode_still(_pixels(image, 3), "mjpeg", "yuvj444p", quantiser)
+def jpeg(image: ArrayLike | Tensor) -> bytes:
+    """Encode an image with little loss."""
+    return _encode_still(_pixels(image, 3), "mjpeg", "yuvj444p", _QUANTISER)
 
 
 def mp4(clip: ArrayLike | Tensor, fps: float) -> bytes:
@@ -130,29 +131,28 @@ def small_frames(video: Video, frames: Sequence[int], width: int) -> Tensor:
     return warp(read_frames(video, frames), to_picture, new_height, new_width).permute(1, 2, 3, 0)
 
 
-def tile(images: ArrayLike | Tensor, columns: int, gap: int = 2) -> Pixels:
+def tile(images: ArrayLike | Tensor, columns: int) -> Pixels:
     """Arrange images of equal size, (N, H, W, 3), row by row on a white sheet.
 
     Args:
         images: The images, in reading order; a clip gives a contact sheet of its frames.
         columns: Images in a row, at least 1.
-        gap: White pixels between neighbours.
 
     Returns:
         One image; unused cells of the last row stay white.
 
     Raises:
-        ValueError: ``images`` has another shape, ``columns`` is below 1 or ``gap`` is below 0.
+        ValueError: ``images`` has another shape, or ``columns`` is below 1.
     """
     images = _pixels(images, 4)
-    if columns < 1 or gap < 0:
-        raise ValueError(f"a sheet needs columns >= 1 and gap >= 0, got {columns = }, {gap = }")
+    if columns < 1:
+        raise ValueError(f"a sheet needs columns >= 1, got {columns = }")
     num_images, height, width, _ = images.shape
     rows = -(-num_images // columns)
-    sheet = np.full((rows, height + gap, columns, width + gap, 3), 255, np.uint8)
+    sheet = np.full((rows, height + _GAP, columns, width + _GAP, 3), 255, np.uint8)
     for index, image in enumerate(images):
         sheet[index // columns, :height, index % columns, :width] = image
-    return sheet.reshape(rows * (height + gap), columns * (width + gap), 3)[: -gap or None, : -gap or None]
+    return sheet.reshape(rows * (height + _GAP), columns * (width + _GAP), 3)[:-_GAP, :-_GAP]
 
 
 def outline(
