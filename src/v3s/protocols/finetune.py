@@ -289,10 +289,8 @@ def _save(job: FinetuneJob, model: RecognitionModel, folder: Path, results: dict
 
 def finetuning(job: FinetuneJob) -> Training:
     """Build the model on its device, with its optimizer, schedule and objective."""
-    config, rate = job.config, initial_rate(job.config, job.source)
-    model = RecognitionModel(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(
-        job.compute.device
-    )
+    config, rate, device = job.config, initial_rate(job.config, job.source), job.compute.device
+    model = RecognitionModel(job.source.on(job.compute), len(job.parts.classes), seed=config.seed).to(device)
     optimizer = sgd(model, rate, config)
     return Training(
         model=model,
