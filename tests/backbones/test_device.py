@@ -141,7 +141,8 @@ def test_a_cpu_computes_in_bf16_where_that_is_faster(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert choose_compute("cpu") == Compute(torch.device("cpu"), bf16=faster)
-    assert choose_compute("cpu", "bf16").bf16 and not choose_compute("cpu", "fp32").bf16
+    assert choose_compute("cpu", "bf16").bf16
+    assert not choose_compute("cpu", "fp32").bf16
 
 
 def test_a_mac_s_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_check_names_what_is_odd_and_usable(shared: Path, tmp_path: Path, consol
     check(CheckConfig(data=str(data), workers=0), console=console)
     text = printed(console)
     for expected in (
-        "4 videos without labels; skipped: 1 file with endings that no video has (1 .txt)",
+        "4 videos without labels; skipped: 1 file without a video's file extension (1 .txt)",
         "note: black.mp4: black throughout",
         "note: pauses.mp4: its rate varies: 1.949 frames per second on average",
         "note: ffv1_12in16.mkv: values from 4 to 4090 are shown as black to white",

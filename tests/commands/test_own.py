@@ -54,7 +54,7 @@ def test_nearly_every_video_is_used(tmp_path: Path, lengths: tuple[int, ...], ta
     assert abs(clips - 200_000) <= 2 * num_train
     assert f"{clips:,} clips, about" in text
     assert "usable" not in text  # the training says it, once
-    assert "these videos last 0:00:" in text
+    assert " s of video is little" in text
 
 
 def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_minutes_that_it_names_are_enough(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(own, "_speeds", lambda *_: (100.0, 120.0, 1))
     data = videos(tmp_path, 40)
     _, text = choose({"data": data}, 3)
-    found = re.search(r"60,000 clips to leave chance, about --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
+    found = re.search(r"60,000 are needed to leave chance, so --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
     assert found is not None
     assert 10 <= int(found[1]) <= 15  # 60,000 clips at 100 a second, and validation
     assert "to leave chance" not in choose({"data": data}, float(found[1]))[1]
@@ -132,7 +132,7 @@ def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_pa
     assert "--segment-stride" in text
     chosen, text = choose({"data": data, "segment": 2.0, "segment_stride": 0.5})
     assert "segment_stride" not in chosen
-    assert "these videos last 0:01:01.0 in all, which is little" in text, "what overlaps counts once"
+    assert "1.0 min of video is little" in text, "what overlaps counts once"
 
 
 def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ def test_memory_is_like_a_local_folder(memory: Any, small_videos: Path) -> None:
     memory.pipe("memory://bucket/set/notes.txt", b"text")
     remote = list_videos("memory://bucket/set")
     assert is_like(remote, list_videos(small_videos))
-    assert remote.skipped == "1 file with endings that no video has (1 .txt)"
+    assert remote.skipped == "1 file without a video's file extension (1 .txt)"
     assert scan(remote, min_frames=1).num_usable == 16
     path = remote.paths[0]
     assert content_digest(remote.root / path) == content_digest(small_videos / path)

@@ -25,7 +25,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
 from v3s.files.text import counted, print_table, say, text_table
-from v3s.files.times import time_text
+from v3s.files.times import duration_text, time_text
 from v3s.pretext.model import PretextModel
 from v3s.pretext.task import TASKS, get_task
 from v3s.train.distributed import Processes, launched_processes
@@ -47,11 +47,12 @@ _SECONDS_MEASURED, _CLIPS_READ = 2.0, 64
 
 
 class Choice(NamedTuple):
-    """The value of an option, and why."""
+    """The value of an option, why, and a warning about it, if there is one."""
 
     option: str
     value: Any
     reason: str
+    warning: str = ""
 
 
 def own_options(
@@ -109,10 +110,11 @@ def own_options(
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
     print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
     say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
+    say(console, *(each.warning for each in reasons if each.warning))
     if seconds < _LITTLE_SECONDS:
         say(
             console,
-            f"these videos last {time_text(seconds)} in all, which is little: the heads may need more clips then. "
+            f"{duration_text(seconds)} of video is little: the heads may need more clips then. "
             "On one recording of 8 minutes, the spatial head (5.6 % by chance) came to 7.8 % after 79,872 clips "
             "and 18.5 % after 199,680. v3s compare shows whether hf:NAME, a foundation model, or "
             "converted weights do better",
@@ -167,7 +169,7 @@ def _network(compute: Compute) -> Iterator[Choice]:
         yield Choice("width", 0.25, "a CPU: at full width a training takes days")
         yield Choice("clip_size", 56, "a CPU: a quarter of the work of 112")
     yield Choice("batch_size", 32, "16 videos, two clips of each")
-    yield Choice("learning_rate", 0.01, "as measured with the contrast (docs/log.md)")
+    yield Choice("learning_rate", 0.01, "that of the trainings in docs/results.md")
 
 
 def _clips(
@@ -229,12 +231,15 @@ def _budget(scan: Scan, config: PretrainConfig, compute: Compute, minutes: float
         f"{epochs * per_epoch:,} clips, about {_duration(seconds)}: {speed:,.0f} clips/s here, limited by {limit} "
         f"({in_training:,.0f} clips/s in training, {in_reading:,.0f} read by {counted(workers, 'process')})"
     )
+    warning = ""
     if epochs * per_epoch < CLIPS_TO_LEAVE_CHANCE:
         needed = CLIPS_TO_LEAVE_CHANCE * cost / speed / 60
-        why += f"; heads need some {CLIPS_TO_LEAVE_CHANCE:,} clips to leave chance, about --minutes {ceil(needed)}"
+        warning = (
+            f"too few clips: some {CLIPS_TO_LEAVE_CHANCE:,} are needed to leave chance, so --minutes {ceil(needed)}"
+        )
     if in_reading < 0.8 * in_training and not isinstance(table.source(0), StoredVideo):
         why += "; a store of v3s prepare is read faster"
-    yield Choice("epochs", epochs, why)
+    yield Choice("epochs", epochs, why, warning)
 
 
 def _duration(seconds: float) -> str:

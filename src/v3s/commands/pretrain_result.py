@@ -22,7 +22,7 @@ CLIPS_TO_LEAVE_CHANCE = 60_000
 R3D's width on clips of 8 frames, 60,000 at the paper's size (docs/log.md, "The study at the paper's size")."""
 
 _ANEW = (
-    "train anew into another --out, or start there from these weights with --init (this run cannot be resumed with "
+    "train again into another --out, or start there from these weights with --init (this run cannot be resumed with "
     "more: the schedule cosine ends with its epochs)"
 )
 _STILL_FALLS = 0.01  # of the training loss, over the last tenth of the epochs
@@ -133,7 +133,7 @@ def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clip
         if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
             found[head] = (
                 f"the {head} head is not clearly above chance: {accuracy:.1%} of {num_clips:,} clips of held-out "
-                f"videos, chance is {chance:.1%}; these videos do not show that it has learned its labels"
+                f"videos, chance is {chance:.1%}; there is no evidence yet that it has learned"
             )
     return found
 

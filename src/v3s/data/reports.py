@@ -13,6 +13,7 @@ from v3s.data.index_cache import ReadResult
 from v3s.data.lists.spans import Bounds, span_name
 from v3s.data.lists.splits import VideoList
 from v3s.files.text import counted, say, size_text
+from v3s.files.times import duration_text
 from v3s.video.container import Failure
 from v3s.video.index import VideoIndex
 from v3s.video.light.mask import MOST_STILL, blanked_share
@@ -157,14 +158,14 @@ def rate_advice(reports: Iterable[FileReport], min_frames: int, fps: float | Non
 
 
 def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
-    """Return the table of counts, hours, sizes, rates, codecs and lengths."""
+    """Return the table of counts, durations, sizes, rates, codecs and lengths."""
     readable = [report for report in reports if report.verdict in ("usable", "too short")]
     verdicts = Counter(report.verdict for report in reports)
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     noun = "span" if videos.bounds else "file"
     for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{counted(verdicts[verdict], noun)}, {_hours(reports, verdict)}")
+        table.add_row(verdict, f"{counted(verdicts[verdict], noun)}, {_length(reports, verdict)}")
     if videos.num_missing:
         table.add_row("missing", f"{videos.num_missing:,} listed files")
     if videos.classes:
@@ -208,10 +209,9 @@ def _store_bytes(readable: Iterable[FileReport]) -> int:
     )
 
 
-def _hours(reports: Iterable[FileReport], verdict: str) -> str:
+def _length(reports: Iterable[FileReport], verdict: str) -> str:
     """Return the total length of the files with a verdict."""
-    seconds = sum(report.seconds for report in reports if report.verdict == verdict)
-    return f"{seconds / 3600:.2f} hours"
+    return duration_text(sum(report.seconds for report in reports if report.verdict == verdict))
 
 
 def _most_common(kinds: Iterable[str]) -> str:
@@ -219,4 +219,4 @@ def _most_common(kinds: Iterable[str]) -> str:
     counts = Counter(kinds)
     shown = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(_NUM_KINDS_SHOWN))
     others = len(counts) - _NUM_KINDS_SHOWN
-    return f"{shown} and {others:,} other kinds" if others > 0 else shown
+    return f"{shown} and {counted(others, 'other kind')}" if others > 0 else shown

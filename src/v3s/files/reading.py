@@ -153,7 +153,8 @@ def read_lines(path: Path) -> Iterator[str]:
                 )
             if "\0" in line:
                 raise CheckpointError(
-                    f"{path} is not a text file, so it cannot be a list; give a list or a video's folder"
+                    f"{path} is not a text file, so it is no list, and its name is not that of a video; give a "
+                    "video, a list or a folder"
                 )
             yield line
 

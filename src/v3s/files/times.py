@@ -1,4 +1,4 @@
-"""Times in a recording as text: read from options, and printed everywhere, as h:mm:ss.s."""
+"""Times in a recording as text: read from options, and printed everywhere, as h:mm:ss.s; and durations."""
 
 import re
 
@@ -27,6 +27,17 @@ def parse_time(text: str, name: str = "the time") -> float:
         raise ValueError(f"{name} is {text!r}, which is not a time: {_EXAMPLES}")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return 3600 * hours + 60 * minutes + seconds
+
+
+def duration_text(seconds: float) -> str:
+    """How long something lasts, in the largest unit of which it has one.
+
+    >>> duration_text(36.04), duration_text(408), duration_text(8100)
+    ('36.0 s', '6.8 min', '2.25 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
 def time_text(seconds: float) -> str:

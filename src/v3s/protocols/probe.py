@@ -191,12 +191,12 @@ def control_sentence(shuffled: Draws, baseline: float, num_test: int) -> str:
     """
     error, number = shuffled.standard_error or 0.0, shuffled.num_draws
     if is_above(shuffled.mean, baseline, error=error, num_scores=number * num_test, num_groups=number):
-        judged = "above chance: labels of the test videos may leak into the training"
+        judged = "better: labels of the test videos may leak into the training"
     elif critical_value(number) == inf:
         judged = f"{counted(number, 'draw')} cannot show a leak, --repeats 5 can"
     else:
-        judged = "near chance, as it must be"
-    return f"shuffled labels: {share_text(shuffled.mean, error)}, a guess gets {baseline:.1%} ({judged})"
+        judged = "no better, as it must be"
+    return f"shuffled labels: {share_text(shuffled.mean, error)}, without looking {baseline:.1%} ({judged})"
 
 
 def _stored(config: ProbeConfig) -> Description:

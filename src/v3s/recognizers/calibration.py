@@ -63,8 +63,8 @@ class Calibration:
         held_out = counted(self.num_videos, f"held-out {self.noun}")
         if not self.is_fitted:
             return (
-                f"none, with only {held_out} ({FEWEST} are needed): probabilities of other {self.noun}s may be far too "
-                f"high; the expected calibration error there is {self.error_before:.1%}"
+                f"none, with only {held_out} ({FEWEST} are needed): their probabilities differ from the share of right "
+                f"answers by {self.error_before:.1%} on average, and those of other {self.noun}s may be far too high"
             )
         return (
             f"temperature {self.temperature:.3g} on {held_out}: expected calibration error {self.error_before:.1%} "

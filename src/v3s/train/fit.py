@@ -289,7 +289,7 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
     if damage is not None:
         report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
     elif position.epoch >= job.order.num_epochs:
-        longer = "give more --epochs" if training.schedule.can_go_on else "train anew, into another --out"
+        longer = "give more --epochs" if training.schedule.can_go_on else "train again, into another --out"
         report(f"all {position.epoch:,} epochs are finished; {longer} to train longer")
     elif (position.epoch or position.step) and not job.stops_early(position):  # not at the very start
         report(f"resuming in {where}")

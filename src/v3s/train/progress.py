@@ -120,9 +120,11 @@ class Progress(AbstractContextManager["Progress"]):
 def describe(means: dict[str, float]) -> str:
     """Format the terms of an objective: the loss, its terms that are of no head, and the accuracies.
 
-    A head with only one label, whose loss is 0, has none.
+    A head with only one label, whose loss is 0, has none. The loss of heads is theirs alone, also beside other terms:
+    so that of training can be compared with that of validation, which has no such terms.
     """
-    parts = [f"loss {means['loss']:.3f}"] if "loss" in means else []
+    of_heads = [means[f"loss_{head}"] for head in ("spatial", "temporal") if f"accuracy_{head}" in means]
+    parts = [f"loss {sum(of_heads) if of_heads else means['loss']:.3f}"] if "loss" in means else []
     for name, value in means.items():
         term = name.removeprefix("loss_")
         if term != name and f"accuracy_{term}" not in means:

@@ -44,7 +44,7 @@ def test_folder_lists_every_video_with_the_name_of_its_folder(tmp_path: Path) ->
     assert videos.labels == ("deep", "b", "b", None)
     assert videos.classes == ("b", "deep")
     assert videos.source == f"folder {tmp_path}: 4 videos in 2 classes"
-    skipped = "1 file with endings that no video has (1 .txt), 2 hidden"
+    skipped = "1 file without a video's file extension (1 .txt), 2 hidden"
     assert (videos.skipped, videos.description) == (skipped, f"{videos.source}; skipped: {skipped}")
     assert (videos.num_missing, len(videos), videos.root) == (0, 4, tmp_path)
 
@@ -67,7 +67,7 @@ def test_videos_of_every_format_are_listed_and_what_is_not_is_counted(tmp_path: 
     assert list(videos.paths) == wanted
     by_ending = "2 .srt, 1 .txt, 2 without ending"
     assert sorted(videos.skipped.partition("(")[2].partition(")")[0].split(", ")) == sorted(by_ending.split(", "))
-    assert videos.skipped.startswith("5 files with endings that no video has (2 ")
+    assert videos.skipped.startswith("5 files without a video's file extension (2 ")
     assert videos.skipped.endswith(
         ", 2 hidden, 25 pictures (25 .png): to be the frames of a video, pictures need numbers in their names and a "
         "folder that holds no video"

@@ -58,7 +58,7 @@ class FoundFiles:
         """What was skipped, in words; empty if nothing was."""
         parts = []
         if number := self.others.total():
-            parts.append(f"{counted(number, 'file')} with endings that no video has ({_by_ending(self.others)})")
+            parts.append(f"{counted(number, 'file')} without a video's file extension ({_by_ending(self.others)})")
         parts += [f"{self.num_hidden:,} hidden"] if self.num_hidden else []
         parts += [f"{counted(self.num_own, 'output')} of v3s"] if self.num_own else []
         if number := self.pictures.total():
