@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from v3s.video.decode import VideoError, VideoIndex, index_video, plan_stretches, read_frames
+from v3s.video.decode import VideoError, VideoIndex, index_video, plan_stretches, read_frames, stream_frames
 from v3s.video.frames import Frames
 from v3s.video.planes import Layout, PlaneReader, layout_of
 
@@ -139,6 +139,17 @@ def test_skipping_and_seeking_change_no_pixel(tmp_path: Path) -> None:
         for start in range(0, 90 - 3 * stride, 7):
             numbers = range(start, start + 4 * stride, stride)
             assert same(read_frames(index, numbers), plain[list(numbers)])
+
+
+def test_a_seek_that_fails_in_a_newly_opened_file_is_not_needed(tmp_path: Path) -> None:
+    """RealMedia finds some key frames only once it has read up to them, as the pass that indexed the file had."""
+    path = write_video(tmp_path / "a.rm", "rv10", range(70), g="13")
+    index = index_video(path)
+    assert index.key_frames
+    for number in index.key_frames:
+        assert same(read_frames(index, [number]), decode_in_sequence(path, [number]))
+    parts = stream_frames(index, index.key_frames, at_once=2)
+    assert sum(map(len, parts)) == len(index.key_frames)
 
 
 def test_damaged_bytes_are_refused_or_read_in_sequence(tmp_path: Path) -> None:

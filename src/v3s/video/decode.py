@@ -83,7 +83,7 @@ def read_frames(index: Video, frames: Sequence[int]) -> Frames:
         positions.setdefault(number, []).append(position)
     if not positions:
         return Frames((torch.empty(0, 3, index.height, index.width, dtype=torch.uint8),), None)
-    # A decoder may lose frames after a seek that it gives in a pass from the start: then only that pass is left.
+    # Frames may be lost after a seek that a pass from the start gives: then only that pass is left.
     if (filled := _fill(index, positions)) is None:
         in_sequence = replace(index, known_format=None, packets_match=False, key_frames=())
         if (filled := _fill(in_sequence, positions)) is None:
@@ -211,26 +211,31 @@ def _decode_stretch(
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode one stretch and yield its wanted frames with their numbers.
 
-    Packets before the first key packet may fail, as in the pass that indexed the file: they need frames it lacks.
+    Packets before the first key packet may fail, as in the pass that indexed the file: they need frames it lacks. What
+    fails after a jump ends the stretch early: a format may lose its way where the file was not read up to there.
     """
     timed, decode = bool(index.timestamps), stream.codec_context.decode
     wanted: dict[int | None, int] = {index.timestamps[n] if timed else n: n for n in stretch.frames}
     arrival = count()
     is_entered = False
-    for packet in needed_packets(index, container, stream, stretch, palette):
-        is_entered = is_entered or packet is None or packet.is_keyframe
-        try:
-            decoded = decode(packet)
-        except av.FFmpegError:
-            if is_entered:
-                raise
-            continue
-        for frame in decoded:
-            number = wanted.pop(frame.pts if timed else next(arrival), None)
-            if number is not None:
-                yield number, frame
-        if not wanted:
-            return
+    try:
+        for packet in needed_packets(index, container, stream, stretch, palette):
+            is_entered = is_entered or packet is None or packet.is_keyframe
+            try:
+                decoded = decode(packet)
+            except av.FFmpegError:
+                if is_entered:
+                    raise
+                continue
+            for frame in decoded:
+                number = wanted.pop(frame.pts if timed else next(arrival), None)
+                if number is not None:
+                    yield number, frame
+            if not wanted:
+                return
+    except av.FFmpegError:
+        if stretch.start is None:
+            raise
 
 
 def needed_packets(

@@ -178,7 +178,7 @@ def index_video(
 ) -> VideoIndex:
     """Decode a file once from end to end and learn its true length, size, timing and safe starting points.
 
-    A key frame is kept only if seeking to it in a newly opened file gives the pictures that the pass from the start
+    A key frame is kept only if seeking to it, after another opening, gives the pictures that the pass from the start
     gave, in all planes: groups of pictures may be open, seeking may land elsewhere, and a palette may come but once.
     So may a header that differs from the container's: then only key frames that bring such a header are tried.
     A decoder conceals most errors, and what it then shows depends on all that it decoded before: a file with an error
