@@ -275,7 +275,8 @@ def _index_stills(
             f"{error}; {num_decoded} of {found.num_frames} frames are good", error.stage, num_decoded
         ) from error.__cause__
     fps, keeps_times = _believed(found)
-    assumed = f"keeps no times: {fps:.4g} frames per second are assumed; nothing states a rate"
+    why = "nothing states a rate" if found.fps is None else f"the {found.fps:.4g} that it states are out of range"
+    assumed = f"keeps no times: {fps:.4g} frames per second are assumed; {why}"
     height, width = seen.orientation.upright_shape(*reversed(seen.size))
     colour = (seen.layout and seen.layout.colour) or ColourSpace()
     return VideoIndex(

@@ -118,7 +118,7 @@ def write_dicom() -> Write:
             dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
         for name, value in elements.items():
             setattr(dataset, name, value)
-        dataset.HighBit = dataset.BitsStored - 1
+        dataset.HighBit = elements.get("HighBit", dataset.BitsStored - 1)
         dataset.save_as(file, enforce_file_format=True)
         return file
 

@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.video.decode import read_frames
+from v3s.video.frames import ColourSpace
 from v3s.video.index import VideoError, index_video
 
 Film = Callable[..., NDArray[Any]]
@@ -71,6 +72,73 @@ def test_inverted_and_palette(tmp_path: Path, film: Film, write_dicom: Write) ->
     assert np.array_equal(read_frames(index, [1]).rgb().numpy(), read_frames(straight, [1]).rgb().numpy())
 
 
+def test_two_pixels_may_share_their_colour(tmp_path: Path, write_dicom: Write) -> None:
+    """Ultrasound machines write cine without compression so: any frame is where it should be."""
+    luma, chroma = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 12, 1), np.uint8)
+    blue, red = chroma[:, :, ::2], chroma[:, :, 1::2]
+    pairs = np.concatenate([luma.reshape(5, 8, 6, 2), blue, red], axis=-1)
+    values = np.zeros((5, 8, 12, 3), np.uint8)
+    told = {"PhotometricInterpretation": "YBR_FULL_422", "PixelData": pairs.tobytes()}
+    frames = read_frames(index_video(write_dicom(tmp_path / "a.dcm", values, **told)), [4, 1])
+    assert frames.colour == ColourSpace(full=True)
+    assert np.array_equal(frames.planes[0][:, 0].numpy(), luma[[4, 1], ..., 0])
+    assert np.array_equal(frames.planes[1].numpy(), np.stack([blue, red], 1)[[4, 1], ..., 0])
+
+
+@pytest.mark.parametrize(("codec", "syntax"), [("jpegls", "JPEGLSLossless"), ("jpeg2000", "JPEG2000Lossless")])
+def test_the_file_says_what_three_channels_are(
+    tmp_path: Path, film: Film, write_dicom: Write, picture: Picture, codec: str, syntax: str
+) -> None:
+    """FFmpeg takes those of JPEG-LS and JPEG 2000 for red, green and blue."""
+    values = film(3, np.uint8, colour=True)
+    told = {"syntax": syntax, "data": encapsulate([picture(frame, codec, "rgb24") for frame in values])}
+    as_rgb = read_frames(index_video(write_dicom(tmp_path / "a.dcm", values, **told)), [2])
+    as_ybr = write_dicom(tmp_path / "b.dcm", values, **told, PhotometricInterpretation="YBR_FULL")
+    frames = read_frames(index_video(as_ybr), [2])
+    assert (as_rgb.colour, frames.colour) == (None, ColourSpace(full=True))
+    assert np.array_equal(np.concatenate(frames.planes, axis=1), as_rgb.planes[0].numpy())
+
+
+def test_one_bit_is_black_or_white(tmp_path: Path, film: Film, write_dicom: Write) -> None:
+    """As in segmentations."""
+    bright = film(3, np.uint8) > 128
+    told = {"BitsAllocated": 1, "BitsStored": 1, "PixelData": np.packbits(bright, bitorder="little").tobytes()}
+    for kind, white in (("MONOCHROME2", bright), ("MONOCHROME1", ~bright)):
+        index = index_video(write_dicom(tmp_path / "a.dcm", bright, **told, PhotometricInterpretation=kind))
+        assert np.array_equal(read_frames(index, [2]).rgb()[0, 0].numpy(), white[2] * np.uint8(255))
+
+
+def test_a_rate_that_is_not_believed_is_named(tmp_path: Path, film: Film, write_dicom: Write) -> None:
+    index = index_video(write_dicom(tmp_path / "a.dcm", film(3, np.uint8), CineRate=5000))
+    assert index.remarks[0].endswith("25 frames per second are assumed; the 5000 that it states are out of range")
+
+
+@pytest.mark.parametrize("num_stated", [1, 2, None])
+def test_pictures_beyond_the_stated_number_are_not_dropped(
+    tmp_path: Path, film: Film, write_dicom: Write, picture: Picture, num_stated: int | None
+) -> None:
+    values = film(4, np.uint8)
+    files = [write_dicom(tmp_path / "plain.dcm", values, NumberOfFrames=num_stated)]
+    for has_table in (True, False):
+        data = encapsulate([picture(frame, "jpegls") for frame in values], has_bot=has_table)
+        file = tmp_path / f"{has_table}.dcm"
+        files.append(write_dicom(file, values, syntax="JPEGLSLossless", data=data, NumberOfFrames=num_stated))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "rle.dcm", values))
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.NumberOfFrames = num_stated
+    dataset.save_as(tmp_path / "rle.dcm")
+    stated = "2 frames" if num_stated == 2 else "1 frame"
+    for file in (*files, tmp_path / "rle.dcm"):
+        with pytest.raises(VideoError, match=f"it states {stated} and holds 4; correct NumberOfFrames"):
+            index_video(file)
+
+
+def test_what_pads_an_element_is_no_picture(tmp_path: Path, write_dicom: Write) -> None:
+    """It has an even number of bytes: after three pictures of a byte one more follows."""
+    values = np.array([10, 20, 30], np.uint8).reshape(3, 1, 1)
+    assert index_video(write_dicom(tmp_path / "a.dcm", values, PixelData=values.tobytes() + b"\0")).num_frames == 3
+
+
 @pytest.mark.parametrize(
     ("codec", "syntax", "pixel_format"),
     [("jpegls", "JPEGLSLossless", "gray16le"), ("jpeg2000", "JPEG2000Lossless", "gray12le")],
@@ -120,6 +188,12 @@ def test_compressed_signed(tmp_path: Path, film: Film, write_dicom: Write, pictu
         ({"NumberOfFrames": 0}, "it states 0 frames and holds 4; correct NumberOfFrames, or export it again"),
         ({"NumberOfFrames": 0, "syntax": "JPEGLSLossless"}, "it states 0 frames and holds some"),
         ({"BitsAllocated": 32, "BitsStored": 32}, "cannot be read: "),
+        ({"PhotometricInterpretation": "HSV"}, "colours of the kind HSV in Explicit VR Little Endian; save them as"),
+        (
+            {"PhotometricInterpretation": "PALETTE COLOR", "syntax": "JPEGLSLossless"},
+            "colours of the kind PALETTE COLOR in JPEG-LS",
+        ),
+        ({"BitsStored": 6, "HighBit": 7}, "its values of 6 bits end at bit 7, where 5 is read; export it again"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

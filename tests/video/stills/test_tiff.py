@@ -28,6 +28,7 @@ Film = Callable[..., NDArray[Any]]
         ({"imagej": True, "metadata": {"axes": "TYX", "finterval": 0.5}}, 2.0),
         ({"imagej": True, "metadata": {"axes": "ZYX"}}, None),
         ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 100.0, "TimeIncrementUnit": "ms"}}, 10.0),
+        ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 5000.0, "TimeIncrementUnit": "µs"}}, 200.0),
         ({"ome": True, "metadata": {"axes": "TYX", "TimeIncrement": 1e9}}, None),
         ({"contiguous": False, "metadata": None}, None),
         ({"contiguous": False}, None),  # each picture described as a series of its own

@@ -30,7 +30,7 @@ _JPEG = {6, 7}  # TIFF's numbers of this compression, whose decoder makes RGB of
 _MOST_TAGS = 4096
 _OME_STEP = re.compile(r'TimeIncrement="([^"]{1,40})"')
 _OME_UNIT = re.compile(r'TimeIncrementUnit="([^"]{1,9})"')
-_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def open_tiff(path: str) -> FoundStills:
