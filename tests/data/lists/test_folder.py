@@ -146,7 +146,11 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "b").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "back").symlink_to(root)
     (root / "dangling.mp4").symlink_to(tmp_path / "nothing")
-    assert video_files(root) == ("a/1.mp4", "b/2.mp4", "dangling.mp4")
+    for name in ("circle.mp4", "circle", "1.png"):
+        (root / name).symlink_to(name)
+    found = find_files(root)
+    assert found.videos == ["a/1.mp4", "b/2.mp4", "circle.mp4", "dangling.mp4"]
+    assert (found.others.total(), found.pictures.total()) == (1, 1)
 
 
 @pytest.mark.parametrize("test_folder", ["test", "val"])

@@ -12,7 +12,7 @@ from v3s.data.store_folder import is_store, open_store
 from v3s.files.own import is_own
 from v3s.files.text import counted
 from v3s.video.container import ENDINGS
-from v3s.video.stills.folder import frame_files, is_picture
+from v3s.video.stills.folder import frame_files, is_picture, kind_of
 from v3s.video.stills.numbered import ending_of
 from v3s.video.stills.source import STACK_ENDINGS
 
@@ -183,9 +183,9 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             found.num_hidden += 1
         elif entry.name in own:
             found.num_own += 1
-        elif is_picture(entry.name) and entry.is_file():
+        elif is_picture(entry.name) and kind_of(entry) == "file":
             pictures.append(name)
-        elif not entry.is_dir():
+        elif kind_of(entry) != "folder":
             _add_file(found, name)
         elif inside and link_outside(Path(entry.path), inside):
             found.videos.append(name)

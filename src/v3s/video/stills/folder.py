@@ -1,8 +1,10 @@
 """A folder of numbered pictures as a video."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from av.video.frame import VideoFrame
 
@@ -26,6 +28,20 @@ def is_picture(name: str) -> bool:
     return ending_of(name) in PICTURES
 
 
+def kind_of(entry: "os.DirEntry[str]") -> Literal["file", "folder", "other"]:
+    """What an entry of a folder is, or what a link there leads to; a link in a circle leads to nothing.
+
+    Raises:
+        OSError: The system does not say.
+    """
+    try:
+        return "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "other"
+
+
 def frame_files(folder: str | Path) -> list["os.DirEntry[str]"]:
     """The pictures of a folder, in any order, if they look like the frames of one video; else nothing.
 
@@ -35,7 +51,8 @@ def frame_files(folder: str | Path) -> list["os.DirEntry[str]"]:
         OSError: The folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        found = [entry for entry in entries if is_picture(entry.name) and entry.name[0] != "." and entry.is_file()]
+        named = (entry for entry in entries if is_picture(entry.name) and entry.name[0] != ".")
+        found = [entry for entry in named if kind_of(entry) == "file"]
     if not are_frames([entry.name for entry in found]):
         return []
     first = min((entry.path for entry in found if ending_of(entry.name) in TIFF_ENDINGS), default=None)
