@@ -290,6 +290,20 @@ def test_a_header_that_changes_on_the_way_is_not_jumped_over(ending: str, tmp_pa
     assert index_video(repeated).key_frames == tuple(range(20, 180, 20))
 
 
+def test_what_a_decoder_remembers_of_an_earlier_header_is_not_jumped_over(tmp_path: Path) -> None:
+    """The third part states no range of its values: from the start they have that of the second, from there none."""
+    made = [{}, {"color_range": "pc"}]
+    one, two = (
+        write_video(tmp_path / f"{number}.mp4", "libx264", range(40), g="20", sc_threshold="0", bf="0", **options)
+        for number, options in enumerate(made)
+    )
+    path = joined(tmp_path / "a.mkv", [(one, b""), (two, stated_headers(two)), (one, stated_headers(one))])
+    index = index_video(path)
+    assert index.is_mixed
+    for number in (10, 50, 79, 90, 119):
+        assert same(read_frames(index, [number]), decode_in_sequence(path, [number], index.layout))
+
+
 def test_a_file_that_needs_probing_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that take away the times of packets stand for a file whose times are known only after probing."""
     path = write_video(tmp_path / "a.avi", "mpeg4", range(60), g="20")

@@ -9,7 +9,7 @@ import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -339,17 +339,24 @@ def _known_format(probed: InputContainer, video: VideoStream, seen: Pass, tick: 
 def _safe_key_frames(
     known_format: str | None, number: int, timestamps: Sequence[int], seen: Pass, tick: Callable[[], None]
 ) -> Iterator[int]:
-    """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start."""
+    """Seek to each key frame and yield its number if the frames from it on are those of the pass from the start.
+
+    Where headers or colours change on the way, the file is opened anew for each: a decoder remembers what it saw.
+    """
     keys = set(seen.key_times)
     numbers = {time: number for number, time in enumerate(timestamps) if time in keys}
     read = PlaneReader()
-    with open_video(seen.path, known_format, number) as (container, stream):
+    with ExitStack() as opened:
+        container, stream = opened.enter_context(open_video(seen.path, known_format, number))
         palette = first_palette(container, stream) if seen.pixel_format == "pal8" else None
         needed = seen.headers.kinds_beside(stream.codec_context.extradata or b"")
         for time in filter(numbers.__contains__, seen.key_times):
             tick()
             if not needed <= seen.key_headers[time]:  # here the decoder may know them from key frames before
                 continue
+            if needed or seen.changes:
+                opened.close()
+                container, stream = opened.enter_context(open_video(seen.path, known_format, number))
             checked = timestamps[numbers[time] : numbers[time] + NUM_CHECKED_FRAMES]
             expected = [(checked_time, seen.checksums.get(checked_time)) for checked_time in checked]
             if _checksums_from(container, stream, time, len(checked), read, palette) == expected:
