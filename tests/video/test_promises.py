@@ -267,3 +267,23 @@ def test_a_picture_that_stays_is_no_frame(tmp_path: Path) -> None:
     assert isinstance(index, VideoIndex)
     assert index.num_frames in (60, 61)  # at the end FFmpeg gives the picture that stayed once more
     assert f"{120 - index.num_frames} of its 120 packets give no picture of their own" in index.remarks
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+def test_pictures_that_an_edit_takes_away_are_not_missing(ending: str, tmp_path: Path) -> None:
+    """Whole groups of pictures lie before the instant at which a cut recording begins; the header counts them."""
+    source, path = write(tmp_path / "a.mp4", "libx264", range(60), g="12", bf="0"), tmp_path / f"cut.{ending}"
+    with av.open(str(source)) as whole, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as output:
+        stream = output.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = (time - round(30 / 25 / packet.time_base) for time in (packet.pts, packet.dts))
+                packet.stream = stream
+                output.mux(packet)
+    index, before = index_video(path), index_video(source)
+    assert index.num_frames == 30
+    for number in (0, 5, 29):
+        assert torch.equal(read_frames(index, [number]).rgb(), read_frames(before, [number + 30]).rgb())

@@ -324,9 +324,11 @@ def _num_required(
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
     """How many pictures a file's header promises, by number or by length; 0 if by neither.
 
-    A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it. A
+    An MP4's list of edits may show only a part of the pictures: FFmpeg's index has those that are left. A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it. A
     lone packet counts by the stream's rate.
     """
+    if container.format.name.startswith("mov,") and (num_left := len(stream.index_entries)):
+        return min(stated_frames(stream), num_left)
     if container.format.name not in _FORMATS_THAT_STATE_LENGTH or len(container.streams) != 1:
         return stated_frames(stream)
     if len(seen.packet_times) < 2:  # no step between times is known
