@@ -324,8 +324,9 @@ def _num_required(
 def _num_promised(container: InputContainer, stream: VideoStream, seen: Pass) -> int:
     """How many pictures a file's header promises, by number or by length; 0 if by neither.
 
-    An MP4's list of edits may show only a part of the pictures: FFmpeg's index has those that are left. A length counts only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it. A
-    lone packet counts by the stream's rate.
+    An MP4's list of edits may show only a part of the pictures: FFmpeg's index has those that are left. A length counts
+    only where the header states it (elsewhere FFmpeg guesses) and no audio stream may determine it. A lone packet
+    counts by the stream's rate.
     """
     if container.format.name.startswith("mov,") and (num_left := len(stream.index_entries)):
         return min(stated_frames(stream), num_left)

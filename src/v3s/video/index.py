@@ -260,10 +260,10 @@ def _index_stills(
     try:
         for number, frame in read_stills(str(path), found.stills, range(found.num_frames)):
             tick()
-            seen.add_frame(frame)
-            if frame.format.name != seen.pixel_format:
+            if number and frame.format.name != seen.pixel_format:
                 kinds = f"{seen.pixel_format} to {frame.format.name}"
                 raise VideoError(f"{path}: pixel format changes from {kinds} at frame {number}")
+            seen.add_frame(frame)
             is_deep = frame.format.name in DEEP  # its bytes may be in either order
             for plane in [values_of(frame)] if is_deep else map(plane_lines, frame.planes):
                 seen.digest.update(np.ascontiguousarray(plane).data)
