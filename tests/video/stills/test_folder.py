@@ -93,6 +93,12 @@ def damage(folder: Path, kind: str, film: Pixels) -> None:
     elif kind == "no access":
         (folder / "frame_7.png").unlink()
         (folder / "frame_7.png").mkdir()
+    elif kind == "nowhere":
+        (folder / "frame_29.png").unlink()
+        (folder / "frame_29.png").symlink_to("nothing.png")
+    elif kind == "pipe":
+        (folder / "frame_7.png").unlink()
+        os.mkfifo(folder / "frame_7.png")
 
 
 @pytest.mark.parametrize(
@@ -104,15 +110,27 @@ def damage(folder: Path, kind: str, film: Pixels) -> None:
         ("not a picture", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
         ("empty", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
         ("no access", "frames are missing between frame_6.png and frame_8.png"),
+        ("nowhere", "frame_29.png is no file, or a link that leads nowhere; put the frame there"),
+        ("pipe", "frame_7.png is no file, or a link that leads nowhere; put the frame there"),
     ],
 )
 def test_a_bad_frame_makes_the_video_partial(tmp_path: Path, film: Pixels, kind: str, reason: str) -> None:
     folder = write_frames(tmp_path / "data" / "clip", film)
     damage(folder, kind, film)
     (report,) = scan(list_videos(tmp_path / "data"), min_frames=1, cache=None).reports
-    assert (report.verdict, report.frames) == ("partial", 7)
+    assert (report.verdict, report.frames) == ("partial", 29 if kind == "nowhere" else 7)
     assert report.reason.startswith(reason)
     assert "\n" not in report.reason
+
+
+def test_a_grey_frame_among_coloured_ones_is_not_counted_as_good(
+    tmp_path: Path, film: Pixels, picture: Callable[..., bytes]
+) -> None:
+    folder = write_frames(tmp_path / "clip", film)
+    (folder / "frame_7.png").write_bytes(picture(film[0, :, :, 0]))
+    with pytest.raises(VideoError, match="from rgb24 to gray at frame 7; 7 of 30 frames are good") as error:
+        index_video(folder)
+    assert error.value.num_frames == 7
 
 
 def test_a_frame_that_is_lost_after_the_scan_is_named(tmp_path: Path, film: Pixels) -> None:

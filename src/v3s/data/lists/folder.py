@@ -183,10 +183,11 @@ def _walk(root: Path, below: str, parents: tuple[tuple[int, int], ...], inside: 
             found.num_hidden += 1
         elif entry.name in own:
             found.num_own += 1
-        elif is_picture(entry.name) and kind_of(entry) == "file":
-            pictures.append(name)
         elif kind_of(entry) != "folder":
-            _add_file(found, name)
+            if is_picture(entry.name):
+                pictures.append(name)
+            else:
+                _add_file(found, name)
         elif inside and link_outside(Path(entry.path), inside):
             found.videos.append(name)
         else:

@@ -45,17 +45,19 @@ def kind_of(entry: "os.DirEntry[str]") -> Literal["file", "folder", "other"]:
 def frame_files(folder: str | Path) -> list["os.DirEntry[str]"]:
     """The pictures of a folder, in any order, if they look like the frames of one video; else nothing.
 
-    TIFF files of several pictures each are no frames, but videos of their own: the first by name decides.
+    TIFF files of several pictures each are no frames, but videos of their own: the first by name decides. Links that
+    lead nowhere are among the pictures: the frames that they stand for are missing.
 
     Raises:
         OSError: The folder cannot be read.
     """
     with os.scandir(folder) as entries:
         named = (entry for entry in entries if is_picture(entry.name) and entry.name[0] != ".")
-        found = [entry for entry in named if kind_of(entry) == "file"]
+        found = [entry for entry in named if kind_of(entry) != "folder"]
     if not are_frames([entry.name for entry in found]):
         return []
-    first = min((entry.path for entry in found if ending_of(entry.name) in TIFF_ENDINGS), default=None)
+    stacks = (entry for entry in found if ending_of(entry.name) in TIFF_ENDINGS and kind_of(entry) == "file")
+    first = min((entry.path for entry in stacks), default=None)
     return found if first is None or is_one_picture(first) else []
 
 
@@ -70,6 +72,11 @@ def open_folder(folder: str) -> FoundStills | None:
         if not files:
             return None
         names = number_frames([file.name for file in files], folder)
+        kinds = {file.name: kind_of(file) for file in files}
+        for number, name in enumerate(map(names.name, range(len(files)))):
+            if kinds[name] != "file":
+                reason = "is no file, or a link that leads nowhere; put the frame there"
+                raise VideoError(f"{folder}: {name} {reason}", "demux", number)
         num_bytes = sum(file.stat().st_size for file in files)
     except OSError as error:
         raise VideoError(f"{folder}: cannot be read: {error.strerror}", "open") from error
