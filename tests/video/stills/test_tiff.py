@@ -254,3 +254,11 @@ def test_without_imagecodecs_each_file_says_what_to_install(tmp_path: Path, film
         ) as error:
             index_video(tmp_path / f"{name}.tif")
         assert Failure.of(error.value, "").may_pass
+
+
+def test_pictures_of_one_size_and_several_kinds_are_told_apart(tmp_path: Path, film: Film) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, values in enumerate(film(4, np.uint8)):
+            file.write(values, photometric=("minisblack", "miniswhite")[number % 2], metadata=None)
+    with pytest.raises(VideoError, match="2x24x40 of uint8 as MINISBLACK and 2x24x40 of uint8 as MINISWHITE"):
+        index_video(tmp_path / "a.tif")

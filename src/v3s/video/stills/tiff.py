@@ -176,8 +176,8 @@ def _num_frames(file: Any) -> int:
         raise ValueError("it holds no pictures")
     first = file.series[0]
     if len(file.series) > 1 and not _are_single(file.series):
-        shapes = " and ".join(sorted({"x".join(map(str, series.shape)) for series in file.series})[:3])
-        raise ValueError(f"it holds pictures of several kinds, {shapes}; the frames of a video are alike")
+        kinds = " and ".join(sorted(set(map(_kind, file.series)))[:3])
+        raise ValueError(f"it holds pictures of several kinds, {kinds}; the frames of a video are alike")
     sizes = dict(zip(first.axes, first.shape, strict=True))
     if not {"Y", "X"} <= sizes.keys() or sizes["Y"] * sizes["X"] > MAX_PIXELS:
         raise ValueError(
@@ -194,6 +194,12 @@ def _num_frames(file: Any) -> int:
     if first.dataoffset is None and (len(first.pages) != num_frames or None in first.pages):
         raise ValueError(f"it lacks pictures: {len(first.pages)} of {num_frames} are in the file")
     return num_frames * len(file.series)
+
+
+def _kind(series: Any) -> str:
+    """Shape, type of the values and colours of some pictures."""
+    colours = getattr(series.keyframe.photometric, "name", series.keyframe.photometric)
+    return f"{'x'.join(map(str, series.shape))} of {series.dtype} as {colours}"
 
 
 def _check_colours(page: Any, num_samples: int) -> None:
