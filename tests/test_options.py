@@ -119,6 +119,13 @@ def test_a_command_needs_its_own_options(name: str) -> None:
         ("new.csv", "stack.TIF", "a.avi", r"events is stack\.TIF, which exists and is not a result"),
         ("film.csv", None, "a.avi", r"out is film\.csv, which exists and is not a result"),
         ("old.CSV", None, "a.avi", None),
+        ("to_label.csv", None, "a.avi", r"out is to_label\.csv, which exists and is not a result"),
+        ("run/result.json", None, "a.avi", r"out is run/result\.json, which exists and is not a result"),
+        ("run/report.html", None, "a.avi", r"out is run/report\.html, which exists and is not a result"),
+        ("result.json", None, "a.avi", None),
+        ("loop.csv", None, "a.avi", r"out is loop\.csv, which exists and is not a result"),
+        ("pipe.csv", None, "a.avi", r"out is pipe\.csv, which exists and is not a result"),
+        ("none.csv/", None, "a.avi", r"out is none\.csv/, which is a folder"),
     ],
 )
 def test_an_output_is_no_input(
@@ -129,8 +136,12 @@ def test_an_output_is_no_input(
     for name in ("a.avi", "list.csv", "recognizer/config.json", *(f"videos/{name}" for name in of_videos)):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("precious")
-    for name in ("stack.TIF", "old.CSV"):
+    Path("run").mkdir()
+    of_run = ("run/config.yaml", "run/result.json", "run/report.html")
+    for name in ("stack.TIF", "old.CSV", "to_label.csv", "result.json", *of_run):
         Path(name).write_text("precious")
+    Path("loop.csv").symlink_to("loop.csv")
+    os.mkfifo("pipe.csv")
     Path("link.csv").symlink_to("list.csv")
     Path("film.csv").symlink_to("videos/b.avi")
     expected = pytest.raises(ValueError, match=message) if message else nullcontext()

@@ -98,15 +98,24 @@ _LONGEST_NAME = 255  # bytes that a file system allows for one name
 _RESULTS = (".json", ".jsonl", ".csv", ".html")
 _NO_RESULTS = re.compile(
     r"(config|manifest|vectors|store|index|job|explain|cutouts|demo|compare)\.json"
-    r"|(metrics|quarantine|marks|videos(\.\d+)?)\.jsonl|(labels|train|test)(-\d+)?\.csv"
+    r"|(metrics|quarantine|marks|videos(\.\d+)?|\d{5,})\.jsonl"
+    r"|(labels|to_label|train|test|val|rows|vectors)(-\d+)?\.csv"
 )
 """Files of runs, stores and collections, and labels by hand, which have the endings of results."""
+_OF_RUN = ("result.json", "report.html")
+"""Files that are a run's beside this one, and results elsewhere."""
+_RUN = "config.yaml"
 
 
-def require_files(config: Any, *names: str) -> None:
+def require_files(config: Any, *names: str, beside: str = "") -> None:
     """Check that output files can be made, before hours of work rather than after; None is allowed.
 
-    Only a result is replaced, by its name: never a video, weights, or a list of labels.
+    Only a result is replaced, by its name: never a video, weights, a run's own files, or labels by hand.
+
+    Args:
+        config: the options.
+        names: those that are output files.
+        beside: the ending of a file of the same name that is written beside each, such as ".json".
 
     Raises:
         ValueError: one of these options is a folder, lies where no file can be made, or would replace what is no
@@ -115,20 +124,30 @@ def require_files(config: Any, *names: str) -> None:
     for name in names:
         if (value := getattr(config, name)) is not None:
             _require_place(name, Path(value))
-            if Path(value).is_dir():
+            if Path(value).is_dir() or value.endswith(("/", os.sep)):
                 raise ValueError(f"{name} is {value}, which is a folder; give a file name")
             others = {field.name: getattr(config, field.name) for field in fields(config) if field.name != name}
             for other, given in others.items():
                 if isinstance(given, str) and given:
                     _require_apart(name, value, other, given, both_written=other in names)
-            if os.path.isfile(value) and not _is_result(value):
-                raise ValueError(f"{name} is {value}, which exists and is not a result; give another file")
+            for path in (value, str(Path(value).with_suffix(beside))) if beside else (value,):
+                if os.path.lexists(path) and not _is_result(path):
+                    shown = "" if path == value else f"and {path} is written beside it, "
+                    raise ValueError(f"{name} is {value}, {shown}which exists and is not a result; give another file")
 
 
 def _is_result(path: str) -> bool:
-    """Whether a file may be replaced: by its name, and by that of the file to which a link leads."""
-    names = (os.path.basename(each).lower() for each in (path, os.path.realpath(path)))
-    return all(name.endswith(_RESULTS) and not _NO_RESULTS.fullmatch(name) for name in names)
+    """Whether what exists may be replaced: by its name, and by that of the file to which a link leads."""
+    place = os.path.realpath(path)
+    if os.path.lexists(place) and not os.path.isfile(place):  # a pipe, a device, or a link to itself
+        return False
+    return all(map(_names_result, (path, place)))
+
+
+def _names_result(path: str) -> bool:
+    name = os.path.basename(path).lower()
+    is_of_run = name in _OF_RUN and os.path.isfile(os.path.join(os.path.dirname(path), _RUN))
+    return name.endswith(_RESULTS) and not _NO_RESULTS.fullmatch(name) and not is_of_run
 
 
 def _require_apart(name: str, path: str, other: str, given: str, *, both_written: bool) -> None:

@@ -194,3 +194,7 @@ def test_a_pipe_or_a_device_is_not_replaced_and_a_link_stays(tmp_path: Path) -> 
     write_whole(tmp_path / "link", b"text")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"text"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SaveError, match="loop is a link that leads back to itself; remove it"):
+        write_whole(tmp_path / "loop", b"text")
+    assert (tmp_path / "loop").is_symlink()

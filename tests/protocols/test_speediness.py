@@ -228,6 +228,12 @@ def test_invalid_input_is_refused(tmp_path: Path) -> None:
             SpeedinessConfig(video="v", backbone="b", **wrong)
 
 
+def test_the_file_of_numbers_replaces_no_file_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("precious")
+    with pytest.raises(ValueError, match=r"config\.json is written beside it, which exists and is not a result"):
+        SpeedinessConfig(video="a.mp4", backbone="run", out=str(tmp_path / "config.html"))
+
+
 def test_every_frame_of_the_video_is_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = film(tmp_path / "ramp.mp4", list(range(10, 70)))
     monkeypatch.setattr(module, "_READ_BYTES", 1)

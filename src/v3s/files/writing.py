@@ -60,7 +60,7 @@ def write_keeping(path: Path, write: Writer) -> Path | None:
     Raises:
         SaveError: the file cannot be written; the previous file is unchanged.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     written: list[Path] = []
     kept: list[Path] = []
 
@@ -97,7 +97,9 @@ def write_set(files: Mapping[Path, Writer], *, before: Callable[[], object] = la
     made: list[Path] = []
     try:
         for path, write in files.items():
-            place = path.resolve() if path.is_symlink() else path  # the link stays
+            place = Path(os.path.realpath(path)) if path.is_symlink() else path  # the link stays
+            if place.is_symlink():
+                raise SaveError(f"{path} is a link that leads back to itself; remove it")
             if place.exists() and not (place.is_file() or place.is_dir()):
                 raise SaveError(f"{place} is a pipe or a device, which cannot be replaced by a file; give another name")
             made += _make_folder(place.parent)
