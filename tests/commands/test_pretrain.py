@@ -358,6 +358,14 @@ def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig,
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_fine_tuning_run_is_never_replaced(config: PretrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: videos\n")
+    (tmp_path / "manifest.json").write_text('{"kind": "recognizer"}')
+    with pytest.raises(ValueError, match="contains a fine-tuning run; choose another folder with --out"):
+        pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_run_of_an_earlier_version_is_resumed(config: PretrainConfig, tmp_path: Path) -> None:
     """Before there were schedules and --keep: its config.yaml and its checkpoint lack them."""
     whole, old = tmp_path / "whole", tmp_path / "old"

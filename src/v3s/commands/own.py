@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
+from v3s.features.saved import refuse_other_kind
 from v3s.files.text import counted, print_table, say, text_table
 from v3s.files.times import duration_text, time_text
 from v3s.pretext.model import PretextModel
@@ -75,13 +77,14 @@ def own_options(
 
     Raises:
         ValueError: no videos can be used, several processes were started, or "out" is given and contains a run, see
-            `check_out`.
+            `check_out` and `refuse_other_kind`.
     """
     if launched_processes().count > 1:
         raise ValueError(
             "--recipe own measures one process: run it once without torchrun, and give the options that it prints"
         )
     if "out" in given:
+        refuse_other_kind(Path(given["out"]), "pretrained")
         check_out(given["out"], resume=given.get("resume", False), overwrite=given.get("overwrite", False))
     console = console or Console()
     chosen: dict[str, Any] = {**base, "minutes": minutes}

@@ -26,7 +26,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.resident import Loading, ResidentFrames, load_resident_frames, resident_batches
 from v3s.data.scan import Scan
 from v3s.data.usable import require_length, usable_videos
-from v3s.features.saved import InitialWeights, Trained, load_saved, save_trained
+from v3s.features.saved import InitialWeights, Trained, load_saved, refuse_other_kind, save_trained
 from v3s.features.warm_start import facts_of_start, refuse_weights, warm_start
 from v3s.files.lock import only_writer
 from v3s.files.text import counted
@@ -182,6 +182,7 @@ def pretrain(
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
+    refuse_other_kind(Path(config.out), "pretrained")
     callbacks = (*callbacks, *loggers(config, Path(config.out)))
     lock = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with lock, process_group(launched, compute.device) as processes:

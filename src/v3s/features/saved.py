@@ -234,6 +234,17 @@ def kind_of_run(run: Path) -> Kind | None:
     return cast(Kind, kind)
 
 
+def refuse_other_kind(run: Path, kind: Kind) -> None:
+    """Refuse a run's folder for a run of another kind, also to replace it.
+
+    Raises:
+        ValueError: it contains one.
+    """
+    if kind_of_run(run) not in (None, kind):
+        other = "fine-tuning" if kind == "pretrained" else "pre-training"
+        raise ValueError(f"{run} contains a {other} run; choose another folder with --out")
+
+
 def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tuple[nn.Module, Trained]:
     """Load a trained backbone, in evaluation mode, with its description; warn if its run is still training.
 

@@ -23,7 +23,7 @@ from v3s.data.quarantine import Quarantine
 from v3s.data.usable import report_padded
 from v3s.data.views import View
 from v3s.features.encoder import Feature
-from v3s.features.saved import describe_trained, kind_of_run, refuse_foundation
+from v3s.features.saved import describe_trained, refuse_foundation, refuse_other_kind
 from v3s.features.source import Source, open_source
 from v3s.files.lock import only_writer
 from v3s.files.reading import read_value
@@ -169,8 +169,7 @@ def finetune(
     Source: paper section 4.3.
     """
     console = console or Console()
-    if kind_of_run(Path(config.out)) == "pretrained":
-        raise ValueError(f"{config.out} contains a pre-training run; choose another folder with --out")
+    refuse_other_kind(Path(config.out), "recognizer")
     callbacks = (*callbacks, *loggers(config, Path(config.out)))
     with only_writer(Path(config.out)):
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
