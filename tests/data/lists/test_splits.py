@@ -10,6 +10,7 @@ import pytest
 from v3s.data.lists.folder import video_files
 from v3s.data.lists.hmdb51 import plain_name
 from v3s.data.lists.listfile import read_list
+from v3s.data.lists.listing import class_order
 from v3s.data.lists.splits import list_videos
 
 
@@ -233,7 +234,7 @@ def test_kinetics_class_folders_and_other_names(tmp_path: Path) -> None:
 def test_kinetics_test_list_without_labels_is_replaced_by_the_validation_list(tmp_path: Path) -> None:
     data = make_files(tmp_path / "data", ["t_000000_000010.mp4", "v_000000_000010.mp4"])
     lists = write(tmp_path / "lists/test.csv", "youtube_id,time_start,time_end,split\nt,0,10,test\n").parent
-    with pytest.raises(ValueError, match=r"contains no usable test list: looked for test\.csv"):
+    with pytest.raises(ValueError, match=r"contains no usable test list, which needs labels: looked for test\.csv"):
         list_videos(data, splits=lists, subset="test")
     write(lists / "val.csv", f"{HEADER}bow,v,0,10,val,0\n")
     assert list_videos(data, splits=lists, subset="test").paths == ("v_000000_000010.mp4",)
@@ -260,6 +261,54 @@ def test_kinetics_bad_rows_and_missing_files(tmp_path: Path) -> None:
         list_videos(data, splits=lists)
     with pytest.raises(ValueError, match=r"split 3 was given, but .* has only one split"):
         list_videos(data, splits=lists, split=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"label","youtube_id","time_start","time_end","split"\n"bow","v","0","10","train"\n"hug","w","0","10","val"\n',
+        "Label, youtube_id, time_start, time_end, Split\nbow, v, 0, 10, Train\nhug, w, 0, 10, Val\n",
+        "\ufefflabel,youtube_id,time_start,time_end,split\r\nbow,v,0,10,train\r\nhug,w,0,10,validate\r\n",
+    ],
+)
+def test_kinetics_from_a_spreadsheet(text: str, tmp_path: Path) -> None:
+    """Another form of a column's name once hid the column: then no row had a label, or all were of one subset."""
+    data = make_files(tmp_path / "data", ["v_000000_000010.mp4", "w_000000_000010.mp4"])
+    file = write(tmp_path / "all.csv", text)
+    train, test = (list_videos(data, splits=file, subset=subset) for subset in ("train", "test"))
+    assert (train.paths, train.labels) == (("v_000000_000010.mp4",), ("bow",))
+    assert (test.paths, test.labels) == (("w_000000_000010.mp4",), ("hug",))
+
+
+def test_kinetics_with_an_unknown_subset(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "data", ["v_000000_000010.mp4"])
+    file = write(tmp_path / "all.csv", f"{HEADER}bow,v,0,10,train,0\nbow,v,0,10,trian,0\n")
+    with pytest.raises(ValueError, match=r"all\.csv, line 3: split is 'trian'; it must be one of train, test, val"):
+        list_videos(data, splits=file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["path;label", "path\tlabel", "path,label,notes", "label,path", '"Path";"Label"', "label;youtube_id;split"],
+)
+def test_a_header_that_is_not_known_is_no_missing_video(header: str, tmp_path: Path) -> None:
+    data = make_files(tmp_path, ["a.mp4"])
+    file = write(data / "list.csv", f"{header}\na.mp4,x\n")
+    with pytest.raises(ValueError, match=r"list\.csv: the first line, .* is not a header that a list may have"):
+        list_videos(file, allow_missing=True)
+
+
+def test_forms_of_a_list(tmp_path: Path) -> None:
+    data = make_files(tmp_path, ["a.mp4", "path"])
+    file = write(data / "list.csv", "\n \npath,label\na.mp4\tgo fast\n")
+    assert list_videos(file).labels == ("go fast",)
+    assert list_videos(write(file, "a.mp4,path\n")).labels == ("path",)
+
+
+def test_classes_that_are_one_number_have_one_order() -> None:
+    names = [f"{'0' * zeros}{number}" for number in range(3) for zeros in range(5)]
+    for start in range(len(names)):
+        assert class_order([*names[start:], *names[:start]]) == tuple(sorted(names, key=lambda name: (int(name), name)))
 
 
 def test_your_own_lists(tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ SUBSET_FILES = {
 
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "val", "validate")}
 """Values of the column ``split`` of a single file, for each subset."""
+_ALL_NAMES = tuple(name for names in _SPLIT_NAMES.values() for name in names)
 
 
 def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[Path], bool] = names_video) -> Listing:
     """Read the videos of one subset from a list file or from a folder of them.
 
-    An official file has the header ``label,youtube_id,time_start,time_end,split`` and may have more columns. Its videos
+    An official file has the header ``label,youtube_id,time_start,time_end,split`` and may have more columns;
+    quotes, and spaces around a value, make no difference, nor do capitals in the header and in ``split``. Its videos
     are found by the name ``<youtube_id>_<start:06d>_<end:06d>`` or ``<youtube_id>``, with any suffix and in any folder.
     A file without this header contains one ``path label`` per line, relative to `root`.
 
@@ -60,7 +62,8 @@ def _read_part(folder: Path, root: Path, is_video: Callable[[Path], bool], part:
     for file in (folder / name for name in SUBSET_FILES[part]):
         if file.is_file() and ((listing := _read_file(file, root, is_video, None)).classes or part == "train"):
             return listing
-    raise ValueError(f"{folder} contains no usable {part} list: looked for {', '.join(SUBSET_FILES[part])}")
+    needs = ", which needs labels" if part == "test" else ""
+    raise ValueError(f"{folder} contains no usable {part} list{needs}: looked for {', '.join(SUBSET_FILES[part])}")
 
 
 def _read_file(
@@ -70,7 +73,9 @@ def _read_file(
     if not _is_official(file):
         return replace(read_list(file, root, is_video), title=f"list {file.name}")
     try:
-        entries = tuple(_official_entries(file, csv.DictReader(read_lines(file), strict=True), split_names))
+        rows = csv.DictReader(read_lines(file), _columns(file), skipinitialspace=True, strict=True)
+        next(rows, None)  # the header
+        entries = tuple(_official_entries(file, rows, split_names))
     except csv.Error as error:
         raise ValueError(f"{file}: not a CSV file ({error}); restore the official file") from error
     return Listing("Kinetics-400", entries, class_order(entry.label for entry in entries), key=_stem)
@@ -81,14 +86,17 @@ def _official_entries(
 ) -> Iterator[ListedVideo]:
     """Yield the videos of an official file with the names that downloaders give them."""
     for row in rows:
-        if split_names and "split" in row and row["split"] not in split_names:
+        video, part = (row["youtube_id"] or "").strip(), (row.get("split") or "").strip().lower()
+        if "split" in row and part not in _ALL_NAMES:
+            known = ", ".join(_ALL_NAMES)
+            raise ValueError(f"{file}, line {rows.line_num}: split is {part!r}; it must be one of {known}")
+        if split_names and "split" in row and part not in split_names:
             continue
-        video = row["youtube_id"]
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{file}, line {rows.line_num}: {video} has no time_start and time_end") from error
-        yield ListedVideo((f"{video}_{start:06d}_{end:06d}", video), row.get("label") or None)
+        yield ListedVideo((f"{video}_{start:06d}_{end:06d}", video), (row.get("label") or "").strip() or None)
 
 
 def _is_official(file: Path) -> bool:
@@ -97,8 +105,9 @@ def _is_official(file: Path) -> bool:
 
 
 def _columns(file: Path) -> list[str]:
-    """The columns that the first line of a CSV file names."""
-    return next(read_lines(file), "").strip().split(",")
+    """The columns that the first line of a CSV file names, in small letters."""
+    first = next(read_lines(file), "")
+    return [name.strip().lower() for name in next(csv.reader([first], skipinitialspace=True), [])]
 
 
 def _join(listings: list[Listing]) -> Listing:

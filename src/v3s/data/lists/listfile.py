@@ -18,16 +18,18 @@ from v3s.files.writing import Writer, write_atomically
 
 _HEADERS = (["path"], ["path", "label"])
 _SPANS = ("path", "start", "end")
+_SEPARATORS = r"[,;\t| \"]+"
+_COLUMNS = frozenset(("path", "youtube_id"))
 _SPECIAL = frozenset(f'",{BLANKS}')
 
 
 def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_video) -> Listing:
     """Read a list of paths, with or without labels.
 
-    The label is the last word of a line, or the text after its last comma, and may be a name or an integer. Names in
-    double quotes, as in CSV, may contain anything. If the whole line is the path of an existing file, it has no label,
-    even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is a header,
-    in capitals and with spaces too. ``#`` does not start a comment, since file names contain it.
+    The label is the last word of a line, or the text after its last comma or tab, and may be a name or an integer.
+    Names in double quotes, as in CSV, may contain anything. If the whole line is the path of an existing file, it has
+    no label, even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is
+    a header, in capitals and with spaces too. ``#`` does not start a comment, since file names contain it.
 
     A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV: start and end are
     seconds from the first frame of the video on, or h:mm:ss; an empty start is 0, an empty end that of the video.
@@ -46,7 +48,14 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
 
 def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> tuple[ListedVideo, ...]:
     """Read a list of whole files."""
-    lines = [line for number, line in numbered_lines(file) if not (number == 1 and _words(line) in _HEADERS)]
+    lines = [line for _, line in numbered_lines(file)]
+    if lines and _words(lines[0]) in _HEADERS:
+        del lines[0]
+    elif lines and _is_other_header(lines[0]) and not any(is_video(root / path) for path, _ in _readings(lines[0])):
+        raise ValueError(
+            f"{file}: the first line, {lines[0][:60]!r}, is not a header that a list may have; write path,label or "
+            "path,start,end,label, with commas, or no header"
+        )
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
     return tuple(_entry(line, root, is_video) for line in lines)
@@ -76,6 +85,11 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     if not entries:
         raise ValueError(f"{file} contains no spans; write path,start,end on each line")
     return tuple(entries)
+
+
+def _is_other_header(line: str) -> bool:
+    """Whether a line looks like the header of a table, and not like a file with a label."""
+    return not {".", "/", "\\"}.intersection(line) and not _COLUMNS.isdisjoint(re.split(_SEPARATORS, line.lower()))
 
 
 def _words(line: str) -> list[str]:
@@ -163,6 +177,9 @@ def _readings(line: str) -> Iterator[tuple[str, str]]:
     if "," in line:
         *path, label = next(csv.reader([line], skipinitialspace=True))
         yield ",".join(path).strip(BLANKS), label.strip(BLANKS)
-    if (last := max(line.rfind(" "), line.rfind("\t"))) > 0:
+    if line.find("\t") > 0:
+        path, _, label = line.rpartition("\t")
+        yield path.rstrip(BLANKS), label
+    if (last := line.rfind(" ")) > 0:
         yield line[:last].rstrip(BLANKS), line[last + 1 :]
     yield line, ""

@@ -103,7 +103,7 @@ def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
     """Return the distinct labels in alphabetical order, or in numerical order if all are integers."""
     names = {label for label in labels if label is not None}
     if all(name.isdecimal() and len(name) < 10 for name in names):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))  # 1 and 01 are two names
     return tuple(sorted(names))
 
 
