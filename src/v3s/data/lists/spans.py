@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 
 from v3s.data.views import View
 from v3s.files.times import time_text
@@ -17,6 +18,7 @@ Bounds = tuple[float, float | None]
 """Start and end of a span in seconds from the video's first frame on; without an end, to the video's end."""
 
 _SLACK_SECONDS = 0.06  # by which an end may lie outside of a file: lists are rounded to tenths
+_MOST_SEGMENTS = 1_000_000  # of one entry: eleven days of seconds
 _LEAST_REST = 0.5  # of a segment: a rest at the end of a span that is shorter is skipped
 
 
@@ -90,9 +92,15 @@ class SpanOptions(CheckedOptions):
             bounds: The part of it that is listed; ``None`` for all of it.
 
         Raises:
-            ValueError: The part lies outside of the video; the message does not name it.
+            ValueError: The part lies outside of the video, or is too many segments; the message does not name it.
         """
         start, end = _inside(video, bounds or (0.0, None))
+        step = self.segment_stride or self.segment or inf
+        if (end - start) / step > _MOST_SEGMENTS:
+            raise ValueError(
+                f"one every {step:g} s would be more than {_MOST_SEGMENTS:,} segments; give a longer --segment or "
+                "--segment-stride"
+            )
         spans = (span_of(video, *part, self.fps) for part in self._parts(start, end))
         return [span for span in spans if span.num_frames]
 
