@@ -364,3 +364,5 @@ def test_help(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown[0] == "usage: v3s merge PART ... --out OUT [options]"
     assert "  QUERY, --query QUERY" in help_text("v3s search", Search, options_of(Search), [])
     assert "  --in, --vectors VECTORS\n" in help_text("v3s search", Search, options_of(Search), [])
+    monkeypatch.setenv("COLUMNS", "5")  # a window that is nearly closed
+    assert max(map(len, help_text("v3s merge", Merge, options_of(Merge), []).splitlines())) <= 45

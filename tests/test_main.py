@@ -196,6 +196,23 @@ def test_help_is_shown_whatever_the_other_words_are(little: ModuleType, capsys: 
     assert cli.main([]) == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed as on POSIX")
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """What is printed goes nowhere, and not into a file that has got the number of the stream."""
+    script = (
+        "import os\nfrom v3s.cli import main\nimport v3s.commands.check as check\n"
+        f"for number in {closed}: os.close(number)\n"
+        "def job(config):\n"
+        "    with open(config.out, 'w') as file:\n"
+        "        os.write(1, b'printed'), os.write(2, b'printed'), file.write('written')\n"
+        "job.__annotations__ = check.check.__annotations__\ncheck.check = job\n"
+        f"raise SystemExit(main(['check', 'videos', '--out', {str(tmp_path / 'a.json')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, (tmp_path / "a.json").read_text()) == (0, "written"), done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_behind_standard_output() -> None:
     with open("/dev/full", "w") as full:

@@ -372,7 +372,7 @@ def help_text(program: str, kind: type[Any], options: Sequence[Option], examples
         options: all options of the command, in order.
         examples: command lines.
     """
-    width = min(shutil.get_terminal_size().columns, 100)
+    width = min(max(shutil.get_terminal_size().columns, 40), 100)
     required = [each for each in options if each.default is MISSING]
     usage = [f"{one.word}{' ...' * one.many}" if one.word else f"{one.names[0]} {one.metavar}" for one in required]
     lines = [f"usage: {' '.join([program, *usage, '[options]'])}"]
