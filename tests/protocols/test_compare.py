@@ -295,6 +295,7 @@ def make_comparison(*rows: Compared) -> Comparison:
         ("{run},{run}/", "are the same network with the same clips"),
         ("{run},{run}/backbone.safetensors", "are the same network with the same clips"),
         ("{run},/no/run", "/no/run: no such run folder"),
+        ("/no/run", "error: /no/run: no such run folder"),
         ("{run},random", "backbone 'random': random weights are written random:NETWORK, such as random:r3d"),
         ("random", "random weights are written random:NETWORK, such as random:r3d"),
         ("{run},random:", "random weights are written random:NETWORK, such as random:r3d"),

@@ -6,6 +6,7 @@ must contain every tensor of our network in the right shape, so that no weight i
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,8 @@ def _read_tensors(path: Path) -> Tensors:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of what the error says or what it reads all the same
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(

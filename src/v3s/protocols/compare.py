@@ -86,7 +86,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
     console, folder = console or Console(), Path(config.out)
     require_own(folder / f"{_NAME}.json", _ROWS, _SPLIT, command="v3s compare")
     names = _with_random(config.backbones)
-    _check_different(config, names)
+    _check_different(config, sorted(names, key=lambda name: name not in config.backbones))  # what was given, first
     with only_writer(folder):
         measured = [_measure(config, name, folder, console, is_first=name == names[0]) for name in names]
         parts, rows = measured[0][0], tuple(row for _, row in measured)
