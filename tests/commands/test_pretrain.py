@@ -32,7 +32,7 @@ from v3s.train import fit
 from v3s.train.checkpoint import load_checkpoint, save_checkpoint
 from v3s.train.distributed import Processes
 from v3s.train.progress import describe
-from v3s.train.run import read_metrics
+from v3s.train.run import check_out, read_metrics
 from v3s.train.stop import StopRequestedError
 from v3s.video.container import open_video
 
@@ -356,6 +356,18 @@ def test_a_folder_of_something_else_is_never_overwritten(config: PretrainConfig,
     with pytest.raises(ValueError, match="contains no run"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_trained_again(tmp_path: Path) -> None:
+    """To resume it began at the first epoch, over the weights."""
+    for name in ("config.yaml", "result.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=r"is finished, and .*last\.pt is missing, so it cannot be resumed"):
+        check_out(tmp_path, resume=True, overwrite=False)
+    check_out(tmp_path, resume=False, overwrite=True)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.pt").touch()
+    check_out(tmp_path, resume=True, overwrite=False)
 
 
 def test_a_fine_tuning_run_is_never_replaced(config: PretrainConfig, tmp_path: Path) -> None:

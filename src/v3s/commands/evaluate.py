@@ -98,10 +98,10 @@ def evaluate(config: EvaluateConfig, *, console: Console | None = None) -> Prete
     for name, head in (("spatial", spatial), ("temporal", temporal)):
         if head.one_answer is not None:
             say(console, one_answer_sentence(name, head))
-    if sentence := seen_sentence(Path(config.backbone), table, scanned.videos.noun):
-        say(console, sentence)
     if config.out is not None:
         write_json(Path(config.out), _description(config, scores))
+    if sentence := seen_sentence(Path(config.backbone), table, scanned.videos.noun):
+        say(console, sentence)
     return scores
 
 

@@ -158,8 +158,8 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an unsuitable output folder before any other work starts.
 
     Raises:
-        ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, both were given, or it
-            contains other files, which are never deleted.
+        ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, both were given, it
+            contains other files, which are never deleted, or a finished run without the checkpoint to resume from.
     """
     if resume and overwrite:
         raise ValueError("--resume continues a run and --overwrite replaces it; give only one of them")
@@ -169,6 +169,11 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
             raise ValueError(f"{path} is not empty and contains no run; choose another folder with --out")
         if not resume and not overwrite:
             raise ValueError(f"{path} already contains a run; resume it with --resume, or replace it with --overwrite")
+        if resume and (path / RESULT).is_file() and not RunFolder(path).has_checkpoint:
+            raise ValueError(
+                f"{path} is finished, and {path / _LAST} is missing, so it cannot be resumed; restore that file, or "
+                "train again with --overwrite, which replaces its weights"
+            )
 
 
 def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
