@@ -73,6 +73,16 @@ def test_with_a_token_only_who_knows_it_comes_in() -> None:
     assert client.get("/").text == "inside"  # the client keeps the cookie
 
 
+@pytest.mark.parametrize("host", ["[fd00::2]", "machine.example"])
+def test_on_the_port_of_http_the_token_is_kept_too(host: str) -> None:
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("inside"))])
+    client = TestClient(Guard(app, hosts=None, token="secret-token"), base_url=f"http://{host}")
+    answer = client.get("/?token=secret-token", follow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    assert answer.headers["Set-Cookie"].startswith("v3s-80=secret-token;")
+    assert client.get("/", headers={"Cookie": "v3s-80=secret-token"}).text == "inside"
+
+
 @pytest.mark.parametrize("knows", [False, True])
 def test_only_the_token_is_taken_out_of_an_address(knows: bool) -> None:
     """A bookmark of what was shown, or a link that someone sent; with a cookie the token of an earlier server too."""

@@ -34,7 +34,7 @@ def test_a_port_that_is_in_use_is_named_after_a_folder_without_vectors(files: Pa
 def test_a_host_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError, match="not a name or address of a machine"):
         listen_on("no.such.host.invalid", 0)
-    with pytest.raises(ValueError, match="cannot be listened on at 203"):
+    with pytest.raises(ValueError, match="which is no address of this machine; give one that it has"):
         listen_on("203.0.113.1", 0)
 
 
@@ -91,6 +91,25 @@ def test_it_prints_its_address_and_what_was_dropped_and_ends_with_ctrl_c(files: 
     assert "its last line was half written (9 bytes) and is dropped" in lines[0]
     assert "8 spans" in lines[1]
     assert os.listdir(files / FOLDER) == [LOG] or sorted(os.listdir(files / FOLDER)) == ["labels.csv", LOG]
+
+
+def test_ctrl_c_while_a_window_waits_for_an_answer_says_nothing(files: Path) -> None:
+    command = [sys.executable, "-m", "v3s", "serve", str(files), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    host = next(line for line in process.stdout if line.startswith("http://"))[7:-2]
+    name, _, port = host.rpartition(":")
+    with socket.create_connection((name, int(port))) as slow:
+        slow.sendall(
+            f"POST /api/classes HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 90\r\n\r\n{".encode()
+        )
+        with socket.create_connection((name, int(port))) as other:  # answered after the first one has begun
+            other.sendall(f"GET /api/labels HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert other.recv(12) == b"HTTP/1.1 200"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "", "")
 
 
 def test_forged_labels_end_the_command_with_one_line(files: Path) -> None:

@@ -1,5 +1,6 @@
 """Who may ask the server: windows of this page, on this machine, or with its token."""
 
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
@@ -19,6 +20,7 @@ _HEADERS = {
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HTTP = 80
+_PORT = re.compile(r":(\d+)$", re.ASCII)
 
 
 def in_address(name: str) -> str:
@@ -65,7 +67,8 @@ class Guard:
         if self.hosts is not None and host not in self.hosts:
             names = ", ".join(sorted(self.hosts))
             return PlainTextResponse(f"this server is not {host!r}; open it as {names}", 421)
-        cookie = f"v3s-{host.rpartition(':')[2]}"  # browsers keep one jar for all ports
+        port = _PORT.search(host)
+        cookie = f"v3s-{port[1] if port else _HTTP}"  # browsers keep one jar for all ports
         if self.token is not None:
             query = scope["query_string"].decode("latin-1")
             given = parse_qs(query).get("token", [""])[0]

@@ -1,7 +1,9 @@
 """``v3s serve``: a collection of vectors as a live page in the browser."""
 
 import asyncio
+import errno
 import ipaddress
+import logging
 import secrets
 import socket
 from contextlib import suppress
@@ -103,10 +105,19 @@ def serve(config: ServeConfig, *, console: Console | None = None) -> None:
 
             async def answer() -> None:  # the address is said where Ctrl-C already ends the loop
                 say(console, *lines)
-                await uvicorn.Server(options).serve(sockets=[listening])
+                await server.serve(sockets=[listening])
 
-            with suppress(KeyboardInterrupt):
-                asyncio.run(answer())
+            server, log = uvicorn.Server(options), logging.getLogger("uvicorn.error")
+
+            def is_fault(record: logging.LogRecord) -> bool:  # answers that Ctrl-C cuts off are none
+                return not server.should_exit
+
+            log.addFilter(is_fault)
+            try:
+                with suppress(KeyboardInterrupt):
+                    asyncio.run(answer())
+            finally:
+                log.removeFilter(is_fault)
         finally:
             previews.stop()
 
@@ -146,6 +157,10 @@ def listen_on(host: str, port: int) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(
+                f"host is {host!r}, which is no address of this machine; give one that it has, or 0.0.0.0 for all"
+            ) from error
         raise ValueError(
             f"port is {port}, which cannot be listened on at {host} ({error.strerror}); give another one with "
             "--port, or --port 0 for any free one"
