@@ -145,11 +145,19 @@ def test_what_does_not_exist_is_named_with_what_there_is(client: Open, spans: Pa
         ("mark", "other"): "no class is called 'other'; the classes are: known",
         ("order", "stretch:0:a:1"): "the stretch's start is 'a'; it must be a number",
         ("order", "stretch:0:0:inf"): "the stretch's end is 'inf'; it must be a number",
+        ("order", "like:1.5"): "the span is '1.5'; it must be a whole number",
+        ("folder", 0.5): "folder is '0.5'; it must be a whole number",
+        ("cluster", "1e300"): "cluster is '1e300'; it must be a whole number",
+        ("limit", 2.5): "limit is '2.5'; it must be a whole number",
+        ("offset", -5): "offset is -5; it must be 0 or more",
+        ("lasso", "0,0,1,0,1,1,5"): "a lasso has 3 to 300 corners on the map; got 3.5: 0,0,1,0,1,1,5",
         ("order", "foo"): "unknown order 'foo'; the orders are listed, like:SPAN, stretch:SPAN:START:END, "
         "outliers, suggested:NUMBER, answer:CLASS and unsure",
     }
     for (name, value), message in messages.items():
         assert refused(served, "/api/spans", **{name: value}) == message
+    assert refused(served, "/api/duplicates", offset=-5) == "offset is -5; it must be 0 or more"
+    assert refused(served, "/api/labels", rows="0,1.5") == "a row is '1.5'; it must be a whole number"
     for query in ("label=-1", "mark=", "mark=known"):
         assert served.get(f"/api/spans?{query}").status_code == 200
 
@@ -349,6 +357,7 @@ def test_what_is_sent_is_checked(client: Open, files: Path) -> None:
     ):
         assert served.post("/api/classes", content=body).status_code == 400, body
     for body in ("[]", "{", "null", '{"rows": []}', '{"rows": ["0"]}', '{"rows": [true]}', '{"rows": [0], "label": 5}',
+                 '{"rows": [0]}',
                  '{"rows": [99], "label": null}', '{"rows": [0], "label": "no such class"}',
                  '{"rows": [-1], "label": null}', "[" * 60000, "x" * 100_000):  # fmt: skip
         answer = served.post("/api/labels", content=body)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from v3s.files.text import as_text
 from v3s.pages.templates import render
 from v3s.serve.desk import Desk
-from v3s.serve.filters import Filters, number_in
+from v3s.serve.filters import Filters, number_in, whole_in
 from v3s.serve.parts import in_parts
 from v3s.video.index import VideoError
 
@@ -112,13 +112,11 @@ class _Views:
 
     async def spans(self, request: Request) -> Response:
         values = request.query_params
-        offset, limit = number_in(values.get("offset", "0"), "offset"), number_in(values.get("limit", "60"), "limit")
-        if not (offset >= 0 and 1 <= limit <= _MAX_PAGE):
-            raise ValueError(
-                f"offset is {offset:g} and limit {limit:g}; offset must be 0 or more, limit 1 to {_MAX_PAGE}"
-            )
+        offset, limit = _offset(values), whole_in(values.get("limit", "60"), "limit")
+        if not 1 <= limit <= _MAX_PAGE:
+            raise ValueError(f"limit is {limit}; it must be 1 to {_MAX_PAGE}")
         order, filters = values.get("order", "listed"), read_filters(values)
-        return JSONResponse(await run_in_threadpool(self.desk.page, order, filters, int(offset), int(limit)))
+        return JSONResponse(await run_in_threadpool(self.desk.page, order, filters, offset, limit))
 
     async def span(self, request: Request) -> Response:
         row = request.path_params["row"]
@@ -148,7 +146,7 @@ class _Views:
 
     async def duplicates(self, request: Request) -> Response:
         found = await run_in_threadpool(self.desk.survey.duplicates)
-        offset = int(number_in(request.query_params.get("offset", "0"), "offset"))
+        offset = _offset(request.query_params)
         shown = [
             {
                 "similarity": pair.similarity_text,
@@ -163,15 +161,15 @@ class _Views:
         return JSONResponse({"num_duplicates": len(found), "pairs": shown})
 
     async def labels(self, request: Request) -> Response:
-        rows = [number_in(word, "a row") for word in request.query_params.get("rows", "").split(",") if word]
+        rows = [whole_in(word, "a row") for word in request.query_params.get("rows", "").split(",") if word]
         if len(rows) > _MAX_ROWS:
             raise ValueError(f"{len(rows)} rows were asked for; ask for at most {_MAX_ROWS}")
         await run_in_threadpool(self.desk.marks.refresh)
-        return JSONResponse({**self._labels(), "marks": self._marks_of(map(int, rows))})
+        return JSONResponse({**self._labels(), "marks": self._marks_of(rows)})
 
     async def give_label(self, request: Request) -> Response:
         body = await _body(request)
-        rows, label = body.get("rows"), body.get("label")
+        rows, label = body.get("rows"), body.get("label", False)
         if not (isinstance(rows, list) and rows and all(type(row) is int for row in rows) and len(rows) <= _MAX_ROWS):
             raise ValueError(f"rows must be 1 to {_MAX_ROWS} numbers of spans")
         if not isinstance(label, str | None):
@@ -244,6 +242,18 @@ class _Views:
         return {str(row): self.desk.marks.label_of(row) for row in rows}
 
 
+def _offset(values: Any) -> int:
+    """How many come before what is asked for.
+
+    Raises:
+        ValueError: it is not a whole number, or below 0.
+    """
+    offset = whole_in(values.get("offset", "0"), "offset")
+    if offset < 0:
+        raise ValueError(f"offset is {offset}; it must be 0 or more")
+    return offset
+
+
 def read_filters(values: Any) -> Filters:
     """Filters from the values of an address.
 
@@ -261,13 +271,16 @@ def read_filters(values: Any) -> Filters:
             found["other_files"] = text == "1"
         elif field.name == "lasso":
             numbers = [number_in(word, "lasso") for word in text.split(",")]
-            corners = list(zip(numbers[::2], numbers[1::2], strict=False))
-            if not 3 <= len(corners) <= _MAX_CORNERS or max(map(abs, numbers)) > _FARTHEST_CORNER:
-                raise ValueError(f"a lasso has 3 to {_MAX_CORNERS} corners on the map; got {len(corners)}: {text[:60]}")
-            found["lasso"] = tuple(corners)
+            num_corners = len(numbers) / 2
+            if num_corners not in range(3, _MAX_CORNERS + 1) or max(map(abs, numbers)) > _FARTHEST_CORNER:
+                raise ValueError(
+                    f"a lasso has 3 to {_MAX_CORNERS} corners on the map; got {num_corners:g}: {text[:60]}"
+                )
+            found["lasso"] = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        elif field.name in ("folder", "label", "cluster"):
+            found[field.name] = whole_in(text, field.name)
         else:
-            number = number_in(text, field.name)
-            found[field.name] = int(number) if field.name in ("folder", "label", "cluster") else number
+            found[field.name] = number_in(text, field.name)
     return Filters(**found)
 
 

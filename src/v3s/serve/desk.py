@@ -14,7 +14,7 @@ from v3s.files.text import as_text
 from v3s.files.times import time_text
 from v3s.serve.catalogue import Catalogue
 from v3s.serve.decoders import Previews
-from v3s.serve.filters import Chosen, Filters, check_choice, chosen_by, inside_lasso, number_in
+from v3s.serve.filters import Chosen, Filters, check_choice, chosen_by, inside_lasso, number_in, whole_in
 from v3s.serve.learning import ProbeAnswers, doubt, train_probe
 from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
@@ -141,17 +141,17 @@ class Desk:
         if (kind, len(words)) == ("listed", 0):
             return AS_LISTED
         if (kind, len(words)) == ("like", 1):
-            return self._order_like(_whole(words[0]))
+            return self._order_like(whole_in(words[0], "the span"))
         if (kind, len(words)) == ("stretch", 3):
             start, end = number_in(words[1], "the stretch's start"), number_in(words[2], "the stretch's end")
-            return self._order_like_stretch(_whole(words[0]), start, end)
+            return self._order_like_stretch(whole_in(words[0], "the span"), start, end)
         if (kind, len(words)) == ("outliers", 0):
             return Order(self.survey.outliers(), "the least similar to any others first")
         if (kind, len(words)) == ("suggested", 1):
             scores = self.survey.to_label(np.flatnonzero(self.marks.class_of >= 0))
             return Order(scores, "to label next: all others are near to one of them", shows_scores=False)
         if (kind, len(words)) in (("answer", 1), ("unsure", 0)):
-            return self._order_by_answer(kind, _whole(words[0]) if words else 0)
+            return self._order_by_answer(kind, whole_in(words[0], "the class") if words else 0)
         raise ValueError(f"unknown order {':'.join((kind, *words))[:60]!r}; the orders are {_ORDERS}")
 
     def _order_like(self, row: int) -> Order:
@@ -207,9 +207,3 @@ class Desk:
         if self.catalogue.has_whole_files:
             return name
         return f"{name}, {time_text(place.start_seconds)} to {time_text(place.end_seconds)}"
-
-
-def _whole(word: str) -> int:
-    if not (word.isascii() and word.isdecimal() and len(word) < 12):
-        raise ValueError(f"{word[:20]!r} is not a whole number")
-    return int(word)

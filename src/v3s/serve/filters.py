@@ -1,6 +1,7 @@
 """Which spans of a collection a window asks for: filters, as columns of true and false."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,17 @@ def number_in(text: str, name: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is {text[:40]!r}; it must be a number")
     return number
+
+
+def whole_in(text: str, name: str) -> int:
+    """A whole number in an address: no other is rounded.
+
+    Raises:
+        ValueError: the text is not one, or has more than eleven digits.
+    """
+    if not re.fullmatch("-?[0-9]{1,11}", text):
+        raise ValueError(f"{name} is {text[:40]!r}; it must be a whole number")
+    return int(text)
 
 
 def inside_lasso(points: NDArray[np.float32], corners: tuple[tuple[float, float], ...]) -> Chosen:
