@@ -3,15 +3,18 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
+from rich.console import Console
 
-from tests.serve.conftest import NAMES, names, serving, slowly, until
+from tests.serve.conftest import NAMES, names, serving, slowly, until, write_avi
 from tests.serve.conftest import OpenPage as Open
 from v3s.data.lists.splits import list_videos
 from v3s.serve.marks import FOLDER
+from v3s.vectors.embed import EmbedConfig, embed
 
 HOSTILE = next(row for row, name in enumerate(sorted(NAMES, key=os.fsencode)) if "<script>" in name)
 
@@ -519,3 +522,26 @@ def test_a_name_that_leads_here_is_refused(spans_page: str, browser: Browser) ->
     assert answer is not None
     assert answer.status == 421
     page.context.close()
+
+
+def test_one_video_with_a_long_label_is_counted_and_fits(
+    small_embedding: EmbedConfig, tmp_path: Path, window: Open
+) -> None:
+    label = "l" * 200
+    write_avi(tmp_path / "videos" / label / "a.avi", 0)
+    config = replace(small_embedding, data=str(tmp_path / "videos"), num_clips=1, out=str(tmp_path / "vectors"))
+    embed(config, console=Console(quiet=True))
+    with serving(tmp_path / "vectors") as address:
+        page = window(address, width=400, path="?view=map")
+        until(lambda: page.locator("#caption").inner_text() == "1 video, as listed")
+        until(lambda: label in page.locator(".legend").inner_text())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.locator("#grid .tile").click()
+        page.wait_for_selector("#player:not([hidden])")
+        page.locator("nav [data-view=clusters]").click()
+        page.wait_for_selector(".card")
+        until(
+            lambda: page.evaluate(
+                "document.querySelector('#clusters').getBoundingClientRect().top < 0.75 * innerHeight"
+            )
+        )

@@ -26,6 +26,8 @@ export async function send(path, body) {
   return answer(await fetch(path, { method: "POST", headers, body: JSON.stringify(body) }));
 }
 
+export function counted(number, noun) { return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`; }
+
 export const media = (row, name) => `/media/${stamp}/${row}/${name}`;
 
 export function timeText(seconds) {

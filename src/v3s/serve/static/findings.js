@@ -1,6 +1,6 @@
 // The clusters of the collection, and its duplicates.
 
-import { ask, element, media, shortTime } from "./api.js";
+import { ask, counted, element, media, shortTime } from "./api.js";
 import { makeTile, play, stop } from "./grid.js";
 
 export class Clusters {
@@ -49,7 +49,7 @@ export class Duplicates {
     this.more.disabled = true; // a second click would ask for the same pairs
     try {
       const found = await ask("/api/duplicates", { offset: this.shown });
-      const number = found.num_duplicates, pairs = `${number.toLocaleString("en")} ${number === 1 ? "pair" : "pairs"}`;
+      const number = found.num_duplicates, pairs = counted(number, "pair");
       const order = this.wholeFiles ? "the most similar first" : "the longest runs first";
       const words = number ? `${pairs} with nearly the same vectors, which may show the same; ${order}` : "No two files have nearly the same vectors.";
       this.shown += found.pairs.length;

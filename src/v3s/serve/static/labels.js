@@ -1,6 +1,6 @@
 // The classes, the keys that give them, and what the probe learned from them.
 
-import { ask, element, Refused, send } from "./api.js";
+import { ask, counted, element, Refused, send } from "./api.js";
 
 const POLL_MS = 2000, MOST_ROWS = 500; // that the server describes at once
 
@@ -151,7 +151,7 @@ export class Labels {
     const total = this.classes.reduce((sum, each) => sum + each.count, 0);
     const saved = this.section.querySelector("#list");
     if (!total) { saved.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1."; return; }
-    const others = this.others ? ` ${this.others} more labels are of spans that this collection does not have.` : "";
-    saved.replaceChildren(`${total} ${total === 1 ? "label" : "labels"}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
+    const others = this.others ? ` ${counted(this.others, "more label")} ${this.others === 1 ? "is of a span" : "are of spans"} that this collection does not have.` : "";
+    saved.replaceChildren(`${counted(total, "label")}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
   }
 }

@@ -1,6 +1,6 @@
 // The page: what is asked for stands in its address, so that reloading and going back show it again.
 
-import { Refused, ask, choose, element, secondsOf } from "./api.js";
+import { Refused, ask, choose, counted, element, secondsOf } from "./api.js";
 import { Clusters, Duplicates } from "./findings.js";
 import { Grid, allTiles, focusedTile, setMarks } from "./grid.js";
 import { Labels } from "./labels.js";
@@ -104,9 +104,9 @@ async function showMore(signal) {
     const before = grid.tiles.filter(({ span }) => !("mark" in wanted) || (span.mark ?? "") === wanted.mark);
     const found = await ask("/api/spans", { ...wanted, offset: before.length, limit: PAGE }, signal);
     if (!grid.tiles.length) {
-      const kind = collection.whole_files ? "videos" : "spans";
+      const kind = collection.whole_files ? "video" : "span";
       const cluster = "cluster" in wanted ? ` of cluster ${Number(wanted.cluster) + 1}` : "";
-      find("#caption").textContent = `${found.num_chosen.toLocaleString("en")} ${kind}${cluster}, ${found.caption}${numbersOf(state.order)}`;
+      find("#caption").textContent = `${counted(found.num_chosen, kind)}${cluster}, ${found.caption}${numbersOf(state.order)}`;
       if (!orders.has(state.order) && !state.order.startsWith("suggested")) { orders.set(state.order, found.caption); showForm(); }
     }
     grid.add(found.spans, collection.whole_files);
@@ -219,7 +219,11 @@ addEventListener("keydown", (event) => {
 
 function chooseCluster(cluster) {
   go({ cluster });
-  if (find("#results").getBoundingClientRect().top > 0.7 * innerHeight) find("#results").scrollIntoView();
+  reveal("#results");
+}
+
+function reveal(selector) { // on a phone the player may stand before it
+  if (find(selector).getBoundingClientRect().top > 0.7 * innerHeight) find(selector).scrollIntoView();
 }
 
 function makeViews() {
@@ -232,7 +236,10 @@ function makeViews() {
     clusters: new Clusters(find("#clusters"), { onError: report, onChoose: chooseCluster }),
     duplicates: new Duplicates(find("#duplicates"), { onError: report, onChoose: openPlayer, wholeFiles: collection.whole_files }),
   };
-  for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => go({ view: button.dataset.view }));
+  for (const button of document.querySelectorAll("nav [data-view]")) button.addEventListener("click", () => {
+    go({ view: button.dataset.view });
+    reveal(button.dataset.view === "grid" ? "#results" : `#${button.dataset.view}`);
+  });
 }
 
 async function start() {

@@ -1,6 +1,6 @@
 // The map of the collection: similar spans lie near each other. A lasso around some shows only these in the grid.
 
-import { Refused, choose, element, media, reasonOf, shown } from "./api.js";
+import { Refused, choose, counted, element, media, reasonOf, shown } from "./api.js";
 import { middlesOf, placesBeside } from "./numbers.js";
 
 const COLOURS = [ // tell apart in light and dark, also with colour-blind eyes; then they repeat in another shape
@@ -48,7 +48,7 @@ export class SpanMap {
       this.maps[method] ??= new Uint16Array(await bytes(`/api/map?method=${method}`));
       if (this.method.value !== method) return;
       this.points = this.maps[method];
-      this.canvas.setAttribute("aria-label", `Map of ${this.points.length / 2} spans; draw around some to see only these`);
+      this.canvas.setAttribute("aria-label", `Map of ${counted(this.points.length / 2, "span")}; draw around some to see only these`);
       this.state.textContent = this.hint;
       this.draw();
       if (!this.colours || this.colouring.value === "mark") await this.colour();
