@@ -171,6 +171,21 @@ def test_large_confusion_matrix_has_no_numbers_in_its_cells() -> None:
     assert len(list(parse(svg).iter(f"{SVG}rect"))) == 169
 
 
+def test_a_long_name_leaves_room_for_the_chart() -> None:
+    """The name of a class may have 100 letters: the whole chart would shrink until all of it fits."""
+    name = "b" * 60 + " <i>" + "e" * 140
+    for svg, width in (
+        (confusion_matrix(np.eye(2), [name, "run"], title="t"), 500),
+        (bar_chart({name: 1}, title="t"), 720),
+    ):
+        assert float(parse(svg).get("viewBox", "").split()[2]) < width
+        (shown,) = {
+            text.text or text[0].tail for text in parse(svg).iter(f"{SVG}text") if "…" in "".join(text.itertext())
+        }
+        assert shown == "b" * 20 + "…" + "e" * 19
+        assert name in {tip.text for tip in parse(svg).iter(f"{SVG}title")}
+
+
 @pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [0, 1]], [[math.nan, 1], [0, 1]], [1, 2]])
 def test_invalid_counts_are_refused(counts: list[object]) -> None:
     with pytest.raises(ValueError, match=r"needs finite counts >= 0 of shape \(2, 2\)"):

@@ -26,6 +26,7 @@ _NARROW, _WIDE = frozenset(" .,:;'|!()[]/-ijlftr"), frozenset("mwMW%@")
 _WIDTH = 460  # of a line chart: on a phone of 400 pixels its letters are 10 pixels high
 _LARGEST = 1.25  # so many times its width is a chart shown at most
 _MAX_CLASSES_WITH_NUMBERS = 12
+_LONGEST = 40  # letters of a name beside a chart: longer ones would leave the chart itself no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def bar_chart(
     _check_finite(title, values)
     _check_finite(title, ticks)
     numbers = [0.0, *values.values(), *ticks.values()]
-    left = 24 + max(map(_length, values))
+    left = 24 + max(_length(_short(label)) for label in values)
     x_axis = _Axis(min(numbers), max(numbers) if max(numbers) > min(numbers) else 1.0, left, left + 240)
     parts = [
         _bar(label, value, ticks.get(label), x_axis, 44 + 28 * row) for row, (label, value) in enumerate(values.items())
@@ -170,15 +171,15 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
             f"matrix {title!r} needs finite counts >= 0 of shape ({len(labels)}, {len(labels)}) for its labels, "
             f"got shape {table.shape}: {table.tolist()}"
         )
-    margin = 34 + max(map(_length, labels))
+    margin = 34 + max(_length(_short(label)) for label in labels)
     cell = max(28, 8 + _length(f"{table.max():g}")) if len(labels) <= _MAX_CLASSES_WITH_NUMBERS else 17
     top, end = 56.0, cell * len(labels)
     parts = [_text(margin + end / 2, 48, "predicted class", anchor="middle")]
     parts.append(_text(14, top + end / 2, "true class", anchor="middle", turn=-90))
     for row, label in enumerate(labels):
         middle = cell * (row + 0.5)
-        parts.append(_text(margin - 6, top + middle + 4, label, anchor="end"))
-        parts.append(_text(margin + middle + 4, top + end + 8, label, anchor="end", turn=-90))
+        parts.append(_text(margin - 6, top + middle + 4, _short(label), anchor="end", full=label))
+        parts.append(_text(margin + middle + 4, top + end + 8, _short(label), anchor="end", turn=-90, full=label))
         parts += [
             _cell(table, labels, row, column, (margin + column * cell, top + row * cell), cell)
             for column in range(len(labels))
@@ -212,7 +213,7 @@ def _bar(label: str, value: float, tick: float | None, x_axis: _Axis, y: float) 
     if tick is not None and -8 < x_axis(tick) - stop < 8 + _length(number):  # the dashed tick would cross the number
         number_x = max(stop, x_axis(tick)) + 6
     parts = [
-        _text(x_axis.start - 8, y + 14, label, anchor="end"),
+        _text(x_axis.start - 8, y + 14, _short(label), anchor="end", full=label),
         f'<rect x="{start:.1f}" y="{y}" width="{max(stop - start, 1):.1f}" height="20" fill="{PALETTE[0]}"/>',
         _text(number_x, y + 14, number),
     ]
@@ -332,17 +333,31 @@ def _length(text: str) -> float:
     return sum(widths)
 
 
+def _short(name: str) -> str:
+    """A name of at most 40 letters: of a longer one the beginning and the end, in which names mostly differ."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[1 - _LONGEST // 2 :]}"
+
+
 def _stroke(colour: str, dash: str, width: float) -> str:
     """Return the attributes of an unfilled line."""
     return f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"'
 
 
 def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", turn: float = 0, colour: str = "currentColor"
+    x: float,
+    y: float,
+    text: str,
+    *,
+    anchor: str = "start",
+    turn: float = 0,
+    colour: str = "currentColor",
+    full: str = "",
 ) -> str:
-    """Draw one line of text, escaped."""
+    """Draw one line of text, escaped; what was cut is whole in its tooltip."""
     rotate = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>{text_as_html(text)}</text>'
+    tip = f"<title>{text_as_html(full)}</title>" if full not in ("", text) else ""
+    line = f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{rotate}>'
+    return f"{line}{tip}{text_as_html(text)}</text>"
 
 
 def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> Markup:
