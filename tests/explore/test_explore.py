@@ -152,6 +152,19 @@ def test_of_many_points_some_are_drawn(stored: Vectors, tmp_path: Path, monkeypa
     assert [sum(path.count("M") for path in re.findall(number, html)) for html in (whole, some)] == [17, 5]
 
 
+def test_of_one_vector_nothing_is_said_that_needs_others(small_embedding: EmbedConfig, tmp_path: Path) -> None:
+    data = sorted(Path(small_embedding.data).rglob("*.mp4"))[0]
+    page, _ = run(
+        embed(replace(small_embedding, data=str(data), out=str(tmp_path / "vectors")), console=QUIET), tmp_path / "o"
+    )
+    html = page.read_text()
+    for said in ("No two files have nearly the same vectors.", "A vector without others has no neighbours.",
+                 "1 cluster. ", "1 vector that stands for the collection"):  # fmt: skip
+        assert said in html, said
+    for wrong in ("0 pairs", "0.00: ", "largest first"):
+        assert wrong not in html, wrong
+
+
 def test_a_second_run_gives_the_same_files(stored: Vectors, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(stored, tmp_path / name, seed=3, map="tsne")
