@@ -134,7 +134,7 @@ def test_videos_that_the_network_was_trained_on_are_counted(asked: EvaluateConfi
         evaluate(replace(asked, data=str(data), out=None), console=Console(file=printed, width=1000))
         return printed.getvalue()
 
-    assert f"{asked.backbone} was trained or validated on 16 of the 16 videos, so" in said(Path(asked.data))
+    assert f"the run {asked.backbone} was trained or validated on 16 of the 16 videos, so" in said(Path(asked.data))
     seen = next(Path(asked.data).glob("*/*.mp4"))
     shutil.copy(seen, tmp_path / "copy.mp4")
     frames = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), np.uint8)

@@ -26,6 +26,10 @@ def test_few_clips_show_little() -> None:
     (sentence,) = heads_at_chance(TASK, lucky, 20).values()
     assert sentence.startswith("the spatial head is not clearly above chance: 13.0%")
     assert len(heads_at_chance(TASK, lucky, 3)) == 2
+    one = heads_at_chance(TASK, lucky, 1)
+    _, sentence, seen = verdict(one, FLAT, 1)
+    assert "90.0% of 1 clip of held-out videos" in sentence
+    assert seen.startswith("the run has seen 1 clip; ")
     assert heads_at_chance(TASK, lucky | {"accuracy_spatial": 0.17}, 60) == {}
 
 
@@ -40,7 +44,7 @@ def test_few_clips_are_named_as_the_reason() -> None:
     assert verdict(nothing, FLAT, CLIPS_TO_LEAVE_CHANCE) == list(nothing.values())
     assert reason.endswith("more --epochs will probably help")
     _, anew = verdict(nothing, FLAT, 9_000, can_go_on=False)
-    assert anew.startswith(f"{reason}: train anew into another --out, or start there from these weights with --init")
+    assert anew.startswith(f"{reason}: train again into another --out, or start there from these weights with --init")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from v3s.features.saved import describe_trained
-from v3s.files.text import say
+from v3s.files.text import counted, say
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import PretextTask
 from v3s.protocols.errors import is_above
@@ -105,8 +105,8 @@ def verdict(
     longer = "more --epochs will probably help" + ("" if can_go_on else f": {_ANEW}")
     if sentences and clips < CLIPS_TO_LEAVE_CHANCE:
         sentences.append(
-            f"the run has seen {clips:,} clips; on UCF101 both heads left chance within {CLIPS_TO_LEAVE_CHANCE:,}: "
-            f"{longer}"
+            f"the run has seen {counted(clips, 'clip')}; on UCF101 both heads left chance within "
+            f"{CLIPS_TO_LEAVE_CHANCE:,}: {longer}"
         )
     if still_improving([line["train"]["loss"] for line in epochs]):
         sentences.append(f"the training loss was still falling at the end: {longer}")
@@ -132,8 +132,8 @@ def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clip
         chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
         if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
             found[head] = (
-                f"the {head} head is not clearly above chance: {accuracy:.1%} of {num_clips:,} clips of held-out "
-                f"videos, chance is {chance:.1%}; there is no evidence yet that it has learned"
+                f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
+                f"held-out videos, chance is {chance:.1%}; there is no evidence yet that it has learned"
             )
     return found
 

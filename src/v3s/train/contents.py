@@ -75,6 +75,7 @@ def seen_sentence(run: Path, table: IndexTable, noun: str) -> str | None:
     if not num_seen:
         return None
     return (
-        f"{run} was trained or validated on {num_seen:,} of the {counted(len(table), noun)}, so accuracies on other "
-        "videos may be lower; give videos that it has not seen (of lists, and of folders train and test: --subset test)"
+        f"the run {run} was trained or validated on {num_seen:,} of the {counted(len(table), noun)}, so accuracies "
+        "on other videos may be lower; give videos that it has not seen (of lists, and of folders train and test: "
+        "--subset test)"
     )

@@ -69,8 +69,8 @@ def findings_page(found: Findings) -> str:
 def head_sentence(name: str, head: HeadScores) -> str:
     """Say that a head is above chance, with what it is compared with."""
     return (
-        f"the {name} head is above chance: {head.accuracy:.1%} of {head.confusion.sum():,} clips of held-out videos, "
-        f"chance is {head.chance:.1%}"
+        f"the {name} head is above chance: {head.accuracy:.1%} of {counted(int(head.confusion.sum()), 'clip')} of "
+        f"held-out videos, chance is {head.chance:.1%}"
     )
 
 
