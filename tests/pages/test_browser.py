@@ -104,6 +104,15 @@ def test_nothing_is_wider_than_the_window(show: Show, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [400, 1400])
+def test_a_long_name_in_a_table_leaves_its_numbers_in_sight(show: Show, width: int) -> None:
+    scores = ["class", "top-1"], [["c" * 200, "31.4%"]]
+    page = show(sample_page("a page", scores=scores), width=width)
+    box = page.get_by_text("31.4%").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("width", [400, 1400])
 def test_the_report_of_a_run_fits(show: Show, pretrained: Path, width: int) -> None:
     found = show((pretrained / "report.html").read_text(), width=width).evaluate(LOOK)
     assert found["wide"] == []
