@@ -205,10 +205,10 @@ def test_wrong_options_are_refused() -> None:
             SpanOptions(**options)
 
 
-@pytest.mark.parametrize("options", [{"segment": 1e-9}, {"segment": 1.0, "segment_stride": 1e-9}])
-def test_segments_without_end_are_refused(options: dict[str, float], recording: VideoIndex) -> None:
+@pytest.mark.parametrize("options", [SpanOptions(segment=1e-9), SpanOptions(segment=1.0, segment_stride=1e-9)])
+def test_segments_without_end_are_refused(options: SpanOptions, recording: VideoIndex) -> None:
     with pytest.raises(ValueError, match=r"one every 1e-09 s would be more than 1,000,000 segments; give a longer"):
-        SpanOptions(**options).cut(recording, None)
+        options.cut(recording, None)
 
 
 def table_of(video: VideoIndex, **options: Any) -> IndexTable:

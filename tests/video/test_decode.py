@@ -292,11 +292,9 @@ def test_a_header_that_changes_on_the_way_is_not_jumped_over(ending: str, tmp_pa
 
 def test_what_a_decoder_remembers_of_an_earlier_header_is_not_jumped_over(tmp_path: Path) -> None:
     """The third part states no range of its values: from the start they have that of the second, from there none."""
-    made = [{}, {"color_range": "pc"}]
-    one, two = (
-        write_video(tmp_path / f"{number}.mp4", "libx264", range(40), g="20", sc_threshold="0", bf="0", **options)
-        for number, options in enumerate(made)
-    )
+    same_cuts = {"g": "20", "sc_threshold": "0", "bf": "0"}
+    one = write_video(tmp_path / "1.mp4", "libx264", range(40), 0, **same_cuts)
+    two = write_video(tmp_path / "2.mp4", "libx264", range(40), 0, **same_cuts, color_range="pc")
     path = joined(tmp_path / "a.mkv", [(one, b""), (two, stated_headers(two)), (one, stated_headers(one))])
     index = index_video(path)
     assert index.is_mixed

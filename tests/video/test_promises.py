@@ -280,7 +280,10 @@ def test_pictures_that_an_edit_takes_away_are_not_missing(ending: str, tmp_path:
         stream = output.add_stream_from_template(whole.streams.video[0])
         for packet in whole.demux(video=0):
             if packet.size:
-                packet.pts, packet.dts = (time - round(30 / 25 / packet.time_base) for time in (packet.pts, packet.dts))
+                assert packet.pts is not None
+                assert packet.dts is not None
+                shift = round(30 / 25 / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = stream
                 output.mux(packet)
     index, before = index_video(path), index_video(source)

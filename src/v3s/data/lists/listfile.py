@@ -178,8 +178,8 @@ def _readings(line: str) -> Iterator[tuple[str, str]]:
         *path, label = next(csv.reader([line], skipinitialspace=True))
         yield ",".join(path).strip(BLANKS), label.strip(BLANKS)
     if line.find("\t") > 0:
-        path, _, label = line.rpartition("\t")
-        yield path.rstrip(BLANKS), label
+        last = line.rindex("\t")
+        yield line[:last].rstrip(BLANKS), line[last + 1 :]
     if (last := line.rfind(" ")) > 0:
         yield line[:last].rstrip(BLANKS), line[last + 1 :]
     yield line, ""
