@@ -158,7 +158,7 @@ def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     assert result.num_unsure > 40
     assert sum(result.by_class.values()) == 48
     unsure = f"{result.num_unsure} spans are unsure: the probability is below 1"
-    assert f"48 spans, {result.num_events} events; {unsure}" in text
+    assert f"48 spans; {unsure}" in text
     assert "calibration: none, with only 16 held-out videos (100 are needed)" in text
 
 
@@ -175,7 +175,7 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     sentence = "with only 48 held-out spans"
     assert sentence in out.file.getvalue()
     _, text = printed(replace(config, data=str(listed), recognizer=str(tmp_path / "saved")))
-    assert "48 spans, " in text
+    assert "48 spans; " in text
     assert sentence in text
     assert re.search(r"class\W+spans\W+share", text)
     assert "videos" not in text

@@ -155,7 +155,7 @@ def test_a_lone_frame_is_all_or_what_damage_left(suffix: str, tmp_path: Path) ->
         second = [packet.pos for packet in container.demux(video=0) if packet.size][1] or 0
     damaged = tmp_path / f"damaged.{suffix}"
     damaged.write_bytes(data[:second] + bytes(len(data) - second))
-    with pytest.raises(VideoError, match=r"of 6\d promised frames 1 decode"):
+    with pytest.raises(VideoError, match=r"1 of 6\d promised frames can be decoded"):
         index_video(damaged)
     assert index_video(write(tmp_path / f"one.{suffix}", ENCODERS[suffix], [0])).num_frames == 1
 

@@ -251,7 +251,7 @@ class Encoder:
             vectors = clips if per_clip else clips.mean(dim=0, keepdim=True)
             yield video, F.normalize(vectors, dim=1) if scaled else vectors
 
-    def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "videos") -> Tensor:
+    def mean_vectors(self, table: IndexTable, *, console: Console | None = None, what: str = "") -> Tensor:
         """Return the mean vector of each video's clips, not normalised: float32, shape (len(table), D)."""
         return mean_features(self.encode_features(table, console=console, what=what))[0]
 
@@ -261,7 +261,7 @@ class Encoder:
         *,
         videos: Sequence[int] | None = None,
         console: Console | None = None,
-        what: str = "videos",
+        what: str = "",
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield the features of each video's clips as the network outputs them.
 
@@ -271,7 +271,7 @@ class Encoder:
             table: the indices.
             videos: numbers of the videos to encode, in this order; all by default.
             console: where to show progress; nowhere by default.
-            what: description of the progress bar.
+            what: description of the progress bar; empty for what the table has, "videos" or "spans".
 
         Yields:
             (number of the video, for each feature float32 of shape (clips of the video, D)).
@@ -283,7 +283,8 @@ class Encoder:
         runs = load_runs(table, self.view, num_workers=self.num_workers, videos=numbers)
         groups = _full_passes(runs, 1 if self.compute.device.type == "cpu" else self.batch_size)
         encoded = complete_rows(chain.from_iterable(map(self._run, groups)), table, self.view, numbers)
-        for video, features in _with_bar(encoded, len(table if videos is None else videos), what, console):
+        name = what or ("videos" if table.spans is None else "spans")
+        for video, features in _with_bar(encoded, len(numbers), name, console):
             self.require_finite(features, table, video)
             yield video, features
 
@@ -373,8 +374,7 @@ def make_encoder(
         ValueError: the network does not have one of the stages.
     """
     named = tuple(feature.of(source.backbone) for feature in features)
-    folded = replace(source, backbone=fold(source.on(compute)))
-    return Encoder(folded, view, named, compute, num_workers, batch_size)
+    return Encoder(replace(source, backbone=fold(source.on(compute))), view, named, compute, num_workers, batch_size)
 
 
 def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], least: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:

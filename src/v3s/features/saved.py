@@ -238,9 +238,13 @@ def refuse_other_kind(run: Path, kind: Kind) -> None:
     """Refuse a run's folder for a run of another kind, also to replace it.
 
     Raises:
-        ValueError: it contains one.
+        ValueError: it contains one, or what it contains cannot be read.
     """
-    if kind_of_run(run) not in (None, kind):
+    try:
+        found = kind_of_run(run)
+    except CheckpointError as error:
+        raise ValueError(f"{error}; so what {run} contains is not known: delete it, or choose another --out") from error
+    if found not in (None, kind):
         other = "fine-tuning" if kind == "pretrained" else "pre-training"
         raise ValueError(f"{run} contains a {other} run; choose another folder with --out")
 

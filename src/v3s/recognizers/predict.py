@@ -184,7 +184,8 @@ def _report(
         say(console, f"and {counted(num_more, 'more class')} in {config.out}")
     say(
         console,
-        f"{counted(tally.num_spans, noun)}, {counted(tally.num_events, 'event')}; "
+        counted(tally.num_spans, noun)
+        + (f", {counted(tally.num_events, 'event')}; " if config.events else "; ")
         + _unsure(tally.num_unsure, noun, len(classifier.classes), config.unsure_below)
         + (f"; skipped: {len(left_out):,}" if left_out else ""),
         f"calibration: {classifier.calibration or _NOT_CALIBRATED}",

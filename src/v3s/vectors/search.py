@@ -157,7 +157,7 @@ def _are_all_of(file: str, hits: list[Hit], vectors: Vectors) -> bool:
 
 def _collection(vectors: Vectors) -> str:
     stored = vectors.description
-    skipped = f"; {counted(len(stored.left_out), 'unreadable video')} skipped" if stored.left_out else ""
+    skipped = f"; {counted(len(stored.left_out), 'damaged video')} skipped" if stored.left_out else ""
     skipped += f"; {counted(stored.num_gone, 'video')} gone, not searched" if stored.num_gone else ""
     return f"{counted(len(vectors), 'vector')} of {vectors.counted} ({stored.source}){skipped}"
 

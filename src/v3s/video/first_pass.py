@@ -288,10 +288,10 @@ def _check_promise(seen: Pass, container: InputContainer, stream: VideoStream, t
             failure = "demux", "frames are missing", None
     if failure:
         stage, reason, error = failure
-        counts = f"of {num_promised} promised frames {num_decoded} decode"
+        counts = f"{num_decoded} of {num_promised} promised frames can be decoded"
         raise VideoError(f"{seen.path}: is damaged: {reason}; {counts}", stage, num_decoded) from error
     if num_decoded == 0:
-        raise VideoError(f"{seen.path}: has a video stream without a frame that decodes")
+        raise VideoError(f"{seen.path}: has a video stream, but no frame of it can be decoded")
 
 
 def _is_short(num_decoded: int, num_promised: int) -> bool:
