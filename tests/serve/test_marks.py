@@ -344,6 +344,7 @@ def test_what_cannot_be_told_in_another_file_is_not_called_right(spans: Path) ->
         marks.give([4 * file + 1, 4 * file + 3], "right")
     answers = train_probe(marks.catalogue, marks.class_of, marks.classes)
     assert answers.num_held_out == 32
+    assert (answers.majority, answers.num_majority) == ("left", 16)
     assert answers.num_right < 25  # 16 by chance, 4 standard deviations are 11; the best of six penalties reaches more
 
 

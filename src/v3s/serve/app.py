@@ -188,8 +188,8 @@ class _Views:
     async def train(self, request: Request) -> Response:
         await _body(request)
         answers = await run_in_threadpool(self.desk.train)
-        found = {"classes": answers.classes, "num_labels": answers.num_labels}
-        return JSONResponse({**found, "num_held_out": answers.num_held_out, "num_right": answers.num_right})
+        said = ("classes", "num_labels", "num_held_out", "num_right", "majority", "num_majority")
+        return JSONResponse({name: getattr(answers, name) for name in said})
 
     async def picture(self, request: Request) -> Response:
         asked = self.desk.preview(request.path_params["row"], "picture", width=_PICTURE_WIDTH)

@@ -27,6 +27,8 @@ class ProbeAnswers:
         num_held_out: labels that were also answered by a probe that saw no label of their group of files; 0 if none can
             be.
         num_right: answers among these that are right.
+        majority: the class with the most labels.
+        num_majority: how many of those that were also held out have it: what always answering it gets right.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +36,8 @@ class ProbeAnswers:
     num_labels: int
     num_held_out: int
     num_right: int
+    majority: str
+    num_majority: int
     __repr__ = short_repr
 
 
@@ -64,8 +68,17 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
     found = [layer(stored_features(catalogue.vectors, some)).softmax(dim=1) for some in parts]
     names = tuple(classes[number] for number in present)
     held_out = cross_validated(train, targets, probe.c, len(present), groups=groups, seed=0)
-    hits = torch.zeros(0) if held_out is None else top_k(*held_out, 1)
-    return ProbeAnswers(names, torch.cat(found).numpy(), len(rows), len(hits), int(hits.sum()))
+    hits, truth = (torch.zeros(0), torch.zeros(0)) if held_out is None else (top_k(*held_out, 1), held_out[1])
+    most = int(np.bincount(labels).argmax())
+    return ProbeAnswers(
+        names,
+        torch.cat(found).numpy(),
+        num_labels=len(rows),
+        num_held_out=len(hits),
+        num_right=int(hits.sum()),
+        majority=names[most],
+        num_majority=int((truth == most).sum()),
+    )
 
 
 def load_optimiser() -> None:
