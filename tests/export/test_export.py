@@ -116,7 +116,7 @@ def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path,
 
 
 def test_the_card_and_the_report_give_the_same_errors(small_pretraining: PretrainConfig, tmp_path: Path) -> None:
-    """Over groups of videos, not over clips; not those of other weights."""
+    """Over groups of videos, not over clips, and the card names the rule; not those of other weights."""
     run, more = tmp_path / "run", {"validation_clips": 3, "task": "v3s-short", "validation_videos": 6}
     pretrain(replace(small_pretraining, out=str(run), **more), console=QUIET)  # type: ignore[arg-type]
     page = (run / "report.html").read_text()
@@ -125,11 +125,33 @@ def test_the_card_and_the_report_give_the_same_errors(small_pretraining: Pretrai
     text = (export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET) / "README.md").read_text()
     for head, accuracy, error in zip(("spatial", "temporal"), accuracies, errors, strict=True):
         assert f"| {head} | {accuracy}{f' ± {error}' if error else ''} |" in text
-    assert "± is the standard error over groups of videos" in text
+    assert "± is the standard error over 6 videos, each counted by itself." in text  # each file is its own group
     scores = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps(scores | {"fingerprint": "of other weights"}))
-    text = (export(ExportConfig(run=str(run), out=str(tmp_path / "other")), console=QUIET) / "README.md").read_text()
-    assert "±" not in text
+
+    def card_with(name: str, **values: object) -> str:
+        (run / "result.json").write_text(json.dumps(scores | values))
+        return (export(ExportConfig(run=str(run), out=str(tmp_path / name)), console=QUIET) / "README.md").read_text()
+
+    assert "±" not in card_with("other", fingerprint="of other weights")
+    assert "error over 2 groups of 6 videos: videos of a group count as one." in card_with(
+        "grouped", num_validation_groups=2
+    )
+    assert "each counted by itself though all are of one group." in card_with("one", num_validation_groups=1)
+    assert "how many there were is not recorded." in card_with("earlier", num_validation_groups=None)
+
+
+def test_the_numbers_of_videos_on_the_card_add_up(pretrained: Path, tmp_path: Path) -> None:
+    """Each listed video is in one other row, whatever became of it."""
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    counts = {"train": 44, "validation": 10, "too_short": 3, "unreadable": 2, "partial": 2, "missing": 1, "listed": 66}
+    (run / "manifest.json").write_text(json.dumps(manifest | {"videos": counts}))
+    text = (export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET) / "README.md").read_text()
+    table = text.split("## What it was trained on\n\n")[1].split("\n\n")[0]
+    rows = {words: int(number) for words, number in re.findall(r"\| ([^|\n]+) \| (\d+) \|", table)}
+    assert rows.pop("listed") == sum(rows.values()) == 66
+    assert rows["partial, not used"] == 2
+    assert rows["too close to held-out ones, not used"] == 4
 
 
 def test_the_card_of_weights_that_nothing_chose_and_of_a_share_without_an_error(

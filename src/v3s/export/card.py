@@ -33,7 +33,6 @@ _KEPT = {
 }
 _UNKNOWN = "Not recorded: the folder that was exported did not contain the files of its training."
 _CONVERTED = "Another project trained these weights; v3s only renamed their tensors. See that project for what it used."
-_ERROR = "± is the standard error over groups of videos: takes of one scene count as one."
 _LIMITS = """\
 - The results above are of the videos counted there. Videos of other cameras, scenes or subjects may give others: test
   the model on videos of your own before you rely on it.
@@ -199,9 +198,22 @@ def _results(model: Model, record: Record) -> str:
     ]
     text = _table(("on test videos", ""), rows) or "No test is recorded."
     if error:
-        text += f"\n\n{_ERROR}"
+        text += f"\n\n{_of_error(values, 'test')}"
     calibration = trained.recognition.get("calibration")
     return text + (f"\n\nCalibration of the probabilities: {_calibration(calibration)}." if calibration else "")
+
+
+def _of_error(values: Mapping[str, Any], part: str) -> str:
+    """What the standard errors are over: the groups of the videos of a part, "test" or "validation"."""
+    num_videos, num_groups = values.get(f"num_{part}"), values.get(f"num_{part}_groups")
+    if type(num_videos) is not int or type(num_groups) is not int:  # of an earlier version
+        return "± is the standard error over groups of videos; how many there were is not recorded."
+    videos = counted(num_videos, "video")
+    if num_groups == num_videos:
+        return f"± is the standard error over {videos}, each counted by itself."
+    if num_groups == 1:
+        return f"± is the standard error over {videos}, each counted by itself though all are of one group."
+    return f"± is the standard error over {num_groups:,} groups of {videos}: videos of a group count as one."
 
 
 def _calibration(values: Mapping[str, Any]) -> str:
@@ -232,7 +244,7 @@ def _of_heads(model: Model, record: Record) -> str:
     if num_clips:
         chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
         text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}."
-    text += f"\n\n{_ERROR}" if "±" in text else ""
+    text += f"\n\n{_of_error(values, 'validation')}" if "±" in text else ""
     return text + (
         "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "
         "features serve a task of yours: measure that with `v3s probe`."

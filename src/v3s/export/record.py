@@ -23,9 +23,12 @@ _COUNTS = {
     "validation": HELD_OUT,
     "test": "for testing",
     "too_short": "too short, not used",
+    "partial": "partial, not used",
     "unreadable": "unreadable, not used",
     "missing": "missing",
 }
+_REST = "too close to held-out ones, not used"
+"""What is listed and in no other row: spans beside held-out ones, see `v3s.data.groups.hold_out_rows`."""
 RECIPE = {
     "task": "pretext task",
     "epochs": "epochs",
@@ -106,7 +109,9 @@ def read_record(path: str | Path) -> Record:
 def _counts(manifest: Mapping[str, Any]) -> dict[str, int]:
     counts = manifest.get("videos")
     counts = counts if isinstance(counts, dict) else {}
-    return {text: counts[name] for name, text in _COUNTS.items() if type(counts.get(name)) is int and counts[name]}
+    found = {text: counts[name] for name, text in _COUNTS.items() if type(counts.get(name)) is int and counts[name]}
+    rest = 2 * found.get(_COUNTS["listed"], 0) - sum(found.values())
+    return found | ({_REST: rest} if rest > 0 else {})
 
 
 def _options(file: Path) -> dict[str, Any]:

@@ -224,7 +224,8 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         c=result.c,
         groups=groups,
         seed=config.seed,
-        results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")},
+        results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")}
+        | {"num_test": result.num_test, "num_test_groups": parts.num_test_groups},
         noun=noun,
     )
     say(

@@ -143,8 +143,13 @@ class RunReport:
         """Write the accuracy of each head and its standard error over groups, for the model card."""
         if not len(answered.numbers):
             return
-        scores: dict[str, object] = {"fingerprint": describe_trained(self.run.path).fingerprint}
-        for name, head in self._scores(answered, self._videos(answered.numbers)).items():
+        videos = self._videos(answered.numbers)
+        scores: dict[str, object] = {
+            "fingerprint": describe_trained(self.run.path).fingerprint,
+            "num_validation": len(np.unique(videos)),
+            "num_validation_groups": len(np.unique(self.groups[self.held_out[videos]])),
+        }
+        for name, head in self._scores(answered, videos).items():
             scores |= {f"accuracy_{name}": head.accuracy, f"standard_error_{name}": head.standard_error}
         write_json(self.run.path / RESULT, scores)
 
