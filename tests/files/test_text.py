@@ -82,6 +82,17 @@ def test_a_table_breaks_no_word_where_no_terminal_limits_it() -> None:
         assert (len(lines[0]) <= 80) == is_terminal  # the border
 
 
+def test_sentences_in_a_table_are_wrapped_at_words_also_in_a_file() -> None:
+    raw, why = io.StringIO(), "one of the reasons of this choice, " * 5
+    table = text_table("", ("option", "value", "why"), [("--validation-videos", "20", why)], num_names=3)
+    print_table(Console(file=raw, width=80), table, is_prose=True)
+    lines = raw.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split("\u2502")[1:4] for line in lines if line.startswith("\u2502")]
+    assert [rows[0][0].strip(), rows[0][1].strip()] == ["--validation-videos", "20"]
+    assert " ".join(row[2].strip() for row in rows) == why.strip()
+
+
 def test_a_table_that_fits_is_no_wider() -> None:
     raw = [io.StringIO(), io.StringIO()]
     Console(file=raw[0], width=80).print(text_table("few", ("", "share"), [("one", "50%")]))

@@ -111,7 +111,7 @@ def own_options(
     config = PretrainConfig(**{"out": "", **chosen, **given})
     choose(_budget(scan, config, compute, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
-    print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3))
+    print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3), is_prose=True)
     say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
     say(console, *(each.warning for each in reasons if each.warning))
     if seconds < _LITTLE_SECONDS:

@@ -130,10 +130,13 @@ def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]] 
     return shown
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Print a table: on a terminal within its width, elsewhere as wide as needed, so that no word is broken."""
+def print_table(console: Console, table: Table, *, is_prose: bool = False) -> None:
+    """Print a table: on a terminal within its width, elsewhere as wide as needed, so that no row is broken.
+
+    A table with sentences in its cells, ``is_prose``, is within the console's width also elsewhere.
+    """
     width = Measurement.get(console, console.options.update_width(_MOST_WIDTH), table).maximum
-    if not console.is_terminal and width > console.width:
+    if not is_prose and not console.is_terminal and width > console.width:
         table.width = width
     console.print(table, crop=False)
 
