@@ -99,7 +99,7 @@ def _map(found: Exploration, seed: int) -> tuple[Markup, str]:
     if (clusters < 0).any():
         groups.append(Group("", "in no cluster", found.points[drawn[clusters < 0]], is_rest=True))
     marks = [Group("", "to label next", found.points[found.to_label[:_MOST_TO_LABEL]], "#to-label-next")]
-    caption = "Each point is a vector; its look and number are those of its cluster. Circles are to be labelled next."
+    caption = "Each point is a vector. Colour, shape and number show its cluster; label the circled points next."
     if len(drawn) < len(found.points):
         caption += f" {len(drawn):,} of {len(found.points):,} points are drawn, chosen at random."
     return scatter(groups, title="Map of the collection", marks=marks), caption

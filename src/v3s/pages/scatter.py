@@ -10,12 +10,17 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from v3s.pages.charts import PALETTE
 from v3s.pages.templates import text_as_html
 
 _SIZE, _MARGIN = 600, 14  # of the map, in its own units
-_SHAPES = ("m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "m-3-3h6v6h-6z", "m0-4l4 7h-8z", "m0-4l4 4-4 4-4-4z", "m0 4l4-7h-8z")
-_CIRCLE = "m-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z"
+_LARGEST = 800  # so many pixels wide is a map shown at most
+COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
+    "#A08C14", "#7550AA", "#3CA03C", "#C83C50", "#148CA0", "#96643C",
+)  # fmt: skip
+"""Those of the map of ``v3s serve``, in its order."""
+_SHAPES = ("m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "m-4-4h8v8h-8z", "m0-5l5 9h-10z", "m0-5l5 5-5 5-5-5z", "m0 5l5-9h-10z")
+_CIRCLE = "m-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0z"
 _NO_GROUP = "m-1.5 0h3m-1.5-1.5v3"  # a small cross
 _HIGH, _WIDE = 16, 10  # a name's line, and each of its letters
 _REACHES = (15, 25, 37, 51, 67)  # of a name from its point
@@ -46,21 +51,24 @@ def scatter(groups: Sequence[Group], *, title: str, marks: Sequence[Group] = ())
     """Draw groups of points.
 
     Args:
-        groups: the groups; the first ones get the most different looks. 6 colours and 5 shapes make 30 looks.
+        groups: the groups; the first 12 differ in colour, from the 13th on also in shape. 12 colours and 5 shapes
+            make 60 looks.
         title: for screen readers.
         marks: points to circle; the names are not shown.
 
     Returns:
-        An ``<svg>`` element, as wide as the page.
+        An ``<svg>`` element, nearly as wide as the page.
     """
-    parts = [_points(group, number) for number, group in enumerate(groups)]
+    frame = f'<rect x="0.5" y="0.5" width="{_SIZE - 1}" height="{_SIZE - 1}" fill="none" stroke="currentColor" '
+    parts = [frame + 'stroke-opacity="0.3"/>']
+    parts += [_points(group, number) for number, group in enumerate(groups)]
     parts += map(_circles, marks)
     parts += _names([group for group in groups if len(group.points) and not group.is_rest])
     name = text_as_html(title)
     return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{name}" viewBox="0 0 {_SIZE} {_SIZE}" '
-        f'font-family="system-ui, sans-serif" font-size="15" font-weight="700" width="{_SIZE}" '
-        f'style="display:block;max-width:100%;height:auto"><title>{name}</title>{"".join(parts)}</svg>'
+        f'font-family="system-ui, sans-serif" font-size="15" font-weight="700" '
+        f'style="display:block;width:100%;max-width:{_LARGEST}px;height:auto"><title>{name}</title>{"".join(parts)}</svg>'
     )
 
 
@@ -68,7 +76,7 @@ def _points(group: Group, number: int) -> str:
     if group.is_rest:
         shape, look = _NO_GROUP, 'fill="none" stroke="currentColor" stroke-opacity="0.45"'
     else:
-        colour, shape = PALETTE[number % len(PALETTE)], _SHAPES[number // len(PALETTE) % len(_SHAPES)]
+        colour, shape = COLOURS[number % len(COLOURS)], _SHAPES[number // len(COLOURS) % len(_SHAPES)]
         look = f'fill="{colour}" fill-opacity="0.75"'
     path = "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in _place(group.points).tolist())
     drawn = f'<path d="{path}" {look}><title>{text_as_html(group.description)}</title></path>'
