@@ -161,7 +161,7 @@ COMMANDS = {
         "v3s.vectors.search",
         "find the moments or videos most similar to one",
         (
-            "search a.mp4 --in vectors",
+            "search a.mp4 --in vectors --other-files",
             "search cage.mp4 --start 12:30 --end 12:34 --in vectors -k 50 --page found.html --clips found",
         ),
     ),

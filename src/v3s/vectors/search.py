@@ -29,7 +29,9 @@ class SearchConfig(DeviceOptions):
     """Find the moments, or the videos, that are most similar to a given one.
 
     Hits are spans, if the collection has spans (v3s embed --segment) or one vector per clip (--per-clip); otherwise
-    they are whole videos.
+    they are whole videos. The score of a hit is its cosine similarity to the query; z says how many standard
+    deviations that lies above the mean of all vectors. Without --other-files, the first hits are often other moments
+    of the query's own file.
 
     Attributes:
         query: The video to search with.
