@@ -99,6 +99,7 @@ def test_a_short_video_shows_the_labels_that_fit_and_the_page_says_so(tmp_path: 
     needed = {str(row): span(row, 8) for row in V3S.temporal}
     assert max(needed.values()) > 19 > min(needed.values())
     assert "the video has 19 frames" in html
+    assert "cut from frames that are resized to 31 x 31 pixels first. Drawn with --seed 0;" in " ".join(html.split())
     for row, frames in needed.items():
         assert (f"{row} needs {frames}" in html) == (frames > 19)
     video = index_video(tmp_path / "short" / "bounce" / "clip_000.mp4")

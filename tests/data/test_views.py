@@ -72,6 +72,7 @@ def test_clip_is_the_centre_of_a_frame_of_128_by_171() -> None:
 
 
 def test_other_sizes_keep_the_proportions() -> None:
+    assert View(clip_size=56).resized(320, 240) == (64, 85.5)
     assert View(clip_size=56).to_clip(320, 240)([(0, 0), (320, 240)]) == pytest.approx(
         View().to_clip(320, 240)([(0, 0), (320, 240)]) / 2
     )

@@ -103,6 +103,15 @@ class View:
         """Return the frame numbers of each clip of a video."""
         return [self.frames(start, num_frames) for start in self.starts(num_frames)]
 
+    def resized(self, width: int, height: int) -> tuple[float, float]:
+        """Return the height and width to which a (width, height) frame is resized before the crop; see `to_clip`."""
+        if self.resize is not None:
+            return self.resize.size(width, height)
+        if self.clip_size == 224:
+            return 256.0, 256.0
+        tall, wide = _PAPER_RESIZE
+        return self.clip_size * tall, self.clip_size * wide
+
     def to_clip(
         self, width: int, height: int, *, left: float = 0.5, top: float = 0.5, flip: bool = False
     ) -> Homography:
@@ -112,12 +121,7 @@ class View:
         [0, 1] place the crop, by default in the centre. ``flip`` mirrors the clip.
         """
         size = self.clip_size
-        if self.resize is not None:
-            resized_height, resized_width = self.resize.size(width, height)
-        elif size == 224:
-            resized_height, resized_width = size * 256 / 224, size * 256 / 224
-        else:
-            resized_height, resized_width = (size * ratio for ratio in _PAPER_RESIZE)
+        resized_height, resized_width = self.resized(width, height)
         whole = crop_and_resize(0, 0, width, height, resized_width, resized_height)
         crop = translation(-left * (resized_width - size), -top * (resized_height - size)) @ whole
         return mirror(size) @ crop if flip else crop

@@ -252,14 +252,15 @@ def _of_heads(model: Model, record: Record) -> str:
 
 
 def _reading(model: Model) -> str:
-    view, ratio = model.view, "256 x 256" if model.view.clip_size == 224 else "128 x 171"
-    of = 224 if model.view.clip_size == 224 else 112
+    view = model.view
+    height, width = view.resized(1, 1)  # of frames of any size: no model that can be exported keeps their shape
     rate = "consecutive frames" if view.fps is None else f"frames, those nearest to {view.fps:g} instants per second"
     return (
         f"A clip is {view.clip_frames} {rate}. {view.num_clips} clips start evenly spaced over the video; one that "
-        f"is shorter than a clip repeats its last frame. A frame is resized to {ratio} (times {view.clip_size} / {of}) "
-        "and its centre is cut out, in one step: every pixel of a clip averages up to 4 x 4 bilinear samples of the "
-        "planes of the video, which then become RGB. Another way to resize changes the outputs a little."
+        f"is shorter than a clip repeats its last frame. A frame is resized to {height:g} pixels high and "
+        f"{width:g} wide, and its centre, {view.clip_size} x {view.clip_size}, is cut out, in one step: every pixel of "
+        "a clip averages up to 4 x 4 bilinear samples of the planes of the video, which then become RGB. Another way "
+        "to resize changes the outputs a little."
     )
 
 

@@ -46,7 +46,7 @@ RECIPE = {
     "contrast": "weight of the contrast between videos",
     "heads": "weight of the paper's loss",
     "relative": "weight of the relative speed",
-    "zoom": "zoom of the clips",
+    "zoom": "zoom alike for all labels",
     "flip": "mirrored clips",
     "trim_bars": "letterbox bars removed",
     "scale_jitter": "jitter of the size of crops",
@@ -58,7 +58,7 @@ RECIPE = {
     "seed": "seed",
 }
 """Options of a training that a card names, in words; none of them is a path."""
-_OFF = {"clips_together": 1, "head_rate": 1, "heads": 1}
+_OFF = {"clips_together": 1, "head_rate": 1, "heads": 1, "zoom": "paper"}
 """Values that add nothing, beside 0 and "no" of every option but the seed."""
 
 
