@@ -19,7 +19,7 @@ from v3s.data.index_table import IndexTable
 from v3s.features.encoder import Encoder
 from v3s.features.saved import Trained, plain_sampling, write_trained
 from v3s.protocols.compare import CompareConfig, compare
-from v3s.protocols.comparison.page import comparison_markdown, comparison_page, conclusion, short_names
+from v3s.protocols.comparison.page import comparison_markdown, comparison_page, conclusion, short_names, table_rows
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 from v3s.protocols.errors import standard_error
 from v3s.protocols.probe import ProbeConfig, probe
@@ -249,6 +249,13 @@ def test_the_answer(own: tuple[bool, ...] | None, other: tuple[bool, ...] | None
         ]
 
 
+def test_what_needs_no_video_is_in_the_last_rows() -> None:
+    found = replace(make_comparison(make_row("random:r3d", "random")), chance=0.25, majority=0.625)
+    assert [row[:5] for row in table_rows(found)[1:]] == [
+        ("chance", *["25.0%"] * 4), ("most frequent class", *["62.5%"] * 4)
+    ]  # fmt: skip
+
+
 def test_hostile_names_are_text() -> None:
     name = "hf:a|b <img src=x onerror=alert(1)>\n`c` [d](e)\x1b[31m"
     found = make_comparison(make_row("random:r3d", "random"), make_row(name, "foundation", licence="<b>|mit"))
@@ -283,8 +290,8 @@ def make_row(name: str, origin: Any = "pretrained", *, linear: tuple[bool, ...] 
 
 def make_comparison(*rows: Compared) -> Comparison:
     return Comparison(
-        rows=rows, classes=("a", "b"), num_train=4, test_groups=tuple(range(7)) * 2, chance=0.5, train_source="train",
-        test_source="test", num_clips=1,
+        rows=rows, classes=("a", "b"), num_train=4, test_groups=tuple(range(7)) * 2, chance=0.5, majority=0.5,
+        train_source="train", test_source="test", num_clips=1,
     )  # fmt: skip
 
 

@@ -100,6 +100,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
             num_train=len(parts.train_labels),
             test_groups=tuple(parts.test_groups.tolist()),
             chance=parts.chance,
+            majority=parts.majority,
             train_source=parts.train_source,
             test_source=parts.test_source,
             num_clips=config.clips_per_video,

@@ -11,12 +11,14 @@ from v3s.pages.templates import render
 from v3s.protocols.comparison.rows import MEASURES, Compared, Comparison, Estimate
 
 NUM_LABELS = 5  # of each class
+_GAIN = "Gain over random weights, in points"
 _TITLE = "Should I train my own?"
 _DIFFERENCES = ("", "linear probe", "neighbours", "retrieval")
 _NOTES = (
     "Vectors are the mean over the clips of a video, frozen. Linear probe: the classes by logistic regression. "
-    f"Neighbours: the vote of the nearest training videos. {NUM_LABELS} labels: a linear probe on as many per class. "
-    "Retrieval: whether the nearest training video is of the class.",
+    f"Neighbours: the vote of the nearest training videos. {NUM_LABELS} labels: a linear probe on {NUM_LABELS} labels "
+    "per class. Retrieval: whether the nearest training video has the same class. Most frequent class: the accuracy of "
+    "always answering with the most frequent class of the training videos.",
     "± is one standard error over groups of test videos, which are right or wrong together; with few labels, over "
     "draws of the labels. A difference is paired by video. The best of several was chosen on these test videos, which "
     "favours it a little.",
@@ -53,9 +55,10 @@ def header(found: Comparison) -> tuple[str, ...]:
 
 
 def table_rows(found: Comparison) -> list[tuple[str, ...]]:
-    """The table: a row for each backbone, and chance."""
+    """The table: a row for each backbone, and what needs no video: a guess, and always the most frequent class."""
     rows = [_row(found, row, name) for row, name in zip(found.rows, short_names(found), strict=True)]
-    return [*rows, ("chance", *[f"{found.chance:.1%}"] * 4, "", "", "")]
+    without = {"chance": found.chance, "most frequent class": found.majority}
+    return [*rows, *((name, *[f"{share:.1%}"] * 4, "", "", "") for name, share in without.items())]
 
 
 def _row(found: Comparison, row: Compared, name: str) -> tuple[str, ...]:
@@ -161,6 +164,7 @@ def comparison_page(found: Comparison) -> str:
         numbers=(header(found), table_rows(found)),
         notes=_NOTES,
         chart=chart,
+        gain=_GAIN,
         differences=(_DIFFERENCES, _difference_rows(found)),
         facts=(_FACTS, _facts(found)),
     )
@@ -171,7 +175,7 @@ def comparison_markdown(found: Comparison) -> str:
     lines = [f"# {_TITLE}", "", _markdown(_lead(found)), ""]
     lines += [f"{_markdown(sentence)}\n" for sentence in conclusion(found)]
     lines += _markdown_table(header(found), table_rows(found))
-    lines += ["", "Points more than with random weights:", "", *_markdown_table(_DIFFERENCES, _difference_rows(found))]
+    lines += ["", f"{_GAIN}:", "", *_markdown_table(_DIFFERENCES, _difference_rows(found))]
     lines += ["", *_markdown_table(_FACTS, _facts(found)), "", *(f"{note}\n" for note in _NOTES)]
     return "\n".join(lines)
 

@@ -125,6 +125,7 @@ class Comparison:
         num_train: number of training videos.
         test_groups: number of each test video's group, (M,).
         chance: accuracy of a uniform guess.
+        majority: accuracy of always predicting the most frequent training class.
         train_source: one line that describes the training list.
         test_source: one line that describes the test list.
         num_clips: clips of each video.
@@ -135,6 +136,7 @@ class Comparison:
     num_train: int
     test_groups: tuple[int, ...]
     chance: float
+    majority: float
     train_source: str
     test_source: str
     num_clips: int
