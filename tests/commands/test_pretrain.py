@@ -134,6 +134,10 @@ def test_the_epoch_that_is_kept_and_the_last_one(
     assert ("kept: epoch" in (tmp_path / "train.log").read_text()) == (keep != "last")  # where nothing is chosen
     assert (result.best_epoch, result.validation) == (kept, means[kept - 1])
     assert describe_trained(tmp_path).results["epoch"] == kept
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    reason = {"loss": "loss is the lowest", "accuracy": "accuracy is the highest"}.get(keep)
+    said = f"Epoch {kept} is kept: its validation {reason}." if reason else "The last epoch is kept (--keep last)."
+    assert (said in page, ">kept</text>" in page) == (True, keep != "last")
     assert [line["best_epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")][-1] == kept
     last, state = tmp_path / "last", load_checkpoint(tmp_path / "checkpoints/last.pt")["model"]
     assert describe_trained(last).results == {"epoch": 4, **means[3]}

@@ -1,15 +1,18 @@
 """Charts are valid XML, draw points at the right positions, show all names and refuse invalid values."""
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from v3s.pages.charts import bar_chart, confusion_matrix, line_chart
-from v3s.pages.scatter import Group, scatter
+import v3s
+from v3s.pages.charts import bar_chart, confusion_matrix, epoch_chart, line_chart
+from v3s.pages.scatter import COLOURS, Group, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -89,6 +92,16 @@ def test_names_are_outside_of_the_axes() -> None:
     for name, text in texts(svg).items():
         x, y = float(text.get("x", "")), float(text.get("y", ""))
         assert not (left < x < right and top < y < bottom), name
+
+
+def test_shares_are_drawn_in_percent() -> None:
+    metrics = [
+        {"epoch": epoch, "train": {"accuracy": 0.1 * epoch}, "validation": {"accuracy": 0.125}} for epoch in (1, 2, 3)
+    ]
+    svg = epoch_chart(
+        metrics, "accuracy", percent=True, title="t", y_label="accuracy", reference_lines={"chance": 0.05}
+    )
+    assert {"accuracy, %", "5", "30", "chance 5"} <= texts(svg or "").keys()
 
 
 @pytest.mark.parametrize(
@@ -190,6 +203,21 @@ def test_a_long_name_leaves_room_for_the_chart() -> None:
 def test_invalid_counts_are_refused(counts: list[object]) -> None:
     with pytest.raises(ValueError, match=r"needs finite counts >= 0 of shape \(2, 2\)"):
         confusion_matrix(np.asarray(counts), ["a", "b"], title="t")
+
+
+def test_clusters_look_as_in_the_live_map() -> None:
+    """Twelve colours, then they repeat in another shape; a line shows where the map ends."""
+    script = (Path(v3s.__file__).parent / "serve/static/map.js").read_text()
+    numbers = re.findall(r"\[(\d+), (\d+), (\d+)\]", script.split("const COLOURS")[1].split("];")[0])
+    assert [f"#{int(red):02X}{int(green):02X}{int(blue):02X}" for red, green, blue in numbers] == list(COLOURS)
+    groups = [Group(str(number), "", np.zeros((1, 2), np.float32)) for number in range(14)]
+    root = parse(str(scatter(groups, title="map")))
+    paths = [path.attrib for path in root.iter(f"{SVG}path")]
+    assert len({path["fill"] for path in paths[:12]}) == 12
+    assert len({path["d"] for path in paths[:12]}) == 1
+    assert paths[12]["fill"] == paths[0]["fill"]
+    assert paths[12]["d"] != paths[0]["d"]
+    assert len(list(root.iter(f"{SVG}rect"))) == 1
 
 
 def test_names_of_groups_hide_no_group_of_one_point_and_no_other_name() -> None:

@@ -121,7 +121,7 @@ def test_a_stop_leaves_a_page_of_the_epochs_so_far(
     with pytest.raises(TrainingStoppedError):
         finetune(given, callbacks=[stop_at(12 // config.batch_size + 1)], console=Console(file=told, width=1000))
     page = " ".join((tmp_path / "run/report.html").read_text().split())
-    assert "after epoch 1 of 2. Epoch 1 is kept." in page
+    assert "after epoch 1 of 2. Epoch 1 is kept: its validation accuracy is the highest." in page
     assert ("Single-clip accuracy" in page, "Test accuracy" in page, "Confusion" in page) == (True, False, False)
     last = told.getvalue().splitlines()[-1]
     assert f"{tmp_path / 'run/backbone.safetensors'} has the weights of epoch 1, which can be used as they are" in last

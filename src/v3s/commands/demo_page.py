@@ -131,7 +131,7 @@ def _curves(metrics: Sequence[dict[str, Any]], heads: dict[str, HeadScores], bes
     for name, head in heads.items():
         shown = {"reference_lines": {"chance": head.chance}, "markers": {"kept": best}}
         title = f"Accuracy of the {name} head"
-        chart = epoch_chart(metrics, f"accuracy_{name}", title=title, y_label="accuracy", **shown)
+        chart = epoch_chart(metrics, f"accuracy_{name}", title=title, percent=True, y_label="accuracy", **shown)
         charts.append((chart, "Training and validation"))
     return charts
 

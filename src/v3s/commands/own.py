@@ -112,7 +112,8 @@ def own_options(
     choose(_budget(scan, config, compute, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
     print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3), is_prose=True)
-    say(console, "everything else as in the recipe v3s-contrast; any option that you give overrides these")
+    kept = "" if "keep" in given else ", so the last epoch is kept (--keep last)"
+    say(console, f"everything else as in the recipe v3s-contrast{kept}; any option that you give overrides these")
     say(console, *(each.warning for each in reasons if each.warning))
     if seconds < _LITTLE_SECONDS:
         say(

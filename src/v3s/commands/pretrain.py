@@ -302,8 +302,8 @@ def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> P
     steps = _training_job(job, replace(pretraining(job), validation_objective=answers))
     report = RunReport(
         run, job.scan, job.validation, job.held_out, job.config.groups_of(job.scan), steps.order, answers,
-        job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", num_train=len(job.train),
-        can_go_on=job.config.can_go_on,
+        job.processes, network=f"{job.config.backbone}, width {job.config.width:g}", keep=job.config.keep,
+        num_train=len(job.train), can_go_on=job.config.can_go_on,
     )  # fmt: skip
     with fastest, report.page.written_when_stopped():
         fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)

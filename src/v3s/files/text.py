@@ -63,6 +63,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def verb(number: int, plural: str) -> str:
+    """The form of "are" or "have" for a number of things.
+
+    >>> verb(1, "are"), verb(2, "are"), verb(1, "have")
+    ('is', 'are', 'has')
+    """
+    return {"are": "is", "have": "has"}[plural] if number == 1 else plural
+
+
 def as_sentence(line: str) -> str:
     """What a line of a terminal says, as a sentence of a page.
 
@@ -73,8 +82,8 @@ def as_sentence(line: str) -> str:
 
 
 def error_text(error: float | None) -> str:
-    """A standard error; empty where there is none: where all are right or all are wrong, none can be estimated."""
-    return f"{error:.1%}" if error else ""
+    """A standard error; "unknown" where none can be estimated: all are right, all are wrong, or one draw was made."""
+    return f"{error:.1%}" if error else "unknown"
 
 
 def share_text(share: float, error: float | None) -> str:

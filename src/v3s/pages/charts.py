@@ -98,16 +98,25 @@ def line_chart(
     return _svg(title, _WIDTH, bottom, parts)
 
 
-def epoch_chart(metrics: Sequence[Mapping[str, Any]], *terms: str, **more: Any) -> Markup | None:
+def epoch_chart(metrics: Sequence[Mapping[str, Any]], *terms: str, percent: bool = False, **more: Any) -> Markup | None:
     """Draw the sum of some terms over the epochs of a training, in both parts; None if no epoch has all of them.
 
     Args:
         metrics: The lines of metrics.jsonl.
         terms: Names in their parts "train" and "validation".
+        percent: Draw shares, also those of the reference lines, in percent.
         more: What `line_chart` takes.
     """
+    scale = 1
+    if percent:
+        scale, more["y_label"] = 100, f"{more['y_label']}, %"
+        more["reference_lines"] = {name: 100 * value for name, value in more.get("reference_lines", {}).items()}
     curves = {
-        part: [(line["epoch"], sum(map(line[part].get, terms))) for line in metrics if set(terms) <= line[part].keys()]
+        part: [
+            (line["epoch"], scale * sum(map(line[part].get, terms)))
+            for line in metrics
+            if set(terms) <= line[part].keys()
+        ]
         for part in ("train", "validation")
     }
     drawn = {part: points for part, points in curves.items() if points}

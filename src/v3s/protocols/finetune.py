@@ -363,7 +363,7 @@ def _write_page(job: FinetuneJob, run: RunFolder, result: RecognitionResult | No
     }
     html = recognition_page(
         result, read_metrics(run.path / METRICS), name=job.source.name, num_epochs=job.config.epochs,
-        num_clips=job.config.test_clips, sources=sources, chance=parts.chance,
+        num_clips=job.config.test_clips, sources=sources, chance=parts.chance, keep=job.config.keep,
     )  # fmt: skip
     write_page(run.path / REPORT, html)
 

@@ -9,6 +9,8 @@ from v3s.files.text import counted, error_text, text_table
 from v3s.pages.charts import confusion_matrix, epoch_chart
 from v3s.pages.templates import render
 from v3s.protocols.recognition import RecognitionResult
+from v3s.train.optimizer import Keep
+from v3s.train.training import kept_sentence
 
 _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
@@ -27,6 +29,7 @@ def recognition_page(
     num_epochs: int,
     num_clips: int,
     chance: float,
+    keep: Keep,
     sources: Mapping[str, str],
 ) -> str:
     """Return the page of a fine-tuned network: accuracies, training curves, confusion matrix.
@@ -38,15 +41,17 @@ def recognition_page(
         num_epochs: epochs of the whole run.
         num_clips: clips of each test video.
         chance: top-1 accuracy of a uniform guess.
+        keep: which epoch is kept.
         sources: use of the videos -> where they come from.
     """
     best = metrics[-1]["best_epoch"] if result is None else result.best_epoch
-    kept = {"kept": float(best)}
+    kept = {"kept": float(best)} if keep != "last" else {}
     loss = epoch_chart(metrics, "loss", title="Cross entropy", y_label="loss", markers=kept)
     accuracy = epoch_chart(
         metrics,
         "accuracy",
         title="Single-clip accuracy",
+        percent=True,
         y_label="accuracy",
         markers=kept,
         reference_lines={"chance": chance},
@@ -55,6 +60,7 @@ def recognition_page(
         "finetune.html",
         tested=None if result is None else _tested(result),
         best=best,
+        kept=kept_sentence(keep, best),
         metrics=metrics,
         name=name,
         num_epochs=num_epochs,

@@ -197,6 +197,19 @@ def score_by(keep: Keep, accuracy: Callable[[dict[str, float]], float]) -> Calla
     return lambda means: (accuracy(means), -means["loss"])
 
 
+def kept_sentence(keep: Keep, epoch: int) -> str:
+    """Say which epoch is kept, and why, while a training runs or when it has ended.
+
+    Args:
+        keep: what decides.
+        epoch: the best one so far, from 1; the last one if nothing else decides.
+    """
+    if keep == "last":
+        return "The last epoch is kept (--keep last)."
+    best = "loss is the lowest" if keep == "loss" else "accuracy is the highest"
+    return f"Epoch {epoch:,} is kept: its validation {best}."
+
+
 def frozen_modules(
     model: nn.Module, freeze: Iterable[str] | None, batch_norm: BatchNormStatistics = "local"
 ) -> tuple[nn.Module, ...]:

@@ -10,6 +10,7 @@ from v3s.commands.scores import HeadScores
 from v3s.files.text import counted, error_text
 from v3s.pages.charts import confusion_matrix, epoch_chart, line_chart
 from v3s.pages.templates import render
+from v3s.train.optimizer import Keep
 
 _NUM_NAMED = 3
 
@@ -26,6 +27,7 @@ class Findings:
         lead: the network and its videos, in a sentence.
         sentences: the verdict.
         metrics: the lines of metrics.jsonl, at least one.
+        keep: which epoch is kept.
         heads: name -> the scores of a head with more than one label, on the validation clips.
         weights: of which epoch the answers are, in words.
         num_still: number of validation videos without motion.
@@ -38,6 +40,7 @@ class Findings:
     lead: str
     sentences: Sequence[str]
     metrics: Sequence[Mapping[str, Any]]
+    keep: Keep
     heads: Mapping[str, HeadScores]
     weights: str
     num_still: int
@@ -88,7 +91,8 @@ def _scores(found: Findings) -> tuple[tuple[str, ...], list[tuple[object, ...]]]
 
 def _curves(found: Findings) -> list[_Figure]:
     last = found.metrics[-1]
-    shown: dict[str, Any] = {"markers": {"kept": float(last["best_epoch"])} if last["best_epoch"] else {}}
+    is_chosen = last["best_epoch"] and found.keep != "last"
+    shown: dict[str, Any] = {"markers": {"kept": float(last["best_epoch"])} if is_chosen else {}}
     clips = "Random clips of training videos; the same clips of validation videos in every epoch"
     charts = [(epoch_chart(found.metrics, *_OF_HEADS, title="Loss of both heads", y_label="loss", **shown), clips)]
     for term in sorted({term for line in found.metrics for term in line["train"] if term.startswith("loss_")}):
@@ -100,20 +104,26 @@ def _curves(found: Findings) -> list[_Figure]:
     for name, head in found.heads.items():
         shown["reference_lines"] = {"chance": head.chance, "best single answer": head.best_single_answer}
         shown["title"] = f"Accuracy of the {name} head"
-        charts.append((epoch_chart(found.metrics, f"accuracy_{name}", y_label="accuracy", **shown), clips))
+        chart = epoch_chart(found.metrics, f"accuracy_{name}", percent=True, y_label="accuracy", **shown)
+        charts.append((chart, clips))
     rate = _of_run(found, "learning_rate", "Of the backbone", title="Learning rate", y_label="learning rate")
     return [*((chart, caption) for chart, caption in charts if chart), rate]
 
 
-def _of_run(found: Findings, name: str, caption: str, **more: Any) -> _Figure:
+def _of_run(found: Findings, name: str, caption: str, *, scale: float = 1, **more: Any) -> _Figure:
     """A number of the whole run by epoch."""
-    points = [(line["epoch"], line[name]) for line in found.metrics]
+    points = [(line["epoch"], scale * line[name]) for line in found.metrics]
     return line_chart({more["y_label"]: points}, x_label="epoch", **more), caption
 
 
 def _speed(found: Findings) -> list[_Figure]:
     clips: dict[str, Any] = {"title": "Training clips per second", "y_label": "clips/s"}
-    waiting: dict[str, Any] = {"title": "Waiting for data", "y_label": "share of the time", "y_range": (0.0, 1.0)}
+    waiting: dict[str, Any] = {
+        "title": "Waiting for data",
+        "y_label": "% of the time",
+        "y_range": (0, 100),
+        "scale": 100,
+    }
     return [
         _of_run(found, "clips_per_second", "All processes together", **clips),
         _of_run(found, "waiting_share", "In the first process", **waiting),

@@ -25,9 +25,10 @@ from v3s.pages.images import Pixels, jpeg_uri, tile
 from v3s.pages.templates import write_page
 from v3s.train.distributed import Processes
 from v3s.train.loop import validate
+from v3s.train.optimizer import Keep
 from v3s.train.run import METRICS, REPORT, RESULT, RunFolder, read_metrics
 from v3s.train.running_page import RunningPage
-from v3s.train.training import TrainingJob
+from v3s.train.training import TrainingJob, kept_sentence
 from v3s.video.container import VideoError
 from v3s.video.warp import to_width, warp
 
@@ -52,6 +53,7 @@ class RunReport:
         answers: the objective of the validation passes, which keeps the answers.
         processes: this process among those of the run.
         network: its name and width, in words.
+        keep: which epoch is kept.
         num_train: number of training videos.
         can_go_on: whether the finished run can be resumed with more epochs.
         page: when the report is written while the run trains.
@@ -66,6 +68,7 @@ class RunReport:
     answers: Answers
     processes: Processes
     network: str
+    keep: Keep
     num_train: int
     can_go_on: bool
     page: RunningPage = field(init=False)
@@ -123,12 +126,13 @@ class RunReport:
         lead = (
             f"{self.network}, after epoch {last['epoch']:,} of {self.order.num_epochs:,}, on "
             f"{counted(self.num_train, 'training video')} and {counted(len(self.clips), 'validation video')}. "
-            f"Epoch {last['best_epoch']:,} is kept."
+            f"{kept_sentence(self.keep, last['best_epoch'])}"
         )
         found = Findings(
             lead=lead,
             sentences=list(map(as_sentence, self._sentences(answered, heads, metrics))),
             metrics=metrics,
+            keep=self.keep,
             heads=heads,
             weights=weights,
             num_still=len(np.setdiff1d(videos, videos[~answered.still])),
