@@ -67,7 +67,7 @@ def test_empty_gallery_missing_labels_and_unknown_stage(
     assert "contains no videos" in error_of(f"{prefix} {tmp_path / 'empty'}", capsys)
     (tmp_path / "list.txt").write_text(f"{next((labelled_videos / 'train').rglob('*.mp4'))}\n")
     unlabelled = error_of(f"{prefix} {tmp_path / 'list.txt'}", capsys)
-    assert "1 of 1 videos have no label" in unlabelled
+    assert "1 of 1 videos has no label" in unlabelled
     assert "put the videos in one folder per class" in unlabelled
     stage = error_of(f"{prefix} {labelled_videos / 'train'} --stage conv9", capsys)
     assert "no stage 'conv9'; it has: conv1, conv2, conv3, conv4, conv5" in stage

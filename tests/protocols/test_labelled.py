@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -101,13 +102,16 @@ def test_short_videos_are_included_and_reported(labelled_videos: Path) -> None:
     report_padded(parts.tables, View(clip_frames=21), console)
     assert "16 of 16 training videos are shorter than 21 frames" in printed(console)
     assert "8 of 8 test videos are shorter than 21 frames" in printed(console)
+    few, console = {"training videos": parts.train_table.subset(np.array([0]))}, recording()
+    report_padded(few, View(clip_frames=21), console)
+    assert "1 of 1 training videos is shorter than 21 frames" in printed(console)
 
 
 def test_videos_without_labels_are_refused(labelled_videos: Path, tmp_path: Path, lists: tuple[str, str]) -> None:
     video = next((labelled_videos / "train").rglob("*.mp4"))
     (tmp_path / "bare.txt").write_text(f"{video}\n")
     with pytest.raises(
-        ValueError, match=r"1 of 1 videos have no label; .*labels.csv of v3s serve\), or give the official --splits"
+        ValueError, match=r"1 of 1 videos has no label; .*labels.csv of v3s serve\), or give the official --splits"
     ):
         read(data=lists[0], test_data=str(tmp_path / "bare.txt"))
 
@@ -157,5 +161,5 @@ def test_spans_of_one_file_may_be_trained_and_tested_on_but_no_time_of_it_twice(
     assert parts.train_groups is not None
     assert len(set(parts.train_groups.tolist())) == 3  # stretches of the recording
     for line in ("0.3,0.5,b", "0.7,,b", "0,0.1,a"):
-        with pytest.raises(ValueError, match=r"1 of 1 test videos are also .*; give parts that share no file or time"):
+        with pytest.raises(ValueError, match=r"1 of 1 test videos is also .*; give parts that share no file or time"):
             read(data=train, test_data=spans("test.csv", line))

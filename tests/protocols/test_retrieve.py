@@ -113,7 +113,7 @@ def test_every_query_counts_and_unknown_classes_are_wrong(labelled: Path, tmp_pa
     assert result.accuracy[1] == result.accuracy[50] == 7 / 8
     assert result.chance[1] == pytest.approx(7 / 8 * 2 / 14)
     assert result.chance[50] == 7 / 8
-    assert "1 of 8 test videos have a class without training videos: walk (1)" in printed
+    assert "1 of 8 test videos has a class without training videos: walk (1)" in printed
     assert "14 of 14 training videos are shorter than 24 frames" in printed
     assert "query: class not in the gallery" in (tmp_path / "page.html").read_text()
 
@@ -256,7 +256,7 @@ def test_errors_are_explained(labelled: Path, tmp_path: Path) -> None:
         run(tmp_path / "mixed")
     (tmp_path / "flat").mkdir()
     shutil.copy(next((labelled / "test").glob("*/*")), tmp_path / "flat/one.mp4")
-    with pytest.raises(ValueError, match=r"have no label; first: one\.mp4"):
+    with pytest.raises(ValueError, match=r"has no label; first: one\.mp4"):
         run(tmp_path / "flat", test_data=str(labelled / "test"))
 
 

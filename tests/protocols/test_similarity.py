@@ -175,7 +175,7 @@ def test_aslan_lists_and_view_1(videos: Path, tmp_path: Path) -> None:
     assert (without_view1.result, without_view1.chosen) == (report.result, False)
     assert without_view1.num_videos < report.num_videos  # View-1 has videos of its own
     (tmp_path / "0001.mp4").unlink()
-    with pytest.raises(ValueError, match=r"1 of \d+ samples of the pair list have no file; first: 0001"):
+    with pytest.raises(ValueError, match=r"1 of \d+ samples of the pair list has no file; first: 0001"):
         run(tmp_path, pairs=str(tmp_path / "View2.mat"))
 
 
@@ -220,7 +220,7 @@ def test_errors_are_explained(videos: Path, tmp_path: Path, embedded: list[str])
     with pytest.raises(ValueError, match=r"all 2 pairs are in fold 3; the pairs must be in two folds or more"):
         run(videos, pairs=one)
     shutil.copy(videos / listed[0], tmp_path / "flat.mp4")
-    with pytest.raises(ValueError, match=r"1 of 1 videos have no label; first: flat\.mp4"):
+    with pytest.raises(ValueError, match=r"1 of 1 videos has no label; first: flat\.mp4"):
         run(tmp_path)
     with pytest.raises(ValueError, match=r"8 classes for 10 folds: .*; choose --num-folds 4 or fewer"):
         run(videos)

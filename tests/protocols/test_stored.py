@@ -241,10 +241,10 @@ def test_copies_across_given_parts_are_said(folder: Path, stored: Path, tmp_path
     lists: dict[str, Any] = {"data": str(tmp_path / "train.csv"), "test_data": str(tmp_path / "test.csv")}
     console = recording()
     of_store(stored, console=console, **lists)
-    assert "1 of 4 test videos are copies of training videos, first: a/v_a_g05_c01.mp4" in printed(console)
+    assert "1 of 4 test videos is a copy of a training video, first: a/v_a_g05_c01.mp4" in printed(console)
     console = recording()
     labelled_vectors(FeatureOptions(**NETWORK, **lists), Feature(), console=console)
-    assert "1 of 4 test videos are copies of training videos" in printed(console)
+    assert "1 of 4 test videos is a copy of a training video" in printed(console)
 
 
 # Labels of a list

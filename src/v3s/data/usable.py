@@ -13,7 +13,7 @@ from v3s.data.lists.splits import VideoList
 from v3s.data.reports import Verdict, rate_advice, say_notes, summary
 from v3s.data.scan import Scan, default_workers, judge, scan
 from v3s.data.views import View, count_padded
-from v3s.files.text import counted, print_table, progress_bar, say, text_table
+from v3s.files.text import counted, print_table, progress_bar, say, text_table, verb
 
 _FEW = 5  # videos that are too short, so that they are named; more are only counted
 
@@ -132,7 +132,7 @@ def report_padded(tables: Mapping[str, IndexTable], view: View, console: Console
     """
     for name, table in tables.items():
         if padded := count_padded(table, view):
-            text = f"{padded:,} of {len(table):,} {name} are shorter than {view.clip_frames} frames"
+            text = f"{padded:,} of {len(table):,} {name} {verb(padded, 'are')} shorter than {view.clip_frames} frames"
             say(console, f"{text}: their last frame is repeated")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from heapq import nlargest
 from typing import NamedTuple
 
-from v3s.files.text import counted
+from v3s.files.text import counted, verb
 from v3s.pages.images import jpeg_uri, small_frames
 from v3s.video.decode import Span, Video
 from v3s.video.index import VideoIndex
@@ -37,9 +37,10 @@ def masked_of(videos: Iterable[Video]) -> Masked | None:
     most = nlargest(_NUM_SHOWN, shares, key=lambda path: shares[path])
     mean = sum(shares.values()) / len(files)
     sentence = (
-        f"{len(shares):,} of {counted(len(files), 'file')} have blank pixels: {mean:.1%} of the picture on average of "
-        f"all files, {shares[most[0]]:.1%} at most. Below: the middle frame of those that lose most, as it is and as "
-        "networks see it. A blank place has a shape too; if it stands out, a label may show in it."
+        f"{len(shares):,} of {counted(len(files), 'file')} {verb(len(shares), 'have')} blank pixels: {mean:.1%} of the "
+        f"picture on average of all files, {shares[most[0]]:.1%} at most. Below: the middle frame of those that lose "
+        "most, as it is and as networks see it. A blank place has a shape too; if it stands out, a label may show in "
+        "it."
     )
     return Masked(sentence, [_pair(files[path], shares[path]) for path in most])
 

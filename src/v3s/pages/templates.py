@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from v3s.files.text import as_sentence, as_text, counted
+from v3s.files.text import as_sentence, as_text, counted, verb
 from v3s.files.writing import write_whole
 
 _ROOMS = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"counted": counted, "percent": _percent, "sentence": as_sentence, "sha256": _sha256}
+    found.filters |= {"counted": counted, "verb": verb, "percent": _percent, "sentence": as_sentence, "sha256": _sha256}
     found.globals["zip"] = zip
     return found
 

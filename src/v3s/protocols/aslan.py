@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from v3s.files.text import verb
 from v3s.options import import_extra
 from v3s.protocols.pairs import VideoPair
 
@@ -64,8 +65,8 @@ def locate_samples(pairs: list[VideoPair], folder: str | Path) -> list[VideoPair
     samples = {name for pair in pairs for name in (pair.a, pair.b)}
     if missing := sorted(samples - files.keys()):
         raise ValueError(
-            f"{folder}: {len(missing):,} of {len(samples):,} samples of the pair list have no file; first: "
-            f"{missing[0]}; give the folder of ASLAN's videos, which are named by these numbers"
+            f"{folder}: {len(missing):,} of {len(samples):,} samples of the pair list {verb(len(missing), 'have')} no "
+            f"file; first: {missing[0]}; give the folder of ASLAN's videos, which are named by these numbers"
         )
     return [VideoPair(files[pair.a], files[pair.b], pair.same, pair.fold) for pair in pairs]
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from v3s.features.encoder import Encoder
 from v3s.files.parquet import import_pyarrow
-from v3s.files.text import counted, progress_bar, say
+from v3s.files.text import counted, progress_bar, say, verb
 from v3s.options import CheckedOptions, import_extra, require_positive
 from v3s.scale.job import ATTEMPTS, Job, missing_parts, part_path, part_videos, read_job, write_part
 from v3s.scale.segments import segments
@@ -113,7 +113,7 @@ def run_job(
     missing = missing_parts(folder, job)
     done = job.num_parts - len(missing)
     if done:
-        say(console, f"{done:,} of {counted(job.num_parts, 'part')} are already there")
+        say(console, f"{done:,} of {counted(job.num_parts, 'part')} {verb(done, 'are')} already there")
     if not missing:
         return
     ray, data = _start_ray()

@@ -259,7 +259,7 @@ def test_integer_labels_are_in_numerical_order_and_a_header_is_not_a_video(heade
 def test_bad_lists(tmp_path: Path) -> None:
     make_files(tmp_path, ["1.mp4"])
     missing = write(tmp_path / "missing.txt", "1.mp4 a\nabsent.mp4 b\n")
-    with pytest.raises(ValueError, match=r"1 of 2 videos of list .* are missing under .*, first: absent\.mp4"):
+    with pytest.raises(ValueError, match=r"1 of 2 videos of list .* is missing under .*, first: absent\.mp4"):
         list_videos(missing)
     videos = list_videos(missing, allow_missing=True)
     assert (videos.paths, videos.classes, videos.num_missing) == (("1.mp4",), ("a",), 1)

@@ -257,7 +257,7 @@ def test_kinetics_bad_rows_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.csv, line 3: w has no time_start and time_end"):
         list_videos(data, splits=lists)
     write(lists / "train.csv", f"{HEADER}bow,v,0,10,train,0\nbow,w,0,10,train,0\n")
-    with pytest.raises(ValueError, match=r"1 of 2 videos of Kinetics-400 train are missing .*first: w_000000_000010"):
+    with pytest.raises(ValueError, match=r"1 of 2 videos of Kinetics-400 train is missing .*first: w_000000_000010"):
         list_videos(data, splits=lists)
     with pytest.raises(ValueError, match=r"split 3 was given, but .* has only one split"):
         list_videos(data, splits=lists, split=3)

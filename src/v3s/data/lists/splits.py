@@ -28,7 +28,7 @@ from v3s.data.views import View
 from v3s.files.remote.address import hide_secrets
 from v3s.files.remote.fetch import held
 from v3s.files.remote.mirror import shown_place
-from v3s.files.text import counted, short_repr
+from v3s.files.text import counted, short_repr, verb
 from v3s.options import require_regular
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
@@ -299,7 +299,8 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
     first = listing.entries[located.index(None)].names[0]
     if num_missing < len(located):
         return (
-            f"{num_missing:,} of {len(located):,} videos of {listing.title} are missing under {root}, first: {first}; "
+            f"{num_missing:,} of {len(located):,} videos of {listing.title} {verb(num_missing, 'are')} missing "
+            f"under {root}, first: {first}; "
             f"give --allow-missing to use the {len(located) - num_missing:,} that exist"
         )
     seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""

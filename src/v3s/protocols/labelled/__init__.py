@@ -131,7 +131,8 @@ def require_labels(listed: VideoList, alternatives: str = "or give the official 
     missing = [path for path, label in zip(listed.paths, listed.labels, strict=True) if label is None]
     if missing:
         raise ValueError(
-            f"{listed.source}: {len(missing):,} of {len(listed):,} videos have no label; first: {missing[0]}; "
+            f"{listed.source}: {len(missing):,} of {len(listed):,} videos {verb(len(missing), 'have')} no label; "
+            f"first: {missing[0]}; "
             "put the videos in one folder per class, give a list with labels as DATA ('path label' on each line, or "
             f"labels/labels.csv of v3s serve), {alternatives}"
         )
@@ -150,8 +151,9 @@ def _check_disjoint(train: VideoList, test: VideoList) -> None:
         if before and latest[file][before - 1] > start:
             shared.append(name)
     if shared:
+        both = "is also a training video" if len(shared) == 1 else "are also training videos"
         raise ValueError(
-            f"{len(shared):,} of {len(test):,} test videos are also training videos; first: {shared[0]}; "
+            f"{len(shared):,} of {len(test):,} test videos {both}; first: {shared[0]}; "
             f"give parts that share no file or time of a file (training: {train.source}; test: {test.source})"
         )
 

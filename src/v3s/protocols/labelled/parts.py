@@ -17,7 +17,7 @@ from v3s.data.groups import GroupOptions, gap_between, unite
 from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import VideoList
 from v3s.data.scan import Scan
-from v3s.files.text import counted, say, short_repr
+from v3s.files.text import counted, say, short_repr, verb
 from v3s.protocols.errors import chance_sentence
 from v3s.protocols.labelled.division import divide, next_to, undivided, write_division
 from v3s.video.decode import Video
@@ -310,9 +310,10 @@ def _report_copies(parts: Parts, console: Console) -> None:
     is_copy = np.isin(parts.test.copies, parts.train.copies)
     if is_copy.any():
         first, noun = parts.test_paths[int(is_copy.argmax())], parts.test.noun
+        what = f"is a copy of a training {noun}" if is_copy.sum() == 1 else f"are copies of training {noun}s"
         say(
             console,
-            f"{is_copy.sum():,} of {len(is_copy):,} test {noun}s are copies of training {noun}s, first: {first}; "
+            f"{is_copy.sum():,} of {len(is_copy):,} test {noun}s {what}, first: {first}; "
             f"a result on copies says nothing about other {noun}s",
         )
 
@@ -326,6 +327,6 @@ def _report_unknown(parts: Parts, console: Console) -> None:
     more, noun = f" and {counted(num_more, 'more class')}" if num_more > 0 else "", parts.test.noun
     say(
         console,
-        f"{parts.num_unknown:,} of {len(parts.test_labels):,} test {noun}s have a class without training {noun}s: "
-        f"{listed}{more}; they count as wrong",
+        f"{parts.num_unknown:,} of {len(parts.test_labels):,} test {noun}s {verb(parts.num_unknown, 'have')} a class "
+        f"without training {noun}s: {listed}{more}; {'it counts' if parts.num_unknown == 1 else 'they count'} as wrong",
     )
