@@ -20,6 +20,7 @@ from v3s.data.store_folder import see_as_stored
 from v3s.data.usable import usable_videos
 from v3s.data.views import View
 from v3s.files.remote.address import hide_secrets
+from v3s.files.text import verb
 from v3s.protocols.labelled.parts import Labelled, Parts, make_parts
 
 
