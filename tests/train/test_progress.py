@@ -10,7 +10,7 @@ from rich.console import Console
 from v3s.data.clips import BatchOrder
 from v3s.train import progress as module
 from v3s.train.loop import Clock, Sums
-from v3s.train.progress import Progress
+from v3s.train.progress import Progress, describe
 
 MEANS: dict[str, Any] = {"loss": 1.0}
 
@@ -58,3 +58,22 @@ def test_a_time_that_will_not_hold_is_said_once(monkeypatch: pytest.MonkeyPatch,
     if seconds == 60:
         assert "the same command with --epochs 20 --overwrite" in said[0]
     assert not [line for line in lines_of(monkeypatch, seconds, minutes=40, first_epoch=1) if "at this speed" in line]
+
+
+def test_a_step_is_one_line_however_narrow_the_file_is_taken_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, clock, sums = io.StringIO(), Clock(torch.device("cpu")), Sums()
+    sums.add({"loss": torch.tensor(1.0), **dict.fromkeys(("loss_spatial", "loss_temporal"), torch.tensor(0.5))}, 4)
+    clock.seconds = 1.0
+    monkeypatch.setattr(module, "_LINE_SECONDS", -1.0)
+    order = BatchOrder(num_samples=800, batch_size=4, num_epochs=40, seed=0)
+    Progress(order, print, Console(file=written, width=40)).step(0, 2, sums, clock)
+    assert written.getvalue().count("\n") == 1
+    assert written.getvalue().startswith("epoch 1/40 loss 1.000 ")
+
+
+def test_the_loss_of_training_is_that_of_the_heads_as_in_validation() -> None:
+    heads = {"loss_spatial": 2.0, "accuracy_spatial": 0.1, "loss_temporal": 1.0, "accuracy_temporal": 0.2}
+    text = "loss 3.000 spatial 10.0% temporal 20.0%"
+    assert describe({"loss": 3.0, **heads}) == text
+    assert describe({"loss": 5.0, "loss_contrast": 4.0, **heads}) == text.replace("000 ", "000 contrast 4.000 ")
+    assert describe({"loss": 1.5, "accuracy": 0.5}) == "loss 1.500 accuracy 50.0%"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from v3s.data.clips import BatchOrder
-from v3s.files.text import progress_bar
+from v3s.files.text import progress_bar, say
 from v3s.train.loop import Clock, Sums
 
 _LINE_SECONDS = 30.0  # least time between two plain lines
@@ -73,7 +73,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._last_shown = now
         text = f"epoch {epoch + 1}/{self._num_epochs} {describe(sums.local_means())} {_speed(clock)}"
         if self._bar is None:
-            self._console.print(f"{text} step {step}/{self._steps}{self._left(done)}", highlight=False)
+            say(self._console, f"{text} step {step}/{self._steps}{self._left(done)}")
         else:
             self._bar.update(self._task, description=text, completed=done)
 
