@@ -76,7 +76,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("pretrain --data {tmp}/truncated --out {tmp}/run", "no usable video"),
         ("pretrain --data {tmp}/list.txt --out {tmp}/run", "missing"),
         ("check --data {tmp}/missing", "does not exist"),
-        ("check --data {tmp}/half.list", "half.list is not a text file, so it is no list"),
+        ("check --data {tmp}/half.list", "half.list is not a text file, so it cannot be a list"),
         (
             "check --data {tmp}/text --splits {tmp}/missing",
             "missing does not exist; give the folder of the official lists",

@@ -34,7 +34,7 @@ def test_a_port_that_is_in_use_is_named_after_a_folder_without_vectors(files: Pa
 def test_a_host_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError, match="not a name or address of a machine"):
         listen_on("no.such.host.invalid", 0)
-    with pytest.raises(ValueError, match="which is no address of this machine; give one that it has"):
+    with pytest.raises(ValueError, match="which is not an address of this machine; give one of its addresses"):
         listen_on("203.0.113.1", 0)
 
 

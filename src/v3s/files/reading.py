@@ -153,8 +153,8 @@ def read_lines(path: Path) -> Iterator[str]:
                 )
             if "\0" in line:
                 raise CheckpointError(
-                    f"{path} is not a text file, so it is no list, and its name is not that of a video; give a "
-                    "video, a list or a folder"
+                    f"{path} is not a text file, so it cannot be a list, and it has no video's file extension; give "
+                    "a video, a list or a folder"
                 )
             yield line
 

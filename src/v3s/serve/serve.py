@@ -159,7 +159,8 @@ def listen_on(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRNOTAVAIL:
             raise ValueError(
-                f"host is {host!r}, which is no address of this machine; give one that it has, or 0.0.0.0 for all"
+                f"host is {host!r}, which is not an address of this machine; give one of its addresses, or 0.0.0.0 "
+                "for all"
             ) from error
         raise ValueError(
             f"port is {port}, which cannot be listened on at {host} ({error.strerror}); give another one with "
