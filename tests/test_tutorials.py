@@ -56,9 +56,10 @@ def commands_of(text: str) -> list[tuple[str, list[str]]]:
 
 
 def plain(text: str) -> str:
-    """A line without what differs between machines: numbers, the width of tables, the places of folders."""
+    """A line without what differs between machines: numbers, units of time, the width of tables, places of folders."""
     text = re.sub(r"[┃│┏┓┗┛┡┩┳┻╇┴─━└┘\s]+", " ", text.replace(os.getcwd() + "/", ""))
-    return re.sub(r"[+-]?\d[\d,.:]*", "#", text).strip()
+    text = re.sub(r"[+-]?\d[\d,.:]*", "#", text).strip()
+    return re.sub(r"# (s|min|h)$", "# of time", text)
 
 
 def require_printed(quoted: list[str], printed: str, command: str) -> None:

@@ -54,7 +54,7 @@ def test_nearly_every_video_is_used(tmp_path: Path, lengths: tuple[int, ...], ta
     assert abs(clips - 200_000) <= 2 * num_train
     assert f"{clips:,} clips, about" in text
     assert "usable" not in text  # the training says it, once
-    assert " s of video is little" in text
+    assert " s is not much video" in text
 
 
 def test_what_is_given_stays_and_is_reckoned_with(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_the_minutes_that_it_names_are_enough(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(own, "_speeds", lambda *_: (100.0, 120.0, 1))
     data = videos(tmp_path, 40)
     _, text = choose({"data": data}, 3)
-    found = re.search(r"60,000 are needed to leave chance, so --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
+    found = re.search(r"60,000 are needed to rise above chance; give --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
     assert found is not None
     assert 10 <= int(found[1]) <= 15  # 60,000 clips at 100 a second, and validation
-    assert "to leave chance" not in choose({"data": data}, float(found[1]))[1]
+    assert "to rise above chance" not in choose({"data": data}, float(found[1]))[1]
 
 
 def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_pa
     assert "--segment-stride" in text
     chosen, text = choose({"data": data, "segment": 2.0, "segment_stride": 0.5})
     assert "segment_stride" not in chosen
-    assert "1.0 min of video is little" in text, "what overlaps counts once"
+    assert "1.0 min is not much video" in text, "what overlaps counts once"
 
 
 def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_a_folder_that_is_taken_is_refused_before_a_video_is_read(
     monkeypatch.setattr(own, "_scan", read)
     words = ["pretrain", videos(tmp_path / "videos", 40, each=2), "--recipe", "own", "--out", str(tmp_path / "run")]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.yaml").write_text("epochs: 3\n")
+    (tmp_path / "run/config.yaml").write_text("task: v3s\nepochs: 3\n")
     assert main(words) == 1
     assert "already contains a run; resume it with --resume" in capsys.readouterr().err
     with pytest.raises(AssertionError, match="the videos were read"):

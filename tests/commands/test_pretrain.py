@@ -380,7 +380,7 @@ def test_a_fine_tuning_run_is_never_replaced(config: PretrainConfig, tmp_path: P
     with pytest.raises(ValueError, match="contains a fine-tuning run; choose another folder with --out"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"contains is not known: delete it, or choose another --out"):
+    with pytest.raises(ValueError, match=r"restore that file, or choose another folder with --out"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert len(list(tmp_path.iterdir())) == 2
 

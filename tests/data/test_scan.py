@@ -73,8 +73,8 @@ def test_hours_are_those_of_each_verdict(small_videos: Path) -> None:
     with console.capture() as shown:
         console.print(table)
     rows = [line.split() for line in shown.get().splitlines()]
-    assert ["usable", "13", "files,", "6.50", "hours"] in rows
-    assert ["too", "short", "3", "files,", "1.50", "hours"] in rows
+    assert ["usable", "13", "files,", "6.50", "h"] in rows
+    assert ["too", "short", "3", "files,", "1.50", "h"] in rows
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_of_one_vector_nothing_is_said_that_needs_others(small_embedding: EmbedC
         embed(replace(small_embedding, data=str(data), out=str(tmp_path / "vectors")), console=QUIET), tmp_path / "o"
     )
     html = page.read_text()
-    for said in ("No two files have nearly the same vectors.", "A vector without others has no neighbours.",
+    for said in ("No two files have nearly the same vectors.", "There is only one vector, so it has no neighbours.",
                  "1 cluster. ", "1 vector that stands for the collection"):  # fmt: skip
         assert said in html, said
     for wrong in ("0 pairs", "0.00: ", "largest first"):

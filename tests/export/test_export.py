@@ -145,7 +145,7 @@ def test_the_card_and_the_report_give_the_same_errors(small_pretraining: Pretrai
     assert "error over 2 groups of 6 videos: videos of a group count as one." in card_with(
         "grouped", num_validation_groups=2
     )
-    assert "each counted by itself though all are of one group." in card_with("one", num_validation_groups=1)
+    assert "each counted separately, although all belong to one group." in card_with("one", num_validation_groups=1)
     assert "how many there were is not recorded." in card_with("earlier", num_validation_groups=None)
 
 

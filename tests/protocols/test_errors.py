@@ -51,15 +51,15 @@ def test_a_result_that_is_not_clearly_above_chance_is_said_in_words_and_no_other
     assert chance_sentence("linear probe", 0.5, 0.25, noun="video", **sides) is None
     said = chance_sentence("linear probe", 0.27, 0.25, noun="span", **sides)
     assert said == (
-        "the linear probe is not clearly above chance: 27.0% ± 3.0% of 200 test spans in 50 groups, and 25.0% "
-        "without looking; these spans do not show that the vectors distinguish the classes"
+        "the linear probe is not clearly above chance: 27.0% ± 3.0% of 200 test spans in 50 groups, where one "
+        "answer to all, or guessing, gets 25.0%; these spans do not show that the vectors distinguish the classes"
     )
     sides = {"error": 0.082, "num_scores": 10}
     few = chance_sentence("linear probe", 0.9, 1 / 3, noun="span", num_groups=4, **sides)
     assert few == (
-        "the linear probe is not clearly above chance: 90.0% ± 8.2% of 10 test spans in 4 groups, and 33.3% "
-        "without looking; these spans do not show that the vectors distinguish the classes: 4 groups are too few for "
-        "a clear answer"
+        "the linear probe is not clearly above chance: 90.0% ± 8.2% of 10 test spans in 4 groups, where one "
+        "answer to all, or guessing, gets 33.3%; these spans do not show that the vectors distinguish the classes: "
+        "4 groups are too few for a clear answer"
     )
     assert chance_sentence("linear probe", 0.9, 1 / 3, noun="span", num_groups=10, **sides) is None
     alone = chance_sentence("linear probe", 0.5, 1 / 2, noun="video", error=0.2, num_scores=6, num_groups=6)

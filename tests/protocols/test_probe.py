@@ -107,17 +107,17 @@ def test_the_smallest_class_limits_the_labels() -> None:
 @pytest.mark.parametrize(
     ("mean", "error", "draws", "judged"),
     [
-        (0.289, 0.044, 5, "no better, as it must be"),  # twice the error, of five draws
+        (0.289, 0.044, 5, "no better, as it should be"),  # twice the error, of five draws
         (0.289, 0.010, 5, "better: labels of the test videos may leak into the training"),
-        (0.210, 0.001, 5, "no better, as it must be"),  # as many test videos may be right by chance
-        (0.150, 0.044, 5, "no better, as it must be"),
+        (0.210, 0.001, 5, "no better, as it should be"),  # as many test videos may be right by chance
+        (0.150, 0.044, 5, "no better, as it should be"),
         (1.0, None, 1, "1 draw cannot show a leak, --repeats 5 can"),
     ],
 )
 def test_the_control_has_a_verdict(mean: float, error: float | None, draws: int, judged: str) -> None:
     text = control_sentence(Draws(draws, mean, error), 0.2, 60)
     assert text.startswith(f"shuffled labels: {mean:.1%}")
-    assert text.endswith(f", without looking 20.0% ({judged})")
+    assert text.endswith(f", where one answer to all, or guessing, gets 20.0% ({judged})")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,9 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert f"shuffled labels: {result.shuffled.mean:.1%}" in text
-    assert ", without looking 12.5% (2 draws cannot show a leak, --repeats 5 can); took" in text
+    assert (
+        ", where one answer to all, or guessing, gets 12.5% (2 draws cannot show a leak, --repeats 5 can); took" in text
+    )
     assert "k is reduced from 20 to 16" in text
     assert re.search(r"top-5\W.*\bchance\W+12\.5%\W+62\.5%", text, flags=re.DOTALL)
     assert "skipped: run with 5 labels per class, because the smallest class has 2" in text

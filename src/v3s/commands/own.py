@@ -118,7 +118,7 @@ def own_options(
     if seconds < _LITTLE_SECONDS:
         say(
             console,
-            f"{duration_text(seconds)} of video is little: the heads may need more clips then. "
+            f"{duration_text(seconds)} is not much video, so the heads may need more clips. "
             "On one recording of 8 minutes, the spatial head (5.6 % by chance) came to 7.8 % after 79,872 clips "
             "and 18.5 % after 199,680. v3s compare shows whether hf:NAME, a foundation model, or "
             "converted weights do better",
@@ -239,7 +239,8 @@ def _budget(scan: Scan, config: PretrainConfig, compute: Compute, minutes: float
     if epochs * per_epoch < CLIPS_TO_LEAVE_CHANCE:
         needed = CLIPS_TO_LEAVE_CHANCE * cost / speed / 60
         warning = (
-            f"too few clips: some {CLIPS_TO_LEAVE_CHANCE:,} are needed to leave chance, so --minutes {ceil(needed)}"
+            f"too few clips: some {CLIPS_TO_LEAVE_CHANCE:,} are needed to rise above chance; give --minutes "
+            f"{ceil(needed)}"
         )
     if in_reading < 0.8 * in_training and not isinstance(table.source(0), StoredVideo):
         why += "; a store of v3s prepare is read faster"

@@ -99,7 +99,7 @@ def verdict(
         can_go_on: whether it can be resumed with more epochs.
 
     Returns:
-        Sentences.
+        Sentences: which heads are at chance, whether the run has seen too few clips, whether the loss still falls.
     """
     sentences = list(at_chance.values())
     longer = "more --epochs will probably help" + ("" if can_go_on else f": {_ANEW}")

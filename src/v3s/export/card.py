@@ -196,7 +196,7 @@ def _results(model: Model, record: Record) -> str:
         )
         if values.get(name) is not None
     ]
-    text = _table(("on test videos", ""), rows) or "No test is recorded."
+    text = _table((f"on test {values.get('noun', 'video')}s", ""), rows) or "No test is recorded."
     if error:
         text += f"\n\n{_of_error(values, 'test')}"
     calibration = trained.recognition.get("calibration")
@@ -204,16 +204,17 @@ def _results(model: Model, record: Record) -> str:
 
 
 def _of_error(values: Mapping[str, Any], part: str) -> str:
-    """What the standard errors are over: the groups of the videos of a part, "test" or "validation"."""
+    """What the standard errors are over: the groups of the videos or spans of a part, "test" or "validation"."""
     num_videos, num_groups = values.get(f"num_{part}"), values.get(f"num_{part}_groups")
     if type(num_videos) is not int or type(num_groups) is not int:  # of an earlier version
         return "± is the standard error over groups of videos; how many there were is not recorded."
-    videos = counted(num_videos, "video")
+    noun = str(values.get("noun", "video"))
+    videos = counted(num_videos, noun)
     if num_groups == num_videos:
         return f"± is the standard error over {videos}, each counted by itself."
     if num_groups == 1:
-        return f"± is the standard error over {videos}, each counted by itself though all are of one group."
-    return f"± is the standard error over {num_groups:,} groups of {videos}: videos of a group count as one."
+        return f"± is the standard error over {videos}, each counted separately, although all belong to one group."
+    return f"± is the standard error over {num_groups:,} groups of {videos}: {noun}s of a group count as one."
 
 
 def _calibration(values: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ RECIPE = {
     "contrast": "weight of the contrast between videos",
     "heads": "weight of the paper's loss",
     "relative": "weight of the relative speed",
-    "zoom": "zoom alike for all labels",
+    "zoom": "range of the zoom",
     "flip": "mirrored clips",
     "trim_bars": "letterbox bars removed",
     "scale_jitter": "jitter of the size of crops",

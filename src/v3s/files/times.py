@@ -30,14 +30,14 @@ def parse_time(text: str, name: str = "the time") -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """How long something lasts, in the largest unit of which it has one.
+    """How long something lasts, in the largest unit of which it has one, once rounded.
 
-    >>> duration_text(36.04), duration_text(408), duration_text(8100)
-    ('36.0 s', '6.8 min', '2.25 h')
+    >>> duration_text(36.04), duration_text(59.97), duration_text(408), duration_text(3599)
+    ('36.0 s', '1.0 min', '6.8 min', '1.00 h')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+    return f"{seconds / 60:.1f} min" if round(seconds / 60, 1) < 60 else f"{seconds / 3600:.2f} h"
 
 
 def time_text(seconds: float) -> str:

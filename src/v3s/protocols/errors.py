@@ -87,6 +87,7 @@ def chance_sentence(
         return f"{tested} {'is' if num_scores == 1 else 'are'} too few to distinguish a result from chance"
     too_few = f": {sampled} are too few for a clear answer" if num_groups < _FEW_GROUPS else ""
     return (
-        f"the {name} is not clearly above chance: {share_text(accuracy, error)} of {tested}, and "
-        f"{baseline:.1%} without looking; these {noun}s do not show that the vectors distinguish the classes{too_few}"
+        f"the {name} is not clearly above chance: {share_text(accuracy, error)} of {tested}, where "
+        f"one answer to all, or guessing, gets {baseline:.1%}; these {noun}s do not show that the vectors distinguish "
+        f"the classes{too_few}"
     )

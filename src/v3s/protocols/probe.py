@@ -195,8 +195,9 @@ def control_sentence(shuffled: Draws, baseline: float, num_test: int) -> str:
     elif critical_value(number) == inf:
         judged = f"{counted(number, 'draw')} cannot show a leak, --repeats 5 can"
     else:
-        judged = "no better, as it must be"
-    return f"shuffled labels: {share_text(shuffled.mean, error)}, without looking {baseline:.1%} ({judged})"
+        judged = "no better, as it should be"
+    found = f"shuffled labels: {share_text(shuffled.mean, error)}"
+    return f"{found}, where one answer to all, or guessing, gets {baseline:.1%} ({judged})"
 
 
 def _stored(config: ProbeConfig) -> Description:
@@ -225,7 +226,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         groups=groups,
         seed=config.seed,
         results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")}
-        | {"num_test": result.num_test, "num_test_groups": parts.num_test_groups},
+        | {"num_test": result.num_test, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
         noun=noun,
     )
     say(

@@ -27,8 +27,8 @@ class ProbeAnswers:
         num_held_out: labels that were also answered by a probe that saw no label of their group of files; 0 if none can
             be.
         num_right: answers among these that are right.
-        majority: the class with the most labels.
-        num_majority: how many of those that were also held out have it: what always answering it gets right.
+        majority: the most frequent class of the labels that were held out, or of all, if none was.
+        num_majority: how many of those that were held out have it: what always answering it gets right.
     """
 
     classes: tuple[str, ...]
@@ -68,8 +68,8 @@ def train_probe(catalogue: Catalogue, class_of: NDArray[np.int64], classes: list
     found = [layer(stored_features(catalogue.vectors, some)).softmax(dim=1) for some in parts]
     names = tuple(classes[number] for number in present)
     held_out = cross_validated(train, targets, probe.c, len(present), groups=groups, seed=0)
-    hits, truth = (torch.zeros(0), torch.zeros(0)) if held_out is None else (top_k(*held_out, 1), held_out[1])
-    most = int(np.bincount(labels).argmax())
+    hits, truth = (torch.zeros(0), targets[:0]) if held_out is None else (top_k(*held_out, 1), held_out[1])
+    most = int(torch.bincount(truth if len(truth) else targets).argmax())
     return ProbeAnswers(
         names,
         torch.cat(found).numpy(),

@@ -123,7 +123,7 @@ def describe(means: dict[str, float]) -> str:
     A head with only one label, whose loss is 0, has none. The loss of heads is theirs alone, also beside other terms:
     so that of training can be compared with that of validation, which has no such terms.
     """
-    of_heads = [means[f"loss_{head}"] for head in ("spatial", "temporal") if f"accuracy_{head}" in means]
+    of_heads = [means[f"loss_{head}"] for head in ("spatial", "temporal") if f"loss_{head}" in means]
     parts = [f"loss {sum(of_heads) if of_heads else means['loss']:.3f}"] if "loss" in means else []
     for name, value in means.items():
         term = name.removeprefix("loss_")

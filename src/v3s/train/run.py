@@ -159,7 +159,8 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
 
     Raises:
         ValueError: the folder contains a run but neither ``resume`` nor ``overwrite`` was given, both were given, it
-            contains other files, which are never deleted, or a finished run without the checkpoint to resume from.
+            contains other files, which are never deleted, a link, or a finished run without the checkpoint to resume
+            from.
     """
     if resume and overwrite:
         raise ValueError("--resume continues a run and --overwrite replaces it; give only one of them")
@@ -169,6 +170,7 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
             raise ValueError(f"{path} is not empty and contains no run; choose another folder with --out")
         if not resume and not overwrite:
             raise ValueError(f"{path} already contains a run; resume it with --resume, or replace it with --overwrite")
+        refuse_links(path)
         if resume and (path / RESULT).is_file() and not RunFolder(path).has_checkpoint:
             raise ValueError(
                 f"{path} is finished, and {path / _LAST} is missing, so it cannot be resumed; restore that file, or "

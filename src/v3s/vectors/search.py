@@ -30,8 +30,8 @@ class SearchConfig(DeviceOptions):
 
     Hits are spans, if the collection has spans (v3s embed --segment) or one vector per clip (--per-clip); otherwise
     they are whole videos. The score of a hit is its cosine similarity to the query; z says how many standard
-    deviations that lies above the mean of all vectors. Without --other-files, the first hits are often other moments
-    of the query's own file.
+    deviations that lies above the mean similarity of all vectors. Without --other-files, the first hits are often other
+    moments of the query's own file.
 
     Attributes:
         query: The video to search with.

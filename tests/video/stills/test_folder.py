@@ -110,8 +110,8 @@ def damage(folder: Path, kind: str, film: Pixels) -> None:
         ("not a picture", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
         ("empty", "frame_7.png cannot be read: it is not a png picture, or is damaged"),
         ("no access", "frames are missing between frame_6.png and frame_8.png"),
-        ("nowhere", "frame_29.png is no file, or a link that leads nowhere; put the frame there"),
-        ("pipe", "frame_7.png is no file, or a link that leads nowhere; put the frame there"),
+        ("nowhere", "frame_29.png is not a file, or is a broken link; put the frame there"),
+        ("pipe", "frame_7.png is not a file, or is a broken link; put the frame there"),
     ],
 )
 def test_a_bad_frame_makes_the_video_partial(tmp_path: Path, film: Pixels, kind: str, reason: str) -> None:

@@ -150,7 +150,7 @@ export class Labels {
     list.children[place]?.firstChild.focus({ preventScroll: true }); // as before, for who goes by Tab and Enter
     const total = this.classes.reduce((sum, each) => sum + each.count, 0);
     const saved = this.section.querySelector("#list");
-    if (!total) { saved.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1: the next span follows."; return; }
+    if (!total) { saved.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1: the next span is then selected."; return; }
     const others = this.others ? ` ${counted(this.others, "more label")} ${this.others === 1 ? "is of a span" : "are of spans"} that this collection does not have.` : "";
     saved.replaceChildren(`${counted(total, "label")}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
   }
@@ -159,6 +159,6 @@ export class Labels {
 // How often the probe is right on files that it has not seen, beside what is right without looking.
 function tested({ num_labels, num_held_out, num_right, majority, num_majority }) {
   const others = num_labels - num_held_out;
-  return `Tested on files that it has not seen: ${num_right} of ${num_held_out} labels right; always answering ${majority}, ${num_majority}.`
-    + (others ? ` ${counted(others, "label")} could not be tested: no other file has the class.` : "");
+  return `Tested on files that it has not seen: ${num_right} of ${num_held_out} labels are right; always answering “${majority}” would get ${num_majority} right.`
+    + (others ? ` ${counted(others, "label")} could not be tested: too few files have the class.` : "");
 }

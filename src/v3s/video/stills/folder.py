@@ -1,6 +1,5 @@
 """A folder of numbered pictures as a video."""
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,15 +28,15 @@ def is_picture(name: str) -> bool:
 
 
 def kind_of(entry: "os.DirEntry[str]") -> Literal["file", "folder", "other"]:
-    """What an entry of a folder is, or what a link there leads to; a link in a circle leads to nothing.
+    """What an entry of a folder is, or what a link there leads to; one in a circle, or out of reach, leads to nothing.
 
     Raises:
         OSError: The system does not say.
     """
     try:
         return "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
-    except OSError as error:
-        if error.errno != errno.ELOOP:
+    except OSError:
+        if not entry.is_symlink():
             raise
         return "other"
 
@@ -75,7 +74,7 @@ def open_folder(folder: str) -> FoundStills | None:
         kinds = {file.name: kind_of(file) for file in files}
         for number, name in enumerate(map(names.name, range(len(files)))):
             if kinds[name] != "file":
-                reason = "is no file, or a link that leads nowhere; put the frame there"
+                reason = "is not a file, or is a broken link; put the frame there"
                 raise VideoError(f"{folder}: {name} {reason}", "demux", number)
         num_bytes = sum(file.stat().st_size for file in files)
     except OSError as error:
