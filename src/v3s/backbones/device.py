@@ -80,9 +80,9 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
     Args:
         device: "auto" (an NVIDIA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:N", or "mps", the GPU of a
             Mac, which computes in fp32.
-        precision: "auto" is bf16 where it is faster: on GPUs from compute capability 8 on, and on CPUs with AMX or, if
-            they are not Intel's, AVX-512 BF16. Without AMX, which a virtual machine may hide, Intel's CPUs multiply in
-            bf16 at half their rate in fp32; other CPUs emulate bf16.
+        precision: "auto" is bf16 if the device has hardware for it: GPUs from compute capability 8 on, and CPUs with
+            AMX or AVX-512 BF16. Other CPUs emulate bf16. On Intel's CPUs without AMX, which a virtual machine may hide,
+            fp32 is faster for R3D and C3D (docs/hours.md).
         local_rank: the GPU of this process if several processes run on one machine.
 
     Raises:
@@ -110,7 +110,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
                 "(from cuda:0 on); start at most one process per GPU, or choose another --device"
             )
         torch.cuda.set_device(chosen)
-    fast = _is_faster_in_bf16(chosen) if precision == "auto" else precision == "bf16"
+    fast = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, fast)
 
 
@@ -158,12 +158,11 @@ def divide_cores(
     return num_workers
 
 
-def _is_faster_in_bf16(device: torch.device) -> bool:
+def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities()
-    from_intel = "intel" in str(able.get("cpu_name", "")).lower()
-    return bool(able.get("amx_bf16", False) or (able.get("avx512_bf16", False) and not from_intel))
+    return bool(able.get("amx_bf16", False) or able.get("avx512_bf16", False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +171,7 @@ class DeviceOptions(CheckedOptions):
 
     More options:
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto is bf16 where it is faster, else fp32.
+        precision: auto is bf16 if the device can multiply matrices in bf16, else fp32.
     """
 
     device: str = "auto"
