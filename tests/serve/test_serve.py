@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_processes import start
 from v3s.serve.marks import FOLDER, LOG
 from v3s.serve.serve import ServeConfig, listen_on, name_for_others, serve
 
@@ -77,8 +78,7 @@ def test_a_folder_without_vectors_is_refused(tmp_path: Path) -> None:
 def test_it_prints_its_address_and_what_was_dropped_and_ends_with_ctrl_c(files: Path) -> None:
     (files / FOLDER).mkdir()
     (files / FOLDER / LOG).write_text("half a li")
-    command = [sys.executable, "-m", "v3s", "serve", str(files), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(["serve", str(files), "--port", "0"], files.parent)
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -94,8 +94,7 @@ def test_it_prints_its_address_and_what_was_dropped_and_ends_with_ctrl_c(files: 
 
 
 def test_ctrl_c_while_a_window_waits_for_an_answer_says_nothing(files: Path) -> None:
-    command = [sys.executable, "-m", "v3s", "serve", str(files), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(["serve", str(files), "--port", "0"], files.parent)
     assert process.stdout is not None
     host = next(line for line in process.stdout if line.startswith("http://"))[7:-2]
     name, _, port = host.rpartition(":")
