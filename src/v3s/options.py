@@ -132,8 +132,8 @@ def require_files(config: Any, *names: str, beside: str = "") -> None:
                     _require_apart(name, value, other, given, both_written=other in names)
             for path in (value, str(Path(value).with_suffix(beside))) if beside else (value,):
                 if os.path.lexists(path) and not _is_result(path):
-                    shown = "" if path == value else f"and {path} is written beside it, "
-                    raise ValueError(f"{name} is {value}, {shown}which exists and is not a result; give another file")
+                    what = "which" if path == value else f"but {path}, which is written with it,"
+                    raise ValueError(f"{name} is {value}, {what} exists and is not a result; give another file")
 
 
 def _is_result(path: str) -> bool:

@@ -230,7 +230,7 @@ def test_invalid_input_is_refused(tmp_path: Path) -> None:
 
 def test_the_file_of_numbers_replaces_no_file_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("precious")
-    with pytest.raises(ValueError, match=r"config\.json is written beside it, which exists and is not a result"):
+    with pytest.raises(ValueError, match=r"config\.json, which is written with it, exists and is not a result"):
         SpeedinessConfig(video="a.mp4", backbone="run", out=str(tmp_path / "config.html"))
 
 

@@ -133,7 +133,7 @@ def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clip
         if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
             found[head] = (
                 f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
-                f"held-out videos, chance is {chance:.1%}; there is no evidence yet that it has learned"
+                f"held-out videos, chance is {chance:.1%}; it may have learned nothing"
             )
     return found
 

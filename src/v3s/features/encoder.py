@@ -378,7 +378,7 @@ def make_encoder(
 
 
 def _full_passes(runs: Iterable[tuple[ClipRun, Tensor]], least: int) -> Iterator[list[tuple[ClipRun, Tensor]]]:
-    """Group consecutive runs until they have so many clips."""
+    """Group consecutive runs until they have at least this many clips."""
     group: list[tuple[ClipRun, Tensor]] = []
     for item in runs:
         group.append(item)

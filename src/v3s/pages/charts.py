@@ -24,7 +24,7 @@ _THIN_DASHES = ("4 3", "1 4", "10 4", "10 3 1 3")  # of reference lines
 _FONT_SIZE = 13
 _NARROW, _WIDE = frozenset(" .,:;'|!()[]/-ijlftr"), frozenset("mwMW%@")
 _WIDTH = 460  # of a line chart: on a phone of 400 pixels its letters are 10 pixels high
-_LARGEST = 1.25  # so many times its width is a chart shown at most
+_LARGEST = 1.25  # maximum width of a chart, as a multiple of its own
 _MAX_CLASSES_WITH_NUMBERS = 12
 _LONGEST = 40  # letters of a name beside a chart: longer ones would leave the chart itself no room
 

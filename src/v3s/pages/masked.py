@@ -19,7 +19,7 @@ class Masked(NamedTuple):
 
     Attributes:
         sentence: how much is blank.
-        pairs: a frame of those that lose most, as it is and as networks see it: data URIs, each with a caption.
+        pairs: a frame of those that lose most, in the original and as networks see it: data URIs, each with a caption.
     """
 
     sentence: str
@@ -39,8 +39,7 @@ def masked_of(videos: Iterable[Video]) -> Masked | None:
     sentence = (
         f"{len(shares):,} of {counted(len(files), 'file')} {verb(len(shares), 'have')} blank pixels: {mean:.1%} of the "
         f"picture on average of all files, {shares[most[0]]:.1%} at most. Below: the middle frame of those that lose "
-        "most, as it is and as networks see it. A blank place has a shape too; if it stands out, a label may show in "
-        "it."
+        "most, in the original and as networks see it. The shape of a blank area may itself reveal a label."
     )
     return Masked(sentence, [_pair(files[path], shares[path]) for path in most])
 

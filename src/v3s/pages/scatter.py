@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from v3s.pages.templates import text_as_html
 
 _SIZE, _MARGIN = 600, 14  # of the map, in its own units
-_LARGEST = 800  # so many pixels wide is a map shown at most
+_LARGEST = 800  # maximum width of a map, in pixels
 COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
     "#A08C14", "#7550AA", "#3CA03C", "#C83C50", "#148CA0", "#96643C",

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from v3s.files.text import counted, share_text
+from v3s.files.text import counted, share_text, verb
 
 _FEW_GROUPS = 10  # with fewer, also a high share can be not clearly above chance
 
@@ -84,7 +84,7 @@ def chance_sentence(
         sampled = counted(num_groups, "group")
         tested += f" in {sampled}"
     if critical_value(num_groups) == inf:
-        return f"{tested} {'is' if num_scores == 1 else 'are'} too few to distinguish a result from chance"
+        return f"{tested} {verb(num_scores, 'are')} too few to distinguish a result from chance"
     too_few = f": {sampled} are too few for a clear answer" if num_groups < _FEW_GROUPS else ""
     return (
         f"the {name} is not clearly above chance: {share_text(accuracy, error)} of {tested}, where "

@@ -12,7 +12,7 @@ from v3s.data.lists.listing import Subset
 from v3s.data.lists.splits import VideoOptions
 from v3s.data.usable import report_padded, usable_videos
 from v3s.data.views import asked_of
-from v3s.files.text import counted, print_table, say, short_repr, text_table
+from v3s.files.text import counted, print_table, say, short_repr, text_table, verb
 from v3s.options import require_files, require_positive
 from v3s.recognizers.classifier import Classifier, load_classifier
 from v3s.recognizers.of_vectors import predict_vectors
@@ -165,8 +165,7 @@ def _of_videos(
 def _unsure(number: int, noun: str, num_classes: int, threshold: float) -> str:
     """How many of them are unsure; or that none can be, since the most probable class has at least an equal share."""
     if threshold * num_classes > 1:
-        verb = "is" if number == 1 else "are"
-        return f"{counted(number, noun)} {verb} unsure: the probability is below {threshold:g}"
+        return f"{counted(number, noun)} {verb(number, 'are')} unsure: the probability is below {threshold:g}"
     return (
         f"none can be unsure: of {counted(num_classes, 'class')} the most probable has {1 / num_classes:.2g} or more; "
         f"give a larger --unsure-below than {threshold:g}"

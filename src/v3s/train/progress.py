@@ -120,15 +120,13 @@ class Progress(AbstractContextManager["Progress"]):
 def describe(means: dict[str, float]) -> str:
     """Format the terms of an objective: the loss, its terms that are of no head, and the accuracies.
 
-    A head with only one label, whose loss is 0, has none. The loss of heads is theirs alone, also beside other terms:
-    so that of training can be compared with that of validation, which has no such terms.
+    A head with only one label, whose loss is 0, has none. The loss is that of the heads alone, if there are any, so
+    that training can be compared with validation, which has no other terms.
     """
-    of_heads = [means[f"loss_{head}"] for head in ("spatial", "temporal") if f"loss_{head}" in means]
+    terms = {name.removeprefix("loss_"): value for name, value in means.items() if name.startswith("loss_")}
+    of_heads = [value for term, value in terms.items() if f"accuracy_{term}" in means]
     parts = [f"loss {sum(of_heads) if of_heads else means['loss']:.3f}"] if "loss" in means else []
-    for name, value in means.items():
-        term = name.removeprefix("loss_")
-        if term != name and f"accuracy_{term}" not in means:
-            parts.append(f"{term} {value:.3f}")
+    parts += [f"{term} {value:.3f}" for term, value in terms.items() if f"accuracy_{term}" not in means]
     for name in sorted(means):
         head = name.removeprefix("accuracy")
         if head != name and means.get(f"loss{head}") != 0:

@@ -165,11 +165,14 @@ def check_out(out: str | Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise ValueError("--resume continues a run and --overwrite replaces it; give only one of them")
     path = Path(out)
-    if path.is_dir() and not is_free(path):
-        if not (path / CONFIG).is_file():
-            raise ValueError(f"{path} is not empty and contains no run; choose another folder with --out")
-        if not resume and not overwrite:
-            raise ValueError(f"{path} already contains a run; resume it with --resume, or replace it with --overwrite")
+    if path.is_dir():
+        if not is_free(path):
+            if not (path / CONFIG).is_file():
+                raise ValueError(f"{path} is not empty and contains no run; choose another folder with --out")
+            if not resume and not overwrite:
+                raise ValueError(
+                    f"{path} already contains a run; resume it with --resume, or replace it with --overwrite"
+                )
         refuse_links(path)
         if resume and (path / RESULT).is_file() and not RunFolder(path).has_checkpoint:
             raise ValueError(
@@ -188,8 +191,6 @@ def open_run(out: str | Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     check_out(out, resume=resume, overwrite=overwrite)
     path = Path(out)
-    if path.is_dir():
-        refuse_links(path)
     for unfinished in (*path.glob(PART), *path.glob(f"*/{PART}")):
         unfinished.unlink()
     if overwrite:

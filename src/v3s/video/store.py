@@ -24,7 +24,7 @@ from v3s.video.light.window import ValueWindow
 from v3s.video.planes import plane_lines
 
 PixelFormat = Literal["yuv", "jpeg", "rgb"]
-SHORT_SIDE = 256  # stored frames have at most so many pixels on their short side, unless asked otherwise
+SHORT_SIDE = 256  # default for the short side of stored frames, in pixels; smaller frames are not enlarged
 MOST_REMEMBERED = 100_000  # videos, of which a process remembers which frames it has compared with their checksums
 _PADDING = bytes(64)  # FFmpeg's readers look ahead
 

@@ -87,11 +87,12 @@ def _official_entries(
     """Yield the videos of an official file with the names that downloaders give them."""
     for row in rows:
         video, part = (row["youtube_id"] or "").strip(), (row.get("split") or "").strip().lower()
-        if split_names and "split" in row and part not in _ALL_NAMES:
-            known = ", ".join(_ALL_NAMES)
-            raise ValueError(f"{file}, line {rows.line_num}: split is {part!r}; it must be one of {known}")
-        if split_names and "split" in row and part not in split_names:
-            continue
+        if split_names and "split" in row:
+            if part not in _ALL_NAMES:
+                known = ", ".join(_ALL_NAMES)
+                raise ValueError(f"{file}, line {rows.line_num}: split is {part!r}; it must be one of {known}")
+            if part not in split_names:
+                continue
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -105,7 +106,7 @@ def _is_official(file: Path) -> bool:
 
 
 def _columns(file: Path) -> list[str]:
-    """The columns that the first line of a CSV file names, in small letters."""
+    """The columns that the first line of a CSV file names, in lower case."""
     first = next(read_lines(file), "")
     return [name.strip().lower() for name in next(csv.reader([first], skipinitialspace=True), [])]
 

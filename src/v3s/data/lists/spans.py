@@ -72,7 +72,7 @@ class SpanOptions(CheckedOptions):
         """Return these options alone, checked; the picture of a mask is read here.
 
         Args:
-            view: of the network that the videos are for; its frame rate, window and mask hold where there is no other.
+            view: of the network that the videos are for; its frame rate, window and mask are the defaults.
         """
         view = view or View()
         segments = {"segment": self.segment, "segment_stride": self.segment_stride}

@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from v3s.files.remote.fetch import held
+from v3s.files.text import counted
 from v3s.options import import_extra
 from v3s.video.container import MAX_PIXELS
 from v3s.video.planes import plane_lines
@@ -113,8 +114,9 @@ def _num_frames(file: Any) -> int:
 
 def _miscounted(num_frames: int, num_held: int | None) -> ValueError:
     there = "some" if num_held is None else f"{num_held}"
-    stated = f"{num_frames} frame{'' if num_frames == 1 else 's'}"
-    return ValueError(f"it states {stated} and holds {there}; correct NumberOfFrames, or export it again")
+    return ValueError(
+        f"it states {counted(num_frames, 'frame')} and holds {there}; correct NumberOfFrames, or export it again"
+    )
 
 
 def _check_values(file: Any) -> None:
