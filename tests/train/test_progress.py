@@ -23,7 +23,7 @@ def lines_of(
     first_epoch: int = 0,
     num_epochs: int = 40,
 ) -> list[str]:
-    """The lines of a training with two steps in an epoch, each of so many seconds, after 100 seconds for the first."""
+    """The lines of a training with two steps of this many seconds in an epoch, after 100 seconds for the first."""
     order = BatchOrder(num_samples=8, batch_size=4, num_epochs=num_epochs, seed=0, first_epoch=first_epoch)
     now, lines = [0.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])

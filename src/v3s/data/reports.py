@@ -25,7 +25,7 @@ Verdict = Literal["usable", "too short", "partial", "unreadable"]
 
 _NUM_KINDS_SHOWN, _NUM_NOTES_SHOWN = 5, 20
 _MOST_DIFFERENCE = 1.2  # of the highest rate from the lowest: above it, labels of speed mean different things
-_FEW = 0.05  # of the files: so many may be slower than the rate that is advised
+_FEW = 0.05  # the share of files that may be slower than the rate that is advised
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def plan_runs(table: IndexTable, view: View, videos: Iterable[int], *, together:
         table: the videos.
         view: how clips are taken from them.
         videos: their numbers.
-        together: so many runs are one stream, which saves opening the file and decoding up to the next run.
+        together: how many runs are one stream, which saves opening the file and decoding up to the next run.
     """
     most = _clips_in_run(view)
     sources = table.sources

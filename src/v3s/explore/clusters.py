@@ -26,7 +26,7 @@ _SMALLEST_SHARE, _SMALLEST = 200, 5  # HDBSCAN's clusters have N / 200 vectors a
 def clusters_of(vectors: Matrix, number: int | None = None, *, seed: int = 0) -> NDArray[np.int64]:
     """Divide vectors into clusters of similar ones.
 
-    Of more than 20,000 vectors the clusters of so many, drawn at random, are found; the others join the nearest.
+    Of more than 20,000 vectors, 20,000 drawn at random are clustered; the others join the nearest cluster.
 
     Args:
         vectors: shape (N, D), unit length.

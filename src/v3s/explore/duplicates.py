@@ -33,7 +33,7 @@ NUM_NEIGHBOURS = 16
 """Similar spans that are looked at for each span: where there are more copies, some pairs of them are not listed."""
 
 _FARTHER, _FARTHEST = 3.0, 0.5
-"""Relative distances in a run may be so many times those of a pair alone, but no more than half an average pair's."""
+"""How many times a lone pair's relative distances those in a run may be, but no more than half an average pair's."""
 
 _ROUNDING = 1e-6  # of times in seconds
 _MOST_STEPS = 2.5  # between the starts of consecutive pairs of a run: one span in between may be missed

@@ -13,7 +13,7 @@ _ROUNDING = 1e-6  # of squared lengths
 
 
 def sample_rows(num_rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Draw at most so many of the rows without repetition: ascending."""
+    """Draw at most this number of rows without repetition, in ascending order."""
     if num_rows <= most:
         return np.arange(num_rows)
     return np.sort(generator.choice(num_rows, most, replace=False)).astype(np.int64)

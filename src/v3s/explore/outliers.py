@@ -12,8 +12,8 @@ def outlier_scores(vectors: Matrix, neighbours: int = 10, *, seed: int = 0) -> N
 
     Args:
         vectors: shape (N, D), unit length.
-        neighbours: how many count; all others where there are fewer. Fewer than so many strange videos that resemble
-            each other are outliers, too.
+        neighbours: how many count; all others where there are fewer. Strange videos that resemble each other are
+            outliers, too, if there are fewer of them.
         seed: see `v3s.explore.neighbours`; more than 4,096 vectors are compared with those of the nearest cells.
 
     Returns:

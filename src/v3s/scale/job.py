@@ -46,7 +46,7 @@ ATTEMPTS = ".attempts-"
 """Beginning of the names of files, one a part, with a byte for each time that it was begun."""
 
 _MOST_FILES, _FEWEST_PARTS = 100, 64
-"""A part has so many files at most, and a short list so many parts at least: a killed job loses the parts in work."""
+"""The most files of a part, and the fewest parts of a short list. A killed job loses the parts it works on."""
 
 _PARTS_PER_GROUP = 10
 """Of a row group: pyarrow needs 10 KB for each, in the process that writes a list and in every actor that reads one."""

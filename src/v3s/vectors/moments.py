@@ -132,7 +132,7 @@ def keep_moments(
 
     Args:
         vectors: the collection.
-        propose: returns so many of the best rows.
+        propose: how many of the best rows it returns.
         k: number of rows to keep.
         query: as for `find_moments`.
         without: as for `find_moments`.

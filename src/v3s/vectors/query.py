@@ -193,7 +193,7 @@ def asked_span(
 
 
 def _widened(span: Span, num_frames: int) -> Span:
-    """Widen a span to so many frames at least, evenly to both sides, as far as the video reaches."""
+    """Widen a span to at least that number of frames, evenly on both sides, as far as the video reaches."""
     missing = num_frames - span.num_frames
     if missing <= 0:
         return span

@@ -178,12 +178,12 @@ def _grid(height: int, width: int, across: int, down: int, device: torch.device)
 
 
 def _to_plane(tall: int, wide: int, top: int = 0, left: int = 0) -> FloatArray:
-    """From the source to part of a plane so many times smaller: (0, 0) is the *centre* of the part's first sample."""
+    """From the source to part of a plane, smaller by these factors: (0, 0) is the *centre* of the first sample."""
     return np.array([[1 / wide, 0.0, -left - 0.5], [0.0, 1 / tall, -top - 0.5], [0.0, 0.0, 1.0]])
 
 
 def _fewer(samples: Samples, tall: int, wide: int) -> Samples:
-    """How many samples are left of a pixel's in a plane so many times smaller."""
+    """How many of a pixel's samples are left in a plane that is smaller by these factors."""
     across, down = samples
     return math.ceil(across / wide), math.ceil(down / tall)
 

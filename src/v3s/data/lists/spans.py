@@ -128,7 +128,7 @@ def _inside(video: VideoIndex | StoredVideo, bounds: Bounds) -> tuple[float, flo
 
 
 def outside(bounds: Bounds, length: float) -> str:
-    """Why a part lies outside of a video of so many seconds; empty if it does not."""
+    """Why a part lies outside a video of this length in seconds; empty if it does not."""
     start, end = bounds
     if start < length and (end or 0.0) <= length + _SLACK_SECONDS:
         return ""

@@ -9,7 +9,7 @@ from v3s.video.frames import ColourSpace
 EVERY = 64  # frames between two that are looked at, beside some of the first
 _ROWS, _COLUMNS = 3, 5  # every third row and every fifth column are counted: no pattern of a picture repeats by both
 _SMALL = 64  # pixels: of a picture with a shorter side all are counted
-OUTLIERS = 1e-4  # of the pixels: so many of the darkest and of the brightest do not count, a sensor's hot ones
+OUTLIERS = 1e-4  # the share of pixels, darkest and brightest, that does not count: a sensor's hot ones
 DARK = 24  # of 255: a picture that is never brighter than this shows nothing to the eye
 FLAT = 3  # of 255: a picture whose brightest and darkest values are nearer than this has one colour
 

@@ -23,9 +23,9 @@ Blanked = NDArray[np.bool_]
 
 _EVERY = 8  # frames between two that are compared
 _FEWEST = 8  # compared frames: fewer may agree by chance
-_STILL = 4  # of 255: a pixel whose values lie no further apart never changes; codecs move still ones by so much
+_STILL = 4  # of 255: a pixel whose values lie no further apart never changes; codecs change still ones by this much
 MOST_STILL = 0.25  # of the pixels that are not dark: where more never change, the scene itself is still
-_AROUND, _FEWEST_AROUND = 2, 5  # in the 5 x 5 pixels about one of an overlay lie so many that never change either
+_AROUND, _FEWEST_AROUND = 2, 5  # of the 5 x 5 pixels around one of an overlay, at least 5 never change
 _WHITE = 128  # of 255: a mask picture's pixels from here on are blanked
 _ASPECT = 0.02  # by which the shapes of a mask and of a frame may differ: sizes are rounded
 _MOST_PIXELS = 1 << 28

@@ -18,7 +18,7 @@ DEEP = {
 """Bits of a channel, by FFmpeg's names of the deep formats that have a window: greys and RGB, whose values are those
 of a sensor. Those of YUV have their range by a standard."""
 
-_TAIL = 1e-3  # of all values: so many of the darkest become black, and of the brightest white
+_TAIL = 1e-3  # the share of all values, the darkest, that becomes black; the same share of the brightest becomes white
 
 ValueWindow = tuple[float, float]
 """The value that becomes 0, and the one that becomes 255."""

@@ -23,7 +23,7 @@ class Numbered:
         prefix: What stands before the number.
         first: The number of the first picture.
         step: From one picture's number to the next one's.
-        digits: Numbers are filled up with zeros to so many.
+        digits: The least number of digits: shorter numbers are filled up with zeros.
         suffix: What stands behind the number, with the ending.
     """
 
