@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import v3s
+from v3s.backbones.device import Compute
 from v3s.cli import main, read_config
 from v3s.commands import own
 from v3s.commands.own import own_options
@@ -37,6 +39,13 @@ def videos(folder: Path, *lengths: int, each: int = 10) -> str:
     for length in lengths:
         make_clips(folder / str(length), num_videos=each, num_frames=length, height=32, width=40, seed=length)
     return str(folder)
+
+
+def set_speeds(monkeypatch: pytest.MonkeyPatch, bf16: float, reading: float, fp32: float = 0) -> None:
+    """Set the clips per second that the recipe measures, on a CPU that has hardware for bf16."""
+    monkeypatch.setattr(own, "choose_compute", lambda _, precision: Compute(torch.device("cpu"), precision != "fp32"))
+    monkeypatch.setattr(own, "_training", lambda _batch, _config, compute: bf16 if compute.bf16 else fp32)
+    monkeypatch.setattr(own, "_reading", lambda *_: (reading, 1, None))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,7 @@ def test_what_is_given_decides_on_the_rest(
 
 
 def test_the_time_limits_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "_speeds", lambda *_: (1000.0, 1200.0, 1))
+    set_speeds(monkeypatch, 1000, 1200)
     data = videos(tmp_path, 40)
     epochs = [choose({"data": data, "width": 0.125, "clip_size": 16}, minutes)[0]["epochs"] for minutes in (0.5, 5)]
     assert 9.5 < epochs[1] / epochs[0] < 10.5
@@ -114,13 +123,25 @@ def test_the_training_has_the_clips_that_were_planned(
 
 
 def test_the_minutes_that_it_names_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "_speeds", lambda *_: (100.0, 120.0, 1))
+    set_speeds(monkeypatch, 100, 120)
     data = videos(tmp_path, 40)
     _, text = choose({"data": data}, 3)
     found = re.search(r"60,000 are needed to rise above chance; give --minutes (\d+)", re.sub(r"[│\s]+", " ", text))
     assert found is not None
     assert 10 <= int(found[1]) <= 15  # 60,000 clips at 100 a second, and validation
     assert "to rise above chance" not in choose({"data": data}, float(found[1]))[1]
+
+
+@pytest.mark.parametrize(
+    ("fp32", "given", "chosen"), [(150, {}, "fp32"), (105, {}, None), (150, {"precision": "bf16"}, None)]
+)
+def test_a_cpu_that_is_faster_in_fp32_trains_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fp32: float, given: dict[str, Any], chosen: str | None
+) -> None:
+    set_speeds(monkeypatch, 100, 1000, fp32)
+    found, text = choose({"data": videos(tmp_path, 40), **given}, 5)
+    assert found.get("precision") == chosen
+    assert f"{150 if chosen else 100:,} clips/s here, limited by the network" in re.sub(r"[│\s]+", " ", text)
 
 
 def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_path: Path) -> None:

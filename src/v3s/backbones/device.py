@@ -82,7 +82,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto", *, local
             Mac, which computes in fp32.
         precision: "auto" is bf16 if the device has hardware for it: GPUs from compute capability 8 on, and CPUs with
             AMX or AVX-512 BF16. Other CPUs emulate bf16. On Intel's CPUs without AMX, which a virtual machine may hide,
-            fp32 is faster for R3D and C3D (docs/hours.md).
+            fp32 is faster for R3D and C3D; the recipe own measures it.
         local_rank: the GPU of this process if several processes run on one machine.
 
     Raises:

@@ -46,6 +46,7 @@ _FEWEST_VALIDATION = 20
 _MOST_VALIDATION_SHARE = 0.2
 _VALIDATION_CLIPS = 400
 _SECONDS_MEASURED, _CLIPS_READ = 2.0, 64
+_FASTER = 1.1  # than in bf16: a CPU must be in fp32, so that noise does not choose
 
 
 class Choice(NamedTuple):
@@ -109,7 +110,7 @@ def own_options(
     scan = _usable(scan, config)
     choose(_validation(scan.num_usable, given.get("validation_videos")))
     config = PretrainConfig(**{"out": "", **chosen, **given})
-    choose(_budget(scan, config, compute, minutes))
+    choose(_speed_and_budget(scan, config, compute, given, minutes))
     rows = [(f"--{each.option.replace('_', '-')}", _text(each.value), each.reason) for each in reasons]
     print_table(console, text_table("The recipe own", ("option", "value", "why"), rows, num_names=3), is_prose=True)
     kept = "" if "keep" in given else ", so the last epoch is kept (--keep last)"
@@ -219,10 +220,18 @@ def _validation(num_videos: int, given: int | None) -> Iterator[Choice]:
     yield Choice("validation_clips", per_video, "of each, so that validation takes a quarter of the time at most")
 
 
-def _budget(scan: Scan, config: PretrainConfig, compute: Compute, minutes: float | None) -> Iterator[Choice]:
-    """The number of epochs, from the speed of this machine."""
+def _speed_and_budget(
+    scan: Scan, config: PretrainConfig, compute: Compute, given: Mapping[str, Any], minutes: float | None
+) -> Iterator[Choice]:
+    """The precision, if the CPU is faster in another one, and the number of epochs, from the speed of this machine."""
     table = scan.usable_table
-    in_training, in_reading, workers = _speeds(table, config, compute)
+    in_reading, workers, batch = _reading(table, config, compute)
+    in_training = _training(batch, config, compute)
+    if compute.bf16 and compute.device.type == "cpu" and "precision" not in given:
+        in_fp32 = _training(batch, config, replace(compute, bf16=False))
+        if in_fp32 > _FASTER * in_training:
+            yield Choice("precision", "fp32", f"{in_fp32:,.0f} clips/s in training here, {in_training:,.0f} in bf16")
+            in_training = in_fp32
     speed = min(in_training, in_reading)
     train, held = map(len, config.divide(scan))
     per_epoch = config.order(train, num_epochs=1, seed=config.seed).clips_per_epoch
@@ -252,13 +261,18 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _speeds(table: IndexTable, config: PretrainConfig, compute: Compute) -> tuple[float, float, int]:
-    """Clips per second of training steps, clips per second of reading, and the processes that read."""
+def _reading(
+    table: IndexTable, config: PretrainConfig, compute: Compute
+) -> tuple[float, int, tuple[torch.Tensor, torch.Tensor]]:
+    """Clips per second of reading, the processes that read, and a batch."""
     stored, sampling = isinstance(table.source(0), StoredVideo), config.sampling()
-    workers = divide_cores(config.workers, compute.device, training=True, stored=stored)
-    task = TASKS[config.task]
+    workers = max(1, divide_cores(config.workers, compute.device, training=True, stored=stored))
     clips = PretextClips(
-        table, task, replace(sampling, trim_bars=False), seed=config.seed, together=config.clips_together
+        table,
+        TASKS[config.task],
+        replace(sampling, trim_bars=False),
+        seed=config.seed,
+        together=config.clips_together,
     )
     numbers = np.linspace(0, len(table) - 1, _CLIPS_READ).astype(int).tolist()
     read = [clips[0, numbers[0]]]  # the first one loads what reads and warps
@@ -272,8 +286,13 @@ def _speeds(table: IndexTable, config: PretrainConfig, compute: Compute) -> tupl
     targets = torch.stack([target for _, target in read])
     repeats = -(-config.batch_size // len(read))
     batch = pixels.repeat(repeats, 1, 1, 1, 1)[: config.batch_size], targets.repeat(repeats, 1)[: config.batch_size]
+    return per_process * workers, workers, batch
+
+
+def _training(batch: tuple[torch.Tensor, torch.Tensor], config: PretrainConfig, compute: Compute) -> float:
+    """Clips per second of training steps."""
     network = create_backbone(config.backbone, config.width, seed=config.seed)
-    model = compute.network(PretextModel(network, task, projects=config.contrast > 0)).train()
+    model = compute.network(PretextModel(network, TASKS[config.task], projects=config.contrast > 0)).train()
     optimizer, guard = sgd(model, config.initial_rate, config), FiniteGuard(Processes(), compute.device)
     number, began = -1, 0.0
     while number < 1 or time.perf_counter() - began < _SECONDS_MEASURED:
@@ -283,5 +302,4 @@ def _speeds(table: IndexTable, config: PretrainConfig, compute: Compute) -> tupl
         number += 1
         if number == 0:  # the first step allocates memory
             began = time.perf_counter()
-    in_training = number * config.batch_size / (time.perf_counter() - began)
-    return in_training, per_process * max(workers, 1), max(workers, 1)
+    return number * config.batch_size / (time.perf_counter() - began)
