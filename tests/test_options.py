@@ -122,7 +122,9 @@ def test_a_command_needs_its_own_options(name: str) -> None:
         ("to_label.csv", None, "a.avi", r"out is to_label\.csv, which exists and is not a result"),
         ("run/result.json", None, "a.avi", r"out is run/result\.json, which exists and is not a result"),
         ("run/report.html", None, "a.avi", r"out is run/report\.html, which exists and is not a result"),
-        ("result.json", None, "a.avi", None),
+        ("result.jsonl", None, "a.avi", None),
+        ("new.xlsx", None, "a.avi", r"out is new\.xlsx; its name must end in \.csv or \.jsonl: no other format is"),
+        ("new.csv", "events", "a.avi", r"events is events; its name must end in \.csv or \.jsonl"),
         ("loop.csv", None, "a.avi", r"out is loop\.csv, which exists and is not a result"),
         ("pipe.csv", None, "a.avi", r"out is pipe\.csv, which exists and is not a result"),
         ("none.csv/", None, "a.avi", r"out is none\.csv/, which is a folder"),
@@ -138,7 +140,7 @@ def test_an_output_is_no_input(
         Path(name).write_text("precious")
     Path("run").mkdir()
     of_run = ("run/config.yaml", "run/result.json", "run/report.html")
-    for name in ("stack.TIF", "old.CSV", "to_label.csv", "result.json", *of_run):
+    for name in ("stack.TIF", "old.CSV", "to_label.csv", "result.jsonl", *of_run):
         Path(name).write_text("precious")
     Path("loop.csv").symlink_to("loop.csv")
     os.mkfifo("pipe.csv")
@@ -147,6 +149,11 @@ def test_an_output_is_no_input(
     expected = pytest.raises(ValueError, match=message) if message else nullcontext()
     with expected:
         v3s.PredictConfig(data=data, recognizer="recognizer", out=out, events=events)
+
+
+def test_a_result_of_another_run_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "result.json").touch()
+    v3s.EvaluateConfig(data="a.avi", backbone="run", out=str(tmp_path / "result.json"))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_nothing_is_imported_from_the_current_folder(words: list[str], small_vid
     here.mkdir()
     for name in SHADOWED[1:] if words[0] == "check" else SHADOWED:
         (here / f"{name}.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
-    command = start([*words, f"--data={small_videos}", f"--out={tmp_path / 'out'}"], here)
+    command = start([*words, f"--data={small_videos}", f"--out={tmp_path / 'out.jsonl'}"], here)
     _, error = command.communicate(timeout=120)
     assert command.returncode in (0, 1), error
     assert "Traceback" not in error

@@ -107,21 +107,22 @@ _OF_RUN = ("result.json", "report.html")
 _RUN = "config.yaml"
 
 
-def require_files(config: Any, *names: str, beside: str = "") -> None:
+def require_files(config: Any, beside: str = "", **endings: str) -> None:
     """Check that output files can be made, before hours of work rather than after; None is allowed.
 
-    Only a result is replaced, by its name: never a video, weights, a run's own files, or labels by hand.
+    Only a result is replaced, by its name: never a video, weights, a run's own files, or labels by hand. And a name
+    promises a format: a file that is called a spreadsheet is one.
 
     Args:
         config: the options.
-        names: those that are output files.
         beside: the ending of a file of the same name that is written beside each, such as ".json".
+        endings: by the options that are output files, the endings of the formats that are written: ".csv .jsonl".
 
     Raises:
-        ValueError: one of these options is a folder, lies where no file can be made, or would replace what is no
-            result, what the command reads or another of its files.
+        ValueError: one of these options is a folder, lies where no file can be made, would replace what is no result,
+            what the command reads or another of its files, or has the ending of no format that is written.
     """
-    for name in names:
+    for name, formats in endings.items():
         if (value := getattr(config, name)) is not None:
             _require_place(name, Path(value))
             if Path(value).is_dir() or value.endswith(("/", os.sep)):
@@ -129,11 +130,14 @@ def require_files(config: Any, *names: str, beside: str = "") -> None:
             others = {field.name: getattr(config, field.name) for field in fields(config) if field.name != name}
             for other, given in others.items():
                 if isinstance(given, str) and given:
-                    _require_apart(name, value, other, given, both_written=other in names)
+                    _require_apart(name, value, other, given, both_written=other in endings)
             for path in (value, str(Path(value).with_suffix(beside))) if beside else (value,):
                 if os.path.lexists(path) and not _is_result(path):
                     what = "which" if path == value else f"but {path}, which is written with it,"
                     raise ValueError(f"{name} is {value}, {what} exists and is not a result; give another file")
+            if Path(value).suffix.lower() not in formats.split():
+                written = formats.replace(" ", " or ")
+                raise ValueError(f"{name} is {value}; its name must end in {written}: no other format is written")
 
 
 def _is_result(path: str) -> bool:
@@ -196,6 +200,11 @@ def require_regular(path: str | Path) -> None:
     if not os.path.isfile(path) and os.path.exists(path):
         kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
         raise ValueError(f"{path} is {kind}; give a regular file")
+
+
+def absence(path: str | Path) -> str:
+    """What to say of a path where nothing is: it may be a link, which a listing shows."""
+    return "is a link that leads to no file" if os.path.islink(path) else "does not exist"
 
 
 def require_positive(config: Any, *names: str) -> None:

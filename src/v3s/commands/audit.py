@@ -84,7 +84,7 @@ class AuditConfig(ComputeOptions, ClipOptions, GroupOptions, VideoOptions):
         super().__post_init__()
         require_positive(self, "clips", "batch_size")
         self.check_clips()
-        require_files(self, "out", "page")
+        require_files(self, out=".json", page=".html")
         if self.short != "leave-out":
             raise ValueError(f"short is {self.short!r}; an audit skips short videos, so it must be leave-out")
 

@@ -31,7 +31,7 @@ class CheckConfig(VideoOptions, EngineOptions):
     """Read every video once and report which are usable, too short, partial or unreadable.
 
     Attributes:
-        out: File for the report, with one JSON line per video.
+        out: File for the report (.jsonl), with one JSON line per video.
 
     More options:
         min_frames: Number of frames that a usable video needs; 69 is the longest span of the paper's task.
@@ -45,7 +45,7 @@ class CheckConfig(VideoOptions, EngineOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_not_negative(self, "min_frames", "workers")
-        require_files(self, "out")
+        require_files(self, out=".jsonl")
         if self.engine is not None and self.out is None:
             raise ValueError("--engine needs --out: the rows of the engine are beside the report until it is written")
 

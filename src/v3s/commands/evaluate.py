@@ -45,7 +45,7 @@ class EvaluateConfig(ComputeOptions, GroupOptions, VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "clips", "batch_size")
-        require_files(self, "out")
+        require_files(self, out=".json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

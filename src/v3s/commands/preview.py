@@ -70,7 +70,7 @@ class PreviewConfig(ClipOptions, VideoOptions):
         require_positive(self, "num_videos")
         require_not_negative(self, "workers")
         self.check_clips()
-        require_files(self, "out")
+        require_files(self, out=".html")
         require_seed(self)
 
 

@@ -64,7 +64,7 @@ class ProbeConfig(FeatureOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "repeats")
-        require_files(self, "out")
+        require_files(self, out=".json")
         require_folders(self, "save")
         if any(number < 1 for number in self.few_labels):
             raise ValueError(f"few_labels is {self.few_labels}; each number must be more than 0")

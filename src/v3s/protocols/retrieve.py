@@ -61,7 +61,7 @@ class RetrieveConfig(FeatureOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "page_queries")
-        require_files(self, "out", "page")
+        require_files(self, out=".json", page=".html")
 
 
 @dataclass(frozen=True, slots=True)

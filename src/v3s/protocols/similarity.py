@@ -91,7 +91,7 @@ class SimilarityConfig(EncoderOptions, SpanOptions):
         super().__post_init__()
         hide_secrets(self, "data")
         see_as_stored(self)
-        require_files(self, "out")
+        require_files(self, out=".json")
         require_source(self)
         if self.vectors and len(self.vectors) != len(self.stages):
             given = f"stages are {', '.join(self.stages)}, and --in names {counted(len(self.vectors), 'folder')}"

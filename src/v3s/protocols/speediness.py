@@ -62,11 +62,7 @@ class SpeedinessConfig(DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "stride", "batch_size")
-        require_files(self, "out", beside=".json")
-        if Path(self.out).suffix == ".json":
-            raise ValueError(
-                f"out is {self.out}; give the name of the HTML page, next to which the JSON file is written"
-            )
+        require_files(self, out=".html", beside=".json")
 
 
 @dataclass(frozen=True, slots=True)

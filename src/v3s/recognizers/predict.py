@@ -73,7 +73,7 @@ class PredictConfig(ComputeOptions, VideoOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k", "num_clips")
-        require_files(self, "out", "events")
+        require_files(self, out=".csv .jsonl", events=".csv .jsonl")
         if not 0 <= self.unsure_below <= 1:
             raise ValueError(f"unsure_below is {self.unsure_below}; it must be a probability, from 0 to 1")
         if bool(self.data) == (self.vectors is not None):

@@ -64,7 +64,7 @@ class SearchConfig(DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "k")
-        require_files(self, "out", "page")
+        require_files(self, out=".json .csv", page=".html")
         require_folders(self, "clips")
         start, end = self.span
         if end is not None and end <= (start or 0):
