@@ -224,7 +224,7 @@ def contents_of(text: str) -> Iterator[tuple[str, bytes]]:
     yield "nested YAML lists", b"data: " + b"[" * 20_000
     yield "nested YAML mappings", b"data: " + b"{a: " * 20_000
     yield "nested lines", b"data:\n" + b"".join(b" " * depth + b"a:\n" for depth in range(1, 430))
-    yield "UTF-16", text.encode("utf-16")
+    yield "UTF-16 without its mark", text.encode("utf-16-le")
     yield "no text", b"\xff\xfe\xe4" * 10
     yield "zero at the end", text.encode() + b"\0"
     yield "zero", text.encode()[: len(text) // 2] + b"\0" + text.encode()[len(text) // 2 :]

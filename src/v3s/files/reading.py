@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import types
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
@@ -138,11 +139,18 @@ BLANKS = " \t\r\n"
 def read_lines(path: Path) -> Iterator[str]:
     """Read the lines of a list or a table one by one, as they are; bytes that are not UTF-8 are kept as in file names.
 
+    Text in UTF-16 is known by its first two bytes: spreadsheets write it as "Unicode text".
+
     Raises:
         CheckpointError: a line is too long, there are too many, or one contains a zero, as only binary files do.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-        num_breaks = sum(piece.count("\n") for piece in iter(partial(opened.read, 1 << 20), ""))
+    with path.open("rb") as begun:
+        is_utf16 = begun.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)
+    with path.open(encoding="utf-16" if is_utf16 else "utf-8-sig", errors="surrogateescape", newline="") as opened:
+        try:
+            num_breaks = sum(piece.count("\n") for piece in iter(partial(opened.read, 1 << 20), ""))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: is damaged UTF-16 text ({error.reason}); save it as UTF-8") from error
         if num_breaks > _MAX_LINES:
             raise CheckpointError(f"{path}: has {num_breaks:,} lines, more than the {_MAX_LINES:,} allowed")
         opened.seek(0)

@@ -289,7 +289,7 @@ def test_kinetics_with_an_unknown_subset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["path;label", "path\tlabel", "path,label,notes", "label,path", '"Path";"Label"', "label;youtube_id;split"],
+    ["path;label", "path,label,notes", "label,path", '"Path";"Label"', "label;youtube_id;split"],
 )
 def test_a_header_that_is_not_known_is_no_missing_video(header: str, tmp_path: Path) -> None:
     data = make_files(tmp_path, ["a.mp4"])
@@ -303,6 +303,35 @@ def test_forms_of_a_list(tmp_path: Path) -> None:
     file = write(data / "list.csv", "\n \npath,label\na.mp4\tgo fast\n")
     assert list_videos(file).labels == ("go fast",)
     assert list_videos(write(file, "a.mp4,path\n")).labels == ("path",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_list_as_a_spreadsheet_saves_it(encoding: str, tmp_path: Path) -> None:
+    """Its "Unicode text" is UTF-16, with tabs."""
+    data = make_files(tmp_path, ["b.mp4", "ä.mp4"])
+    for mark in "\t,":
+        file = data / "list.txt"
+        file.write_bytes("Path,Label\r\nä.mp4,Übung\r\nb.mp4,rest\r\n".replace(",", mark).encode(encoding))
+        videos = list_videos(file)
+        assert (videos.paths, videos.labels) == (("ä.mp4", "b.mp4"), ("Übung", "rest"))
+    file.write_bytes("b.mp4\n".encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"list\.txt: is damaged UTF-16 text \(truncated data\); save it"):
+        list_videos(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("b.mp4,rest\nä.mp4,rest\n", r"first: \udce4\.mp4; .*; the list is not UTF-8 text: save it as such"),
+        ("b.mp4,Übung\n", r"list\.csv gives b\.mp4 the label \udcdcbung; the list is not UTF-8 text: save it as such"),
+    ],
+)
+def test_a_list_in_another_encoding_is_named_as_such(text: str, message: str, tmp_path: Path) -> None:
+    """A path in it seemed to be missing, a label was taken as it was."""
+    data = make_files(tmp_path, ["b.mp4", "ä.mp4"])
+    (data / "list.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(ValueError, match=message):
+        list_videos(data / "list.csv")
 
 
 def test_classes_that_are_one_number_have_one_order() -> None:

@@ -49,7 +49,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
 def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> tuple[ListedVideo, ...]:
     """Read a list of whole files."""
     lines = [line for _, line in numbered_lines(file)]
-    if lines and _words(lines[0]) in _HEADERS:
+    if lines and _words(lines[0].replace("\t", ",")) in _HEADERS:
         del lines[0]
     elif lines and _is_other_header(lines[0]) and not any(is_video(root / path) for path, _ in _readings(lines[0])):
         raise ValueError(

@@ -1,6 +1,7 @@
 """The contents of a dataset's lists, and the search for the listed videos in a folder."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from v3s.files.reading import BLANKS, MAX_LINE, read_lines
 from v3s.options import require_regular
 
 Subset = Literal["train", "test", "all"]
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # of a name that is not UTF-8, see PEP 383
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,11 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
         if is_open:
             raise ValueError(f'{file}: the quote (") in line {number:,} is not closed; close it')
         yield number, line.strip(BLANKS)
+
+
+def encoding_hint(name: str) -> str:
+    """What to do about a name of a list that is not UTF-8 text; empty if it is."""
+    return "; the list is not UTF-8 text: save it as such (Excel: 'CSV UTF-8')" if _RAW_BYTE.search(name) else ""
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from v3s.data.lists.folder import (
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import FolderEntries, ListedVideo, Listing, Subset, class_order, locate
+from v3s.data.lists.listing import FolderEntries, ListedVideo, Listing, Subset, class_order, encoding_hint, locate
 from v3s.data.lists.pattern import is_pattern, read_pattern
 from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
@@ -29,7 +29,7 @@ from v3s.files.remote.address import hide_secrets
 from v3s.files.remote.fetch import held
 from v3s.files.remote.mirror import shown_place
 from v3s.files.text import counted, short_repr, verb
-from v3s.options import require_regular
+from v3s.options import absence, require_regular
 
 _TEST_VIDEOS = "give official lists (--splits) or, depending on the command, --test-data or --subset all"
 
@@ -161,7 +161,7 @@ def _once(
     """Return the entries that were found, each once however it is spelled: paths, labels, and bounds of spans.
 
     Raises:
-        ValueError: An entry is listed with two labels, or spans of different labels overlap.
+        ValueError: An entry is listed with two labels, or spans of different labels overlap, or a label is not UTF-8.
     """
     if listing.stays_inside:  # the files of a folder: no name comes twice, and they may be millions
         return tuple(filter(None, located)), tuple(entry.label for entry in listing.entries), ()
@@ -171,6 +171,8 @@ def _once(
     for path, entry in zip(located, listing.entries, strict=True):
         if path is None:
             continue
+        if entry.label and (hint := encoding_hint(entry.label)) and not encoding_hint(path):  # else of its folder
+            raise ValueError(f"{listing.title} gives {path} the label {entry.label}{hint}")
         plain = os.path.normpath(os.path.realpath(root / path) if ".." in path else path)  # a link may lie before ".."
         plain = path if plain == path else plain
         for folder in roots:
@@ -199,7 +201,7 @@ def _read(data: Path, splits: Path | None, split: int, subset: Subset) -> tuple[
             )
         return read_pattern(str(data))
     if not data.exists():
-        raise ValueError(f"{data} does not exist; give an existing folder of videos or list file")
+        raise ValueError(f"{data} {absence(data)}; give an existing folder of videos or list file")
     if not data.is_dir():
         require_regular(data)
     if splits is not None:
@@ -301,12 +303,12 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
         return (
             f"{num_missing:,} of {len(located):,} videos of {listing.title} {verb(num_missing, 'are')} missing "
             f"under {root}, first: {first}; "
-            f"give --allow-missing to use the {len(located) - num_missing:,} that exist"
+            f"give --allow-missing to use the {len(located) - num_missing:,} that exist{encoding_hint(first)}"
         )
     seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""
     return (
         f"no video of {listing.title} ({len(located):,} listed) is under {root}: looked for {first}{seen}; "
-        "give the folder that the listed paths are relative to"
+        f"give the folder that the listed paths are relative to{encoding_hint(first)}"
     )
 
 
