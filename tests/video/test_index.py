@@ -141,6 +141,9 @@ def test_missing_file_folder_and_empty_file(tmp_path: Path) -> None:
         index_video(tmp_path / "none.mp4")
     with pytest.raises(VideoError, match="is a folder without numbered pictures; give a video, or a folder of"):
         index_video(tmp_path)
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    with pytest.raises(VideoError, match=r"circle\.mp4: is a link that leads to no file"):
+        index_video(tmp_path / "circle.mp4")
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: is an empty file"):
         index_video(tmp_path / "empty.mp4")
@@ -169,6 +172,15 @@ def test_name_with_a_protocol_or_a_pattern_is_only_a_name(tmp_path: Path, monkey
     for name in ("concat:a.mp4", "%d.mp4"):
         video = write_video(tmp_path / "a.mp4", "libx264", range(5)).rename(tmp_path / name)
         assert index_video(video.name).num_frames == 5
+
+
+@pytest.mark.parametrize("num_bytes", [30, 200, 400])
+def test_a_header_that_is_cut_is_named_as_such(num_bytes: int, tmp_path: Path) -> None:
+    """Its codec seemed to be one that FFmpeg does not know, or the file to contain sound only."""
+    content = write_video(tmp_path / "a.mp4", "libx264", range(60)).read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content[: content.index(b"moov") + num_bytes])
+    with pytest.raises(VideoError, match=r"a\.mp4: is damaged: the end of its header is missing; copy it again"):
+        index_video(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", "avi"), ("libx264", "mp4")])

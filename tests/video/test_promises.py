@@ -26,15 +26,31 @@ def write(path: Path, codec: str, times: Sequence[int], container: str | None = 
     with av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "rgb8" if codec == "gif" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, 25)
         for number, time in enumerate(times):
             image = np.kron(np.roll(pattern, number, axis=1), np.ones((8, 8, 1), np.uint8))
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = time, Fraction(1, 25)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path
+
+
+# --- GIF --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gif_with_a_hole_is_damaged(tmp_path: Path) -> None:
+    """FFmpeg ends there without an error; a GIF states no number of pictures."""
+    whole = write(tmp_path / "a.gif", "gif", range(40)).read_bytes()
+    middle = len(whole) // 2
+    assert index_video(tmp_path / "a.gif").num_frames == 40
+    for content in (whole[:middle] + bytes(99) + whole[middle + 99 :], whole[:middle] + whole[-700:], whole[:middle]):
+        (tmp_path / "b.gif").write_bytes(content)
+        with pytest.raises(VideoError, match=r"frame \d+ is no part of a GIF, or is cut; [12]\d frames can be decoded"):
+            index_video(tmp_path / "b.gif")
+    (tmp_path / "b.gif").write_bytes(whole[:-1])  # without the mark of its end
+    assert index_video(tmp_path / "b.gif").num_frames == 40
 
 
 # --- empty chunks -----------------------------------------------------------------------------------------------------

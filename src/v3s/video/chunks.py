@@ -168,4 +168,40 @@ def _asf(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
         place += size
 
 
-_WALKS = {"asf": _asf, "avi": _riff, "flv": _flv, "ivf": _ivf, "matroska": _ebml}
+def _gif(file: BinaryIO, end: int, stream_number: int) -> Iterator[int | None]:
+    """GIF: a head, then pictures (,) and extensions (!), each in parts that follow their sizes, and a mark of the end.
+
+    The mark may be missing. FFmpeg ends silently at what is neither.
+    """
+    _skip_colours(file, _take(file, 13)[10])
+    while kind := file.read(1).strip(b";"):
+        if kind not in (b",", b"!"):
+            raise _BrokenChainError
+        if kind == b",":
+            _skip_colours(file, _take(file, 9)[8])
+        _take(file, 1)
+        while size := _take(file, 1)[0]:
+            file.seek(size, os.SEEK_CUR)
+        yield None
+
+
+def _skip_colours(file: BinaryIO, flags: int) -> None:
+    file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, os.SEEK_CUR)
+
+
+_WALKS = {"asf": _asf, "avi": _riff, "flv": _flv, "gif": _gif, "ivf": _ivf, "matroska": _ebml}
+
+
+def ends_in_box(path: str | Path) -> bool:
+    """Whether an MP4 file ends within one of its boxes, each of a size and a name, and so has lost its end."""
+    with Path(path).open("rb") as file:
+        place, end = 0, os.fstat(file.fileno()).st_size
+        while place < end:
+            file.seek(place)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:], "big") if size == 1 else size or end - place
+            if size < 8:
+                return False
+            place += size
+        return place > end

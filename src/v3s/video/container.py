@@ -15,7 +15,8 @@ from av.video.stream import VideoStream
 
 from v3s.files.remote.address import RemoteError
 from v3s.files.remote.fetch import held
-from v3s.options import MissingPackageError
+from v3s.options import MissingPackageError, absence
+from v3s.video.chunks import ends_in_box
 
 MAX_PIXELS = 4096 * 4096
 """Largest frame that is decoded, in pixels: DCI 4K fits, and a small file cannot ask for gigabytes."""
@@ -145,7 +146,7 @@ def open_video(
     if os.path.isdir(path):
         raise VideoError(f"{path}: is a folder without numbered pictures; give a video, or a folder of frames", "open")
     if not os.path.isfile(path):
-        raise VideoError(f"{path}: {'is not a file' if os.path.exists(path) else 'does not exist'}", "open")
+        raise VideoError(f"{path}: {'is not a file' if os.path.exists(path) else absence(path)}", "open")
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path}: is an empty file", "open")
     stage: Stage = "open"
@@ -263,9 +264,11 @@ def _bare_format(path: str | Path) -> str | None:
 def _video_stream(container: InputContainer, path: str | Path, number: int | None) -> VideoStream:
     streams = _videos(container)
     chosen = best_stream(streams, path) if number is None else next((s for s in streams if s.index == number), None)
+    decoder = chosen.codec_context if chosen else None
+    if decoder is None and container.format.name.startswith("mov,") and ends_in_box(path):
+        raise VideoError(f"{path}: is damaged: the end of its header is missing; copy it again", "open")
     if chosen is None:
         raise VideoError(f"{path}: has no video stream", "open")
-    decoder = chosen.codec_context
     if decoder is None:
         raise VideoError(f"{path}: its video has a codec that FFmpeg cannot decode", "open")
     for other in container.streams:

@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from v3s.files.text import counted
 from v3s.video.chunks import walk_chunks
 from v3s.video.container import (
     BARE_FORMATS,
@@ -286,10 +287,15 @@ def _check_promise(seen: Pass, container: InputContainer, stream: VideoStream, t
         num_promised = _num_required(seen, container, stream, num_promised, tick)
         if _is_short(num_decoded, num_promised):
             failure = "demux", "frames are missing", None
+    elif failure is None and container.format.name == "gif":  # it promises no number
+        chain = walk_chunks(seen.path, "gif", stream.index, tick)
+        what = f"what follows frame {num_decoded - 1} is no part of a GIF, or is cut"
+        failure = ("demux", what, None) if chain and not chain.is_whole else None
     if failure:
         stage, reason, error = failure
-        counts = f"{num_decoded} of {num_promised} promised frames can be decoded"
-        raise VideoError(f"{seen.path}: is damaged: {reason}; {counts}", stage, num_decoded) from error
+        promised = f"{num_decoded} of {num_promised} promised frames"
+        counts = promised if num_promised > num_decoded else counted(num_decoded, "frame")
+        raise VideoError(f"{seen.path}: is damaged: {reason}; {counts} can be decoded", stage, num_decoded) from error
     if num_decoded == 0:
         raise VideoError(f"{seen.path}: has a video stream, but no frame of it can be decoded")
 
