@@ -207,10 +207,10 @@ def test_closed_streams(closed: tuple[int, ...], tmp_path: Path) -> None:
         "    with open(config.out, 'w') as file:\n"
         "        os.write(1, b'printed'), os.write(2, b'printed'), file.write('written')\n"
         "job.__annotations__ = check.check.__annotations__\ncheck.check = job\n"
-        f"raise SystemExit(main(['check', 'videos', '--out', {str(tmp_path / 'a.json')!r}]))"
+        f"raise SystemExit(main(['check', 'videos', '--out', {str(tmp_path / 'a.jsonl')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, (tmp_path / "a.json").read_text()) == (0, "written"), done.stderr
+    assert (done.returncode, (tmp_path / "a.jsonl").read_text()) == (0, "written"), done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")

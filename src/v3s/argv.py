@@ -174,8 +174,8 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
     end = words.index("--") if "--" in words else len(words)
     start = next((place for place, word in enumerate(words[:end]) if word.startswith("-")), end)
     raw: dict[str, RawValues] = {}
+    main = next((option for option in options if option.word), None)
     for word in (*words[:start], *words[end + 1 :]):
-        main = next((option for option in options if option.word), None)
         if main is None:
             raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
         raw.setdefault(main.field, []).append((main.word, word))
@@ -198,7 +198,8 @@ def parse_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, An
             hint = f"; the file is ./{word}" if Path(word).exists() else closest(name, named)
             raise UsageError(f"unknown option {name!r}{hint}")
         else:
-            raise UsageError(f"{word!r} does not belong to any option; put an option name before it")
+            hint = f"; {main.word} comes before the first option" if main else ""
+            raise UsageError(f"{word!r} does not belong to any option; put an option name before it{hint}")
         raw.setdefault(option.field, []).extend((name, part) for part in _parts(option, text))
     return {option.field: _value(option, raw[option.field]) for option in options if option.field in raw}
 

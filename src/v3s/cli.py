@@ -26,7 +26,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -156,7 +155,7 @@ def read_config(name: str, kind: type[Any], words: Sequence[str]) -> Any:
     if recipe == OWN and "out" not in values:  # before the recipe reads the videos
         raise argv.UsageError("--out is required")
     minutes = (values if recipe == OWN else from_words).get("minutes")  # in a file, they may be those of a former plan
-    if empty := [option.field for option in options if option.default is MISSING and values.get(option.field) == ""]:
+    if empty := [option.field for option in options if option.default != "" and values.get(option.field) == ""]:
         raise ValueError(f"{empty[0]} is empty; give what it names")  # as a path, it would be the current folder
     config = argv.build(kind, of_run | options_of_recipe(recipe, values, minutes) | values)
     if name == "pretrain" and ":" in config.backbone:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from v3s.data.lists.folder import folder_label, subset_folders
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, encoding_hint, locate
+from v3s.data.lists.listing import ListedVideo, Listing, Subset, class_order, locate, missing_hint
 from v3s.data.lists.spans import Bounds, outside
 from v3s.data.lists.splits import VideoList, list_located, read_splits
 from v3s.files.text import counted, short_repr
@@ -157,7 +157,7 @@ def _found(contents: Contents, listing: Listing, located: tuple[str | None, ...]
         raise VectorsError(
             f"{vectors.folder} has no vectors of {num_missing:,} of the {counted(len(located), 'entry')} of "
             f"{listing.title}, first: {first}; its paths are relative to {contents.root}; embed all of them "
-            f"(v3s embed --append){way_out}{encoding_hint(first)}"
+            f"(v3s embed --append){way_out}{missing_hint(first, contents.root)}"
         )
     return list_located(contents.root, listing, located)
 

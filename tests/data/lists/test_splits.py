@@ -1,9 +1,11 @@
 """The official lists of UCF101, HMDB51 and Kinetics-400 with complete, partial and renamed copies; invalid lists."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -332,6 +334,23 @@ def test_a_list_in_another_encoding_is_named_as_such(text: str, message: str, tm
     (data / "list.csv").write_bytes(text.encode("cp1252"))
     with pytest.raises(ValueError, match=message):
         list_videos(data / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (r"a\b.mp4,x", "; write / in the paths of the list, not \\"),
+        ("b.mp4;x", "; in a list a comma separates a label from its path, not a semicolon"),
+        (normalize("NFD", "ä.mp4"), "; a file is there whose name has the same letters in another form, Unicode's NFC"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said_where_it_can_be_seen(line: str, hint: str, tmp_path: Path) -> None:
+    data = make_files(tmp_path, ["b.mp4", "a/b.mp4", normalize("NFC", "ä.mp4")])  # on macOS both names lead to it
+    if os.path.lexists(data / line):
+        pytest.skip("this disk knows both forms")
+    for others in ("", "b.mp4\n"):
+        with pytest.raises(ValueError, match=re.escape(hint)):
+            list_videos(write(data / "list.csv", f"{others}{line}\n"))
 
 
 def test_classes_that_are_one_number_have_one_order() -> None:

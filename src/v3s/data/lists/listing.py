@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 from v3s.data.lists.folder import folder_label, video_files
 from v3s.data.lists.spans import Bounds
@@ -104,6 +105,25 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
 def encoding_hint(name: str) -> str:
     """What to do about a name of a list that is not UTF-8 text; empty if it is."""
     return "; the list is not UTF-8 text: save it as such (Excel: 'CSV UTF-8')" if _RAW_BYTE.search(name) else ""
+
+
+def missing_hint(name: str, root: Path) -> str:
+    """What may be wrong with a name of a list under which there is no file; empty if nothing can be seen.
+
+    Args:
+        name: As listed.
+        root: The folder that it is relative to.
+    """
+    if hint := encoding_hint(name):
+        return hint
+    if "\\" in name and os.sep == "/":
+        return "; write / in the paths of the list, not \\"
+    if ";" in name:
+        return "; in a list a comma separates a label from its path, not a semicolon"
+    for form in ("NFC", "NFD"):
+        if os.path.lexists(root / (other := normalize(form, name))) and other != name:
+            return f"; a file is there whose name has the same letters in another form, Unicode's {form}: rename it"
+    return ""
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:

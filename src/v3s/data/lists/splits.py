@@ -18,7 +18,16 @@ from v3s.data.lists.folder import (
 from v3s.data.lists.hmdb51 import read_hmdb51
 from v3s.data.lists.kinetics import SUBSET_FILES, read_kinetics
 from v3s.data.lists.listfile import read_list
-from v3s.data.lists.listing import FolderEntries, ListedVideo, Listing, Subset, class_order, encoding_hint, locate
+from v3s.data.lists.listing import (
+    FolderEntries,
+    ListedVideo,
+    Listing,
+    Subset,
+    class_order,
+    encoding_hint,
+    locate,
+    missing_hint,
+)
 from v3s.data.lists.pattern import is_pattern, read_pattern
 from v3s.data.lists.remote import local_data, mirror_listed
 from v3s.data.lists.spans import WHOLE_VIDEOS, Bounds, SpanOptions, check_overlaps, span_name
@@ -145,13 +154,13 @@ def list_located(
     paths, labels, bounds = _once(root, located, listing)
     num_missing = located.count(None)
     num_repeated = len(located) - num_missing - len(paths)
-    skipped = [listing.skipped, f"{num_repeated:,} entries that name a video again" if num_repeated else ""]
+    repeated = f"{counted(num_repeated, 'entry')} of videos that are listed before" if num_repeated else ""
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     in_classes = f"in {counted(len(classes), 'class')}" if classes else "without labels"
     source = f"{listing.title}: {counted(len(paths), 'span' if bounds else 'video')} {in_classes}"
     source += f"; {counted(num_missing, 'more listed video')} missing" if num_missing else ""
-    texts = source, num_missing, listing.stays_inside, ", ".join(filter(None, skipped))
+    texts = source, num_missing, listing.stays_inside, ", ".join(filter(None, [listing.skipped, repeated]))
     return VideoList(root, paths, labels, classes, *texts, bounds, spans)
 
 
@@ -303,12 +312,12 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
         return (
             f"{num_missing:,} of {len(located):,} videos of {listing.title} {verb(num_missing, 'are')} missing "
             f"under {root}, first: {first}; "
-            f"give --allow-missing to use the {len(located) - num_missing:,} that exist{encoding_hint(first)}"
+            f"give --allow-missing to use the {len(located) - num_missing:,} that exist{missing_hint(first, root)}"
         )
     seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""
     return (
         f"no video of {listing.title} ({len(located):,} listed) is under {root}: looked for {first}{seen}; "
-        f"give the folder that the listed paths are relative to{encoding_hint(first)}"
+        f"give the folder that the listed paths are relative to{missing_hint(first, root)}"
     )
 
 
