@@ -66,9 +66,11 @@ def test_several_unknown_variables_are_refused(tmp_path: Path) -> None:
     [
         (np.ones((4, 6)), r"contains float64 of shape \(4, 6\); expected numbers of shape \(P, 5\)"),
         (np.array([[1, 2, 2, 1, 1]]), r"column 3 same \(1\) or not \(0\)"),
-        (np.array([[0, 2, 1, 1, 1]]), r"sample numbers from 1"),
-        (np.array([[1, 2.5, 1, 1, 1]]), r"sample numbers from 1"),
-        (np.array([[1, np.nan, 1, 1, 1]]), r"sample numbers from 1"),
+        (np.array([[0, 2, 1, 1, 1]]), r"sample numbers, 1 to 9999"),
+        (np.array([[1, 2.5, 1, 1, 1]]), r"sample numbers, 1 to 9999"),
+        (np.array([[1, np.nan, 1, 1, 1]]), r"sample numbers, 1 to 9999"),
+        (np.array([[1, np.inf, 1, 1, 1]]), r"sample numbers, 1 to 9999"),
+        (np.zeros((0, 5)), r"contains float64 of shape \(0, 5\); expected numbers of shape"),
     ],
 )
 def test_arrays_without_pairs_are_refused(tmp_path: Path, array: np.ndarray[Any, Any], message: str) -> None:

@@ -34,13 +34,14 @@ def read_aslan_pairs(path: str | Path) -> list[VideoPair]:
         ValueError: the file is not a MATLAB file, it is unclear which array to read, or the array is not a pair list.
     """
     array = _single_array(Path(path))
-    if array.ndim not in (2, 3) or array.shape[1] != _NUM_COLUMNS or array.dtype.kind not in "iuf":
+    if array.ndim not in (2, 3) or array.shape[1] != _NUM_COLUMNS or not array.size or array.dtype.kind not in "iuf":
         raise ValueError(
             f"{path}: contains {array.dtype} of shape {array.shape}; expected numbers of shape (P, 5) or (P, 5, folds)"
         )
     array = array.reshape(len(array), _NUM_COLUMNS, -1)
-    if (array != array.round()).any() or (array[:, :2] < 1).any() or not np.isin(array[:, 2], (0, 1)).all():
-        raise ValueError(f"{path}: columns 1 and 2 must be sample numbers from 1 up, column 3 same (1) or not (0)")
+    samples, same = array[:, :2], array[:, 2]
+    if (array != array.round()).any() or ((samples < 1) | (samples > 9999)).any() or not np.isin(same, (0, 1)).all():
+        raise ValueError(f"{path}: columns 1 and 2 must be sample numbers, 1 to 9999, column 3 same (1) or not (0)")
     return [
         VideoPair(f"{int(row[0]):04d}", f"{int(row[1]):04d}", bool(row[2]), fold)
         for fold in range(array.shape[2])

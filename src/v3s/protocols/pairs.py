@@ -68,7 +68,7 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
     """Read pairs from a CSV file with the header ``a,b,same,fold``: two names, 0 or 1, an integer.
 
     Raises:
-        ValueError: the header differs, a line is invalid, or there are no pairs; the message gives the line.
+        ValueError: the header differs, a line is invalid, there are no pairs, or one is listed as the same and as not.
     """
     reader = csv.reader(read_lines(Path(path)))
     try:
@@ -80,6 +80,10 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
         raise ValueError(f"{path}: not a CSV file ({error})") from error
     if not pairs:
         raise ValueError(f"{path}: contains no pairs; add lines such as 'left.mp4,right.mp4,1,0' below the header")
+    known: dict[frozenset[str], bool] = {}
+    for pair in pairs:
+        if known.setdefault(frozenset((pair.a, pair.b)), pair.same) != pair.same:
+            raise ValueError(f"{path}: {pair.a} and {pair.b} are listed as the same and as not; keep one line of them")
     return pairs
 
 

@@ -274,9 +274,9 @@ def _read_list(path: str, root: Path) -> list[VideoPair]:
     require_regular(path)
     if not Path(path).exists():
         raise ValueError(f"pairs {path}: no such file; give ASLAN's .mat file or a .csv file")
-    if Path(path).suffix == ".mat":
+    if Path(path).suffix.lower() == ".mat":
         return locate_samples(read_aslan_pairs(path), root)
-    if Path(path).suffix == ".csv":
+    if Path(path).suffix.lower() == ".csv":
         return read_pairs_csv(path)
     raise ValueError(f"pairs {path}: unknown file type; give a .mat file (ASLAN) or a .csv file (a, b, same, fold)")
 
