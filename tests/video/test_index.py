@@ -181,6 +181,9 @@ def test_a_header_that_is_cut_is_named_as_such(num_bytes: int, tmp_path: Path) -
     (tmp_path / "a.mp4").write_bytes(content[: content.index(b"moov") + num_bytes])
     with pytest.raises(VideoError, match=r"a\.mp4: is damaged: the end of its header is missing; copy it again"):
         index_video(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").write_bytes(content[: len(content) // 2])  # its header comes last
+    with pytest.raises(VideoError, match=r"a\.mp4: is not a video, or is damaged: the end of the file is missing"):
+        index_video(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", "avi"), ("libx264", "mp4")])

@@ -193,7 +193,7 @@ _WALKS = {"asf": _asf, "avi": _riff, "flv": _flv, "gif": _gif, "ivf": _ivf, "mat
 
 
 def ends_in_box(path: str | Path) -> bool:
-    """Whether an MP4 file ends within one of its boxes, each of a size and a name, and so has lost its end."""
+    """Whether a file is MP4 and ends within one of its boxes, each of a size and a name, so that its end is missing."""
     with Path(path).open("rb") as file:
         place, end = 0, os.fstat(file.fileno()).st_size
         while place < end:
@@ -201,7 +201,7 @@ def ends_in_box(path: str | Path) -> bool:
             head = file.read(16)
             size = int.from_bytes(head[:4], "big")
             size = int.from_bytes(head[8:], "big") if size == 1 else size or end - place
-            if size < 8:
+            if size < 8 or (place == 0 and head[4:8] != b"ftyp"):
                 return False
             place += size
         return place > end

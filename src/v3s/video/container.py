@@ -164,7 +164,8 @@ def open_video(
     except RemoteError as error:
         raise VideoError(f"{path}: {error}", "open") from error
     except Exception as error:
-        raise VideoError(f"{path}: is not a video, or is damaged: {reason_of(error)}", stage) from error
+        reason = "the end of the file is missing" if stage == "open" and ends_in_box(path) else reason_of(error)
+        raise VideoError(f"{path}: is not a video, or is damaged: {reason}", stage) from error
 
 
 def first_palette(container: InputContainer, stream: VideoStream) -> PacketSideData | None:
