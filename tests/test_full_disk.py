@@ -1,4 +1,4 @@
-"""Every command on a full disk, and with outputs where none can be: one line that is true, what it advises works."""
+"""Every command on a full disk, where no output can be, or where others write: one true line; what it advises works."""
 
 import shutil
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from rich.console import Console
 from v3s.backbones import BACKBONES
 from v3s.cli import main
 from v3s.commands.reproduce import SCALES
+from v3s.files import lock
 from v3s.vectors.embed import EmbedConfig, embed
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
@@ -40,6 +41,7 @@ COMMANDS = {
     "retrieve page": f"retrieve {{labelled}} {RANDOM} --page={{out}}/retrieve.html",
     "similarity": f"similarity {{labelled}} {RANDOM} --num-folds=2 --pairs-per-fold=8 --out={{out}}/similarity.json",
     "explain": "explain {video} --backbone={run} --out={out}",
+    "compare": "compare {labelled} --backbones {run} --workers=0 --device=cpu --out={out}",
     "speediness": "speediness {video} --backbone={run} --out={out}/page.html",
     "embed": f"{EMBED} --append",
     "embed npy": f"{EMBED} --export=npy",
@@ -51,10 +53,16 @@ COMMANDS = {
     "search": f"{SEARCH} --out={{out}}/hits.json",
     "search page": f"{SEARCH} --clips={{out}}/clips --page={{out}}/hits.html",
     "search clips": f"{SEARCH} --clips={{out}}/clips",
+    "explore": "explore {vectors} --out={out}",
+    "export": "export {run} --out={out}",
     "demo": "demo {videos} --epochs=1 --workers=0 --device=cpu --out={out}",
     "reproduce": "reproduce table3 --data={labelled} --scale=tiny --rows=ss --workers=0 --device=cpu --out={out}",
 }
 """Command lines; {out} is a folder that does not exist yet, except for those of vectors in `BEFORE`."""
+
+FOLDERS = ("prepare", "pretrain", "finetune", "convert", "probe save", "compare", "embed", "merge", "search clips",
+           "explore", "export")  # fmt: skip
+"""Those that fill a folder, and nobody else meanwhile."""
 
 BEFORE = {"append": "half1", "index": "vectors"}
 LIMITS = dict.fromkeys(
@@ -65,6 +73,7 @@ KEPT = {
     "prepare": {"store.json", "unfinished", "shards"},
     "pretrain": {"config.yaml", "manifest.json", "videos.jsonl", "train.log"},
     "finetune": {"config.yaml", "manifest.json", "videos.jsonl", "train.log"},
+    "compare": {"rows"},
     "embed csv": {"vectors.json", "videos.jsonl", "shard-00000.safetensors", "shard-00001.safetensors"},
     "embed parquet": {"vectors.json", "videos.jsonl", "shard-00000.safetensors", "shard-00001.safetensors"},
     "demo": {"demo.json"},
@@ -136,6 +145,24 @@ def test_full_disk(
     assert left == before | KEPT.get(name, set())
     assert out.exists() == bool(left)
     assert main([*words, "--resume"] if name in RESUMED else words) == 0
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_another_process_fills_in_between(
+    name: str, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What a folder contains is checked once nobody else can write to it."""
+
+    def fill_first(folder: Path) -> int:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine").touch()
+        return acquire(folder)
+
+    acquire = lock._acquire
+    monkeypatch.setattr(lock, "_acquire", fill_first)
+    assert f"{tmp_path / 'out'}" in error_of(words_of(name, tmp_path / "out", places), capsys)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["mine"]
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in BEFORE])  # the others need their output

@@ -88,7 +88,7 @@ def test_of_fifty_starts_one_wins(tmp_path: Path) -> None:
 def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     with only_writer(tmp_path / "new/run"):
         assert (tmp_path / "new/run" / LOCK).exists()
-    assert not (tmp_path / "new/run").exists()
+    assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     with only_writer(tmp_path / "old"):
         (tmp_path / "old/work").touch()

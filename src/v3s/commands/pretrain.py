@@ -182,11 +182,11 @@ def pretrain(
     launched = launched_processes()
     compute = choose_compute(config.device, config.precision, local_rank=launched.local_rank)
     console = (console or Console()) if launched.is_first else Console(quiet=True)
-    refuse_other_kind(Path(config.out), "pretrained")
     callbacks = (*callbacks, *loggers(config, Path(config.out)))
     lock = only_writer(Path(config.out)) if launched.is_first else nullcontext()
     with lock, process_group(launched, compute.device) as processes:
         if processes.is_first:
+            refuse_other_kind(Path(config.out), "pretrained")
             check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_pretraining(config, backbone=backbone, compute=compute, processes=processes, console=console)
         with says_how_to_resume("pretrain", config.out, console):

@@ -79,8 +79,8 @@ def explore(config: ExploreConfig, *, console: Console | None = None) -> Path:
         SaveError: a file cannot be written; what was there before is unchanged.
     """
     console, folder = console or Console(), Path(config.out)
-    _check_folder(folder, config.overwrite)
     with only_writer(folder):
+        _check_folder(folder, config.overwrite)
         collection = open_vectors(config.vectors)
         vectors, table = matrix_of(collection), table_of(collection)
         if config.map == "tsne" and len(vectors) > MOST_FOR_TSNE:

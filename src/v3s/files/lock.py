@@ -7,7 +7,7 @@ import platform
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the folder is created if it does not exist.
 
     The lock belongs to the process, not to its children, and the system releases it when the process ends for any
-    reason: a lock file left after ``kill -9`` blocks nobody. A folder that was created and is still empty is removed.
+    reason: a lock file left after ``kill -9`` blocks nobody. Folders that were created and are still empty are removed.
 
     Raises:
         FolderInUseError: another process holds the lock.
@@ -51,7 +51,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         with _by_filelock(folder):
             yield
         return
-    is_new = not folder.exists()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     descriptor = _acquire(folder)
     try:
         owner = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -65,8 +65,9 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         _held.discard(folder.resolve())
         (folder / LOCK).unlink(missing_ok=True)
-        if is_new and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        with suppress(OSError):  # what is not empty stays
+            for each in made:
+                each.rmdir()
         os.close(descriptor)
 
 

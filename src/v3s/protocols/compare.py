@@ -84,10 +84,10 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> Compari
             part of the videos is empty or has no labels, or a network's output contains NaN or infinity.
     """
     console, folder = console or Console(), Path(config.out)
-    require_own(folder / f"{_NAME}.json", _ROWS, _SPLIT, command="v3s compare")
     names = _with_random(config.backbones)
-    _check_different(config, sorted(names, key=lambda name: name not in config.backbones))  # what was given, first
     with only_writer(folder):
+        require_own(folder / f"{_NAME}.json", _ROWS, _SPLIT, command="v3s compare")
+        _check_different(config, sorted(names, key=lambda name: name not in config.backbones))  # what was given, first
         measured = [_measure(config, name, folder, console, is_first=name == names[0]) for name in names]
         parts, rows = measured[0][0], tuple(row for _, row in measured)
         for name, (other, _) in zip(names, measured, strict=True):

@@ -169,9 +169,9 @@ def finetune(
     Source: paper section 4.3.
     """
     console = console or Console()
-    refuse_other_kind(Path(config.out), "recognizer")
     callbacks = (*callbacks, *loggers(config, Path(config.out)))
     with only_writer(Path(config.out)):
+        refuse_other_kind(Path(config.out), "recognizer")
         check_out(config.out, resume=config.resume, overwrite=config.overwrite)
         job = set_up_finetuning(config, console)
         with says_how_to_resume("finetune", config.out, console):

@@ -157,7 +157,6 @@ def save_linear(
     Raises:
         ValueError: the folder contains something else, or the network is not that of the vectors.
     """
-    require_own_folder(folder)
     if source.fingerprint != space.weights:
         raise CheckpointError(
             f"{source.name} has other weights ({source.fingerprint[:12]}) than the network of the vectors "
@@ -166,6 +165,7 @@ def save_linear(
     layer = fit_linear(vectors, labels, c, len(classes))
     calibration = calibrate_linear(vectors, labels, c, len(classes), groups=groups, seed=seed, noun=noun)
     with only_writer(folder):
+        require_own_folder(folder)
         save_recognizer(
             folder,
             source.backbone,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from v3s.files.lock import is_free
+from v3s.files.lock import is_free, only_writer
 from v3s.files.times import time_text
 from v3s.files.writing import SaveError, write_atomically, write_json
 from v3s.pages.images import encode_mp4
@@ -37,18 +37,20 @@ def cutouts_if_saved(folder: Path) -> Iterator[None]:
     """A context that removes its clips again if a file cannot be written: the same search then finds no others.
 
     Args:
-        folder: where the clips are written, see `check_cutouts`.
+        folder: where the clips are written, by no other process meanwhile.
+
+    Raises:
+        ValueError: see `check_cutouts`.
+        FolderInUseError: another process writes clips there.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        yield
-    except SaveError:
-        for path in (*folder.glob("*.mp4"), folder / _MARK):
-            path.unlink(missing_ok=True)
-        for made in missing:
-            if made.is_dir() and not any(made.iterdir()):
-                made.rmdir()
-        raise
+    with only_writer(folder):
+        check_cutouts(folder)
+        try:
+            yield
+        except SaveError:
+            for path in (*folder.glob("*.mp4"), folder / _MARK):
+                path.unlink(missing_ok=True)
+            raise
 
 
 def cutout_name(rank: int, count: int, moment: Moment) -> str:
