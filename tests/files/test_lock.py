@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from v3s.files.lock import LOCK, FolderInUseError, only_writer
+from v3s.files.writing import SaveError
 
 
 def in_child(work: Callable[[], str]) -> tuple[int, int]:
@@ -93,6 +94,11 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     with only_writer(tmp_path / "old"):
         (tmp_path / "old/work").touch()
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["work"]
+
+
+def test_a_place_where_nothing_can_be_made_is_named() -> None:
+    with pytest.raises(SaveError, match="/proc/run cannot be written: "):
+        only_writer(Path("/proc/run")).__enter__()
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from tests.serve.conftest import NAMES, Open
 from v3s.data.groups import GroupOptions
 from v3s.data.lists.splits import list_videos
 from v3s.files.lock import only_writer
-from v3s.files.writing import append_line, cut_torn_line
+from v3s.files.writing import SaveError, append_line, cut_torn_line
 from v3s.serve import marks as marks_module
 from v3s.serve.catalogue import read_catalogue
 from v3s.serve.learning import train_probe
@@ -271,6 +274,21 @@ def test_another_process_that_holds_the_file_is_named(files: Path, monkeypatch: 
     process.join()
     marks.give([0], "a")
     assert given(marks) == {0: "a"}
+
+
+def test_labels_are_shown_where_none_can_be_written(
+    files: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """A read-only or full disk is no reason not to look at a collection."""
+    with_classes(files, "a").give([0], "a")
+    with full_disk(0):
+        marks = marks_of(files)
+        assert given(marks) == {0: "a"}
+        assert re.fullmatch("labels are shown, but none can be given: .*lock cannot be written: .*", marks.notice)
+        with pytest.raises(SaveError, match="lock cannot be written"):
+            marks.give([1], "a")
+    marks.give([1], "a")
+    assert given(marks_of(files)) == {0: "a", 1: "a"}
 
 
 @pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "a\x00", "\x1b[31m", "a" * 101, "\ud800"])

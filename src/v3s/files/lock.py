@@ -44,6 +44,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         FolderInUseError: another process holds the lock.
         ValueError: ``folder`` is a file.
+        SaveError: nothing can be written there.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder")
@@ -52,7 +53,10 @@ def only_writer(folder: Path) -> Iterator[None]:
             yield
         return
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    descriptor = _acquire(folder)
+    try:
+        descriptor = _acquire(folder)
+    except OSError as error:
+        raise SaveError(f"{error.filename} cannot be written: {error.strerror}") from error
     try:
         owner = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         try:

@@ -26,7 +26,7 @@ from v3s.data.store_folder import names_in_list
 from v3s.files.lock import FolderInUseError, only_writer
 from v3s.files.reading import parse_as, read_bytes
 from v3s.files.text import as_cell, as_text
-from v3s.files.writing import CheckpointError, append_line, cut_torn_line, free_name
+from v3s.files.writing import CheckpointError, SaveError, append_line, cut_torn_line, free_name
 from v3s.serve.catalogue import Catalogue
 from v3s.vectors.description import VectorsError
 from v3s.vectors.labels import GIVEN
@@ -85,7 +85,8 @@ class Marks:
         classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
-        notice: a word about a half line that was cut off, or about a list that others changed, else empty.
+        notice: a word about a half line that was cut off, a list that others changed, or a disk that nothing can be
+            written to, else empty.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -99,13 +100,19 @@ class Marks:
         self._num_read = 0  # bytes
         self._written: tuple[int, int, int] | None = None  # the stamp of the list as this process wrote it
         if (self.folder / LOG).exists() or self.list_file.exists():
-            with self._alone():
-                if (self.folder / LOG).exists() and (dropped := cut_torn_line(self.folder / LOG)):
-                    self.notice = (
-                        f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
-                    )
+            try:
+                self._mend()
+            except SaveError as error:  # a collection on a read-only or full disk can be looked at
                 self._read()
-                self._replace_list()
+                self.notice = f"labels are shown, but none can be given: {error}"
+
+    def _mend(self) -> None:
+        """Bring the files of a process that was killed, or that others changed, into one state."""
+        with self._alone():
+            if (self.folder / LOG).exists() and (dropped := cut_torn_line(self.folder / LOG)):
+                self.notice = f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
+            self._read()
+            self._replace_list()
 
     @property
     def list_file(self) -> Path:
