@@ -316,6 +316,12 @@ def test_disk_too_small_is_refused_before_work_starts(
     monkeypatch.undo()
     run(small_videos, tmp_path / "store", pixel_format="jpeg", short_side=32)  # as it advises
     assert len(open_store(tmp_path / "store").files) == 16
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**6, 0, 10**6))
+    with pytest.raises(
+        ValueError, match=r"the disk has only 1\.\d MB free once the old store is removed; free some, or"
+    ):
+        run(small_videos, tmp_path / "store", overwrite=True)
+    assert len(open_store(tmp_path / "store").files) == 16, "the old store was removed for one that does not fit"
 
 
 def test_disk_that_fills_up_is_not_the_videos_fault(

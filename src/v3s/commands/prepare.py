@@ -107,9 +107,11 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         say(console, "a store holds whole files; give --segment, --fps or a list of spans to the commands that use it")
     folder = Path(config.out)
     with only_writer(folder):
+        paths = tuple(dict.fromkeys(listed.paths))
+        if replaces := config.overwrite and is_store(folder):
+            _check_space(folder, listed.root, paths, config, console)  # before the old store is removed
         store = _open_or_make(folder, _settings(config, listed), overwrite=config.overwrite)
         _remove_leftovers(store)
-        paths = tuple(dict.fromkeys(listed.paths))
         missing = [path for path in paths if store.is_missing(path)]
         store = _take_new_dates(store, missing, console)
         wanted = [path for path in missing if store.is_missing(path)]
@@ -118,7 +120,8 @@ def prepare(config: PrepareConfig, *, console: Console | None = None) -> Store:
         stored = f"{len(paths) - len(wanted):,} are already stored{by_content}"
         say(console, f"{listed.description}; {stored}")
         if wanted:
-            _check_space(folder, listed.root, wanted, config, console)
+            if not replaces:
+                _check_space(folder, listed.root, wanted, config, console)
             (folder / UNFINISHED).touch()
             masked = replace(config, mask=listed.spans.mask)  # its picture has been read
             _write_all(folder, listed.root, wanted, masked, store.next_shard, console)
@@ -199,12 +202,14 @@ def _check_space(folder: Path, root: Path, paths: Sequence[str], config: Prepare
     """Check before decoding that the disk has enough space, estimated from the headers of the files."""
     opened = paths[:: max(1, len(paths) // NUM_OPENED)]
     needed = sum(_estimated_bytes(root / path, config) for path in opened) * len(paths) / len(opened)
-    free = shutil.disk_usage(folder).free
+    replaced = sum(file.stat().st_size for file in (folder / SHARDS).glob("*")) if config.overwrite else 0
+    free = shutil.disk_usage(folder).free + replaced
     say(console, f"{counted(len(paths), 'video')} to decode, about {size_text(needed)}")
     if needed > free:
         raise ValueError(
             f"{folder}: the frames of {counted(len(paths), 'video')} "
-            f"take about {size_text(needed)}, but the disk has only {size_text(free)} free; free some, or choose a "
+            f"take about {size_text(needed)}, but the disk has only {size_text(free)} free"
+            f"{' once the old store is removed' * bool(replaced)}; free some, or choose a "
             "smaller --short-side, or --pixel-format jpeg"
         )
 
