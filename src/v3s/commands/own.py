@@ -46,7 +46,7 @@ _FEWEST_VALIDATION = 20
 _MOST_VALIDATION_SHARE = 0.2
 _VALIDATION_CLIPS = 400
 _SECONDS_MEASURED, _CLIPS_READ = 2.0, 64
-_FASTER = 1.1  # than in bf16: a CPU must be in fp32, so that noise does not choose
+_FASTER = 1.1  # in fp32 than in bf16: a smaller difference may be noise
 
 
 class Choice(NamedTuple):
@@ -223,7 +223,7 @@ def _validation(num_videos: int, given: int | None) -> Iterator[Choice]:
 def _speed_and_budget(
     scan: Scan, config: PretrainConfig, compute: Compute, given: Mapping[str, Any], minutes: float | None
 ) -> Iterator[Choice]:
-    """The precision, if the CPU is faster in another one, and the number of epochs, from the speed of this machine."""
+    """The precision, if this CPU is faster in fp32 than in bf16, and the epochs, from the speed of this machine."""
     table = scan.usable_table
     in_reading, workers, batch = _reading(table, config, compute)
     in_training = _training(batch, config, compute)
@@ -265,15 +265,10 @@ def _reading(
     table: IndexTable, config: PretrainConfig, compute: Compute
 ) -> tuple[float, int, tuple[torch.Tensor, torch.Tensor]]:
     """Clips per second of reading, the processes that read, and a batch."""
-    stored, sampling = isinstance(table.source(0), StoredVideo), config.sampling()
+    stored = isinstance(table.source(0), StoredVideo)
     workers = max(1, divide_cores(config.workers, compute.device, training=True, stored=stored))
-    clips = PretextClips(
-        table,
-        TASKS[config.task],
-        replace(sampling, trim_bars=False),
-        seed=config.seed,
-        together=config.clips_together,
-    )
+    sampling, task = replace(config.sampling(), trim_bars=False), TASKS[config.task]
+    clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     numbers = np.linspace(0, len(table) - 1, _CLIPS_READ).astype(int).tolist()
     read = [clips[0, numbers[0]]]  # the first one loads what reads and warps
     began = time.perf_counter()
