@@ -346,6 +346,15 @@ def test_a_recognizer_is_read_back(tmp_path: Path, small_videos: Path) -> None:
     assert "v3s.load_recognizer" in (folder / "README.md").read_text()
 
 
+def test_the_card_calls_spans_spans(tmp_path: Path) -> None:
+    run = write_recognizer(tmp_path / "run", average="logits", feature=Feature("conv4", "max"))
+    description = json.loads((run / "config.json").read_text())
+    description["results"] |= {"num_train": 29, "noun": "span"}
+    (run / "config.json").write_text(json.dumps(description))
+    text = (export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET) / "README.md").read_text()
+    assert "| spans | number |" in text.split("## What it was trained on")[1]
+
+
 def test_a_card_of_files_that_lie(tmp_path: Path) -> None:
     """What a run's files say is shown only where it is of the right kind."""
     run = write_recognizer(tmp_path / "run")

@@ -179,6 +179,11 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     assert sentence in text
     assert re.search(r"class\W+spans\W+share", text)
     assert "videos" not in text
+    advice = "the recognizer learned from spans, but here each whole video gets one answer"
+    assert advice not in text
+    whole = replace(config, recognizer=str(tmp_path / "saved"), out=str(tmp_path / "whole.csv"))
+    assert advice in printed(whole)[1]
+    assert advice not in printed(replace(whole, segment=0.4))[1]
 
 
 def test_a_threshold_that_no_probability_is_below_is_said(config: PredictConfig) -> None:

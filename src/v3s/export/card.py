@@ -54,11 +54,12 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
     of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
     num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
     videos = record.videos or ({"for training": num_train} if num_train else {})
+    noun = "video" if record.videos else str(trained.results.get("noun", "video"))
     recipe = _table(("option", "value"), record.recipe.items())
     sections = {
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
-        "What it was trained on": _table(("videos", "number"), videos.items()) or of_training,
+        "What it was trained on": _table((f"{noun}s", "number"), videos.items()) or of_training,
         "How it was trained": (recipe and recipe + _kept(model, record)) or _linear(model) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),
@@ -257,11 +258,11 @@ def _reading(model: Model) -> str:
     height, width = view.resized(1, 1)  # of frames of any size: no model that can be exported keeps their shape
     rate = "consecutive frames" if view.fps is None else f"frames, those nearest to {view.fps:g} instants per second"
     return (
-        f"A clip is {view.clip_frames} {rate}. {view.num_clips} clips start evenly spaced over the video; one that "
-        f"is shorter than a clip repeats its last frame. A frame is resized to {height:g} pixels high and "
-        f"{width:g} wide, and its centre, {view.clip_size} x {view.clip_size}, is cut out, in one step: every pixel of "
-        "a clip averages up to 4 x 4 bilinear samples of the planes of the video, which then become RGB. Another way "
-        "to resize changes the outputs a little."
+        f"A clip is {view.clip_frames} {rate}. {view.num_clips} clips start evenly spaced over the video, or over the "
+        "span that is asked for; one that is shorter than a clip repeats its last frame. A frame is resized to "
+        f"{height:g} pixels high and {width:g} wide, and its centre, {view.clip_size} x {view.clip_size}, is cut out, "
+        "in one step: every pixel of a clip averages up to 4 x 4 bilinear samples of the planes of the video, which "
+        "then become RGB. Another way to resize changes the outputs a little."
     )
 
 

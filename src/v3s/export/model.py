@@ -122,5 +122,9 @@ def _without_names(trained: Trained) -> Trained:
     started = trained.init and replace(trained.init, weights="")
     if started and not re.fullmatch("[0-9a-f]{64}", started.fingerprint):
         started = None
-    numbers = {name: value for name, value in trained.results.items() if isinstance(value, int | float)}
-    return replace(trained, init=started, converted_from=None, results=numbers)
+    results = {
+        name: value
+        for name, value in trained.results.items()
+        if isinstance(value, int | float) or (name, value) == ("noun", "span")
+    }
+    return replace(trained, init=started, converted_from=None, results=results)

@@ -149,6 +149,12 @@ def _of_videos(
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
     scan = usable_videos(config.list_videos(seen), min_frames=1, console=console, workers=config.workers)
+    if classifier.calibration and classifier.calibration.noun == "span" and not scan.videos.bounds:
+        say(
+            console,
+            "the recognizer learned from spans, but here each whole video gets one answer; to get one for each span, "
+            "give --segment SECONDS, about the length of the spans that were labelled",
+        )
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     report_padded({f"{scan.videos.noun}s": table}, view, console)
