@@ -274,6 +274,19 @@ def test_many_videos_are_refused_at_once(suffix: str, number: int, tmp_path: Pat
     assert time.process_time() - started < 1.0
 
 
+def test_a_file_that_the_system_does_not_give_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was opened again to see whether its end is missing, and that error stopped the reading of all others."""
+    (tmp_path / "a.mp4").write_bytes(b"a video that somebody deletes")
+
+    def delete(*arguments: object, **options: object) -> None:
+        (tmp_path / "a.mp4").unlink()
+        raise av.FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(av, "open", delete)
+    with pytest.raises(VideoError, match=r"a\.mp4: cannot be read: No such file"), open_video(tmp_path / "a.mp4"):
+        pass
+
+
 # --- what a failure says ----------------------------------------------------------------------------------------------
 
 

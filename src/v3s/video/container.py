@@ -164,8 +164,10 @@ def open_video(
     except RemoteError as error:
         raise VideoError(f"{path}: {error}", "open") from error
     except Exception as error:
-        reason = "the end of the file is missing" if stage == "open" and ends_in_box(path) else reason_of(error)
-        raise VideoError(f"{path}: is not a video, or is damaged: {reason}", stage) from error
+        is_cut = stage == "open" and isinstance(error, av.InvalidDataError) and ends_in_box(path)
+        reason = "the end of the file is missing" if is_cut else reason_of(error)
+        what = "cannot be read" if stage == "open" and isinstance(error, OSError) else "is not a video, or is damaged"
+        raise VideoError(f"{path}: {what}: {reason}", stage) from error
 
 
 def first_palette(container: InputContainer, stream: VideoStream) -> PacketSideData | None:
