@@ -1,6 +1,7 @@
 """Stored vectors in place of videos and a network: the same figures, labels from lists, and what cannot serve."""
 
 import io
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from v3s.protocols.similarity import SimilarityConfig, similarity
 from v3s.vectors.collection import open_vectors, shard_path
 from v3s.vectors.description import VectorsError
 from v3s.vectors.embed import EmbedConfig, embed
-from v3s.vectors.labels import Contents, join, list_labelled
+from v3s.vectors.labels import GIVEN, Contents, join, list_labelled
 from v3s.vectors.merge import MergeConfig, merge
 
 QUIET = Console(quiet=True)
@@ -316,6 +317,16 @@ def test_spans_of_unknown_files_are_refused_or_left_out(folder: Path, stored: Pa
     (tmp_path / "labels.csv").write_text("x.mp4,a\ny.mp4,b\n")
     with pytest.raises(VectorsError, match=r"has no vectors of 2 of the 2 entries of list [^;]*; [^;]*; embed all"):
         of_store(stored, data=str(tmp_path / "labels.csv"), allow_missing=True)
+
+
+def test_labels_of_the_page_from_before_the_videos_were_moved_are_told_what_helps(stored: Path, tmp_path: Path) -> None:
+    vectors = Path(shutil.copytree(stored, tmp_path / "vectors"))
+    given = vectors.joinpath(*GIVEN)
+    given.parent.mkdir()
+    given.write_text("/old/place/a.mp4,a\n/old/place/b.mp4,b\n")
+    remedy = f"first: /old/place/a.mp4; start v3s serve {vectors} once: it writes the list again with the new paths"
+    with pytest.raises(VectorsError, match=f"{re.escape(remedy)}$"):
+        of_store(vectors, data=str(given))
 
 
 def test_a_video_that_could_not_be_embedded_is_skipped_and_said(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.serve.conftest import NAMES, Open
 from v3s.data.groups import GroupOptions
+from v3s.data.lists.listfile import write_spans
 from v3s.data.lists.splits import list_videos
 from v3s.files.lock import only_writer
 from v3s.files.writing import SaveError, append_line, cut_torn_line
@@ -159,6 +160,17 @@ def test_a_list_with_labels_of_others_is_kept(files: Path) -> None:
     (folder / LOG).unlink()
     assert "labels-2.csv" in marks_of(files).notice
     assert (folder / "labels-2.csv").read_text() == listed
+
+
+def test_a_list_from_before_the_videos_were_moved_is_written_again(files: Path, avi_videos: Path) -> None:
+    marks = with_classes(files, "walk")
+    marks.give(range(len(NAMES)), "walk")
+    listed, kept = marks.list_file.read_bytes(), files / FOLDER / "labels-1.csv"
+    for old, label, is_kept in (("/old", "walk", False), ('"else", where', "walk", False), ("/old", "run", True)):
+        moved = (str(Path(old) / os.path.relpath(path, avi_videos)) for path in list_videos(marks.list_file).paths)
+        write_spans(marks.list_file, [(path, (0.0, None), label) for path in list(moved)])
+        assert ("labels-1.csv" in marks_of(files).notice, kept.exists()) == (is_kept, is_kept)
+        assert marks.list_file.read_bytes() == listed
 
 
 def test_a_list_that_is_changed_while_the_page_is_open_is_kept(files: Path) -> None:

@@ -12,7 +12,7 @@ A line is on the disk before the page says so. A line that a killed process left
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -249,14 +249,14 @@ class Marks:
 
     def _replace_list(self) -> None:
         """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
-        if self.list_file.exists() and not set(self.list_file.read_bytes().splitlines()) <= set(self._known_lines()):
+        if self.list_file.exists() and not self._knows(self.list_file.read_bytes().splitlines()):
             self.list_file.replace(kept := free_name(self.list_file))
             said = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
             self.notice = "; ".join(filter(None, (self.notice, said)))
         self._write_list()
 
     def _write_list(self) -> None:
-        write_spans(self.list_file, self._labelled())
+        write_spans(self.list_file, self._labelled(self._name_in_list))
         self._written = self._stamp()
 
     def _stamp(self) -> tuple[int, int, int] | None:
@@ -266,15 +266,24 @@ class Marks:
         found = self.list_file.stat()
         return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def _known_lines(self) -> list[bytes]:
-        """The lines of all labels of the log, also of spans that are no longer in the collection."""
-        name_in_list = names_in_list(Path(self.catalogue.vectors.description.root))
-        others = ((name_in_list(path), (start, end), label) for (path, start, end), label in self._others.items())
-        return span_lines([*self._labelled(), *others])
+    def _knows(self, lines: list[bytes]) -> bool:
+        """Whether the log has all labels of a list, which may be of the time before the videos were moved."""
+        first = b"".join(lines[1:2]).decode("utf-8", "surrogateescape").removeprefix('"').replace('""', '"')
+        names = (self._name_in_list, *((lambda path, root=root: str(root / path)) for root in Path(first).parents))
+        return any(set(lines) <= set(self._known_lines(name_in_list)) for name_in_list in names)
 
-    def _labelled(self) -> list[tuple[str, tuple[float, float | None], str | None]]:
+    @property
+    def _name_in_list(self) -> Callable[[str], str]:
+        return names_in_list(Path(self.catalogue.vectors.description.root))
+
+    def _known_lines(self, name_in_list: Callable[[str], str]) -> list[bytes]:
+        """The lines of all labels of the log, also of spans that are no longer in the collection."""
+        others = ((name_in_list(path), (start, end), label) for (path, start, end), label in self._others.items())
+        return span_lines([*self._labelled(name_in_list), *others])
+
+    def _labelled(self, name_in_list: Callable[[str], str]) -> list[tuple[str, tuple[float, float | None], str | None]]:
         """The spans of the collection that have a label, as a list names them."""
-        name_in_list, spans = names_in_list(Path(self.catalogue.vectors.description.root)), []
+        spans = []
         for row in np.flatnonzero(self.class_of >= 0).tolist():
             mark = self._mark(row, self.classes[self.class_of[row]], "")
             spans.append((name_in_list(mark.path), (mark.start, mark.end), mark.label))

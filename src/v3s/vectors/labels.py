@@ -120,7 +120,8 @@ def list_labelled(contents: Contents, file: Path, *, allow_missing: bool = False
     find = partial(contents.name_of, file.parent)
     listing = read_list(file, file.parent, lambda path: find(path) is not None)
     located = tuple(find(entry.names[0]) for entry in listing.entries)
-    return _found(contents, listing, located, allow_missing)
+    is_given = file.resolve() == contents.vectors.folder.joinpath(*GIVEN).resolve()
+    return _found(contents, listing, located, allow_missing, is_given=is_given)
 
 
 def list_official(
@@ -147,17 +148,27 @@ def list_official(
     return _found(contents, listing, located, allow_missing)
 
 
-def _found(contents: Contents, listing: Listing, located: tuple[str | None, ...], allow_missing: bool) -> VideoList:
+def _found(
+    contents: Contents,
+    listing: Listing,
+    located: tuple[str | None, ...],
+    allow_missing: bool,
+    *,
+    is_given: bool = False,
+) -> VideoList:
     """The entries of a list that the collection has; refuse missing ones."""
     num_missing = located.count(None)
     if num_missing and (not allow_missing or num_missing == len(located)):
         first, vectors = listing.entries[located.index(None)].names[0], contents.vectors
         rest = len(located) - num_missing
         way_out = f"; or give --allow-missing to use the other {rest:,}" if rest else ""
+        place = "" if Path(first).is_absolute() else f"; its paths are relative to {contents.root}"
+        remedy = "embed all of them (v3s embed --append)"
+        if is_given:  # it has been moved since
+            remedy = f"start v3s serve {vectors.folder} once: it writes the list again with the new paths"
         raise VectorsError(
             f"{vectors.folder} has no vectors of {num_missing:,} of the {counted(len(located), 'entry')} of "
-            f"{listing.title}, first: {first}; its paths are relative to {contents.root}; embed all of them "
-            f"(v3s embed --append){way_out}{missing_hint(first, contents.root)}"
+            f"{listing.title}, first: {first}{place}; {remedy}{way_out}{missing_hint(first, contents.root)}"
         )
     return list_located(contents.root, listing, located)
 
