@@ -77,6 +77,7 @@ def test_the_page_of_a_finished_run(small_pretraining: PretrainConfig, tmp_path:
     for heading in ("Learning rate", "Waiting for data", "Training clips per second", "random weights", "best single"):
         assert heading in text
     assert "All listed videos are used." in text
+    assert "All 6 validation videos show motion." in text
     assert not re.search(r"(src|href)=.(?!data:|#)", html)
     assert html.count('role="img"') == 8
 
