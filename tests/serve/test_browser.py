@@ -273,7 +273,7 @@ def test_labels_by_the_keyboard_in_two_windows_survive_a_reload_and_a_kill(files
         marks = "[...document.querySelectorAll('#grid .tile')].map((tile) => tile.span.mark)"
         until(lambda: one.evaluate(marks) == ["walk", None, "walk", None, "run", None, None, None])
         one.keyboard.press("t")
-        until(lambda: "most probably walk" in one.locator("#caption").inner_text())
+        until(lambda: one.locator("#caption").inner_text() == "8 videos, sorted by the probability of walk")
         until(lambda: one.locator("#trained").inner_text().startswith("Trained on 3 labels of 2 classes"))
     listed = list_videos(files / "labels" / "labels.csv")  # the server was killed
     assert sorted(filter(None, listed.labels)) == ["run", "walk", "walk"]
@@ -311,6 +311,19 @@ def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: O
         assert labels is not None
         assert labels["width"] <= 400
         assert labels["height"] < 200
+
+
+def test_a_trained_probe_leaves_a_phone_its_results(files: Path, window: Open) -> None:
+    with serving(files) as address:
+        page = window(address, width=400)
+        for row, name in ((0, "walk"), (4, "run")):
+            page.request.post(f"{address}/api/classes", data={"name": name}, headers={"Origin": address})
+            page.request.post(f"{address}/api/labels", data={"rows": [row], "label": name}, headers={"Origin": address})
+        page.locator("#train").click()
+        page.wait_for_selector("#trained:not(:empty)")
+        labels = page.locator("#labels").bounding_box()
+        assert labels is not None
+        assert labels["height"] < 300
 
 
 def test_the_page_says_that_a_list_was_replaced(files: Path, window: Open) -> None:

@@ -184,7 +184,7 @@ class Desk:
         check_choice("class", number, len(answers.classes))
         if kind == "unsure":
             return Order(doubt(answers.probabilities), "where the probe is least sure")
-        caption = f"most probably {answers.classes[number]}, says the probe"
+        caption = f"sorted by the probability of {answers.classes[number]}"
         return Order(np.ascontiguousarray(answers.probabilities[:, number]), caption)
 
     def train(self) -> ProbeAnswers:

@@ -12,7 +12,7 @@ const TIMES = ["shortest", "longest", "after", "before"];
 const FILTERS = ["folder", "label", "mark", ...TIMES, "cluster", "map", "lasso"];
 const USUAL = { order: "listed", view: "grid" }; // what the address leaves out
 const KEPT = "other_files"; // a choice that stays while the page is open, also if all spans are shown
-const SCORES = { like: "cosine similarity", stretch: "cosine similarity", outliers: "distance from the nearest others", answer: "probability", unsure: "doubt of the probe" };
+const SCORES = { like: "cosine similarity", stretch: "cosine similarity", outliers: "distance from the nearest others", unsure: "doubt of the probe" };
 const isNarrow = matchMedia("(max-width: 56rem)"); // the player is above the results, not beside them
 const VIEWS = ["grid", "map", "clusters", "duplicates"];
 const find = (selector) => document.querySelector(selector);
@@ -155,7 +155,7 @@ function showChoices() {
 
 function showAnswers(classes) {
   for (const name of [...orders.keys()]) if (/^(answer|unsure)/.test(name)) orders.delete(name);
-  classes.forEach((name, number) => orders.set(`answer:${number}`, `most probably ${name}`));
+  classes.forEach((name, number) => orders.set(`answer:${number}`, `probability of ${name}`));
   orders.set("unsure", "where the probe is least sure");
   showChoices();
   go({ order: "answer:0" });
