@@ -2,8 +2,9 @@
 
 import pytest
 
-from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE, heads_at_chance, still_improving, verdict
+from v3s.commands.pretrain_result import CLIPS_TO_LEAVE_CHANCE, still_improving, verdict
 from v3s.pretext.task import TASKS
+from v3s.protocols.errors import heads_at_chance
 
 TASK = TASKS["v3s"]
 FLAT = [{"train": {"loss": 5.0}}] * 20

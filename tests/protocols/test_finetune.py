@@ -86,7 +86,9 @@ def test_the_run_folder_contains_all_documented_files(finished: RecognitionResul
 
 
 def test_a_fine_tuned_run_is_not_a_pre_trained_one(finished: RecognitionResult) -> None:
-    with pytest.raises(CheckpointError, match="without the heads of the pretext task"):
+    with pytest.raises(
+        CheckpointError, match="is a recognizer, without the heads of the pretext task; give a run of v3s pretrain"
+    ):
         load_pretext_model(finished.run)
 
 

@@ -148,7 +148,7 @@ def test_from_videos_to_accuracies(config: ProbeConfig, tmp_path: Path) -> None:
     )
     assert "k is reduced from 20 to 16" in text
     assert re.search(r"top-5\W.*\bchance\W+12\.5%\W+62\.5%", text, flags=re.DOTALL)
-    assert "skipped: run with 5 labels per class, because the smallest class has 2" in text
+    assert "skipped: run with 5 labels per class, because the smallest class has 2 videos for training" in text
     written = json.loads(out.read_text())
     assert written["linear"]["top_1"] == result.linear.top_1
     assert written["view"] == {

@@ -113,7 +113,7 @@ def test_a_resumed_run_starts_after_its_checkpoint(
     assert (before.steps, before.epochs) == ([1, 2, 3, 4], [(1, STEPS)])
     assert [type(end) for end in before.ends] == [KeyboardInterrupt]
     pretrain(replace(given, resume=True, epochs=3), callbacks=[after], console=QUIET)
-    assert "resuming in epoch 2, after step 2" in (tmp_path / "train.log").read_text()
+    assert "resuming in epoch 2 after step 2" in (tmp_path / "train.log").read_text()
     assert (after.steps, after.epochs) == ([6, 7, 8, 9], [(2, 2 * STEPS), (3, 3 * STEPS)])
     again = Recorder()
     pretrain(replace(given, resume=True, epochs=3), callbacks=[again], console=QUIET)

@@ -57,7 +57,9 @@ def test_a_time_that_will_not_hold_is_said_once(monkeypatch: pytest.MonkeyPatch,
     assert not says or says in said[0]
     if seconds == 60:
         assert "the same command with --epochs 20 --overwrite" in said[0]
-    assert not [line for line in lines_of(monkeypatch, seconds, minutes=40, first_epoch=1) if "at this speed" in line]
+    resumed = [line for line in lines_of(monkeypatch, seconds, minutes=40, first_epoch=20) if "at this speed" in line]
+    assert len(resumed) == bool(says)
+    assert not says or ("min in all, not 40; stop it at any time" in resumed[0] and "--overwrite" not in resumed[0])
 
 
 def test_a_step_is_one_line_however_narrow_the_file_is_taken_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,11 +159,22 @@ def test_other_segments_are_other_spans(config: EmbedConfig, segment: float, gon
         named = rf"another --segment: spans of 2\.0 s, .*, now spans of {segment:.1f} s"
         with pytest.raises(VectorsError, match=named):
             embed(replace(config, segment=segment), console=QUIET)
+        with pytest.raises(VectorsError, match=r"continue with them, give --segment 2 --num-clips 2;"):
+            embed(replace(config, segment=segment, num_clips=1, append=True), console=QUIET)
     console = Console(file=StringIO(), width=200)
     vectors = embed(replace(config, segment=segment, append=True), console=console)
     assert isinstance(console.file, StringIO)
     assert f"gone from the list: {gone}" in console.file.getvalue()
     assert vectors.description.num_videos == 24 / segment
+
+
+def test_a_list_that_is_not_cut_is_told_the_segments(config: EmbedConfig, tmp_path: Path) -> None:
+    embed(replace(config, segment_stride=1.5), console=QUIET)
+    elsewhere = Path(config.data).rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        VectorsError, match=r"spans of 2\.0 s, .* whole videos, .* give --segment 2 --segment-stride 1\.5"
+    ):
+        embed(replace(config, data=str(elsewhere), segment=None, append=True), console=QUIET)
 
 
 def test_of_a_query_in_its_own_recording_only_the_best_row_is_a_hit(config: EmbedConfig) -> None:

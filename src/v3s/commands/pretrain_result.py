@@ -13,7 +13,7 @@ from v3s.features.saved import describe_trained
 from v3s.files.text import counted, say
 from v3s.files.weights import WEIGHTS
 from v3s.pretext.task import PretextTask
-from v3s.protocols.errors import is_above
+from v3s.protocols.errors import heads_at_chance
 from v3s.train.progress import describe
 from v3s.train.run import METRICS, RunFolder, open_log, read_metrics, reporter
 
@@ -111,31 +111,6 @@ def verdict(
     if still_improving([line["train"]["loss"] for line in epochs]):
         sentences.append(f"the training loss was still falling at the end: {longer}")
     return sentences
-
-
-def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
-    """The heads that are not clearly above chance, as by `is_above`, each with its sentence; none has only one label.
-
-    Labels are drawn independently of the videos, so a network at chance is right on each clip independently, also on
-    clips of one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
-
-    Args:
-        task: the tables of the heads.
-        validation: the accuracies ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on clips with balanced
-            labels.
-        num_clips: number of these clips.
-    """
-    found = {}
-    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
-        if len(rows) == 1:
-            continue
-        chance, accuracy = 1 / len(rows), validation[f"accuracy_{head}"]
-        if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
-            found[head] = (
-                f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
-                f"held-out videos, chance is {chance:.1%}; it may have learned nothing"
-            )
-    return found
 
 
 def still_improving(losses: Sequence[float]) -> bool:

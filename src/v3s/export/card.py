@@ -7,7 +7,8 @@ from v3s.export.graphs import CHECKED_BATCHES, INPUT, OPSET, TOLERANCE
 from v3s.export.model import Model
 from v3s.export.record import HELD_OUT, Record
 from v3s.features.saved import Kind
-from v3s.files.text import counted, share_text
+from v3s.files.text import as_sentence, counted, share_text
+from v3s.protocols.errors import heads_at_chance
 from v3s.recognizers.calibration import Calibration
 from v3s.video.light.mask import mask_text
 
@@ -234,10 +235,11 @@ def _of_heads(model: Model, record: Record) -> str:
     values = _values(model, record)
     num_videos = record.videos.get(HELD_OUT, 0)
     num_clips = num_videos * record.validation_clips
-    rows = []
+    rows, shown = [], {}
     for head, labels in (("spatial", model.trained.task.spatial), ("temporal", model.trained.task.temporal)):
         share = values.get(f"accuracy_{head}")
         if len(labels) > 1 and isinstance(share, float) and 0 <= share <= 1:
+            shown[f"accuracy_{head}"] = share
             accuracy = _percent(share, values.get(f"standard_error_{head}"))
             rows.append((head, accuracy, _percent(1 / len(labels)), f"{len(labels)}"))
     if not rows:
@@ -246,6 +248,8 @@ def _of_heads(model: Model, record: Record) -> str:
     if num_clips:
         chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
         text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}."
+        at_chance = heads_at_chance(model.trained.task, shown, num_clips).values()
+        text += "".join(f"\n\n{as_sentence(each)}" for each in at_chance)
     text += f"\n\n{_of_error(values, 'validation')}" if "±" in text else ""
     return text + (
         "\n\nThese are the accuracies of the pretext task: which transform a clip shows. They do not say how well the "

@@ -123,7 +123,10 @@ def _options(file: Path) -> dict[str, Any]:
 
 
 def _recipe(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that a card names, in words, unless they switch something off."""
+    """Those that a card names, in words, unless they switch something off; clips that are together count each."""
+    clips, together = options.get("train_clips"), options.get("clips_together")
+    if isinstance(clips, int) and isinstance(together, int):
+        options = {**options, "train_clips": clips * together}
     return {
         words: value
         for name, words in RECIPE.items()

@@ -321,11 +321,8 @@ def load_pretext_model(path: str | Path) -> tuple[PretextModel, Trained]:
     """
     network, trained = open_trained(path)
     if trained.kind != "pretrained":
-        origin = {"recognizer": "v3s finetune", "converted": "v3s convert"}[trained.kind]
-        raise CheckpointError(
-            f"{path}: contains a backbone without the heads of the pretext task (written by {origin}); "
-            "give a v3s pretrain run"
-        )
+        own = {"recognizer": "is a recognizer", "converted": "contains weights of v3s convert"}[trained.kind]
+        raise CheckpointError(f"{path}: {own}, without the heads of the pretext task; give a run of v3s pretrain")
     model = PretextModel(network, trained.task)
     _load_heads(path, model)
     return model.eval(), trained

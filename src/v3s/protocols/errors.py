@@ -1,5 +1,6 @@
 """Standard errors over groups of videos, since takes of one scene are right or wrong together; what is above chance."""
 
+from collections.abc import Mapping
 from math import inf, sqrt
 from statistics import NormalDist
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from v3s.files.text import counted, share_text, verb
+from v3s.pretext.task import PretextTask
 
 _FEW_GROUPS = 10  # with fewer, also a high share can be not clearly above chance
 
@@ -91,3 +93,30 @@ def chance_sentence(
         f"one answer to all, or guessing, gets {baseline:.1%}; these {noun}s do not show that the vectors distinguish "
         f"the classes{too_few}"
     )
+
+
+def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
+    """The heads that are not clearly above chance, as by `is_above`, each with its sentence.
+
+    A head with only one label, or without an accuracy, is not among them.
+
+    Labels are drawn independently of the videos, so a network at chance is right on each clip independently, also on
+    clips of one video; how well a head does on other videos is what :func:`v3s.evaluate` reports.
+
+    Args:
+        task: the tables of the heads.
+        validation: the accuracies ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on clips with balanced
+            labels.
+        num_clips: number of these clips.
+    """
+    found = {}
+    for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
+        chance, accuracy = 1 / len(rows), validation.get(f"accuracy_{head}")
+        if len(rows) == 1 or accuracy is None:
+            continue
+        if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
+            found[head] = (
+                f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
+                f"held-out videos, chance is {chance:.1%}; it may have learned nothing"
+            )
+    return found

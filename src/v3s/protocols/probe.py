@@ -289,7 +289,8 @@ def _runnable(parts: Parts, config: ProbeConfig, console: Console) -> Iterable[i
         else:
             say(
                 console,
-                f"skipped: run with {counted(number, 'label')} per class, because the smallest class has {smallest}",
+                f"skipped: run with {counted(number, 'label')} per class, because the smallest class has "
+                f"{counted(smallest, parts.train.noun)} for training",
             )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from v3s.backbones.device import Compute, DeviceOptions, choose_compute
 from v3s.data.letterbox import untransformed
-from v3s.features.saved import Trained, describe_trained, load_pretext_model
+from v3s.features.saved import Trained, load_pretext_model
 from v3s.files.text import progress_bar, say, short_repr
 from v3s.files.times import time_text
 from v3s.files.writing import json_as_bytes, write_files
@@ -137,12 +137,11 @@ def speediness(config: SpeedinessConfig, *, console: Console | None = None) -> S
     """
     console = console or Console()
     compute = choose_compute(config.device, config.precision)
-    rows = describe_trained(config.backbone).task.temporal
+    model, trained = load_pretext_model(config.backbone)
     try:
-        temporal_shares(rows)
+        temporal_shares(trained.task.temporal)
     except ValueError as error:
         raise ValueError(f"{config.backbone}: {error}") from error
-    model, trained = load_pretext_model(config.backbone)
     video = trained.view.sample(index_video(config.video))
     windows = Windows(config.stride, config.batch_size)
     curve = measure_speediness(model, trained, video, windows, compute=compute, console=console)
@@ -211,10 +210,10 @@ def temporal_shares(rows: tuple[TemporalTransform, ...]) -> dict[str, Share]:
     }
     supported = {name: share for name, share in shares.items() if 0 < len(share.part) < len(share.whole)}
     if not supported:
-        known = f"the temporal head distinguishes only {', '.join(map(str, rows))}" if rows else "has no temporal head"
         raise ValueError(
-            f"{known}; a speediness curve needs speed 1 and a faster one, "
-            "an acceleration curve needs rising and falling patterns; pre-train with --task ts, tp, ts+tp or v3s"
+            f"the temporal head distinguishes only {', '.join(map(str, rows))}; a speediness curve needs speed 1 and "
+            "a faster one, an acceleration curve needs rising and falling patterns; "
+            "pre-train with --task ts, tp, ts+tp or v3s"
         )
     return supported
 

@@ -213,8 +213,12 @@ def _saved_when_stopped(stop: StopRequest, checkpoints: _Checkpoints) -> Iterato
     except StopRequestedError:
         checkpoints.save()
         assert stop.number is not None
-        where = f"stopped in epoch {position.epoch + 1} after step {position.step}"
-        raise TrainingStoppedError(where, stop.number) from None
+        raise TrainingStoppedError(f"stopped in {_place(position)}", stop.number) from None
+
+
+def _place(position: Position) -> str:
+    step = f"after step {position.step}" if position.step else "before its first step"
+    return f"epoch {position.epoch + 1} {step}"
 
 
 def _metrics_line(
@@ -285,7 +289,7 @@ def _start(job: TrainingJob, run: RunFolder, report: Callable[[str], None]) -> P
         run.keep_metrics(position.epoch)
         if damage is not None:
             run.last.replace(run.last.with_name("damaged.pt"))
-    where = f"epoch {position.epoch + 1}, after step {position.step}"
+    where = _place(position)
     if damage is not None:
         report(f"{damage}; renamed to damaged.pt; resuming from the previous checkpoint in {where}")
     elif position.epoch >= job.order.num_epochs:

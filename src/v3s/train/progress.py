@@ -27,7 +27,7 @@ class Progress(AbstractContextManager["Progress"]):
         report: called with a line of text for each epoch.
         console: where to show steps.
         minutes: how long the training was meant to take. Once, after an epoch, a line says if it takes a quarter more
-            or less; not if the training is resumed.
+            or less; of a resumed training, all of it, as if it had this speed from the start.
         chooses: whether validation chooses the epoch that is kept.
     """
 
@@ -42,7 +42,7 @@ class Progress(AbstractContextManager["Progress"]):
     ) -> None:
         self._num_epochs, self._steps = order.num_epochs, order.steps_per_epoch
         self._report, self._console, self._chooses = report, console, chooses
-        self._minutes = None if order.first_batch else minutes
+        self._minutes, self._first_step = minutes, order.first_batch
         self._began: tuple[int, float] | None = None  # steps and time, when this process had done its first one
         self._last_shown = time.monotonic()
         self._bar: Bar | None = None
@@ -105,15 +105,21 @@ class Progress(AbstractContextManager["Progress"]):
     def _compare(self, done: int) -> None:
         """Say if the training will not take the time that it was meant to take, as soon as that can be seen."""
         seconds = self._seconds(done)
-        if self._minutes is None or seconds is None or seconds[0] < min(60, 60 * self._minutes * _SHARE_SEEN):
+        if (
+            self._minutes is None
+            or self._began is None
+            or seconds is None
+            or seconds[0] < min(60, 60 * self._minutes * _SHARE_SEEN)
+        ):
             return
         asked, self._minutes = self._minutes, None
-        needed = sum(seconds) / 60
+        needed = sum(seconds) / 60 * (1 + self._first_step / (self._num_epochs * self._steps - self._began[0]))
         fit = max(1, int(self._num_epochs * asked / needed))
         if abs(needed / asked - 1) > _SHARE_OFF and fit != self._num_epochs:
+            shorter = f". To take {asked:g}, stop it and give the same command with --epochs {fit} --overwrite; or"
             self._report(
-                f"at this speed the training takes about {needed:.0f} min, not {asked:g}. To take {asked:g}, stop it "
-                f"and give the same command with --epochs {fit} --overwrite; or stop it at any time, and --resume later"
+                f"at this speed the training takes about {needed:.0f} min{' in all' * bool(self._first_step)}, not "
+                f"{asked:g}{';' if self._first_step else shorter} stop it at any time, and --resume later"
             )
 
 

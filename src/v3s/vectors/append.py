@@ -27,8 +27,8 @@ from v3s.files.text import counted, say
 from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
 from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
 from v3s.vectors.description import VECTORS, Description, VectorsError, read_description
-from v3s.vectors.entries import Entry, Shard, entries_of, join_shards, video_lines
-from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, remove_states
+from v3s.vectors.entries import Entry, Shard, cut_text, entries_of, join_shards, segment_options, video_lines
+from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, in_words, remove_states
 from v3s.vectors.nearest.approximate import INDEX_FILE
 
 
@@ -138,6 +138,13 @@ def _check_list(folder: Path, before: _List, entries: Sequence[Entry], *, same_r
         )
     known = {*before.contents, *(before.paths if same_root else ())}
     if not any(entry.content in known or entry.path in known for entry in entries):
+        embedded = [parse_as(Entry, line, VECTORS) for line in before.lines]
+        now = segment_options(entries, {})
+        if options := in_words(segment_options(embedded, now), now):
+            raise VectorsError(
+                f"{folder} contains {cut_text(embedded)}, and this list has {cut_text(entries)}, none of them in "
+                f"common; to continue with them, {options}"
+            )
         raise VectorsError(
             f"{folder} contains {counted(len(before.lines), 'video')}, and none of them is in this list; --append "
             "takes the list of all videos. To join collections, embed into another folder and use v3s merge"

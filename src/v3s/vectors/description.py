@@ -109,6 +109,8 @@ def read_description(folder: Path) -> Description:
         VectorsError: the file does not exist, has another format or is incomplete.
     """
     path = folder / VECTORS
+    if not folder.exists():
+        raise VectorsError(f"{folder}: does not exist; give a folder of vectors, which v3s embed creates")
     if not path.is_file():
         raise VectorsError(f"{folder}: contains no vectors ({VECTORS} is missing); create them with v3s embed")
     try:

@@ -139,7 +139,7 @@ def embed(config: EmbedConfig, *, console: Console | None = None) -> Vectors:
     folder, description = Path(config.out), _describe(config, encoder)
     with only_writer(folder):
         if config.append and (folder / VECTORS).is_file():
-            check_comparable(folder, read_description(folder), description)
+            check_comparable(folder, read_description(folder), description, listed)
         else:
             check_folder(folder, description, listed, overwrite=config.overwrite)
         if config.engine is not None:

@@ -2,8 +2,11 @@
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import pairwise
+from math import isclose
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -85,6 +88,48 @@ def video_lines(videos: Iterable[Entry]) -> bytes:
 def noun_of(lines: bytes) -> str:
     """What the entries of videos.jsonl are: spans, if some do not begin with their file, or videos."""
     return "span" if b'"start_seconds"' in lines else "video"
+
+
+def cut_text(entries: Iterable[Entry]) -> str:
+    """How videos were cut into spans, in words: how long those of a file are, and how far apart they begin."""
+    if not (files := _cut_files(entries)):
+        return "whole videos"
+    length, step = _length_and_step(files)
+    return f"spans of {length:.1f} s, which begin every {step:.1f} s"
+
+
+def segment_options(entries: Sequence[Entry], given: Mapping[str, str]) -> Mapping[str, str]:
+    """The options that cut whole files in this way; none for whole files, and for the spans of a list.
+
+    Args:
+        entries: what the files were cut into.
+        given: the options that are given now, which are returned where no file is long enough to show others.
+    """
+    if not (files := _cut_files(entries)):
+        longest = max((entry.seconds for entry in entries), default=0.0)
+        return given if longest <= float(given.get("segment", 0)) else {}
+    length, step = _length_and_step(files)
+    pairs = [pair for spans in files for pair in pairwise(spans)]
+    is_even = all(isclose(a.seconds, length) and isclose(b.start_seconds - a.start_seconds, step) for a, b in pairs)
+    if not is_even or any(spans[0].start_seconds for spans in files):
+        return {}
+    stride = {} if isclose(length, step) else {"segment_stride": f"{step:g}"}
+    return {"segment": f"{length:g}"} | stride
+
+
+def _cut_files(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """The spans of each file that has several."""
+    files: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        files[entry.path].append(entry)
+    return [spans for spans in files.values() if len(spans) > 1]
+
+
+def _length_and_step(files: Sequence[Sequence[Entry]]) -> tuple[float, float]:
+    """The length of spans and the time between their starts, in seconds."""
+    length = max(span.seconds for spans in files for span in spans)
+    steps = [b.start_seconds - a.start_seconds for spans in files for a, b in pairwise(spans)]
+    return length, min((step for step in steps if step > 0), default=length)
 
 
 def entries_of(lines: bytes, listed: Path) -> Iterator[Entry]:

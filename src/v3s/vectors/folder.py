@@ -5,11 +5,11 @@ import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from v3s.files.writing import PART, json_as_bytes, refuse_links, write_files
 from v3s.scale.job import JOB, all_videos, missing_parts, read_job, read_outcomes, read_vectors
 from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
 from v3s.vectors.description import DTYPES, VECTORS, Description, VectorsError, as_description, read_description
-from v3s.vectors.entries import VIDEOS, Entry, Shard, entries_of, noun_of, video_lines
+from v3s.vectors.entries import VIDEOS, Entry, Shard, cut_text, entries_of, noun_of, segment_options, video_lines
 from v3s.video.light.mask import mask_text
 from v3s.video.span import Span
 
@@ -93,7 +93,7 @@ def check_folder(folder: Path, description: Description, videos: VideoList, *, o
     is_whole = hashlib.sha256(lines).hexdigest() == old.files_sha256  # otherwise it is written again
     is_other = is_whole and not {entry.path for entry in entries_of(lines, file)} <= set(videos.paths)
     new = replace(description, source=videos.source, files_sha256="" if is_other else old.files_sha256)
-    _check_same(folder, old, new, b"")
+    _check_same(folder, old, new, b"", videos)
 
 
 def _has_vectors(folder: Path) -> bool:
@@ -137,20 +137,29 @@ def remove_states(folder: Path, but: int | None = None) -> None:
             path.unlink()
 
 
-def check_comparable(folder: Path, old: Description, new: Description) -> None:
+def check_comparable(folder: Path, old: Description, new: Description, videos: VideoList | None = None) -> None:
     """Refuse to append vectors of another network, preprocessing or format.
+
+    Args:
+        folder: the folder.
+        old: of its vectors.
+        new: of the vectors to append.
+        videos: the list, if its files have not been read yet; the message then names the options that cut them, too.
 
     Raises:
         VectorsError: they differ.
     """
     same = replace(new, files_sha256=old.files_sha256, shard_videos=old.shard_videos)
-    _check_same(folder, old, same, b"")
+    _check_same(folder, old, same, b"", videos)
 
 
-def _check_same(folder: Path, old: Description, new: Description, lines: bytes) -> None:
+def _check_same(
+    folder: Path, old: Description, new: Description, lines: bytes, videos: VideoList | None = None
+) -> None:
     differing = [name for name, value in new.identity.items() if old.identity[name] != value]
     if not differing:
         return
+    before, now = _segments(folder, lines, videos)
     if "fingerprint" in differing:
         difference = f"from another network or preprocessing: {_summary(old)}; now {_summary(new)}"
     elif "files_sha256" in differing:
@@ -161,14 +170,16 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
         difference = f"of another list of videos: {old.source}; now {new.source}"
         if changed:
             difference = f"of other versions of {counted(len(changed), 'file')}, which changed since then: {shown}"
-        before, now = map(_cut_text, _both_lists(folder, lines))
-        if changed and before != now:
-            difference = f"cut with another --segment: {before}, now {now}"
+        was_cut, is_cut = map(cut_text, _both_lists(folder, lines))
+        if changed and was_cut != is_cut:
+            difference = f"cut with another --segment: {was_cut}, now {is_cut}"
+        else:
+            before = now  # no option makes other files the same
     else:
         values = (f"{name} {old.identity[name]}, now {new.identity[name]}" for name in differing)
         difference = f"with {', '.join(values)}"
     keep = "bring them up to date with v3s embed --append, " if differing == ["files_sha256"] else ""
-    if options := _options_of(old, new):
+    if options := _options_of(old, new, before, now):
         keep = f"to continue with them, {options}; to have others, "
     raise VectorsError(
         f"{folder} contains vectors {difference}; {keep}replace them with --overwrite or choose another folder with "
@@ -176,11 +187,24 @@ def _check_same(folder: Path, old: Description, new: Description, lines: bytes) 
     )
 
 
-def _options_of(old: Description, new: Description) -> str:
+def _segments(folder: Path, lines: bytes, videos: VideoList | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The options that cut the videos of a folder, and those that cut the new ones; none where a list names spans."""
+    if not lines and (videos is None or videos.bounds):
+        return {}, {}
+    before, after = map(list, _both_lists(folder, lines))
+    now = segment_options(after, {}) if videos is None else videos.spans.segments
+    return segment_options(before, now), now
+
+
+def _options_of(old: Description, new: Description, before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What to give and what to omit for vectors like the old ones; empty where no option does it, as for weights."""
     if _without_options(old) != _without_options(new):
         return ""
-    before, now = _as_options(old), _as_options(new)
+    return in_words({**before, **_as_options(old)}, {**now, **_as_options(new)})
+
+
+def in_words(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What to give and what to omit for the options of before; empty if they are those of now."""
     given = [f"--{name.replace('_', '-')} {value}".rstrip() for name, value in before.items() if now.get(name) != value]
     omitted = [f"--{name.replace('_', '-')}" for name in now if name not in before]
     words = {"give": given, "omit": omitted}
@@ -224,19 +248,6 @@ def _both_lists(folder: Path, lines: bytes) -> tuple[Iterator[Entry], Iterator[E
     """What a folder has vectors of, and what new lines name."""
     listed = videos_path(folder, read_description(folder).generation)
     return entries_of(read_bytes(listed), listed), entries_of(lines, listed)
-
-
-def _cut_text(entries: Iterable[Entry]) -> str:
-    """How videos were cut into spans, in words: how long those of a file are, and how far apart they begin."""
-    files: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        files[entry.path].append(entry)
-    spans = [span for of_file in files.values() if len(of_file) > 1 for span in of_file]
-    if not spans:
-        return "whole videos"
-    length, steps = max(span.seconds for span in spans), [b.start_seconds - a.start_seconds for a, b in pairwise(spans)]
-    step = min((step for step in steps if step > 0), default=length)
-    return f"spans of {length:.1f} s, which begin every {step:.1f} s"
 
 
 def without_contents(lines: bytes, folder: Path) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from v3s.backbones.contract import normalisation_of
-from v3s.commands.pretrain_result import heads_at_chance, still_improving, verdict
+from v3s.commands.pretrain_result import still_improving, verdict
 from v3s.commands.report.answers import Answered, Answers, KeptAnswers
 from v3s.commands.report.page import Findings, findings_page, head_sentence
 from v3s.commands.scores import HeadScores, one_answer_sentence, score_head
@@ -23,6 +23,7 @@ from v3s.files.text import as_sentence, counted, say
 from v3s.files.writing import write_json
 from v3s.pages.images import Pixels, jpeg_uri, tile
 from v3s.pages.templates import write_page
+from v3s.protocols.errors import heads_at_chance
 from v3s.train.distributed import Processes
 from v3s.train.loop import validate
 from v3s.train.optimizer import Keep

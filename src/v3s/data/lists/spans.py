@@ -80,6 +80,13 @@ class SpanOptions(CheckedOptions):
         return SpanOptions(**segments, fps=self.fps or view.fps, window=self.window or view.window, mask=mask)
 
     @property
+    def segments(self) -> dict[str, str]:
+        """The options that cut videos, as far as they are given; a stride that is the length of a segment is none."""
+        stride = None if self.segment_stride == self.segment else self.segment_stride
+        values = {"segment": self.segment, "segment_stride": stride}
+        return {name: f"{value:g}" for name, value in values.items() if value is not None}
+
+    @property
     def is_default(self) -> bool:
         """Whether whole files with all of their frames are used."""
         return self.segment is None and self.fps is None
