@@ -23,9 +23,12 @@ from v3s.cli import main
 from v3s.commands.pretrain import PretrainConfig, pretrain
 from v3s.data.views import View
 from v3s.export import graphs
+from v3s.export.card import card
 from v3s.export.export import ExportConfig, export
 from v3s.export.graphs import onnx_bytes, program_bytes
 from v3s.export.model import open_model
+from v3s.export.record import HELD_OUT, Record
+from v3s.export.record import _recipe as read_recipe
 from v3s.features.encoder import Feature
 from v3s.features.saved import (
     InitialWeights,
@@ -353,6 +356,17 @@ def test_the_card_calls_spans_spans(tmp_path: Path) -> None:
     (run / "config.json").write_text(json.dumps(description))
     text = (export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET) / "README.md").read_text()
     assert "| spans | number |" in text.split("## What it was trained on")[1]
+
+
+def test_the_card_says_which_heads_are_at_chance_and_counts_clips_that_are_together(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    trained = replace(describe_trained(pretrained), results={"accuracy_temporal": 0.0})
+    record = Record({HELD_OUT: 3}, read_recipe({"train_clips": 1, "clips_together": 2}), "loss", 2)
+    text = card(replace(open_model(pretrained), trained=trained), record, licence=None, form="safetensors")
+    assert "The temporal head is not clearly above chance: 0.0% of 6 clips" in text
+    assert "it may have learned nothing." in text
+    assert "| clips per training video and epoch | 2 |" in text
 
 
 def test_a_card_of_files_that_lie(tmp_path: Path) -> None:

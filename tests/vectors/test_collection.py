@@ -322,6 +322,8 @@ def test_forged_lengths_are_refused(folder: Path) -> None:
 
 
 def test_folders_without_vectors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VectorsError, match="does not exist; give a folder of vectors"):
+        open_vectors(tmp_path / "nowhere")
     with pytest.raises(VectorsError, match=r"contains no vectors \(.*\); create them with v3s embed"):
         open_vectors(tmp_path)
     with pytest.raises(VectorsError, match="contain 0 vectors"):

@@ -112,8 +112,10 @@ def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clip
     found = {}
     for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
         chance, accuracy = 1 / len(rows), validation.get(f"accuracy_{head}")
-        if len(rows) == 1 or accuracy is None:
+        accuracy = validation.get(f"accuracy_{head}")
+        if len(rows) < 2 or accuracy is None:
             continue
+        chance = 1 / len(rows)
         if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
             found[head] = (
                 f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
