@@ -372,7 +372,15 @@ def test_every_span_that_cannot_be_used_is_named(recording: VideoIndex) -> None:
     assert list(result.skipped) == ["a.mp4 0:00:11.0-0:00:15.0", "a.mp4 0:00:13.0-0:00:14.0"]
 
 
-@pytest.mark.parametrize("header", ["path;start;end;label", "path\tstart\tend", "label,end,start,path"])
+def test_spans_as_a_spreadsheet_saves_them(recording: VideoIndex) -> None:
+    """Its "Unicode text" is UTF-16, with tabs."""
+    file = Path(recording.path).parent / "list.txt"
+    file.write_text('Path\tStart\tEnd\tLabel\na.mp4\t1\t2\t"x, y"\na.mp4\t\t0:01\t\n', encoding="utf-16")
+    videos = list_videos(file)
+    assert (videos.labels, videos.bounds) == (("x, y", None), ((1.0, 2.0), (0.0, 1.0)))
+
+
+@pytest.mark.parametrize("header", ["path;start;end;label", "path|start|end", "label,end,start,path"])
 def test_another_header_of_spans_is_refused_with_the_right_one(recording: VideoIndex, header: str) -> None:
     (Path(recording.path).parent / "list.csv").write_text(f"{header}\na.mp4;1;2;x\n")
     with pytest.raises(ValueError, match="the first line must be path,start,end or path,start,end,label, with commas"):

@@ -31,8 +31,9 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
     no label, even if it contains spaces or commas. Blank lines are skipped; a first line ``path`` or ``path,label`` is
     a header, in capitals and with spaces too. ``#`` does not start a comment, since file names contain it.
 
-    A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV: start and end are
-    seconds from the first frame of the video on, or h:mm:ss; an empty start is 0, an empty end that of the video.
+    A first line ``path,start,end`` or ``path,start,end,label`` makes it a list of spans, in CSV, or with tabs: start
+    and end are seconds from the first frame of the video on, or h:mm:ss; an empty start is 0, an empty end that of the
+    video.
 
     Args:
         file: The list.
@@ -49,7 +50,7 @@ def read_list(file: Path, root: Path, is_video: Callable[[Path], bool] = names_v
 def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> tuple[ListedVideo, ...]:
     """Read a list of whole files."""
     lines = [line for _, line in numbered_lines(file)]
-    if lines and _words(lines[0].replace("\t", ",")) in _HEADERS:
+    if lines and _words(lines[0]) in _HEADERS:
         del lines[0]
     elif lines and _is_other_header(lines[0]) and not any(is_video(root / path) for path, _ in _readings(lines[0])):
         raise ValueError(
@@ -63,7 +64,8 @@ def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> t
 
 def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     """Read a list of spans; ``None`` if its first line is no header of one."""
-    first = _words(next(numbered_lines(file), (0, ""))[1])
+    header = next(numbered_lines(file), (0, ""))[1]
+    first = _words(header)
     if tuple(first[:3]) != _SPANS:
         words = set(re.split(r"[,;\t|]", ",".join(first)))
         if words >= set(_SPANS):
@@ -72,7 +74,8 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     if first[3:] not in ([], ["label"]):
         raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
     entries, begins = [], 1  # the line with which a row begins
-    rows = csv.reader(read_lines(file), skipinitialspace=True, strict=True)
+    delimiter = "\t" if "\t" in header else ","
+    rows = csv.reader(read_lines(file), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in rows:
             begins = rows.line_num + 1
@@ -93,8 +96,8 @@ def _is_other_header(line: str) -> bool:
 
 
 def _words(line: str) -> list[str]:
-    """The words of a header."""
-    return [word.strip('"') for word in line.lower().replace(" ", "").split(",")]
+    """The words of a header, between commas or tabs."""
+    return [word.strip('"') for word in re.split(r"[,\t]", line.lower().replace(" ", ""))]
 
 
 def _span(place: str, row: list[str], num_columns: int) -> ListedVideo:
