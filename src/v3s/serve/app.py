@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -56,7 +56,7 @@ def make_app(desk: Desk) -> Starlette:
         Route("/labels.csv", views.label_list),
         Mount("/static", StaticFiles(packages=[("v3s.serve", "static"), ("v3s.pages", "static")])),
     ]
-    handlers = {ValueError: _refused, OSError: _refused}
+    handlers = {ValueError: _refused, OSError: _refused, ClientDisconnect: _refused}
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_SameVectors, stamp=stamp)])
 
 
