@@ -131,6 +131,8 @@ def test_the_card_and_the_report_give_the_same_errors(small_pretraining: Pretrai
     """Over groups of videos, not over clips, and the card names the rule; not those of other weights."""
     run, more = tmp_path / "run", {"validation_clips": 3, "task": "v3s-short", "validation_videos": 6}
     pretrain(replace(small_pretraining, out=str(run), **more), console=QUIET)  # type: ignore[arg-type]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["noun"] == "video"
     page = (run / "report.html").read_text()
     cells = r"</t[dh]>\s*<td[^>]*>([^<]*)</td>\s*<td[^>]*>([^<]*)</td>"
     accuracies, errors = (re.findall(f">{row}{cells}", page)[0] for row in ("accuracy", "standard error"))
@@ -150,6 +152,11 @@ def test_the_card_and_the_report_give_the_same_errors(small_pretraining: Pretrai
     )
     assert "each counted separately, although all belong to one group." in card_with("one", num_validation_groups=1)
     assert "how many there were is not recorded." in card_with("earlier", num_validation_groups=None)
+    (run / "manifest.json").write_text(json.dumps(manifest | {"noun": "span"}))  # with --segment
+    of_spans = card_with("spans")
+    assert "| spans | number |" in of_spans
+    assert "On 18 clips of 6 held-out spans" in of_spans
+    assert "over 6 spans, each counted by itself." in of_spans
 
 
 def test_the_numbers_of_videos_on_the_card_add_up(pretrained: Path, tmp_path: Path) -> None:
@@ -362,7 +369,8 @@ def test_the_card_says_which_heads_are_at_chance_and_counts_clips_that_are_toget
     pretrained: Path, tmp_path: Path
 ) -> None:
     trained = replace(describe_trained(pretrained), results={"accuracy_temporal": 0.0})
-    record = Record({HELD_OUT: 3}, read_recipe({"train_clips": 1, "clips_together": 2}), "loss", 2)
+    recipe = read_recipe({"train_clips": 1, "clips_together": 2})
+    record = Record({HELD_OUT: 3}, recipe=recipe, keep="loss", validation_clips=2)
     text = card(replace(open_model(pretrained), trained=trained), record, licence=None, form="safetensors")
     assert "The temporal head is not clearly above chance: 0.0% of 6 clips" in text
     assert "it may have learned nothing." in text

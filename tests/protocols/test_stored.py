@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from v3s.data.synthetic import make_clips
+from v3s.export.export import ExportConfig, export
 from v3s.features.encoder import LAST, Feature
 from v3s.protocols.labelled.features import FeatureOptions, LabelledVectors, labelled_vectors
 from v3s.protocols.probe import ProbeConfig, probe
@@ -166,6 +167,20 @@ def test_official_lists_find_stored_names_of_videos_that_are_gone(folder: Path, 
 def test_segments_are_samples(folder: Path, tmp_path: Path) -> None:
     vectors = embedded(folder, tmp_path / "vectors", segment=0.4)
     check_equal(of_videos(data=str(folder), segment=0.4), of_store(vectors))
+
+
+def test_the_card_of_a_saved_probe_counts_spans_and_says_which_classifier_was_tested(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The classifier that is saved was fitted on the spans of the test, too."""
+    vectors, saved = embedded(folder, tmp_path / "vectors", segment=0.4), tmp_path / "saved"
+    found = probe(ProbeConfig(vectors=str(vectors), save=str(saved), few_labels=(1,)), console=QUIET)
+    card = export(ExportConfig(run=str(saved), out=str(tmp_path / "model")), console=QUIET) / "README.md"
+    text, number = card.read_text(encoding="utf-8"), found.num_train + found.num_test
+    assert f"| spans | number |\n|---|---|\n| for training | {number} |" in text
+    assert "| on test spans |" in text
+    assert f"| always the most frequent class | {found.majority:.1%} |" in text
+    assert f"classifier fitted on {found.num_train} of the {number} spans; the one here was then fitted on all" in text
 
 
 def test_a_recording_is_divided_by_stretches_with_a_gap(folder: Path, tmp_path: Path) -> None:

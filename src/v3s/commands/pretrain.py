@@ -291,6 +291,7 @@ def _facts(job: PretrainJob) -> dict[str, Any]:
         "compute": str(job.compute),
         "source": job.scan.videos.source,
         "files_sha256": hash_of_files(job.scan.videos.names),
+        "noun": job.scan.videos.noun,
         "videos": {**job.scan.counts, "train": len(job.train), "validation": len(job.validation)},
         **facts_of_start(job.started, job.network),
         "left_out": {report.name: f"{report.reason} ({report.stage})" for report in job.scan.reports if report.is_bad},

@@ -55,12 +55,12 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
     of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
     num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
     videos = record.videos or ({"for training": num_train} if num_train else {})
-    noun = "video" if record.videos else str(trained.results.get("noun", "video"))
+    kind = f"{_values(model, record)['noun']}s"
     recipe = _table(("option", "value"), record.recipe.items())
     sections = {
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
-        "What it was trained on": _table((f"{noun}s", "number"), videos.items()) or of_training,
+        "What it was trained on": _table((kind, "number"), videos.items()) or of_training,
         "How it was trained": (recipe and recipe + _kept(model, record)) or _linear(model) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),
@@ -177,7 +177,8 @@ def _linear(model: Model) -> str:
 def _values(model: Model, record: Record) -> dict[str, Any]:
     """What the weights' description and the run's result.json say of these weights."""
     is_of_them = record.result.get("fingerprint") == model.trained.fingerprint
-    return {**model.trained.results, **(record.result if is_of_them else {})}
+    noun = model.trained.results.get("noun", record.noun)  # of a saved probe, which is no run
+    return {**model.trained.results, **(record.result if is_of_them else {}), "noun": noun}
 
 
 def _results(model: Model, record: Record) -> str:
@@ -198,7 +199,13 @@ def _results(model: Model, record: Record) -> str:
         )
         if values.get(name) is not None
     ]
-    text = _table((f"on test {values.get('noun', 'video')}s", ""), rows) or "No test is recorded."
+    text = _table((f"on test {values['noun']}s", ""), rows) or "No test is recorded."
+    num_train, num_tested = values.get("num_train"), values.get("num_train_of_test")
+    if type(num_tested) is int and type(num_train) is int and num_tested != num_train:
+        text += (
+            f"\n\nThe test was of a classifier fitted on {num_tested:,} of the {num_train:,} {values['noun']}s; the "
+            "one here was then fitted on all of them, those of the test too."
+        )
     if error:
         text += f"\n\n{_of_error(values, 'test')}"
     calibration = trained.recognition.get("calibration")
@@ -209,8 +216,8 @@ def _of_error(values: Mapping[str, Any], part: str) -> str:
     """What the standard errors are over: the groups of the videos or spans of a part, "test" or "validation"."""
     num_videos, num_groups = values.get(f"num_{part}"), values.get(f"num_{part}_groups")
     if type(num_videos) is not int or type(num_groups) is not int:  # of an earlier version
-        return "± is the standard error over groups of videos; how many there were is not recorded."
-    noun = str(values.get("noun", "video"))
+        return "± is the standard error over groups; how many there were is not recorded."
+    noun = values["noun"]
     videos = counted(num_videos, noun)
     if num_groups == num_videos:
         return f"± is the standard error over {videos}, each counted by itself."
@@ -247,7 +254,8 @@ def _of_heads(model: Model, record: Record) -> str:
     text = _table(("head", "accuracy", "chance", "labels"), rows)
     if num_clips:
         chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
-        text += f"\n\nOn {counted(num_clips, 'clip')} of {counted(num_videos, 'held-out video')}{chosen}."
+        held_out = counted(num_videos, f"held-out {values['noun']}")
+        text += f"\n\nOn {counted(num_clips, 'clip')} of {held_out}{chosen}."
         at_chance = heads_at_chance(model.trained.task, shown, num_clips).values()
         text += "".join(f"\n\n{as_sentence(each)}" for each in at_chance)
     text += f"\n\n{_of_error(values, 'validation')}" if "±" in text else ""

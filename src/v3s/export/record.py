@@ -68,6 +68,7 @@ class Record:
 
     Attributes:
         videos: what was counted, in words -> number of videos.
+        noun: what they are: "video" or "span".
         recipe: options in words -> values; without what was switched off.
         keep: which epoch's weights it kept: that of the lowest "loss", that of the highest "accuracy", or the "last";
             empty if that is not known.
@@ -76,6 +77,7 @@ class Record:
     """
 
     videos: Mapping[str, int] = field(default_factory=dict)
+    noun: str = "video"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     keep: str = ""
     validation_clips: int = 0
@@ -97,8 +99,10 @@ def read_record(path: str | Path) -> Record:
     manifest, config, result = (folder / name for name in (MANIFEST, CONFIG, RESULT))
     options = _options(config) if config.is_file() else {}
     keep, clips = options.get("keep"), options.get("validation_clips")
+    facts = read_json(manifest) if manifest.is_file() else {}
     return Record(
-        _counts(read_json(manifest)) if manifest.is_file() else {},
+        _counts(facts),
+        "span" if facts.get("noun") == "span" else "video",
         _recipe(options),
         "last" if is_last else keep if keep in ("loss", "accuracy", "last") else "",
         clips if type(clips) is int else 0,

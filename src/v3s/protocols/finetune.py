@@ -246,6 +246,7 @@ def _facts(job: FinetuneJob) -> dict[str, Any]:
         "train_source": parts.train_source,
         "test_source": parts.test_source,
         "files_sha256": hash_of_files(f"{path} {label}" for path, label in files),
+        "noun": parts.train.noun,
         "videos": {
             "listed": len(labels),
             "train": len(job.train),

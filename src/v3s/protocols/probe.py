@@ -226,7 +226,8 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         groups=groups,
         seed=config.seed,
         results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")}
-        | {"num_test": result.num_test, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
+        | {name: getattr(result, name) for name in ("chance", "majority", "num_test")}
+        | {"num_train_of_test": result.num_train, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
         noun=noun,
     )
     say(
