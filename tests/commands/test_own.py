@@ -159,7 +159,7 @@ def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_pa
 def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = videos(tmp_path / "one", 40, each=1)
     assert main(["pretrain", data, "--recipe", "own", "--out", str(tmp_path / "run")]) == 1
-    assert capsys.readouterr().err.startswith("error: 1 video of 1 that can be read")
+    assert capsys.readouterr().err.startswith("error: 1 video of 1 that can be read has the ")
     assert main(["pretrain", str(tmp_path / "none"), "--recipe", "own", "--out", str(tmp_path / "run")]) == 1
     assert "does not exist" in capsys.readouterr().err
 

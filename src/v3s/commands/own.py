@@ -26,7 +26,7 @@ from v3s.data.lists.splits import VideoOptions
 from v3s.data.scan import Scan
 from v3s.data.usable import is_mostly_bad, scan_with_bar, usable_videos
 from v3s.features.saved import refuse_other_kind
-from v3s.files.text import counted, print_table, say, text_table
+from v3s.files.text import counted, print_table, say, text_table, verb
 from v3s.files.times import duration_text, time_text
 from v3s.pretext.model import PretextModel
 from v3s.pretext.task import TASKS, get_task
@@ -206,8 +206,9 @@ def _usable(scan: Scan, config: PretrainConfig) -> Scan:
     found = replace(scan, min_frames=need)
     if found.num_usable < 2:
         raise ValueError(
-            f"{counted(found.num_usable, 'video')} of {len(scan.table):,} that can be read have the {need} frames that "
-            f"--task {config.task} needs with --clip-frames {sampling.clip_frames}; 2 are needed"
+            f"{counted(found.num_usable, scan.videos.noun)} of {len(scan.table):,} that can be read "
+            f"{verb(found.num_usable, 'have')} the {need} frames that --task {config.task} needs with --clip-frames "
+            f"{sampling.clip_frames}; 2 are needed"
         )
     return found
 
