@@ -14,7 +14,7 @@ from v3s.data.index_table import IndexTable
 from v3s.data.lists.splits import list_videos
 from v3s.data.scan import scan
 from v3s.data.views import View, read_clips
-from v3s.protocols.finetune_page import recognition_table
+from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.recognition import (
     Cut,
     LabelledClips,
@@ -108,16 +108,39 @@ def test_scores_count_unknown_classes_as_wrong() -> None:
     assert scores.per_class == {"a": 1.0, "b": 0.5, "c": None}
 
 
-@pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
-def test_top_5_is_shown_where_it_says_something(num_classes: int, is_shown: bool) -> None:
+def result_of(num_classes: int) -> RecognitionResult:
     calibration = Calibration(
         temperature=1.0, num_videos=3, loss_before=1.0, loss_after=1.0, error_before=0.0, error_after=0.0
     )
     scores = RecognitionScores(
         tuple("abcdef")[:num_classes], torch.tensor([0]), torch.ones(1, num_classes), torch.zeros(1)
     )
-    result = RecognitionResult(Path(), 1, {"accuracy": 0.5}, scores, 1 / num_classes, 0.5, calibration)
+    return RecognitionResult(Path(), 1, {"accuracy": 0.5}, scores, 1 / num_classes, 0.5, calibration)
+
+
+@pytest.mark.parametrize(("num_classes", "is_shown"), [(5, False), (6, True)])
+def test_top_5_is_shown_where_it_says_something(num_classes: int, is_shown: bool) -> None:
     console = Console(file=io.StringIO(), width=200)
-    console.print(recognition_table(result))
+    console.print(recognition_table(result_of(num_classes), "span"))
     assert isinstance(console.file, io.StringIO)
     assert ("test, top-5" in console.file.getvalue()) == is_shown
+    assert "1 test span, weights of epoch 1" in console.file.getvalue()
+
+
+def test_the_page_of_spans_calls_them_so() -> None:
+    of_epoch = {"loss": 1.0, "accuracy": 0.5}
+    metrics = [{"epoch": 1, "best_epoch": 1, "train": of_epoch, "validation": of_epoch}]
+    html = recognition_page(
+        result_of(2),
+        metrics,
+        name="run",
+        num_epochs=1,
+        num_clips=2,
+        chance=0.5,
+        keep="accuracy",
+        sources={},
+        noun="span",
+    )
+    assert "tested on 1 test span with 2 clips each" in " ".join(html.split())
+    assert "no test spans" in html
+    assert "video" not in html.partition("<main")[2].partition("</main>")[0]

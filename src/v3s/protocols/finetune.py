@@ -347,7 +347,7 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     best_epoch = int(validation.pop("epoch"))
     scores = RecognitionScores(trained.classes, parts.test_labels, probabilities, parts.test_groups)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority, calibration)
-    print_table(job.console, recognition_table(result))
+    print_table(job.console, recognition_table(result, job.parts.test.noun))
     say(job.console, f"calibration: {calibration}")
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     _write_page(job, run, result)
@@ -365,6 +365,7 @@ def _write_page(job: FinetuneJob, run: RunFolder, result: RecognitionResult | No
     html = recognition_page(
         result, read_metrics(run.path / METRICS), name=job.source.name, num_epochs=job.config.epochs,
         num_clips=job.config.test_clips, sources=sources, chance=parts.chance, keep=job.config.keep,
+        noun=parts.test.noun,
     )  # fmt: skip
     write_page(run.path / REPORT, html)
 

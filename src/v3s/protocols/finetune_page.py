@@ -15,9 +15,9 @@ from v3s.train.training import kept_sentence
 _HEADER = ("", "accuracy", "standard error", "chance", "most frequent class")
 
 
-def recognition_table(result: RecognitionResult) -> Table:
-    """Return the accuracies next to chance."""
-    title = f"{counted(len(result.scores.labels), 'test video')}, weights of epoch {result.best_epoch}"
+def recognition_table(result: RecognitionResult, noun: str = "video") -> Table:
+    """Return the accuracies next to chance; the noun is that of `recognition_page`."""
+    title = f"{counted(len(result.scores.labels), f'test {noun}')}, weights of epoch {result.best_epoch}"
     return text_table(title, _HEADER, _rows(result))
 
 
@@ -31,6 +31,7 @@ def recognition_page(
     chance: float,
     keep: Keep,
     sources: Mapping[str, str],
+    noun: str = "video",
 ) -> str:
     """Return the page of a fine-tuned network: accuracies, training curves, confusion matrix.
 
@@ -43,6 +44,7 @@ def recognition_page(
         chance: top-1 accuracy of a uniform guess.
         keep: which epoch is kept.
         sources: use of the videos -> where they come from.
+        noun: what was tested: "video" or "span".
     """
     best = metrics[-1]["best_epoch"] if result is None else result.best_epoch
     kept = {"kept": float(best)} if keep != "last" else {}
@@ -58,7 +60,7 @@ def recognition_page(
     )
     return render(
         "finetune.html",
-        tested=None if result is None else _tested(result),
+        tested=None if result is None else _tested(result, noun),
         best=best,
         kept=kept_sentence(keep, best),
         metrics=metrics,
@@ -66,18 +68,19 @@ def recognition_page(
         num_epochs=num_epochs,
         num_clips=num_clips,
         sources=sources,
+        noun=noun,
         curves=[(loss, "Loss"), (accuracy, "Accuracy")],
     )
 
 
-def _tested(result: RecognitionResult) -> dict[str, Any]:
+def _tested(result: RecognitionResult, noun: str) -> dict[str, Any]:
     scores = result.scores
     per_class = scores.per_class.items()
     return {
         "num_videos": len(scores.labels),
         "accuracies": (_HEADER, _rows(result)),
-        "confusion": confusion_matrix(scores.confusion.numpy(), scores.classes, title="Test videos"),
-        "by_class": [(label, "no test videos" if share is None else f"{share:.1%}") for label, share in per_class],
+        "confusion": confusion_matrix(scores.confusion.numpy(), scores.classes, title=f"Test {noun}s"),
+        "by_class": [(label, f"no test {noun}s" if share is None else f"{share:.1%}") for label, share in per_class],
     }
 
 
