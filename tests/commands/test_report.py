@@ -162,6 +162,9 @@ def test_still_videos_are_counted(small_pretraining: PretrainConfig, tmp_path: P
     pretrain(replace(small_pretraining, data=str(data), out=str(tmp_path / "run"), validation_videos=8), console=QUIET)
     assert 0 < found[-1].num_still < found[-1].num_videos == 8
     assert f"{found[-1].num_still} of 8 validation videos" in text_of(tmp_path / "run")
+    of_spans = " ".join(findings_page(replace(found[-1], noun="span")).split())  # with --segment
+    assert f"{found[-1].num_still} of 8 validation spans" in of_spans
+    assert "groups of spans" in of_spans
 
 
 def test_a_clip_is_still_if_nothing_in_it_moves() -> None:

@@ -32,6 +32,7 @@ class Findings:
         weights: of which epoch the answers are, in words.
         num_still: number of validation videos without motion.
         num_videos: number of validation videos.
+        noun: what they are: "video" or "span".
         unused: why videos are not used, how many, and the names and reasons that are known.
         wrong: (picture, caption) of clips that a head gets wrong, as data URIs.
         neighbours: for each query, (picture, caption) of each network.
@@ -45,6 +46,7 @@ class Findings:
     weights: str
     num_still: int
     num_videos: int
+    noun: str
     unused: Sequence[tuple[str, int, Sequence[str]]]
     wrong: Sequence[tuple[str, str]]
     neighbours: Sequence[Sequence[tuple[str, str]]] = ()

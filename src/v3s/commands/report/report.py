@@ -124,9 +124,10 @@ class RunReport:
             return
         videos, last = self._videos(answered.numbers), metrics[-1]
         heads = self._scores(answered, videos)
+        noun = self.scan.videos.noun
         lead = (
             f"{self.network}, after epoch {last['epoch']:,} of {self.order.num_epochs:,}, on "
-            f"{counted(self.num_train, 'training video')} and {counted(len(self.clips), 'validation video')}. "
+            f"{counted(self.num_train, f'training {noun}')} and {counted(len(self.clips), f'validation {noun}')}. "
             f"{kept_sentence(self.keep, last['best_epoch'])}"
         )
         found = Findings(
@@ -138,6 +139,7 @@ class RunReport:
             weights=weights,
             num_still=len(np.setdiff1d(videos, videos[~answered.still])),
             num_videos=len(np.unique(videos)),
+            noun=noun,
             unused=self._unused(),
             wrong=self._wrong(answered, videos, heads),
             neighbours=neighbours,
