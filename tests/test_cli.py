@@ -89,7 +89,7 @@ def test_the_word_after_a_command_stands_for_what_it_works_on() -> None:
         ("evaluate --data x --backbone y --out {tmp}", "which is a folder; give a file name"),
         ("replay --run {tmp}", "is not a training run (config.yaml is missing)"),
         ("explain --video x --backbone y --out {tmp}/list.txt", "a file; give a folder"),
-        ("pretrain --data {tmp}/text --out {tmp}/list.txt/run", "list.txt/run: Not a directory"),
+        ("pretrain --data {tmp}/text --out {tmp}/list.txt/run", "list.txt/run cannot be written: Not a directory"),
         ("evaluate --data {tmp}/text --backbone {tmp}/nothing", "no such run folder or file of weights"),
     ],
 )

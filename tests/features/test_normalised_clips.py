@@ -84,7 +84,7 @@ def first_inputs() -> Iterator[list[Tensor]]:
 COMMANDS = {
     "evaluate": "{videos} --backbone {run} --clips 1",
     "audit": "{videos} --backbone {run} --clips 3",
-    "speediness": "{video} --backbone {run} --out {out}",
+    "speediness": "{video} --backbone {run} --out {out}.html",
     "explain": "{video} --backbone {run} --out {out}",
     "explain tuned": "{video} --backbone {tuned} --out {out}",
     "probe": "{labelled} --backbone {weights} --num-clips 1",

@@ -281,6 +281,6 @@ def test_parts_are_read_from_row_groups_of_any_size(
 
 
 def test_open_vectors_of_a_part_alone(config: EmbedConfig) -> None:
-    """A folder that has only rows is no folder of vectors yet."""
-    with pytest.raises(ValueError, match="contains no vectors"):
+    """Rows make no folder of vectors yet."""
+    with pytest.raises(ValueError, match="does not exist; give a folder of vectors"):
         open_vectors(config.out)
