@@ -55,12 +55,12 @@ def card(model: Model, record: Record, *, licence: str | None, form: str) -> str
     of_training = _CONVERTED if trained.kind == "converted" else _UNKNOWN
     num_train = trained.results.get("num_train")  # of a classifier on a frozen network, which is no run
     videos = record.videos or ({"for training": num_train} if num_train else {})
-    kind = f"{_values(model, record)['noun']}s"
+    nouns = f"{_values(model, record)['noun']}s"
     recipe = _table(("option", "value"), record.recipe.items())
     sections = {
         "How to load it": _loading(model, form),
         "What it is": _facts(model, form),
-        "What it was trained on": _table((kind, "number"), videos.items()) or of_training,
+        "What it was trained on": _table((nouns, "number"), videos.items()) or of_training,
         "How it was trained": (recipe and recipe + _kept(model, record)) or _linear(model) or of_training,
         "Results": _results(model, record),
         "How a video is read": _reading(model),
