@@ -199,6 +199,16 @@ def test_the_player_shows_the_span_that_was_opened_last(spans_page: str, window:
         assert page.locator(f"#player [data-do={name}]").is_disabled()
 
 
+def test_vectors_that_are_embedded_again_are_said(files: Path, window: Open) -> None:
+    description = files / "vectors.json"
+    with serving(files) as address:
+        page = window(address)
+        description.with_name("new").write_bytes(description.read_bytes())
+        description.with_name("new").replace(description)
+        until(page.locator("#message").is_visible)
+        assert page.locator("#message").inner_text().endswith("stop v3s serve and start it again")
+
+
 def test_a_window_of_other_vectors_labels_nothing(files: Path, spans: Path, window: Open) -> None:
     """A server of another folder on the same port: span 5 is another one there."""
     with serving(spans) as address:

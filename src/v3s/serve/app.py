@@ -229,7 +229,7 @@ class _Views:
         names = list(marks.classes)  # of now: another thread may add some meanwhile
         counts = np.bincount(marks.class_of + 1, minlength=len(names) + 1).tolist()[1 : len(names) + 1]
         classes = [{"name": name, "count": count} for name, count in zip(names, counts, strict=True)]
-        file, notice = as_text(str(marks.list_file.resolve())), as_text(marks.notice)
+        file, notice = as_text(str(marks.list_file.resolve())), as_text(self.desk.notice)
         return {
             "version": marks.version,
             "classes": classes,

@@ -20,6 +20,7 @@ from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
 from v3s.serve.previews import Preview, file_state
 from v3s.serve.survey import Survey
+from v3s.vectors.description import VECTORS
 from v3s.vectors.query import encode_query
 
 _ORDERS = "listed, like:SPAN, stretch:SPAN:START:END, outliers, suggested:NUMBER, answer:CLASS and unsure"
@@ -43,11 +44,20 @@ class Desk:
         self.vectors = catalogue.vectors
         self.survey = Survey(catalogue)
         self.answers: ProbeAnswers | None = None
+        self._collection_state = _state_of(self.vectors.folder)
         self._open_encoder = open_encoder
         self._encoder: Encoder | None = None
         self._orders: OrderedDict[str, Order] = OrderedDict()
         self._lock = threading.Lock()  # of the orders
         self._computing = threading.Lock()  # one network, one probe at a time
+
+    @property
+    def notice(self) -> str:
+        """What the page has to say by itself: of the labels, and that the folder has other vectors now; else empty."""
+        stale = ""
+        if _state_of(self.vectors.folder) != self._collection_state:
+            stale = "the server shows the vectors of before they were changed; stop v3s serve and start it again"
+        return "; ".join(filter(None, (self.marks.notice, stale)))
 
     def page(self, order_name: str, filters: Filters, offset: int, limit: int) -> dict[str, Any]:
         """Some of the spans that pass filters, in an order, as plain values.
@@ -207,3 +217,12 @@ class Desk:
         if self.catalogue.has_whole_files:
             return name
         return f"{name}, {time_text(place.start_seconds)} to {time_text(place.end_seconds)}"
+
+
+def _state_of(folder: Path) -> tuple[int, int] | None:
+    """What changes when other vectors are written into a folder; None if it is gone."""
+    try:
+        found = (folder / VECTORS).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

@@ -13,7 +13,7 @@ export class Labels {
     this.seen = -1; // the version whose labels all tiles show; null after a poll without an answer
     this.undo = [];
     this.isTraining = false;
-    this.notice = ""; // what the server said about the list of labels
+    this.notice = ""; // what the server said about the labels and the vectors
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
     section.addEventListener("mousedown", (event) => { // so that the tile that has the focus keeps it
@@ -103,7 +103,7 @@ export class Labels {
     const { version } = this, marks = {};
     try {
       const found = await ask("/api/labels");
-      if (found.version === this.seen) return;
+      if (found.version === this.seen && found.notice === this.notice) return;
       const rows = this.calls.rowsShown();
       for (let at = 0; at < rows.length; at += MOST_ROWS) {
         Object.assign(marks, (await ask("/api/labels", { rows: rows.slice(at, at + MOST_ROWS).join(",") })).marks);
