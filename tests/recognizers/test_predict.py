@@ -179,11 +179,16 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     assert sentence in text
     assert re.search(r"class\W+spans\W+share", text)
     assert "videos" not in text
-    advice = "the recognizer learned from spans, but here each whole video gets one answer"
-    assert advice not in text
-    whole = replace(config, recognizer=str(tmp_path / "saved"), out=str(tmp_path / "whole.csv"))
-    assert advice in printed(whole)[1]
-    assert advice not in printed(replace(whole, segment=0.4))[1]
+    notice = "the recognizer learned from spans of 0.4 s, so videos are cut into such (--segment)"
+    assert notice not in text  # the list has spans
+    cut = replace(config, recognizer=str(tmp_path / "saved"), out=str(tmp_path / "cut.csv"))
+    assert notice in printed(cut)[1]
+    asked = replace(cut, segment=0.4, out=str(tmp_path / "asked.csv"))
+    assert notice not in printed(asked)[1]
+    assert rows(cut.out) == rows(asked.out)
+    assert {row["end"] for row in rows(cut.out)} > {"0.4"}
+    whole = replace(cut, segment=1000.0, out=str(tmp_path / "whole.csv"))
+    assert len(rows(whole.out) if printed(whole) else []) == len(list(Path(config.data).rglob("*.mp4")))
 
 
 def test_a_threshold_that_no_probability_is_below_is_said(config: PredictConfig) -> None:

@@ -283,7 +283,7 @@ def _save(job: FinetuneJob, model: RecognitionModel, folder: Path, results: dict
     save_recognizer(
         folder, model.backbone, model.classifier, source=job.source, classes=job.parts.classes, view=job.view,
         feature=Feature(list(model.backbone.stages)[-1]),  # type: ignore[arg-type]
-        average=job.config.average, results=results,
+        average=job.config.average, results=results, span_seconds=job.parts.train.span_seconds,
     )  # fmt: skip
 
 

@@ -229,6 +229,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         | {name: getattr(result, name) for name in ("chance", "majority", "num_test")}
         | {"num_train_of_test": result.num_train, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
         noun=noun,
+        span_seconds=parts.train.span_seconds,
     )
     say(
         console,

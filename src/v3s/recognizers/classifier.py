@@ -41,6 +41,7 @@ from v3s.files.reading import read_as, read_value
 from v3s.files.text import short_repr
 from v3s.files.weights import CLASSIFIER
 from v3s.files.writing import DESCRIPTION, CheckpointError
+from v3s.options import require_positive
 from v3s.recognizers.calibration import Calibration, tempered
 
 _RESULT = "result.json"  # of a fine-tuning run; states the clips of recognizers of earlier versions
@@ -60,6 +61,7 @@ class Recognition:
         dimension: length of this feature, D.
         average: what is averaged over clips.
         calibration: how its probabilities are corrected; ``None`` if they are not.
+        span_seconds: the median length of the spans that it learned from; ``None`` if these were whole videos.
     """
 
     view: View
@@ -67,10 +69,12 @@ class Recognition:
     dimension: int
     average: Average
     calibration: Calibration | None = None
+    span_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
             raise ValueError(f"dimension is {self.dimension}; it must be 1 or more")
+        require_positive(self, "span_seconds")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +87,7 @@ class Classifier:
         space: the network, the clips and the feature that it takes.
         average: what is averaged over the clips of a video.
         calibration: how its probabilities are corrected; ``None`` if they are not.
+        span_seconds: the median length of the spans that it learned from; ``None`` if these were whole videos.
     """
 
     classes: tuple[str, ...]
@@ -90,6 +95,7 @@ class Classifier:
     space: Space
     average: Average
     calibration: Calibration | None = None
+    span_seconds: float | None = None
     __repr__ = short_repr
 
     @property
@@ -101,6 +107,7 @@ class Classifier:
             dimension=self.layer.in_features,
             average=self.average,
             calibration=self.calibration,
+            span_seconds=self.span_seconds,
         )
 
     def require_stage(self, stages: Iterable[str], path: str | Path) -> None:
@@ -183,6 +190,7 @@ def save_recognizer(
     average: Average,
     results: dict[str, Any],
     calibration: Calibration | None = None,
+    span_seconds: float | None = None,
 ) -> Trained:
     """Write a recognizer into a folder, which every command also accepts as a backbone; returns its description.
 
@@ -197,9 +205,15 @@ def save_recognizer(
         average: what is averaged over clips.
         results: what is known of its training, such as epoch, loss and accuracy.
         calibration: how its probabilities are corrected.
+        span_seconds: the median length of the spans that it learned from; ``None`` if these were whole videos.
     """
     recognition = Recognition(
-        view=view, feature=feature, dimension=layer.in_features, average=average, calibration=calibration
+        view=view,
+        feature=feature,
+        dimension=layer.in_features,
+        average=average,
+        calibration=calibration,
+        span_seconds=span_seconds,
     )
     trained = Trained(
         kind="recognizer",
@@ -258,7 +272,8 @@ def load_classifier(path: str | Path) -> Classifier:
     if trained.answers not in ("", _digest(trained.recognition)):
         raise CheckpointError(f"{description}: was edited: answers does not match recognition; restore the file")
     space = Space(trained.fingerprint, recognition.view, recognition.feature, trained.normalisation)
-    return Classifier(classes, layer.requires_grad_(False).eval(), space, recognition.average, recognition.calibration)
+    answers = recognition.average, recognition.calibration, recognition.span_seconds
+    return Classifier(classes, layer.requires_grad_(False).eval(), space, *answers)
 
 
 def empty_layer(dimension: int, num_classes: int) -> nn.Linear:

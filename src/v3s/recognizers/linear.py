@@ -135,6 +135,7 @@ def save_linear(
     seed: int,
     results: dict[str, Any],
     noun: str = "video",
+    span_seconds: float | None = None,
 ) -> Calibration | None:
     """Fit a classifier on all vectors, calibrate it, and write it with its network as a recognizer.
 
@@ -150,6 +151,7 @@ def save_linear(
         seed: of the division for the calibration.
         results: what is known of the classifier, such as its accuracy.
         noun: what the rows are of: "video" or "span".
+        span_seconds: the median length of these spans.
 
     Returns:
         The calibration; None if there are too few vectors.
@@ -177,6 +179,7 @@ def save_linear(
             average="logits",
             results={"c": c, "num_train": len(labels), **results},
             calibration=calibration,
+            span_seconds=span_seconds,
         )
     return calibration
 

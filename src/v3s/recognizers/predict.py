@@ -1,7 +1,7 @@
 """``v3s predict``: name what videos, or segments of recordings, show."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +53,10 @@ class PredictConfig(ComputeOptions, VideoOptions):
         k: Classes to name for each span, the most probable first. Default: 3, or all if there are fewer.
 
     More options:
+        segment: Cut every video, or every span of a list, into segments of this many seconds, and answer for each. What
+            remains at the end is a segment if it is at least half as long; a shorter video is one segment. Default:
+            the length of the spans that the recognizer learned from (the median); if it learned from whole videos, one
+            answer for each video or span of the list.
         subset: Part of the split.
         unsure_below: Mark a prediction as unsure if its probability is smaller; with two classes, give more than 0.5.
         fps: Frames per second at which videos are sampled, as those that the recognizer was trained on. Default: its
@@ -148,13 +152,11 @@ def _of_videos(
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    scan = usable_videos(config.list_videos(seen), min_frames=1, console=console, workers=config.workers)
-    if classifier.calibration and classifier.calibration.noun == "span" and not scan.videos.bounds:
-        say(
-            console,
-            "the recognizer learned from spans, but here each whole video gets one answer; to get one for each span, "
-            "give --segment SECONDS, about the length of the spans that were labelled",
-        )
+    listed, seconds = config.list_videos(seen), classifier.span_seconds
+    if seconds is not None and config.segment is None and not listed.bounds:
+        say(console, f"the recognizer learned from spans of {seconds:g} s, so videos are cut into such (--segment)")
+        listed = replace(listed, spans=replace(listed.spans, segment=seconds))
+    scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
     table, view = scan.usable_table, recognizer.encoder.view
     report_padded({f"{scan.videos.noun}s": table}, view, console)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,12 @@ class Labelled:
     def noun(self) -> str:
         """What each is: "span" of a recording, or "video"."""
         return self.videos.noun
+
+    @property
+    def span_seconds(self) -> float | None:
+        """The median length of spans in seconds; None if these are whole videos."""
+        lengths = [end - start for start, end in self.videos.bounds if end is not None]
+        return round(median(lengths), 3) if lengths else None
 
     @property
     def labels(self) -> list[str]:
