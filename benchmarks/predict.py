@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmarks.machine import describe_machine
 from benchmarks.search import DIMENSION, made_entries, make_vectors
-from v3s.recognizers.classifier import Classifier
+from v3s.recognizers.classifier import Classifier, Recognition
 from v3s.recognizers.of_vectors import predict_vectors, probabilities_of
 from v3s.recognizers.predictions import write_predictions
 from v3s.vectors.collection import Vectors
@@ -34,7 +34,9 @@ def classifier_of(vectors: Vectors) -> Classifier:
     nn.init.normal_(layer.weight, std=3.0, generator=torch.Generator().manual_seed(0))
     nn.init.zeros_(layer.bias)
     classes = tuple(f"class {number}" for number in range(NUM_CLASSES))
-    return Classifier(classes, layer.requires_grad_(False), vectors.description.space, "logits")
+    space = vectors.description.space
+    answers = Recognition(view=space.view, feature=space.feature, dimension=DIMENSION, average="logits")
+    return Classifier(classes, layer.requires_grad_(False), space.weights, space.normalisation, answers)
 
 
 def fastest(job: Callable[[], object]) -> float:

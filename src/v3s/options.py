@@ -110,8 +110,8 @@ _RUN = "config.yaml"
 def require_files(config: Any, beside: str = "", **endings: str) -> None:
     """Check that output files can be made, before hours of work rather than after; None is allowed.
 
-    Only a result is replaced, by its name: never a video, weights, a run's own files, or labels by hand. And a name
-    promises a format: a file that is called a spreadsheet is one.
+    Only a result is replaced, by its name: never a video, weights, a run's own files, or labels by hand. The ending
+    of a name must be that of a format that is written.
 
     Args:
         config: the options.

@@ -47,7 +47,7 @@ def test_a_path_that_is_listed_again_is_one_entry(again: str, folder: Path) -> N
     (folder / "list.txt").write_text("\n".join(lines))
     videos = list_videos(folder / "list.txt")
     assert videos.paths == PATHS
-    assert videos.description.endswith("2 videos without labels; skipped: 2 entries of videos that are already listed")
+    assert videos.description.endswith("2 videos without labels; skipped: 2 entries that are already listed")
 
 
 def test_a_path_through_a_link_is_another(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_an_official_list_that_names_a_video_twice(folder: Path) -> None:
     (folder.parent / "lists/train.csv").write_text("a/one.mp4,run\ntwo.mp4,run\na/one.mp4,run\n")
     videos = list_videos(folder, splits=folder.parent / "lists")
     assert (videos.paths, videos.labels) == (PATHS, ("run", "run"))
-    assert "1 entry of videos that are already listed" in videos.description
+    assert "1 entry that is already listed" in videos.description
 
 
 def test_the_same_content_under_other_names_is_reported(folder: Path) -> None:

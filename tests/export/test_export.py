@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from v3s.export.card import card
 from v3s.export.export import ExportConfig, export
 from v3s.export.graphs import onnx_bytes, program_bytes
 from v3s.export.model import open_model
-from v3s.export.record import HELD_OUT, Record
-from v3s.export.record import _recipe as read_recipe
+from v3s.export.record import HELD_OUT, read_record
 from v3s.features.encoder import Feature
 from v3s.features.saved import (
     InitialWeights,
@@ -41,8 +41,9 @@ from v3s.features.saved import (
 )
 from v3s.features.source import Source
 from v3s.files.weights import fingerprint, weights_as_bytes
-from v3s.recognizers.classifier import save_recognizer
+from v3s.recognizers.classifier import Recognition, save_recognizer
 from v3s.recognizers.recognizer import load_recognizer
+from v3s.train.run import CONFIG
 
 QUIET = Console(quiet=True)
 SIZES = {"s3dg": 40}
@@ -73,9 +74,16 @@ def write_recognizer(folder: Path, *, backbone: str = "r3d", view: View | None =
     torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(3))
     source = Source(network, "", backbone, 0.125, "", view.clip_frames, view.clip_size)
     save_recognizer(
-        folder, network, layer, source=source, classes=("walk", "run | jump", "grüßen"), view=view, feature=feature,
-        average=values.pop("average", "probabilities"), results={}, **values,
-    )  # fmt: skip
+        folder,
+        network,
+        layer,
+        source=source,
+        classes=("walk", "run | jump", "grüßen"),
+        recognition=Recognition(
+            view=view, feature=feature, dimension=layer.in_features, **{"average": "probabilities", **values}
+        ),
+        results={},
+    )
     return folder
 
 
@@ -356,6 +364,17 @@ def test_a_recognizer_is_read_back(tmp_path: Path, small_videos: Path) -> None:
     assert "v3s.load_recognizer" in (folder / "README.md").read_text()
 
 
+def test_a_recognizer_whose_description_has_fewer_fields_is_exported(tmp_path: Path) -> None:
+    """As one of an earlier version: the model describes how it answers anew."""
+    run = write_recognizer(tmp_path / "run")
+    description = json.loads((run / "config.json").read_text())
+    del description["recognition"]["span_seconds"]
+    values = json.dumps(description["recognition"], sort_keys=True).encode()
+    (run / "config.json").write_text(json.dumps(description | {"answers": sha256(values).hexdigest()}))
+    model = export(ExportConfig(run=str(run), out=str(tmp_path / "model")), console=QUIET)
+    assert load_recognizer(model, device="cpu").classes == load_recognizer(run, device="cpu").classes
+
+
 def test_the_card_calls_spans_spans(tmp_path: Path) -> None:
     run = write_recognizer(tmp_path / "run", average="logits", feature=Feature("conv4", "max"))
     description = json.loads((run / "config.json").read_text())
@@ -369,8 +388,9 @@ def test_the_card_says_which_heads_are_at_chance_and_counts_clips_that_are_toget
     pretrained: Path, tmp_path: Path
 ) -> None:
     trained = replace(describe_trained(pretrained), results={"accuracy_temporal": 0.0})
-    recipe = read_recipe({"train_clips": 1, "clips_together": 2})
-    record = Record({HELD_OUT: 3}, recipe=recipe, keep="loss", validation_clips=2)
+    run = Path(shutil.copytree(pretrained, tmp_path / "run"))
+    (run / CONFIG).write_text("train_clips: 1\nclips_together: 2\nkeep: loss\nvalidation_clips: 2\n")
+    record = replace(read_record(run), videos={HELD_OUT: 3})
     text = card(replace(open_model(pretrained), trained=trained), record, licence=None, form="safetensors")
     assert "The temporal head is not clearly above chance: 0.0% of 6 clips" in text
     assert "it may have learned nothing." in text

@@ -27,7 +27,7 @@ from v3s.files.writing import CheckpointError
 from v3s.pretext.model import PretextModel
 from v3s.pretext.plan import Sampling
 from v3s.pretext.task import get_task
-from v3s.recognizers.classifier import save_recognizer
+from v3s.recognizers.classifier import Recognition, save_recognizer
 
 HOLD = """
 import sys
@@ -50,9 +50,10 @@ def save(kind: str, folder: Path) -> Trained:
         return save_trained(folder, PretextModel(network, task), trained)
     if kind == "recognizer":
         view, feature = View(clip_frames=8, clip_size=32), Feature("conv5")
+        answers = Recognition(view=view, feature=feature, dimension=64, average="probabilities")
         return save_recognizer(
-            folder, network, nn.Linear(64, 2), source=open_source(NETWORK), classes=("a", "b"), view=view,
-            feature=feature, average="probabilities", results={"epoch": 1},
+            folder, network, nn.Linear(64, 2), source=open_source(NETWORK), classes=("a", "b"),
+            recognition=answers, results={"epoch": 1},
         )  # fmt: skip
     trained = Trained(
         kind="converted", backbone="r3d", width=0.125, sampling=plain_sampling(8, 32), results={}, converted_from="a.pt"

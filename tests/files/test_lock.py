@@ -1,5 +1,6 @@
 """The lock of a folder: one holder, which the others name; a dead one blocks nobody."""
 
+import errno
 import os
 import signal
 import time
@@ -96,9 +97,20 @@ def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["work"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder of Linux")
 def test_a_place_where_nothing_can_be_made_is_named() -> None:
-    with pytest.raises(SaveError, match="/proc/run cannot be written: "):
-        only_writer(Path("/proc/run")).__enter__()
+    with pytest.raises(SaveError, match="/proc/run cannot be written: "), only_writer(Path("/proc/run")):
+        pass
+
+
+def test_a_disk_without_locks_is_not_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    message = rf"run/{LOCK} cannot be written: {os.strerror(errno.ENOLCK)}"
+    with pytest.raises(SaveError, match=message), only_writer(tmp_path / "run"):
+        pass
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from v3s.protocols.errors import chance_sentence, critical_value, standard_error
+from v3s.pretext.task import TASKS, PretextTask
+from v3s.protocols.errors import chance_sentence, critical_value, heads_at_chance, standard_error
+
+TASK = TASKS["v3s"]
 
 
 def test_videos_of_their_own_give_the_ordinary_error() -> None:
@@ -67,3 +70,29 @@ def test_a_result_that_is_not_clearly_above_chance_is_said_in_words_and_no_other
     assert alone.endswith("classes: 6 videos are too few for a clear answer")
     few = chance_sentence("linear probe", 1.0, 0.25, noun="video", error=0.0, num_scores=3, num_groups=3)
     assert few == "3 test videos are too few to distinguish a result from chance"
+
+
+def test_a_constant_predictor_is_at_chance_and_a_trained_network_is_not() -> None:
+    constant = {"accuracy_spatial": 1 / 18, "accuracy_temporal": 1 / 11}
+    spatial, temporal = heads_at_chance(TASK, constant, 1000, "video").values()
+    assert spatial.startswith(
+        "the spatial head is not clearly above chance: 5.6% of 1,000 clips of held-out videos, chance is 5.6%"
+    )
+    assert temporal.startswith("the temporal head is not clearly above chance: 9.1%")
+    trained = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.15}
+    assert heads_at_chance(TASK, trained, 272, "video") == {}
+
+
+def test_few_clips_show_little() -> None:
+    """13 % of 20 clips can be luck, anything of 3 can; three times chance on 60 is not."""
+    lucky = {"accuracy_spatial": 0.13, "accuracy_temporal": 0.9}
+    (sentence,) = heads_at_chance(TASK, lucky, 20, "span").values()
+    assert sentence.startswith("the spatial head is not clearly above chance: 13.0% of 20 clips of held-out spans")
+    assert len(heads_at_chance(TASK, lucky, 3, "video")) == 2
+    assert heads_at_chance(TASK, lucky | {"accuracy_spatial": 0.17}, 60, "video") == {}
+
+
+def test_a_head_of_fewer_than_two_labels_or_without_an_accuracy_is_not_judged() -> None:
+    assert heads_at_chance(TASKS["ts"], {"accuracy_spatial": 1.0, "accuracy_temporal": 0.9}, 50, "video") == {}
+    assert heads_at_chance(PretextTask((), ()), {"accuracy_temporal": 0.0}, 50, "video") == {}
+    assert heads_at_chance(TASK, {}, 50, "video") == {}

@@ -31,7 +31,7 @@ from v3s.protocols.explain import (
 )
 from v3s.protocols.gradcam import grad_cam, overlay
 from v3s.protocols.recognition import RecognitionModel
-from v3s.recognizers.classifier import save_recognizer
+from v3s.recognizers.classifier import Recognition, save_recognizer
 from v3s.video.decode import read_frames
 from v3s.video.homography import crop_and_resize
 from v3s.video.index import VideoIndex, index_video
@@ -95,7 +95,7 @@ def test_a_fine_tuned_run_is_explained_by_its_classes(video: VideoIndex, tmp_pat
     classes = ("Archery", "Diving", "Swing")
     save_recognizer(
         tmp_path, recognizer.backbone, recognizer.classifier, source=open_source("random:r3d@0.125"), classes=classes,
-        view=VIEW, feature=Feature("conv5"), average="probabilities", results={},
+        recognition=Recognition(view=VIEW, feature=Feature("conv5"), dimension=64, average="probabilities"), results={},
     )  # fmt: skip
     subject = open_subject(tmp_path)
     explanation = explain_clip(subject, video, target="Swing", stage="conv3")

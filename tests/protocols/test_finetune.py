@@ -76,8 +76,8 @@ def test_the_run_folder_contains_all_documented_files(finished: RecognitionResul
     assert classes == finished.scores.classes
     assert (sampling.clip_frames, sampling.clip_size) == (8, 32)
     assert classifier.layer.out_features == 8
-    assert (classifier.space.view.num_clips, classifier.average) == (3, "probabilities")
-    assert classifier.calibration == finished.calibration
+    assert (classifier.space.view.num_clips, classifier.recognition.average) == (3, "probabilities")
+    assert classifier.recognition.calibration == finished.calibration
     page = (finished.run / "report.html").read_text()
     assert all(name in page for name in classes)
     metrics = read_metrics(finished.run / "metrics.jsonl")

@@ -93,9 +93,9 @@ def save(folder: Path, **changes: object) -> None:
 def test_what_is_saved_is_what_was_fitted(tmp_path: Path) -> None:
     save(tmp_path / "saved")
     found, (train, labels) = load_classifier(tmp_path / "saved"), blobs(40, 4, 1.0)
-    assert (found.classes, found.average, found.space) == (("a", "b", "c", "d"), "logits", space())
+    assert (found.classes, found.recognition.average, found.space) == (("a", "b", "c", "d"), "logits", space())
     assert torch.equal(found.layer.weight, fit_linear(train, labels, 0.1, 4).weight)
-    assert found.calibration == calibrate_linear(train, labels, 0.1, 4, groups=None, seed=0)
+    assert found.recognition.calibration == calibrate_linear(train, labels, 0.1, 4, groups=None, seed=0)
 
 
 def test_only_an_own_folder_is_replaced(tmp_path: Path) -> None:

@@ -162,6 +162,18 @@ def test_what_was_predicted_is_said(config: PredictConfig) -> None:
     assert "calibration: none, with only 16 held-out videos (100 are needed)" in text
 
 
+def test_whole_videos_of_a_list_with_times_are_no_spans(
+    config: PredictConfig, probing: ProbeConfig, tmp_path: Path
+) -> None:
+    """Such is the list of v3s serve for vectors of whole files."""
+    listed, files = tmp_path / "labels.csv", sorted(Path(config.data).rglob("*.mp4"))
+    listed.write_text("\n".join(["path,start,end,label", *(f"{file},0.000000,,{file.parent.name}" for file in files)]))
+    probe(replace(probing, data=str(listed), save=str(tmp_path / "saved")), console=Console(quiet=True))
+    assert v3s.load_recognizer(tmp_path / "saved", device="cpu").classifier.recognition.span_seconds is None
+    _, text = printed(replace(config, recognizer=str(tmp_path / "saved")))
+    assert "span" not in text
+
+
 def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     config: PredictConfig, probing: ProbeConfig, tmp_path: Path
 ) -> None:
@@ -179,7 +191,7 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     assert sentence in text
     assert re.search(r"class\W+spans\W+share", text)
     assert "videos" not in text
-    notice = "the recognizer learned from spans of 0.4 s, so videos are cut into such (--segment)"
+    notice = "the recognizer learned from spans of 0.4 s, so videos are cut into spans of this length"
     assert notice not in text  # the list has spans
     cut = replace(config, recognizer=str(tmp_path / "saved"), out=str(tmp_path / "cut.csv"))
     assert notice in printed(cut)[1]
@@ -188,7 +200,8 @@ def test_spans_are_called_so_where_they_are_fitted_and_where_they_are_named(
     assert rows(cut.out) == rows(asked.out)
     assert {row["end"] for row in rows(cut.out)} > {"0.4"}
     whole = replace(cut, segment=1000.0, out=str(tmp_path / "whole.csv"))
-    assert len(rows(whole.out) if printed(whole) else []) == len(list(Path(config.data).rglob("*.mp4")))
+    printed(whole)
+    assert len(rows(whole.out)) == len(list(Path(config.data).rglob("*.mp4")))
 
 
 def test_a_threshold_that_no_probability_is_below_is_said(config: PredictConfig) -> None:

@@ -22,7 +22,7 @@ from v3s.features.saved import load_backbone
 from v3s.features.source import open_source
 from v3s.files.writing import CheckpointError
 from v3s.recognizers.calibration import Calibration
-from v3s.recognizers.classifier import Average, load_classifier, save_answers, save_recognizer
+from v3s.recognizers.classifier import Average, Recognition, load_classifier, save_answers, save_recognizer
 from v3s.recognizers.recognizer import open_recognizer
 
 CPU = choose_compute("cpu", "fp32")
@@ -37,9 +37,16 @@ def save(folder: Path, *, average: Average = "probabilities", calibration: Calib
     nn.init.normal_(layer.weight, std=3.0, generator=torch.Generator().manual_seed(0))
     nn.init.zeros_(layer.bias)
     save_recognizer(
-        folder, source.backbone, layer, source=source, classes=("a", "b b", "ü", "d"), view=VIEW,
-        feature=Feature("conv5"), average=average, results={"epoch": 1}, calibration=calibration,
-    )  # fmt: skip
+        folder,
+        source.backbone,
+        layer,
+        source=source,
+        classes=("a", "b b", "ü", "d"),
+        recognition=Recognition(
+            view=VIEW, feature=Feature("conv5"), dimension=64, average=average, calibration=calibration
+        ),
+        results={"epoch": 1},
+    )
     return folder
 
 
@@ -67,10 +74,10 @@ def test_answers_are_averaged_over_clips(average: Average, labelled_videos: Path
 
 def test_a_temperature_changes_probabilities_and_no_order(labelled_videos: Path, saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "calibrated")
-    save_answers(tmp_path / "calibrated", replace(load_classifier(saved), calibration=CALIBRATION))
+    save_answers(tmp_path / "calibrated", replace(load_classifier(saved).recognition, calibration=CALIBRATION))
     paths = sorted((labelled_videos / "test").rglob("*.mp4"))[:3]
     plain, calibrated = (v3s.load_recognizer(folder, device="cpu") for folder in (saved, tmp_path / "calibrated"))
-    assert calibrated.classifier.calibration == CALIBRATION
+    assert calibrated.classifier.recognition.calibration == CALIBRATION
     for before, after in zip(plain.predict(paths), calibrated.predict(paths), strict=True):
         assert (before.path, before.classes) == (after.path, after.classes)
         roots = torch.tensor(before.probabilities).sqrt()
@@ -143,6 +150,7 @@ def test_forged_descriptions_are_one_line(copy: Path, changes: dict[str, Any], m
         ({"average": "median"}, "average is 'median'; it must be one of probabilities, logits"),
         ({"dimension": 65}, r"weights of another network.*\(4, 64\).*\(4, 65\)"),
         ({"dimension": -1}, "dimension is -1; it must be 1 or more"),
+        ({"span_seconds": -1.0}, r"config\.json: span_seconds is -1.0; it must be more than 0"),
         ({"dimension": 10**15}, "weights of another network"),
         (
             {"feature": {"stage": "conv9"}},
@@ -255,11 +263,15 @@ def test_a_recognizer_of_an_earlier_version_answers_as_it_was_tested(copy: Path,
     del values["recognition"], values["answers"], values["kind"]
     (copy / "config.json").write_text(json.dumps(values))
     found = load_classifier(copy)
-    assert (found.space.view, found.average, found.calibration) == (replace(VIEW, num_clips=10), "probabilities", None)
+    assert (found.recognition.view, found.recognition.average, found.recognition.calibration) == (
+        replace(VIEW, num_clips=10),
+        "probabilities",
+        None,
+    )
     view = {"clip_frames": 8, "clip_size": 32, "num_clips": 3, "stride": 0}
     (copy / "result.json").write_text(json.dumps({"view": view, "average": "logits"}))
     found = load_classifier(copy)
-    assert (found.space, found.average) == (load_classifier(saved).space, "logits")
+    assert (found.space, found.recognition.average) == (load_classifier(saved).space, "logits")
 
 
 def test_the_recognizer_of_version_3fcbae0(shared: Path) -> None:

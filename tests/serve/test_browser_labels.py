@@ -1,8 +1,9 @@
 """A real browser does things at once: answers are late, the server is gone, others label too."""
 
+import json
 from pathlib import Path
 
-from playwright.sync_api import APIResponse, Page, Route
+from playwright.sync_api import APIResponse, Dialog, Page, Route
 
 from tests.serve.conftest import OpenPage as Open
 from tests.serve.conftest import serving, slowly, until
@@ -124,6 +125,46 @@ def test_a_server_that_is_gone_is_said_once_until_it_is_back(spans_page: str, wi
     until(page.locator("#message").is_hidden)
 
 
+def test_pictures_leave_connections_for_labels(spans_page: str, window: Open) -> None:
+    page, asked = window(spans_page), list[Route]()
+    page.goto("about:blank")
+    page.route("**/picture.jpg", lambda route: asked.append(route))
+    page.goto(spans_page)
+    until(lambda: page.evaluate("1") and len(asked) == 4)
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")
+    assert len(asked) == 4
+    asked[0].continue_()
+    until(lambda: page.evaluate("1") and len(asked) == 5)
+
+
+def test_a_window_with_labels_that_are_not_saved_asks_before_it_closes(files: Path, window: Open) -> None:
+    held, asked = list[Route](), list[str]()
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST" and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    with serving(files) as address:
+        page = window(address)
+        add_classes(page, "walk")
+        page.route("**/api/labels", hold)
+        page.on("dialog", stay)
+        page.locator("#grid .tile").nth(0).focus()
+        page.keyboard.press("1")
+        page.keyboard.press("1")
+        until(lambda: page.locator("#list").inner_text() == "saving 2 labels …")
+        page.close(run_before_unload=True)
+        until(lambda: page.evaluate("1") and asked == ["beforeunload"])
+        held[0].continue_()
+        until(lambda: page.locator("#list").inner_text().startswith("2 labels, saved in"))
+
+
 def test_undo_gives_back_a_label_that_the_page_did_not_know(files: Path, window: Open) -> None:
     with serving(files) as address:
         page = window(address)
@@ -203,10 +244,10 @@ def test_vectors_that_are_embedded_again_are_said(files: Path, window: Open) -> 
     description = files / "vectors.json"
     with serving(files) as address:
         page = window(address)
-        description.with_name("new").write_bytes(description.read_bytes())
-        description.with_name("new").replace(description)
+        changed = json.loads(description.read_text()) | {"files_sha256": 64 * "0"}
+        description.write_text(json.dumps(changed))
         until(page.locator("#message").is_visible)
-        assert page.locator("#message").inner_text().endswith("stop v3s serve and start it again")
+        assert page.locator("#message").inner_text().endswith("shows the earlier ones; start v3s serve again")
 
 
 def test_a_window_of_other_vectors_labels_nothing(files: Path, spans: Path, window: Open) -> None:

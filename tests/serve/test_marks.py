@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_the_list_is_read_by_the_commands_that_train(files: Path, spans: Path, a
     listed = list_videos(marks.list_file)
     assert sorted(listed.paths) == sorted(str(avi_videos / name) for name in NAMES)
     assert set(listed.labels) == {"class 0", "class 1"}
-    assert set(listed.bounds) == {(0.0, None)}
+    assert listed.bounds == ()
     marks = with_classes(spans, "5")
     marks.give([5], "5")
     listed = list_videos(avi_videos, splits=marks.list_file)
@@ -160,6 +161,22 @@ def test_a_list_with_labels_of_others_is_kept(files: Path) -> None:
     (folder / LOG).unlink()
     assert "labels-2.csv" in marks_of(files).notice
     assert (folder / "labels-2.csv").read_text() == listed
+
+
+def test_a_list_that_is_kept_is_named_where_no_other_can_be_written(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_classes(files, "walk").give([0], "walk")
+    with (files / FOLDER / "labels.csv").open("a") as listed:
+        listed.write("mine.avi,0,,run\n")
+
+    def fail(*_: object) -> None:
+        raise SaveError("no space")
+
+    monkeypatch.setattr(sys.modules[Marks.__module__], "write_spans", fail)
+    assert re.search(
+        r"that list is now .*labels-1\.csv; labels could not be written .*: no space", marks_of(files).notice
+    )
 
 
 def test_a_list_from_before_the_videos_were_moved_is_written_again(files: Path, avi_videos: Path) -> None:
@@ -296,7 +313,9 @@ def test_labels_are_shown_where_none_can_be_written(
     with full_disk(0):
         marks = marks_of(files)
         assert given(marks) == {0: "a"}
-        assert re.fullmatch("labels are shown, but none can be given: .*lock cannot be written: .*", marks.notice)
+        assert re.fullmatch(
+            "labels could not be written when .* shown as they were: .*lock cannot be written: .*", marks.notice
+        )
         with pytest.raises(SaveError, match="lock cannot be written"):
             marks.give([1], "a")
     marks.give([1], "a")

@@ -49,7 +49,7 @@ def test_each_epoch_but_the_last_says_when_the_training_ends(monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("seconds", "says"),
-    [(30, ""), (37, ""), (23, ""), (60, "about 79 min, not 40. To take 40"), (15, "about 20 min, not 40. To take 40")],
+    [(30, ""), (37, ""), (23, ""), (60, "about 80 min, not 40. To take 40"), (15, "about 20 min, not 40. To take 40")],
 )
 def test_a_time_that_will_not_hold_is_said_once(monkeypatch: pytest.MonkeyPatch, seconds: float, says: str) -> None:
     said = [line for line in lines_of(monkeypatch, seconds, minutes=40) if line.startswith("at this speed")]

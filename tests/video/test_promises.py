@@ -47,7 +47,7 @@ def test_a_gif_with_a_hole_is_damaged(tmp_path: Path) -> None:
     assert index_video(tmp_path / "a.gif").num_frames == 40
     for content in (whole[:middle] + bytes(99) + whole[middle + 99 :], whole[:middle] + whole[-700:], whole[:middle]):
         (tmp_path / "b.gif").write_bytes(content)
-        with pytest.raises(VideoError, match=r"frame \d+ is no part of a GIF, or is cut; [12]\d frames can be decoded"):
+        with pytest.raises(VideoError, match=r"frame \d+ are not GIF, or are cut off; [12]\d frames can be decoded"):
             index_video(tmp_path / "b.gif")
     (tmp_path / "b.gif").write_bytes(whole[:-1])  # without the mark of its end
     assert index_video(tmp_path / "b.gif").num_frames == 40

@@ -29,7 +29,7 @@ from v3s.features.saved import refuse_other_kind
 from v3s.files.text import counted, print_table, say, text_table, verb
 from v3s.files.times import duration_text, time_text
 from v3s.pretext.model import PretextModel
-from v3s.pretext.task import TASKS, get_task
+from v3s.pretext.task import get_task
 from v3s.train.distributed import Processes, launched_processes
 from v3s.train.finite import FiniteGuard
 from v3s.train.loop import train_step
@@ -158,10 +158,9 @@ def _seconds_of(scan: Scan) -> float:
 def _segments(scan: Scan) -> Iterator[Choice]:
     """Cut recordings, unless they are cut already."""
     seconds = [report.seconds for report in scan.reports if not report.is_bad]
-    if scan.videos.bounds or statistics.median(seconds) < _RECORDING_SECONDS:
+    if scan.videos.bounds or (median := statistics.median(seconds)) < _RECORDING_SECONDS:
         return
     length = _SEGMENT_SECONDS
-    median = statistics.median(seconds)
     yield Choice("segment", length, f"the videos are long, {time_text(median)} (median): many clips of each")
     number = sum(seconds) / length
     if number < _FEWEST_SEGMENTS:
@@ -200,7 +199,7 @@ def _clips(
 
 def _usable(scan: Scan, config: PretrainConfig) -> Scan:
     """The scan, with the length that the training needs."""
-    sampling, task = config.sampling(), TASKS[config.task]
+    sampling, task = config.sampling(), get_task(config.task)
     span = task.longest_span if sampling.short == "leave-out" else task.shortest_span
     need = span(sampling.clip_frames, sampling.seam)
     found = replace(scan, min_frames=need)
@@ -268,7 +267,7 @@ def _reading(
     """Clips per second of reading, the processes that read, and a batch."""
     stored = isinstance(table.source(0), StoredVideo)
     workers = max(1, divide_cores(config.workers, compute.device, training=True, stored=stored))
-    sampling, task = replace(config.sampling(), trim_bars=False), TASKS[config.task]
+    sampling, task = replace(config.sampling(), trim_bars=False), get_task(config.task)
     clips = PretextClips(table, task, sampling, seed=config.seed, together=config.clips_together)
     numbers = np.linspace(0, len(table) - 1, _CLIPS_READ).astype(int).tolist()
     read = [clips[0, numbers[0]]]  # the first one loads what reads and warps
@@ -288,7 +287,7 @@ def _reading(
 def _training(batch: tuple[torch.Tensor, torch.Tensor], config: PretrainConfig, compute: Compute) -> float:
     """Clips per second of training steps."""
     network = create_backbone(config.backbone, config.width, seed=config.seed)
-    model = compute.network(PretextModel(network, TASKS[config.task], projects=config.contrast > 0)).train()
+    model = compute.network(PretextModel(network, get_task(config.task), projects=config.contrast > 0)).train()
     optimizer, guard = sgd(model, config.initial_rate, config), FiniteGuard(Processes(), compute.device)
     number, began = -1, 0.0
     while number < 1 or time.perf_counter() - began < _SECONDS_MEASURED:

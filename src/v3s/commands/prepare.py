@@ -165,7 +165,7 @@ def _open_or_make(folder: Path, settings: StoreSettings, *, overwrite: bool) -> 
 
 def _has_moved(store: Store, settings: StoreSettings) -> bool:
     """Whether the videos of the store have moved to the source: all are there, and those that were read as large."""
-    if not store.files or replace(store.settings, source=settings.source) != settings:
+    if replace(store.settings, source=settings.source) != settings:
         return False
     keys = (file_key(Path(settings.source), path) for path in store.files)
     return all(now and file.key[1] in (now[1], 0) for now, file in zip(keys, store.files.values(), strict=True))

@@ -310,7 +310,7 @@ def _train(job: PretrainJob, run: RunFolder, callbacks: Sequence[Callback]) -> P
         fit(replace(steps, callbacks=callbacks, after_epoch=report.after_epoch), run)
     wait_for_all(job.processes)
     result = judge_run(
-        run, job.task, num_clips=len(job.validation) * job.config.validation_clips,
+        run, job.task, num_clips=len(job.validation) * job.config.validation_clips, noun=job.scan.videos.noun,
         clips_per_epoch=steps.order.clips_per_epoch, can_go_on=job.config.can_go_on, console=job.console,
         is_first=job.processes.is_first,
     )  # fmt: skip

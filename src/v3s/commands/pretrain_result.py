@@ -51,6 +51,7 @@ def judge_run(
     task: PretextTask,
     *,
     num_clips: int,
+    noun: str,
     clips_per_epoch: int,
     can_go_on: bool,
     console: Console,
@@ -62,6 +63,7 @@ def judge_run(
         run: the folder of a finished run.
         task: its label tables.
         num_clips: number of validation clips.
+        noun: what they are of: "video" or "span".
         clips_per_epoch: number of training clips in an epoch.
         can_go_on: whether it can be resumed with more epochs.
         console: where to print.
@@ -70,7 +72,7 @@ def judge_run(
     results = dict(describe_trained(run.path).results)
     best_epoch = int(results.pop("epoch"))
     epochs = read_metrics(run.path / METRICS)
-    at_chance = heads_at_chance(task, results, num_clips)
+    at_chance = heads_at_chance(task, results, num_clips, noun)
     judged = verdict(at_chance, epochs, len(epochs) * clips_per_epoch, can_go_on)
     worth = []
     if at_chance:

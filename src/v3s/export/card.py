@@ -200,11 +200,11 @@ def _results(model: Model, record: Record) -> str:
         if values.get(name) is not None
     ]
     text = _table((f"on test {values['noun']}s", ""), rows) or "No test is recorded."
-    num_train, num_tested = values.get("num_train"), values.get("num_train_of_test")
-    if type(num_tested) is int and type(num_train) is int and num_tested != num_train:
+    num_train, num_fitted = values.get("num_train"), values.get("num_train_tested")
+    if type(num_fitted) is int and type(num_train) is int and num_fitted != num_train:
         text += (
-            f"\n\nThe test was of a classifier fitted on {num_tested:,} of the {num_train:,} {values['noun']}s; the "
-            "one here was then fitted on all of them, those of the test too."
+            f"\n\nThe tested classifier was fitted on {num_fitted:,} of the {num_train:,} {values['noun']}s. The one "
+            f"here was then fitted on all of them, including the test {values['noun']}s."
         )
     if error:
         text += f"\n\n{_of_error(values, 'test')}"
@@ -256,7 +256,7 @@ def _of_heads(model: Model, record: Record) -> str:
         chosen = ", by which the epoch was chosen" if record.keep in ("loss", "accuracy") else ""
         held_out = counted(num_videos, f"held-out {values['noun']}")
         text += f"\n\nOn {counted(num_clips, 'clip')} of {held_out}{chosen}."
-        at_chance = heads_at_chance(model.trained.task, shown, num_clips).values()
+        at_chance = heads_at_chance(model.trained.task, shown, num_clips, values["noun"]).values()
         text += "".join(f"\n\n{as_sentence(each)}" for each in at_chance)
     text += f"\n\n{_of_error(values, 'validation')}" if "±" in text else ""
     return text + (

@@ -1,7 +1,7 @@
 """What is given away: a trained network in plain float32 on the CPU, with the layers on it, and their description."""
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from v3s.features.saved import Trained, describe_trained, load_pretext_model, op
 from v3s.files.text import short_repr
 from v3s.files.weights import CLASSIFIER, SPATIAL_HEAD, TEMPORAL_HEAD
 from v3s.files.writing import CheckpointError
-from v3s.recognizers.classifier import load_classifier
+from v3s.recognizers.classifier import load_classifier, with_answers
 
 FEATURES = "features"
 """Name of the first output."""
@@ -101,9 +101,9 @@ def open_model(path: str | Path) -> Model:
 def _recognizer(path: str | Path) -> Model:
     classifier = load_classifier(path)
     network, trained = open_trained(path)
-    described = replace(_without_names(trained), recognition=asdict(classifier.recognition))
+    described = with_answers(_without_names(trained), classifier.recognition)
     classifier.require_stage(network.stages, path)  # type: ignore[arg-type]
-    view, feature = classifier.space.view, classifier.space.feature
+    view, feature = classifier.recognition.view, classifier.recognition.feature
     model = Model(described, network, view, feature, {"logits": classifier.layer}, {"logits": CLASSIFIER})
     with torch.inference_mode():
         stages = network.forward_stages(torch.zeros(1, *model.clip_shape))  # type: ignore[operator]

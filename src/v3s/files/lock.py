@@ -56,7 +56,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         descriptor = _acquire(folder)
     except OSError as error:
-        raise SaveError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise SaveError(f"{error.filename or folder / LOCK} cannot be written: {error.strerror}") from error
     try:
         owner = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         try:
@@ -125,6 +125,9 @@ def _acquire(folder: Path) -> int:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # a disk without locks
+                os.close(descriptor)
+                raise
             owner = _read_owner(descriptor)
             os.close(descriptor)
             message = f"{folder} is in use by {owner}; wait until it ends, or choose another folder"

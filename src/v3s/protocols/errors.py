@@ -95,7 +95,7 @@ def chance_sentence(
     )
 
 
-def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int) -> dict[str, str]:
+def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clips: int, noun: str) -> dict[str, str]:
     """The heads that are not clearly above chance, as by `is_above`, each with its sentence.
 
     A head with only one label, or without an accuracy, is not among them.
@@ -108,17 +108,20 @@ def heads_at_chance(task: PretextTask, validation: Mapping[str, float], num_clip
         validation: the accuracies ``accuracy_spatial`` and ``accuracy_temporal``, in [0, 1], on clips with balanced
             labels.
         num_clips: number of these clips.
+        noun: what they are of: "video" or "span".
     """
     found = {}
     for head, rows in (("spatial", task.spatial), ("temporal", task.temporal)):
-        chance, accuracy = 1 / len(rows), validation.get(f"accuracy_{head}")
         accuracy = validation.get(f"accuracy_{head}")
         if len(rows) < 2 or accuracy is None:
             continue
         chance = 1 / len(rows)
         if not is_above(accuracy, chance, error=0.0, num_scores=num_clips, num_groups=num_clips):
-            found[head] = (
-                f"the {head} head is not clearly above chance: {accuracy:.1%} of {counted(num_clips, 'clip')} of "
-                f"held-out videos, chance is {chance:.1%}; it may have learned nothing"
-            )
+            compared = beside_chance(accuracy, chance, num_clips, noun)
+            found[head] = f"the {head} head is not clearly above chance: {compared}; it may have learned nothing"
     return found
+
+
+def beside_chance(accuracy: float, chance: float, num_clips: int, noun: str) -> str:
+    """Say how accurate a head is on clips of held-out videos or spans, beside chance."""
+    return f"{accuracy:.1%} of {counted(num_clips, 'clip')} of held-out {noun}s, chance is {chance:.1%}"

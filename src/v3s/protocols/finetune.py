@@ -44,7 +44,7 @@ from v3s.protocols.recognition import (
     recognition_objective,
 )
 from v3s.recognizers.calibration import calibrate
-from v3s.recognizers.classifier import save_answers, save_recognizer
+from v3s.recognizers.classifier import Recognition, save_answers, save_recognizer
 from v3s.recognizers.recognizer import open_recognizer
 from v3s.train.callbacks import Callback
 from v3s.train.contents import contents_of
@@ -280,10 +280,13 @@ def _training_job(job: FinetuneJob) -> TrainingJob:
 
 
 def _save(job: FinetuneJob, model: RecognitionModel, folder: Path, results: dict[str, Any]) -> None:
+    answers = Recognition(
+        view=job.view, feature=Feature(list(model.backbone.stages)[-1]),  # type: ignore[arg-type]
+        dimension=model.classifier.in_features, average=job.config.average, span_seconds=job.parts.train.span_seconds,
+    )  # fmt: skip
     save_recognizer(
-        folder, model.backbone, model.classifier, source=job.source, classes=job.parts.classes, view=job.view,
-        feature=Feature(list(model.backbone.stages)[-1]),  # type: ignore[arg-type]
-        average=job.config.average, results=results, span_seconds=job.parts.train.span_seconds,
+        folder, model.backbone, model.classifier, source=job.source, classes=job.parts.classes, recognition=answers,
+        results=results,
     )  # fmt: skip
 
 
@@ -321,10 +324,8 @@ def _announcement(job: FinetuneJob) -> str:
         f"{counted(len(parts.classes), 'class')}; chance is {parts.chance:.1%}"
     )
     if num_unlearnable := len(parts.classes) - len(set(job.train.labels.tolist())):
-        text += (
-            f"; {num_unlearnable:,} of {len(parts.classes):,} classes cannot be learned, since all their videos are in "
-            "validation: reduce --validation-videos"
-        )
+        text += f"; {num_unlearnable:,} of {len(parts.classes):,} classes cannot be learned, since all their "
+        text += f"{parts.train.noun}s are in validation: reduce --validation-videos"
     return text
 
 
@@ -336,12 +337,10 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     asked = opened.asked(job.view, config.average)
     held_out = asked.probabilities(job.validation.table, console=job.console, what="calibrating")
     calibration = calibrate(torch.stack(list(held_out)), job.validation.labels, parts.train.noun)
-    recognizer = replace(asked, classifier=replace(asked.classifier, calibration=calibration))
-    save_answers(run.path, recognizer.classifier)
-    say(
-        job.console,
-        f"testing on {counted(len(parts.test_table), parts.test.noun)}, {counted(config.test_clips, 'clip')} each",
-    )
+    recognizer = asked.calibrated(calibration)
+    save_answers(run.path, recognizer.classifier.recognition)
+    tested = counted(len(parts.test_table), parts.test.noun)
+    say(job.console, f"testing on {tested}, {counted(config.test_clips, 'clip')} each")
     probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))

@@ -83,7 +83,9 @@ def read_pairs_csv(path: str | Path) -> list[VideoPair]:
     known: dict[frozenset[str], bool] = {}
     for pair in pairs:
         if known.setdefault(frozenset((pair.a, pair.b)), pair.same) != pair.same:
-            raise ValueError(f"{path}: {pair.a} and {pair.b} are listed as the same and as not; keep one line of them")
+            raise ValueError(
+                f"{path}: {pair.a} and {pair.b} are listed both as the same (1) and as not (0); keep one of these lines"
+            )
     return pairs
 
 

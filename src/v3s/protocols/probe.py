@@ -227,7 +227,7 @@ def _save(config: ProbeConfig, folder: Path, found: LabelledVectors, result: Pro
         seed=config.seed,
         results={name: getattr(result.linear, name) for name in ("top_1", "top_5", "standard_error")}
         | {name: getattr(result, name) for name in ("chance", "majority", "num_test")}
-        | {"num_train_of_test": result.num_train, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
+        | {"num_train_tested": result.num_train, "num_test_groups": parts.num_test_groups, "noun": parts.test.noun},
         noun=noun,
         span_seconds=parts.train.span_seconds,
     )

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from v3s.backbones.normalisation import Normalisation
 from v3s.data.views import View
 from v3s.features.encoder import Feature, Space
 from v3s.features.hub import HUGGING_FACE
@@ -84,31 +85,22 @@ class Classifier:
     Attributes:
         classes: names of the classes, (C,).
         layer: D -> C, on the CPU.
-        space: the network, the clips and the feature that it takes.
-        average: what is averaged over the clips of a video.
-        calibration: how its probabilities are corrected; ``None`` if they are not.
-        span_seconds: the median length of the spans that it learned from; ``None`` if these were whole videos.
+        weights: SHA-256 of the network's weights.
+        normalisation: of clips, as these weights expect it; ``None`` if they expect values in [0, 1].
+        recognition: how it answers.
     """
 
     classes: tuple[str, ...]
     layer: nn.Linear
-    space: Space
-    average: Average
-    calibration: Calibration | None = None
-    span_seconds: float | None = None
+    weights: str
+    normalisation: Normalisation | None
+    recognition: Recognition
     __repr__ = short_repr
 
     @property
-    def recognition(self) -> Recognition:
-        """How it answers, as config.json records it."""
-        return Recognition(
-            view=self.space.view,
-            feature=self.space.feature,
-            dimension=self.layer.in_features,
-            average=self.average,
-            calibration=self.calibration,
-            span_seconds=self.span_seconds,
-        )
+    def space(self) -> Space:
+        """The network, the clips and the feature that it takes."""
+        return Space(self.weights, self.recognition.view, self.recognition.feature, self.normalisation)
 
     def require_stage(self, stages: Iterable[str], path: str | Path) -> None:
         """Refuse a network that does not have the stage whose feature the classifier takes.
@@ -116,7 +108,7 @@ class Classifier:
         Raises:
             CheckpointError: it does not; the message contains the path of the recognizer.
         """
-        stage, known = self.space.feature.stage, list(stages)
+        stage, known = self.recognition.feature.stage, list(stages)
         if stage not in known:
             raise CheckpointError(
                 f"{folder_of(path) / DESCRIPTION}: the feature's stage is {stage!r}, and the network's are "
@@ -147,7 +139,7 @@ class Classifier:
 
         Source: paper section 4.3, "average the possibility of predictions".
         """
-        if self.average == "logits":
+        if self.recognition.average == "logits":
             return self.of_vectors(features.mean(dim=0, keepdim=True))[0]
         return self._calibrated(self.layer(features).softmax(dim=1).mean(dim=0))
 
@@ -157,7 +149,8 @@ class Classifier:
         return self._calibrated(self.layer(vectors).softmax(dim=1))
 
     def _calibrated(self, probabilities: Tensor) -> Tensor:
-        return probabilities if self.calibration is None else tempered(probabilities, self.calibration.temperature)
+        calibration = self.recognition.calibration
+        return probabilities if calibration is None else tempered(probabilities, calibration.temperature)
 
 
 def require_probabilities(probabilities: Tensor, source: object) -> Tensor:
@@ -185,12 +178,8 @@ def save_recognizer(
     *,
     source: Source,
     classes: tuple[str, ...],
-    view: View,
-    feature: Feature,
-    average: Average,
+    recognition: Recognition,
     results: dict[str, Any],
-    calibration: Calibration | None = None,
-    span_seconds: float | None = None,
 ) -> Trained:
     """Write a recognizer into a folder, which every command also accepts as a backbone; returns its description.
 
@@ -200,21 +189,10 @@ def save_recognizer(
         layer: the classifier.
         source: the backbone's name and width.
         classes: names of the layer's outputs.
-        view: the clips of a video.
-        feature: what the layer takes of a clip.
-        average: what is averaged over clips.
+        recognition: how it answers.
         results: what is known of its training, such as epoch, loss and accuracy.
-        calibration: how its probabilities are corrected.
-        span_seconds: the median length of the spans that it learned from; ``None`` if these were whole videos.
     """
-    recognition = Recognition(
-        view=view,
-        feature=feature,
-        dimension=layer.in_features,
-        average=average,
-        calibration=calibration,
-        span_seconds=span_seconds,
-    )
+    view = recognition.view
     trained = Trained(
         kind="recognizer",
         backbone=source.architecture,
@@ -225,17 +203,19 @@ def save_recognizer(
         fps=view.fps,
         window=view.window,
         mask=view.mask,
-        recognition=asdict(recognition),
-        answers=_digest(asdict(recognition)),
     )
-    return write_trained(folder, trained, network, {CLASSIFIER: layer})
+    return write_trained(folder, with_answers(trained, recognition), network, {CLASSIFIER: layer})
 
 
-def save_answers(folder: Path, classifier: Classifier) -> None:
+def save_answers(folder: Path, recognition: Recognition) -> None:
     """Record how a recognizer answers, after its weights were saved: its clips, its average and its calibration."""
-    recognition = asdict(classifier.recognition)
-    trained = replace(describe_trained(folder), recognition=recognition, answers=_digest(recognition))
-    write_description(folder, trained)
+    write_description(folder, with_answers(describe_trained(folder), recognition))
+
+
+def with_answers(trained: Trained, recognition: Recognition) -> Trained:
+    """Return the description of a recognizer that answers in this way."""
+    values = asdict(recognition)
+    return replace(trained, recognition=values, answers=_digest(values))
 
 
 def _digest(recognition: dict[str, Any]) -> str:
@@ -271,9 +251,9 @@ def load_classifier(path: str | Path) -> Classifier:
         raise CheckpointError(f"{folder_of(path) / CLASSIFIER}: contains NaN or infinity; restore it, or train again")
     if trained.answers not in ("", _digest(trained.recognition)):
         raise CheckpointError(f"{description}: was edited: answers does not match recognition; restore the file")
-    space = Space(trained.fingerprint, recognition.view, recognition.feature, trained.normalisation)
-    answers = recognition.average, recognition.calibration, recognition.span_seconds
-    return Classifier(classes, layer.requires_grad_(False).eval(), space, *answers)
+    return Classifier(
+        classes, layer.requires_grad_(False).eval(), trained.fingerprint, trained.normalisation, recognition
+    )
 
 
 def empty_layer(dimension: int, num_classes: int) -> nn.Linear:

@@ -16,7 +16,7 @@ from v3s.files.lock import is_free, only_writer
 from v3s.files.weights import CLASSIFIER, WEIGHTS
 from v3s.files.writing import CheckpointError, current
 from v3s.recognizers.calibration import Calibration, calibrate
-from v3s.recognizers.classifier import empty_layer, save_recognizer
+from v3s.recognizers.classifier import Recognition, empty_layer, save_recognizer
 
 _NUM_FOLDS = 5
 _FOLDS = 6  # separates this random stream from those of the samples, and of what is held out or tested on
@@ -174,12 +174,15 @@ def save_linear(
             layer,
             source=source,
             classes=classes,
-            view=space.view,
-            feature=space.feature,
-            average="logits",
+            recognition=Recognition(
+                view=space.view,
+                feature=space.feature,
+                dimension=layer.in_features,
+                average="logits",
+                calibration=calibration,
+                span_seconds=span_seconds,
+            ),
             results={"c": c, "num_train": len(labels), **results},
-            calibration=calibration,
-            span_seconds=span_seconds,
         )
     return calibration
 

@@ -65,7 +65,7 @@ def require_same_network(classifier: Classifier, vectors: Vectors) -> None:
         VectorsError: the vectors are of another network, other clips or another feature; the message has the first
             difference.
     """
-    if classifier.average != "logits":
+    if classifier.recognition.average != "logits":
         raise VectorsError(
             f"{vectors.folder} cannot be predicted: this recognizer averages the probabilities of clips, and vectors "
             "are means of their features; give the videos, or a recognizer that v3s probe --save wrote"

@@ -152,9 +152,13 @@ def _of_videos(
     compute = choose_compute(config.device, config.precision)
     num_workers = divide_cores(config.workers, compute.device)
     recognizer = open_recognizer(config.recognizer, compute, num_clips=config.num_clips, num_workers=num_workers)
-    listed, seconds = config.list_videos(seen), classifier.span_seconds
+    listed, seconds = config.list_videos(seen), classifier.recognition.span_seconds
     if seconds is not None and config.segment is None and not listed.bounds:
-        say(console, f"the recognizer learned from spans of {seconds:g} s, so videos are cut into such (--segment)")
+        say(
+            console,
+            f"the recognizer learned from spans of {seconds:g} s, so videos are cut into spans of this length; "
+            "--segment changes it",
+        )
         listed = replace(listed, spans=replace(listed.spans, segment=seconds))
     scan = usable_videos(listed, min_frames=1, console=console, workers=config.workers)
     left_out |= scan.skipped
@@ -195,5 +199,5 @@ def _report(
         + (f", {counted(tally.num_events, 'event')}; " if config.events else "; ")
         + _unsure(tally.num_unsure, noun, len(classifier.classes), config.unsure_below)
         + (f"; skipped: {len(left_out):,}" if left_out else ""),
-        f"calibration: {classifier.calibration or _NOT_CALIBRATED}",
+        f"calibration: {classifier.recognition.calibration or _NOT_CALIBRATED}",
     )

@@ -13,6 +13,7 @@ from v3s.data.views import View
 from v3s.features.encoder import Encoder, make_encoder
 from v3s.features.source import open_source
 from v3s.files.text import short_repr
+from v3s.recognizers.calibration import Calibration
 from v3s.recognizers.classifier import Average, Classifier, load_classifier, require_probabilities
 from v3s.recognizers.predictions import Prediction, most_probable, number_of_classes
 from v3s.video.span import times_of
@@ -38,11 +39,13 @@ class Recognizer:
 
     def asked(self, view: View, average: Average) -> "Recognizer":
         """Return it with other clips of a video, or another average over them, and not calibrated."""
-        classifier = self.classifier
-        space = replace(classifier.space, view=view)
-        return Recognizer(
-            replace(self.encoder, view=view), replace(classifier, space=space, average=average, calibration=None)
-        )
+        answers = replace(self.classifier.recognition, view=view, average=average, calibration=None)
+        return Recognizer(replace(self.encoder, view=view), replace(self.classifier, recognition=answers))
+
+    def calibrated(self, calibration: Calibration) -> "Recognizer":
+        """Return it with its probabilities corrected."""
+        answers = replace(self.classifier.recognition, calibration=calibration)
+        return replace(self, classifier=replace(self.classifier, recognition=answers))
 
     def predict(self, paths: str | Path | Sequence[str | Path], *, k: int | None = None) -> list[Prediction]:
         """Return the most probable classes of whole videos.
@@ -122,4 +125,4 @@ def open_recognizer(
     view = space.view if num_clips is None else replace(space.view, num_clips=num_clips, stride=0)
     encoder = make_encoder(source, view, [space.feature], compute, num_workers=num_workers)
     classifier.require_dimension(encoder.dimension, path)
-    return Recognizer(encoder, replace(classifier, space=replace(space, view=view)))
+    return Recognizer(encoder, replace(classifier, recognition=replace(classifier.recognition, view=view)))

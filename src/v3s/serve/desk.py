@@ -20,7 +20,8 @@ from v3s.serve.marks import Marks
 from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, rows_in
 from v3s.serve.previews import Preview, file_state
 from v3s.serve.survey import Survey
-from v3s.vectors.description import VECTORS
+from v3s.vectors.collection import Vectors
+from v3s.vectors.description import read_description
 from v3s.vectors.query import encode_query
 
 _ORDERS = "listed, like:SPAN, stretch:SPAN:START:END, outliers, suggested:NUMBER, answer:CLASS and unsure"
@@ -44,7 +45,6 @@ class Desk:
         self.vectors = catalogue.vectors
         self.survey = Survey(catalogue)
         self.answers: ProbeAnswers | None = None
-        self._collection_state = _state_of(self.vectors.folder)
         self._open_encoder = open_encoder
         self._encoder: Encoder | None = None
         self._orders: OrderedDict[str, Order] = OrderedDict()
@@ -54,10 +54,8 @@ class Desk:
     @property
     def notice(self) -> str:
         """What the page has to say by itself: of the labels, and that the folder has other vectors now; else empty."""
-        stale = ""
-        if _state_of(self.vectors.folder) != self._collection_state:
-            stale = "the server shows the vectors of before they were changed; stop v3s serve and start it again"
-        return "; ".join(filter(None, (self.marks.notice, stale)))
+        stale = "the vectors on the disk have changed, and this page shows the earlier ones; start v3s serve again"
+        return "; ".join(filter(None, (self.marks.notice, stale if _has_other_vectors(self.vectors) else "")))
 
     def page(self, order_name: str, filters: Filters, offset: int, limit: int) -> dict[str, Any]:
         """Some of the spans that pass filters, in an order, as plain values.
@@ -219,10 +217,9 @@ class Desk:
         return f"{name}, {time_text(place.start_seconds)} to {time_text(place.end_seconds)}"
 
 
-def _state_of(folder: Path) -> tuple[int, int] | None:
-    """What changes when other vectors are written into a folder; None if it is gone."""
+def _has_other_vectors(vectors: Vectors) -> bool:
+    """Whether the folder has other vectors now, or none."""
     try:
-        found = (folder / VECTORS).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
+        return read_description(vectors.folder).stamp != vectors.description.stamp
+    except (ValueError, OSError):
+        return True

@@ -85,8 +85,8 @@ class Marks:
         classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
-        notice: a word about a half line that was cut off, a list that others changed, or a disk that nothing can be
-            written to, else empty.
+        notice: a word about a half line that was cut off, a list that others changed, or labels that
+            could not be written; else empty.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -104,15 +104,18 @@ class Marks:
                 self._mend()
             except SaveError as error:  # a collection on a read-only or full disk can be looked at
                 self._read()
-                self.notice = f"labels are shown, but none can be given: {error}"
+                self._note(f"labels could not be written when v3s serve started, and are shown as they were: {error}")
 
     def _mend(self) -> None:
         """Bring the files of a process that was killed, or that others changed, into one state."""
         with self._alone():
             if (self.folder / LOG).exists() and (dropped := cut_torn_line(self.folder / LOG)):
-                self.notice = f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped"
+                self._note(f"{self.folder / LOG}: its last line was half written ({dropped} bytes) and is dropped")
             self._read()
             self._replace_list()
+
+    def _note(self, text: str) -> None:
+        self.notice = "; ".join(filter(None, (self.notice, text)))
 
     @property
     def list_file(self) -> Path:
@@ -251,8 +254,7 @@ class Marks:
         """Write the list; keep one with lines that are not in the log: a person wrote them, or the log is gone."""
         if self.list_file.exists() and not self._knows(self.list_file.read_bytes().splitlines()):
             self.list_file.replace(kept := free_name(self.list_file))
-            said = f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}"
-            self.notice = "; ".join(filter(None, (self.notice, said)))
+            self._note(f"{self.list_file} had labels that {LOG} does not have; that list is now {kept}")
         self._write_list()
 
     def _write_list(self) -> None:
@@ -269,8 +271,8 @@ class Marks:
     def _knows(self, lines: list[bytes]) -> bool:
         """Whether the log has all labels of a list, which may be of the time before the videos were moved."""
         first = b"".join(lines[1:2]).decode("utf-8", "surrogateescape").removeprefix('"').replace('""', '"')
-        names = (self._name_in_list, *((lambda path, root=root: str(root / path)) for root in Path(first).parents))
-        return any(set(lines) <= set(self._known_lines(name_in_list)) for name_in_list in names)
+        names, given = (self._name_in_list, *map(names_in_list, Path(first).parents)), set(lines)
+        return any(given <= set(self._known_lines(name_in_list)) for name_in_list in names)
 
     @property
     def _name_in_list(self) -> Callable[[str], str]:

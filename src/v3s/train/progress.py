@@ -104,16 +104,13 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _compare(self, done: int) -> None:
         """Say if the training will not take the time that it was meant to take, as soon as that can be seen."""
-        seconds = self._seconds(done)
-        if (
-            self._minutes is None
-            or self._began is None
-            or seconds is None
-            or seconds[0] < min(60, 60 * self._minutes * _SHARE_SEEN)
-        ):
+        if self._minutes is None or self._began is None or done <= self._began[0]:
+            return
+        taken = time.monotonic() - self._began[1]
+        if taken < min(60, 60 * self._minutes * _SHARE_SEEN):
             return
         asked, self._minutes = self._minutes, None
-        needed = sum(seconds) / 60 * (1 + self._first_step / (self._num_epochs * self._steps - self._began[0]))
+        needed = taken / (done - self._began[0]) * self._num_epochs * self._steps / 60
         fit = max(1, int(self._num_epochs * asked / needed))
         if abs(needed / asked - 1) > _SHARE_OFF and fit != self._num_epochs:
             shorter = f". To take {asked:g}, stop it and give the same command with --epochs {fit} --overwrite; or"
@@ -126,8 +123,8 @@ class Progress(AbstractContextManager["Progress"]):
 def describe(means: dict[str, float]) -> str:
     """Format the terms of an objective: the loss, its terms that are of no head, and the accuracies.
 
-    A head with only one label, whose loss is 0, has none. The loss is that of the heads alone, if there are any, so
-    that training can be compared with validation, which has no other terms.
+    The accuracy of a head with only one label, whose loss is 0, is not shown. The loss is that of the heads alone, if
+    there are any, so that training can be compared with validation, which has no other terms.
     """
     terms = {name.removeprefix("loss_"): value for name, value in means.items() if name.startswith("loss_")}
     of_heads = [value for term, value in terms.items() if f"accuracy_{term}" in means]

@@ -289,7 +289,7 @@ def _check_promise(seen: Pass, container: InputContainer, stream: VideoStream, t
             failure = "demux", "frames are missing", None
     elif failure is None and container.format.name == "gif":  # it promises no number
         chain = walk_chunks(seen.path, "gif", stream.index, tick)
-        what = f"what follows frame {num_decoded - 1} is no part of a GIF, or is cut"
+        what = f"the data after frame {num_decoded - 1} are not GIF, or are cut off"
         failure = ("demux", what, None) if chain and not chain.is_whole else None
     if failure:
         stage, reason, error = failure

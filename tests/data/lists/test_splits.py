@@ -316,6 +316,10 @@ def test_a_list_as_a_spreadsheet_saves_it(encoding: str, tmp_path: Path) -> None
         file.write_bytes("Path,Label\r\nä.mp4,Übung\r\nb.mp4,rest\r\n".replace(",", mark).encode(encoding))
         videos = list_videos(file)
         assert (videos.paths, videos.labels) == (("ä.mp4", "b.mp4"), ("Übung", "rest"))
+    make_files(tmp_path, ["a,b.mp4"])
+    file.write_bytes('"a,b.mp4"\trun\r\nb.mp4\t"run, fast"\r\n'.encode(encoding))  # cells with commas have quotes
+    videos = list_videos(file)
+    assert (videos.paths, videos.labels) == (("a,b.mp4", "b.mp4"), ("run", "run, fast"))
     file.write_bytes("b.mp4\n".encode("utf-16")[:-1])
     with pytest.raises(ValueError, match=r"list\.txt: is damaged UTF-16 text \(truncated data\); save it"):
         list_videos(file)

@@ -10,6 +10,7 @@ from v3s.commands.scores import HeadScores
 from v3s.files.text import counted, error_text
 from v3s.pages.charts import confusion_matrix, epoch_chart, line_chart
 from v3s.pages.templates import render
+from v3s.protocols.errors import beside_chance
 from v3s.train.optimizer import Keep
 
 _NUM_NAMED = 3
@@ -71,11 +72,10 @@ def findings_page(found: Findings) -> str:
     )
 
 
-def head_sentence(name: str, head: HeadScores) -> str:
+def head_sentence(name: str, head: HeadScores, noun: str) -> str:
     """Say that a head is above chance, with what it is compared with."""
     return (
-        f"the {name} head is above chance: {head.accuracy:.1%} of {counted(int(head.confusion.sum()), 'clip')} of "
-        f"held-out videos, chance is {head.chance:.1%}"
+        f"the {name} head is above chance: {beside_chance(head.accuracy, head.chance, int(head.confusion.sum()), noun)}"
     )
 
 
@@ -95,14 +95,15 @@ def _curves(found: Findings) -> list[_Figure]:
     last = found.metrics[-1]
     is_chosen = last["best_epoch"] and found.keep != "last"
     shown: dict[str, Any] = {"markers": {"kept": float(last["best_epoch"])} if is_chosen else {}}
-    clips = "Random clips of training videos; the same clips of validation videos in every epoch"
+    noun = found.noun
+    clips = f"Random clips of training {noun}s; the same clips of validation {noun}s in every epoch"
     charts = [(epoch_chart(found.metrics, *_OF_HEADS, title="Loss of both heads", y_label="loss", **shown), clips)]
     for term in sorted({term for line in found.metrics for term in line["train"] if term.startswith("loss_")}):
         if term not in _OF_HEADS:
             chart = epoch_chart(
                 found.metrics, term, title=f"Loss of the {term.removeprefix('loss_')} term", y_label="loss"
             )
-            charts.append((chart, "Clips of a batch of training videos"))
+            charts.append((chart, f"Clips of a batch of training {noun}s"))
     for name, head in found.heads.items():
         shown["reference_lines"] = {"chance": head.chance, "best single answer": head.best_single_answer}
         shown["title"] = f"Accuracy of the {name} head"
@@ -138,5 +139,5 @@ def _unused(found: Findings) -> list[str]:
         more = f" | and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
         if number:
             named = ": " + " | ".join(names[:_NUM_NAMED]) + more if names else ""
-            sentences.append(f"{counted(number, 'video')} {why}{named}.")
-    return sentences or ["All listed videos are used."]
+            sentences.append(f"{counted(number, found.noun)} {why}{named}.")
+    return sentences or [f"All listed {found.noun}s are used."]

@@ -55,7 +55,7 @@ def _read_entries(file: Path, root: Path, is_video: Callable[[Path], bool]) -> t
     elif lines and _is_other_header(lines[0]) and not any(is_video(root / path) for path, _ in _readings(lines[0])):
         raise ValueError(
             f"{file}: the first line, {lines[0][:60]!r}, is not a header that a list may have; write path,label or "
-            "path,start,end,label, with commas, or no header"
+            "path,start,end,label, with commas or tabs, or no header"
         )
     if not lines:
         raise ValueError(f"{file} contains no videos; write one path per line, with or without a label")
@@ -67,9 +67,11 @@ def _read_spans(file: Path) -> tuple[ListedVideo, ...] | None:
     header = next(numbered_lines(file), (0, ""))[1]
     first = _words(header)
     if tuple(first[:3]) != _SPANS:
-        words = set(re.split(r"[,;\t|]", ",".join(first)))
+        words = set(re.split(r"[,;|]", ",".join(first)))
         if words >= set(_SPANS):
-            raise ValueError(f"{file}: the first line must be path,start,end or path,start,end,label, with commas")
+            raise ValueError(
+                f"{file}: the first line must be path,start,end or path,start,end,label, with commas or tabs"
+            )
         return None
     if first[3:] not in ([], ["label"]):
         raise ValueError(f"{file}: the header is {','.join(first)}; it must be path,start,end or path,start,end,label")
@@ -177,12 +179,10 @@ def _readings(line: str) -> Iterator[tuple[str, str]]:
     if line.startswith('"'):
         name, *labels = next(csv.reader([line]))
         yield name, labels[0] if len(labels) == 1 else ""
-    if "," in line:
-        *path, label = next(csv.reader([line], skipinitialspace=True))
-        yield ",".join(path).strip(BLANKS), label.strip(BLANKS)
-    if line.find("\t") > 0:
-        last = line.rindex("\t")
-        yield line[:last].rstrip(BLANKS), line[last + 1 :]
+    for mark in ",\t":
+        if mark in line:
+            *path, label = next(csv.reader([line], delimiter=mark, skipinitialspace=True))
+            yield mark.join(path).strip(BLANKS), label.strip(BLANKS)
     if (last := line.rfind(" ")) > 0:
         yield line[:last].rstrip(BLANKS), line[last + 1 :]
     yield line, ""

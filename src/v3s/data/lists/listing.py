@@ -77,8 +77,8 @@ class Listing:
 
     @property
     def has_spans(self) -> bool:
-        """Whether entries are spans of videos."""
-        return any(entry.bounds for entry in self.entries)
+        """Whether entries are spans of videos; a span from the start to the end, whatever that is, is a whole video."""
+        return any(entry.bounds not in (None, (0.0, None)) for entry in self.entries)
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:

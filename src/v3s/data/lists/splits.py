@@ -154,7 +154,9 @@ def list_located(
     paths, labels, bounds = _once(root, located, listing)
     num_missing = located.count(None)
     num_repeated = len(located) - num_missing - len(paths)
-    repeated = f"{counted(num_repeated, 'entry')} of videos that are already listed" if num_repeated else ""
+    repeated = (
+        f"{counted(num_repeated, 'entry')} that {verb(num_repeated, 'are')} already listed" if num_repeated else ""
+    )
     occurring = set(labels)
     classes = tuple(name for name in listing.classes if name in occurring)
     in_classes = f"in {counted(len(classes), 'class')}" if classes else "without labels"

@@ -176,7 +176,7 @@ class Parts:
     @property
     def tables(self) -> dict[str, IndexTable]:
         """The videos of each part, by what a report calls them."""
-        return {"training videos": self.train_table, "test videos": self.test_table}
+        return {f"training {self.train.noun}s": self.train_table, f"test {self.test.noun}s": self.test_table}
 
     @property
     def num_test_groups(self) -> int:
@@ -308,7 +308,8 @@ def report_chance(parts: Parts, name: str, accuracy: float, baseline: float, err
 def _require_classes(found: Labelled) -> None:
     if len(classes := set(found.labels)) < 2:
         raise ValueError(
-            f"{found.videos.source}: all videos are of the class {classes.pop()!r}; at least two classes are needed"
+            f"{found.videos.source}: all {found.noun}s are of the class {classes.pop()!r}; at least two classes are "
+            "needed"
         )
 
 

@@ -15,6 +15,7 @@ export class Labels {
     this.isTraining = false;
     this.notice = ""; // what the server said about the labels and the vectors
     this.sent = Promise.resolve(); // one label after the other, in the order of the keys
+    this.numUnsent = 0;
     section.querySelector("#new-class").addEventListener("submit", (event) => this.add(event));
     section.addEventListener("mousedown", (event) => { // so that the tile that has the focus keeps it
       if (event.target.closest("button")) event.preventDefault();
@@ -67,7 +68,12 @@ export class Labels {
   }
 
   inTurn(send) {
-    this.sent = this.sent.then(send).catch((error) => this.calls.onError(error));
+    this.numUnsent += 1;
+    this.sent = this.sent.then(send).catch((error) => this.calls.onError(error)).finally(() => {
+      this.numUnsent -= 1;
+      this.showSaved();
+    });
+    this.showSaved();
     return this.sent;
   }
 
@@ -148,9 +154,14 @@ export class Labels {
     const place = list.contains(focused) ? focused.dataset.place : null;
     list.replaceChildren(...items);
     list.children[place]?.firstChild.focus({ preventScroll: true }); // as before, for who goes by Tab and Enter
+    this.showSaved();
+  }
+
+  showSaved() {
     const total = this.classes.reduce((sum, each) => sum + each.count, 0);
     const saved = this.section.querySelector("#list");
-    if (!total) { saved.textContent = items.length ? "" : "Add a class, go to a span with the arrow keys, and press 1: the next span is then selected."; return; }
+    if (this.numUnsent > 1) { saved.textContent = `saving ${counted(this.numUnsent, "label")} …`; return; }
+    if (!total) { saved.textContent = this.classes.length ? "" : "Add a class, go to a span with the arrow keys, and press 1: the next span is then selected."; return; }
     const others = this.others ? ` ${counted(this.others, "more label")} ${this.others === 1 ? "is of a span" : "are of spans"} that this collection does not have.` : "";
     saved.replaceChildren(`${counted(total, "label")}, saved in `, element("a", { href: "/labels.csv", textContent: this.list }), `.${others}`);
   }

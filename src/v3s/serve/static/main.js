@@ -188,6 +188,7 @@ form.addEventListener("submit", (event) => event.preventDefault());
 find("#clear").addEventListener("click", () => go(Object.fromEntries([["order", "listed"], ...FILTERS.map((name) => [name, null])])));
 find("#more").addEventListener("click", () => showMore(asked.signal));
 find("#help-button").addEventListener("click", () => find("#help").showModal());
+addEventListener("beforeunload", (event) => { if (labels.numUnsent) event.preventDefault(); }); // the browser asks whether to leave
 addEventListener("popstate", () => { state = readAddress(); show(); });
 
 new IntersectionObserver((entries) => { if (entries[0].isIntersecting && !find("#more").hidden) showMore(asked.signal); }, { rootMargin: "600px" }).observe(find("#more"));
