@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 
 from v3s.backbones import create_backbone
+from v3s.commands.prepare import PrepareConfig, prepare
 from v3s.data.lists.folder import find_files, video_files
 from v3s.features.saved import Trained, save_trained
 from v3s.files.writing import SaveError
@@ -107,6 +108,20 @@ def test_every_clip_of_the_query_is_compared_with_every_row(stored: dict[bool, V
         assert {(hit.path, hit.start_frame) for hit in hits} == {
             (vectors.video(vectors.video_of(row)).path, vectors.span_of(row)[0]) for row in rows.tolist()
         }
+
+
+def test_a_query_that_a_store_was_made_of_is_a_file_of_the_store(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    prepare(PrepareConfig(data=str(small_videos), out=str(tmp_path / "store")), console=QUIET)
+    config = EmbedConfig(
+        data=str(tmp_path / "store"), out=str(tmp_path / "vectors"), backbone=str(run), num_clips=2, per_clip=True,
+        stride=8, workers=0, device="cpu",
+    )  # fmt: skip
+    vectors = embed(config, console=QUIET)
+    path = vectors.video(0).path
+    hits, told = find(vectors, small_videos / path, k=1)
+    assert hits[0].path == path
+    assert "all hits are in the query's own file; --other-files shows" in told
+    assert path not in {hit.path for hit in find(vectors, small_videos / path, k=5, other_files=True)[0]}
 
 
 def test_hits_that_are_all_in_the_file_of_the_query_lead_to_other_files(

@@ -22,7 +22,7 @@ class Hit:
         score: cosine similarity, in [-1, 1] up to rounding; of the most similar clips if the query has several.
         z: standard score: how many standard deviations the cosine lies above the mean over all vectors.
         path: path of the video as listed; posix.
-        file: full path of the video.
+        file: full path of the video; of a store, its folder and the name in it, where no file is.
         label: class of the video, if it was listed with one.
         start_frame: first frame of the clip, or of the video; None in a collection of spans or with a frame rate, whose
             frames are not numbered as those of the file.

@@ -82,6 +82,23 @@ def known_video(root: Path, file: Path, view: View) -> VideoIndex | StoredVideo:
     return seen(_index_of(root, file, view), view.window, view.mask)
 
 
+def as_in_collection(root: Path, file: Path) -> Path:
+    """Return a file as a collection names it: one that a store was made of, by its name in the store.
+
+    Args:
+        root: the folder of the collection's videos.
+        file: the video; it need not be in the collection.
+    """
+    whole = file.resolve()
+    if is_store(root):
+        store = open_store(root)
+        source = Path(store.settings.source).resolve()
+        path = whole.relative_to(source).as_posix() if whole.is_relative_to(source) else ""
+        if path in store.files and not store.changed(path):
+            return root / path
+    return whole
+
+
 def _index_of(root: Path, file: Path, view: View) -> VideoIndex | StoredVideo:
     whole = file.resolve()
     path = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else ""

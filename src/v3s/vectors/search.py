@@ -18,7 +18,7 @@ from v3s.vectors.cutouts import check_cutouts, cutouts_if_saved, write_cutouts
 from v3s.vectors.hits import Hit, hit_of, hits_table, write_hits
 from v3s.vectors.moments import find_moments
 from v3s.vectors.nearest.approximate import open_index
-from v3s.vectors.query import Query, encode_query, open_query_encoder, place_opener
+from v3s.vectors.query import Query, as_in_collection, encode_query, open_query_encoder, place_opener
 from v3s.vectors.search_page import search_page
 
 __all__ = ["Hit", "SearchConfig", "search"]
@@ -105,8 +105,9 @@ def search(config: SearchConfig, *, console: Console | None = None) -> list[Hit]
     vectors = open_vectors(config.vectors, verify=not config.approximate)
     index = open_index(vectors) if config.approximate else None
     encoder = open_query_encoder(vectors, config.backbone, choose_compute(config.device, config.precision))
-    query = encode_query(encoder, vectors, Path(config.query), *config.span)
-    file = str(Path(config.query).resolve())
+    given = as_in_collection(Path(vectors.description.root), Path(config.query))
+    query = encode_query(encoder, vectors, given, *config.span)
+    file = str(given)
     asked = (file, *query.times) if query.is_span else None
     without = file if config.other_files else None
     moments = find_moments(vectors, query.vectors, config.k, index, query=asked, without=without)
