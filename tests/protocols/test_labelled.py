@@ -59,6 +59,17 @@ def test_folder_with_train_and_test(labelled_videos: Path) -> None:
     assert "train: 16 videos in 8 classes" in parts.train_source
 
 
+def test_a_single_list_with_splits_is_divided(labelled_videos: Path, tmp_path: Path) -> None:
+    """Such is the list of v3s serve for a store, whose paths are names in the store."""
+    files = sorted(file.relative_to(labelled_videos) for file in labelled_videos.rglob("*.mp4"))
+    (tmp_path / "labels.csv").write_text("".join(f"{file},{file.parent.name}\n" for file in files))
+    with pytest.raises(ValueError, match="that the listed paths are relative to, and the list with --splits"):
+        read(data=str(tmp_path / "labels.csv"))
+    parts = read(data=str(labelled_videos), splits=str(tmp_path / "labels.csv"))
+    assert parts.is_divided
+    assert sorted([*parts.train_paths, *parts.test_paths]) == sorted(map(str, files))
+
+
 def test_labels_are_numbers_of_the_training_classes_and_unknown_ones_are_reported(lists: tuple[str, str]) -> None:
     console = recording()
     parts = read(console, data=lists[0], test_data=lists[1])

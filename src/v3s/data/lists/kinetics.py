@@ -44,7 +44,7 @@ def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[
     """
     parts = ("train", "test") if subset == "all" else (subset,)
     if splits.is_file():
-        if subset == "test" and not (_is_official(splits) and "split" in _columns(splits)):
+        if subset == "test" and is_single(splits):
             lacks = " (no column split)" if _is_official(splits) else ""
             raise ValueError(
                 f"{splits} is a single list without a test subset{lacks}; give a folder that contains test.csv"
@@ -55,6 +55,11 @@ def read_kinetics(splits: Path, root: Path, subset: Subset, is_video: Callable[[
     if not listing.entries:
         raise ValueError(f"{splits} lists no videos with subset {subset!r} in its column split; give another list")
     return replace(listing, title=f"{listing.title} {subset}")
+
+
+def is_single(splits: Path) -> bool:
+    """Whether this is one list that does not say which videos are for testing."""
+    return splits.is_file() and not (_is_official(splits) and "split" in _columns(splits))
 
 
 def _read_part(folder: Path, root: Path, is_video: Callable[[Path], bool], part: str) -> Listing:

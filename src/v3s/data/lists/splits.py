@@ -319,7 +319,8 @@ def _missing_message(root: Path, listing: Listing, located: tuple[str | None, ..
     seen = f", but the first video there is {video_files(root)[0]}" if listing.key else ""
     return (
         f"no video of {listing.title} ({len(located):,} listed) is under {root}: looked for {first}{seen}; "
-        f"give the folder that the listed paths are relative to{missing_hint(first, root)}"
+        "give the folder or the store that the listed paths are relative to, and the list with --splits"
+        f"{missing_hint(first, root)}"
     )
 
 
@@ -334,7 +335,8 @@ class VideoOptions(SpanOptions):
             but patterns and stores may be at a URL: s3://, gs:// or https://.
 
     More options:
-        splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA.
+        splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA,
+            or a list of your own whose paths are relative to DATA.
         split: Number of the official split.
         subset: Part of the split.
         allow_missing: Continue without the videos of the list that are missing.

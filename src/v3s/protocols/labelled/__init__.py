@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
+from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
 
 from v3s.data.groups import GroupOptions, number_groups
+from v3s.data.lists.kinetics import is_single
 from v3s.data.lists.listing import Subset
 from v3s.data.lists.remote import local_data
 from v3s.data.lists.spans import SpanOptions
@@ -32,7 +34,7 @@ class LabelledOptions(GroupOptions, SpanOptions):
         data: A folder of videos in class folders, which may lie in train and test folders, or a list file with labels.
             Without test videos, a quarter of each class is tested on, in whole groups, chosen by the seed.
         splits: Official split lists of UCF101, HMDB51 or Kinetics-400 (a folder, or a CSV file) for the videos in DATA,
-            or a folder with train.csv and test.csv.
+            a folder with train.csv and test.csv, or a list of your own whose paths are relative to DATA.
         test_data: A folder or list file of the test videos.
 
     More options:
@@ -94,7 +96,7 @@ def _list_parts(options: LabelledOptions, spans: SpanOptions) -> list[VideoList]
         return [list_videos(data, subset="all", allow_missing=missing, spans=spans) for data in both]
     subsets: tuple[Subset, ...] = ("train", "test")
     data = local_data(options.data)
-    if options.splits is None and not has_test_part(data):
+    if not has_test_part(data) if options.splits is None else is_single(Path(options.splits)):
         subsets = ("all",)
     lists = {"splits": options.splits, "split": options.split, "allow_missing": missing, "spans": spans}
     return [list_videos(data, subset=subset, **lists) for subset in subsets]  # type: ignore[arg-type]
