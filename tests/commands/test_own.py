@@ -149,11 +149,17 @@ def test_recordings_are_cut_into_segments_that_overlap_where_they_are_few(tmp_pa
     chosen, text = choose({"data": data})
     assert chosen["segment"] == 4
     assert 0.5 <= chosen["segment_stride"] < 4
-    assert "the videos are long, 0:01:01.0 (median)" in text
+    assert "half of the time is in videos of 0:01:01.0 or more" in text
     assert "--segment-stride" in text
     chosen, text = choose({"data": data, "segment": 2.0, "segment_stride": 0.5})
     assert "segment_stride" not in chosen
     assert "1.0 min is not much video" in text, "what overlaps counts once"
+
+
+def test_recordings_among_many_short_videos_are_cut(tmp_path: Path) -> None:
+    videos(tmp_path, 25 * 61, each=1)
+    data = videos(tmp_path, 40, each=4)  # more of them, but most of the time is in the others
+    assert choose({"data": data})[0]["segment"] == 4
 
 
 def test_videos_that_do_not_do_end_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 It builds on the recipe v3s-contrast. Each choice is printed with its reason; an option that is given stays as it is.
 """
 
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -38,7 +37,7 @@ from v3s.train.run import check_out
 from v3s.video.store import StoredVideo
 
 _CLIPS = 200_000  # of a training without a time limit
-_RECORDING_SECONDS = 60.0  # videos of this median length are cut into segments
+_RECORDING_SECONDS = 60.0  # videos are cut into segments if half of the time is in such long ones
 _SEGMENT_SECONDS, _FEWEST_SEGMENTS = 4.0, 500
 _LITTLE_SECONDS = 600.0  # of video in all, below which docs/hours.md advises against training
 _SHARE_USABLE = 0.95  # of the videos, which a setting must be able to use
@@ -158,14 +157,20 @@ def _seconds_of(scan: Scan) -> float:
 def _segments(scan: Scan) -> Iterator[Choice]:
     """Cut recordings, unless they are cut already."""
     seconds = [report.seconds for report in scan.reports if not report.is_bad]
-    if scan.videos.bounds or (median := statistics.median(seconds)) < _RECORDING_SECONDS:
+    if scan.videos.bounds or (usual := _half_of_time(seconds)) < _RECORDING_SECONDS:
         return
     length = _SEGMENT_SECONDS
-    yield Choice("segment", length, f"the videos are long, {time_text(median)} (median): many clips of each")
+    yield Choice("segment", length, f"half of the time is in videos of {time_text(usual)} or more: many clips of each")
     number = sum(seconds) / length
     if number < _FEWEST_SEGMENTS:
         stride = max(length / 8, round(length * number / _FEWEST_SEGMENTS, 1))
         yield Choice("segment_stride", stride, f"{number:.0f} segments without overlap are few; these are more")
+
+
+def _half_of_time(seconds: list[float]) -> float:
+    """The length for which videos of this length or more have half of the time."""
+    lengths = np.sort(seconds)[::-1]
+    return float(lengths[np.searchsorted(np.cumsum(lengths), lengths.sum() / 2)])
 
 
 def _network(compute: Compute) -> Iterator[Choice]:
