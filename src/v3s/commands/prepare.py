@@ -368,5 +368,5 @@ def _report(store: Store, console: Console) -> None:
     say(
         console,
         f"{store.folder}: {counted(len(stored), 'video')}, {counted(num_frames, 'frame')}, {size_text(num_bytes)} as "
-        f"{store.settings.pixel_format}; use it as --data {store.folder}",
+        f"{store.settings.pixel_format}; use it as DATA: v3s pretrain {store.folder}",
     )
