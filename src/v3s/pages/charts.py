@@ -163,8 +163,8 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
     """Draw a table of counts: rows are true classes, columns are predicted classes, shades are shares of the row.
 
     Args:
-        counts: (num_classes, num_classes), not negative. Counts are printed for up to 12 classes; each cell's tooltip
-            always contains the count and the share.
+        counts: (num_classes, num_classes), not negative. Only cells with a count are drawn: most of a thousand classes'
+            are empty. Counts are printed for up to 12 classes; a cell's tooltip always has the count and the share.
         labels: Class names, (num_classes,).
         title: Title of the matrix.
 
@@ -191,8 +191,11 @@ def confusion_matrix(counts: ArrayLike, labels: Sequence[str], *, title: str) ->
         parts.append(_text(margin + middle + 4, top + end + 8, _short(label), anchor="end", turn=-90, full=label))
         parts += [
             _cell(table, labels, row, column, (margin + column * cell, top + row * cell), cell)
-            for column in range(len(labels))
+            for column in np.flatnonzero(table[row]).tolist()
         ]
+    steps = [cell * number for number in range(len(labels) + 1)]
+    grid = "".join(f"M{margin:.1f} {top + at:.1f}h{end:.1f}M{margin + at:.1f} {top:.1f}v{end:.1f}" for at in steps)
+    parts.append(f'<path d="{grid}" stroke="currentColor" stroke-opacity="0.25"/>')
     return _svg(title, margin + end + 8, top + end + margin - 20, parts)
 
 
@@ -201,15 +204,14 @@ def _cell(
 ) -> str:
     """Draw one cell of a confusion matrix: shade, tooltip and, if there is room, the count."""
     count, total = table[row, column], table[row].sum()
-    share = count / total if total else 0.0
+    share = count / total
     x, y = corner
     tip = f"true class {labels[row]}, predicted {labels[column]}: {count:g} of {total:g} ({share:.0%})"
     rectangle = (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" fill="{PALETTE[0]}" '
-        f'fill-opacity="{share:.3f}" stroke="currentColor" stroke-opacity="0.25">'
-        f"<title>{text_as_html(tip)}</title></rect>"
+        f'fill-opacity="{share:.3f}"><title>{text_as_html(tip)}</title></rect>'
     )
-    if len(labels) > _MAX_CLASSES_WITH_NUMBERS or not count:
+    if len(labels) > _MAX_CLASSES_WITH_NUMBERS:
         return rectangle
     colour = "#ffffff" if share > 0.85 else "currentColor"  # the shade is dark enough for white from about there
     return rectangle + _text(x + side / 2, y + side / 2 + 4, f"{count:g}", anchor="middle", colour=colour)
