@@ -41,6 +41,7 @@ from v3s.features.saved import (
 )
 from v3s.features.source import Source
 from v3s.files.weights import fingerprint, weights_as_bytes
+from v3s.files.writing import NEXT
 from v3s.recognizers.classifier import Recognition, save_recognizer
 from v3s.recognizers.recognizer import load_recognizer
 from v3s.train.run import CONFIG
@@ -100,6 +101,16 @@ def test_a_run_is_read_back_with_the_same_weights(pretrained: Path, tmp_path: Pa
     assert load_backbone(folder / "model.safetensors").stages == ours.stages
     again = export(ExportConfig(run=str(folder), out=str(tmp_path / "again")), console=QUIET)
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_an_export_that_was_killed_between_two_renames_is_whole(pretrained: Path, tmp_path: Path) -> None:
+    folder = export(ExportConfig(run=str(pretrained), out=str(tmp_path / "model")), console=QUIET)
+    (folder / NEXT).mkdir()
+    for name in ("model.safetensors", "temporal_head.safetensors", "config.json"):
+        (folder / name).rename(folder / NEXT / name)
+    assert fingerprint(load_pretext_model(folder)[0].state_dict()) == fingerprint(
+        load_pretext_model(pretrained)[0].state_dict()
+    )
 
 
 def test_the_card_counts_and_names_no_file(pretrained: Path, small_videos: Path, tmp_path: Path) -> None:

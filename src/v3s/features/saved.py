@@ -272,7 +272,7 @@ def open_trained(path: str | Path, *, backbone: nn.Module | None = None) -> tupl
 
 def _weights_of(folder: Path) -> Path:
     """The weights in the folder of a run, or of an export."""
-    weights, published = current(folder, WEIGHTS), folder / PUBLISHED
+    weights, published = current(folder, WEIGHTS), current(folder, PUBLISHED)
     return published if published.is_file() and not weights.exists() else weights
 
 
