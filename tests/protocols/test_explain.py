@@ -186,6 +186,8 @@ def test_class_names_take_precedence_over_numbers() -> None:
     for wrong in ("3", "-1", "B", "½"):
         with pytest.raises(ValueError, match=r"available: 0 a, 1 b, 2 c"):
             class_number(wrong, ("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"19 class 19 and 380 more$"):
+        class_number("400", tuple(f"class {number}" for number in range(400)))
     with pytest.raises(ValueError, match="did you mean 'Archery'"):
         class_number("Archry", ("Archery", "Diving"))
 

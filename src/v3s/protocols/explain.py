@@ -33,6 +33,7 @@ from v3s.video.span import Span, nearest_frame, time_of_frame
 from v3s.video.warp import warp
 
 _MAX_PREDICTIONS = 10  # on the page
+_MAX_NAMED = 20  # classes in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,13 +255,14 @@ def class_number(target: str, classes: tuple[str, ...]) -> int:
     """Return the number of a class, given its name or the number itself.
 
     Raises:
-        ValueError: the class does not exist; the message lists those that do.
+        ValueError: the class does not exist; the message names those that do, the first ones of many.
     """
     if target in classes:
         return classes.index(target)
     if target.isdecimal() and int(target) < len(classes):
         return int(target)
-    known = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:_MAX_NAMED]))
+    known += f" and {len(classes) - _MAX_NAMED:,} more" if len(classes) > _MAX_NAMED else ""
     raise ValueError(f"unknown class {target!r}{closest(target, classes)}; available: {known}")
 
 
