@@ -347,6 +347,10 @@ def test_an_appended_folder_is_resumed_merged_and_overwritten(
     merged = merge(MergeConfig(parts=(config.out, str(part.folder)), out=str(tmp_path / "merged")), console=QUIET)
     assert (merged.description.generation, merged.description.num_gone, len(merged)) == (0, 0, 48)
     (vectors.folder / "gone.txt").write_text("mine")
+    (vectors.folder / "videos.1.jsonl").unlink()
+    with pytest.raises(VectorsError, match=r"videos\.1\.jsonl: cannot be read .*; embed again with --overwrite$"):
+        embed(replace(config, append=True), console=QUIET)
+    (vectors.folder / "vectors.json").write_bytes(b"")
     embed(replace(config, overwrite=True, num_clips=1), console=QUIET)
     assert sorted(path.name for path in vectors.folder.iterdir()) == [
         "gone.txt", *(f"shard-0000{number}.safetensors" for number in range(6)), "vectors.json", "videos.jsonl"

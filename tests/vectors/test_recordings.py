@@ -93,7 +93,7 @@ def test_only_spans_of_new_recordings_are_computed(config: EmbedConfig, tmp_path
     console = Console(file=StringIO(), width=200)
     vectors = embed(replace(config, append=True), console=console)
     assert isinstance(console.file, StringIO)
-    assert "8 of 12 videos already embedded; new or changed: 4; gone from the list: 0" in console.file.getvalue()
+    assert "8 of 12 spans already embedded; new or changed: 4; gone from the list: 0" in console.file.getvalue()
     fresh = embed(replace(config, out=str(tmp_path / "fresh")), console=QUIET)
     rows = [torch.cat([shard.vectors for shard in each.shards]).float() for each in (vectors, fresh)]
     torch.testing.assert_close(*rows, atol=1e-3, rtol=0)
@@ -102,10 +102,10 @@ def test_only_spans_of_new_recordings_are_computed(config: EmbedConfig, tmp_path
     console = Console(file=StringIO(), width=200)
     embed(replace(config, append=True), console=console)
     assert isinstance(console.file, StringIO)
-    assert "8 of 8 videos already embedded; new or changed: 0; gone from the list: 4" in console.file.getvalue()
+    assert "8 of 8 spans already embedded; new or changed: 0; gone from the list: 4" in console.file.getvalue()
     shutil.copy(sorted(made_copies(before))[-1], files[2])
     vectors = embed(replace(config, append=True), console=console)
-    assert "12 of 12 videos already embedded; new or changed: 0" in console.file.getvalue()
+    assert "12 of 12 spans already embedded; new or changed: 0" in console.file.getvalue()
     assert vectors.description.num_videos == 12
 
 

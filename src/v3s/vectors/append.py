@@ -27,7 +27,7 @@ from v3s.files.text import counted, say
 from v3s.files.writing import PART, CheckpointError, refuse_links, write_json, write_whole
 from v3s.vectors.collection import read_shard, save_shard, shard_path, videos_path
 from v3s.vectors.description import VECTORS, Description, VectorsError, read_description
-from v3s.vectors.entries import Entry, Shard, cut_text, entries_of, join_shards, segment_options, video_lines
+from v3s.vectors.entries import Entry, Shard, cut_text, entries_of, join_shards, noun_of, segment_options, video_lines
 from v3s.vectors.folder import EXPORTED, STAGING, check_comparable, gone_folder, in_words, remove_states
 from v3s.vectors.nearest.approximate import INDEX_FILE
 
@@ -89,7 +89,7 @@ def append_vectors(
     known |= own
     missing = [number for number, entry in enumerate(entries) if entry.content not in known]
     gone = _gone([each for each in (_list_if_complete(gone_before), before) if each is not None], entries)
-    num_kept = f"{len(entries) - len(missing):,} of {counted(len(entries), 'video')} already embedded"
+    num_kept = f"{len(entries) - len(missing):,} of {counted(len(entries), noun_of(lines))} already embedded"
     say(console, f"{num_kept}; new or changed: {len(missing):,}; gone from the list: {len(gone):,}")
     if description.files_sha256 == old.files_sha256 and all(entry.content in own for entry in entries):
         new = replace(description, shard_videos=old.shard_videos, generation=old.generation, num_gone=old.num_gone)
@@ -154,7 +154,10 @@ def _check_list(folder: Path, before: _List, entries: Sequence[Entry], *, same_r
 def _read_list(folder: Path, description: Description) -> _List:
     """Read the list of a folder in one go: 100,000 lines in a second."""
     listed = videos_path(folder, description.generation)
-    content = read_bytes(listed)
+    try:
+        content = read_bytes(listed)
+    except CheckpointError as error:
+        raise VectorsError(f"{error}; embed again with --overwrite") from error
     if hashlib.sha256(content).hexdigest() != description.files_sha256:
         raise VectorsError(f"{listed}: does not match {VECTORS}; embed again with --overwrite")
     if content.count(b"\n") != description.num_videos:

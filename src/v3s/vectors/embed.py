@@ -273,13 +273,14 @@ def _describe(config: EmbedConfig, encoder: Encoder) -> Description:
         num_padded=0,
         num_missing=0,
         left_out={},
-        shard_videos=config.shard_videos or _shard_videos_in(Path(config.out)),
+        shard_videos=config.shard_videos or _shard_videos_in(Path(config.out), overwrite=config.overwrite),
     )
 
 
-def _shard_videos_in(folder: Path) -> int:
+def _shard_videos_in(folder: Path, *, overwrite: bool) -> int:
     """Videos per shard of a folder, which is continued with as many; of one that an engine will write, the most."""
-    return read_description(folder).shard_videos if (folder / VECTORS).is_file() else MOST_IN_SHARD
+    is_continued = (folder / VECTORS).is_file() and not overwrite  # what is replaced may be unreadable
+    return read_description(folder).shard_videos if is_continued else MOST_IN_SHARD
 
 
 def _report(vectors: Vectors, console: Console) -> None:
