@@ -380,7 +380,7 @@ def test_a_fine_tuning_run_is_never_replaced(config: PretrainConfig, tmp_path: P
     with pytest.raises(ValueError, match="contains a fine-tuning run; choose another folder with --out"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"restore that file, or choose another folder with --out"):
+    with pytest.raises(ValueError, match=r"restore the file, or write it again, or choose another folder with --out"):
         pretrain(replace(config, out=str(tmp_path), overwrite=True), console=QUIET)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -464,6 +464,9 @@ def test_changed_contents_are_not_resumed(small_videos: Path, config: PretrainCo
     second.write_bytes(kept)
     names = f"{first.relative_to(data)}, {second.relative_to(data)}"
     with pytest.raises(ValueError, match=rf"the contents of 2 videos changed since the run started: {names}; restore"):
+        pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
+    (out / "videos.jsonl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"videos\.jsonl is damaged \(it is empty\); restore it"):
         pretrain(replace(changed, resume=True, epochs=2), console=QUIET)
     (out / "videos.jsonl").unlink()  # a run of an earlier version
     pretrain(replace(changed, resume=True, epochs=2), console=QUIET)

@@ -240,7 +240,7 @@ def test_a_copy_of_another_shard_is_noticed(folder: Path, source: int, target: i
         ("vectors.json", '"format": 1', '"format": 99', "has format 99; this version of v3s reads format 1"),
         ("vectors.json", '"dimension"', '"dimensions"', "dimensions is not known"),
         ("vectors.json", '"num_vectors": 40', '"num_vectors": 41', "contain 40 vectors, but vectors.json lists 41"),
-        ("vectors.json", "{", "[", "not JSON"),
+        ("vectors.json", "{", "[", r"not JSON \(.*\); restore the file, or write it again"),
         ("videos.jsonl", "video_0002", "video_0003", "does not match vectors.json"),
     ],
 )

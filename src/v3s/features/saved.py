@@ -243,7 +243,7 @@ def refuse_other_kind(run: Path, kind: Kind) -> None:
     try:
         found = kind_of_run(run)
     except CheckpointError as error:
-        raise ValueError(f"{error}; restore that file, or choose another folder with --out") from error
+        raise ValueError(f"{error}, or choose another folder with --out") from error
     if found not in (None, kind):
         other = "fine-tuning" if kind == "pretrained" else "pre-training"
         raise ValueError(f"{run} contains a {other} run; choose another folder with --out")

@@ -23,6 +23,7 @@ _MAX_LINES, MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of 
 _NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """Zeros, which no name contains, and halves of characters; the other halves stand for bytes that are not UTF-8."""
 _LARGEST = sys.float_info.max  # JSON has numbers of any number of digits
+_REMEDY = "restore the file, or write it again"
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
@@ -51,7 +52,7 @@ def read_text(path: Path, *, max_bytes: int | None = None) -> str:
     try:
         return read_bytes(path, max_bytes=max_bytes).decode()
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: not UTF-8 text") from error
+        raise CheckpointError(f"{path}: not UTF-8 text; save it as UTF-8, or restore it") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,9 +65,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}; {_REMEDY}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+        raise CheckpointError(f"{path}: not a JSON object; {_REMEDY}")
     return value
 
 
@@ -85,7 +86,7 @@ def read_as(kind: type[_T], values: object, source: object) -> _T:
         found: _T = checked(kind, values, "")
         return found
     except ValueError as error:
-        raise CheckpointError(f"{source}: {error}; restore the file, or write it again") from error
+        raise CheckpointError(f"{source}: {error}; {_REMEDY}") from error
 
 
 def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
@@ -93,7 +94,7 @@ def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
     try:
         values = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+        raise CheckpointError(f"{source}: {error}; {_REMEDY}") from error
     return read_as(kind, values, source)
 
 
@@ -186,7 +187,7 @@ def read_value(path: Path, name: str, kind: Any) -> Any:
             value = value[part]
         return checked(kind, value, name)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}; {_REMEDY}") from error
 
 
 def checked(kind: Any, value: Any, name: str) -> Any:

@@ -50,7 +50,9 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         tensors = load_file(path)
     except Exception as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({error}); restore the file, or write it again"
+        ) from error
     wanted = {name: _describe(value) for name, value in module.state_dict().items()}
     actual = {name: _describe(value) for name, value in tensors.items()}
     if wanted != actual:

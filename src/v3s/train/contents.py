@@ -34,7 +34,10 @@ def read_contents(run: Path) -> dict[str, str] | None:
         return None
     try:
         lines = lines_of(read_text(run / CONTENTS))
-        return dict(checked(tuple[str, str], parse_json(line), "the line") for line in lines)
+        found: dict[str, str] = dict(checked(tuple[str, str], parse_json(line), "the line") for line in lines)
+        if not found:
+            raise ValueError("it is empty")
+        return found
     except ValueError as error:
         raise ValueError(
             f"{run / CONTENTS} is damaged ({error}); restore it, or train again with another --out"
