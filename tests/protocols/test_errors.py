@@ -55,13 +55,13 @@ def test_a_result_that_is_not_clearly_above_chance_is_said_in_words_and_no_other
     said = chance_sentence("linear probe", 0.27, 0.25, noun="span", **sides)
     assert said == (
         "the linear probe is not clearly above chance: 27.0% ± 3.0% of 200 test spans in 50 groups, where one "
-        "answer to all, or guessing, gets 25.0%; these spans do not show that the vectors distinguish the classes"
+        "answer to all, or guessing, gets 25.0%; these spans do not show that it distinguishes the classes"
     )
     sides = {"error": 0.082, "num_scores": 10}
     few = chance_sentence("linear probe", 0.9, 1 / 3, noun="span", num_groups=4, **sides)
     assert few == (
         "the linear probe is not clearly above chance: 90.0% ± 8.2% of 10 test spans in 4 groups, where one "
-        "answer to all, or guessing, gets 33.3%; these spans do not show that the vectors distinguish the classes: "
+        "answer to all, or guessing, gets 33.3%; these spans do not show that it distinguishes the classes: "
         "4 groups are too few for a clear answer"
     )
     assert chance_sentence("linear probe", 0.9, 1 / 3, noun="span", num_groups=10, **sides) is None

@@ -22,6 +22,7 @@ from v3s.video.span import Span
 from v3s.video.store import SHORT_SIDE, frame_bytes, stored_size
 
 Verdict = Literal["usable", "too short", "partial", "unreadable"]
+BAD = ("partial", "unreadable")
 
 _NUM_KINDS_SHOWN, _NUM_NOTES_SHOWN = 5, 20
 _MOST_DIFFERENCE = 1.2  # of the highest rate from the lowest: above it, labels of speed mean different things
@@ -81,7 +82,7 @@ class FileReport:
     @property
     def is_bad(self) -> bool:
         """Whether the file itself is at fault: partial or unreadable, not merely too short."""
-        return self.verdict in ("partial", "unreadable")
+        return self.verdict in BAD
 
 
 def report_on(
@@ -165,7 +166,8 @@ def summary(reports: Sequence[FileReport], videos: VideoList) -> Table:
     table.add_column(style="bold")
     noun = "span" if videos.bounds else "file"
     for verdict in get_args(Verdict):
-        table.add_row(verdict, f"{counted(verdicts[verdict], noun)}, {_length(reports, verdict)}")
+        length = "" if verdict in BAD else f", {_length(reports, verdict)}"  # not known of what cannot be decoded
+        table.add_row(verdict, counted(verdicts[verdict], noun) + length)
     if videos.num_missing:
         table.add_row("missing", f"{videos.num_missing:,} listed files")
     if videos.classes:

@@ -90,8 +90,8 @@ def chance_sentence(
     too_few = f": {sampled} are too few for a clear answer" if num_groups < _FEW_GROUPS else ""
     return (
         f"the {name} is not clearly above chance: {share_text(accuracy, error)} of {tested}, where "
-        f"one answer to all, or guessing, gets {baseline:.1%}; these {noun}s do not show that the vectors distinguish "
-        f"the classes{too_few}"
+        f"one answer to all, or guessing, gets {baseline:.1%}; these {noun}s do not show that it distinguishes the "
+        f"classes{too_few}"
     )
 
 

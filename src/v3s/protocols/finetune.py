@@ -35,7 +35,7 @@ from v3s.pages.templates import write_page
 from v3s.protocols.finetune_page import recognition_page, recognition_table
 from v3s.protocols.labelled import LabelledOptions, labelled_parts
 from v3s.protocols.labelled.division import LISTS
-from v3s.protocols.labelled.parts import Parts, keep_division
+from v3s.protocols.labelled.parts import Parts, keep_division, report_chance
 from v3s.protocols.recognition import (
     LabelledClips,
     RecognitionModel,
@@ -339,14 +339,15 @@ def _test(job: FinetuneJob, run: RunFolder) -> RecognitionResult:
     calibration = calibrate(torch.stack(list(held_out)), job.validation.labels, parts.train.noun)
     recognizer = asked.calibrated(calibration)
     save_answers(run.path, recognizer.classifier.recognition)
-    tested = counted(len(parts.test_table), parts.test.noun)
-    say(job.console, f"testing on {tested}, {counted(config.test_clips, 'clip')} each")
+    say(job.console, f"testing with {counted(config.test_clips, 'clip')} of each {parts.test.noun}")
     probabilities = torch.stack(list(recognizer.probabilities(parts.test_table, console=job.console, what="testing")))
     validation = dict(trained.results)
     best_epoch = int(validation.pop("epoch"))
     scores = RecognitionScores(trained.classes, parts.test_labels, probabilities, parts.test_groups)
     result = RecognitionResult(run.path, best_epoch, validation, scores, parts.chance, parts.majority, calibration)
     print_table(job.console, recognition_table(result, job.parts.test.noun))
+    baseline = max(parts.chance, parts.majority)
+    report_chance(parts, "network", scores.top_1, baseline, scores.standard_error or 0.0, job.console)
     say(job.console, f"calibration: {calibration}")
     write_json(run.path / RESULT, _description(job, result, trained.fingerprint))
     _write_page(job, run, result)

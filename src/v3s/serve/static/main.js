@@ -148,7 +148,7 @@ function showChoices() {
   const marks = [option("mark:", "without a label"), ...labels.names.map((name) => option(`mark:${name}`, name))];
   const listed = collection.labels.map((each) => option(`label:${each.number}`, `${each.name} (${each.count})`));
   const groups = [element("optgroup", { label: "Given here" }, ...marks)];
-  if (listed.length) groups.push(element("optgroup", { label: "From the list" }, ...listed));
+  if (listed.length) groups.push(element("optgroup", { label: "Of the data" }, ...listed));
   form.elements.label.replaceChildren(option("", "all"), ...groups);
   if (state.order) showForm();
 }
@@ -229,7 +229,7 @@ function reveal(selector) { // on a phone the player may stand before it
 
 function makeViews() {
   const colourings = [["cluster", "clusters"], ["mark", "labels given here"], ["", "none"]];
-  if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the list"]);
+  if (collection.labels.length) colourings.splice(0, 0, ["label", "labels of the data"]);
   const open = async (row) => { try { openPlayer(await ask(`/api/spans/${row}`)); } catch (error) { report(error); } };
   const namesOf = (by, number) => (by === "cluster" ? `Cluster ${number + 1}` : by === "mark" ? labels.names[number] : collection.labels.find((each) => each.number === number)?.name ?? "");
   views = {
