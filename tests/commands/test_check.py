@@ -85,7 +85,7 @@ def test_check_of_a_mixed_folder(shared: Path, tmp_path: Path, console: Console)
         "3 videos in 1 class",
         "usable 1 file,",
         "too short 1 file,",
-        "unreadable 1 file,",
+        "unreadable 1 file classes",
         "classes 1",
         "sizes 176x132 (2)",
         "codecs h264 (2)",
