@@ -85,8 +85,8 @@ class Marks:
         classes: names of the classes, in the order in which they were added: keys and colours stay as they are.
         class_of: number of each span's class, -1 without one, int64 (N,).
         version: number of lines of the file.
-        notice: a word about a half line that was cut off, a list that others changed, or labels that
-            could not be written; else empty.
+        notice: a word about a half line that was cut off, a list that others changed, or labels that could not be
+            written; else empty.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:

@@ -91,16 +91,13 @@ class Progress(AbstractContextManager["Progress"]):
         self._compare(done)
         self._last_shown = time.monotonic()
 
-    def _seconds(self, done: int) -> tuple[float, float] | None:
-        """How long the training has taken and will take, at its mean speed so far; None before that is known."""
-        if self._began is None or done <= self._began[0]:
-            return None
-        taken = time.monotonic() - self._began[1]
-        return taken, taken / (done - self._began[0]) * (self._num_epochs * self._steps - done)
-
     def _left(self, done: int) -> str:
-        seconds = self._seconds(done)
-        return f", about {max(seconds[1] / 60, 1):.0f} min left" if seconds and seconds[1] else ""
+        """How long the training will still take, at its mean speed so far; empty before that is known."""
+        num_left = self._num_epochs * self._steps - done
+        if self._began is None or done <= self._began[0] or not num_left:
+            return ""
+        seconds = (time.monotonic() - self._began[1]) / (done - self._began[0]) * num_left
+        return f", about {max(seconds / 60, 1):.0f} min left"
 
     def _compare(self, done: int) -> None:
         """Say if the training will not take the time that it was meant to take, as soon as that can be seen."""
