@@ -180,7 +180,9 @@ def test_the_card_of_a_saved_probe_counts_spans_and_says_which_classifier_was_te
     assert f"| spans | number |\n|---|---|\n| for training | {number} |" in text
     assert "| on test spans |" in text
     assert f"| always the most frequent class | {found.majority:.1%} |" in text
-    assert f"classifier fitted on {found.num_train} of the {number} spans; the one here was then fitted on all" in text
+    assert (
+        f"classifier was fitted on {found.num_train} of the {number} spans. The one here was then fitted on all" in text
+    )
 
 
 def test_a_recording_is_divided_by_stretches_with_a_gap(folder: Path, tmp_path: Path) -> None:

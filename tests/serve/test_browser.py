@@ -315,12 +315,12 @@ def test_a_label_is_given_removed_and_undone_without_keys(files: Path, window: O
 
 def test_a_trained_probe_leaves_a_phone_its_results(files: Path, window: Open) -> None:
     with serving(files) as address:
-        page = window(address, width=400)
+        page, origin = window(address, width=400), address.rstrip("/")
         for row, name in ((0, "walk"), (4, "run")):
-            page.request.post(f"{address}/api/classes", data={"name": name}, headers={"Origin": address})
-            page.request.post(f"{address}/api/labels", data={"rows": [row], "label": name}, headers={"Origin": address})
+            for path, data in (("classes", {"name": name}), ("labels", {"rows": [row], "label": name})):
+                assert page.request.post(f"{origin}/api/{path}", data=data, headers={"Origin": origin}).ok
         page.locator("#train").click()
-        page.wait_for_selector("#trained:not(:empty)")
+        page.wait_for_selector("#trained >> text=Trained on 2 labels")
         labels = page.locator("#labels").bounding_box()
         assert labels is not None
         assert labels["height"] < 300

@@ -232,7 +232,7 @@ def test_two_masks_of_equal_area_are_not_the_same() -> None:
         asked, own = asked_of(View(mask=one), SimpleNamespace(mask=text))["mask"]
         assert (asked == own) == is_same
     ours, theirs = (Space("0" * 64, View(mask=text), Feature("conv5", "mean")) for text in (one, other))
-    classifier: Any = SimpleNamespace(average="logits", space=ours)
+    classifier: Any = SimpleNamespace(recognition=SimpleNamespace(average="logits"), space=ours)
     same, differing = (
         cast(Any, SimpleNamespace(folder="v", description=SimpleNamespace(space=space))) for space in (ours, theirs)
     )
