@@ -32,6 +32,9 @@ def name_of(path: Path) -> str:
     return ".".join(("v3s", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
 
 
+NAMES = frozenset(map(name_of, MODULES))
+
+
 def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "cli"
 
@@ -41,13 +44,14 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
 def imported(path: Path) -> list[str]:
     """The modules of this project that a file imports, also inside of functions."""
     found = []
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "v3s":
             below = [f"{node.module}.{alias.name}" for alias in node.names]
-            modules = [name for name in below if name in map(name_of, MODULES)]
+            modules = [name for name in below if name in NAMES]
             found += modules if len(modules) == len(below) else [node.module, *modules]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == "v3s"]
