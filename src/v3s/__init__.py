@@ -181,7 +181,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(type(sys)):  # type: ignore[misc]
-    """A command may have the name of its room: importing a file of the room ``v3s.serve`` leaves the command there."""
+    """A command may have the name of its folder: importing a file of ``v3s.serve`` leaves the command there."""
 
     def __setattr__(self, name: str, value: "Any") -> None:
         if not (name in __all__ and isinstance(value, type(sys))):
