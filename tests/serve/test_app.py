@@ -66,6 +66,7 @@ def test_static_files_are_in_the_package(client: Open, files: Path) -> None:
         "labels.js",
         "map.js",
         "numbers.js",
+        "pictures.js",
         "icon.svg",
     ):
         answer = served.get(f"/static/{name}")

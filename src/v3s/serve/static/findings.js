@@ -1,7 +1,8 @@
 // The clusters of the collection, and its duplicates.
 
-import { ask, counted, element, media, shortTime } from "./api.js";
+import { ask, counted, element, shortTime } from "./api.js";
 import { makeTile, play, stop } from "./grid.js";
+import { makePicture } from "./pictures.js";
 
 export class Clusters {
   constructor(section, { onChoose, onError }) {
@@ -21,7 +22,7 @@ export class Clusters {
   }
 
   card(cluster) {
-    const pictures = cluster.spans.map((span) => element("img", { src: media(span.row, "picture.jpg"), alt: "", loading: "lazy" }));
+    const pictures = cluster.spans.map((span) => makePicture(span.row));
     const words = element("span", { textContent: `Cluster ${cluster.cluster + 1}: ${cluster.size.toLocaleString("en")}` });
     const card = element("button", { type: "button", className: "card" }, element("span", { className: "pictures" }, ...pictures), words);
     card.dataset.cluster = cluster.cluster;

@@ -1,18 +1,9 @@
 // The spans as tiles: each shows a picture, plays when the pointer or the focus is on it, and is reached by the arrow keys.
 
 import { element, media, reasonOf, shortTime, timeText } from "./api.js";
+import { forget, makePicture } from "./pictures.js";
 
 const HOVER_MS = 120;
-const MOST_PICTURES = 4; // at a time: a browser has six connections to a server, and a label must not wait for pictures
-const unloaded = new Set();
-let numLoading = 0;
-const nearby = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) unloaded.add(target);
-    else unloaded.delete(target);
-  }
-  loadPictures();
-}, { rootMargin: "600px" });
 
 export class Grid {
   constructor(list, { onChoose }) {
@@ -106,9 +97,7 @@ export function setMarks(marks) { // by row: the name of a class, or null
 }
 
 export function makeTile(span, wholeFiles) {
-  const picture = element("img", { decoding: "async", alt: "" });
-  picture.dataset.src = media(span.row, "picture.jpg");
-  nearby.observe(picture);
+  const picture = makePicture(span.row);
   const screen = element("span", { className: "picture" }, picture);
   const name = element("span", { className: "name", textContent: span.name.split("/").pop() });
   const left = wholeFiles ? shortTime(span.end - span.start) : `${shortTime(span.start)} – ${shortTime(span.end)}`;
@@ -120,29 +109,6 @@ export function makeTile(span, wholeFiles) {
   picture.addEventListener("error", () => showReason(tile, media(span.row, "picture.jpg")));
   showMark(tile);
   return tile;
-}
-
-function loadPictures() {
-  for (const picture of unloaded) {
-    if (numLoading >= MOST_PICTURES) return;
-    unloaded.delete(picture);
-    nearby.unobserve(picture);
-    numLoading += 1;
-    const ended = new AbortController();
-    for (const type of ["load", "error", "forget"]) picture.addEventListener(type, () => {
-      ended.abort();
-      numLoading -= 1;
-      loadPictures();
-    }, { signal: ended.signal });
-    picture.src = picture.dataset.src;
-  }
-}
-
-function forget(picture) { // so that it does not delay others
-  nearby.unobserve(picture);
-  unloaded.delete(picture);
-  picture.removeAttribute("src");
-  picture.dispatchEvent(new Event("forget"));
 }
 
 function noteOf(span) {
