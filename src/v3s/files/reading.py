@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from v3s.files.writing import CheckpointError
+from v3s.files.writing import RESTORE, CheckpointError
 
 _T = TypeVar("_T")
 _MAX_JSON_BYTES = 1 << 26
@@ -23,7 +23,6 @@ _MAX_LINES, MAX_LINE = 5_000_000, 1 << 16  # lines of a list, and characters of 
 _NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """Zeros, which no name contains, and halves of characters; the other halves stand for bytes that are not UTF-8."""
 _LARGEST = sys.float_info.max  # JSON has numbers of any number of digits
-_REMEDY = "restore the file, or write it again"
 _NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
@@ -65,9 +64,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}; {_REMEDY}") from error
+        raise CheckpointError(f"{path}: {error}; {RESTORE}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object; {_REMEDY}")
+        raise CheckpointError(f"{path}: not a JSON object; {RESTORE}")
     return value
 
 
@@ -86,7 +85,7 @@ def read_as(kind: type[_T], values: object, source: object) -> _T:
         found: _T = checked(kind, values, "")
         return found
     except ValueError as error:
-        raise CheckpointError(f"{source}: {error}; {_REMEDY}") from error
+        raise CheckpointError(f"{source}: {error}; {RESTORE}") from error
 
 
 def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
@@ -94,7 +93,7 @@ def parse_as(kind: type[_T], text: str | bytes, source: object) -> _T:
     try:
         values = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{source}: {error}; {_REMEDY}") from error
+        raise CheckpointError(f"{source}: {error}; {RESTORE}") from error
     return read_as(kind, values, source)
 
 
@@ -187,7 +186,7 @@ def read_value(path: Path, name: str, kind: Any) -> Any:
             value = value[part]
         return checked(kind, value, name)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}; {_REMEDY}") from error
+        raise CheckpointError(f"{path}: {error}; {RESTORE}") from error
 
 
 def checked(kind: Any, value: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from v3s.files.writing import CheckpointError
+from v3s.files.writing import RESTORE, CheckpointError
 
 WEIGHTS = "backbone.safetensors"
 SPATIAL_HEAD, TEMPORAL_HEAD = "spatial_head.safetensors", "temporal_head.safetensors"
@@ -50,9 +50,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         tensors = load_file(path)
     except Exception as error:
-        raise CheckpointError(
-            f"{path}: not a readable safetensors file ({error}); restore the file, or write it again"
-        ) from error
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); {RESTORE}") from error
     wanted = {name: _describe(value) for name, value in module.state_dict().items()}
     actual = {name: _describe(value) for name, value in tensors.items()}
     if wanted != actual:

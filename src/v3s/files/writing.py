@@ -28,6 +28,10 @@ class SaveError(OSError):
     """A file cannot be written, for example on a full disk; the message names the file and the reason."""
 
 
+RESTORE = "restore the file, or write it again"
+"""What to do about a damaged file, in messages."""
+
+
 class CheckpointError(ValueError):
     """A file of weights is missing, damaged or from another network; the message names the file."""
 

@@ -41,7 +41,7 @@ from v3s.features.source import Source
 from v3s.files.reading import read_as, read_value
 from v3s.files.text import short_repr
 from v3s.files.weights import CLASSIFIER
-from v3s.files.writing import DESCRIPTION, CheckpointError
+from v3s.files.writing import DESCRIPTION, RESTORE, CheckpointError
 from v3s.options import require_positive
 from v3s.recognizers.calibration import Calibration, tempered
 
@@ -243,7 +243,7 @@ def load_classifier(path: str | Path) -> Classifier:
     description = folder_of(path) / DESCRIPTION
     classes = trained.classes
     if not classes or len(set(classes)) < len(classes) or not all(classes):
-        raise CheckpointError(f"{description}: classes must be names that differ; restore the file, or write it again")
+        raise CheckpointError(f"{description}: classes must be names that differ; {RESTORE}")
     recognition = _recognition(trained, path)
     layer = empty_layer(recognition.dimension, len(classes))
     load_head(path, CLASSIFIER, layer)

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from v3s.serve.orders import AS_LISTED, Order, order_by_similarity, page_of, row
 from v3s.serve.previews import Preview, file_state
 from v3s.serve.survey import Survey
 from v3s.vectors.collection import Vectors
-from v3s.vectors.description import read_description
+from v3s.vectors.description import VECTORS, read_description
 from v3s.vectors.query import encode_query
 
 _ORDERS = "listed, like:SPAN, stretch:SPAN:START:END, outliers, suggested:NUMBER, answer:CLASS and unsure"
@@ -220,6 +221,13 @@ class Desk:
 def _has_other_vectors(vectors: Vectors) -> bool:
     """Whether the folder has other vectors now, or none."""
     try:
-        return read_description(vectors.folder).stamp != vectors.description.stamp
+        found = (vectors.folder / VECTORS).stat()
+        return _stamp(vectors.folder, (found.st_mtime_ns, found.st_ino)) != vectors.description.stamp
     except (ValueError, OSError):
         return True
+
+
+@lru_cache(maxsize=1)
+def _stamp(folder: Path, state: tuple[int, int]) -> str:
+    """The stamp of a folder's vectors, read once for each state of its description: windows ask every two seconds."""
+    return read_description(folder).stamp

@@ -179,11 +179,9 @@ class RunReport:
     def _sentences(
         self, answered: Answered, heads: dict[str, HeadScores], metrics: Sequence[dict[str, Any]]
     ) -> list[str]:
-        accuracies = {f"accuracy_{name}": head.accuracy for name, head in heads.items()}
-        at_chance = heads_at_chance(self.clips.task, accuracies, len(answered.numbers), self.scan.videos.noun)
-        above = [
-            head_sentence(name, head, self.scan.videos.noun) for name, head in heads.items() if name not in at_chance
-        ]
+        accuracies, noun = {f"accuracy_{name}": head.accuracy for name, head in heads.items()}, self.scan.videos.noun
+        at_chance = heads_at_chance(self.clips.task, accuracies, len(answered.numbers), noun)
+        above = [head_sentence(name, head, noun) for name, head in heads.items() if name not in at_chance]
         constant = [one_answer_sentence(name, head) for name, head in heads.items() if head.one_answer is not None]
         if len(metrics) >= self.order.num_epochs:
             num_seen = len(metrics) * self.order.clips_per_epoch

@@ -94,10 +94,9 @@ def _list_parts(options: LabelledOptions, spans: SpanOptions) -> list[VideoList]
     if options.test_data is not None:
         both = options.data, options.test_data
         return [list_videos(data, subset="all", allow_missing=missing, spans=spans) for data in both]
-    subsets: tuple[Subset, ...] = ("train", "test")
     data = local_data(options.data)
-    if not has_test_part(data) if options.splits is None else is_single(Path(options.splits)):
-        subsets = ("all",)
+    is_one = not has_test_part(data) if options.splits is None else is_single(Path(options.splits))
+    subsets: tuple[Subset, ...] = ("all",) if is_one else ("train", "test")
     lists = {"splits": options.splits, "split": options.split, "allow_missing": missing, "spans": spans}
     return [list_videos(data, subset=subset, **lists) for subset in subsets]  # type: ignore[arg-type]
 
